@@ -1,0 +1,85 @@
+# make run     sets up, starts Vecgate with its own Weaviate and the bundled model, imports pictures, searches, serves
+# make test    sets up and runs all tests
+# make check   formats, lint, types, import contracts, API
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+SOURCES := embedders service protos tests
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.installed ## install everything into .venv
+
+$(VENV)/.installed: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Vecgate needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
+	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-dev.txt
+	$(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+weaviate: setup ## get the Weaviate server for the demo and the tests (built once, then cached)
+	@$(BIN)/vecgate weaviate install
+
+run: setup weaviate ## run everything on this machine and show a search
+	@exec $(BIN)/vecgate demo tests/data/pictures
+
+test: setup weaviate ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: setup lint type imports protos-check ## everything that is checked without running the code
+
+fmt: setup ## format the code
+	$(BIN)/ruff check --select I --fix --quiet $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+lint: setup ## format and lint, as a check
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+type: setup ## types
+	$(BIN)/mypy
+
+imports: setup ## import contracts
+	$(BIN)/lint-imports
+
+protos: setup ## generate the stubs from the .proto files
+	$(BIN)/python protos/generate.py
+
+protos-check: setup ## stubs fresh, API linted, and compatible with the released one
+	$(BIN)/python protos/generate.py --check
+	@mkdir -p build
+	@$(BIN)/python protos/generate.py --image build/api.binpb
+	$(BIN)/buf lint build/api.binpb --config protos/buf.yaml
+	$(BIN)/buf breaking build/api.binpb --against protos/released.binpb --config protos/buf.yaml
+
+protos-release: setup ## take the API as it is now for the released one
+	$(BIN)/python protos/generate.py --image protos/released.binpb
+
+docs: setup ## write the table of settings into README.md
+	$(BIN)/python -m tests.architecture.settings_table
+
+lock: setup ## resolve the dependencies anew
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes --upgrade \
+	  --extra dev --output-file requirements-dev.txt pyproject.toml
+
+bench: setup weaviate ## run the benchmarks
+	$(BIN)/python -m tests.bench
+
+model: setup ## train the bundled model anew
+	$(BIN)/uv pip install --quiet --requirement embedders/models/pictogram-clip/recipe/requirements.txt
+	$(BIN)/python embedders/models/pictogram-clip/recipe/train.py
+
+clean: ## remove the virtual environment and everything built
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-data: setup ## remove what make run has stored
+	@$(BIN)/vecgate weaviate clear

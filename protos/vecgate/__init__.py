@@ -1,0 +1,1 @@
+"""Vecgate for its callers: the client and the generated stubs."""
