@@ -1,0 +1,118 @@
+"""The JSON of a NIM's /v1/embeddings: what is asked and how the answer is read."""
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedders.errors import AnswerInvalid
+from embedders.inputs import Vector
+
+__all__ = ["MAX_INPUTS", "embeddings_request", "image_item", "max_answer_bytes", "read_embeddings", "text_item"]
+
+MAX_INPUTS = 64
+"""Inputs that an nvclip NIM takes in one request."""
+
+NORM_TOLERANCE = 1e-2
+"""How far a vector's length may be from 1: half-precision engines are within a tenth of it."""
+
+_DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
+
+
+def text_item(text: str) -> str:
+    """Return a text as an item of `input`.
+
+    Line ends become spaces, because the schema's pattern has none. A NIM takes whatever starts with `data:image` for a
+    picture; such a text gets a space behind the colon. The tokenizers of BERT and CLIP part words from punctuation and
+    drop spaces, so both spellings give the same tokens and the same vector.
+    """
+    line = " ".join(text.splitlines())
+    start = _DATA_URI_START.match(line)
+    return line if start is None else f"{line[: start.end()]} {line[start.end() :]}"
+
+
+def image_item(media_type: str, content: bytes) -> str:
+    """Return an image file as an item of `input`: a data URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def embeddings_request(model: str, items: Sequence[str]) -> dict[str, Any]:
+    """Return the body of a request. The schema allows no field besides these."""
+    return {"input": list(items), "model": model, "encoding_format": "base64"}
+
+
+def max_answer_bytes(count: int, dimension: int) -> int:
+    """Return the bytes that the longest sensible answer with `count` vectors has, floats written out in full."""
+    return 65_536 + count * (1024 + 32 * dimension)
+
+
+def read_embeddings(body: bytes, *, count: int, dimension: int) -> NDArray[np.float32]:
+    """Return an answer's vectors in the order of the request: float32, shape (count, dimension), rows of unit length.
+
+    Vectors may be base64 of little-endian float32 or lists of numbers. They are ordered by their `index`, which has to
+    number them without a gap from 0 or from 1.
+
+    Raises:
+        AnswerInvalid: the answer is no JSON of that form, or has another count or dimension, or values that are not
+            finite, or a vector that is not of unit length.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AnswerInvalid("the NIM's answer is no JSON") from error
+    data = answer.get("data") if isinstance(answer, dict) else None
+    if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
+        raise AnswerInvalid("the NIM's answer has no list of embeddings in data")
+    if len(data) != count:
+        raise AnswerInvalid(f"the NIM answered {len(data)} embeddings for {count} inputs")
+    rows = np.empty((count, dimension), np.float32)
+    for position, entry in zip(_positions(data), data, strict=True):
+        rows[position] = _read_vector(entry.get("embedding"), dimension)
+    _check_unit(rows)
+    return rows
+
+
+def _positions(data: Sequence[dict[str, Any]]) -> list[int]:
+    indexes = [entry.get("index") for entry in data]
+    numbers = [index for index in indexes if type(index) is int]
+    base = min(numbers, default=0)
+    if base not in (0, 1) or sorted(numbers) != list(range(base, base + len(data))):
+        raise AnswerInvalid("the NIM's answer does not number its embeddings from 0 or 1 without a gap")
+    return [number - base for number in numbers]
+
+
+def _read_vector(value: object, dimension: int) -> Vector:
+    if isinstance(value, str):
+        try:
+            packed = base64.b64decode(value, validate=True)
+            vector = np.frombuffer(packed, "<f4")
+        except (binascii.Error, ValueError) as error:
+            raise AnswerInvalid("the NIM answered an embedding that is no base64 of float32 values") from error
+    elif isinstance(value, list) and all(type(number) in (float, int) for number in value):
+        try:
+            with np.errstate(over="ignore"):
+                vector = np.array(value, np.float32)
+        except OverflowError as error:
+            raise AnswerInvalid("the NIM answered an embedding with values beyond float32") from error
+    else:
+        raise AnswerInvalid("the NIM answered an embedding that is neither base64 nor a list of numbers")
+    if len(vector) != dimension:
+        raise AnswerInvalid(
+            f"the NIM answered an embedding with {len(vector)} values; {dimension} are expected; "
+            "set the embedder's dimension to what the model gives"
+        )
+    return vector
+
+
+def _check_unit(rows: NDArray[np.float32]) -> None:
+    if not np.isfinite(rows).all():
+        raise AnswerInvalid("the NIM answered an embedding with values that are not finite")
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(rows, axis=1)
+    if (np.abs(lengths - 1) > NORM_TOLERANCE).any():
+        raise AnswerInvalid("the NIM answered an embedding that is not of unit length")

@@ -1,0 +1,49 @@
+"""What an embedder says of itself."""
+
+from dataclasses import dataclass
+
+from embedders.inputs import Modality
+
+__all__ = ["EmbedderSpec", "InputLimits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputLimits:
+    """Bounds on one input, checked before any work is done for it.
+
+    Attributes:
+        max_text_bytes: UTF-8 bytes of a text.
+        max_image_bytes: bytes of an encoded image.
+        max_image_pixels: width x height, read from the image's header.
+    """
+
+    max_text_bytes: int = 32 * 1024
+    max_image_bytes: int = 20 * 1024 * 1024
+    max_image_pixels: int = 50_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSpec:
+    """An embedder's identity and bounds. It does not change while the embedder lives.
+
+    Attributes:
+        name: what callers ask for.
+        model: the model's name, such as "nvidia/nvclip".
+        space: the id of the vector space that weights and preprocessing produce.
+        dimension: values in a vector.
+        modalities: what it embeds.
+        limits: bounds on one input.
+        max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
+        weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
+        max_batch: inputs that the backend takes at once.
+    """
+
+    name: str
+    model: str
+    space: str
+    dimension: int
+    modalities: frozenset[Modality] = frozenset(Modality)
+    limits: InputLimits
+    max_text_tokens: int | None = None
+    weights_digest: str | None = None
+    max_batch: int

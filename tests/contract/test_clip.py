@@ -1,0 +1,408 @@
+"""ClipEmbedder keeps the contract, and its vectors are open_clip's own."""
+
+import asyncio
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedders import clip
+from embedders.clip import ClipConfig, ClipEmbedder, _causal_tower, _Model, _published_preprocessing, _Text
+from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
+from embedders.images import decode
+from embedders.inputs import Embedding, ImageInput, Purpose, TextInput
+from tests.contract.embedder_suite import CAT, DOG, LIMITS, MIXED, EmbedderSuite, vectors
+from tests.fakes.embedder import picture
+from tests.fakes.tiny_clip import CONTEXT_LENGTH, DIMENSION, write_tiny_clip
+
+TEXTS = ["cat", "a small red car", "Ünïcode &amp; entities", "x" * 60, "many words " * 30, "<end_of_text> inside", "!"]
+
+
+@pytest.fixture
+def config(tiny_clip: Path) -> ClipConfig:
+    return ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
+
+
+@pytest.fixture
+async def embedder(config: ClipConfig) -> AsyncIterator[ClipEmbedder]:
+    embedder = ClipEmbedder(config)
+    await embedder.start()
+    yield embedder
+    await embedder.close()
+
+
+class TestContract(EmbedderSuite):
+    """The contract."""
+
+
+def reference(folder: Path) -> tuple[Any, Any, Any]:
+    import open_clip
+
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    return model.eval(), transform, open_clip.get_tokenizer(f"local-dir:{folder}")
+
+
+async def test_text_vectors_are_those_of_open_clip(tiny_clip: Path, embedder: ClipEmbedder) -> None:
+    import torch
+
+    model, _, tokenizer = reference(tiny_clip)
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
+    outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], Purpose.QUERY)
+    np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (100, 40), (33, 90), (1, 1), (500, 32)])
+async def test_image_vectors_are_those_of_open_clip(
+    tiny_clip: Path, embedder: ClipEmbedder, size: tuple[int, int]
+) -> None:
+    import torch
+
+    rng = np.random.default_rng(5)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    content = _file(image)
+    model, transform, _ = reference(tiny_clip)
+    with torch.inference_mode():
+        expected = model.encode_image(transform(decode(content, LIMITS)).unsqueeze(0), normalize=True).numpy()
+    outcomes = await embedder.embed([ImageInput(content)], Purpose.DOCUMENT)
+    np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
+
+
+def _file(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+async def test_a_picture_of_extreme_proportions_is_embedded_within_little_memory(embedder: ClipEmbedder) -> None:
+    (outcome,) = await embedder.embed([ImageInput(picture(size=(50_000, 2)))], Purpose.DOCUMENT)
+    assert isinstance(outcome, Embedding)
+
+
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_leaving_out_padding_changes_no_bit_of_a_causal_tower(tmp_path: Path, *, custom_text: bool) -> None:
+    import torch
+
+    folder = write_tiny_clip(tmp_path / "model", text={"context_length": 77}, custom_text=custom_text)
+    model, _, tokenizer = reference(folder)
+    embedder = _Model(ClipConfig(model=str(folder), device="cpu"))
+    assert embedder._tower is not None
+    for words in (1, 5, 14, 15, 30, 75, 76, 200):
+        texts = ["cat " * words, "dog"]
+        with torch.inference_mode():
+            expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
+        tokens = [embedder.read_text(TextInput(text, truncate=True)) for text in texts]
+        actual = embedder.encode_texts([each for each in tokens if isinstance(each, _Text)])
+        np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"no_causal_mask": True, "pool_type": "last"},
+        {"no_causal_mask": True},
+        {"pool_type": "last"},
+        {"embed_cls": True},
+    ],
+)
+def test_towers_that_read_their_padding_keep_it(tmp_path: Path, text: dict[str, Any]) -> None:
+    import torch
+
+    model, _, _ = reference(write_tiny_clip(tmp_path / "model", text=text, custom_text=True))
+    assert _causal_tower(model, torch) is None
+
+
+async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_path: Path) -> None:
+    import torch
+
+    folder = write_tiny_clip(tmp_path / "model", text={"no_causal_mask": True, "pool_type": "last"}, custom_text=True)
+    model, _, tokenizer = reference(folder)
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
+    embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
+    await embedder.start()
+    try:
+        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], Purpose.QUERY)
+        np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
+    finally:
+        await embedder.close()
+
+
+def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> None:
+    model = _Model(config)
+    _, _, tokenizer = reference(tiny_clip)
+    for text in TEXTS:
+        ids, count = model._tokens(text)
+        expected = tokenizer([text])[0].tolist()
+        assert ids + [0] * (CONTEXT_LENGTH - len(ids)) == expected
+        assert count == len(tokenizer.encode(text)) + 2
+
+
+async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:
+    assert embedder.spec.dimension == DIMENSION
+    assert embedder.spec.max_text_tokens == CONTEXT_LENGTH
+    assert embedder.spec.model == "tiny-clip"
+
+
+async def space(config: ClipConfig) -> str:
+    embedder = ClipEmbedder(config)
+    await embedder.start()
+    await embedder.close()
+    digest = embedder.spec.weights_digest
+    assert digest is not None
+    assert len(digest) == 64
+    return embedder.spec.space
+
+
+async def test_the_space_is_that_of_the_files_wherever_they_lie(
+    tmp_path: Path, tiny_clip: Path, config: ClipConfig
+) -> None:
+    there = tmp_path / "elsewhere" / tiny_clip.name
+    shutil.copytree(tiny_clip, there)
+    assert await space(config) == await space(replace(config, model=str(there), name="another", max_batch=7))
+
+
+async def test_the_space_changes_with_weights_preprocessing_and_activation(tmp_path: Path, config: ClipConfig) -> None:
+    other = write_tiny_clip(tmp_path / "other" / "tiny-clip", seed=1)
+    spaces = {await space(config), await space(replace(config, model=str(other)))}
+    for part, key, value in (("preprocess_cfg", "resize_mode", "squash"), ("model_cfg", "quick_gelu", True)):
+        path = other / "open_clip_config.json"
+        settings = json.loads(path.read_text())
+        settings[part][key] = value
+        path.write_text(json.dumps(settings))
+        spaces.add(await space(replace(config, model=str(other))))
+    assert len(spaces) == 4
+    assert all(each.startswith("clip:tiny-clip:") and len(each.split(":")[-1]) == 16 for each in spaces)
+
+
+async def test_the_event_loop_stays_live_while_the_model_loads(config: ClipConfig) -> None:
+    embedder = ClipEmbedder(config)
+    start = asyncio.create_task(embedder.start())
+    turns = 0
+    while not start.done():
+        turns += 1
+        await asyncio.sleep(0)
+    await start
+    assert turns > 10
+    await embedder.close()
+
+
+async def test_starting_twice_loads_once(embedder: ClipEmbedder) -> None:
+    loaded = embedder._model
+    await embedder.start()
+    assert embedder._model is loaded
+
+
+async def test_calls_before_the_start_are_refused(config: ClipConfig) -> None:
+    embedder = ClipEmbedder(config)
+    with pytest.raises(EmbedderUnavailable):
+        await embedder.embed([CAT], Purpose.QUERY)
+    with pytest.raises(EmbedderUnavailable):
+        _ = embedder.spec
+    await embedder.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "ViT-B-32"}, "set checkpoint"),
+        ({"model": "ViT-B-32", "checkpoint": Path("nowhere.pt")}, "does not exist"),
+        ({"model": "ViT-B-23"}, "did you mean ViT-B-32"),
+        ({"model": "no such thing at all"}, "nor a folder"),
+        ({"checkpoint": Path("some.pt")}, "leave checkpoint unset"),
+        ({"device": "cuda"}, "CUDA is not there"),
+    ],
+)
+async def test_a_model_that_cannot_be_used_is_explained(
+    config: ClipConfig, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    embedder = ClipEmbedder(replace(config, **changes))
+    with pytest.raises(ModelUnusable, match=message):
+        await embedder.start()
+    await embedder.close()
+
+
+@pytest.mark.parametrize("fault", ["no-weights", "broken-weights", "other-weights", "no-tokenizer", "broken-config"])
+async def test_broken_model_files_are_explained(
+    tmp_path: Path, tiny_clip: Path, config: ClipConfig, fault: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_clip, folder)
+    weights = folder / "open_clip_model.safetensors"
+    if fault == "no-weights":
+        weights.unlink()
+    elif fault == "broken-weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif fault in ("other-weights", "no-tokenizer"):
+        settings = json.loads((folder / "open_clip_config.json").read_text())
+        settings["model_cfg"]["text_cfg"] |= (
+            {"width": 64} if fault == "other-weights" else {"hf_tokenizer_name": "none"}
+        )
+        (folder / "open_clip_config.json").write_text(json.dumps(settings))
+    else:
+        (folder / "open_clip_config.json").write_text("{")
+    embedder = ClipEmbedder(replace(config, model=str(folder)))
+    with pytest.raises(ModelUnusable, match="model"):
+        await embedder.start()
+    await embedder.close()
+
+
+async def test_a_bundled_model_loads_by_its_name(
+    tiny_clip: Path, config: ClipConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip, "MODELS_DIR", tiny_clip.parent)
+    assert await space(replace(config, model="tiny-clip")) == await space(config)
+
+
+async def test_a_folder_may_be_named_from_the_working_directory(
+    tiny_clip: Path, config: ClipConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await space(config)
+    monkeypatch.chdir(tiny_clip.parent)
+    assert await space(replace(config, model="./tiny-clip/")) == expected
+    monkeypatch.chdir(tiny_clip)
+    assert await space(replace(config, model=".")) == expected
+
+
+class _WordTokenizer:
+    """What open_clip uses of a Hugging Face tokenizer: words by length, 1 before, 2 behind, 0 as padding."""
+
+    def __call__(self, texts: str | list[str], *, truncation: bool, max_length: int = 0, **_: Any) -> SimpleNamespace:
+        import torch
+
+        if isinstance(texts, str):
+            return SimpleNamespace(input_ids=[1, *(10 + len(word) for word in texts.split()), 2])
+        assert truncation
+        rows = [self(text, truncation=False).input_ids for text in texts]
+        rows = [[*row[: max_length - 1], 2] if len(row) > max_length else row for row in rows]
+        return SimpleNamespace(input_ids=torch.tensor([row + [0] * (max_length - len(row)) for row in rows]))
+
+
+async def test_a_model_with_a_hugging_face_tokenizer_in_its_folder_counts_and_cuts_its_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    transformers = ModuleType("transformers")
+    auto = SimpleNamespace(from_pretrained=lambda *_, **__: _WordTokenizer())
+    monkeypatch.setattr(transformers, "AutoTokenizer", auto, raising=False)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    folder = write_tiny_clip(tmp_path / "model", text={"hf_tokenizer_name": "words"})
+    model, _, tokenizer = reference(folder)
+    texts = ["one two three", "word " * 30]
+    with torch.inference_mode():
+        expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
+    embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
+    await embedder.start()
+    try:
+        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in texts], Purpose.QUERY)
+        np.testing.assert_array_equal(vectors(outcomes), expected)
+        assert [(each.token_count, each.truncated) for each in outcomes if isinstance(each, Embedding)] == [
+            (5, False),
+            (CONTEXT_LENGTH, True),
+        ]
+    finally:
+        await embedder.close()
+
+
+async def test_libraries_that_fetch_models_are_told_to_stay_offline(embedder: ClipEmbedder) -> None:
+    import huggingface_hub.constants
+
+    await embedder.check()
+    assert huggingface_hub.constants.HF_HUB_OFFLINE
+    assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
+
+
+async def test_a_named_model_loads_from_its_checkpoint(
+    tmp_path: Path, tiny_clip: Path, config: ClipConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import open_clip
+    import torch
+    from safetensors.torch import load_file
+
+    settings = json.loads((tiny_clip / "open_clip_config.json").read_text())["model_cfg"]
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-For-Test", settings)
+    checkpoint = tmp_path / "weights.pt"
+    torch.save({"state_dict": load_file(tiny_clip / "open_clip_model.safetensors")}, checkpoint)
+    named = ClipEmbedder(replace(config, model="Tiny-For-Test", checkpoint=checkpoint))
+    folder = ClipEmbedder(config)
+    await named.start()
+    await folder.start()
+    try:
+        np.testing.assert_array_equal(
+            vectors(await named.embed([CAT, DOG], Purpose.QUERY)),
+            vectors(await folder.embed([CAT, DOG], Purpose.QUERY)),
+        )
+        assert named.spec.space.startswith("clip:Tiny-For-Test:")
+    finally:
+        await named.close()
+        await folder.close()
+
+
+async def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, config: ClipConfig) -> None:
+    import torch
+
+    checkpoint = tmp_path / "evil.pt"
+    torch.save({"state_dict": Path("code")}, checkpoint)
+    embedder = ClipEmbedder(replace(config, model="ViT-B-32", checkpoint=checkpoint))
+    with pytest.raises(ModelUnusable):
+        await embedder.start()
+    await embedder.close()
+
+
+async def test_a_model_whose_weights_were_published_with_one_preprocessing_gets_it() -> None:
+    import open_clip
+
+    siglip = _published_preprocessing("ViT-B-16-SigLIP", open_clip)
+    assert siglip["image_mean"] == (0.5, 0.5, 0.5)
+    assert siglip["image_resize_mode"] == "squash"
+    assert _published_preprocessing("ViT-H-14-quickgelu", open_clip) == {}
+    assert _published_preprocessing("local-dir:models/some", open_clip) == {}
+
+
+async def test_a_forward_pass_that_raises_fails_its_call_and_not_the_next(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder._model, "encode_texts", lambda _: 1 / 0)
+        with pytest.raises(EmbedderUnavailable, match="ZeroDivisionError"):
+            await embedder.embed(MIXED, Purpose.QUERY)
+    assert len(vectors(await embedder.embed(MIXED, Purpose.QUERY))) == 4
+
+
+async def test_a_dead_worker_gives_an_error_and_no_hang(embedder: ClipEmbedder) -> None:
+    embedder._worker.shutdown()
+    with pytest.raises(EmbedderUnavailable):
+        await asyncio.wait_for(embedder.embed([CAT], Purpose.QUERY), 10)
+
+
+async def test_an_input_whose_vector_is_not_finite_fails_alone(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert embedder._model is not None
+    encode = embedder._model.encode_texts
+
+    def spoil(texts: Any) -> Any:
+        rows = encode(texts).copy()
+        rows[0] = np.nan
+        return rows
+
+    monkeypatch.setattr(embedder._model, "encode_texts", spoil)
+    bad, good = await embedder.embed([CAT, DOG], Purpose.QUERY)
+    assert isinstance(bad, InputRejected)
+    assert isinstance(good, Embedding)
+    with pytest.raises(AnswerInvalid):
+        await embedder.embed([CAT], Purpose.QUERY)

@@ -1,0 +1,146 @@
+"""An embedder in memory: unit vectors made from a hash of the content, and knobs to fail, block and watch it."""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image
+
+from embedders import images
+from embedders.base import Outcome
+from embedders.errors import EmbedderUnavailable, InputRejected, TextTooLong
+from embedders.inputs import Embedding, Input, Modality, Purpose, TextInput, Vector
+from embedders.spec import EmbedderSpec, InputLimits
+from embedders.texts import check_text
+
+__all__ = ["FakeEmbedder", "picture"]
+
+
+def picture(
+    colour: tuple[int, int, int] = (200, 30, 30), *, size: tuple[int, int] = (8, 8), file_format: str = "PNG"
+) -> bytes:
+    """Return the bytes of a picture file of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, file_format)
+    return file.getvalue()
+
+
+class FakeEmbedder:
+    """A deterministic Embedder. A word of a text is a token, and start and end count two more.
+
+    Attributes:
+        failure: what `embed` and `check` raise while it is set.
+        gate: while set to an Event that is not set, `embed` waits for it after it has recorded the call.
+        calls: the inputs and purpose of every call that reached the backend, in order.
+        entered: set each time a call reaches the backend; a test clears it to wait for the next one.
+        in_flight: calls inside the backend now.
+        started: how often `start` was called.
+        closed: how often `close` was called.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str = "fake",
+        model: str = "fake/model",
+        space: str = "fake",
+        dimension: int = 8,
+        max_batch: int = 32,
+        max_text_tokens: int | None = None,
+        limits: InputLimits | None = None,
+        known: Mapping[str | bytes, Sequence[float]] | None = None,
+    ) -> None:
+        """Make one; `known` gives chosen vectors to chosen texts and image files, which are scaled to unit length."""
+        self._spec = EmbedderSpec(
+            name=name,
+            model=model,
+            space=space,
+            dimension=dimension,
+            modalities=frozenset(Modality),
+            limits=limits or InputLimits(),
+            max_text_tokens=max_text_tokens,
+            max_batch=max_batch,
+        )
+        self._known = dict(known or {})
+        self._end = asyncio.Event()
+        self.failure: Exception | None = None
+        self.gate: asyncio.Event | None = None
+        self.calls: list[tuple[list[Input], Purpose]] = []
+        self.entered = asyncio.Event()
+        self.in_flight = 0
+        self.started = 0
+        self.closed = 0
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Identity and bounds, known from the beginning."""
+        return self._spec
+
+    async def start(self) -> None:
+        """Count the call."""
+        self.started += 1
+
+    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+        """Embed by hash, after `gate`, or raise `failure`."""
+        self.calls.append((list(inputs), purpose))
+        self.entered.set()
+        self.in_flight += 1
+        try:
+            await self._pass_gate()
+            if self._end.is_set():
+                raise EmbedderUnavailable(f"the embedder {self._spec.name} is closed")
+            if self.failure is not None:
+                raise self.failure
+            return [self._outcome(each) for each in inputs]
+        finally:
+            self.in_flight -= 1
+
+    async def check(self) -> None:
+        """Embed a short text."""
+        await self.embed([TextInput("check")], Purpose.QUERY)
+
+    async def close(self) -> None:
+        """Fail what waits and all later calls."""
+        self.closed += 1
+        self._end.set()
+
+    def vector(self, content: str | bytes) -> Vector:
+        """Return the vector that a text or an image file gets: float32, shape (dimension,), unit length."""
+        if content in self._known:
+            row = np.asarray(self._known[content], dtype=np.float64)
+        else:
+            kind, data = (b"t", content.encode()) if isinstance(content, str) else (b"i", content)
+            key = self._spec.space.encode() + b"\0" + kind + data
+            seed = int.from_bytes(hashlib.sha256(key).digest())
+            row = np.random.default_rng(seed).standard_normal(self._spec.dimension)
+        assert row.shape == (self._spec.dimension,)
+        return (row / np.linalg.norm(row)).astype(np.float32)
+
+    async def _pass_gate(self) -> None:
+        if self.gate is None:
+            await asyncio.sleep(0)
+            return
+        waits = [asyncio.ensure_future(self.gate.wait()), asyncio.ensure_future(self._end.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _outcome(self, each: Input) -> Outcome:
+        try:
+            if not isinstance(each, TextInput):
+                images.decode(each.content, self._spec.limits)
+                return Embedding(self.vector(each.content))
+            check_text(each.text, self._spec.limits)
+            words, bound = each.text.split(), self._spec.max_text_tokens
+            count = len(words) + 2
+            if bound is None or count <= bound:
+                return Embedding(self.vector(each.text), token_count=count)
+            if not each.truncate:
+                raise TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten or truncate it")
+            return Embedding(self.vector(" ".join(words[: bound - 2])), token_count=bound, truncated=True)
+        except InputRejected as error:
+            return error

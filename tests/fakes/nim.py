@@ -1,0 +1,235 @@
+"""A NIM on loopback: the documented schema of nvclip, vectors made from a hash, and faults on request."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from embedders.inputs import Vector
+
+__all__ = ["FakeNim", "Fault"]
+
+MAX_INPUTS = 64
+DATA_URI = re.compile(r"data:image/(jpg|jpeg|png);base64,([A-Za-z0-9+/]+=*)")
+MAGIC = {"jpg": b"\xff\xd8\xff", "jpeg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What goes wrong with a request.
+
+    Attributes:
+        status: answered instead of 200; the body is then a problem document unless `body` is given.
+        headers: added to the answer's headers.
+        body: sent instead of the answer.
+        change: changes the answer's document in place before it is sent.
+        gate: awaited before the answer.
+        reset: the connection is cut without an answer, or behind half of the `body`.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    change: Callable[[dict[str, Any]], None] | None = None
+    gate: asyncio.Event | None = None
+    reset: bool = False
+
+
+class _Violation(Exception):
+    """A request breaks the schema."""
+
+
+class FakeNim:
+    """Serves POST /v1/embeddings and GET /v1/health/ready on a free port while its context is open.
+
+    Attributes:
+        faults: for the next requests to /v1/embeddings, one each; requests behind the last one are answered well.
+        fault: for every request to /v1/embeddings, while it is set.
+        refuses: says which items of `input` are answered with 422.
+        ready: whether /v1/health/ready answers 200; else 503.
+        requests: the bodies of requests to /v1/embeddings, in order.
+        headers: their headers, names in lower case.
+        arrived: set with every request to /v1/embeddings.
+        most_at_once: the most requests that were inside at the same time.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "nvidia/nvclip",
+        dimension: int = 16,
+        index_base: int = 0,
+        floats: bool = False,
+        api_key: str | None = None,
+        path: str = "",
+    ) -> None:
+        """Make one; `floats` answers lists of numbers whatever was asked for, `path` stands before /v1."""
+        self.model = model
+        self.dimension = dimension
+        self.index_base = index_base
+        self.floats = floats
+        self.api_key = api_key
+        self.path = path
+        self.faults: deque[Fault] = deque()
+        self.fault: Fault | None = None
+        self.refuses: Callable[[str], bool] = lambda _: False
+        self.ready = True
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.arrived = asyncio.Event()
+        self.most_at_once = 0
+        self._inside = 0
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self._connections):
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def base_url(self) -> str:
+        """The address in front of /v1."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}{self.path}"
+
+    def vector(self, content: str | bytes) -> Vector:
+        """Return the vector of a text or an image file: float32, shape (dimension,), unit length."""
+        kind, data = (b"t", content.encode()) if isinstance(content, str) else (b"i", content)
+        seed = int.from_bytes(hashlib.sha256(kind + data).digest())
+        row = np.random.default_rng(seed).standard_normal(self.dimension)
+        return (row / np.linalg.norm(row)).astype(np.float32)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        content = await reader.readexactly(int(headers.get("content-length", "0")))
+        fault = Fault()
+        answer: dict[str, Any]
+        if (method, path) == ("GET", f"{self.path}/v1/health/ready"):
+            status, answer = (200, {"object": "health.response"}) if self.ready else (503, {"message": "not ready"})
+        elif (method, path) == ("POST", f"{self.path}/v1/embeddings"):
+            self.headers.append(headers)
+            fault = self.faults.popleft() if self.faults else self.fault or fault
+            status, answer = await self._embeddings(content, headers, fault)
+        else:
+            status, answer = 404, {"status": 404, "title": "Not Found", "detail": f"{path} not found"}
+        body = fault.body if fault.body is not None else json.dumps(answer).encode()
+        if fault.reset:
+            if fault.body is not None:
+                writer.write(_head(status, len(body), fault.headers) + body[: len(body) // 2])
+                await writer.drain()
+            return False
+        writer.write(_head(status, len(body), fault.headers) + body)
+        await writer.drain()
+        return True
+
+    async def _embeddings(self, content: bytes, headers: dict[str, str], fault: Fault) -> tuple[int, dict[str, Any]]:
+        request = json.loads(content)
+        self.requests.append(request)
+        self.arrived.set()
+        self._inside += 1
+        self.most_at_once = max(self.most_at_once, self._inside)
+        try:
+            if fault.gate is not None:
+                await fault.gate.wait()
+        finally:
+            self._inside -= 1
+        if fault.status != 200:
+            return fault.status, {"status": fault.status, "title": "injected"}
+        if self.api_key is not None and headers.get("authorization") != f"Bearer {self.api_key}":
+            return 401, {"status": 401, "title": "Unauthorized"}
+        try:
+            answer = self._answer(request)
+        except _Violation as violation:
+            return 422, {"detail": [{"msg": str(violation)}]}
+        if fault.change is not None:
+            fault.change(answer)
+        return 200, answer
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if extra := request.keys() - {"input", "model", "encoding_format"}:
+            raise _Violation(f"Extra inputs are not permitted: {sorted(extra)}")
+        if request.get("model") != self.model:
+            raise _Violation("model: unknown")
+        encoding = request.get("encoding_format", "float")
+        if encoding not in ("float", "base64"):
+            raise _Violation("encoding_format: unknown")
+        items = request.get("input")
+        items = [items] if isinstance(items, str) else items
+        if not isinstance(items, list) or not 1 <= len(items) <= MAX_INPUTS:
+            raise _Violation(f"input: 1 to {MAX_INPUTS} items")
+        contents = [self._content(item) for item in items]
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "object": "embedding",
+                    "index": self.index_base + at,
+                    "embedding": self._encode(self.vector(content), encoding),
+                }
+                for at, content in enumerate(contents)
+            ],
+            "model": self.model,
+            "usage": {
+                "num_images": sum(isinstance(each, bytes) for each in contents),
+                "prompt_tokens": 77 * len(items),
+                "total_tokens": 77 * len(items),
+            },
+        }
+
+    def _content(self, item: object) -> str | bytes:
+        if not isinstance(item, str) or not item or self.refuses(item):
+            raise _Violation("input: not a text or an image that is taken")
+        if not item.startswith("data:image"):
+            if "\n" in item:
+                raise _Violation("input: does not match ^.*$")
+            return item
+        uri = DATA_URI.fullmatch(item)
+        try:
+            content = base64.b64decode(uri[2], validate=True) if uri else b""
+        except binascii.Error as error:
+            raise _Violation("input: bad base64") from error
+        if uri is None or not content.startswith(MAGIC[uri[1]]):
+            raise _Violation("input: bad image")
+        return content
+
+    def _encode(self, vector: Vector, encoding: str) -> object:
+        if self.floats or encoding == "float":
+            return vector.tolist()
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _head(status: int, length: int, extra: dict[str, str]) -> bytes:
+    headers = {"Content-Type": "application/json", "Content-Length": str(length), **extra}
+    lines = [f"HTTP/1.1 {status} Status", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode()

@@ -1,0 +1,147 @@
+"""The JSON of /v1/embeddings, both directions."""
+
+import base64
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedders.errors import AnswerInvalid
+from embedders.nim_wire import embeddings_request, image_item, max_answer_bytes, read_embeddings, text_item
+
+ROWS = np.array([[0.6, 0.8, 0.0], [0.0, -1.0, 0.0]], np.float32)
+
+
+def packed(row: Any) -> str:
+    return base64.b64encode(np.asarray(row, "<f4").tobytes()).decode()
+
+
+def answer(*embeddings: object, indexes: list[Any] | None = None) -> bytes:
+    indexes = list(range(len(embeddings))) if indexes is None else indexes
+    data = [
+        {"object": "embedding", "index": at, "embedding": each} for at, each in zip(indexes, embeddings, strict=True)
+    ]
+    return json.dumps({"object": "list", "data": data, "model": "m", "usage": {}}).encode()
+
+
+def test_a_request_has_the_three_documented_fields() -> None:
+    assert embeddings_request("nvidia/nvclip", ["a", "b"]) == {
+        "input": ["a", "b"],
+        "model": "nvidia/nvclip",
+        "encoding_format": "base64",
+    }
+
+
+def test_an_image_becomes_a_data_uri() -> None:
+    assert image_item("image/png", b"\x00\xff") == "data:image/png;base64,AP8="
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("plain", "plain"),
+        ("two\nlines", "two lines"),
+        ("two\r\nlines\u2028more\n", "two lines more"),
+        (" spaces  stay ", " spaces  stay "),
+        ("data:image/png;base64,AAAA", "data: image/png;base64,AAAA"),
+        ("DATA:Image", "DATA: Image"),
+        ("\n data:image", "  data: image"),
+        ("data:text/plain", "data:text/plain"),
+        ("see data:image/png", "see data:image/png"),
+    ],
+)
+def test_texts_keep_their_words_but_never_look_like_pictures(text: str, item: str) -> None:
+    assert text_item(text) == item
+
+
+@given(st.text())
+def test_no_text_becomes_a_picture_or_has_line_ends(text: str) -> None:
+    item = text_item(text)
+    assert not item.strip().lower().startswith("data:image")
+    assert "\n" not in item
+    assert "\r" not in item
+
+
+@pytest.mark.parametrize("prefix", ["data:image/png;base64,AAAA", "data:image"])
+def test_the_escape_changes_no_token_of_clip(prefix: str) -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    assert tokenizer.encode(text_item(prefix)) == tokenizer.encode(prefix)
+
+
+@pytest.mark.parametrize("form", [packed, lambda row: row.tolist()])
+@pytest.mark.parametrize("base", [0, 1])
+def test_both_encodings_and_both_numberings_are_read(form: Any, base: int) -> None:
+    rows = read_embeddings(answer(*map(form, ROWS), indexes=[base, base + 1]), count=2, dimension=3)
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, ROWS)
+
+
+def test_rows_follow_the_index() -> None:
+    rows = read_embeddings(answer(*map(packed, ROWS), indexes=[2, 1]), count=2, dimension=3)
+    np.testing.assert_array_equal(rows, ROWS[::-1])
+
+
+def test_whole_numbers_in_lists_are_values() -> None:
+    np.testing.assert_array_equal(read_embeddings(answer([0, 1, 0]), count=1, dimension=3), [[0, 1, 0]])
+
+
+def test_lengths_of_half_precision_are_near_enough() -> None:
+    row = ROWS[:1] * 1.002
+    np.testing.assert_array_equal(read_embeddings(answer(packed(row[0])), count=1, dimension=3), row)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "no JSON"),
+        (b"\xff\xfe", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b"null", "no list"),
+        (b'{"data": {}}', "no list"),
+        (b'{"data": [1, 2]}', "no list"),
+        (answer(packed(ROWS[0])), "1 embeddings for 2 inputs"),
+        (answer(*map(packed, ROWS), indexes=[0, 0]), "number"),
+        (answer(*map(packed, ROWS), indexes=[2, 3]), "number"),
+        (answer(*map(packed, ROWS), indexes=[-1, 0]), "number"),
+        (answer(*map(packed, ROWS), indexes=[0, None]), "number"),
+        (answer(*map(packed, ROWS), indexes=[False, True]), "number"),
+        (answer(*map(packed, ROWS), indexes=[0.0, 1.0]), "number"),
+        (answer(packed(ROWS[0]), None), "neither"),
+        (answer(packed(ROWS[0]), {}), "neither"),
+        (answer(packed(ROWS[0]), ["0.0", "1.0", "0.0"]), "neither"),
+        (answer(packed(ROWS[0]), [[0.0], [1.0], [0.0]]), "neither"),
+        (answer(packed(ROWS[0]), [True, False, False]), "neither"),
+        (answer(packed(ROWS[0]), "AA=A"), "no base64"),
+        (answer(packed(ROWS[0]), "AAAA"), "no base64"),
+        (answer(packed(ROWS[0]), "é"), "no base64"),
+        (answer(packed(ROWS[0]), [10**400, 0, 0]), "beyond float32"),
+        (answer(packed(ROWS[0]), [1e300, 0, 0]), "finite"),
+        (answer(packed(ROWS[0]), [math.nan, 0, 0]), "finite"),
+        (answer(packed(ROWS[0]), packed([math.inf, 0, 0])), "finite"),
+        (answer(packed(ROWS[0]), [0, 0, 0]), "unit length"),
+        (answer(packed(ROWS[0]), [3e38, 3e38, 3e38]), "unit length"),
+        (answer(packed(ROWS[0]), [0.5, 0.5, 0.5]), "unit length"),
+        (answer(packed(ROWS[0]), packed([1, 0])), "2 values; 3 are expected"),
+        (answer(packed(ROWS[0]), ""), "0 values"),
+    ],
+)
+def test_anything_else_is_no_answer(body: bytes, message: str) -> None:
+    with pytest.raises(AnswerInvalid, match=message):
+        read_embeddings(body, count=2, dimension=3)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_body_raises_anything_else(body: bytes) -> None:
+    with pytest.raises(AnswerInvalid):
+        read_embeddings(body, count=1, dimension=3)
+
+
+def test_the_bound_on_an_answer_holds_floats_written_in_full() -> None:
+    rows = np.full((64, 1024), -1.2345678901234567e-10)
+    assert len(answer(*rows.tolist())) < max_answer_bytes(64, 1024)
