@@ -1,0 +1,156 @@
+"""The words of the domain: collections, objects, queries and hits, as core and store see them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from uuid import UUID
+
+from embedders.inputs import Vector
+
+__all__ = [
+    "Collection",
+    "DataType",
+    "Distance",
+    "Hit",
+    "NamedVector",
+    "Property",
+    "PropertyValue",
+    "ReturnFields",
+    "Space",
+    "StoredObject",
+    "WeightedField",
+]
+
+PropertyValue = None | bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
+"""A property's value. Dates and UUIDs are strings; blobs are not properties but images."""
+
+
+class DataType(Enum):
+    """What a property holds. The values are Weaviate's words."""
+
+    TEXT = "text"
+    TEXT_ARRAY = "text[]"
+    INT = "int"
+    INT_ARRAY = "int[]"
+    NUMBER = "number"
+    NUMBER_ARRAY = "number[]"
+    BOOLEAN = "boolean"
+    BOOLEAN_ARRAY = "boolean[]"
+    DATE = "date"
+    DATE_ARRAY = "date[]"
+    UUID = "uuid"
+    UUID_ARRAY = "uuid[]"
+    BLOB = "blob"
+
+
+class Distance(Enum):
+    """A measure between two vectors. The values are Weaviate's words."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    L2_SQUARED = "l2-squared"
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The vector space that a named vector is bound to.
+
+    Attributes:
+        id: the space's id.
+        dimension: values in a vector.
+        model: the model's name when the vector was bound, for people.
+    """
+
+    id: str
+    dimension: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A typed field of a collection's objects; `data_type` is None for a type that this version does not handle."""
+
+    name: str
+    data_type: DataType | None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedField:
+    """A property that takes part in a vector, with its share."""
+
+    name: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NamedVector:
+    """How a named vector is made.
+
+    Attributes:
+        space: what it is bound to; None in a collection that Vecgate did not make.
+        distance: the measure of searches; None for one that this version does not handle.
+    """
+
+    name: str
+    space: Space | None
+    image_fields: tuple[WeightedField, ...] = ()
+    text_fields: tuple[WeightedField, ...] = ()
+    distance: Distance | None = Distance.COSINE
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A set of objects with the same properties and named vectors."""
+
+    name: str
+    properties: tuple[Property, ...]
+    vectors: tuple[NamedVector, ...]
+    description: str = ""
+
+    def find_property(self, name: str) -> Property | None:
+        """Return the property of a name, or None."""
+        return next((each for each in self.properties if each.name == name), None)
+
+    def find_vector(self, name: str) -> NamedVector | None:
+        """Return the named vector of a name, or None."""
+        return next((each for each in self.vectors if each.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as the store takes and gives it.
+
+    Attributes:
+        images: encoded pictures by blob property.
+        vectors: float32 vectors, shape (dimension,), by named vector.
+    """
+
+    id: UUID
+    properties: Mapping[str, PropertyValue] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnFields:
+    """Which parts of an object to return; the names exist in the collection.
+
+    Attributes:
+        properties: names, without blobs.
+        images: names of blob properties.
+        vectors: names of named vectors.
+    """
+
+    properties: Sequence[str] = ()
+    images: Sequence[str] = ()
+    vectors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An object found; distance and certainty are None when nothing was measured."""
+
+    object: StoredObject
+    distance: float | None = None
+    certainty: float | None = None

@@ -1,0 +1,246 @@
+"""The settings: environment variables VECGATE_<GROUP>__<FIELD>, read once at start, all faults reported at once."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+__all__ = [
+    "ClipSettings",
+    "EmbedderSettings",
+    "InvalidSettings",
+    "LimitSettings",
+    "LogSettings",
+    "NimSettings",
+    "ServerSettings",
+    "Settings",
+    "WeaviateSettings",
+    "describe_settings",
+    "load_settings",
+]
+
+PREFIX = "VECGATE_"
+MIB = 1024 * 1024
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+EmbedderName = Literal["clip", "nim"]
+
+
+class InvalidSettings(Exception):
+    """Settings break rules; the message lists all of them, a line each, without the values."""
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Group):
+    """The gRPC server."""
+
+    host: str = Field("127.0.0.1", description="address that the gRPC server listens on")
+    port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
+    max_request_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request message")
+    max_response_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a response message")
+    max_call_s: Seconds = Field(
+        300, description="seconds that one call may take when its caller sets no nearer deadline"
+    )
+    drain_delay_s: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="seconds between NOT_SERVING and refusing calls at the end, for load balancers to notice",
+    )
+    drain_grace_s: Seconds = Field(30, description="seconds that calls in flight get to finish at the end")
+
+
+class LogSettings(_Group):
+    """The log, on standard error."""
+
+    format: Literal["console", "json"] = Field("console", description="console for people, json for machines")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
+
+
+def _split_names(value: object) -> object:
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class EmbedderSettings(_Group):
+    """All embedders."""
+
+    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(_split_names)] = Field(
+        default=["clip"],
+        min_length=1,
+        description="embedders to start, commas between, the default one first: clip (local model), nim (NVIDIA NIM)",
+    )
+    max_queued_inputs: int = Field(
+        4096, ge=1, description="inputs that may wait for an embedder; more are refused as OVERLOADED"
+    )
+    check_interval_s: Seconds = Field(
+        10, description="seconds between checks of an embedder that had no successful call meanwhile"
+    )
+
+    @model_validator(mode="after")
+    def _no_twins(self) -> Self:
+        if len(set(self.order)) != len(self.order):
+            raise ValueError("embedder.order: names an embedder twice; name each once")
+        return self
+
+
+class ClipSettings(_Group):
+    """The local CLIP embedder."""
+
+    model: str = Field(
+        "pictogram-clip",
+        min_length=1,
+        description="the bundled model, an open_clip model's name, or a folder with open_clip_config.json and weights",
+    )
+    checkpoint: Path | None = Field(
+        None, description="weights file of an open_clip model named in clip.model; folders bring their own"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the model runs; auto takes CUDA when it is there"
+    )
+    max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
+
+
+class NimSettings(_Group):
+    """The NVIDIA NIM embedder."""
+
+    base_url: str = Field(
+        "http://127.0.0.1:8000", pattern=r"^https?://[^\s/]+", description="the NIM's address, with or without /v1"
+    )
+    model: str = Field("nvidia/nvclip", min_length=1, description="the model's name, which is also its space")
+    dimension: int = Field(1024, ge=1, le=65_536, description="values in a vector of the model")
+    api_key: SecretStr | None = Field(None, description="key sent as a bearer token; a NIM of your own needs none")
+    api_key_file: Path | None = Field(None, description="file that holds the key, instead of nim.api_key")
+    timeout_s: Seconds = Field(30, description="seconds for one request to the NIM")
+    max_batch: int = Field(64, ge=1, le=64, description="inputs in one request; nvclip takes at most 64")
+    max_connections: int = Field(8, ge=1, le=1000, description="requests to the NIM at the same time")
+
+
+class WeaviateSettings(_Group):
+    """Weaviate, external or embedded."""
+
+    embedded: bool = Field(
+        False, description="whether to run a Weaviate server as a child process instead of using one elsewhere"
+    )
+    binary: Path | None = Field(
+        None, description="the embedded server's program; without it: the cache folder, then weaviate-server on PATH"
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: user_data_path("vecgate") / "weaviate",
+        description="folder of the embedded server's data",
+    )
+    http_host: str = Field("127.0.0.1", description="host of Weaviate's HTTP port; always 127.0.0.1 when embedded")
+    http_port: Port = Field(8080, description="Weaviate's HTTP port; 0 takes a free one when embedded")
+    http_secure: bool = Field(False, description="whether HTTP goes over TLS")
+    grpc_host: str | None = Field(
+        None, description="host of Weaviate's gRPC port, if another one than weaviate.http_host"
+    )
+    grpc_port: Port = Field(50051, description="Weaviate's gRPC port; 0 takes a free one when embedded")
+    grpc_secure: bool = Field(False, description="whether gRPC goes over TLS")
+    api_key: SecretStr | None = Field(None, description="Weaviate's API key")
+    api_key_file: Path | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
+    timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
+    check_interval_s: Seconds = Field(0.5, description="seconds between checks that Weaviate answers")
+    max_batch_objects: int = Field(100, ge=1, le=10_000, description="objects in one write to Weaviate")
+    max_batch_bytes: int = Field(
+        16 * MIB, ge=1024, description="bytes of objects in one write to Weaviate, unless a single one has more"
+    )
+
+
+class LimitSettings(_Group):
+    """Bounds on what callers send."""
+
+    max_inputs: int = Field(1024, ge=1, le=1_000_000, description="inputs of an EmbedInputs call")
+    max_objects: int = Field(1000, ge=1, le=1_000_000, description="objects of an ImportObjects call")
+    max_hits: int = Field(1000, ge=1, le=10_000, description="limit and offset together of a SearchObjects call")
+    max_text_bytes: int = Field(32 * 1024, ge=1, description="UTF-8 bytes of a text")
+    max_image_bytes: int = Field(20 * MIB, ge=1, description="bytes of an encoded image")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="width x height of an image, read from its header")
+
+
+class Settings(BaseSettings):
+    """Every setting. Build it with load_settings, which words faults for people."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    clip: ClipSettings = ClipSettings()
+    nim: NimSettings = NimSettings()
+    weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
+    limits: LimitSettings = LimitSettings()
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        InvalidSettings: some break rules, or a variable names no setting.
+    """
+    faults = [
+        f"{name}: there is no such setting; see `vecgate serve --help`"
+        for name in sorted(os.environ)
+        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
+        if name.upper().startswith(PREFIX) and "__" in name and name.upper() not in set(_variables())
+    ]
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        faults += [
+            f"{variable(*map(str, each['loc'][:2]))}: {each['msg']}"
+            for each in error.errors(include_input=False, include_url=False)
+            if each["type"] != "extra_forbidden"
+        ]
+        settings = None
+    if settings is None or faults:
+        raise InvalidSettings("\n".join(faults))
+    return settings
+
+
+def variable(*path: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + "__".join(path).upper()
+
+
+def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
+    """Yield each setting's environment variable and its field, in the order of this module."""
+    for group, group_field in Settings.model_fields.items():
+        model = group_field.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, BaseModel)
+        for name, field in model.model_fields.items():
+            yield variable(group, name), field
+
+
+def _variables() -> Iterator[str]:
+    return (name for name, _ in describe_settings())
+
+
+def read_secret(value: SecretStr | None, file: Path | None) -> str | None:
+    """Return a secret from its setting or its file, or None when there is neither.
+
+    Raises:
+        InvalidSettings: the file cannot be read or is empty.
+    """
+    if value is not None:
+        return value.get_secret_value()
+    if file is None:
+        return None
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidSettings(f"the key file {file} cannot be read: {error.strerror}") from error
+    if not secret:
+        raise InvalidSettings(f"the key file {file} is empty")
+    return secret

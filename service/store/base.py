@@ -1,0 +1,91 @@
+"""The contract of a store; tests/contract/store_suite.py holds every store to it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from embedders.inputs import Vector
+from service.domain import Collection, Hit, ReturnFields, StoredObject
+from service.errors import StoreRejected
+
+__all__ = ["Store"]
+
+
+class Store(Protocol):
+    """Keeps collections and objects and finds the objects nearest to a vector.
+
+    A store belongs to one event loop; its methods may run at the same time. Every method ends within the time of the
+    caller's asyncio.timeout, within the store's own limit for one call, and as soon as the store is seen to be down.
+    All raise StoreUnavailable when the store does not answer and StoreRejected when it refuses.
+    """
+
+    @property
+    def available(self) -> bool:
+        """Whether the store answered when it was last asked. Changes on its own, without calls."""
+        ...
+
+    async def start(self) -> None:
+        """Connect, and go on connecting in the background for as long as the store is down."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect. May be called twice."""
+        ...
+
+    async def create_collection(self, collection: Collection) -> None:
+        """Create a collection, with the space binding of its named vectors in the schema.
+
+        Raises:
+            CollectionAlreadyExists: there is one of that name.
+        """
+        ...
+
+    async def get_collection(self, name: str) -> Collection:
+        """Return a collection as it is now, also when another program made it.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def list_collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        ...
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and its objects.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def count_objects(self, collection: str) -> int:
+        """Return how many objects a collection holds."""
+        ...
+
+    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+        """Write objects, each on its own; one of an id that is there replaces it.
+
+        Returns:
+            For each object in order: None if it is stored, else why not.
+        """
+        ...
+
+    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+        """Return an object.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
+    async def search(
+        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+    ) -> list[Hit]:
+        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        ...
+
+    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
+        """Return objects in the order of their ids."""
+        ...

@@ -1,0 +1,249 @@
+"""The connection to Weaviate: keeps it up, notices when it is down, and ends the calls that it takes with it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.init import AdditionalConfig, Auth, Timeout
+from weaviate.config import GrpcConfig
+from weaviate.connect import ConnectionParams, executor
+from weaviate.connect.v4 import _ExpectedStatusCodes
+from weaviate.exceptions import WeaviateStartUpError
+
+from service.errors import ServiceError, StoreUnavailable
+from service.settings import WeaviateSettings, read_secret
+from service.store.weaviate.errors import translate
+
+__all__ = ["Connection"]
+
+CHECK_TIMEOUT_S = 3.0
+CONNECT_TIMEOUT_S = 10.0
+DRAIN_S = 1.0
+
+_log = structlog.get_logger()
+
+
+class Connection:
+    """A client of Weaviate that is there only while Weaviate answers on both of its ports.
+
+    Belongs to one event loop.
+    """
+
+    def __init__(self, settings: WeaviateSettings) -> None:
+        """Remember where Weaviate is.
+
+        Raises:
+            InvalidSettings: the key file cannot be read.
+        """
+        self._settings = settings
+        self._api_key = read_secret(settings.api_key, settings.api_key_file)
+        self._client: WeaviateAsyncClient | None = None
+        self._reason = "Weaviate is not connected"
+        self._calls: set[asyncio.Timeout] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._disposals: set[asyncio.Task[None]] = set()
+
+    @property
+    def available(self) -> bool:
+        """Whether Weaviate answered when it was last asked."""
+        return self._client is not None
+
+    async def start(self) -> None:
+        """Try to connect once, and go on watching and connecting in the background."""
+        if self._watcher is None:
+            await self._check()
+            self._watcher = asyncio.create_task(self._watch(), name="weaviate-watch")
+
+    async def close(self) -> None:
+        """End all calls and disconnect. May be called twice."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+        self._disconnect("the server is stopping")
+        await asyncio.gather(*self._disposals)
+
+    @contextlib.asynccontextmanager
+    async def call(self, collection: str = "") -> AsyncIterator[WeaviateAsyncClient]:
+        """Bound a call: in time, by Weaviate's life, and in what it raises.
+
+        Args:
+            collection: the name that the call is about, for errors.
+
+        Raises:
+            ServiceError: whatever the client raised, translated. The caller's time-outs and cancellation pass through.
+        """
+        client = self._client
+        if client is None:
+            raise StoreUnavailable(self._reason)
+        limit = asyncio.timeout(self._settings.timeout_s)
+        try:
+            async with limit:
+                self._calls.add(limit)
+                try:
+                    yield client
+                finally:
+                    self._calls.discard(limit)
+        except Exception as error:
+            if client is not self._client:
+                raise StoreUnavailable(self._reason) from error
+            if isinstance(error, ServiceError):
+                raise
+            if isinstance(error, TimeoutError) and limit.expired():
+                message = f"Weaviate did not answer within {self._settings.timeout_s:g} s"
+                raise StoreUnavailable(message) from error
+            raise translate(error, collection) from error
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.check_interval_s)
+            await self._check()
+
+    async def _check(self) -> None:
+        try:
+            if self._client is None:
+                await self._connect()
+            elif not await self._answers(self._client):
+                self._disconnect("Weaviate does not answer")
+        except Exception:  # noqa: BLE001 -- the watch must outlive everything that Weaviate does
+            _log.exception("weaviate check failed")
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                # Making a client costs milliseconds of this thread, knocking first costs nothing.
+                await _knock(self._settings.http_host, self._settings.http_port)
+                await _knock(self._settings.grpc_host or self._settings.http_host, self._settings.grpc_port)
+                self._client = await self._make_client()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
+            reason = self._describe(error)
+            if reason != self._reason:
+                _log.warning("weaviate unavailable", reason=reason)
+            self._reason = reason
+        else:
+            _log.info("weaviate connected", address=self._describe_address())
+
+    async def _make_client(self) -> WeaviateAsyncClient:
+        client = _new_client(self._settings, self._api_key)
+        try:
+            await client.connect()
+            await _probe(client)
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    async def _answers(self, client: WeaviateAsyncClient) -> bool:
+        began = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(CHECK_TIMEOUT_S):
+                    await _probe(client)
+            except Exception:  # noqa: BLE001 -- every failure of the probe means the same
+                # A connection that the server closed for being idle fails once, too.
+                if time.monotonic() - began > CHECK_TIMEOUT_S or await self._unreachable():
+                    return False
+            else:
+                return True
+            await asyncio.sleep(0.1)
+
+    async def _unreachable(self) -> bool:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await _knock(self._settings.http_host, self._settings.http_port)
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    def _disconnect(self, reason: str) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        self._reason = reason
+        log = _log.info if self._watcher is None else _log.warning
+        log("weaviate disconnected", reason=reason, calls_ended=len(self._calls))
+        now = asyncio.get_running_loop().time()
+        for limit in self._calls:
+            if not limit.expired():
+                limit.reschedule(now)
+        # Apart from the watcher, which may be cancelled at any time.
+        disposal = asyncio.create_task(self._dispose(client, set(self._calls)), name="weaviate-dispose")
+        self._disposals.add(disposal)
+        disposal.add_done_callback(self._disposals.discard)
+
+    async def _dispose(self, client: WeaviateAsyncClient, calls: set[asyncio.Timeout]) -> None:
+        # Closing a channel cancels its calls, which they could not tell from their caller's cancellation.
+        loop = asyncio.get_running_loop()
+        end = loop.time() + DRAIN_S
+        while not calls.isdisjoint(self._calls) and loop.time() < end:  # noqa: ASYNC110 -- it takes a turn of the loop
+            await asyncio.sleep(0.001)
+        with contextlib.suppress(Exception):
+            await client.close()
+
+    def _describe(self, error: Exception) -> str:
+        if isinstance(error, OSError | TimeoutError):
+            return f"Weaviate does not answer at {self._describe_address()}"
+        if isinstance(error, WeaviateStartUpError) and "version" in error.message:
+            return error.message
+        return str(translate(error))
+
+    def _describe_address(self) -> str:
+        settings = self._settings
+        grpc_host = settings.grpc_host or settings.http_host
+        return f"{settings.http_host}:{settings.http_port} and {grpc_host}:{settings.grpc_port}"
+
+
+def _new_client(settings: WeaviateSettings, api_key: str | None) -> WeaviateAsyncClient:
+    return WeaviateAsyncClient(
+        connection_params=ConnectionParams.from_params(
+            settings.http_host,
+            settings.http_port,
+            settings.http_secure,
+            settings.grpc_host or settings.http_host,
+            settings.grpc_port,
+            settings.grpc_secure,
+        ),
+        auth_client_secret=Auth.api_key(api_key) if api_key else None,
+        additional_config=AdditionalConfig(
+            timeout=Timeout(query=settings.timeout_s, insert=settings.timeout_s, init=CHECK_TIMEOUT_S),
+            grpc_config=GrpcConfig(
+                channel_options=[
+                    ("grpc.initial_reconnect_backoff_ms", 100),
+                    ("grpc.max_reconnect_backoff_ms", 500),
+                    # A new client must not inherit the back-off of the one before.
+                    ("grpc.use_local_subchannel_pool", 1),
+                    # HTTP ignores the environment's proxies as well.
+                    ("grpc.enable_http_proxy", 0),
+                ]
+            ),
+        ),
+        # They would ask the package index for a newer client.
+        skip_init_checks=True,
+    )
+
+
+async def _probe(client: WeaviateAsyncClient) -> None:
+    # The client's is_ready prints failures to standard output and leaves out gRPC.
+    connection = client._connection  # noqa: SLF001
+    ready = connection.get(
+        "/.well-known/ready",
+        error_msg="Weaviate is not ready",
+        status_codes=_ExpectedStatusCodes(ok_in=[200], error="ready"),
+    )
+    await executor.aresult(ready)
+    ping = connection._ping_grpc("async")  # noqa: SLF001
+    assert ping is not None
+    await ping
+
+
+async def _knock(host: str, port: int) -> None:
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

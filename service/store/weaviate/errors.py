@@ -1,0 +1,136 @@
+"""Where the client's exceptions become the service's: none of weaviate, gRPC or HTTP leaves this folder."""
+
+import re
+from collections.abc import Iterator
+
+import grpc
+from weaviate.exceptions import (
+    AuthenticationFailedError,
+    UnexpectedStatusCodeError,
+    WeaviateBaseError,
+    WeaviateClosedClientError,
+    WeaviateConnectionError,
+    WeaviateGRPCUnavailableError,
+    WeaviateInsertManyAllFailedError,
+    WeaviateInvalidInputError,
+    WeaviateRetryError,
+    WeaviateStartUpError,
+    WeaviateTimeoutError,
+)
+
+from service.errors import CollectionAlreadyExists, CollectionNotFound, ServiceError, StoreRejected, StoreUnavailable
+
+__all__ = ["all_failed_messages", "reject", "translate"]
+
+_UNREACHABLE = (
+    ConnectionError,
+    TimeoutError,
+    WeaviateClosedClientError,
+    WeaviateConnectionError,
+    WeaviateGRPCUnavailableError,
+    WeaviateRetryError,
+    WeaviateStartUpError,
+    WeaviateTimeoutError,
+)
+_UNAVAILABLE_CODES = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
+)
+_UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema")
+_COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
+_NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
+_ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
+
+
+def translate(error: Exception, collection: str = "") -> ServiceError:
+    """Return what the service raises for an exception of the client.
+
+    Args:
+        error: anything that a call of the client raised.
+        collection: the name that the call was about.
+    """
+    if isinstance(error, ServiceError):
+        return error
+    status = _find_grpc_error(error)
+    if isinstance(error, _UNREACHABLE) or _from_http_library(error):
+        return StoreUnavailable("Weaviate does not answer")
+    if status is not None:
+        return _translate_grpc(status, collection)
+    if isinstance(error, UnexpectedStatusCodeError):
+        return _translate_http(error, collection)
+    return _translate_other(error, collection)
+
+
+def reject(message: str, collection: str) -> ServiceError:
+    """Return what the service raises when Weaviate refuses with a message."""
+    # What follows is the caller's own, and could say anything.
+    fixed = message.partition(" value")[0]
+    existing = _COLLECTION_EXISTS.search(fixed)
+    if collection and _NO_COLLECTION.search(fixed):
+        return CollectionNotFound(collection)
+    if existing is not None:
+        return CollectionAlreadyExists(existing[1] or existing[2])
+    if _NO_WRITES.search(fixed):
+        return StoreUnavailable(f"Weaviate takes no writes: {message}")
+    return StoreRejected(f"Weaviate refused: {message}")
+
+
+def all_failed_messages(error: WeaviateInsertManyAllFailedError) -> str:
+    """Return the messages, each once and without order, of a write that failed for every object."""
+    return error.message.removeprefix(_ALL_FAILED_PREFIX)
+
+
+def _translate_grpc(error: grpc.aio.AioRpcError, collection: str) -> ServiceError:
+    if error.code() in _UNAVAILABLE_CODES:
+        return StoreUnavailable("Weaviate does not answer")
+    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return StoreRejected("Weaviate refuses the API key")
+    return reject(error.details() or error.code().name, collection)
+
+
+def _translate_http(error: UnexpectedStatusCodeError, collection: str) -> ServiceError:
+    status = error.status_code
+    if status in _UNAVAILABLE_STATUSES:
+        return StoreUnavailable(f"Weaviate is not ready: {_read_body(error.error) or status}")
+    if status == 401:  # noqa: PLR2004
+        return StoreRejected("Weaviate refuses the API key")
+    if status == 404 and collection:  # noqa: PLR2004
+        return CollectionNotFound(collection)
+    return reject(_read_body(error.error) or f"HTTP status {status}", collection)
+
+
+def _translate_other(error: Exception, collection: str) -> ServiceError:
+    if isinstance(error, AuthenticationFailedError):
+        return StoreRejected("Weaviate refuses the API key")
+    if isinstance(error, WeaviateInvalidInputError | TypeError | ValueError):
+        # The client's own words would repeat the value.
+        return StoreRejected("a value has a form that Weaviate does not take")
+    if isinstance(error, WeaviateBaseError):
+        return reject(error.message, collection)
+    return StoreUnavailable(f"Weaviate gave an answer that is not understood ({type(error).__name__})")
+
+
+def _read_body(body: object) -> str:
+    if not isinstance(body, dict):
+        return ""
+    errors = body.get("error")
+    if isinstance(errors, list):
+        return "; ".join(str(each.get("message")) for each in errors if isinstance(each, dict))
+    return str(body.get("message") or "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    # The client drops the gRPC code from its own exceptions; only what it was handling at the time still has it.
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _find_grpc_error(error: BaseException) -> grpc.aio.AioRpcError | None:
+    return next((each for each in _chain(error) if isinstance(each, grpc.aio.AioRpcError)), None)
+
+
+def _from_http_library(error: Exception) -> bool:
+    # Some failures of the connection pass through the client as its HTTP library raises them.
+    return any(each.__module__.partition(".")[0] in {"httpx", "httpcore"} for each in type(error).__mro__)

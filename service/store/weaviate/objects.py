@@ -1,0 +1,77 @@
+"""Objects on their way to Weaviate and back."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from weaviate.classes.data import DataObject
+
+from embedders.inputs import Vector
+from service.domain import PropertyValue, ReturnFields, StoredObject
+
+__all__ = ["find_fault", "from_weaviate", "to_weaviate"]
+
+MAX_EXACT_INT = 2**53
+
+
+def find_fault(object_: StoredObject) -> str | None:
+    """Return why an object must not be written although Weaviate would take it or take down its neighbours, or None."""
+    for name, value in object_.properties.items():
+        # Numbers travel to Weaviate as doubles.
+        if isinstance(value, int) and abs(value) > MAX_EXACT_INT:
+            return f"property {name!r}: integers beyond 2**53 would lose digits"
+    for name, vector in object_.vectors.items():
+        if vector.ndim != 1 or not vector.size:
+            return f"vector {name!r}: has no values, or more than one dimension"
+        if not np.isfinite(vector).all() or not vector.any():
+            return f"vector {name!r}: holds NaN or infinite values, or only zeros"
+    return None
+
+
+def to_weaviate(object_: StoredObject) -> DataObject[Mapping[str, Any], None]:
+    """Return an object as the client takes it: images as base64, vectors by name."""
+    properties: dict[str, Any] = {
+        name: _value_to_weaviate(value) for name, value in object_.properties.items() if value is not None
+    }
+    properties |= {name: b64encode(image).decode("ascii") for name, image in object_.images.items()}
+    # As lists: the client squeezes arrays, which breaks vectors of one value.
+    vectors = {name: vector.astype(np.float32, copy=False).tolist() for name, vector in object_.vectors.items()}
+    return DataObject(properties=properties, uuid=object_.id, vector=vectors)
+
+
+def from_weaviate(
+    id_: UUID, properties: Mapping[str, Any], vectors: Mapping[str, Any], fields: ReturnFields
+) -> StoredObject:
+    """Return an object of the client's with the fields that were asked for; what it lacks is left out."""
+    values = ((name, _value_from_weaviate(properties.get(name))) for name in fields.properties)
+    return StoredObject(
+        id=UUID(int=id_.int),
+        properties={name: value for name, value in values if value is not None},
+        images={name: b64decode(properties[name]) for name in fields.images if properties.get(name)},
+        vectors={name: _vector_from_weaviate(vectors[name]) for name in fields.vectors if vectors.get(name)},
+    )
+
+
+def _value_to_weaviate(value: PropertyValue) -> PropertyValue:
+    # The client chooses an array's type by its first item.
+    if isinstance(value, list) and any(isinstance(each, float) for each in value):
+        return [float(each) for each in value]
+    return value
+
+
+def _value_from_weaviate(value: object) -> PropertyValue:
+    if isinstance(value, list):
+        items: Any = [_value_from_weaviate(each) for each in value]
+        return None if None in items else items
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, UUID):
+        return str(value)
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _vector_from_weaviate(vector: object) -> Vector:
+    return np.asarray(vector, dtype=np.float32)

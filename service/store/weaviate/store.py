@@ -1,0 +1,209 @@
+"""The store that keeps its objects in Weaviate."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.query import MetadataQuery
+from weaviate.connect import executor
+from weaviate.connect.v4 import _ExpectedStatusCodes
+from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
+
+from embedders.inputs import Vector
+from service.domain import Collection, Hit, ReturnFields, StoredObject
+from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
+from service.settings import WeaviateSettings
+from service.store.weaviate.connection import Connection
+from service.store.weaviate.errors import all_failed_messages, reject, translate
+from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
+from service.store.weaviate.schema import from_schema, to_schema
+
+__all__ = ["WeaviateStore"]
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
+
+Outcomes = list[StoreRejected | None]
+
+
+class WeaviateStore:
+    """A Store over a Weaviate server that runs elsewhere or beside us.
+
+    Collections are created with their space binding; those of other programs can be read. A collection's name gets a
+    capital first letter, a property's a small one, as Weaviate does.
+    """
+
+    def __init__(self, settings: WeaviateSettings) -> None:
+        """Remember where Weaviate is; nothing is sent before start.
+
+        Raises:
+            InvalidSettings: the key file cannot be read.
+        """
+        self._connection = Connection(settings)
+
+    @property
+    def available(self) -> bool:
+        """Whether Weaviate answered when it was last asked."""
+        return self._connection.available
+
+    async def start(self) -> None:
+        """Connect, and go on connecting in the background for as long as Weaviate is down."""
+        await self._connection.start()
+
+    async def close(self) -> None:
+        """Disconnect; calls in flight end with StoreUnavailable. May be called twice."""
+        await self._connection.close()
+
+    async def create_collection(self, collection: Collection) -> None:
+        """Create a collection, with the space binding of its named vectors in the schema."""
+        async with self._connection.call(_real_name(collection.name)) as client:
+            await client.collections.create_from_dict(to_schema(collection))
+
+    async def get_collection(self, name: str) -> Collection:
+        """Return a collection as it is now, also when another program made it."""
+        name = _check_name(name)
+        async with self._connection.call(name) as client:
+            return from_schema(await _get_json(client, f"/schema/{name}"))
+
+    async def list_collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        async with self._connection.call() as client:
+            schema = await _get_json(client, "/schema")
+        return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and its objects."""
+        name = _check_name(name)
+        async with self._connection.call(name) as client:
+            # Weaviate is content to delete what is not there.
+            if not await client.collections.exists(name):
+                raise CollectionNotFound(name)
+            await client.collections.delete(name)
+
+    async def count_objects(self, collection: str) -> int:
+        """Return how many objects a collection holds."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            counted = await client.collections.use(name).aggregate.over_all(total_count=True)
+        return counted.total_count or 0
+
+    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+        """Write objects, each on its own; one of an id that is there replaces it."""
+        name = _check_name(collection)
+        faults = [find_fault(each) for each in objects]
+        outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
+        sound = [index for index, fault in enumerate(faults) if fault is None]
+        async with self._connection.call(name) as client:
+            written = await _insert(client, name, [objects[index] for index in sound])
+        for index, outcome in zip(sound, written, strict=True):
+            outcomes[index] = outcome
+        return outcomes
+
+    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+        """Return an object."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await client.collections.use(name).query.fetch_object_by_id(
+                id_, include_vector=_vectors_of(fields), return_properties=_properties_of(fields)
+            )
+        if found is None:
+            raise ObjectNotFound(str(id_))
+        return from_weaviate(found.uuid, found.properties, found.vector, fields)
+
+    async def search(
+        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+    ) -> list[Hit]:
+        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await client.collections.use(name).query.near_vector(
+                near_vector=vector.tolist(),
+                target_vector=vector_name,
+                limit=limit,
+                offset=offset,
+                include_vector=_vectors_of(fields),
+                return_metadata=MetadataQuery(distance=True, certainty=True),
+                return_properties=_properties_of(fields),
+            )
+        return [
+            Hit(
+                from_weaviate(each.uuid, each.properties, each.vector, fields),
+                distance=each.metadata.distance,
+                certainty=each.metadata.certainty,
+            )
+            for each in found.objects
+        ]
+
+    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
+        """Return objects in the order of their ids."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await client.collections.use(name).query.fetch_objects(
+                limit=limit,
+                offset=offset,
+                include_vector=_vectors_of(fields),
+                return_properties=_properties_of(fields),
+            )
+        return [Hit(from_weaviate(each.uuid, each.properties, each.vector, fields)) for each in found.objects]
+
+
+async def _insert(client: WeaviateAsyncClient, collection: str, objects: Sequence[StoredObject]) -> Outcomes:
+    if not objects:
+        return []
+    try:
+        written = await client.collections.use(collection).data.insert_many([to_weaviate(each) for each in objects])
+    except WeaviateInsertManyAllFailedError as error:
+        message = all_failed_messages(error)
+        rejection = _rejected(message, collection)
+        # Every object failed, but the client says only the set of the reasons.
+        if len(objects) == 1 or "\n" not in message:
+            return [rejection for _ in objects]
+    except (WeaviateInvalidInputError, TypeError, ValueError) as error:
+        # One object that the client cannot even send keeps it from sending the others.
+        if len(objects) == 1:
+            return [StoreRejected(str(translate(error)))]
+    else:
+        refused = {index: _rejected(error.message, collection) for index, error in written.errors.items()}
+        return [refused.get(index) for index in range(len(objects))]
+    middle = len(objects) // 2
+    return [
+        *await _insert(client, collection, objects[:middle]),
+        *await _insert(client, collection, objects[middle:]),
+    ]
+
+
+def _rejected(message: str, collection: str) -> StoreRejected:
+    rejection = reject(message, collection)
+    if not isinstance(rejection, StoreRejected):
+        # Not an object's own fault: a shard that takes no writes refuses its first object with a reason, and Weaviate
+        # reports the others as stored although they are not.
+        raise rejection
+    return rejection
+
+
+async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
+    # The client's own reader of schemas raises on types and indexes that are newer than itself.
+    response = client._connection.get(  # noqa: SLF001
+        path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
+    )
+    return (await executor.aresult(response)).json()
+
+
+def _real_name(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _check_name(name: str) -> str:
+    # Names become parts of paths.
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise CollectionNotFound(name)
+    return _real_name(name)
+
+
+def _properties_of(fields: ReturnFields) -> list[str]:
+    return [*fields.properties, *fields.images]
+
+
+def _vectors_of(fields: ReturnFields) -> list[str] | bool:
+    return list(fields.vectors) or False

@@ -1,0 +1,286 @@
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import UUID
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from service.domain import ReturnFields
+from service.settings import WeaviateSettings
+from service.store.binary import WeaviateBinaryMissing
+from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
+from service.store.ports import free_ports
+from service.store.weaviate import WeaviateStore
+from tests.contract.store_suite import make_collection, make_object
+
+pytestmark = pytest.mark.usefixtures("weaviate_binary")
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from service.settings import WeaviateSettings
+from service.store.embedded import EmbeddedWeaviate
+
+async def main():
+    weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(sys.argv[1]), http_port=0, grpc_port=0, api_key="key"))
+    await weaviate.start()
+    print("\\nstarted", weaviate.pid, weaviate.http_port, weaviate.grpc_port, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def _settings(folder: Path, **changes: object) -> WeaviateSettings:
+    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.1)
+    return settings.model_copy(update=changes)
+
+
+@contextlib.asynccontextmanager
+async def _running(settings: WeaviateSettings) -> AsyncIterator[EmbeddedWeaviate]:
+    weaviate = EmbeddedWeaviate(settings)
+    await weaviate.start()
+    try:
+        yield weaviate
+    finally:
+        await weaviate.stop()
+
+
+@contextlib.asynccontextmanager
+async def _connected(settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
+    store = WeaviateStore(settings)
+    await store.start()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def _wait_until(condition: Callable[[], bool], limit_s: float = 20) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+async def test_data_outlives_a_restart_on_other_ports(tmp_path: Path) -> None:
+    async with _running(_settings(tmp_path)) as first, _connected(first.client_settings) as store:
+        await store.create_collection(make_collection("Pictures"))
+        await store.put_objects("Pictures", [make_object(1, text="kept")])
+        ports = (first.http_port, first.grpc_port)
+        pid = first.pid
+    assert pid is not None
+    assert not _alive(pid)
+    assert not (tmp_path / "weaviate.pid").exists()
+    async with _running(_settings(tmp_path)) as second, _connected(second.client_settings) as store:
+        assert (second.http_port, second.grpc_port) != ports
+        assert await store.get_collection("Pictures") == make_collection("Pictures")
+        found = await store.get_object("Pictures", UUID(int=1), ReturnFields(properties=["text"]))
+        assert found.properties == {"text": "kept"}
+
+
+async def test_a_weaviate_that_a_killed_vecgate_left_is_ended_and_its_data_kept(tmp_path: Path) -> None:
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNER, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert owner.stdout is not None
+    line = b""
+    while not line.startswith(b"started"):
+        line = await owner.stdout.readline()
+        assert line, "the owner ended before its Weaviate was ready"
+    pid, http_port, grpc_port = map(int, line.split()[1:])
+    settings = _settings(tmp_path, http_port=http_port, grpc_port=grpc_port, api_key=SecretStr("key"))
+    async with _connected(EmbeddedWeaviate(settings).client_settings) as store:
+        await store.create_collection(make_collection("Pictures"))
+        await store.put_objects("Pictures", [make_object(1)])
+    owner.kill()
+    await owner.wait()
+    assert _alive(pid), "the child outlives its owner"
+    async with _running(settings) as weaviate, _connected(weaviate.client_settings) as store:
+        assert not _alive(pid)
+        assert weaviate.pid != pid
+        assert await store.count_objects("Pictures") == 1
+
+
+async def test_a_process_that_only_has_the_noted_id_is_left_alone(tmp_path: Path) -> None:
+    innocent = await asyncio.create_subprocess_exec("sleep", "60")
+    try:
+        created = psutil.Process(innocent.pid).create_time()
+        for noted in (
+            {"pid": innocent.pid, "create_time": created, "command": ["weaviate-server"]},
+            {"pid": innocent.pid, "create_time": created - 100, "command": ["sleep", "60"]},
+        ):
+            (tmp_path / "weaviate.pid").write_text(json.dumps(noted))
+            async with _running(_settings(tmp_path)):
+                assert _alive(innocent.pid)
+    finally:
+        innocent.kill()
+        await innocent.wait()
+
+
+async def test_a_second_vecgate_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    async with _running(_settings(tmp_path)) as first:
+        with pytest.raises(EmbeddedWeaviateFailed) as caught:
+            await EmbeddedWeaviate(_settings(tmp_path)).start()
+        assert str(tmp_path) in str(caught.value)
+        assert f"process {os.getpid()}" in str(caught.value)
+        assert "VECGATE_WEAVIATE__DATA_DIR" in str(caught.value)
+        assert first.pid is not None
+        assert _alive(first.pid)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("setting", ["http_port", "grpc_port"])
+async def test_a_taken_port_is_named_with_its_setting(tmp_path: Path, setting: str, host: str) -> None:
+    with socket.create_server((host, 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedWeaviateFailed, match=rf"port {port} of VECGATE_WEAVIATE__{setting.upper()}"):
+            await EmbeddedWeaviate(_settings(tmp_path, **{setting: port})).start()
+
+
+async def test_a_start_that_failed_holds_nothing(tmp_path: Path) -> None:
+    http_port, grpc_port = free_ports(1, 1)
+    weaviate = EmbeddedWeaviate(_settings(tmp_path, http_port=http_port, grpc_port=grpc_port))
+    with socket.create_server(("127.0.0.1", http_port)), pytest.raises(EmbeddedWeaviateFailed):
+        await weaviate.start()
+    await weaviate.start()
+    assert (weaviate.http_port, weaviate.grpc_port) == (http_port, grpc_port)
+    await weaviate.stop()
+
+
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(EmbeddedWeaviateFailed, match=r"file/data.*VECGATE_WEAVIATE__DATA_DIR"):
+        await EmbeddedWeaviate(_settings(file / "data")).start()
+
+
+async def test_a_missing_program_is_named_with_the_ways_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with pytest.raises(WeaviateBinaryMissing, match=r"make weaviate.*vecgate weaviate install"):
+        await EmbeddedWeaviate(_settings(tmp_path)).start()
+    with pytest.raises(WeaviateBinaryMissing, match="VECGATE_WEAVIATE__BINARY"):
+        await EmbeddedWeaviate(_settings(tmp_path, binary=tmp_path / "nothing")).start()
+
+
+async def test_a_program_that_ends_at_once_is_quoted(tmp_path: Path) -> None:
+    program = tmp_path / "broken"
+    program.write_text("#!/bin/sh\necho first; echo the disk is on fire >&2; exit 3\n")
+    program.chmod(0o755)
+    weaviate = EmbeddedWeaviate(_settings(tmp_path / "data", binary=program))
+    with pytest.raises(EmbeddedWeaviateFailed, match=r"(?s)code 3.*weaviate\.log.*the disk is on fire"):
+        await weaviate.start()
+    await weaviate.stop()
+
+
+async def test_a_child_that_dies_is_restarted_on_the_same_ports_and_the_store_recovers(tmp_path: Path) -> None:
+    async with _running(_settings(tmp_path)) as weaviate, _connected(weaviate.client_settings) as store:
+        await store.create_collection(make_collection("Pictures"))
+        await store.put_objects("Pictures", [make_object(1)])
+        for _ in range(2):
+            pid = weaviate.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await _wait_until(lambda: not store.available)
+            await _wait_until(lambda: store.available)
+            assert weaviate.pid not in (pid, None)
+            assert await store.count_objects("Pictures") == 1
+
+
+async def test_stopping_leaves_no_process_and_may_be_done_twice(tmp_path: Path) -> None:
+    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+    await weaviate.stop()
+    await weaviate.start()
+    pid = weaviate.pid
+    assert pid is not None
+    await weaviate.stop()
+    await weaviate.stop()
+    assert not _alive(pid)
+    assert weaviate.pid is None
+    assert not any(str(tmp_path) in " ".join(each.cmdline()) for each in psutil.Process().children(recursive=True))
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    weaviate = EmbeddedWeaviate(_settings(tmp_path))
+    start = asyncio.create_task(weaviate.start())
+    await _wait_until(lambda: weaviate.pid is not None)
+    pid = weaviate.pid
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert pid is not None
+    assert not _alive(pid)
+    async with _running(_settings(tmp_path)):
+        pass
+
+
+async def test_the_child_hears_no_signal_of_the_terminal(tmp_path: Path) -> None:
+    async with _running(_settings(tmp_path)) as weaviate:
+        assert weaviate.pid is not None
+        assert os.getsid(weaviate.pid) == os.getpgid(weaviate.pid) == weaviate.pid != os.getsid(0)
+
+
+async def test_secrets_of_the_environment_stay_with_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__API_KEY", "secret")
+    monkeypatch.setenv("PERSISTENCE_DATA_PATH", "/elsewhere")
+    async with _running(_settings(tmp_path)) as weaviate:
+        environment = psutil.Process(weaviate.pid).environ()
+        assert not any(name.startswith("VECGATE_") for name in environment)
+        assert environment["PERSISTENCE_DATA_PATH"] == str(tmp_path / "data")
+        key = weaviate.client_settings.api_key
+        assert key is not None
+        assert key.get_secret_value() not in (tmp_path / "weaviate.log").read_text()
+        assert key.get_secret_value() not in (tmp_path / "weaviate.pid").read_text()
+
+
+async def test_what_listens_on_all_addresses_answers_only_to_a_key(tmp_path: Path) -> None:
+    async with _running(_settings(tmp_path)) as weaviate:
+        connections = psutil.Process(weaviate.pid).net_connections("inet")
+        listening = {each.laddr.port: each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+        open_to_all = {port for port, ip in listening.items() if ip != "127.0.0.1"}
+        assert weaviate.grpc_port in open_to_all
+        assert len(open_to_all) == 2, "gRPC and the cluster's data"
+        (cluster_port,) = open_to_all - {weaviate.grpc_port}
+        reader, writer = await asyncio.open_connection("127.0.0.1", cluster_port)
+        writer.write(b"GET /nodes/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 401 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        async with _connected(weaviate.client_settings.model_copy(update={"api_key": None})) as stranger:
+            assert not stranger.available
+
+
+@pytest.mark.parametrize("at", [0, 2, 3], ids=["gossip", "raft", "raft calls"])
+async def test_an_internal_port_that_is_taken_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    chosen: list[list[int]] = []
+    with contextlib.ExitStack() as held:
+
+        def choose(*lengths: int, besides: tuple[int, ...] = ()) -> list[int]:
+            ports = free_ports(*lengths, besides=besides)
+            if lengths == (2, 2):
+                chosen.append(ports)
+                if len(chosen) == 1:
+                    held.enter_context(socket.create_server(("", ports[at // 2] + at % 2)))
+            return ports
+
+        monkeypatch.setattr("service.store.embedded.free_ports", choose)
+        async with _running(_settings(tmp_path)):
+            assert len(chosen) == 2

@@ -1,0 +1,308 @@
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import psutil
+import pytest
+
+from service.domain import DataType, Distance, ReturnFields, WeightedField
+from service.errors import CollectionAlreadyExists, StoreUnavailable
+from service.settings import WeaviateSettings
+from service.store.embedded import EmbeddedWeaviate
+from service.store.ports import free_ports
+from service.store.weaviate import WeaviateStore
+from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
+
+NOTHING = ReturnFields()
+
+
+class TestWeaviateStore(StoreSuite):
+    @pytest.fixture
+    async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
+        store = WeaviateStore(weaviate_settings)
+        await store.start()
+        yield store
+        await store.close()
+
+    async def test_the_space_binding_is_in_the_schema(self, pictures: str, weaviate_settings: WeaviateSettings) -> None:
+        async with _rest(weaviate_settings) as rest:
+            schema = (await rest.get(f"/v1/schema/{pictures}")).json()
+        assert schema["vectorConfig"]["main"]["vectorizer"]["none"] == {
+            "space": "space-1",
+            "dimension": 3,
+            "model": "model-1",
+            "imageFields": ["blob"],
+            "textFields": ["text", "text_array"],
+            "weights": {"imageFields": [0.75], "textFields": [0.25, 2.0]},
+        }
+        blob = next(each for each in schema["properties"] if each["name"] == "blob")
+        assert (blob["indexFilterable"], blob["indexSearchable"]) == (False, False)
+
+    async def test_reads_collections_of_other_programs(
+        self, store: WeaviateStore, weaviate_settings: WeaviateSettings
+    ) -> None:
+        suffix = uuid4().hex
+        fields = {"imageFields": ["photo"], "textFields": ["title"]}
+        module = {"multi2vec-nvidia": fields | {"weights": {"imageFields": [0.9], "textFields": [0.1]}}}
+        schemas: list[dict[str, Any]] = [
+            {"class": f"Legacy{suffix}", "vectorizer": "none", "properties": [{"name": "t", "dataType": ["text"]}]},
+            {
+                "class": f"Named{suffix}",
+                "properties": [
+                    {"name": "title", "dataType": ["text"]},
+                    {"name": "photo", "dataType": ["blob"]},
+                    {"name": "place", "dataType": ["geoCoordinates"]},
+                    {"name": "phone", "dataType": ["phoneNumber"]},
+                    {"name": "hash", "dataType": ["blobHash"]},
+                    {"name": "other", "dataType": [f"Legacy{suffix}"]},
+                    {
+                        "name": "nested",
+                        "dataType": ["object"],
+                        "nestedProperties": [{"name": "inner", "dataType": ["text"]}],
+                    },
+                ],
+                "vectorConfig": {
+                    "own": {"vectorizer": {"none": {}}, "vectorIndexType": "flat"},
+                    "far": {
+                        "vectorizer": {"none": {}},
+                        "vectorIndexType": "hnsw",
+                        "vectorIndexConfig": {"distance": "manhattan"},
+                    },
+                    "nvidia": {"vectorizer": module, "vectorIndexType": "hfresh"},
+                },
+            },
+        ]
+        async with _rest(weaviate_settings) as rest:
+            for schema in schemas:
+                answer = await rest.post("/v1/schema", json=schema)
+                assert answer.status_code == 200, answer.text
+        legacy = await store.get_collection(f"Legacy{suffix}")
+        assert (legacy.vectors, legacy.properties[0].data_type) == ((), DataType.TEXT)
+        named = await store.get_collection(f"Named{suffix}")
+        assert [each.data_type for each in named.properties] == [DataType.TEXT, DataType.BLOB, *[None] * 5]
+        assert [each.space for each in named.vectors] == [None, None, None]
+        distances = {each.name: each.distance for each in named.vectors}
+        assert distances == {"own": Distance.COSINE, "far": None, "nvidia": Distance.COSINE}
+        nvidia = named.find_vector("nvidia")
+        assert nvidia is not None
+        assert nvidia.image_fields == (WeightedField("photo", 0.9),)
+        assert nvidia.text_fields == (WeightedField("title", 0.1),)
+        assert named in await store.list_collections()
+
+    async def test_a_weaviate_that_takes_no_writes_is_unavailable_for_them(
+        self, store: WeaviateStore, pictures: str, weaviate_settings: WeaviateSettings
+    ) -> None:
+        async with _rest(weaviate_settings) as rest:
+            (shard,) = (await rest.get(f"/v1/schema/{pictures}/shards")).json()
+            answer = await rest.put(f"/v1/schema/{pictures}/shards/{shard['name']}", json={"status": "READONLY"})
+            assert answer.status_code == 200, answer.text
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await store.put_objects(pictures, [make_object(1), make_object(2)])
+        assert await store.count_objects(pictures) == 0
+
+    async def test_a_name_that_differs_in_case_only_is_taken(self, store: WeaviateStore, pictures: str) -> None:
+        with pytest.raises(CollectionAlreadyExists, match=pictures):
+            await store.create_collection(make_collection(pictures.upper()))
+
+    async def test_the_client_logs_nothing_of_refused_objects(
+        self, store: WeaviateStore, pictures: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        await store.put_objects(pictures, [make_object(1, text="sesame"), make_object(2, text="sesame", nope=1)])
+        assert caplog.records == []
+        assert "sesame" not in "".join(capfd.readouterr())
+
+    async def test_a_wrong_key_is_named_as_the_reason(self, weaviate_settings: WeaviateSettings) -> None:
+        settings = weaviate_settings.model_copy(update={"api_key": None})
+        store = WeaviateStore(settings)
+        await store.start()
+        assert not store.available
+        with pytest.raises(StoreUnavailable, match="key"):
+            await store.list_collections()
+        await store.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, weaviate_binary: None) -> AsyncIterator[EmbeddedWeaviate]:
+    """Run a Weaviate of the test's own that nothing restarts, on ports that it keeps."""
+    http_port, grpc_port = free_ports(1, 1)
+    settings = WeaviateSettings(
+        embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, check_interval_s=0.2, timeout_s=5
+    )
+    server = EmbeddedWeaviate(settings, supervised=False)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def own_store(server: EmbeddedWeaviate) -> AsyncIterator[WeaviateStore]:
+    store = WeaviateStore(server.client_settings)
+    await store.start()
+    await store.create_collection(make_collection("Pictures"))
+    await store.put_objects("Pictures", [make_object(1)])
+    yield store
+    await store.close()
+
+
+CALLS: dict[str, Callable[[WeaviateStore], Coroutine[Any, Any, object]]] = {
+    "search": lambda store: store.search("Pictures", "main", make_vector(1, 2, 3), limit=1, offset=0, fields=NOTHING),
+    "put": lambda store: store.put_objects("Pictures", [make_object(2)]),
+    "count": lambda store: store.count_objects("Pictures"),
+    "get_object": lambda store: store.get_object("Pictures", UUID(int=1), NOTHING),
+    "get_collection": lambda store: store.get_collection("Pictures"),
+    "list": lambda store: store.list_collections(),
+}
+
+
+async def test_calls_fail_at_once_when_weaviate_dies_and_work_again_when_it_is_back(
+    server: EmbeddedWeaviate, own_store: WeaviateStore
+) -> None:
+    pid = await _freeze(server)
+    calls = [asyncio.create_task(call(own_store)) for call in CALLS.values()]
+    await asyncio.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert time.monotonic() - killed < 1.5
+    assert [type(each) for each in outcomes] == [StoreUnavailable] * len(CALLS)
+    await _wait_until(lambda: not own_store.available)
+    assert time.monotonic() - killed < 1.5
+    for call in CALLS.values():
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await call(own_store)
+        assert time.monotonic() - began < 0.1
+    await server.stop()
+    await server.start()
+    await _wait_until(lambda: own_store.available)
+    for call in CALLS.values():
+        began = time.monotonic()
+        await call(own_store)
+        assert time.monotonic() - began < 1.5
+
+
+async def test_calls_started_while_weaviate_is_dead_but_not_missed_yet_fail_soon(
+    server: EmbeddedWeaviate, own_store: WeaviateStore
+) -> None:
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    began = time.monotonic()
+    outcomes = await asyncio.gather(*(call(own_store) for call in CALLS.values()), return_exceptions=True)
+    assert time.monotonic() - began < 1.5
+    assert [type(each) for each in outcomes] == [StoreUnavailable] * len(CALLS)
+
+
+async def test_a_refused_change_of_the_space_binding_does_not_outlive_a_restart(
+    server: EmbeddedWeaviate, own_store: WeaviateStore
+) -> None:
+    async with _rest(server.client_settings) as rest:
+        schema = (await rest.get("/v1/schema/Pictures")).json()
+        schema["vectorConfig"]["main"]["vectorizer"]["none"]["space"] = "another"
+        answer = await rest.put("/v1/schema/Pictures", json=schema)
+    assert answer.status_code == 422
+    assert "immutable" in answer.text
+    # Weaviate 1.39 shows the refused change nevertheless, until it is started again.
+    await server.stop()
+    await _wait_until(lambda: not own_store.available)
+    await server.start()
+    await _wait_until(lambda: own_store.available)
+    assert await own_store.get_collection("Pictures") == make_collection("Pictures")
+
+
+@pytest.mark.usefixtures("own_store")
+async def test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit(server: EmbeddedWeaviate) -> None:
+    store = WeaviateStore(server.client_settings.model_copy(update={"timeout_s": 0.5, "check_interval_s": 60}))
+    await store.start()
+    pid = await _freeze(server)
+    try:
+        for call in CALLS.values():
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=r"within 0\.5 s"):
+                await call(store)
+            assert time.monotonic() - began < 1
+            began = time.monotonic()
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await call(store)
+            assert time.monotonic() - began < 0.4
+            task = asyncio.create_task(call(store))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        await store.close()
+
+
+async def test_a_hanging_weaviate_is_noticed_and_a_waking_one_too(
+    server: EmbeddedWeaviate, own_store: WeaviateStore
+) -> None:
+    pid = await _freeze(server)
+    await _wait_until(lambda: not own_store.available)
+    os.kill(pid, signal.SIGCONT)
+    await _wait_until(lambda: own_store.available)
+    assert await own_store.count_objects("Pictures") == 1
+
+
+async def test_a_store_can_start_before_weaviate(tmp_path: Path, weaviate_binary: None) -> None:
+    http_port, grpc_port = free_ports(1, 1)
+    settings = WeaviateSettings(
+        embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, check_interval_s=0.1
+    )
+    server = EmbeddedWeaviate(settings)
+    store = WeaviateStore(server.client_settings)
+    await store.start()
+    assert not store.available
+    with pytest.raises(StoreUnavailable, match=str(http_port)):
+        await store.list_collections()
+    await server.start()
+    try:
+        await _wait_until(lambda: store.available)
+        assert await store.list_collections() == []
+    finally:
+        await store.close()
+        await server.stop()
+    with pytest.raises(StoreUnavailable):
+        await store.list_collections()
+
+
+async def test_closing_ends_calls_in_flight(server: EmbeddedWeaviate, own_store: WeaviateStore) -> None:
+    pid = await _freeze(server)
+    call = asyncio.create_task(own_store.count_objects("Pictures"))
+    await asyncio.sleep(0.05)
+    await own_store.close()
+    os.kill(pid, signal.SIGCONT)
+    with pytest.raises(StoreUnavailable):
+        await call
+
+
+def _rest(settings: WeaviateSettings) -> httpx.AsyncClient:
+    assert settings.api_key is not None
+    return httpx.AsyncClient(
+        base_url=f"http://{settings.http_host}:{settings.http_port}",
+        headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
+    )
+
+
+async def _freeze(server: EmbeddedWeaviate) -> int:
+    assert server.pid is not None
+    process = psutil.Process(server.pid)
+    process.suspend()
+    # Its threads stop one after the other.
+    await _wait_until(
+        lambda: all(psutil.Process(each.id).status() == psutil.STATUS_STOPPED for each in process.threads())
+    )
+    return process.pid
+
+
+async def _wait_until(condition: Callable[[], bool], limit_s: float = 15) -> None:
+    async with asyncio.timeout(limit_s):
+        while not condition():
+            await asyncio.sleep(0.02)

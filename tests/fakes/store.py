@@ -1,0 +1,282 @@
+"""A store in memory, held to the same contract as Weaviate by tests/contract/store_suite.py."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
+from uuid import UUID
+
+import numpy as np
+
+from embedders.inputs import Vector
+from service.domain import (
+    Collection,
+    DataType,
+    Distance,
+    Hit,
+    NamedVector,
+    PropertyValue,
+    ReturnFields,
+    StoredObject,
+)
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    ObjectNotFound,
+    ServiceError,
+    StoreRejected,
+    StoreUnavailable,
+)
+
+__all__ = ["FakeStore"]
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_MAX_EXACT_INT = 2**53
+
+
+class FakeStore:
+    """Keeps everything in dictionaries and searches by brute force.
+
+    Attributes:
+        available: settable; every call raises StoreUnavailable while it is False.
+        rejected: why objects of these ids are refused by put_objects.
+        calls: the names of the methods called, in order.
+        puts: how many objects each put_objects call brought, in order.
+    """
+
+    def __init__(self) -> None:
+        self.available = True
+        self.rejected: dict[UUID, str] = {}
+        self.calls: list[str] = []
+        self.puts: list[int] = []
+        self._failures: list[ServiceError] = []
+        self._collections: dict[str, Collection] = {}
+        self._objects: dict[str, dict[UUID, StoredObject]] = {}
+
+    def fail_next(self, *errors: ServiceError) -> None:
+        """Let the next calls raise these, one each."""
+        self._failures.extend(errors)
+
+    async def start(self) -> None:
+        """Do nothing: memory is always connected."""
+
+    async def close(self) -> None:
+        """Do nothing; may be called twice."""
+
+    async def create_collection(self, collection: Collection) -> None:
+        """Create a collection; its name is capitalised as Weaviate does."""
+        self._enter("create_collection")
+        name = _real_name(collection.name)
+        if name in self._collections:
+            raise CollectionAlreadyExists(name)
+        self._collections[name] = replace(
+            collection,
+            name=name,
+            properties=tuple(replace(each, name=_property_name(each.name)) for each in collection.properties),
+            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
+        )
+        self._objects[name] = {}
+
+    async def get_collection(self, name: str) -> Collection:
+        """Return a collection."""
+        self._enter("get_collection")
+        return self._find(name)
+
+    async def list_collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        self._enter("list_collections")
+        return [self._collections[name] for name in sorted(self._collections)]
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and its objects."""
+        self._enter("delete_collection")
+        found = self._find(name).name
+        del self._collections[found]
+        del self._objects[found]
+
+    async def count_objects(self, collection: str) -> int:
+        """Return how many objects a collection holds."""
+        self._enter("count_objects")
+        return len(self._objects[self._find(collection).name])
+
+    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+        """Write objects, each on its own."""
+        self._enter("put_objects")
+        self.puts.append(len(objects))
+        found = self._find(collection)
+        return [self._put(found, each) for each in objects]
+
+    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+        """Return an object."""
+        self._enter("get_object")
+        objects = self._objects[self._find(collection).name]
+        if id_ not in objects:
+            raise ObjectNotFound(str(id_))
+        return _select(objects[id_], fields)
+
+    async def search(
+        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+    ) -> list[Hit]:
+        """Return the nearest objects; one that lacks the named vector is not seen."""
+        self._enter("search")
+        found = self._find(collection)
+        named = found.find_vector(vector_name)
+        if named is None or named.distance is None:
+            raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
+        seen = [each for each in self._objects[found.name].values() if vector_name in each.vectors]
+        if any(each.vectors[vector_name].shape != vector.shape for each in seen):
+            raise StoreRejected("vector lengths don't match")
+        measured = sorted(
+            ((_measure(named.distance, each.vectors[vector_name], vector), each) for each in seen), key=_by
+        )
+        return [
+            Hit(
+                _select(each, fields),
+                distance=distance,
+                certainty=1 - distance / 2 if named.distance is Distance.COSINE else None,
+            )
+            for distance, each in measured[offset : offset + limit]
+        ]
+
+    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
+        """Return objects in the order of their ids."""
+        self._enter("list_objects")
+        objects = self._objects[self._find(collection).name]
+        return [Hit(_select(objects[id_], fields)) for id_ in sorted(objects)[offset : offset + limit]]
+
+    def _enter(self, method: str) -> None:
+        self.calls.append(method)
+        if not self.available:
+            raise StoreUnavailable("Weaviate does not answer")
+        if self._failures:
+            raise self._failures.pop(0)
+
+    def _find(self, name: str) -> Collection:
+        found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None
+        if found is None:
+            raise CollectionNotFound(name)
+        return found
+
+    def _put(self, collection: Collection, object_: StoredObject) -> StoreRejected | None:
+        objects = self._objects[collection.name]
+        fault = self.rejected.get(object_.id) or next(_faults(collection, object_, list(objects.values())), None)
+        if fault is not None:
+            return StoreRejected(fault)
+        objects[object_.id] = StoredObject(
+            object_.id,
+            {
+                name: _store_value(_type_of(collection, name), value)
+                for name, value in object_.properties.items()
+                if value is not None
+            },
+            dict(object_.images),
+            {name: np.array(vector, np.float32) for name, vector in object_.vectors.items()},
+        )
+        return None
+
+
+def _real_name(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:
+    return measured[0], measured[1].id
+
+
+def _measure(distance: Distance, one: Vector, other: Vector) -> float:
+    measures: dict[Distance, Callable[[Vector, Vector], float]] = {
+        Distance.COSINE: lambda a, b: 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)),
+        Distance.DOT: lambda a, b: -float(a @ b),
+        Distance.L2_SQUARED: lambda a, b: float(((a - b) ** 2).sum()),
+    }
+    return measures[distance](one, other)
+
+
+def _faults(collection: Collection, object_: StoredObject, stored: Sequence[StoredObject]) -> Iterator[str]:
+    for name, value in object_.properties.items():
+        data_type = _type_of(collection, name)
+        if data_type is None:
+            yield f"no such prop with name {name!r} found in class {collection.name!r}"
+        elif value is not None and not _fits(data_type, value):
+            yield f"invalid {data_type.value} property {name!r} on class {collection.name!r}"
+    for name in object_.images:
+        if _type_of(collection, name) is not DataType.BLOB:
+            yield f"no such blob with name {name!r} found in class {collection.name!r}"
+    for name, vector in object_.vectors.items():
+        if collection.find_vector(name) is None:
+            yield f"collection {collection.name!r} does not have configuration for vector {name!r}"
+        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+            yield f"vector {name!r}: holds NaN or infinite values, or only zeros"
+        if any(name in other.vectors and other.vectors[name].shape != vector.shape for other in stored):
+            yield "vector lengths don't match"
+
+
+def _type_of(collection: Collection, name: str) -> DataType | None:
+    property_ = collection.find_property(name)
+    return None if property_ is None else property_.data_type
+
+
+def _fits(data_type: DataType, value: PropertyValue) -> bool:
+    if data_type.value.endswith("[]"):
+        item_type = DataType(data_type.value.removesuffix("[]"))
+        return isinstance(value, list) and all(_fits(item_type, each) for each in value)
+    tests: dict[DataType, Callable[[Any], bool]] = {
+        DataType.TEXT: lambda text: isinstance(text, str),
+        DataType.DATE: lambda text: isinstance(text, str) and _DATE.fullmatch(text) is not None,
+        DataType.UUID: lambda text: isinstance(text, str) and _is_uuid(text),
+        DataType.BOOLEAN: lambda truth: isinstance(truth, bool),
+        DataType.INT: lambda number: _is_number(number) and number == int(number) and abs(number) <= _MAX_EXACT_INT,
+        DataType.NUMBER: lambda number: _is_number(number) and bool(np.isfinite(number)),
+    }
+    return data_type in tests and tests[data_type](value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_uuid(value: str) -> bool:
+    try:
+        UUID(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _store_value(data_type: DataType | None, value: PropertyValue) -> PropertyValue:
+    if isinstance(value, list):
+        assert data_type is not None
+        item_type = DataType(data_type.value.removesuffix("[]"))
+        return cast("PropertyValue", [_store_value(item_type, each) for each in value])
+    converters: dict[DataType | None, Callable[[Any], PropertyValue]] = {
+        DataType.INT: int,
+        DataType.NUMBER: float,
+        DataType.UUID: _canonical_id,
+    }
+    return converters[data_type](value) if data_type in converters else value
+
+
+def _canonical_id(text: str) -> str:
+    return str(UUID(text))
+
+
+def _property_name(name: str) -> str:
+    return name[:1].lower() + name[1:]
+
+
+def _normalise(vector: NamedVector) -> NamedVector:
+    return replace(
+        vector,
+        image_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.image_fields),
+        text_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.text_fields),
+    )
+
+
+def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:
+    return StoredObject(
+        object_.id,
+        {name: object_.properties[name] for name in fields.properties if name in object_.properties},
+        {name: object_.images[name] for name in fields.images if name in object_.images},
+        {name: object_.vectors[name].copy() for name in fields.vectors if name in object_.vectors},
+    )

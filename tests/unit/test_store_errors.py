@@ -1,0 +1,116 @@
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from grpc.aio import AioRpcError, Metadata
+from weaviate.exceptions import (
+    InsufficientPermissionsError,
+    UnexpectedStatusCodeError,
+    WeaviateBatchError,
+    WeaviateClosedClientError,
+    WeaviateConnectionError,
+    WeaviateGRPCUnavailableError,
+    WeaviateInvalidInputError,
+    WeaviateQueryError,
+    WeaviateRetryError,
+    WeaviateStartUpError,
+    WeaviateTimeoutError,
+)
+
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    ObjectNotFound,
+    ServiceError,
+    StoreRejected,
+    StoreUnavailable,
+)
+from service.store.weaviate.errors import translate
+
+
+def _query_error(code: grpc.StatusCode, details: str) -> Exception:
+    # The client raises its own exception while it handles gRPC's, which alone has the code.
+    error = WeaviateQueryError(details, "GRPC search")
+    error.__context__ = AioRpcError(code, Metadata(), Metadata(), details)
+    return error
+
+
+def _status_error(status: int, body: Any) -> Exception:
+    return UnexpectedStatusCodeError("Nothing came of it", httpx.Response(status, json=body))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        WeaviateConnectionError("x"),
+        WeaviateStartUpError("x"),
+        WeaviateTimeoutError("x"),
+        WeaviateRetryError("x", 4),
+        WeaviateClosedClientError(),
+        WeaviateGRPCUnavailableError("1", ("host", 1)),
+        httpx.ReadError("x"),
+        httpx.RemoteProtocolError("x"),
+        httpx.PoolTimeout("x"),
+        ConnectionResetError(),
+        TimeoutError(),
+        _query_error(grpc.StatusCode.UNAVAILABLE, "read-only"),
+        _query_error(grpc.StatusCode.DEADLINE_EXCEEDED, "late"),
+        _query_error(grpc.StatusCode.UNKNOWN, "store is read-only due to: disk usage too high"),
+        _query_error(grpc.StatusCode.UNKNOWN, "memory pressure: cannot load shard"),
+        _status_error(503, None),
+        _status_error(502, "<html>"),
+        KeyError("class"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {error}"[:60],
+)
+def test_what_may_pass_is_unavailable(error: Exception) -> None:
+    assert type(translate(error, "Pictures")) is StoreUnavailable
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (_status_error(404, None), CollectionNotFound, "Pictures"),
+        (
+            _status_error(422, {"error": [{"message": "class name Pictures already exists"}]}),
+            CollectionAlreadyExists,
+            "Pictures",
+        ),
+        (
+            _status_error(422, {"error": [{"message": 'class already exists: found similar class "PICTURES"'}]}),
+            CollectionAlreadyExists,
+            "PICTURES",
+        ),
+        (_status_error(422, {"error": [{"message": "'9 bad' is not a valid class name"}]}), StoreRejected, "9 bad"),
+        (_status_error(401, {"code": 401, "message": "who are you"}), StoreRejected, "API key"),
+        (InsufficientPermissionsError(httpx.Response(403, json={"error": [{"message": "no"}]})), StoreRejected, "no"),
+        (_query_error(grpc.StatusCode.UNKNOWN, "could not find class Pictures in schema"), CollectionNotFound, "Pict"),
+        (_query_error(grpc.StatusCode.UNKNOWN, "vector lengths don't match"), StoreRejected, "vector lengths"),
+        (_query_error(grpc.StatusCode.UNAUTHENTICATED, "no key"), StoreRejected, "API key"),
+        (_query_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "usage limit"), StoreRejected, "usage limit"),
+        (WeaviateBatchError("too large"), StoreRejected, "too large"),
+        (
+            WeaviateBatchError("requires an integer, the given value is 'could not find class, store is read-only'"),
+            StoreRejected,
+            "requires an integer",
+        ),
+    ],
+)
+def test_what_weaviate_refuses_is_told_with_its_reason(
+    error: Exception, kind: type[ServiceError], message: str
+) -> None:
+    translated = translate(error, "Pictures")
+    assert type(translated) is kind
+    assert message in str(translated)
+
+
+def test_values_that_the_client_repeats_are_not_passed_on() -> None:
+    translated = translate(WeaviateInvalidInputError("The vector you supplied was malformatted! Vector: secret"))
+    assert type(translated) is StoreRejected
+    assert "secret" not in str(translated)
+
+
+def test_errors_of_the_service_stay_as_they_are() -> None:
+    error = ObjectNotFound("1")
+    assert translate(error, "Pictures") is error

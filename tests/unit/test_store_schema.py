@@ -1,0 +1,121 @@
+from typing import Any
+
+import pytest
+
+from service.domain import Collection, DataType, Distance, NamedVector, Property, Space, WeightedField
+from service.store.weaviate.schema import from_schema, to_schema
+
+COLLECTION = Collection(
+    "Pictures",
+    (Property("title", DataType.TEXT, "what it shows"), Property("photo", DataType.BLOB)),
+    (
+        NamedVector(
+            "main", Space("s", 4, "m"), (WeightedField("photo", 0.9),), (WeightedField("title", 0.1),), Distance.DOT
+        ),
+    ),
+    "Pictures of things",
+)
+SCHEMA: dict[str, Any] = {
+    "class": "Pictures",
+    "description": "Pictures of things",
+    "properties": [
+        {"name": "title", "dataType": ["text"], "description": "what it shows"},
+        {
+            "name": "photo",
+            "dataType": ["blob"],
+            "description": "",
+            "indexFilterable": False,
+            "indexSearchable": False,
+        },
+    ],
+    "vectorConfig": {
+        "main": {
+            "vectorizer": {
+                "none": {
+                    "space": "s",
+                    "dimension": 4,
+                    "model": "m",
+                    "imageFields": ["photo"],
+                    "textFields": ["title"],
+                    "weights": {"imageFields": [0.9], "textFields": [0.1]},
+                }
+            },
+            "vectorIndexType": "hnsw",
+            "vectorIndexConfig": {"distance": "dot"},
+        }
+    },
+}
+
+
+def test_a_collection_becomes_a_schema_with_its_binding() -> None:
+    assert to_schema(COLLECTION) == SCHEMA
+
+
+def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
+    assert from_schema(SCHEMA) == COLLECTION
+
+
+@pytest.mark.parametrize("data_type", DataType)
+def test_every_type_survives_the_way_there_and_back(data_type: DataType) -> None:
+    collection = Collection("C", (Property("p", data_type),), ())
+    assert from_schema(to_schema(collection)) == collection
+
+
+def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
+    vector = NamedVector("v", Space("s", 1, "m"), (WeightedField("Photo"),), (WeightedField("Title"),))
+    schema = to_schema(Collection("c", (Property("Photo", DataType.BLOB), Property("Title", DataType.TEXT)), (vector,)))
+    binding = schema["vectorConfig"]["v"]["vectorizer"]["none"]
+    assert (binding["imageFields"], binding["textFields"]) == (["photo"], ["title"])
+    assert [each["name"] for each in schema["properties"]] == ["photo", "title"]
+
+
+@pytest.mark.parametrize(
+    "types", [["geoCoordinates"], ["Other"], ["One", "Two"], [], None], ids=["geo", "reference", "two", "none", "null"]
+)
+def test_a_type_that_is_not_handled_is_none(types: list[str] | None) -> None:
+    collection = from_schema({"class": "C", "properties": [{"name": "p", "dataType": types}]})
+    assert collection.properties == (Property("p", None),)
+
+
+@pytest.mark.parametrize(
+    ("config", "distance"),
+    [
+        ({"distance": "cosine"}, Distance.COSINE),
+        ({"distance": "l2-squared"}, Distance.L2_SQUARED),
+        ({"distance": "manhattan"}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_distance_that_is_not_handled_is_none(config: Any, distance: Distance | None) -> None:
+    collection = from_schema({"class": "C", "vectorConfig": {"v": {"vectorIndexConfig": config}}})
+    assert collection.vectors == (NamedVector("v", None, distance=distance),)
+
+
+@pytest.mark.parametrize(
+    "vectorizer",
+    [
+        None,
+        {},
+        {"none": None},
+        {"none": {}},
+        {"none": {"space": "s"}},
+        {"none": {"space": 1, "dimension": 1}},
+        {"multi2vec-nvidia": {"model": "nvidia/nvclip"}},
+    ],
+)
+def test_a_vector_without_our_keys_is_bound_to_no_space(vectorizer: Any) -> None:
+    (vector,) = from_schema({"class": "C", "vectorConfig": {"v": {"vectorizer": vectorizer}}}).vectors
+    assert vector.space is None
+
+
+def test_fields_and_weights_of_a_module_are_read() -> None:
+    module = {"imageFields": ["a", "b"], "textFields": ["t"], "weights": {"imageFields": [0.7, 0.2]}}
+    (vector,) = from_schema({"class": "C", "vectorConfig": {"v": {"vectorizer": {"multi2vec-nvidia": module}}}}).vectors
+    assert vector.image_fields == (WeightedField("a", 0.7), WeightedField("b", 0.2))
+    assert vector.text_fields == (WeightedField("t", 1.0),)
+
+
+def test_the_nameless_vector_of_an_old_collection_is_left_out() -> None:
+    legacy = {"class": "Old", "vectorizer": "none", "vectorIndexConfig": {"distance": "cosine"}, "properties": None}
+    assert from_schema(legacy) == Collection("Old", (), ())
