@@ -1,0 +1,124 @@
+"""The service as a whole: what is built from the settings, started, and ended, in which order."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+
+import structlog
+
+from embedders.base import Embedder
+from embedders.clip import ClipConfig
+from embedders.errors import ModelUnusable
+from embedders.factory import build_embedder
+from embedders.nim import NimConfig
+from embedders.spec import InputLimits
+from service.core.embed import EmbedderPool
+from service.observability import configure_logging, masked_settings
+from service.rpc.server import GrpcServer, PortTaken
+from service.settings import EmbedderName, InvalidSettings, LimitSettings, Settings, read_secret
+from service.store.binary import WeaviateBinaryMissing
+from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
+from service.store.weaviate import WeaviateStore
+
+__all__ = ["run"]
+
+log = structlog.get_logger(__name__)
+
+CANNOT_START = (EmbeddedWeaviateFailed, InvalidSettings, ModelUnusable, PortTaken, WeaviateBinaryMissing)
+
+
+async def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; then drain and stop.
+
+    Returns:
+        The program's exit code: 0 after a clean end, 1 if the service could not start.
+    """
+    configure_logging(settings.log)
+    log.info("settings", **masked_settings(settings))
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    try:
+        async with AsyncExitStack() as ends:
+            # A signal during a slow start ends the start; what has been started by then is ended as always.
+            starting = asyncio.create_task(_start(settings, ends))
+            signalled = asyncio.create_task(stop.wait())
+            await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await signalled
+            else:
+                starting.cancel()
+                await asyncio.wait((starting,))
+            log.info("stopping")
+    except CANNOT_START as error:
+        log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the reason says it all
+        return 1
+    log.info("stopped")
+    return 0
+
+
+async def _start(settings: Settings, ends: AsyncExitStack) -> None:
+    """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
+    where = settings.weaviate
+    if where.embedded:
+        weaviate = EmbeddedWeaviate(where)
+        ends.push_async_callback(weaviate.stop)
+        await weaviate.start()
+        where = weaviate.client_settings
+    store = WeaviateStore(where)
+    embedders = EmbedderPool(
+        [_build_embedder(name, settings) for name in settings.embedder.order],
+        check_interval_s=settings.embedder.check_interval_s,
+    )
+    server = GrpcServer(settings.server, settings.limits, settings.weaviate, store=store, embedders=embedders)
+    ends.push_async_callback(store.close)
+    await store.start()
+    ends.push_async_callback(embedders.close)
+    await embedders.start()
+    ends.push_async_callback(server.stop)
+    await server.start()
+    log.info(
+        "serving",
+        grpc=f"{settings.server.host}:{server.port}",
+        weaviate=f"{where.http_host}:{where.http_port}",
+        weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
+        embedders=[embedder.spec.name for embedder in embedders.all],
+    )
+
+
+def _build_embedder(name: EmbedderName, settings: Settings) -> Embedder:
+    config = _clip_config(settings) if name == "clip" else _nim_config(settings)
+    return build_embedder(config, max_queued_inputs=settings.embedder.max_queued_inputs)
+
+
+def _clip_config(settings: Settings) -> ClipConfig:
+    return ClipConfig(
+        model=settings.clip.model,
+        checkpoint=settings.clip.checkpoint,
+        device=settings.clip.device,
+        max_batch=settings.clip.max_batch,
+        limits=_input_limits(settings.limits),
+    )
+
+
+def _nim_config(settings: Settings) -> NimConfig:
+    nim = settings.nim
+    return NimConfig(
+        base_url=nim.base_url,
+        model=nim.model,
+        dimension=nim.dimension,
+        api_key=read_secret(nim.api_key, nim.api_key_file),
+        timeout_s=nim.timeout_s,
+        max_batch=nim.max_batch,
+        max_connections=nim.max_connections,
+        limits=_input_limits(settings.limits),
+    )
+
+
+def _input_limits(limits: LimitSettings) -> InputLimits:
+    return InputLimits(
+        max_text_bytes=limits.max_text_bytes,
+        max_image_bytes=limits.max_image_bytes,
+        max_image_pixels=limits.max_image_pixels,
+    )

@@ -1,0 +1,71 @@
+"""Collections: creating them with their spaces bound, and looking at them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from service.core.embed import EmbedderPool
+from service.domain import Collection, Space
+from service.store.base import Store
+
+__all__ = ["CollectionPage", "Collections"]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPage:
+    """Some collections by name, and whether more follow."""
+
+    collections: tuple[Collection, ...]
+    more: bool
+
+
+class Collections:
+    """Creates, returns and deletes collections."""
+
+    def __init__(self, store: Store, embedders: EmbedderPool) -> None:
+        self._store = store
+        self._embedders = embedders
+
+    async def create(self, draft: Collection, embedder_names: Mapping[str, str]) -> Collection:
+        """Create a collection and bind each named vector to its embedder's space.
+
+        Args:
+            draft: the collection, its named vectors without spaces.
+            embedder_names: the embedder of each named vector; empty means the default one.
+
+        Raises:
+            EmbedderNotFound: there is no such embedder.
+            CollectionAlreadyExists: there is such a collection.
+        """
+        specs = {name: self._embedders.get(embedder).spec for name, embedder in embedder_names.items()}
+        vectors = tuple(
+            replace(vector, space=Space(spec.space, spec.dimension, spec.model))
+            for vector in draft.vectors
+            for spec in (specs[vector.name],)
+        )
+        collection = replace(draft, vectors=vectors)
+        await self._store.create_collection(collection)
+        return collection
+
+    async def get(self, name: str) -> tuple[Collection, int]:
+        """Return a collection and how many objects it holds.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        collection = await self._store.get_collection(name)
+        return collection, await self._store.count_objects(name)
+
+    async def list_page(self, *, after: str, size: int) -> CollectionPage:
+        """Return up to `size` collections whose names come after `after` in alphabetical order."""
+        rest = sorted(
+            (each for each in await self._store.list_collections() if each.name > after), key=lambda each: each.name
+        )
+        return CollectionPage(tuple(rest[:size]), more=len(rest) > size)
+
+    async def delete(self, name: str) -> None:
+        """Delete a collection and its objects.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        await self._store.delete_collection(name)

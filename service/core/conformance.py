@@ -1,0 +1,272 @@
+"""Whether objects fit their collection (names, types, ids, vectors), checked before anything is embedded or stored."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+import numpy as np
+
+from embedders.inputs import Vector
+from service.domain import Collection, DataType, PropertyValue, ReturnFields, StoredObject
+from service.errors import InvalidRequest, Violation
+
+__all__ = ["DraftObject", "check_object", "check_return_fields", "content_id", "parse_id", "parse_vector"]
+
+NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
+"""The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
+
+MAX_SAFE_INT = 2**53
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftObject:
+    """An object as a caller sent it, not checked yet.
+
+    Attributes:
+        id: a UUID in text form, or empty.
+        properties: values as JSON has them: None, bool, float, str, list or dict.
+        images: encoded pictures by blob property.
+        vectors: little-endian float32 bytes by named vector.
+    """
+
+    id: str = ""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    vectors: Mapping[str, bytes] = field(default_factory=dict)
+
+    def size(self) -> int:
+        """Return roughly how many bytes the object takes in a write."""
+        texts = sum(len(str(value)) for value in self.properties.values())
+        return texts + sum(map(len, self.images.values())) * 4 // 3 + sum(map(len, self.vectors.values()))
+
+
+def check_object(collection: Collection, draft: DraftObject, path: str) -> StoredObject:
+    """Return a draft as an object that fits its collection, with an id.
+
+    Args:
+        collection: what it must fit.
+        draft: the object.
+        path: where it stands in the request, for the violations.
+
+    Raises:
+        InvalidRequest: it does not fit; all violations are listed.
+    """
+    violations: list[Violation] = []
+    properties = _check_properties(collection, draft, path, violations)
+    for name in draft.images:
+        blob = collection.find_property(name)
+        where = f'{path}.images["{name}"]'
+        if blob is None:
+            violations.append(_unknown_property(collection, where, blobs=True))
+        elif blob.data_type is not DataType.BLOB:
+            message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+    vectors = _check_vectors(collection, draft, path, violations)
+    id_: UUID | None = None
+    try:
+        id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft)
+    except InvalidRequest as error:
+        violations += error.violations
+    if violations or id_ is None:
+        raise InvalidRequest(violations)
+    return StoredObject(id_, properties, dict(draft.images), vectors)
+
+
+def parse_id(text: str, path: str) -> UUID:
+    """Return an id as a UUID.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        message = (
+            "is no UUID; give one such as 3fa85f64-5717-4562-b3fc-2c963f66afa6, or leave it empty to have one derived"
+        )
+        raise InvalidRequest([Violation(path, message, "INVALID_ID")]) from None
+
+
+def content_id(collection: str, draft: DraftObject) -> UUID:
+    """Return the version 5 UUID of an object's content, the same for the same content whenever it is imported."""
+    content = json.dumps(
+        [
+            collection,
+            {name: value for name, value in draft.properties.items() if value is not None},
+            {name: hashlib.sha256(image).hexdigest() for name, image in draft.images.items()},
+            {name: hashlib.sha256(vector).hexdigest() for name, vector in draft.vectors.items()},
+        ],
+        sort_keys=True,
+    )
+    return uuid5(NAMESPACE, content)
+
+
+def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
+    """Return little-endian float32 bytes as a vector, float32 of shape (dimension,).
+
+    Args:
+        data: the bytes.
+        dimension: the values that the target takes; None where nobody knows.
+        path: where it stands in the request.
+
+    Raises:
+        InvalidRequest: another length, NaN, infinity, or nothing but zeros.
+    """
+    fault = ""
+    if not data or len(data) % 4:
+        fault = f"has {len(data)} bytes, which is no whole number of float32 values; send 4 x dimension bytes"
+    elif dimension is not None and len(data) != 4 * dimension:
+        fault = f"has {len(data) // 4} values, the named vector takes {dimension}"
+    else:
+        vector: Vector = np.frombuffer(data, "<f4").astype(np.float32)
+        if not np.isfinite(vector).all():
+            fault = "holds NaN or infinity; all values must be finite"
+        elif not vector.any():
+            fault = "holds nothing but zeros, which have no direction; leave it out instead"
+        else:
+            return vector
+    raise InvalidRequest([Violation(path, fault, "INVALID_VECTOR")])
+
+
+def check_return_fields(
+    collection: Collection, properties: Iterable[str], images: Iterable[str], vectors: Iterable[str]
+) -> ReturnFields:
+    """Return which fields to return; no properties means all but blobs.
+
+    Raises:
+        InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
+    """
+    violations: list[Violation] = []
+    plain = [each.name for each in collection.properties if each.data_type not in (None, DataType.BLOB)]
+    blobs = [each.name for each in collection.properties if each.data_type is DataType.BLOB]
+    for index, name in enumerate(properties := list(properties)):
+        if name not in plain:
+            violations.append(_unknown_property(collection, f"return_properties[{index}]", blobs=False))
+    for index, name in enumerate(images := list(images)):
+        if name not in blobs:
+            violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
+    for index, name in enumerate(vectors := list(vectors)):
+        if collection.find_vector(name) is None:
+            violations.append(_unknown_vector(collection, f"return_vectors[{index}]"))
+    if violations:
+        raise InvalidRequest(violations)
+    return ReturnFields(properties or plain, images, vectors)
+
+
+def _check_properties(
+    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
+) -> dict[str, PropertyValue]:
+    checked: dict[str, PropertyValue] = {}
+    for name, value in draft.properties.items():
+        where = f'{path}.properties["{name}"]'
+        declared = collection.find_property(name)
+        if declared is None:
+            violations.append(_unknown_property(collection, where, blobs=False))
+        elif declared.data_type is DataType.BLOB:
+            message = "the property is a blob; send its bytes in images"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif declared.data_type is None:
+            message = "the property's type is not handled by this version; leave it out"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif value is not None:
+            try:
+                checked[name] = _check_value(declared.data_type, value)
+            except ValueError as error:
+                violations.append(Violation(where, str(error), "INVALID_PROPERTY"))
+    return checked
+
+
+def _check_vectors(
+    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
+) -> dict[str, Vector]:
+    checked: dict[str, Vector] = {}
+    for name, data in draft.vectors.items():
+        where = f'{path}.vectors["{name}"]'
+        target = collection.find_vector(name)
+        if target is None:
+            violations.append(_unknown_vector(collection, where))
+            continue
+        try:
+            checked[name] = parse_vector(data, target.space.dimension if target.space else None, where)
+        except InvalidRequest as error:
+            violations += error.violations
+    return checked
+
+
+def _check_value(data_type: DataType, value: Any) -> PropertyValue:
+    """Return a value in the form of its type; a ValueError says what is wrong without repeating the value."""
+    if data_type.value.endswith("[]"):
+        if not isinstance(value, list):
+            raise ValueError(f"is a {_json_name(value)}, the property takes a list ({data_type.value})")
+        item_type = DataType(data_type.value.removesuffix("[]"))
+        items: Any = []
+        for index, item in enumerate(value):
+            try:
+                items.append(_check_value(item_type, item))
+            except ValueError as error:
+                raise ValueError(f"item {index} {error}") from None
+        return items  # type: ignore[no-any-return]  # a list of one type, as the property says
+    expected = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}.get(data_type, str)
+    if not isinstance(value, expected):
+        message = f"is a {_json_name(value)}, the property takes a {_json_name(expected())} ({data_type.value})"
+        raise ValueError(message)  # noqa: TRY004  # one kind of error for everything that is wrong with a value
+    return _check_scalar(data_type, value)
+
+
+def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
+    match data_type:
+        case DataType.INT:
+            if not value.is_integer() or abs(value) > MAX_SAFE_INT:
+                raise ValueError("is no whole number of at most 2^53 either way")
+            return int(value)
+        case DataType.NUMBER if not math.isfinite(value):
+            raise ValueError("is not finite")
+        case DataType.DATE if not _is_date(value):
+            raise ValueError('is no RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
+        case DataType.UUID:
+            try:
+                return str(UUID(value))
+            except ValueError:
+                raise ValueError("is no UUID") from None
+    return value  # type: ignore[no-any-return]  # checked to be bool, float or str
+
+
+def _is_date(text: str) -> bool:
+    if not RFC_3339.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text[:19])
+    except ValueError:
+        return False
+    return True
+
+
+def _json_name(value: Any) -> str:
+    names = {bool: "boolean", float: "number", int: "number", str: "string", list: "list", dict: "object"}
+    return names.get(type(value), "null")
+
+
+def _type_name(data_type: DataType | None) -> str:
+    return data_type.value if data_type else "unknown"
+
+
+def _unknown_property(collection: Collection, where: str, *, blobs: bool) -> Violation:
+    names = [each.name for each in collection.properties if (each.data_type is DataType.BLOB) == blobs]
+    kind = "blob property" if blobs else "property"
+    return Violation(
+        where, f"collection {collection.name!r} has no such {kind}; it has: {', '.join(names)}", "UNKNOWN_PROPERTY"
+    )
+
+
+def _unknown_vector(collection: Collection, where: str) -> Violation:
+    names = ", ".join(each.name for each in collection.vectors)
+    return Violation(
+        where, f"collection {collection.name!r} has no such named vector; it has: {names}", "UNKNOWN_VECTOR"
+    )

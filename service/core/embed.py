@@ -1,0 +1,181 @@
+"""Embedding: which embedder does the work, and whether each of them is well."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from embedders.base import Embedder, Outcome
+from embedders.errors import EmbedderError, EmbedderOverloaded, EmbedderRateLimited
+from embedders.inputs import Embedding, Input, Purpose
+from service.domain import NamedVector
+from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
+
+__all__ = ["EmbedderPool", "HealthState"]
+
+log = structlog.get_logger(__name__)
+
+CHECK_TIMEOUT_S = 30.0
+NOT_CHECKED = "it has not been checked yet"
+
+
+class HealthState:
+    """Whether an embedder works, from its last call or check.
+
+    Attributes:
+        fault: why it does not, in words; None when it does.
+        last_success_s: event loop time of the last success.
+    """
+
+    def __init__(self) -> None:
+        self.fault: str | None = NOT_CHECKED
+        self.last_success_s = float("-inf")
+
+
+class EmbedderPool:
+    """The server's embedders by name, the default one first, each with its health.
+
+    Args:
+        embedders: in order of preference; the first one is the default.
+        check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
+    """
+
+    def __init__(self, embedders: Sequence[Embedder], *, check_interval_s: float) -> None:
+        self._embedders = list(embedders)
+        self._check_interval_s = check_interval_s
+        self._health = {id(embedder): HealthState() for embedder in embedders}
+        self._monitor: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start all embedders, check each once, and go on checking in the background.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded.
+        """
+        for embedder in self._embedders:
+            await embedder.start()
+        await self._check_all()
+        self._monitor = asyncio.create_task(self._check_forever(), name="embedder-checks")
+
+    async def close(self) -> None:
+        """Stop checking and close all embedders."""
+        if self._monitor is not None:
+            self._monitor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._monitor
+        for embedder in self._embedders:
+            await embedder.close()
+
+    @property
+    def all(self) -> Sequence[Embedder]:
+        """All embedders, the default one first."""
+        return self._embedders
+
+    @property
+    def default(self) -> Embedder:
+        """The embedder that is used when none is named."""
+        return self._embedders[0]
+
+    def fault(self, embedder: Embedder) -> str | None:
+        """Return why an embedder does not work, in words, or None when it does."""
+        return self._health[id(embedder)].fault
+
+    def get(self, name: str) -> Embedder:
+        """Return the embedder of a name; empty means the default one.
+
+        Raises:
+            EmbedderNotFound: there is none of that name.
+        """
+        if not name:
+            return self.default
+        for embedder in self._embedders:
+            if embedder.spec.name == name:
+                return embedder
+        names = ", ".join(embedder.spec.name for embedder in self._embedders)
+        raise EmbedderNotFound(name, f"this server has: {names}")
+
+    def of_space(self, space: str) -> Embedder | None:
+        """Return the preferred embedder of a space, or None."""
+        return next((each for each in self._embedders if each.spec.space == space), None)
+
+    def for_vector(self, collection: str, vector: NamedVector) -> Embedder:
+        """Return the embedder whose space a named vector is bound to.
+
+        Raises:
+            CollectionNotBound: the named vector is bound to no space.
+            SpaceMismatch: no embedder of this server has that space and dimension.
+        """
+        if vector.space is None:
+            raise CollectionNotBound(collection, vector.name)
+        embedder = self.of_space(vector.space.id)
+        if embedder is None or embedder.spec.dimension != vector.space.dimension:
+            given = (embedder or self.default).spec
+            raise SpaceMismatch(
+                vector=vector.name,
+                bound=vector.space.id,
+                given=given.space,
+                bound_dimension=vector.space.dimension,
+                given_dimension=given.dimension,
+            )
+        return embedder
+
+    async def embed(self, embedder: Embedder, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+        """Embed inputs and note how it went; see Embedder.embed."""
+        health = self._health[id(embedder)]
+        try:
+            outcomes = await embedder.embed(inputs, purpose)
+        except (EmbedderOverloaded, EmbedderRateLimited):
+            raise  # Busy is not broken.
+        except EmbedderError as error:
+            self._note_fault(embedder, str(error))
+            raise
+        if any(isinstance(outcome, Embedding) for outcome in outcomes):
+            self._note_success(embedder, health)
+        return outcomes
+
+    def faults(self) -> Mapping[str, str | None]:
+        """Return each embedder's fault by name."""
+        return {embedder.spec.name: self.fault(embedder) for embedder in self._embedders}
+
+    async def _check_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._check_interval_s)
+            await self._check_all()
+
+    async def _check_all(self) -> None:
+        now = asyncio.get_running_loop().time()
+        stale = [
+            embedder
+            for embedder in self._embedders
+            if now - self._health[id(embedder)].last_success_s >= self._check_interval_s
+        ]
+        await asyncio.gather(*(self._check(embedder) for embedder in stale))
+
+    async def _check(self, embedder: Embedder) -> None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await embedder.check()
+        except TimeoutError:
+            self._note_fault(embedder, f"it did not answer a check within {CHECK_TIMEOUT_S:.0f} s")
+        except (EmbedderOverloaded, EmbedderRateLimited):
+            pass
+        except EmbedderError as error:
+            self._note_fault(embedder, str(error))
+        except Exception as error:
+            log.exception("embedder_check_crashed", embedder=embedder.spec.name)
+            self._note_fault(embedder, f"its check failed with {type(error).__name__}; see the server's log")
+        else:
+            self._note_success(embedder, self._health[id(embedder)])
+
+    def _note_success(self, embedder: Embedder, health: HealthState) -> None:
+        health.last_success_s = asyncio.get_running_loop().time()
+        if health.fault is not None:
+            log.info("embedder_ready", embedder=embedder.spec.name, space=embedder.spec.space)
+            health.fault = None
+
+    def _note_fault(self, embedder: Embedder, fault: str) -> None:
+        health = self._health[id(embedder)]
+        if health.fault in (None, NOT_CHECKED):
+            log.warning("embedder_unavailable", embedder=embedder.spec.name, fault=fault)
+        health.fault = fault

@@ -1,0 +1,261 @@
+"""Importing: objects are checked, embedded chunk by chunk in as few batches as possible, and written.
+
+While one chunk is written the next one is embedded, so a call holds at most two chunks of vectors.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+
+from embedders.base import Embedder, Outcome
+from embedders.errors import InputRejected
+from embedders.inputs import Embedding, ImageInput, Input, Purpose, TextInput, Vector
+from embedders.spec import EmbedderSpec
+from service.core.conformance import DraftObject, check_object
+from service.core.embed import EmbedderPool
+from service.domain import Collection, NamedVector, StoredObject
+from service.errors import InvalidRequest, ServiceError, Violation, rejection
+from service.store.base import Store
+
+__all__ = ["ImportOutcome", "ImportReport", "Importer", "VectorOrigin", "VectorReport"]
+
+LEAST_NORM = 1e-6
+
+
+class VectorOrigin(Enum):
+    """Where a named vector of an imported object came from."""
+
+    COMPUTED = "computed"
+    SUPPLIED = "supplied"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorReport:
+    """Where one named vector of an imported object came from."""
+
+    name: str
+    origin: VectorOrigin
+    embedder: str = ""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What became of one object: stored with these vectors, or refused with an error."""
+
+    id: str
+    vectors: tuple[VectorReport, ...] = ()
+    error: ServiceError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """One outcome for each object, in order, and the embedders that made vectors."""
+
+    outcomes: list[ImportOutcome]
+    embedders: list[EmbedderSpec]
+
+
+class _Field(NamedTuple):
+    """One input of an object: where it stands in the request, and its share in a vector."""
+
+    path: str
+    input: Input
+    weight: float
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """An object on its way into the store."""
+
+    index: int
+    object: StoredObject
+    size: int
+    reports: list[VectorReport] = field(default_factory=list)
+    error: ServiceError | None = None
+
+
+class Importer:
+    """Imports objects.
+
+    Args:
+        store: where objects go.
+        embedders: what makes their vectors.
+        max_chunk_objects: objects in one write.
+        max_chunk_bytes: bytes in one write, unless a single object has more.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, *, max_chunk_objects: int, max_chunk_bytes: int) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._max_chunk_objects = max_chunk_objects
+        self._max_chunk_bytes = max_chunk_bytes
+
+    async def import_objects(self, name: str, drafts: Sequence[DraftObject], *, truncate: bool) -> ImportReport:
+        """Check, embed and store objects; each succeeds or fails alone.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            CollectionNotBound: a named vector to compute is bound to no space.
+            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            EmbedderError: an embedder failed as a whole; some objects may be stored.
+            StoreUnavailable: the store failed as a whole; some objects may be stored.
+        """
+        collection = await self._store.get_collection(name)
+        outcomes = [ImportOutcome(draft.id) for draft in drafts]
+        used: dict[str, EmbedderSpec] = {}
+        writing: asyncio.Task[None] | None = None
+        try:
+            for chunk in self._chunks(self._check(collection, drafts, outcomes)):
+                await self._embed_chunk(collection, chunk, truncate=truncate, used=used)
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._write_chunk(name, chunk, outcomes))
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None and not writing.done():
+                writing.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ServiceError):
+                    await writing
+        return ImportReport(outcomes, list(used.values()))
+
+    def _check(
+        self, collection: Collection, drafts: Sequence[DraftObject], outcomes: list[ImportOutcome]
+    ) -> Iterator[_Candidate]:
+        """Yield the objects that fit the collection; the others' outcomes are their violations."""
+        first_index: dict[str, int] = {}
+        for index, draft in enumerate(drafts):
+            path = f"objects[{index}]"
+            try:
+                checked = check_object(collection, draft, path)
+            except InvalidRequest as error:
+                outcomes[index] = ImportOutcome(draft.id, error=error)
+                continue
+            outcomes[index] = ImportOutcome(id_ := str(checked.id))
+            first = first_index.setdefault(id_, index)
+            if first == index:
+                yield _Candidate(index, checked, draft.size())
+            else:
+                message = f"is the id of objects[{first}] too; give each object of a call its own id"
+                duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])
+                outcomes[index] = ImportOutcome(id_, error=duplicate)
+
+    def _chunks(self, candidates: Iterator[_Candidate]) -> Iterator[list[_Candidate]]:
+        chunk: list[_Candidate] = []
+        size = 0
+        for candidate in candidates:
+            full = len(chunk) == self._max_chunk_objects or size + candidate.size > self._max_chunk_bytes
+            if chunk and full:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(candidate)
+            size += candidate.size
+        if chunk:
+            yield chunk
+
+    async def _embed_chunk(
+        self, collection: Collection, chunk: list[_Candidate], *, truncate: bool, used: dict[str, EmbedderSpec]
+    ) -> None:
+        """Give the objects of a chunk their vectors, with one call to each embedder."""
+        plans: dict[str, tuple[Embedder, dict[str, Input]]] = {}
+        todo: list[tuple[_Candidate, NamedVector, list[_Field], Embedder]] = []
+        for candidate in chunk:
+            for vector in collection.vectors:
+                if vector.name in candidate.object.vectors:
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.SUPPLIED))
+                    continue
+                fields = list(_fields(vector, candidate, truncate=truncate))
+                if not fields:
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
+                    continue
+                embedder = self._embedders.for_vector(collection.name, vector)
+                _, inputs = plans.setdefault(embedder.spec.name, (embedder, {}))
+                inputs.update((each.path, each.input) for each in fields)
+                todo.append((candidate, vector, fields, embedder))
+        outcomes: dict[str, Mapping[str, Outcome]] = {}
+        for name, (embedder, inputs) in plans.items():
+            rows = await self._embedders.embed(embedder, list(inputs.values()), Purpose.DOCUMENT)
+            outcomes[name] = dict(zip(inputs, rows, strict=True))
+            used[name] = embedder.spec
+        for candidate, vector, fields, embedder in todo:
+            _attach(candidate, vector, fields, outcomes[embedder.spec.name], embedder.spec.name)
+
+    async def _write_chunk(self, name: str, chunk: list[_Candidate], outcomes: list[ImportOutcome]) -> None:
+        ready = [candidate for candidate in chunk if candidate.error is None]
+        refusals = await self._store.put_objects(name, [each.object for each in ready]) if ready else []
+        for candidate, refusal in zip(ready, refusals, strict=True):
+            candidate.error = refusal
+        for candidate in chunk:
+            reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
+            outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
+
+
+def _fields(vector: NamedVector, candidate: _Candidate, *, truncate: bool) -> Iterator[_Field]:
+    """Yield an object's inputs for a named vector; blank texts and absent fields take no part."""
+    path = f"objects[{candidate.index}]"
+    for image in vector.image_fields:
+        if (content := candidate.object.images.get(image.name)) is not None:
+            yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
+    for text in vector.text_fields:
+        where = f'{path}.properties["{text.name}"]'
+        match candidate.object.properties.get(text.name):
+            case str() as value if value.strip():
+                yield _Field(where, TextInput(value, truncate), text.weight)
+            case list() as values:
+                items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and each.strip()]
+                for index, item in items:
+                    yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
+
+
+def _attach(
+    candidate: _Candidate,
+    vector: NamedVector,
+    fields: Sequence[_Field],
+    outcomes: Mapping[str, Outcome],
+    embedder: str,
+) -> None:
+    """Give an object a named vector made of its fields, or the errors of its fields."""
+    parts = [(each, outcomes[each.path]) for each in fields]
+    rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
+    if rejected:
+        earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
+        found = [violation for error in rejected for violation in error.violations if violation not in earlier]
+        candidate.error = InvalidRequest([*earlier, *found])
+        return
+    embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
+    joined = join([embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings])
+    if joined is None:
+        message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
+        violation = Violation(f'objects[{candidate.index}].vectors["{vector.name}"]', message, "INVALID_VECTOR")
+        candidate.error = InvalidRequest([violation])
+        return
+    candidate.object = replace(candidate.object, vectors={**candidate.object.vectors, vector.name: joined})
+    truncated = any(embedding.truncated for _, embedding in embeddings)
+    candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+
+
+def join(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector | None:
+    """Return the weighted mean of unit vectors, scaled to unit length.
+
+    multi2vec-nvidia divides the weighted sum by the number of vectors and does not scale it; the direction is the same.
+
+    Args:
+        vectors: float32, shape (dimension,) each, unit length; at least one.
+        weights: one positive share for each.
+
+    Returns:
+        float32, shape (dimension,), or None if the vectors cancel each other out.
+    """
+    if len(vectors) == 1:
+        return vectors[0]
+    shares = np.asarray(weights, np.float64) / sum(weights)
+    mean = shares @ np.asarray(vectors, np.float64)
+    norm = float(np.linalg.norm(mean))
+    return (mean / norm).astype(np.float32) if norm > LEAST_NORM else None

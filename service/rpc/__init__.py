@@ -1,0 +1,1 @@
+"""The gRPC side: server, interceptors, and one thin servicer for each service."""

@@ -1,0 +1,68 @@
+"""CollectionService: validate, convert, call core, convert."""
+
+from typing import Any
+
+import grpc
+
+from service import convert, validation
+from service.core.collections import Collections
+from service.core.embed import EmbedderPool
+from service.domain import Collection
+from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import collection_service_pb2_grpc as pb_grpc
+
+__all__ = ["CollectionServicer"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+DEFAULT_PAGE_SIZE = 100
+
+
+class CollectionServicer(pb_grpc.CollectionServiceServicer):
+    """Answers CollectionService."""
+
+    def __init__(self, collections: Collections, embedders: EmbedderPool) -> None:
+        self._collections = collections
+        self._embedders = embedders
+
+    async def CreateCollection(
+        self,
+        request: pb.CreateCollectionRequest,
+        context: Context,
+    ) -> pb.CreateCollectionResponse:
+        """Create a collection."""
+        validation.check_create_collection(request)
+        created = await self._collections.create(*convert.collection_from_pb(request.collection))
+        return pb.CreateCollectionResponse(collection=self._to_pb(created))
+
+    async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
+        """Return a collection."""
+        validation.check_name(request.name, "name")
+        collection, count = await self._collections.get(request.name)
+        message = self._to_pb(collection)
+        message.object_count = count
+        return pb.GetCollectionResponse(collection=message)
+
+    async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
+        """List collections."""
+        validation.check_list_collections(request)
+        page = await self._collections.list_page(
+            after=validation.decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
+        )
+        token = validation.encode_page_token(page.collections[-1].name) if page.more else ""
+        return pb.ListCollectionsResponse(
+            collections=[self._to_pb(each) for each in page.collections], next_page_token=token
+        )
+
+    async def DeleteCollection(
+        self,
+        request: pb.DeleteCollectionRequest,
+        context: Context,
+    ) -> pb.DeleteCollectionResponse:
+        """Delete a collection."""
+        validation.check_name(request.name, "name")
+        await self._collections.delete(request.name)
+        return pb.DeleteCollectionResponse()
+
+    def _to_pb(self, collection: Collection) -> pb.Collection:
+        names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}
+        return convert.collection_to_pb(collection, names)

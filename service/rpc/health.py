@@ -1,0 +1,70 @@
+"""grpc.health.v1, kept true: one name for each of our services, and "" for all of them together."""
+
+import asyncio
+import contextlib
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+
+from service.core.embed import EmbedderPool
+from service.store.base import Store
+
+__all__ = ["HealthReporter"]
+
+EMBEDDING = "vecgate.v1.EmbeddingService"
+COLLECTION = "vecgate.v1.CollectionService"
+OBJECT = "vecgate.v1.ObjectService"
+SEARCH = "vecgate.v1.SearchService"
+
+
+class HealthReporter:
+    """Publishes what the store and the default embedder say of themselves.
+
+    Args:
+        store: what CollectionService, ObjectService and SearchService need.
+        embedders: whose default one EmbeddingService, ObjectService and SearchService need.
+        interval_s: seconds between looks.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, *, interval_s: float = 0.25) -> None:
+        self.servicer = health_aio.HealthServicer()
+        self._store = store
+        self._embedders = embedders
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Publish now, and go on publishing in the background."""
+        await self._publish()
+        self._task = asyncio.create_task(self._publish_forever(), name="health-reports")
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING for everything from now on."""
+        await self.close()
+        await self.servicer.enter_graceful_shutdown()
+
+    async def close(self) -> None:
+        """Stop publishing."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _publish_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            await self._publish()
+
+    async def _publish(self) -> None:
+        store = self._store.available
+        embedder = self._embedders.fault(self._embedders.default) is None
+        for name, serving in {
+            EMBEDDING: embedder,
+            COLLECTION: store,
+            OBJECT: store and embedder,
+            SEARCH: store and embedder,
+            "": store and embedder,
+        }.items():
+            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+            await self.servicer.set(name, status)

@@ -1,0 +1,165 @@
+"""Around every unary call: a request id, one line in the access log, the deadline, and the table of errors.
+
+Streaming calls (health watches, reflection) are not ours and pass untouched.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias, cast
+from uuid import uuid4
+
+import grpc
+import structlog
+from grpc_status import rpc_status
+
+from service.errors import StoreRejected
+from service.status import rule_for, to_status
+
+__all__ = ["REQUEST_ID_KEY", "AccessLogInterceptor", "ErrorInterceptor"]
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+MAX_REQUEST_ID_LENGTH = 128
+QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
+
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+# Generic in the stubs only, not in grpc itself.
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
+
+
+class _UnaryInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of unary calls."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "MethodHandler | None":
+        """Return the handler of a call, wrapped if it is unary; None if there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming or handler.response_streaming:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            self.wrap(cast("Handler", handler.unary_unary), handler_call_details.method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def wrap(self, inner: Handler, method: str) -> Handler:
+        """Return a handler around another one."""
+        raise NotImplementedError
+
+
+class AccessLogInterceptor(_UnaryInterceptor):
+    """Gives each call a request id, the caller's own if it sent one, and writes one line when the call ends.
+
+    Attributes:
+        idle: set while no unary call is in flight.
+    """
+
+    def __init__(self) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._in_flight = 0
+
+    def wrap(self, inner: Handler, method: str) -> Handler:
+        """Return a handler around another one."""
+
+        async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            request_id = _request_id(context)
+            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            started = time.perf_counter()
+            response = None
+            self._in_flight += 1
+            self.idle.clear()
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                try:
+                    response = await inner(request, context)
+                    return response
+                finally:
+                    self._in_flight -= 1
+                    if not self._in_flight:
+                        self.idle.set()
+                    if method not in QUIET_METHODS:
+                        log.info(
+                            "call",
+                            method=method,
+                            code=_code_name(context, answered=response is not None),
+                            duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                            request_bytes=request.ByteSize(),
+                            response_bytes=0 if response is None else response.ByteSize(),
+                            peer=context.peer(),
+                        )
+
+        return handler
+
+
+class ErrorInterceptor(_UnaryInterceptor):
+    """Ends calls in time, and turns what they raise into statuses.
+
+    Args:
+        max_call_s: seconds that a call may take when its caller sets no nearer deadline.
+    """
+
+    def __init__(self, max_call_s: float) -> None:
+        self._max_call_s = max_call_s
+
+    def wrap(self, inner: Handler, method: str) -> Handler:
+        """Return a handler around another one."""
+
+        async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                async with asyncio.timeout(self._time_left(context)):
+                    return await inner(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
+                await self._abort(error, method, context)
+
+        return handler
+
+    def _time_left(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
+        """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""
+        remaining = cast("float | None", context.time_remaining())
+        if remaining is None:
+            return self._max_call_s
+        return min(self._max_call_s, remaining - min(0.05, remaining * 0.1))
+
+    async def _abort(self, error: Exception, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+        rule = rule_for(error)
+        match rule.blame:
+            case "server":
+                # The text of an unexpected exception may hold a caller's content, its place in the code does not.
+                places = "".join(traceback.format_tb(error.__traceback__))
+                log.error("call_failed", method=method, error=type(error).__qualname__, traceback=places)
+            case "upstream":
+                # What Weaviate says of an object that it refuses may repeat the object's content.
+                detail = None if isinstance(error, StoreRejected) else str(error)
+                log.warning("call_failed", method=method, error=type(error).__qualname__, detail=detail)
+            case _:
+                log.info("call_refused", method=method, error=type(error).__qualname__)
+        await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
+        raise AssertionError("abort_with_status raises")
+
+
+def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
+            return str(value)
+    return uuid4().hex
+
+
+def _code_name(context: grpc.aio.ServicerContext[Any, Any], *, answered: bool) -> str:
+    if answered:
+        return "OK"
+    code: Any = context.code()  # grpc.aio gives back what was set, and 0 before
+    if isinstance(code, int):
+        code = next((each for each in grpc.StatusCode if each.value[0] == code), grpc.StatusCode.UNKNOWN)
+    if code is None or code is grpc.StatusCode.OK:
+        # Nothing was answered and nothing raised: the caller went away, or its deadline passed first.
+        remaining = cast("float | None", context.time_remaining())
+        return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+    return str(code.name)

@@ -1,0 +1,39 @@
+"""SearchService: validate, convert, call core, convert."""
+
+from typing import Any
+
+import grpc
+
+from service import convert, validation
+from service.core.searching import Searcher
+from vecgate.v1 import search_service_pb2 as pb
+from vecgate.v1 import search_service_pb2_grpc as pb_grpc
+
+__all__ = ["SearchServicer"]
+
+DEFAULT_LIMIT = 10
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SearchServicer(pb_grpc.SearchServiceServicer):
+    """Answers SearchService."""
+
+    def __init__(self, searcher: Searcher, limits: validation.RequestLimits) -> None:
+        self._searcher = searcher
+        self._limits = limits
+
+    async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
+        """Search or list objects."""
+        validation.check_search_objects(request, self._limits)
+        result = await self._searcher.search(
+            request.collection,
+            convert.query_from_pb(request),
+            target_vector=request.target_vectors[0] if request.target_vectors else "",
+            limit=request.limit or DEFAULT_LIMIT,
+            offset=request.offset,
+            returned=convert.return_names(request),
+        )
+        return pb.SearchObjectsResponse(
+            embedder=convert.embedder_to_pb(result.embedder) if result.embedder else None,
+            hits=[convert.hit_to_pb(each) for each in result.hits],
+        )

@@ -1,0 +1,129 @@
+"""The gRPC server: services, health, reflection, interceptors, bounds, and its end."""
+
+import asyncio
+import contextlib
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service.core.collections import Collections
+from service.core.embed import EmbedderPool
+from service.core.importing import Importer
+from service.core.searching import Searcher
+from service.rpc.collection import CollectionServicer
+from service.rpc.embedding import EmbeddingServicer
+from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
+from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
+from service.rpc.object import ObjectServicer
+from service.rpc.search import SearchServicer
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.store.base import Store
+from service.validation import RequestLimits
+from vecgate.v1 import (
+    collection_service_pb2_grpc,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
+    object_service_pb2_grpc,
+    search_service_pb2_grpc,
+)
+
+__all__ = ["GrpcServer", "PortTaken"]
+
+
+LAST_ANSWERS_S = 1.0
+
+
+class PortTaken(Exception):
+    """The gRPC server cannot listen on its address."""
+
+
+class GrpcServer:
+    """Serves the API of core over gRPC.
+
+    It takes its port when it is made, so that a taken one is known before anything else is started, and answers from
+    `start` on.
+
+    Args:
+        settings: address and bounds of the server.
+        limits: bounds on what callers send.
+        writes: bounds on one write to the store.
+        store: where objects are.
+        embedders: what makes vectors.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        limits: LimitSettings,
+        writes: WeaviateSettings,
+        *,
+        store: Store,
+        embedders: EmbedderPool,
+    ) -> None:
+        self._settings = settings
+        self._health = HealthReporter(store, embedders)
+        self._calls = AccessLogInterceptor()
+        self._server = grpc.aio.server(
+            interceptors=(self._calls, ErrorInterceptor(settings.max_call_s)),
+            options=[
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.max_send_message_length", settings.max_response_bytes),
+                # Two servers on one port would share its callers without a word.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        address = f"{settings.host}:{settings.port}"
+        try:
+            self.port: int = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise PortTaken(
+                f"cannot listen on {address}: another program does, or the address is not this machine's; "
+                "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+            ) from error
+        request_limits = RequestLimits(limits.max_inputs, limits.max_objects, limits.max_hits)
+        server_limits = embedding_service_pb2.ServerLimits(
+            max_request_bytes=settings.max_request_bytes,
+            max_response_bytes=settings.max_response_bytes,
+            max_inputs=limits.max_inputs,
+            max_objects=limits.max_objects,
+            max_hits=limits.max_hits,
+        )
+        importer = Importer(
+            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
+        )
+        searcher = Searcher(store, embedders)
+        embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
+            EmbeddingServicer(embedders, request_limits, server_limits), self._server
+        )
+        collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
+            CollectionServicer(Collections(store, embedders), embedders), self._server
+        )
+        object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
+            ObjectServicer(importer, searcher, request_limits), self._server
+        )
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
+            SearchServicer(searcher, request_limits), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> None:
+        """Answer calls, and report health."""
+        await self._health.start()
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, wait for load balancers to notice, let calls in flight finish, and stop."""
+        await self._health.drain()
+        await asyncio.sleep(self._settings.drain_delay_s)
+        stopping = asyncio.create_task(self._server.stop(self._settings.drain_grace_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_grace_s):
+                await self._calls.idle.wait()
+        # Nothing is left but health watches and reflection, which never end by themselves.
+        await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))

@@ -1,0 +1,173 @@
+"""Pieces of core by themselves; what core does as a whole is tested through the wire."""
+
+import asyncio
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedders.errors import EmbedderOverloaded, EmbedderUnavailable
+from embedders.inputs import Purpose, TextInput
+from service.core.conformance import DraftObject, check_object, content_id, parse_vector
+from service.core.embed import EmbedderPool
+from service.core.importing import Importer, join
+from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
+from service.errors import InvalidRequest, StoreUnavailable
+from tests.conftest import assert_close
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.store import FakeStore
+
+EVERY_TYPE = Collection(
+    "All", tuple(Property(each.name.lower(), each) for each in DataType), (NamedVector("default", None),)
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from([each.name.lower() for each in DataType]), JSON))
+def test_any_json_either_fits_its_type_or_is_named_by_its_path(properties: dict[str, object]) -> None:
+    try:
+        checked = check_object(EVERY_TYPE, DraftObject(properties=properties), "objects[0]")
+    except InvalidRequest as error:
+        named = {violation.field for violation in error.violations}
+        assert named <= {f'objects[0].properties["{name}"]' for name in properties}
+        assert {violation.reason for violation in error.violations} == {"INVALID_PROPERTY"}
+    else:
+        assert set(checked.properties) == {name for name, value in properties.items() if value is not None}
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_vector_of_finite_values_not_all_zero_or_refused(data: bytes) -> None:
+    try:
+        vector = parse_vector(data, 4, "path")
+    except InvalidRequest as error:
+        assert error.violations[0].reason == "INVALID_VECTOR"
+    else:
+        assert vector.shape == (4,)
+        assert np.isfinite(vector).all()
+        assert vector.any()
+
+
+def test_the_id_of_a_content_never_changes() -> None:
+    draft = DraftObject(properties={"b": 1.0, "a": ["x"], "none": None}, images={"image": b"i"}, vectors={"v": b"1234"})
+
+    assert content_id("Pictures", draft) == UUID("3fbc95f0-7f18-5fae-b3bd-b72c3007266f")
+    assert content_id("Others", draft) != content_id("Pictures", draft)
+
+
+def test_vectors_are_joined_by_their_shares_and_scaled_to_unit_length() -> None:
+    x, y = np.float32([1, 0]), np.float32([0, 1])
+
+    joined = join([x, y], [3, 1])
+
+    assert joined is not None
+    assert_close(joined, np.array([3, 1]) / np.sqrt(10))
+    assert joined.dtype == np.float32
+    assert join([x], [0.5]) is x
+
+
+def test_vectors_that_cancel_each_other_out_have_no_join() -> None:
+    x = np.float32([1, 0])
+
+    assert join([x, -x], [1, 1]) is None
+
+
+async def test_the_next_chunk_is_embedded_while_the_last_one_is_written() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    written, release = asyncio.Event(), asyncio.Event()
+    put = store.put_objects
+
+    async def slow_put(*arguments: object) -> object:
+        written.set()
+        await release.wait()
+        return await put(*arguments)  # type: ignore[arg-type]
+
+    store.put_objects = slow_put  # type: ignore[assignment, method-assign]
+    pool = EmbedderPool([embedder], check_interval_s=60)
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(store, pool, max_chunk_objects=1, max_chunk_bytes=10**6)
+    drafts = [DraftObject(properties={"title": f"title {n}"}) for n in range(3)]
+
+    importing = asyncio.create_task(importer.import_objects("Pictures", drafts, truncate=False))
+    async with asyncio.timeout(5):
+        await written.wait()
+        while len(embedder.calls) < 2:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    embedded_during_first_write = len(embedder.calls)
+    release.set()
+    report = await importing
+
+    assert embedded_during_first_write == 2, "the next chunk, and no more: memory is bounded"
+    assert [outcome.error for outcome in report.outcomes] == [None] * 3
+
+
+async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(store, EmbedderPool([embedder], check_interval_s=60), max_chunk_objects=10, max_chunk_bytes=100)
+    drafts = [DraftObject(properties={"title": f"{n}" * size}) for n, size in enumerate([30, 30, 30, 30, 500, 10])]
+
+    await importer.import_objects("Pictures", drafts, truncate=False)
+
+    assert store.puts == [3, 1, 1, 1]
+
+
+async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_task_behind() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(store, EmbedderPool([embedder], check_interval_s=60), max_chunk_objects=1, max_chunk_bytes=100)
+    drafts = [DraftObject(properties={"title": f"{n}"}) for n in range(4)]
+    collection = await store.get_collection("Pictures")
+    before = asyncio.all_tasks()
+
+    async def no_lookup(_: str) -> Collection:
+        return collection
+
+    store.get_collection = no_lookup  # type: ignore[method-assign]
+    store.fail_next(StoreUnavailable("down"))
+    with pytest.raises(StoreUnavailable):
+        await importer.import_objects("Pictures", drafts, truncate=False)
+
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_busy_embedder_is_not_a_broken_one() -> None:
+    embedder = FakeEmbedder()
+    pool = EmbedderPool([embedder], check_interval_s=60)
+    await pool.start()
+    for failure, broken in ((EmbedderOverloaded("full"), False), (EmbedderUnavailable("down"), True)):
+        embedder.failure = failure
+        with pytest.raises(EmbedderUnavailable):
+            await pool.embed(embedder, [TextInput("a")], Purpose.QUERY)
+        assert (pool.fault(embedder) is not None) == broken
+    await pool.close()
+
+
+async def test_a_check_that_crashes_makes_the_embedder_unavailable_and_checks_go_on() -> None:
+    embedder = FakeEmbedder()
+    embedder.failure = ZeroDivisionError()
+    pool = EmbedderPool([embedder], check_interval_s=0.001)
+    await pool.start()
+    first = pool.fault(embedder)
+    embedder.failure = None
+    async with asyncio.timeout(5):
+        while pool.fault(embedder) is not None:
+            await asyncio.sleep(0)
+    await pool.close()
+
+    assert first is not None
+    assert "ZeroDivisionError" in first
+
+
+def bound_collection(embedder: FakeEmbedder) -> Collection:
+    space = Space(embedder.spec.space, embedder.spec.dimension, embedder.spec.model)
+    vector = NamedVector("default", space, text_fields=(WeightedField("title"),))
+    return Collection("Pictures", (Property("title", DataType.TEXT),), (vector,))

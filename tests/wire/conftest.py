@@ -1,0 +1,130 @@
+"""A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from embedders.spec import InputLimits
+from service.core.embed import EmbedderPool
+from service.rpc.server import GrpcServer
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.store import FakeStore
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100)
+
+
+class Wire:
+    """A running server, what is behind it, and stubs that talk to it."""
+
+    def __init__(
+        self, server: GrpcServer, store: FakeStore, embedders: Sequence[FakeEmbedder], pool: EmbedderPool
+    ) -> None:
+        self.server = server
+        self.store = store
+        self.embedder = embedders[0]
+        self.embedders = embedders
+        self.pool = pool
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        self.embedding = EmbeddingServiceStub(self.channel)
+        self.collections = CollectionServiceStub(self.channel)
+        self.objects = ObjectServiceStub(self.channel)
+        self.search = SearchServiceStub(self.channel)
+
+    async def create_pictures(self, **vector: object) -> None:
+        """Create a collection Pictures with an image, a title, a year, and one named vector over image and title."""
+        config = {"name": "default", "image_fields": [{"name": "image"}], "text_fields": [{"name": "title"}], **vector}
+        await self.collections.CreateCollection(
+            collection_pb.CreateCollectionRequest(
+                collection=collection_pb.Collection(
+                    name="Pictures",
+                    properties=[
+                        collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
+                        collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+                        collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+                        collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+                        collection_pb.Property(name="taken", data_type=collection_pb.DATA_TYPE_DATE),
+                    ],
+                    vectors=[collection_pb.VectorConfig(**config)],
+                )
+            )
+        )
+
+
+@dataclass
+class Failure:
+    """A failed call or item, unpacked."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    fields: list[str]
+    reasons: list[str]
+    retry_s: float | None
+    request_id: str
+
+
+def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
+    """Unpack a status and its details; each kind of detail stands there at most once."""
+    status = error if isinstance(error, status_pb2.Status) else rpc_status.from_call(error)
+    assert status is not None, f"no details: {error}"
+    kinds = [detail.TypeName() for detail in status.details]
+    assert len(kinds) == len(set(kinds))
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
+    found = {type(each) for detail in status.details for each in (info, bad, retry, request) if detail.Unpack(each)}
+    assert info.domain == "vecgate"
+    return Failure(
+        next(code for code in grpc.StatusCode if code.value[0] == status.code),
+        status.message,
+        info.reason,
+        dict(info.metadata),
+        [violation.field for violation in bad.field_violations],
+        [violation.reason for violation in bad.field_violations],
+        retry.retry_delay.ToTimedelta().total_seconds() if error_details_pb2.RetryInfo in found else None,
+        request.request_id,
+    )
+
+
+async def failure_of(call: "grpc.aio.UnaryUnaryCall") -> Failure:
+    """Await a call that must fail, and unpack its status."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return unpack(caught.value)
+
+
+async def start_wire(*embedders: FakeEmbedder, server: ServerSettings | None = None) -> Wire:
+    """Start a server over fakes; the caller ends it with stop_wire."""
+    store = FakeStore()
+    fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
+    pool = EmbedderPool(fakes, check_interval_s=60)
+    await pool.start()
+    settings = server or ServerSettings(port=0, drain_grace_s=5)
+    running = GrpcServer(settings, LIMITS, WeaviateSettings(max_batch_objects=3), store=store, embedders=pool)
+    await running.start()
+    return Wire(running, store, fakes, pool)
+
+
+async def stop_wire(wire: Wire) -> None:
+    """End a server."""
+    await wire.channel.close()
+    await wire.server.stop()
+    await wire.pool.close()
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    """A server with one embedder."""
+    running = await start_wire()
+    yield running
+    await stop_wire(running)

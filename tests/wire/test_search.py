@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+from google.protobuf.struct_pb2 import Struct
+from grpc import StatusCode
+
+from embedders.inputs import Purpose, TextInput
+from service.domain import Collection, NamedVector
+from tests.conftest import assert_close
+from tests.fakes.embedder import picture
+from tests.wire.conftest import Wire, failure_of
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as pb
+from vecgate.v1.input_pb2 import Image
+from vecgate.v1.vector_pb2 import Vector
+
+RED = picture((255, 0, 0))
+
+
+async def fill(wire: Wire, *titles: str) -> None:
+    """Store one object for each title, and the red picture."""
+    await wire.create_pictures()
+    objects = [object_pb.Object(images={"image": Image(content=RED)})]
+    for title in titles:
+        properties = Struct()
+        properties.update({"title": title})
+        objects.append(object_pb.Object(properties=properties))
+    await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=objects))
+
+
+def search(**fields: object) -> pb.SearchObjectsRequest:
+    return pb.SearchObjectsRequest(collection="Pictures", **fields)
+
+
+async def test_a_text_finds_its_own_object_first_with_distance_and_certainty(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog", "a bird")
+
+    response = await wire.search.SearchObjects(search(near_text={"concepts": ["a dog"]}, limit=2))
+
+    assert len(response.hits) == 2
+    assert response.hits[0].object.properties["title"] == "a dog"
+    assert_close([response.hits[0].distance, response.hits[0].certainty], [0, 1])
+    assert response.hits[0].distance <= response.hits[1].distance
+    assert (response.embedder.name, response.embedder.space, response.embedder.dimension) == ("fake", "fake", 8)
+    assert not response.hits[0].object.images
+    assert not response.hits[0].object.vectors
+
+
+async def test_a_query_is_embedded_as_a_query(wire: Wire) -> None:
+    await fill(wire, "a cat")
+    wire.embedder.calls.clear()
+
+    await wire.search.SearchObjects(search(near_text={"concepts": ["x"], "truncate": True}))
+
+    assert wire.embedder.calls == [([TextInput("x", truncate=True)], Purpose.QUERY)]
+
+
+async def test_a_picture_finds_itself_and_comes_back_when_asked_for(wire: Wire) -> None:
+    await fill(wire, "a cat")
+
+    response = await wire.search.SearchObjects(
+        search(near_image={"image": Image(content=RED)}, return_images=["image"], return_vectors=["default"], limit=1)
+    )
+
+    assert response.hits[0].object.images["image"].content == RED
+    assert_close(np.frombuffer(response.hits[0].object.vectors["default"].data, "<f4"), wire.embedder.vector(RED))
+
+
+async def test_a_vector_finds_the_object_of_that_vector_and_names_no_embedder(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    data = wire.embedder.vector("a dog").tobytes()
+
+    response = await wire.search.SearchObjects(search(near_vector={"vector": Vector(data=data), "space": "fake"}))
+
+    assert response.hits[0].object.properties["title"] == "a dog"
+    assert not response.HasField("embedder")
+
+
+async def test_several_texts_search_the_mean_of_their_vectors(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    mean = wire.embedder.vector("a cat") + wire.embedder.vector("a dog")
+    mean /= np.linalg.norm(mean)
+
+    response = await wire.search.SearchObjects(search(near_text={"concepts": ["a cat", "a dog"]}))
+
+    by_title = {hit.object.properties["title"]: hit for hit in response.hits if "title" in hit.object.properties}
+    assert_close(by_title["a cat"].distance, 1 - mean @ wire.embedder.vector("a cat"))
+
+
+async def test_no_query_lists_objects_by_id_and_offset_passes_over(wire: Wire) -> None:
+    await fill(wire, *"abcdefghijklm")
+
+    everything = await wire.search.SearchObjects(search(limit=50))
+    page = await wire.search.SearchObjects(search(limit=3, offset=2, return_properties=["title"]))
+    default = await wire.search.SearchObjects(search())
+
+    ids = [hit.object.id for hit in everything.hits]
+    assert ids == sorted(ids)
+    assert len(ids) == 14
+    assert [hit.object.id for hit in page.hits] == ids[2:5]
+    assert len(default.hits) == 10
+    assert not everything.hits[0].HasField("distance")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "paths"),
+    [
+        ({"limit": -1}, "INVALID_INPUT", ["limit"]),
+        ({"offset": -1}, "INVALID_INPUT", ["offset"]),
+        ({"limit": 60, "offset": 60}, "INVALID_INPUT", ["limit"]),
+        ({"near_text": {}}, "INVALID_INPUT", ["near_text.concepts"]),
+        ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
+        ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
+        ({"near_text": {"concepts": ["a b c d e f g h"]}}, "TEXT_TOO_LONG", ["near_text.concepts[0]"]),
+        ({"near_image": {}}, "INVALID_INPUT", ["near_image.image"]),
+        ({"near_image": {"image": Image()}}, "IMAGE_EMPTY", ["near_image.image.content"]),
+        ({"near_image": {"image": Image(content=b"words")}}, "IMAGE_UNDECODABLE", ["near_image.image.content"]),
+        ({"near_vector": {}}, "INVALID_INPUT", ["near_vector.vector"]),
+        ({"near_vector": {"vector": Vector(data=b"1234")}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
+        ({"near_vector": {"vector": Vector(data=bytes(32))}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
+        ({"target_vectors": ["a", "b"]}, "INVALID_INPUT", ["target_vectors"]),
+        ({"target_vectors": ["other"], "near_text": {"concepts": ["a"]}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
+        ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
+        ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
+        ({"return_vectors": ["x"]}, "UNKNOWN_VECTOR", ["return_vectors[0]"]),
+        ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
+    ],
+)
+async def test_a_search_that_cannot_be_is_refused_with_the_paths(
+    wire: Wire, fields: dict[str, object], reason: str, paths: list[str]
+) -> None:
+    await fill(wire, "a cat")
+
+    failure = await failure_of(wire.search.SearchObjects(search(**fields)))
+
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, reason)
+    assert failure.fields == paths
+
+
+async def test_a_vector_that_says_it_is_of_another_space_is_refused(wire: Wire) -> None:
+    await fill(wire, "a cat")
+    vector = Vector(data=wire.embedder.vector("a cat").tobytes())
+
+    failure = await failure_of(wire.search.SearchObjects(search(near_vector={"vector": vector, "space": "other"})))
+
+    assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH")
+    assert (failure.metadata["bound_space"], failure.metadata["given_space"]) == ("fake", "other")
+
+
+async def test_a_collection_of_several_named_vectors_needs_a_target(wire: Wire) -> None:
+    vectors = (NamedVector("one", None), NamedVector("two", None))
+    await wire.store.create_collection(Collection("Pictures", (), vectors))
+
+    failure = await failure_of(wire.search.SearchObjects(search(near_text={"concepts": ["a"]})))
+
+    assert (failure.reason, failure.fields) == ("UNKNOWN_VECTOR", ["target_vectors"])
+    assert "one, two" in failure.message
+
+
+async def test_a_collection_made_elsewhere_cannot_be_searched_by_words(wire: Wire) -> None:
+    await wire.store.create_collection(Collection("Pictures", (), (NamedVector("one", None),)))
+
+    failure = await failure_of(wire.search.SearchObjects(search(near_text={"concepts": ["a"]})))
+
+    assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND")
+
+
+async def test_a_collection_that_is_not_there_is_not_found(wire: Wire) -> None:
+    failure = await failure_of(wire.search.SearchObjects(search(near_text={"concepts": ["a"]})))
+
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND")

@@ -1,0 +1,160 @@
+"""The server as a whole: health, reflection, drain, its port."""
+
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
+from grpc import StatusCode
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+
+from embedders.errors import EmbedderUnavailable
+from service.rpc.server import GrpcServer, PortTaken
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from tests.fakes.embedder import FakeEmbedder
+from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.input_pb2 import Input
+
+A_TEXT = pb.EmbedInputsRequest(inputs=[Input(text="a cat")])
+SERVICES = ("EmbeddingService", "CollectionService", "ObjectService", "SearchService")
+
+
+async def health(wire: Wire, service: str = "") -> str:
+    name = f"vecgate.v1.{service}" if service else ""
+    response = await HealthStub(wire.channel).Check(health_pb2.HealthCheckRequest(service=name))
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+async def until_health(wire: Wire, service: str, status: str) -> None:
+    async with asyncio.timeout(5):
+        while await health(wire, service) != status:
+            await asyncio.sleep(0.02)
+
+
+async def test_every_service_and_the_server_as_a_whole_report_serving(wire: Wire) -> None:
+    assert {await health(wire, service) for service in (*SERVICES, "")} == {"SERVING"}
+
+
+async def test_a_store_that_is_down_takes_down_all_but_embedding_and_comes_back(wire: Wire) -> None:
+    wire.store.available = False
+    await until_health(wire, "", "NOT_SERVING")
+    down = {service: await health(wire, service) for service in SERVICES}
+    wire.store.available = True
+    await until_health(wire, "", "SERVING")
+
+    assert down == {
+        "EmbeddingService": "SERVING",
+        "CollectionService": "NOT_SERVING",
+        "ObjectService": "NOT_SERVING",
+        "SearchService": "NOT_SERVING",
+    }
+
+
+async def test_an_embedder_that_fails_takes_down_what_needs_it_until_it_works_again(wire: Wire) -> None:
+    wire.embedder.failure = EmbedderUnavailable("the NIM does not answer")
+    await failure_of(wire.embedding.EmbedInputs(A_TEXT))
+    await until_health(wire, "", "NOT_SERVING")
+    down = {service: await health(wire, service) for service in SERVICES}
+    (info,) = (await wire.embedding.ListEmbedders(pb.ListEmbeddersRequest())).embedders
+    wire.embedder.failure = None
+    await wire.embedding.EmbedInputs(A_TEXT)
+    await until_health(wire, "", "SERVING")
+
+    assert down == {
+        "EmbeddingService": "NOT_SERVING",
+        "CollectionService": "SERVING",
+        "ObjectService": "NOT_SERVING",
+        "SearchService": "NOT_SERVING",
+    }
+    assert (info.health, info.health_detail) == (pb.EMBEDDER_HEALTH_UNAVAILABLE, "the NIM does not answer")
+
+
+async def test_reflection_gives_every_service_with_all_its_types(wire: Wire) -> None:
+    async def ask(**fields: str) -> reflection_pb2.ServerReflectionResponse:
+        request = reflection_pb2.ServerReflectionRequest(**fields)
+        return await anext(aiter(ServerReflectionStub(wire.channel).ServerReflectionInfo(iter([request]))))
+
+    listed = {each.name for each in (await ask(list_services="")).list_services_response.service}
+    answers = await ask(file_containing_symbol="vecgate.v1.SearchService")
+    database = descriptor_database.DescriptorDatabase()
+    for file in answers.file_descriptor_response.file_descriptor_proto:
+        database.Add(descriptor_pb2.FileDescriptorProto.FromString(file))
+    pool = descriptor_pool.DescriptorPool(database)
+
+    assert {f"vecgate.v1.{service}" for service in SERVICES} | {"grpc.health.v1.Health"} <= listed
+    assert pool.FindServiceByName("vecgate.v1.SearchService").methods_by_name["SearchObjects"].input_type.fields_by_name
+
+
+async def test_no_method_of_the_api_is_unimplemented(wire: Wire) -> None:
+    modules = (pb, collection_pb, object_pb, search_pb)
+    services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
+    codes = {}
+    for method in (method for service in services for method in service.methods):
+        streaming = method.client_streaming or method.server_streaming
+        assert not streaming, "interceptors wrap unary calls only"
+        call = wire.channel.unary_unary(f"/{method.containing_service.full_name}/{method.name}")(b"")
+        codes[method.name] = await call.code()
+
+    assert len(codes) == 9
+    assert set(codes.values()) == {StatusCode.OK, StatusCode.INVALID_ARGUMENT}
+
+
+async def test_a_drain_reports_not_serving_first_and_lets_calls_in_flight_finish(wire: Wire) -> None:
+    watch = HealthStub(wire.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    states = aiter(watch)
+    first = (await anext(states)).status
+    wire.embedder.gate = asyncio.Event()
+    wire.embedder.entered.clear()
+    in_flight = asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT))
+    await wire.embedder.entered.wait()
+
+    stopping = asyncio.create_task(wire.server.stop())
+    second = (await anext(states)).status
+    refused = await _failure_code(wire)
+    finished_early = in_flight.done()
+    wire.embedder.gate.set()
+    response = await in_flight
+    async with asyncio.timeout(3):
+        await stopping
+
+    assert (first, second) == (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+    assert refused is StatusCode.UNAVAILABLE
+    assert not finished_early
+    assert response.results[0].HasField("embedding")
+
+
+async def _failure_code(wire: Wire) -> StatusCode:
+    """Return the code of a call on a new connection to a server that drains."""
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{wire.server.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
+        return caught.value.code()
+
+
+async def test_a_taken_port_is_told_with_the_setting_to_change(wire: Wire) -> None:
+    settings = ServerSettings(port=wire.server.port)
+
+    with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{wire.server.port}.*VECGATE_SERVER__PORT"):
+        GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+
+
+async def test_an_embedder_that_was_down_at_the_start_is_found_again_by_its_check() -> None:
+    embedder = FakeEmbedder()
+    embedder.failure = EmbedderUnavailable("not up yet")
+    wire = await start_wire(embedder)
+    try:
+        before = await health(wire)
+        embedder.failure = None
+        await wire.pool._check_all()
+        await until_health(wire, "", "SERVING")
+    finally:
+        await stop_wire(wire)
+
+    assert before == "NOT_SERVING"
