@@ -1,0 +1,170 @@
+"""Benchmarks: python -m tests.bench. Ratios compare things measured in the same run, in turns, by their medians.
+
+The machine may be busy with other work, so the absolute figures say little; the ratios say more.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import grpc
+
+from embedders.base import Embedder
+from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.factory import build_embedder
+from embedders.inputs import ImageInput, Input, Purpose, TextInput
+from service.core.embed import EmbedderPool
+from service.domain import ReturnFields, StoredObject
+from service.rpc.server import GrpcServer
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.store.embedded import EmbeddedWeaviate
+from service.store.weaviate import WeaviateStore
+from tests.fakes.store import FakeStore
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.input_pb2 import Image
+from vecgate.v1.input_pb2 import Input as PbInput
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+
+PICTURES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data/pictures").glob("*.png"))][:256]
+COLOURS = ("red", "green", "blue", "old", "new", "big", "tiny", "lost")
+THINGS = ("dog", "cat", "house", "car", "tree", "boat", "flower", "ball", "shoe", "clock", "apple", "horse", "train")
+TEXTS = [f"a {colour} {thing}" for colour in COLOURS for thing in THINGS]
+ROUNDS = 5
+MESSAGE_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+
+Work = Callable[[], Awaitable[object]]
+
+
+async def medians(**works: Work) -> dict[str, float]:
+    """Return the median seconds of each work, all run in turns after one round to warm up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(ROUNDS + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            await work()
+            if number:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+async def bench_model() -> None:
+    """Print how fast the bundled model loads and embeds."""
+    started = time.perf_counter()
+    import torch  # noqa: F401  # loading it is no part of loading the model
+
+    imported = time.perf_counter()
+    embedder = ClipEmbedder(ClipConfig())
+    await embedder.start()
+    print(f"bundled model: loaded and warmed in {time.perf_counter() - imported:.2f} s "
+          f"(import torch before it: {imported - started:.2f} s)")  # fmt: skip
+    images: list[Input] = [ImageInput(content) for content in PICTURES]
+    texts: list[Input] = [TextInput(text) for text in TEXTS]
+    took = await medians(
+        images=lambda: embedder.embed(images, Purpose.DOCUMENT), texts=lambda: embedder.embed(texts, Purpose.QUERY)
+    )
+    await embedder.close()
+    print(
+        f"  {len(images) / took['images']:.0f} pictures/s, {len(texts) / took['texts']:.0f} short texts/s, in batches"
+    )
+
+
+async def bench_served() -> None:
+    """Print what gRPC and batching across calls cost over the bare embedder."""
+    embedder: Embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+    pool = EmbedderPool([embedder], check_interval_s=3600)
+    await pool.start()
+    server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=FakeStore(), embedders=pool)
+    await server.start()
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=MESSAGE_OPTIONS)
+    stub = EmbeddingServiceStub(channel)
+    texts: list[Input] = [TextInput(text) for text in TEXTS]
+    whole = embedding_pb.EmbedInputsRequest(inputs=[PbInput(text=text) for text in TEXTS])
+    singles = [embedding_pb.EmbedInputsRequest(inputs=[PbInput(text=text)]) for text in TEXTS]
+
+    async def one_by_one() -> None:
+        gate = asyncio.Semaphore(64)
+
+        async def call(request: embedding_pb.EmbedInputsRequest) -> None:
+            async with gate:
+                await stub.EmbedInputs(request)
+
+        await asyncio.gather(*(call(request) for request in singles))
+
+    took = await medians(
+        bare=lambda: embedder.embed(texts, Purpose.QUERY), whole=lambda: stub.EmbedInputs(whole), singles=one_by_one
+    )
+    await channel.close()
+    await server.stop()
+    await pool.close()
+    print(f"{len(TEXTS)} texts served: {took['bare'] / took['whole']:.2f} of the bare embedder's speed in one call, "
+          f"{took['bare'] / took['singles']:.2f} one by one from 64 callers")  # fmt: skip
+
+
+async def bench_import() -> None:
+    """Print how fast objects are imported, against writing ready vectors and against embedding alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(folder), http_port=0, grpc_port=0))
+        await weaviate.start()
+        store = WeaviateStore(weaviate.client_settings)
+        await store.start()
+        embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+        pool = EmbedderPool([embedder], check_interval_s=3600)
+        await pool.start()
+        server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=store, embedders=pool)
+        await server.start()
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=MESSAGE_OPTIONS)
+        await CollectionServiceStub(channel).CreateCollection(
+            collection_pb.CreateCollectionRequest(
+                collection=collection_pb.Collection(
+                    name="Bench",
+                    properties=[collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB)],
+                    vectors=[{"name": "default", "image_fields": [{"name": "image"}]}],
+                )
+            )
+        )
+        request = object_pb.ImportObjectsRequest(
+            collection="Bench", objects=[object_pb.Object(images={"image": Image(content=each)}) for each in PICTURES]
+        )
+        objects = ObjectServiceStub(channel)
+        await objects.ImportObjects(request)
+        fields = ReturnFields(images=["image"], vectors=["default"])
+        ready: list[StoredObject] = [
+            hit.object for hit in await store.list_objects("Bench", limit=len(PICTURES), offset=0, fields=fields)
+        ]
+        images: list[Input] = [ImageInput(content) for content in PICTURES]
+
+        async def write() -> None:
+            for begin in range(0, len(ready), 100):
+                await store.put_objects("Bench", ready[begin : begin + 100])
+
+        took = await medians(
+            imported=lambda: objects.ImportObjects(request),
+            written=write,
+            embedded=lambda: embedder.embed(images, Purpose.DOCUMENT),
+        )
+        await channel.close()
+        await server.stop()
+        await pool.close()
+        await store.close()
+        await weaviate.stop()
+    bound = max(took["written"], took["embedded"])
+    print(f"import of {len(PICTURES)} pictures: {len(PICTURES) / took['imported']:.0f} objects/s, "
+          f"{bound / took['imported']:.2f} of the slower of writing ready vectors and embedding alone")  # fmt: skip
+
+
+async def main() -> None:
+    """Run all benchmarks."""
+    await bench_model()
+    await bench_served()
+    await bench_import()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
