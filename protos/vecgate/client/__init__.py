@@ -1,0 +1,46 @@
+"""The client of Vecgate: typed, synchronous, numpy in and out.
+
+    from pathlib import Path
+
+    from vecgate.client import Client, Object
+
+    with Client("127.0.0.1:50070") as client:
+        for outcome in client.import_objects("Pictures", [Object(images={"image": Path("dog.png").read_bytes()})]):
+            print(outcome.id, outcome.error or "stored")
+        for hit in client.search("Pictures", text="a happy dog", limit=3).hits:
+            print(hit.distance, hit.object.properties)
+
+It needs grpcio, protobuf and numpy only. What it does not wrap, the generated stubs in `vecgate.v1` do.
+"""
+
+from vecgate.client.channel import SERVICE_CONFIG, channel_options
+from vecgate.client.client import Client, Health
+from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
+from vecgate.client.values import (
+    Embedded,
+    Embeddings,
+    Hit,
+    ImportOutcome,
+    Object,
+    SearchResult,
+    decode_vector,
+    encode_vector,
+)
+
+__all__ = [
+    "SERVICE_CONFIG",
+    "Client",
+    "Embedded",
+    "Embeddings",
+    "FieldViolation",
+    "Health",
+    "Hit",
+    "ImportOutcome",
+    "Object",
+    "SearchResult",
+    "Unreachable",
+    "VecgateError",
+    "channel_options",
+    "decode_vector",
+    "encode_vector",
+]

@@ -1,0 +1,303 @@
+"""The client itself: one method for each thing that Vecgate does."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+from google.protobuf import wrappers_pb2
+from numpy.typing import ArrayLike
+
+from vecgate.client.channel import MIB, ChannelOption, channel_options
+from vecgate.client.errors import error_from_rpc
+from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
+from vecgate.client.values import (
+    Embeddings,
+    ImportOutcome,
+    Object,
+    SearchResult,
+    embedded_from_pb,
+    encode_vector,
+    image_to_pb,
+    input_to_pb,
+    object_from_pb,
+    result_from_pb,
+)
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+__all__ = ["Client", "Health"]
+
+Response = TypeVar("Response")
+
+# Of a request: the collection's name and the frame around the objects.
+REQUEST_FRAME_BYTES = 1024
+CHUNK_BYTES = 8 * MIB
+
+
+class Health(Enum):
+    """What a server says of one of its services, as in grpc.health.v1."""
+
+    UNKNOWN = 0
+    SERVING = 1
+    NOT_SERVING = 2
+    SERVICE_UNKNOWN = 3
+
+
+class Client:
+    """A connection to Vecgate. Use it as a context manager, or call `close`. Threads may share it.
+
+    Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
+    Every method raises `VecgateError` when the server refuses or fails, and `Unreachable`, a kind of it, when no server
+    answers.
+
+    Args:
+        target: the server's address, such as `vecgate:50070`, or `dns:///vecgate:50070` to spread calls over replicas.
+        timeout_s: seconds for one call with all its attempts.
+        credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is in clear text.
+        metadata: sent with every call.
+        max_message_bytes: bytes of a message either way; at most what the server takes.
+        options: gRPC channel options, which win over the client's own.
+
+    Example:
+        with Client("127.0.0.1:50070") as client:
+            print(client.embed(["a red bicycle"]).matrix().shape)
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50070",
+        *,
+        timeout_s: float = 120.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+        max_message_bytes: int = 64 * MIB,
+        options: Sequence[ChannelOption] = (),
+    ) -> None:
+        arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
+        self.target = target
+        self._timeout_s = timeout_s
+        self._metadata = tuple(metadata)
+        self._max_message_bytes = max_message_bytes
+        self._channel = (
+            grpc.insecure_channel(target, options=arguments)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=arguments)
+        )
+        self._embedding = EmbeddingServiceStub(self._channel)
+        self._collection = CollectionServiceStub(self._channel)
+        self._object = ObjectServiceStub(self._channel)
+        self._search = SearchServiceStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        self._channel.close()
+
+    def embed(
+        self,
+        inputs: Sequence[str | bytes | Path],
+        *,
+        embedder: str = "",
+        purpose: embedding_pb.Purpose.ValueType = embedding_pb.PURPOSE_UNSPECIFIED,
+        truncate: bool = False,
+    ) -> Embeddings:
+        """Turn texts (str) and images (bytes, or the Path of a file) into vectors.
+
+        Args:
+            inputs: what to embed; at most the server's `max_inputs`.
+            embedder: the embedder's name; empty means the server's default one.
+            purpose: what the vectors are for; models of one role ignore it.
+            truncate: whether to cut texts that are longer than the model reads instead of failing them.
+
+        Raises:
+            VecgateError: the whole call failed. An input that cannot be embedded fails alone, in its item.
+            OSError: a file cannot be read.
+
+        Example:
+            answer = client.embed(["a red bicycle", Path("bicycle.jpg")])
+            text, image = answer.matrix()
+            print(answer.embedder.space, text @ image)
+        """
+        request = embedding_pb.EmbedInputsRequest(
+            inputs=[input_to_pb(each) for each in inputs], embedder=embedder, purpose=purpose, truncate=truncate
+        )
+        response = self._call(self._embedding.EmbedInputs, request)
+        return Embeddings(response.embedder, tuple(embedded_from_pb(each) for each in response.results))
+
+    def embedders(self) -> embedding_pb.ListEmbeddersResponse:
+        """Return the server's embedders, the default one first, and its limits."""
+        return self._call(self._embedding.ListEmbedders, embedding_pb.ListEmbeddersRequest())
+
+    def create_collection(self, collection: collection_pb.Collection) -> collection_pb.Collection:
+        """Create a collection and return it as created, with the space of each named vector."""
+        request = collection_pb.CreateCollectionRequest(collection=collection)
+        return self._call(self._collection.CreateCollection, request).collection
+
+    def get_collection(self, name: str) -> collection_pb.Collection:
+        """Return a collection with the number of its objects."""
+        return self._call(self._collection.GetCollection, collection_pb.GetCollectionRequest(name=name)).collection
+
+    def list_collections(self) -> Iterator[collection_pb.Collection]:
+        """Yield all collections by name; further pages are fetched as they are needed."""
+        request = collection_pb.ListCollectionsRequest()
+        while True:
+            response = self._call(self._collection.ListCollections, request)
+            yield from response.collections
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection with all its objects."""
+        self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
+
+    def import_objects(
+        self, collection: str, objects: Iterable[Object], *, truncate: bool = False, chunk_objects: int = 64
+    ) -> Generator[ImportOutcome, None, None]:
+        """Embed and store objects, and yield one outcome for each, in order.
+
+        Nothing is sent before the first outcome is asked for. Objects are read as they are needed, so a generator that
+        reads files keeps the memory small. `close` on the answer gives up the calls in flight. An object that cannot be
+        stored, or is too large to be sent, fails alone.
+
+        Args:
+            collection: the collection's name.
+            objects: what to import.
+            truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
+            chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+
+        Raises:
+            VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
+                because an object replaces the one of its id.
+
+        Example:
+            files = sorted(Path("pictures").glob("*.png"))
+            objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
+            failed = [outcome for outcome in client.import_objects("Pictures", objects) if outcome.error]
+        """
+        limits = self.embedders().limits
+        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
+        bounds = ChunkBounds(
+            max_objects=max(1, min(chunk_objects, limits.max_objects or chunk_objects)),
+            target_bytes=min(CHUNK_BYTES, largest // 4),
+            max_bytes=largest - REQUEST_FRAME_BYTES,
+        )
+
+        def send(messages: list[object_pb.Object]) -> Call:
+            request = object_pb.ImportObjectsRequest(collection=collection, objects=messages, truncate=truncate)
+            return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
+
+        yield from import_in_chunks(send, objects, bounds)
+
+    def get_object(
+        self,
+        collection: str,
+        id_: str,
+        *,
+        return_properties: Sequence[str] = (),
+        return_images: Sequence[str] = (),
+        return_vectors: Sequence[str] = (),
+    ) -> Object:
+        """Return an object: all its properties or the named ones, and the images and vectors that are named."""
+        request = object_pb.GetObjectRequest(
+            collection=collection,
+            id=id_,
+            return_properties=return_properties,
+            return_images=return_images,
+            return_vectors=return_vectors,
+        )
+        return object_from_pb(self._call(self._object.GetObject, request).object)
+
+    def search(
+        self,
+        collection: str,
+        *,
+        text: str | Sequence[str] | None = None,
+        image: bytes | Path | None = None,
+        vector: ArrayLike | None = None,
+        vector_space: str = "",
+        limit: int = 10,
+        offset: int = 0,
+        target_vector: str = "",
+        truncate: bool = False,
+        return_properties: Sequence[str] = (),
+        return_images: Sequence[str] = (),
+        return_vectors: Sequence[str] = (),
+    ) -> SearchResult:
+        """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
+
+        Args:
+            collection: the collection's name.
+            text: a text, or several whose mean is searched.
+            image: encoded bytes, or the Path of a file.
+            vector: values of the searched space; with `vector_space` the server makes sure of that.
+            vector_space: the space that the vector comes from.
+            limit: hits to return.
+            offset: hits to pass over.
+            target_vector: the named vector to search; may be left out where the collection has just one.
+            truncate: whether to cut a text that is longer than the model reads.
+            return_properties: properties to return; none named means all but blobs.
+            return_images: blob properties to return as images.
+            return_vectors: named vectors to return.
+
+        Raises:
+            ValueError: more than one of text, image and vector is given.
+            VecgateError: the call failed.
+            OSError: the file cannot be read.
+
+        Example:
+            for hit in client.search("Pictures", image=Path("dog.png"), limit=5).hits:
+                print(hit.distance, hit.object.id, hit.object.properties)
+        """
+        if sum(query is not None for query in (text, image, vector)) > 1:
+            raise ValueError("give one of text, image and vector")
+        request = search_pb.SearchObjectsRequest(
+            collection=collection,
+            limit=limit,
+            offset=offset,
+            target_vectors=[target_vector] if target_vector else [],
+            return_properties=return_properties,
+            return_images=return_images,
+            return_vectors=return_vectors,
+        )
+        if text is not None:
+            request.near_text.concepts.extend([text] if isinstance(text, str) else text)
+            request.near_text.truncate = truncate
+        elif image is not None:
+            request.near_image.image.CopyFrom(image_to_pb(image))
+        elif vector is not None:
+            request.near_vector.CopyFrom(search_pb.NearVector(vector=encode_vector(vector), space=vector_space))
+        return result_from_pb(self._call(self._search.SearchObjects, request))
+
+    def health(self, service: str = "") -> Health:
+        """Return what the server says of a service such as `vecgate.v1.SearchService`; empty asks for all together."""
+        # HealthCheckRequest and -Response each hold one field of number 1, a string and an enum: on the wire these
+        # wrappers are the same, and the client does without the health package.
+        check = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=wrappers_pb2.StringValue.SerializeToString,
+            response_deserializer=wrappers_pb2.Int32Value.FromString,
+        )
+        return Health(self._call(check, wrappers_pb2.StringValue(value=service)).value)
+
+    def _call(self, method: Callable[..., Response], request: object) -> Response:
+        try:
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error

@@ -1,0 +1,264 @@
+"""What goes in and comes out of the client, and the way to and from protobuf messages."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import ArrayLike, NDArray
+
+from vecgate.client.errors import VecgateError, error_from_status
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import input_pb2 as input_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import vector_pb2 as vector_pb
+
+__all__ = [
+    "Embedded",
+    "Embeddings",
+    "Hit",
+    "ImportOutcome",
+    "Object",
+    "SearchResult",
+    "decode_vector",
+    "encode_vector",
+]
+
+Floats = NDArray[np.float32]
+MAX_EXACT_INT = 2**53
+
+
+def decode_vector(vector: vector_pb.Vector) -> Floats:
+    """Return a Vector message's values: little-endian float32, one after the other.
+
+    Any language reads them in a few lines; this is all there is to it. The array is a copy and may be changed.
+
+    Example:
+        response = stub.EmbedInputs(request)
+        values = decode_vector(response.results[0].embedding.vector)
+    """
+    return np.frombuffer(vector.data, dtype="<f4").astype(np.float32)
+
+
+def encode_vector(values: ArrayLike) -> vector_pb.Vector:
+    """Return a Vector message of the values.
+
+    Raises:
+        ValueError: the values have more or fewer dimensions than one.
+    """
+    array = np.ascontiguousarray(values, dtype="<f4")
+    if np.ndim(values) != 1:
+        raise ValueError(f"a vector has one dimension, not the shape {np.shape(values)}")
+    return vector_pb.Vector(data=array.tobytes())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """What became of one input: a vector or an error.
+
+    Attributes:
+        vector: the float32 values, of unit length; None when the input failed.
+        error: why there is no vector; None when there is one.
+        token_count: tokens of a text; None for images and where the backend does not say.
+        truncated: whether a text was cut to the model's length.
+    """
+
+    vector: Floats | None = None
+    error: VecgateError | None = None
+    token_count: int | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The answer of `Client.embed`.
+
+    Attributes:
+        embedder: who made the vectors: name, model, space, dimension.
+        items: one entry for each input, in order.
+    """
+
+    embedder: embedding_pb.EmbedderInfo
+    items: tuple[Embedded, ...]
+
+    def matrix(self) -> Floats:
+        """Return all vectors as the rows of one array.
+
+        Raises:
+            VecgateError: an input failed; it is the error of the first one that did.
+        """
+        for item in self.items:
+            if item.error is not None:
+                raise item.error
+        return np.stack([item.vector for item in self.items if item.vector is not None])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Object:
+    """One entry of a collection.
+
+    Attributes:
+        properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a None is an absent value.
+        images: encoded pictures by the name of a blob property.
+        vectors: ready vectors by named vector; an import stores them instead of computing.
+        id: a UUID; empty lets the server derive one from the content.
+    """
+
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    vectors: Mapping[str, ArrayLike] = field(default_factory=dict)
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What became of one object.
+
+    Attributes:
+        id: its id, given or derived.
+        error: why it is not stored; None when it is.
+        vectors: where each named vector came from.
+    """
+
+    id: str
+    error: VecgateError | None = None
+    vectors: tuple[object_pb.StoredVector, ...] = ()
+
+    @property
+    def stored(self) -> bool:
+        """Whether the object is stored."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hit:
+    """One object found.
+
+    Attributes:
+        object: the object.
+        distance: to the query; None when nothing was measured.
+        certainty: 1 - distance / 2, for cosine distance only.
+    """
+
+    object: Object
+    distance: float | None
+    certainty: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchResult:
+    """The answer of `Client.search`.
+
+    Attributes:
+        embedder: who embedded the query; None when nothing was embedded.
+        hits: nearest first.
+    """
+
+    embedder: embedding_pb.EmbedderInfo | None
+    hits: tuple[Hit, ...]
+
+
+def input_to_pb(value: str | bytes | Path) -> input_pb.Input:
+    """Return an input: a str is a text, bytes and the file of a Path are an image."""
+    if isinstance(value, str):
+        return input_pb.Input(text=value)
+    return input_pb.Input(image=image_to_pb(value))
+
+
+def image_to_pb(value: bytes | Path) -> input_pb.Image:
+    """Return an image of encoded bytes or of a file."""
+    return input_pb.Image(content=value.read_bytes() if isinstance(value, Path) else value)
+
+
+def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:
+    """Return what became of one input."""
+    if result.WhichOneof("outcome") != "embedding":
+        return Embedded(error=error_from_status(result.error))
+    made = result.embedding
+    return Embedded(
+        vector=decode_vector(made.vector),
+        token_count=made.token_count if made.HasField("token_count") else None,
+        truncated=made.truncated,
+    )
+
+
+def object_to_pb(value: Object) -> object_pb.Object:
+    """Return the message of an object.
+
+    Raises:
+        ValueError: a property's value or a vector cannot be sent; the message names it.
+    """
+    message = object_pb.Object(id=value.id, images={name: image_to_pb(data) for name, data in value.images.items()})
+    for name, content in value.properties.items():
+        try:
+            message.properties[name] = _plain(content)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"property {name!r}: {error}") from error
+    for name, values in value.vectors.items():
+        try:
+            message.vectors[name].CopyFrom(encode_vector(values))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"vector {name!r}: {error}") from error
+    return message
+
+
+def object_from_pb(message: object_pb.Object) -> Object:
+    """Return the object of a message; whole numbers are ints again."""
+    properties = json_format.MessageToDict(message.properties)
+    return Object(
+        properties={name: _whole(content) for name, content in properties.items()},
+        images={name: image.content for name, image in message.images.items()},
+        vectors={name: decode_vector(vector) for name, vector in message.vectors.items()},
+        id=message.id,
+    )
+
+
+def outcome_from_pb(result: object_pb.ImportResult) -> ImportOutcome:
+    """Return what became of one object."""
+    if result.WhichOneof("outcome") != "stored":
+        return ImportOutcome(result.id, error_from_status(result.error))
+    return ImportOutcome(result.id, vectors=tuple(result.stored.vectors))
+
+
+def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
+    """Return the answer to a search."""
+    hits = (
+        Hit(
+            object_from_pb(hit.object),
+            hit.distance if hit.HasField("distance") else None,
+            hit.certainty if hit.HasField("certainty") else None,
+        )
+        for hit in response.hits
+    )
+    return SearchResult(response.embedder if response.HasField("embedder") else None, tuple(hits))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that google.protobuf.Struct takes."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_EXACT_INT:
+        raise ValueError("whole numbers are at most 2^53 either way, because they travel as doubles")
+    if isinstance(value, datetime) and value.tzinfo is None:
+        raise ValueError("a date needs a time zone")
+    if isinstance(value, date) and not isinstance(value, datetime):
+        raise TypeError("a date needs a time of day and a zone: give a datetime")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _whole(value: Any) -> Any:
+    """Return whole floats as ints: Struct carries every number as a double."""
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,23 @@
+"""The command `vecgate`, also as `python -m service`."""
+
+import sys
+
+__all__ = ["main"]
+
+EXIT_WRONG_USE = 2
+
+
+def main() -> None:
+    """Run the command line, or say what it needs to be installed."""
+    try:
+        from service.cli import app  # noqa: PLC0415 -- the package alone has no command line
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
+            raise
+        print("the command line needs: pip install 'vecgate[client]'", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_WRONG_USE)
+    app(prog_name="vecgate")
+
+
+if __name__ == "__main__":
+    main()

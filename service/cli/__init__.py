@@ -1,0 +1,35 @@
+"""The command line. Each module holds one command; all but serve, demo and weaviate talk gRPC through vecgate.client.
+
+Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
+"""
+
+import typer
+
+from service.cli import collections, demo, embed, importing, search, serve, status, weaviate
+from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="vecgate",
+    help="Multimodal embedding and search: NVIDIA NIM or a local CLIP model in front of Weaviate.",
+    epilog="Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_ADDRESS) -> None:
+    context.obj = Connection(address)
+
+
+app.command("serve", cls=serve.ServeCommand)(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(weaviate.app, name="weaviate")
+app.command("status")(status.status)
+app.add_typer(collections.app, name="collections")
+app.command("import")(importing.import_)
+app.command("search")(search.search)
+app.command("embed")(embed.embed)

@@ -1,0 +1,194 @@
+"""`vecgate collections`: create, list, show and delete collections."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+from google.protobuf import json_format
+
+from service.cli.connection import AddressOption, connected
+from service.cli.output import EXIT_WRONG_USE, fail, print_json, print_table, say
+from vecgate.v1 import collection_service_pb2 as pb
+
+__all__ = ["app", "parse_weighted_field"]
+
+app = typer.Typer(help="Create, list, show and delete collections.", no_args_is_help=True)
+
+TYPES = {
+    name.removeprefix("DATA_TYPE_").lower().replace("_array", "[]"): number for name, number in pb.DataType.items()
+}
+del TYPES["unspecified"]
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PropertyOption = Annotated[
+    list[str] | None,
+    typer.Option("--property", metavar="NAME:TYPE", help=f"Repeatable. Types: {', '.join(TYPES)}.", show_default=False),
+]
+ImageFieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image-field",
+        metavar="NAME[=WEIGHT]",
+        help="Image that takes part in the vector. Repeatable; adds the blob property if it is not given.",
+        show_default=False,
+    ),
+]
+TextFieldOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field",
+        metavar="NAME[=WEIGHT]",
+        help="Text that takes part in the vector. Repeatable; adds the text property if it is not given.",
+        show_default=False,
+    ),
+]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
+
+
+class DistanceName(Enum):
+    """A measure between two vectors, in Weaviate's words."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    L2_SQUARED = "l2-squared"
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Begins with a capital letter.")],
+    properties: PropertyOption = None,
+    image_fields: ImageFieldOption = None,
+    text_fields: TextFieldOption = None,
+    vector_name: Annotated[str, typer.Option("--vector-name", help="The named vector.")] = "default",
+    embedder: Annotated[
+        str, typer.Option("--embedder", help="The embedder; the server's default one if not given.", show_default=False)
+    ] = "",
+    distance: Annotated[DistanceName, typer.Option("--distance", help="The measure.")] = DistanceName.COSINE,
+    description: Annotated[str, typer.Option("--description", help="What it holds.", show_default=False)] = "",
+    address: AddressOption = None,
+) -> None:
+    """Create a collection with one named vector, bound to the embedder's space for good."""
+    images = [parse_weighted_field(each, "--image-field") for each in image_fields or ()]
+    texts = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
+    declared = dict(_parse_property(each) for each in properties or ())
+    for fields, data_type in ((images, pb.DATA_TYPE_BLOB), (texts, pb.DATA_TYPE_TEXT)):
+        for each in fields:
+            declared.setdefault(each.name, data_type)
+    wanted = pb.Collection(
+        name=name,
+        description=description,
+        properties=[pb.Property(name=each, data_type=data_type) for each, data_type in declared.items()],
+        vectors=[
+            pb.VectorConfig(
+                name=vector_name,
+                embedder=embedder,
+                image_fields=images,
+                text_fields=texts,
+                distance=pb.Distance.Value(f"DISTANCE_{distance.name}"),
+            )
+        ],
+    )
+    with connected(context, address) as client:
+        made = client.create_collection(wanted)
+    for vector in made.vectors:
+        say(f"{made.name} is created; {vector.name} is bound to the space {vector.space} ({vector.dimension} values)")
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: JsonOption = False, address: AddressOption = None) -> None:
+    """List the collections."""
+    with connected(context, address) as client:
+        found = list(client.list_collections())
+    if as_json:
+        print_json([_as_json(each) for each in found])
+    elif found:
+        rows = [
+            (
+                each.name,
+                ", ".join(p.name for p in each.properties),
+                ", ".join(v.name for v in each.vectors),
+                each.description,
+            )
+            for each in found
+        ]
+        print_table(("name", "properties", "vectors", "description"), rows, whole=("name",))
+    else:
+        say("There are no collections.")
+
+
+@app.command("show")
+def show(
+    context: typer.Context, name: NameArgument, as_json: JsonOption = False, address: AddressOption = None
+) -> None:
+    """Show a collection: its properties, its vectors with their spaces, and how many objects it holds."""
+    with connected(context, address) as client:
+        found = client.get_collection(name)
+    if as_json:
+        print_json(_as_json(found))
+        return
+    say(f"{found.name}: {found.object_count} objects" + (f". {found.description}" if found.description else ""))
+    say()
+    rows = [(each.name, TYPE_NAMES.get(each.data_type, "(not handled)"), each.description) for each in found.properties]
+    print_table(("property", "type", "description"), rows)
+    say()
+    vectors = [
+        (
+            each.name,
+            each.model,
+            each.space or "not bound",
+            str(each.dimension),
+            pb.Distance.Name(each.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
+            ", ".join(_field(field) for field in (*each.image_fields, *each.text_fields)) or "(supplied vectors only)",
+            each.embedder or "(none of this server's)",
+        )
+        for each in found.vectors
+    ]
+    print_table(("vector", "model", "space", "dimension", "distance", "fields", "embedder"), vectors)
+
+
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    *,
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Delete a collection with all its objects."""
+    with connected(context, address) as client:
+        if not yes:
+            count = client.get_collection(name).object_count
+            typer.confirm(f"Delete {name} with its {count} objects?", abort=True)
+        client.delete_collection(name)
+    say(f"{name} is deleted")
+
+
+def parse_weighted_field(text: str, option: str) -> pb.WeightedField:
+    """Return the field of NAME or NAME=WEIGHT; anything else ends the command."""
+    name, equals, weight = text.partition("=")
+    try:
+        return pb.WeightedField(name=name, weight=float(weight)) if equals else pb.WeightedField(name=name)
+    except ValueError:
+        fail(f"{option} {text}: {weight!r} is no number; write it as {name}=0.5", EXIT_WRONG_USE)
+
+
+def _parse_property(text: str) -> tuple[str, pb.DataType.ValueType]:
+    name, _, kind = text.partition(":")
+    if kind not in TYPES:
+        fail(f"--property {text}: write it as NAME:TYPE with one of the types {', '.join(TYPES)}", EXIT_WRONG_USE)
+    return name, TYPES[kind]
+
+
+def _field(field: pb.WeightedField) -> str:
+    return f"{field.name}={field.weight:g}" if field.HasField("weight") else field.name
+
+
+def _as_json(collection: pb.Collection) -> dict[str, object]:
+    shown: dict[str, object] = json_format.MessageToDict(collection, preserving_proto_field_name=True)
+    if "object_count" in shown:
+        # Protobuf's JSON writes 64-bit numbers as strings.
+        shown["object_count"] = collection.object_count
+    return shown

@@ -1,0 +1,213 @@
+"""`vecgate import`: a folder of pictures into a collection."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from service.cli.collections import parse_weighted_field
+from service.cli.connection import AddressOption, connected
+from service.cli.output import (
+    EXIT_FAILED,
+    EXIT_WRONG_USE,
+    describe_error,
+    fail,
+    note,
+    progress_console,
+    say,
+    to_terminal,
+)
+from service.cli.pictures import (
+    IMAGE_PROPERTY,
+    PATH_PROPERTY,
+    SUFFIXES,
+    ImportSummary,
+    PictureFolder,
+    scan_folder,
+    schema_of,
+    send_pictures,
+)
+from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
+from vecgate.client import Client, VecgateError
+from vecgate.v1 import collection_service_pb2 as pb
+
+__all__ = ["ensure_collection", "import_", "import_with_progress", "pace", "read_folder", "show_summary"]
+
+# Names under one reason that a terminal shows; everything is listed when the output is piped.
+SHOWN_NAMES = 20
+
+
+def import_(
+    context: typer.Context,
+    *,
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Pictures, also in folders of it.")
+    ],
+    collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it is not there.")],
+    properties: Annotated[
+        Path | None,
+        typer.Option(
+            "--properties",
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="CSV or JSONL with a column `file`; if not given, the one in FOLDER.",
+            show_default=False,
+        ),
+    ] = None,
+    no_properties: Annotated[bool, typer.Option("--no-properties", help="Take no CSV or JSONL.")] = False,
+    text_fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text-field",
+            metavar="NAME[=WEIGHT]",
+            help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    embedder: Annotated[
+        str,
+        typer.Option("--embedder", help="The embedder, when the collection is created.", show_default=False),
+    ] = "",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Import the first so many pictures.", show_default=False)
+    ] = None,
+    address: AddressOption = None,
+) -> None:
+    """Import the pictures of a folder, with a CSV or JSONL of properties beside them when there is one.
+
+    Ids come from the collection's name and the path in the folder, so importing again changes nothing.
+    """
+    fields = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
+    pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
+    with connected(context, address) as client:
+        wanted = schema_of(collection, pictures, text_fields=fields, embedder=embedder)
+        with_path = ensure_collection(client, wanted)
+        summary = import_with_progress(client, collection, pictures, truncate=truncate, with_path=with_path)
+        target = client.target
+    show_summary(collection, pictures, summary)
+    if summary.stopped is not None:
+        fail(*describe_error(summary.stopped, target=target))
+    if summary.failed or pictures.rows_without_picture:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def read_folder(
+    folder: Path, properties: Path | None = None, *, no_properties: bool = False, limit: int | None = None
+) -> PictureFolder:
+    """Return a folder's pictures and their properties; a table that cannot be used or no picture ends the command."""
+    try:
+        table = None if no_properties else properties or find_sidecar(folder)
+        sidecar = read_sidecar(table) if table else None
+        pictures = scan_folder(folder, sidecar, limit=limit)
+    except InvalidSidecar as error:
+        fail(str(error), EXIT_WRONG_USE)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
+    if not pictures.files:
+        kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+        fail(f"{folder} holds no pictures ({kinds})", EXIT_WRONG_USE)
+    for column, name in sidecar.renamed.items() if sidecar else ():
+        note(f"the column {column!r} becomes the property {name!r}, because Weaviate does not take its name")
+    return pictures
+
+
+def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
+    """Create a collection if it is not there, and return whether it has the property for the path.
+
+    One that is there but cannot take the pictures ends the command.
+
+    Raises:
+        VecgateError: a call failed.
+    """
+    here = {each.name for each in wanted.properties}
+    for field in wanted.vectors[0].text_fields:
+        if field.name not in here:
+            fail(f"--text-field {field.name}: there is no such column", EXIT_WRONG_USE)
+    try:
+        found = client.get_collection(wanted.name)
+    except VecgateError as error:
+        if error.reason != "COLLECTION_NOT_FOUND":
+            raise
+        client.create_collection(wanted)
+        note(f"the collection {wanted.name} is created")
+        return True
+    types = {each.name: each.data_type for each in found.properties}
+    if types.get(IMAGE_PROPERTY) != pb.DATA_TYPE_BLOB:
+        fail(
+            f"the collection {wanted.name} has no blob property {IMAGE_PROPERTY!r}; choose another one", EXIT_WRONG_USE
+        )
+    missing = sorted(here - types.keys() - {PATH_PROPERTY})
+    if missing:
+        fail(
+            f"the collection {wanted.name} has no property {', '.join(missing)}; "
+            "import into another one, or leave the table out with --no-properties",
+            EXIT_WRONG_USE,
+        )
+    asked = {each.name for each in wanted.vectors[0].text_fields}
+    if not asked <= {each.name for vector in found.vectors for each in vector.text_fields}:
+        note(f"the collection {wanted.name} was there already and keeps its fields; --text-field is not applied")
+    return PATH_PROPERTY in types
+
+
+def import_with_progress(
+    client: Client, collection: str, pictures: PictureFolder, *, truncate: bool = False, with_path: bool = True
+) -> ImportSummary:
+    """Import pictures under a progress bar, which a pipe does not get."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace())
+    console = progress_console()
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(f"importing into {collection}", total=len(pictures.files))
+        return send_pictures(
+            client,
+            collection,
+            pictures,
+            truncate=truncate,
+            with_path=with_path,
+            advance=lambda: progress.advance(task),
+        )
+
+
+def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
+    """Print what became of every picture and row."""
+    unknown = len(pictures.files) - summary.stored - summary.failed_count
+    counts = f"{collection}: {summary.stored} stored, {summary.failed_count} failed"
+    say(counts + (f", {unknown} not imported because the import stopped" if unknown else ""), style="bold")
+    for reason, files in summary.failed.items():
+        _list(f"{reason} ({len(files)})", files)
+    table = pictures.sidecar.path.name if pictures.sidecar else ""
+    if pictures.rows_without_picture:
+        rows = [f"{row.file} (line {row.line})" for row in pictures.rows_without_picture]
+        _list(f"rows of {table} without a picture ({len(rows)})", rows)
+    if pictures.pictures_without_row:
+        files = list(pictures.pictures_without_row)
+        _list(f"pictures without a row in {table}, so without its properties ({len(files)})", files)
+
+
+def _list(title: str, names: list[str]) -> None:
+    say(title)
+    shown = SHOWN_NAMES if to_terminal() else len(names)
+    for name in names[:shown]:
+        say(f"  {name}")
+    if len(names) > shown:
+        say(f"  and {len(names) - shown} more; pipe the output to see all")
+
+
+def pace(done: float, total: float, elapsed_s: float) -> str:
+    """Return the rate and the remaining time in words; empty before there is a rate."""
+    if not done or not elapsed_s:
+        return ""
+    rate = done / elapsed_s
+    return f"{rate:.1f}/s, {timedelta(seconds=round((total - done) / rate))} left"
+
+
+class _Pace(ProgressColumn):
+    """Rate and remaining time since the start: outcomes come in bursts, which rich's own estimate takes for speed."""
+
+    def render(self, task: Task) -> Text:
+        """Return them in words."""
+        return Text(pace(task.completed, task.total or 0, task.elapsed or 0))

@@ -1,0 +1,110 @@
+"""How the command line speaks: consoles, tables, errors and exit codes."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from vecgate.client import Unreachable, VecgateError
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_UNREACHABLE",
+    "EXIT_WRONG_USE",
+    "describe_error",
+    "fail",
+    "note",
+    "print_json",
+    "print_table",
+    "progress_console",
+    "say",
+    "shorten",
+    "to_terminal",
+]
+
+EXIT_FAILED = 1
+EXIT_WRONG_USE = 2
+EXIT_UNREACHABLE = 3
+# Wider than any line: what is piped into a file or a program is neither folded nor cut.
+PIPED_WIDTH = 100_000
+
+
+def to_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def progress_console() -> Console:
+    """Return the console for passing things, on standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(line: str = "", *, style: str = "") -> None:
+    """Print a line of the result."""
+    _console().print(Text(line, style=style), soft_wrap=True)
+
+
+def note(line: str) -> None:
+    """Print a line beside the result, on standard error."""
+    Console(stderr=True, highlight=False).print(Text(line), soft_wrap=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print an error as one line on standard error and end with an exit code."""
+    Console(stderr=True, highlight=False).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()) -> None:
+    """Print a table.
+
+    Args:
+        titles: of the columns.
+        rows: a cell for each column.
+        whole: titles of the columns that a narrow terminal must not fold.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in titles:
+        table.add_column(title, no_wrap=title in whole, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    # Columns are padded to their width, the last one too.
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def describe_error(error: VecgateError, *, target: str) -> tuple[str, int]:
+    """Return an error in words, and the exit code for it."""
+    if isinstance(error, Unreachable):
+        cause = " ".join(error.message.split()) or "the connection broke"
+        help_ = "start one with `vecgate serve`, or name another with --address or VECGATE_ADDRESS"
+        return f"no Vecgate answers at {target}; {help_} ({cause})", EXIT_UNREACHABLE
+    text = str(error)
+    if error.retry_after_s is not None:
+        text += f" (try again in {error.retry_after_s:g} s)"
+    if error.request_id:
+        text += f" (request id {error.request_id})"
+    return text, EXIT_FAILED
+
+
+def shorten(value: str | Path, width: int = 60) -> str:
+    """Return a text in one line, which a terminal gets at most so long and a pipe whole."""
+    line = " ".join(str(value).split())
+    return line if len(line) <= width or not to_terminal() else line[: width - 1] + "…"
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if to_terminal() else PIPED_WIDTH)

@@ -1,0 +1,167 @@
+"""`vecgate search`: the objects nearest to words or a picture."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.connection import AddressOption, connected
+from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from vecgate.client import Client, Hit, SearchResult
+from vecgate.v1 import collection_service_pb2 as pb
+
+__all__ = ["search", "show_hits"]
+
+SHOWN_PROPERTIES = 5
+# Properties that may name a picture, best first.
+NAMING_PROPERTIES = ("name", "title", "path", "file")
+
+_SIGNATURES = {
+    b"\x89PNG": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"RIFF": ".webp",
+    b"BM": ".bmp",
+    b"II*\x00": ".tif",
+    b"MM\x00*": ".tif",
+}
+
+
+def search(
+    context: typer.Context,
+    *,
+    words: Annotated[str | None, typer.Argument(metavar="WORDS", help="What to look for.", show_default=False)] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", exists=True, dir_okay=False, metavar="FILE", help="Picture to look for.", show_default=False
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", metavar="NAME", help="May be left out if there is only one.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to pass over.")] = 0,
+    target_vector: Annotated[
+        str,
+        typer.Option("--target-vector", metavar="NAME", help="Needed if there are several.", show_default=False),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the hits' pictures.", show_default=False),
+    ] = None,
+    address: AddressOption = None,
+) -> None:
+    """Find the objects nearest to words or a picture."""
+    if (words is None) == (image is None):
+        fail("give either words or --image FILE", EXIT_WRONG_USE)
+    with connected(context, address) as client:
+        name = collection or _only_collection(client)
+        blobs = _blob_properties(client, name) if save is not None else []
+        result = client.search(
+            name,
+            text=words,
+            image=image,
+            limit=limit,
+            offset=offset,
+            target_vector=target_vector,
+            return_images=blobs,
+        )
+        saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]
+    if as_json:
+        print_json(_as_json(name, result, saved, offset))
+    else:
+        show_hits(name, result, offset=offset)
+    if save is not None:
+        note(f"{sum(map(len, saved))} pictures are in {save}")
+
+
+def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:
+    """Print hits as a table with rank, score, id and properties."""
+    if not result.hits:
+        say(f"Nothing found in {collection}.")
+        return
+    columns = sorted({name for hit in result.hits for name in hit.object.properties}, key=_column_order)
+    apart = len(columns) <= SHOWN_PROPERTIES
+    rows = []
+    for rank, hit in enumerate(result.hits, start=offset + 1):
+        values = hit.object.properties
+        cells = (
+            [_cell(values.get(name)) for name in columns]
+            if apart
+            else [", ".join(f"{name}: {_cell(values[name])}" for name in columns if name in values)]
+        )
+        rows.append((str(rank), _score(hit), hit.object.id, *cells))
+    print_table(("", "score", "id", *(columns if apart else ["properties"])), rows, whole=("", "score", "id"))
+
+
+def _column_order(name: str) -> tuple[int, str]:
+    return (NAMING_PROPERTIES.index(name) if name in NAMING_PROPERTIES else len(NAMING_PROPERTIES), name)
+
+
+def _score(hit: Hit) -> str:
+    if hit.certainty is not None:
+        return f"{hit.certainty:.4f}"
+    return "" if hit.distance is None else f"distance {hit.distance:.4f}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return shorten(", ".join(map(str, value)))
+    return shorten(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def _only_collection(client: Client) -> str:
+    names = [each.name for each in client.list_collections()]
+    if not names:
+        fail("there are no collections; import one with `vecgate import FOLDER --collection NAME`", EXIT_WRONG_USE)
+    if len(names) > 1:
+        fail(f"say which collection to search with --collection: {', '.join(names)}", EXIT_WRONG_USE)
+    return names[0]
+
+
+def _blob_properties(client: Client, collection: str) -> list[str]:
+    properties = client.get_collection(collection).properties
+    return [each.name for each in properties if each.data_type == pb.DATA_TYPE_BLOB]
+
+
+def _save(hit: Hit, folder: Path, rank: int) -> list[Path]:
+    """Write a hit's pictures as RANK-NAME, with the property's name where there are several."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {name: value for name, value in hit.object.properties.items() if isinstance(value, str)}
+    label = next((texts[name] for name in NAMING_PROPERTIES if texts.get(name)), hit.object.id)
+    # Names are data of others: no separators, no dots in front, no folders, no suffix of a path.
+    plain = re.sub(r"[^\w-]+", "-", re.sub(r"\.\w{3,4}$", "", label)).strip("-")[:60] or hit.object.id
+    written = []
+    for name, content in sorted(hit.object.images.items()):
+        kind = next((suffix for signature, suffix in _SIGNATURES.items() if content.startswith(signature)), "")
+        more = f"-{name}" if len(hit.object.images) > 1 else ""
+        path = folder / f"{rank:02d}-{plain}{more}{kind}"
+        path.write_bytes(content)
+        written.append(path)
+    return written
+
+
+def _as_json(collection: str, result: SearchResult, saved: Sequence[Sequence[Path]], offset: int) -> dict[str, object]:
+    by = result.embedder
+    return {
+        "collection": collection,
+        "embedder": None if by is None else {"name": by.name, "model": by.model, "space": by.space},
+        "hits": [
+            {
+                "rank": rank,
+                "id": hit.object.id,
+                "score": hit.certainty,
+                "distance": hit.distance,
+                "properties": {name: hit.object.properties[name] for name in sorted(hit.object.properties)},
+                **({"saved": [str(path) for path in paths]} if paths else {}),
+            }
+            for rank, (hit, paths) in enumerate(zip(result.hits, saved, strict=True), start=offset + 1)
+        ],
+    }

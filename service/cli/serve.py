@@ -1,0 +1,51 @@
+"""`vecgate serve`: the server."""
+
+import asyncio
+from typing import Any
+
+import typer
+from typer.core import TyperCommand
+
+from service.cli.output import EXIT_WRONG_USE, fail, note, print_table, say
+
+__all__ = ["ServeCommand", "serve"]
+
+NEEDS_SERVER = "the server needs: pip install 'vecgate[server]', and vecgate[server,clip] for local models"
+
+
+class ServeCommand(TyperCommand):
+    """A command whose help ends with every setting."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help and the settings."""
+        super().format_help(ctx, formatter)
+        try:
+            from service.settings import describe_settings  # noqa: PLC0415 -- not there with the client alone
+        except ModuleNotFoundError:
+            say(NEEDS_SERVER)
+            return
+        say("Settings, all of them environment variables:", style="bold")
+        rows = []
+        for variable, field in describe_settings():
+            default = field.get_default(call_default_factory=True)
+            shown = ",".join(default) if isinstance(default, list) else "" if default is None else str(default)
+            rows.append((variable, shown.lower() if isinstance(default, bool) else shown, field.description or ""))
+        print_table(("variable", "default", "meaning"), rows, whole=("variable",))
+
+
+def serve() -> None:
+    """Serve gRPC until SIGTERM or Ctrl-C; then finish the calls in flight and end."""
+    try:
+        from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- not there with the client alone
+    except ModuleNotFoundError:
+        fail(NEEDS_SERVER, EXIT_WRONG_USE)
+    try:
+        settings = load_settings()
+    except InvalidSettings as error:
+        note("error: the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()))
+        raise typer.Exit(EXIT_WRONG_USE) from error
+    try:
+        from service.app import run  # noqa: PLC0415 -- loads Weaviate's client and more, for this command only
+    except ModuleNotFoundError as error:
+        fail(f"{NEEDS_SERVER} (there is no module {error.name})", EXIT_WRONG_USE)
+    raise typer.Exit(asyncio.run(run(settings)))

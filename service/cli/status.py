@@ -1,0 +1,78 @@
+"""`vecgate status`: what the server says of itself."""
+
+import typer
+
+from service.cli.connection import AddressOption, connected
+from service.cli.output import EXIT_FAILED, describe_error, print_table, say
+from vecgate.client import Client, Health, Unreachable, VecgateError
+from vecgate.v1 import embedding_service_pb2 as pb
+
+__all__ = ["status"]
+
+SERVICES = ("EmbeddingService", "CollectionService", "ObjectService", "SearchService")
+MIB = 1024 * 1024
+
+
+def status(context: typer.Context, address: AddressOption = None) -> None:
+    """Show health, embedders, limits and collections; exit code 1 if not all is well."""
+    with connected(context, address) as client:
+        whole = client.health()
+        say(f"Vecgate at {client.target} is {_words(whole)}")
+        say()
+        services = ((name, _words(client.health(f"vecgate.v1.{name}"))) for name in SERVICES)
+        print_table(("service", "health"), services)
+        say()
+        _show_embedders(client.embedders())
+        say()
+        listed = _show_collections(client)
+    if whole is not Health.SERVING or not listed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _words(health: Health) -> str:
+    return health.name.lower().replace("_", " ")
+
+
+def _show_embedders(answer: pb.ListEmbeddersResponse) -> None:
+    rows = []
+    for position, each in enumerate(answer.embedders):
+        ready = each.health == pb.EMBEDDER_HEALTH_READY
+        kinds = " and ".join(pb.Modality.Name(kind).removeprefix("MODALITY_").lower() for kind in each.modalities)
+        name = each.name + (" (default)" if position == 0 else "")
+        state = "ready" if ready else f"unavailable: {each.health_detail}".rstrip(": ")
+        rows.append((name, each.model, each.space, str(each.dimension), kinds, state))
+    print_table(("embedder", "model", "space", "dimension", "embeds", "state"), rows)
+    limits = answer.limits
+    say()
+    say(
+        f"One call takes up to {limits.max_inputs} inputs or {limits.max_objects} objects in "
+        f"{limits.max_request_bytes / MIB:g} MiB, and answers up to {limits.max_hits} hits in "
+        f"{limits.max_response_bytes / MIB:g} MiB."
+    )
+    for each in answer.embedders:
+        bounds = each.limits
+        tokens = f" of {bounds.max_text_tokens} tokens" if bounds.max_text_tokens else ""
+        say(
+            f"{each.name} reads texts up to {bounds.max_text_bytes / 1024:g} KiB{tokens} and images up to "
+            f"{bounds.max_image_bytes / MIB:g} MiB and {bounds.max_image_pixels / 1e6:g} megapixels."
+        )
+
+
+def _show_collections(client: Client) -> bool:
+    rows = []
+    try:
+        for each in client.list_collections():
+            count = client.get_collection(each.name).object_count
+            vectors = ", ".join(f"{vector.name} ({vector.space or 'not bound'})" for vector in each.vectors)
+            rows.append((each.name, str(count), vectors))
+    except Unreachable:
+        raise
+    except VecgateError as error:
+        text, _ = describe_error(error, target=client.target)
+        say(f"The collections cannot be listed: {text}")
+        return False
+    if rows:
+        print_table(("collection", "objects", "vectors (space)"), rows)
+    else:
+        say("There are no collections.")
+    return True

@@ -1,0 +1,90 @@
+"""`vecgate weaviate`: the Weaviate server that Vecgate can run itself."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import typer
+
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, say
+
+__all__ = ["app"]
+
+NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
+
+app = typer.Typer(help="The Weaviate server that Vecgate can run itself.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    # Without a callback typer would take the group's only command for the group.
+    pass
+
+
+@app.command("install")
+def install() -> None:
+    """Put the Weaviate server program into the cache folder, if it is not there: built with Go, or downloaded."""
+    try:
+        from service.store.binary import WeaviateBinaryMissing, install_binary  # noqa: PLC0415 -- with the server only
+    except ModuleNotFoundError:
+        fail(NEEDS_SERVER, EXIT_WRONG_USE)
+    try:
+        install_binary(report=say)
+    except WeaviateBinaryMissing as error:
+        fail(str(error), EXIT_FAILED)
+
+
+@app.command("clear")
+def clear() -> None:
+    """Remove everything that the embedded Weaviate server has stored; refused while it runs."""
+    try:
+        from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
+    except ModuleNotFoundError:
+        fail(NEEDS_SERVER, EXIT_WRONG_USE)
+    try:
+        folder = load_settings().weaviate.data_dir.expanduser().absolute()
+    except InvalidSettings as error:
+        fail(f"the settings are wrong: {error}", EXIT_WRONG_USE)
+    if not folder.exists():
+        say(f"nothing is stored in {folder}")
+        return
+    try:
+        _remove(folder)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
+    say(f"everything stored in {folder} is removed")
+
+
+def _remove(folder: Path) -> None:
+    """Remove what Vecgate and its Weaviate put into a folder, and the folder if nothing else is in it."""
+    import fcntl  # noqa: PLC0415 -- not on Windows, where the other commands run all the same
+
+    lock = folder / "vecgate.lock"
+    # The setting may name any folder; only one that a server has used is ours to empty.
+    if not lock.is_file():
+        fail(f"{folder} was never used by an embedded Weaviate of Vecgate; nothing is removed", EXIT_FAILED)
+    with lock.open("rb") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            fail(f"{folder} is in use by a running Vecgate; end it first", EXIT_FAILED)
+        orphan = _running_weaviate(folder / "weaviate.pid")
+        if orphan is not None:
+            fail(f"Weaviate (process {orphan}) still runs on {folder}; end it first", EXIT_FAILED)
+        if (folder / "data").exists():
+            shutil.rmtree(folder / "data")
+        for file in (*folder.glob("weaviate.log*"), folder / "weaviate.pid", lock):
+            file.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _running_weaviate(pid_file: Path) -> int | None:
+    """Return the process that a pid file names, if it runs: a server that was killed leaves its Weaviate behind."""
+    try:
+        pid = int(json.loads(pid_file.read_text(encoding="utf-8"))["pid"])
+        os.kill(pid, 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid

@@ -1,0 +1,316 @@
+"""A Vecgate server in memory, without any of the real one's code: for tests of the client and the command line.
+
+As a program it serves on VECGATE_SERVER__PORT until SIGTERM and keeps its data in VECGATE_WEAVIATE__DATA_DIR, or
+ends at once with FAKE_EXIT_CODE if that is set.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import collection_service_pb2_grpc as collection_grpc
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import embedding_service_pb2_grpc as embedding_grpc
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import object_service_pb2_grpc as object_grpc
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import search_service_pb2_grpc as search_grpc
+from vecgate.v1 import vector_pb2 as vector_pb
+
+DIMENSION = 4
+MIB = 1024 * 1024
+SPACE = "fake/space"
+EMBEDDER = embedding_pb.EmbedderInfo(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
+
+
+def failure(
+    code: grpc.StatusCode,
+    reason: str = "",
+    message: str = "it failed",
+    *,
+    violations: tuple[tuple[str, str, str], ...] = (),
+    retry_after_s: int | None = None,
+    request_id: str = "",
+    metadata: dict[str, str] | None = None,
+) -> status_pb2.Status:
+    """Return a status with the details that the real server gives."""
+    status = status_pb2.Status(code=code.value[0], message=message)
+    details: list[Message] = []
+    if reason:
+        details.append(error_details_pb2.ErrorInfo(reason=reason, domain="vecgate", metadata=metadata or {}))
+    if violations:
+        listed = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=text, reason=why)
+            for field, text, why in violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=listed))
+    if retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.seconds = retry_after_s
+        details.append(retry)
+    if request_id:
+        details.append(error_details_pb2.RequestInfo(request_id=request_id))
+    for detail in details:
+        status.details.add().Pack(detail)
+    return status
+
+
+class FakeVecgate:
+    """What the fake server holds, and how it is told to behave.
+
+    Attributes:
+        requests: those that came, by method.
+        failing: statuses that the next calls of a method fail with.
+        refuse: returns why an object of an import is refused, or None.
+        unembeddable: texts that fail alone.
+        collections: by name.
+        objects: by collection and id, in the order of their first import.
+        healthy: by service.
+        page_size: collections in a page.
+    """
+
+    def __init__(self, *, max_objects: int = 1000, max_request_bytes: int = 64 * MIB) -> None:
+        self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.failing: dict[str, list[status_pb2.Status]] = defaultdict(list)
+        self.refuse: Callable[[object_pb.Object], status_pb2.Status | None] = lambda _: None
+        self.unembeddable: set[str] = set()
+        self.collections: dict[str, collection_pb.Collection] = {}
+        self.objects: dict[str, dict[str, object_pb.Object]] = defaultdict(dict)
+        self.healthy: dict[str, bool] = defaultdict(lambda: True)
+        self.page_size = 100
+        self.limits = embedding_pb.ServerLimits(
+            max_request_bytes=max_request_bytes,
+            max_response_bytes=64 * MIB,
+            max_inputs=1024,
+            max_objects=max_objects,
+            max_hits=1000,
+        )
+        self.embedder = embedding_pb.EmbedderInfo()
+        self.embedder.MergeFrom(EMBEDDER)
+        self.embedder.modalities.extend((embedding_pb.MODALITY_TEXT, embedding_pb.MODALITY_IMAGE))
+        self.embedder.health = embedding_pb.EMBEDDER_HEALTH_READY
+        self.embedder.limits.max_text_bytes = 32 * 1024
+        self.embedder.limits.max_image_bytes = 20 * MIB
+        self.embedder.limits.max_image_pixels = 50_000_000
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.port}"
+
+    def add_collection(self, name: str, /, **properties: collection_pb.DataType.ValueType) -> None:
+        """Create a collection with one named vector."""
+        self.collections[name] = collection_pb.Collection(
+            name=name,
+            properties=[collection_pb.Property(name=each, data_type=kind) for each, kind in properties.items()],
+            vectors=[collection_pb.VectorConfig(name="default", space=SPACE, dimension=DIMENSION, model="fake-clip")],
+        )
+
+    def came(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        """Remember a request, and fail it if it is to fail."""
+        self.requests[method].append(request)
+        if self.failing[method]:
+            context.abort_with_status(rpc_status.to_status(self.failing[method].pop(0)))
+
+    def collection(self, name: str, context: grpc.ServicerContext) -> collection_pb.Collection:
+        """Return a collection, or fail the call."""
+        if name not in self.collections:
+            missing = failure(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", f"there is no collection {name!r}")
+            context.abort_with_status(rpc_status.to_status(missing))
+        return self.collections[name]
+
+
+def vector_of(content: bytes) -> vector_pb.Vector:
+    """Return the unit vector that the fake gives these bytes."""
+    values = np.frombuffer(hashlib.sha256(content).digest()[:DIMENSION], dtype=np.uint8).astype(np.float32) + 1
+    return vector_pb.Vector(data=(values / np.linalg.norm(values)).astype("<f4").tobytes())
+
+
+class _Embedding(embedding_grpc.EmbeddingServiceServicer):
+    def __init__(self, fake: FakeVecgate) -> None:
+        self.fake = fake
+
+    def EmbedInputs(self, request: Any, context: Any) -> embedding_pb.EmbedInputsResponse:  # noqa: N802
+        self.fake.came("EmbedInputs", request, context)
+        response = embedding_pb.EmbedInputsResponse(embedder=EMBEDDER)
+        for each in request.inputs:
+            if each.text in self.fake.unembeddable and each.WhichOneof("content") == "text":
+                error = failure(grpc.StatusCode.INVALID_ARGUMENT, "TEXT_TOO_LONG", "the text is too long")
+                response.results.add(error=error)
+            elif each.WhichOneof("content") == "text":
+                made = embedding_pb.Embedding(
+                    vector=vector_of(each.text.encode()), token_count=len(each.text.split()) + 2
+                )
+                response.results.add(embedding=made)
+            else:
+                response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(each.image.content)))
+        return response
+
+    def ListEmbedders(self, request: Any, context: Any) -> embedding_pb.ListEmbeddersResponse:  # noqa: N802
+        self.fake.came("ListEmbedders", request, context)
+        return embedding_pb.ListEmbeddersResponse(embedders=[self.fake.embedder], limits=self.fake.limits)
+
+
+class _Collections(collection_grpc.CollectionServiceServicer):
+    def __init__(self, fake: FakeVecgate) -> None:
+        self.fake = fake
+
+    def CreateCollection(self, request: Any, context: Any) -> collection_pb.CreateCollectionResponse:  # noqa: N802
+        self.fake.came("CreateCollection", request, context)
+        made = collection_pb.Collection()
+        made.CopyFrom(request.collection)
+        for vector in made.vectors:
+            vector.space, vector.dimension, vector.model = SPACE, DIMENSION, "fake-clip"
+        self.fake.collections[made.name] = made
+        return collection_pb.CreateCollectionResponse(collection=made)
+
+    def GetCollection(self, request: Any, context: Any) -> collection_pb.GetCollectionResponse:  # noqa: N802
+        self.fake.came("GetCollection", request, context)
+        found = collection_pb.Collection()
+        found.CopyFrom(self.fake.collection(request.name, context))
+        found.object_count = len(self.fake.objects[request.name])
+        return collection_pb.GetCollectionResponse(collection=found)
+
+    def ListCollections(self, request: Any, context: Any) -> collection_pb.ListCollectionsResponse:  # noqa: N802
+        self.fake.came("ListCollections", request, context)
+        names = sorted(self.fake.collections)
+        start = int(request.page_token or 0)
+        end = start + self.fake.page_size
+        return collection_pb.ListCollectionsResponse(
+            collections=[self.fake.collections[name] for name in names[start:end]],
+            next_page_token=str(end) if end < len(names) else "",
+        )
+
+    def DeleteCollection(self, request: Any, context: Any) -> collection_pb.DeleteCollectionResponse:  # noqa: N802
+        self.fake.came("DeleteCollection", request, context)
+        self.fake.collection(request.name, context)
+        del self.fake.collections[request.name]
+        return collection_pb.DeleteCollectionResponse()
+
+
+class _Objects(object_grpc.ObjectServiceServicer):
+    def __init__(self, fake: FakeVecgate) -> None:
+        self.fake = fake
+
+    def ImportObjects(self, request: Any, context: Any) -> object_pb.ImportObjectsResponse:  # noqa: N802
+        self.fake.came("ImportObjects", request, context)
+        self.fake.collection(request.collection, context)
+        response = object_pb.ImportObjectsResponse(embedders=[EMBEDDER])
+        for each in request.objects:
+            error = self.fake.refuse(each)
+            if error is not None:
+                response.results.add(id=each.id, error=error)
+                continue
+            self.fake.objects[request.collection][each.id] = each
+            vector = object_pb.StoredVector(name="default", origin=object_pb.VECTOR_ORIGIN_COMPUTED, embedder="fake")
+            response.results.add(id=each.id, stored=object_pb.StoredObject(vectors=[vector]))
+        return response
+
+    def GetObject(self, request: Any, context: Any) -> object_pb.GetObjectResponse:  # noqa: N802
+        self.fake.came("GetObject", request, context)
+        self.fake.collection(request.collection, context)
+        found = self.fake.objects[request.collection].get(request.id)
+        if found is None:
+            missing = failure(grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND", f"there is no object {request.id!r}")
+            context.abort_with_status(rpc_status.to_status(missing))
+        return object_pb.GetObjectResponse(object=shown(found, request))
+
+
+class _Search(search_grpc.SearchServiceServicer):
+    def __init__(self, fake: FakeVecgate) -> None:
+        self.fake = fake
+
+    def SearchObjects(self, request: Any, context: Any) -> search_pb.SearchObjectsResponse:  # noqa: N802
+        self.fake.came("SearchObjects", request, context)
+        self.fake.collection(request.collection, context)
+        found = list(self.fake.objects[request.collection].values())[request.offset :][: request.limit or 10]
+        response = search_pb.SearchObjectsResponse()
+        if request.WhichOneof("query") in {"near_text", "near_image"}:
+            response.embedder.CopyFrom(EMBEDDER)
+        for rank, each in enumerate(found, start=1):
+            response.hits.add(object=shown(each, request), distance=rank / 10, certainty=1 - rank / 20)
+        return response
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    def __init__(self, fake: FakeVecgate) -> None:
+        self.fake = fake
+
+    def Check(self, request: Any, context: Any) -> health_pb2.HealthCheckResponse:  # noqa: N802
+        self.fake.came("Check", request, context)
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if self.fake.healthy[request.service] else states.NOT_SERVING
+        return health_pb2.HealthCheckResponse(status=state)
+
+
+def shown(found: object_pb.Object, request: Any) -> object_pb.Object:
+    """Return the parts of an object that a request asks for."""
+    names = request.return_properties or list(found.properties)
+    answer = object_pb.Object(id=found.id, images={name: found.images[name] for name in request.return_images})
+    for name in names:
+        answer.properties[name] = found.properties[name]
+    for name in request.return_vectors:
+        answer.vectors[name].CopyFrom(vector_of(found.id.encode()))
+    return answer
+
+
+@contextmanager
+def serving(fake: FakeVecgate, *, port: int = 0) -> Iterator[FakeVecgate]:
+    """Serve a fake on a free port."""
+    options = [("grpc.max_receive_message_length", fake.limits.max_request_bytes), ("grpc.so_reuseport", 0)]
+    with ThreadPoolExecutor(8) as pool:
+        server = grpc.server(pool, options=options)
+        embedding_grpc.add_EmbeddingServiceServicer_to_server(_Embedding(fake), server)
+        collection_grpc.add_CollectionServiceServicer_to_server(_Collections(fake), server)
+        object_grpc.add_ObjectServiceServicer_to_server(_Objects(fake), server)
+        search_grpc.add_SearchServiceServicer_to_server(_Search(fake), server)
+        health_pb2_grpc.add_HealthServicer_to_server(_Health(fake), server)
+        fake.port = server.add_insecure_port(f"127.0.0.1:{port}")
+        server.start()
+        try:
+            yield fake
+        finally:
+            server.stop(None).wait()
+
+
+def _main() -> int:
+    if code := os.environ.get("FAKE_EXIT_CODE"):
+        sys.stderr.write("the fake cannot start\n")
+        return int(code)
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    fake, kept = FakeVecgate(), Path(os.environ["VECGATE_WEAVIATE__DATA_DIR"])
+    for file in kept.glob("*.collection"):
+        fake.collections[file.stem] = collection_pb.Collection.FromString(file.read_bytes())
+        stored = object_pb.ImportObjectsRequest.FromString(file.with_suffix(".objects").read_bytes()).objects
+        fake.objects[file.stem] = {each.id: each for each in stored}
+    with serving(fake, port=int(os.environ["VECGATE_SERVER__PORT"])):
+        ended.wait()
+    kept.mkdir(parents=True, exist_ok=True)
+    for name, collection in fake.collections.items():
+        (kept / f"{name}.collection").write_bytes(collection.SerializeToString())
+        request = object_pb.ImportObjectsRequest(objects=fake.objects[name].values())
+        (kept / f"{name}.objects").write_bytes(request.SerializeToString())
+    sys.stderr.write("the fake has drained\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
