@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SOURCES := embedders service protos tests
 PYTEST_ARGS ?=
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
@@ -67,14 +68,14 @@ docs: setup ## write the table of settings into README.md
 	$(BIN)/python -m tests.architecture.settings_table
 
 lock: setup ## resolve the dependencies anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes --upgrade \
-	  --extra dev --output-file requirements-dev.txt pyproject.toml
+	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.txt pyproject.toml
+	$(COMPILE) --extra model --constraint requirements-dev.txt --output-file requirements-model.txt pyproject.toml
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench
 
 model: setup ## train the bundled model anew
-	$(BIN)/uv pip install --quiet --requirement embedders/models/pictogram-clip/recipe/requirements.txt
+	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-model.txt
 	$(BIN)/python embedders/models/pictogram-clip/recipe/train.py
 
 clean: ## remove the virtual environment and everything built

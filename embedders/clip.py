@@ -335,7 +335,7 @@ def _locate(config: ClipConfig, known: Sequence[str]) -> tuple[str, str, Path]:
     name = config.model.replace("/", "-")
     if name in known:
         if config.checkpoint is None or not config.checkpoint.is_file():
-            fix = "set checkpoint to it" if config.checkpoint is None else f"{config.checkpoint} does not exist"
+            fix = "set clip.checkpoint to it" if config.checkpoint is None else f"{config.checkpoint} does not exist"
             raise ModelUnusable(f"the model {name} needs its weights in a file: {fix}; nothing is downloaded")
         return name, name, config.checkpoint.absolute()
     folder = MODELS_DIR / config.model if config.model in bundled else Path(config.model)
@@ -346,7 +346,7 @@ def _locate(config: ClipConfig, known: Sequence[str]) -> tuple[str, str, Path]:
             + (f"; did you mean {' or '.join(close)}?" if close else "")
         )
     if config.checkpoint is not None:
-        raise ModelUnusable(f"the model {config.model} brings its own weights: leave checkpoint unset")
+        raise ModelUnusable(f"the model {config.model} brings its own weights: leave clip.checkpoint unset")
     weights = next((folder / each for each in WEIGHTS_FILES if (folder / each).is_file()), None)
     if weights is None:
         raise ModelUnusable(f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} into it")
