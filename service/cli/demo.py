@@ -22,10 +22,12 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail
 from service.cli.pictures import PictureFolder, picture_id, schema_of
 from service.cli.search import show_hits
 from vecgate.client import Client, Health, Unreachable, VecgateError
+from vecgate.v1 import collection_service_pb2 as collection_pb
 
 __all__ = ["demo"]
 
 COLLECTION = "Pictures"
+NAME_PROPERTY = "name"
 HITS = 5
 POLL_S = 0.25
 REPORT_EVERY_S = 10.0
@@ -39,7 +41,7 @@ def demo(
             exists=True, file_okay=False, metavar="FOLDER", help="Sample pictures, with a CSV or JSONL beside."
         ),
     ],
-    query: Annotated[str, typer.Option("--query", help="What the text search looks for.")] = "birthday cake",
+    query: Annotated[str, typer.Option("--query", help="What the text search looks for.")] = "birthday party",
 ) -> None:
     """Run a server with an embedded Weaviate, import sample pictures, show two searches, and go on serving.
 
@@ -212,10 +214,16 @@ def _wait_until_serving(client: Client, child: subprocess.Popen[bytes]) -> int |
             return child.wait(POLL_S)
 
 
+def _text_fields(pictures: PictureFolder) -> list[collection_pb.WeightedField]:
+    """Return the names as half of what the vectors are made of, if the pictures have names."""
+    named = pictures.sidecar is not None and NAME_PROPERTY in pictures.sidecar.types
+    return [collection_pb.WeightedField(name=NAME_PROPERTY, weight=0.5)] if named else []
+
+
 def _fill(client: Client, pictures: PictureFolder) -> bool:
     """Import what is not there yet, and return whether something failed."""
     count = len(pictures.files)
-    with_path = ensure_collection(client, schema_of(COLLECTION, pictures))
+    with_path = ensure_collection(client, schema_of(COLLECTION, pictures, text_fields=_text_fields(pictures)))
     if _all_there(client, pictures):
         say(f"{COLLECTION}: all {count} sample pictures are there from an earlier run; nothing to import")
         return False

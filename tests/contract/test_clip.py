@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,27 +17,14 @@ from PIL import Image
 
 from embedders import clip
 from embedders.clip import ClipConfig, ClipEmbedder, _causal_tower, _Model, _published_preprocessing, _Text
-from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
+from embedders.errors import EmbedderUnavailable, ModelUnusable
 from embedders.images import decode
 from embedders.inputs import Embedding, ImageInput, Purpose, TextInput
-from tests.contract.embedder_suite import CAT, DOG, LIMITS, MIXED, EmbedderSuite, vectors
+from tests.contract.embedder_suite import CAT, DOG, LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
 from tests.fakes.tiny_clip import CONTEXT_LENGTH, DIMENSION, write_tiny_clip
 
 TEXTS = ["cat", "a small red car", "Ünïcode &amp; entities", "x" * 60, "many words " * 30, "<end_of_text> inside", "!"]
-
-
-@pytest.fixture
-def config(tiny_clip: Path) -> ClipConfig:
-    return ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
-
-
-@pytest.fixture
-async def embedder(config: ClipConfig) -> AsyncIterator[ClipEmbedder]:
-    embedder = ClipEmbedder(config)
-    await embedder.start()
-    yield embedder
-    await embedder.close()
 
 
 class TestContract(EmbedderSuite):
@@ -371,38 +357,3 @@ async def test_a_model_whose_weights_were_published_with_one_preprocessing_gets_
     assert siglip["image_resize_mode"] == "squash"
     assert _published_preprocessing("ViT-H-14-quickgelu", open_clip) == {}
     assert _published_preprocessing("local-dir:models/some", open_clip) == {}
-
-
-async def test_a_forward_pass_that_raises_fails_its_call_and_not_the_next(
-    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(embedder._model, "encode_texts", lambda _: 1 / 0)
-        with pytest.raises(EmbedderUnavailable, match="ZeroDivisionError"):
-            await embedder.embed(MIXED, Purpose.QUERY)
-    assert len(vectors(await embedder.embed(MIXED, Purpose.QUERY))) == 4
-
-
-async def test_a_dead_worker_gives_an_error_and_no_hang(embedder: ClipEmbedder) -> None:
-    embedder._worker.shutdown()
-    with pytest.raises(EmbedderUnavailable):
-        await asyncio.wait_for(embedder.embed([CAT], Purpose.QUERY), 10)
-
-
-async def test_an_input_whose_vector_is_not_finite_fails_alone(
-    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert embedder._model is not None
-    encode = embedder._model.encode_texts
-
-    def spoil(texts: Any) -> Any:
-        rows = encode(texts).copy()
-        rows[0] = np.nan
-        return rows
-
-    monkeypatch.setattr(embedder._model, "encode_texts", spoil)
-    bad, good = await embedder.embed([CAT, DOG], Purpose.QUERY)
-    assert isinstance(bad, InputRejected)
-    assert isinstance(good, Embedding)
-    with pytest.raises(AnswerInvalid):
-        await embedder.embed([CAT], Purpose.QUERY)

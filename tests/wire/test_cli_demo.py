@@ -74,7 +74,7 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
     _, errors = running.communicate(timeout=30)
 
     assert "Pictures: 2 stored, 0 failed" in lines
-    assert 'Search for the words "birthday cake":' in lines
+    assert 'Search for the words "birthday party":' in lines
     assert "Search for pictures like the first of them, cake.png:" in lines
     assert any(str(folder / "data") in line and "make clean-data" in line for line in lines)
     commands = lines[lines.index("Try next, in another terminal:") + 1 :]
