@@ -31,6 +31,7 @@ __all__ = [
     "collection_from_pb",
     "collection_to_pb",
     "draft_from_pb",
+    "embedder_details_to_pb",
     "embedder_to_pb",
     "embedding_to_pb",
     "hit_to_pb",

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import structlog
 
@@ -133,10 +133,6 @@ class EmbedderPool:
         if any(isinstance(outcome, Embedding) for outcome in outcomes):
             self._note_success(embedder, health)
         return outcomes
-
-    def faults(self) -> Mapping[str, str | None]:
-        """Return each embedder's fault by name."""
-        return {embedder.spec.name: self.fault(embedder) for embedder in self._embedders}
 
     async def _check_forever(self) -> None:
         while True:
