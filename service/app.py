@@ -31,7 +31,7 @@ async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; then drain and stop.
 
     Returns:
-        The program's exit code: 0 after a clean end, 1 if the service could not start.
+        The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is at fault.
     """
     configure_logging(settings.log)
     log.info("settings", **masked_settings(settings))
@@ -53,7 +53,7 @@ async def run(settings: Settings) -> int:
             log.info("stopping")
     except CANNOT_START as error:
         log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the reason says it all
-        return 1
+        return 2 if isinstance(error, InvalidSettings) else 1
     log.info("stopped")
     return 0
 
@@ -89,7 +89,10 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
 
 def _build_embedder(name: EmbedderName, settings: Settings) -> Embedder:
     config = _clip_config(settings) if name == "clip" else _nim_config(settings)
-    return build_embedder(config, max_queued_inputs=settings.embedder.max_queued_inputs)
+    try:
+        return build_embedder(config, max_queued_inputs=settings.embedder.max_queued_inputs)
+    except ValueError as error:
+        raise InvalidSettings(f"{name}: {error}") from error
 
 
 def _clip_config(settings: Settings) -> ClipConfig:

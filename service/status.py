@@ -114,4 +114,5 @@ def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Mess
         delay = duration_pb2.Duration()
         delay.FromTimedelta(timedelta(seconds=getattr(error, "retry_after_s", 1.0)))
         yield error_details_pb2.RetryInfo(retry_delay=delay)
-    yield error_details_pb2.RequestInfo(request_id=request_id)
+    if request_id:
+        yield error_details_pb2.RequestInfo(request_id=request_id)

@@ -19,7 +19,7 @@ from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
 from service.domain import Collection, NamedVector, StoredObject
-from service.errors import InvalidRequest, ServiceError, Violation, rejection
+from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
 from service.store.base import Store
 
 __all__ = ["ImportOutcome", "ImportReport", "Importer", "VectorOrigin", "VectorReport"]
@@ -102,12 +102,15 @@ class Importer:
 
         Raises:
             CollectionNotFound: there is no such collection.
-            CollectionNotBound: a named vector to compute is bound to no space.
+            CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
             EmbedderError: an embedder failed as a whole; some objects may be stored.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = await self._store.get_collection(name)
+        for vector in collection.vectors:
+            if vector.space is None:
+                raise CollectionNotBound(name, vector.name)
         outcomes = [ImportOutcome(draft.id) for draft in drafts]
         used: dict[str, EmbedderSpec] = {}
         writing: asyncio.Task[None] | None = None

@@ -6,7 +6,7 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from embedders.inputs import ImageInput, Purpose, TextInput
-from service.domain import ReturnFields
+from service.domain import Collection, NamedVector, ReturnFields
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
@@ -262,3 +262,16 @@ async def test_an_embedder_of_another_space_cannot_write_into_a_bound_vector() -
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH")
     assert (failure.metadata["bound_space"], failure.metadata["given_space"]) == ("nvidia/nvclip", "clip:other")
     assert first.store.puts == []
+
+
+async def test_a_collection_made_elsewhere_takes_no_objects(wire: Wire) -> None:
+    await wire.store.create_collection(Collection("Pictures", (), (NamedVector("default", None),)))
+
+    failure = await failure_of(
+        wire.objects.ImportObjects(
+            pb.ImportObjectsRequest(collection="Pictures", objects=[obj(vector=floats(1, 2)), obj()])
+        )
+    )
+
+    assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND")
+    assert wire.store.puts == []
