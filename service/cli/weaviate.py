@@ -1,5 +1,6 @@
 """`vecgate weaviate`: the Weaviate server that Vecgate can run itself."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,11 +25,23 @@ def _group() -> None:
 
 @app.command("install")
 def install() -> None:
-    """Put the Weaviate server program into the cache folder, if it is not there: built with Go, or downloaded."""
+    """Put the Weaviate server program into the cache folder, unless there is one: built with Go, or downloaded."""
     try:
-        from service.store.binary import WeaviateBinaryMissing, install_binary  # noqa: PLC0415 -- with the server only
+        from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
+        from service.store.binary import (  # noqa: PLC0415 -- with the server only
+            WeaviateBinaryMissing,
+            find_binary,
+            install_binary,
+        )
     except ModuleNotFoundError:
         fail(NEEDS_SERVER, EXIT_WRONG_USE)
+    try:
+        configured = load_settings().weaviate.binary
+    except InvalidSettings as error:
+        fail(f"the settings are wrong: {error}", EXIT_WRONG_USE)
+    with contextlib.suppress(WeaviateBinaryMissing):
+        find_binary(configured)
+        return
     try:
         install_binary(report=say)
     except WeaviateBinaryMissing as error:

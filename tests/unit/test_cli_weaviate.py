@@ -71,6 +71,31 @@ def test_clear_refuses_while_a_weaviate_that_was_left_behind_runs(data: Path) ->
     assert (data / "data").exists()
 
 
+@pytest.fixture
+def no_binary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Weaviate server program is found anywhere."""
+
+    def find(configured: Path | None) -> Path:
+        raise binary.WeaviateBinaryMissing(f"none, not even {configured}")
+
+    monkeypatch.setattr(binary, "find_binary", find)
+
+
+def test_install_does_nothing_where_the_setting_names_a_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "weaviate-server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("VECGATE_WEAVIATE__BINARY", str(program))
+    monkeypatch.setattr(binary, "install_binary", lambda report: report("building"))
+
+    result = CliRunner().invoke(app, ["weaviate", "install"])
+
+    assert (result.exit_code, result.stdout) == (0, "")
+
+
+@pytest.mark.usefixtures("no_binary")
 def test_install_prints_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def install(report: Callable[[str], None]) -> None:
         report("building")
@@ -82,6 +107,7 @@ def test_install_prints_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.stdout) == (0, "building\n")
 
 
+@pytest.mark.usefixtures("no_binary")
 def test_install_that_fails_says_why_and_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def install(report: Callable[[str], None]) -> None:
         report("building")
