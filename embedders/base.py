@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from embedders.errors import InputRejected
-from embedders.inputs import Embedding, Input, Purpose
+from embedders.inputs import Embedding, EmbedOptions, Input
 from embedders.spec import EmbedderSpec
 
 __all__ = ["Embedder", "Outcome"]
@@ -34,7 +34,7 @@ class Embedder(Protocol):
         """
         ...
 
-    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs; the outcomes keep their order, and an input at fault fails alone.
 
         Takes any number of inputs; an embedder with a bound on a batch splits them. Cancelling the call drops what

@@ -2,14 +2,14 @@
 
 import asyncio
 import copy
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import AnswerInvalid, EmbedderError, EmbedderOverloaded, EmbedderUnavailable
-from embedders.inputs import Input, Purpose
+from embedders.inputs import EmbedOptions, Input
 from embedders.spec import EmbedderSpec
 
 __all__ = ["BatchingEmbedder"]
@@ -62,7 +62,7 @@ class _Batch:
 class BatchingEmbedder:
     """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
 
-    Inputs are served in order of arrival; those of one purpose share batches. Inputs of callers that have gone leave
+    Inputs are served in order of arrival; those of equal options share batches. Inputs of callers that have gone leave
     the queue at once, and a batch that no caller waits for any more is cancelled.
     """
 
@@ -78,7 +78,7 @@ class BatchingEmbedder:
         self._max_queued = max_queued_inputs
         self._max_batch = 1
         self._free = slots
-        self._lanes: dict[Purpose, deque[_Place]] = {purpose: deque() for purpose in Purpose}
+        self._lanes: defaultdict[EmbedOptions, deque[_Place]] = defaultdict(deque)
         self._running: dict[asyncio.Task[list[Outcome]], _Batch] = {}
         self._turns = count()
         self._pump_handle: asyncio.Handle | None = None
@@ -97,7 +97,7 @@ class BatchingEmbedder:
         """
         await self._inner.start()
 
-    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in batches shared with other calls.
 
         Raises:
@@ -111,7 +111,7 @@ class BatchingEmbedder:
             return []
         self._require_room(len(inputs))
         call = _Call(inputs, asyncio.get_running_loop().create_future())
-        lane = self._lanes[purpose]
+        lane = self._lanes[options]
         lane.extend(_Place(next(self._turns), call, at) for at in range(len(inputs)))
         self._pump_soon()
         try:
@@ -152,8 +152,8 @@ class BatchingEmbedder:
     def _forget(self, call: _Call) -> None:
         """Drop what still waits for a call that ended, and batches that served nobody else."""
         if call.waiting:
-            for purpose, lane in self._lanes.items():
-                self._lanes[purpose] = deque(place for place in lane if place.call is not call)
+            for options, lane in self._lanes.items():
+                self._lanes[options] = deque(place for place in lane if place.call is not call)
         for task, batch in self._running.items():
             if call in batch.calls:
                 batch.calls.discard(call)
@@ -168,15 +168,15 @@ class BatchingEmbedder:
     def _pump(self) -> None:
         self._pump_handle = None
         try:
-            while self._free and (waiting := [purpose for purpose, lane in self._lanes.items() if lane]):
-                self._begin_batch(min(waiting, key=lambda purpose: self._lanes[purpose][0].turn))
+            while self._free and (waiting := [options for options, lane in self._lanes.items() if lane]):
+                self._begin_batch(min(waiting, key=lambda options: self._lanes[options][0].turn))
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
 
-    def _begin_batch(self, purpose: Purpose) -> None:
-        lane = self._lanes[purpose]
+    def _begin_batch(self, options: EmbedOptions) -> None:
+        lane = self._lanes[options]
         places = list(islice(lane, self._max_batch))
-        work = self._inner.embed([place.call.inputs[place.at] for place in places], purpose)
+        work = self._inner.embed([place.call.inputs[place.at] for place in places], options)
         task = asyncio.ensure_future(work)
         for place in places:
             lane.popleft()

@@ -27,7 +27,7 @@ from embedders.errors import (
     ModelUnusable,
     TextTooLong,
 )
-from embedders.inputs import Embedding, ImageInput, Input, Purpose, TextInput, Vector
+from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.spec import EmbedderSpec, InputLimits
 from embedders.texts import check_text
@@ -116,19 +116,19 @@ class ClipEmbedder:
             model = await self._life.run(self._in(self._worker, _load, self._config))
             self._model, self._spec = model, model.spec
 
-    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, max_batch at a time; CLIP has one role for queries and documents.
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed, or the forward pass failed.
             AnswerInvalid: the model gave no usable vector for any input of a batch.
         """
-        del purpose
+        del options
         return await self._life.run(self._embed(inputs))
 
     async def check(self) -> None:
         """Embed a short text; raises what `embed` raises."""
-        await self.embed([TextInput("ready")], Purpose.QUERY)
+        await self.embed([TextInput("ready")], QUERY)
 
     async def close(self) -> None:
         """Fail the calls in flight, wait for the threads and free the model. May be called twice."""

@@ -1,12 +1,24 @@
 """What goes into an embedder and what comes out of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Embedding", "ImageInput", "Input", "Modality", "Purpose", "TextInput", "Vector"]
+__all__ = [
+    "DOCUMENT",
+    "QUERY",
+    "EmbedOptions",
+    "Embedding",
+    "ImageInput",
+    "Input",
+    "Modality",
+    "Priority",
+    "Purpose",
+    "TextInput",
+    "Vector",
+]
 
 Vector = NDArray[np.float32]
 """One vector: float32, shape (dimension,)."""
@@ -24,6 +36,32 @@ class Purpose(Enum):
 
     QUERY = "query"
     DOCUMENT = "document"
+
+
+class Priority(Enum):
+    """Who goes first when work waits: somebody who looks at a screen, or a load that takes its time."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How to embed the inputs of a call. Inputs of calls with equal options may share a batch.
+
+    Attributes:
+        purpose: what the vectors are for.
+        priority: how urgent they are.
+        api_key: the caller's own key for the backend; None for this server's.
+    """
+
+    purpose: Purpose = Purpose.QUERY
+    priority: Priority = Priority.INTERACTIVE
+    api_key: str | None = field(default=None, repr=False)
+
+
+QUERY = EmbedOptions()
+DOCUMENT = EmbedOptions(Purpose.DOCUMENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
-from embedders.inputs import Embedding, ImageInput, Input, Purpose, TextInput, Vector
+from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.spec import EmbedderSpec, InputLimits
 from embedders.texts import check_text
@@ -114,8 +114,8 @@ class NimEmbedder:
             follow_redirects=False,
         )
 
-    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
-        """Embed inputs in requests of at most max_batch, some at the same time; `purpose` means nothing to nvclip.
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs in requests of at most max_batch, some at the same time; `options` mean nothing to nvclip.
 
         Raises:
             EmbedderUnavailable: no connection, no answer in time, or a 5xx answer; EmbedderRateLimited for 429.
@@ -123,7 +123,7 @@ class NimEmbedder:
             ModelGone: the NIM answers 404 or 410.
             AnswerInvalid: the answer holds something else than one unit vector for each input.
         """
-        del purpose
+        del options
         return await self._life.run(self._embed(inputs))
 
     async def check(self) -> None:

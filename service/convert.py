@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from google.protobuf import struct_pb2
 
-from embedders.inputs import Embedding, ImageInput, Input, Modality, Purpose, TextInput, Vector
+from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Modality, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject
 from service.core.importing import VectorOrigin, VectorReport
@@ -37,7 +37,7 @@ __all__ = [
     "hit_to_pb",
     "input_from_pb",
     "object_to_pb",
-    "purpose_from_pb",
+    "options_from_pb",
     "query_from_pb",
     "report_to_pb",
     "return_names",
@@ -47,6 +47,11 @@ PURPOSES = {
     embedding_pb.PURPOSE_UNSPECIFIED: Purpose.QUERY,
     embedding_pb.PURPOSE_QUERY: Purpose.QUERY,
     embedding_pb.PURPOSE_DOCUMENT: Purpose.DOCUMENT,
+}
+PRIORITIES = {
+    embedding_pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    embedding_pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    embedding_pb.PRIORITY_BULK: Priority.BULK,
 }
 MODALITIES = {Modality.TEXT: embedding_pb.MODALITY_TEXT, Modality.IMAGE: embedding_pb.MODALITY_IMAGE}
 DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
@@ -66,9 +71,9 @@ def input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
     return None
 
 
-def purpose_from_pb(purpose: "embedding_pb.Purpose.ValueType") -> Purpose:
-    """Return a purpose; unspecified means query."""
-    return PURPOSES[purpose]
+def options_from_pb(request: embedding_pb.EmbedInputsRequest) -> EmbedOptions:
+    """Return how to embed the inputs of a request; unspecified means an interactive query."""
+    return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority])
 
 
 def vector_to_pb(vector: Vector) -> vector_pb2.Vector:

@@ -89,6 +89,8 @@ def check_embed_inputs(request: embedding_pb.EmbedInputsRequest, limits: Request
     _check_count(violations, len(request.inputs), limits.max_inputs, "inputs", "inputs")
     known = request.purpose in embedding_pb.Purpose.values()
     violations.require(known, "purpose", f"{request.purpose} is no Purpose that this server knows")
+    known = request.priority in embedding_pb.Priority.values()
+    violations.require(known, "priority", f"{request.priority} is no Priority that this server knows")
     violations.raise_if_any()
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import EmbedderError, EmbedderOverloaded, EmbedderRateLimited
-from embedders.inputs import Embedding, Input, Purpose
+from embedders.inputs import Embedding, EmbedOptions, Input
 from service.domain import NamedVector
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
 
@@ -120,11 +120,11 @@ class EmbedderPool:
             )
         return embedder
 
-    async def embed(self, embedder: Embedder, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+    async def embed(self, embedder: Embedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs and note how it went; see Embedder.embed."""
         health = self._health[id(embedder)]
         try:
-            outcomes = await embedder.embed(inputs, purpose)
+            outcomes = await embedder.embed(inputs, options)
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise  # Busy is not broken.
         except EmbedderError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import InputRejected
-from embedders.inputs import Embedding, ImageInput, Input, Purpose, TextInput, Vector
+from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
@@ -25,6 +25,7 @@ from service.store.base import Store
 __all__ = ["ImportOutcome", "ImportReport", "Importer", "VectorOrigin", "VectorReport"]
 
 LEAST_NORM = 1e-6
+IMPORT = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
 
 
 class VectorOrigin(Enum):
@@ -184,7 +185,7 @@ class Importer:
                 todo.append((candidate, vector, fields, embedder))
         outcomes: dict[str, Mapping[str, Outcome]] = {}
         for name, (embedder, inputs) in plans.items():
-            rows = await self._embedders.embed(embedder, list(inputs.values()), Purpose.DOCUMENT)
+            rows = await self._embedders.embed(embedder, list(inputs.values()), IMPORT)
             outcomes[name] = dict(zip(inputs, rows, strict=True))
             used[name] = embedder.spec
         for candidate, vector, fields, embedder in todo:

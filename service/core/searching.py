@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from embedders.errors import InputRejected
-from embedders.inputs import Embedding, ImageInput, Input, Purpose, TextInput, Vector
+from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
@@ -138,7 +138,7 @@ class Searcher:
                 inputs = [TextInput(concept, truncate) for concept in concepts]
                 paths = [f"near_text.concepts[{index}]" for index in range(len(concepts))]
         embedder = self._embedders.for_vector(collection.name, target)
-        outcomes = await self._embedders.embed(embedder, inputs, Purpose.QUERY)
+        outcomes = await self._embedders.embed(embedder, inputs, QUERY)
         refused = [
             rejection(outcome, path).violations[0]
             for outcome, path in zip(outcomes, paths, strict=True)

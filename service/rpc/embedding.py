@@ -34,7 +34,7 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         inputs = [convert.input_from_pb(each, truncate=request.truncate) for each in request.inputs]
         present: list[Input] = [each for each in inputs if each is not None]
         outcomes = iter(
-            await self._embedders.embed(embedder, present, convert.purpose_from_pb(request.purpose)) if present else []
+            await self._embedders.embed(embedder, present, convert.options_from_pb(request)) if present else []
         )
         response = pb.EmbedInputsResponse(embedder=convert.embedder_to_pb(embedder.spec))
         for index, each in enumerate(inputs):

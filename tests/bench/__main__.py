@@ -15,7 +15,7 @@ import grpc
 from embedders.base import Embedder
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.factory import build_embedder
-from embedders.inputs import ImageInput, Input, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, ImageInput, Input, TextInput
 from service.core.embed import EmbedderPool
 from service.domain import ReturnFields, StoredObject
 from service.observability import configure_logging
@@ -67,9 +67,7 @@ async def bench_model() -> None:
           f"(import torch and open_clip before it: {imported - started:.2f} s)")  # fmt: skip
     images: list[Input] = [ImageInput(content) for content in PICTURES]
     texts: list[Input] = [TextInput(text) for text in TEXTS]
-    took = await medians(
-        images=lambda: embedder.embed(images, Purpose.DOCUMENT), texts=lambda: embedder.embed(texts, Purpose.QUERY)
-    )
+    took = await medians(images=lambda: embedder.embed(images, DOCUMENT), texts=lambda: embedder.embed(texts, QUERY))
     await embedder.close()
     print(
         f"  {len(images) / took['images']:.0f} pictures/s, {len(texts) / took['texts']:.0f} short texts/s, in batches"
@@ -99,7 +97,7 @@ async def bench_served() -> None:
         await asyncio.gather(*(call(request) for request in singles))
 
     took = await medians(
-        bare=lambda: embedder.embed(texts, Purpose.QUERY), whole=lambda: stub.EmbedInputs(whole), singles=one_by_one
+        bare=lambda: embedder.embed(texts, QUERY), whole=lambda: stub.EmbedInputs(whole), singles=one_by_one
     )
     await channel.close()
     await server.stop()
@@ -148,7 +146,7 @@ async def bench_import() -> None:
         took = await medians(
             imported=lambda: objects.ImportObjects(request),
             written=write,
-            embedded=lambda: embedder.embed(images, Purpose.DOCUMENT),
+            embedded=lambda: embedder.embed(images, DOCUMENT),
         )
         await channel.close()
         await server.stop()

@@ -16,7 +16,7 @@ from embedders.errors import (
     InputRejected,
     TextTooLong,
 )
-from embedders.inputs import Embedding, ImageInput, Input, Modality, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, Embedding, ImageInput, Input, Modality, TextInput
 from embedders.spec import InputLimits
 from tests.fakes.embedder import picture
 
@@ -61,7 +61,7 @@ class EmbedderSuite:
         assert spec.limits == LIMITS
 
     async def test_vectors_are_float32_of_the_spec_s_dimension_and_of_unit_length(self, embedder: Embedder) -> None:
-        for outcome in await embedder.embed(MIXED, Purpose.DOCUMENT):
+        for outcome in await embedder.embed(MIXED, DOCUMENT):
             assert isinstance(outcome, Embedding)
             assert outcome.vector.dtype == np.float32
             assert outcome.vector.shape == (embedder.spec.dimension,)
@@ -69,20 +69,20 @@ class EmbedderSuite:
             assert not outcome.truncated
 
     async def test_outcomes_keep_the_order_of_mixed_inputs(self, embedder: Embedder) -> None:
-        together = vectors(await embedder.embed(MIXED, Purpose.DOCUMENT))
-        alone = [vectors(await embedder.embed([each], Purpose.DOCUMENT))[0] for each in MIXED]
+        together = vectors(await embedder.embed(MIXED, DOCUMENT))
+        alone = [vectors(await embedder.embed([each], DOCUMENT))[0] for each in MIXED]
         assert_same(together, np.stack(alone))
         assert cosine(together[0], together[2]) < 0.999
         assert cosine(together[1], together[3]) < 0.9999
 
     async def test_no_inputs_give_no_outcomes(self, embedder: Embedder) -> None:
-        assert await embedder.embed([], Purpose.QUERY) == []
+        assert await embedder.embed([], QUERY) == []
 
     async def test_more_inputs_than_a_batch_takes_are_split(self, embedder: Embedder) -> None:
         texts = [TextInput(f"number {number}") for number in range(2 * embedder.spec.max_batch + 1)]
-        outcomes = vectors(await embedder.embed(texts, Purpose.DOCUMENT))
+        outcomes = vectors(await embedder.embed(texts, DOCUMENT))
         assert len(outcomes) == len(texts)
-        (last,) = vectors(await embedder.embed(texts[-1:], Purpose.DOCUMENT))
+        (last,) = vectors(await embedder.embed(texts[-1:], DOCUMENT))
         assert_same(outcomes[-1], last)
 
     @pytest.mark.parametrize(
@@ -100,25 +100,25 @@ class EmbedderSuite:
     async def test_a_bad_image_fails_alone(
         self, embedder: Embedder, content: bytes, error: type[InputRejected]
     ) -> None:
-        before, bad, after = await embedder.embed([CAT, ImageInput(content), RED], Purpose.DOCUMENT)
+        before, bad, after = await embedder.embed([CAT, ImageInput(content), RED], DOCUMENT)
         assert type(bad) is error
-        assert_same(vectors([before, after]), vectors(await embedder.embed([CAT, RED], Purpose.DOCUMENT)))
+        assert_same(vectors([before, after]), vectors(await embedder.embed([CAT, RED], DOCUMENT)))
 
     @pytest.mark.parametrize("text", ["", " ", "\t\n \u3000"])
     async def test_a_blank_text_fails_alone(self, embedder: Embedder, text: str) -> None:
-        bad, good = await embedder.embed([TextInput(text), CAT], Purpose.QUERY)
+        bad, good = await embedder.embed([TextInput(text), CAT], QUERY)
         assert isinstance(bad, InputRejected)
         assert isinstance(good, Embedding)
 
     async def test_a_text_of_lone_surrogates_fails_alone(self, embedder: Embedder) -> None:
-        bad, good = await embedder.embed([TextInput("a \ud800 b"), CAT], Purpose.QUERY)
+        bad, good = await embedder.embed([TextInput("a \ud800 b"), CAT], QUERY)
         assert isinstance(bad, InputRejected)
         assert isinstance(good, Embedding)
 
     async def test_a_text_of_too_many_bytes_fails_alone_even_when_it_may_be_cut(self, embedder: Embedder) -> None:
         long = "é" * (LIMITS.max_text_bytes // 2 + 1)
         for truncate in (False, True):
-            bad, good = await embedder.embed([TextInput(long, truncate), CAT], Purpose.QUERY)
+            bad, good = await embedder.embed([TextInput(long, truncate), CAT], QUERY)
             assert isinstance(bad, TextTooLong)
             assert str(len(long.encode())) in str(bad)
             assert str(LIMITS.max_text_bytes) in str(bad)
@@ -129,7 +129,7 @@ class EmbedderSuite:
         if bound is None:
             pytest.skip("the backend does not say how many tokens it reads")
         long = "cat " * bound
-        bad, cut, good = await embedder.embed([TextInput(long), TextInput(long, truncate=True), CAT], Purpose.QUERY)
+        bad, cut, good = await embedder.embed([TextInput(long), TextInput(long, truncate=True), CAT], QUERY)
         assert isinstance(bad, TextTooLong)
         assert str(bound) in str(bad)
         assert str(bound + 2) in str(bad)
@@ -144,31 +144,29 @@ class EmbedderSuite:
     async def test_messages_of_rejected_inputs_hold_no_content(self, embedder: Embedder) -> None:
         secret = "sesame-open-up"
         inputs: list[Input] = [TextInput(secret * 500), ImageInput(secret.encode())]
-        for outcome in await embedder.embed(inputs, Purpose.QUERY):
+        for outcome in await embedder.embed(inputs, QUERY):
             assert isinstance(outcome, InputRejected)
             assert secret not in str(outcome)
 
     async def test_calls_at_the_same_time_get_their_own_outcomes(self, embedder: Embedder) -> None:
         calls = [[TextInput(f"call {call} text {at}") for at in range(call % 3 + 1)] for call in range(12)]
-        results = await asyncio.gather(*(embedder.embed(call, Purpose.QUERY) for call in calls))
+        results = await asyncio.gather(*(embedder.embed(call, QUERY) for call in calls))
         for call, outcomes in zip(calls, results, strict=True):
-            assert_same(vectors(outcomes), vectors(await embedder.embed(call, Purpose.QUERY)))
+            assert_same(vectors(outcomes), vectors(await embedder.embed(call, QUERY)))
 
     async def test_both_purposes_are_served_at_the_same_time(self, embedder: Embedder) -> None:
-        query, document = await asyncio.gather(
-            embedder.embed([CAT], Purpose.QUERY), embedder.embed([CAT], Purpose.DOCUMENT)
-        )
+        query, document = await asyncio.gather(embedder.embed([CAT], QUERY), embedder.embed([CAT], DOCUMENT))
         assert vectors(query).shape == vectors(document).shape
 
     async def test_a_cancelled_call_leaves_the_others_alone(self, embedder: Embedder) -> None:
-        cancelled = asyncio.create_task(embedder.embed(MIXED * 4, Purpose.DOCUMENT))
-        other = asyncio.create_task(embedder.embed([CAT], Purpose.DOCUMENT))
+        cancelled = asyncio.create_task(embedder.embed(MIXED * 4, DOCUMENT))
+        other = asyncio.create_task(embedder.embed([CAT], DOCUMENT))
         await asyncio.sleep(0)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         assert len(vectors(await other)) == 1
-        assert len(vectors(await embedder.embed(MIXED, Purpose.DOCUMENT))) == 4
+        assert len(vectors(await embedder.embed(MIXED, DOCUMENT))) == 4
 
     async def test_its_check_passes_while_the_backend_works(self, embedder: Embedder) -> None:
         await embedder.check()
@@ -177,12 +175,12 @@ class EmbedderSuite:
         await embedder.close()
         await embedder.close()
         with pytest.raises(EmbedderUnavailable):
-            await embedder.embed([CAT], Purpose.QUERY)
+            await embedder.embed([CAT], QUERY)
         with pytest.raises(EmbedderUnavailable):
             await embedder.check()
 
     async def test_closing_ends_calls_in_flight_and_leaves_no_task(self, embedder: Embedder) -> None:
-        calls = [asyncio.create_task(embedder.embed(MIXED * 4, Purpose.DOCUMENT)) for _ in range(4)]
+        calls = [asyncio.create_task(embedder.embed(MIXED * 4, DOCUMENT)) for _ in range(4)]
         await asyncio.sleep(0)
         await embedder.close()
         for call in calls:

@@ -20,7 +20,7 @@ from embedders.errors import (
     ModelUnusable,
 )
 from embedders.factory import build_embedder
-from embedders.inputs import Embedding, Input, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, Input, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from tests.contract.embedder_suite import LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import FakeEmbedder
@@ -98,17 +98,17 @@ async def occupy(embedder: BatchingEmbedder, inner: FakeEmbedder) -> asyncio.Tas
     """Let one call sit in the backend, so that later ones wait; `inner.gate` lets it go."""
     inner.gate = asyncio.Event()
     inner.entered.clear()
-    call = asyncio.create_task(embedder.embed(texts("first", 1), Purpose.QUERY))
+    call = asyncio.create_task(embedder.embed(texts("first", 1), QUERY))
     await inner.entered.wait()
     inner.entered.clear()
     return call
 
 
 async def call(
-    embedder: BatchingEmbedder, inputs: Sequence[Input], purpose: Purpose = Purpose.QUERY
+    embedder: BatchingEmbedder, inputs: Sequence[Input], options: EmbedOptions = QUERY
 ) -> asyncio.Task[list[Outcome]]:
     """Begin a call and let it take its place."""
-    task = asyncio.create_task(embedder.embed(inputs, purpose))
+    task = asyncio.create_task(embedder.embed(inputs, options))
     await asyncio.sleep(0)
     return task
 
@@ -130,12 +130,12 @@ async def test_inputs_that_wait_share_a_batch(embedder: BatchingEmbedder, inner:
 
 
 async def test_calls_of_the_same_moment_share_a_batch(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
-    await asyncio.gather(*(embedder.embed(texts(name, 1), Purpose.QUERY) for name in "abcd"))
+    await asyncio.gather(*(embedder.embed(texts(name, 1), QUERY) for name in "abcd"))
     assert batches(inner) == [["a 0", "b 0", "c 0", "d 0"]]
 
 
 async def test_a_batch_has_at_most_what_the_backend_takes(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
-    outcomes = await embedder.embed(texts("a", 10), Purpose.QUERY)
+    outcomes = await embedder.embed(texts("a", 10), QUERY)
     assert [len(batch) for batch in batches(inner)] == [4, 4, 2]
     np.testing.assert_array_equal(vectors(outcomes), np.stack([inner.vector(f"a {at}") for at in range(10)]))
 
@@ -158,14 +158,14 @@ async def test_purposes_do_not_mix_in_a_batch_and_keep_their_turn(
 ) -> None:
     first = await occupy(embedder, inner)
     waiting = [
-        await call(embedder, texts("a", 1), Purpose.DOCUMENT),
-        await call(embedder, texts("b", 1), Purpose.QUERY),
-        await call(embedder, texts("c", 1), Purpose.DOCUMENT),
+        await call(embedder, texts("a", 1), DOCUMENT),
+        await call(embedder, texts("b", 1), QUERY),
+        await call(embedder, texts("c", 1), DOCUMENT),
     ]
     release(inner)
     await asyncio.gather(first, *waiting)
     assert batches(inner)[1:] == [["a 0", "c 0"], ["b 0"]]
-    assert [purpose for _, purpose in inner.calls[1:]] == [Purpose.DOCUMENT, Purpose.QUERY]
+    assert [options for _, options in inner.calls[1:]] == [DOCUMENT, QUERY]
 
 
 async def test_a_full_queue_refuses_a_call_whole_and_takes_calls_again_later(
@@ -174,16 +174,16 @@ async def test_a_full_queue_refuses_a_call_whole_and_takes_calls_again_later(
     first = await occupy(embedder, inner)
     waiting = await call(embedder, texts("a", 8))
     with pytest.raises(EmbedderOverloaded, match="8 inputs wait already; at most 10"):
-        await embedder.embed(texts("b", 3), Purpose.DOCUMENT)
+        await embedder.embed(texts("b", 3), DOCUMENT)
     fits = await call(embedder, texts("c", 2))
     release(inner)
     await asyncio.gather(first, waiting, fits)
-    assert len(await embedder.embed(texts("b", 3), Purpose.DOCUMENT)) == 3
+    assert len(await embedder.embed(texts("b", 3), DOCUMENT)) == 3
 
 
 async def test_a_call_larger_than_the_queue_is_refused_and_told_so(embedder: BatchingEmbedder) -> None:
     with pytest.raises(EmbedderOverloaded, match="11 inputs; at most 10 may wait: send fewer at a time"):
-        await embedder.embed(texts("a", 11), Purpose.QUERY)
+        await embedder.embed(texts("a", 11), QUERY)
 
 
 async def test_inputs_of_a_cancelled_caller_never_reach_the_backend_and_leave_room(
@@ -215,8 +215,8 @@ async def test_a_batch_is_cancelled_once_nobody_waits_for_it(embedder: BatchingE
 
 async def test_a_batch_goes_on_while_somebody_waits_for_it(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
     inner.gate = asyncio.Event()
-    gone = asyncio.create_task(embedder.embed(texts("gone", 1), Purpose.QUERY))
-    stays = asyncio.create_task(embedder.embed(texts("stays", 1), Purpose.QUERY))
+    gone = asyncio.create_task(embedder.embed(texts("gone", 1), QUERY))
+    stays = asyncio.create_task(embedder.embed(texts("stays", 1), QUERY))
     await inner.entered.wait()
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -229,7 +229,7 @@ async def test_a_batch_goes_on_while_somebody_waits_for_it(embedder: BatchingEmb
 async def test_a_failed_batch_fails_its_callers_only(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
     inner.failure = EmbedderRateLimited("too many", retry_after_s=9)
     inner.gate = asyncio.Event()
-    hit = [asyncio.create_task(embedder.embed(texts(name, 2), Purpose.QUERY)) for name in "ab"]
+    hit = [asyncio.create_task(embedder.embed(texts(name, 2), QUERY)) for name in "ab"]
     await inner.entered.wait()
     inner.entered.clear()
     spared = await call(embedder, texts("c", 4))
@@ -244,9 +244,9 @@ async def test_a_failed_batch_fails_its_callers_only(embedder: BatchingEmbedder,
 async def test_what_else_waits_for_a_failed_call_is_dropped(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
     inner.failure = EmbedderUnavailable("down")
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed(texts("a", 10), Purpose.QUERY)
+        await embedder.embed(texts("a", 10), QUERY)
     inner.failure = None
-    assert len(await embedder.embed(texts("b", 10), Purpose.QUERY)) == 10
+    assert len(await embedder.embed(texts("b", 10), QUERY)) == 10
     assert [batch for batch in batches(inner) if "a 9" in batch] == []
 
 
@@ -255,20 +255,20 @@ async def test_an_unexpected_exception_reaches_the_caller_and_later_calls_work(
 ) -> None:
     inner.failure = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        await embedder.embed(texts("a", 1), Purpose.QUERY)
+        await embedder.embed(texts("a", 1), QUERY)
     inner.failure = None
-    assert len(await embedder.embed(texts("a", 1), Purpose.QUERY)) == 1
+    assert len(await embedder.embed(texts("a", 1), QUERY)) == 1
 
 
 async def test_a_backend_that_answers_too_few_outcomes_is_caught(
     embedder: BatchingEmbedder, inner: FakeEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def embed(_: Sequence[Input], __: Purpose) -> list[Outcome]:
+    async def embed(_: Sequence[Input], __: EmbedOptions) -> list[Outcome]:
         return []
 
     monkeypatch.setattr(inner, "embed", embed)
     with pytest.raises(AnswerInvalid):
-        await embedder.embed(texts("a", 2), Purpose.QUERY)
+        await embedder.embed(texts("a", 2), QUERY)
 
 
 async def test_a_backend_that_cannot_even_begin_leaves_nobody_waiting(
@@ -276,28 +276,26 @@ async def test_a_backend_that_cannot_even_begin_leaves_nobody_waiting(
 ) -> None:
     monkeypatch.setattr(inner, "embed", None)
     with pytest.raises(TypeError):
-        await embedder.embed(texts("a", 2), Purpose.QUERY)
+        await embedder.embed(texts("a", 2), QUERY)
     monkeypatch.undo()
-    assert len(await embedder.embed(texts("a", 2), Purpose.QUERY)) == 2
+    assert len(await embedder.embed(texts("a", 2), QUERY)) == 2
 
 
 async def test_calls_before_the_start_of_a_local_model_are_refused(tiny_clip: Path) -> None:
     embedder = BatchingEmbedder(ClipEmbedder(ClipConfig(model=str(tiny_clip))), max_queued_inputs=9, slots=1)
     with pytest.raises(EmbedderUnavailable, match="not started"):
-        await embedder.embed(texts("a", 1), Purpose.QUERY)
+        await embedder.embed(texts("a", 1), QUERY)
     await embedder.close()
 
 
 async def test_a_batch_that_cancels_itself_is_unavailable(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
     inner.failure = asyncio.CancelledError()  # type: ignore[assignment] # what no backend should raise
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed(texts("a", 2), Purpose.QUERY)
+        await embedder.embed(texts("a", 2), QUERY)
 
 
 async def test_bad_inputs_fail_alone_across_calls_of_one_batch(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
-    bad, good = await asyncio.gather(
-        embedder.embed([TextInput(" ")], Purpose.QUERY), embedder.embed(texts("a", 2), Purpose.QUERY)
-    )
+    bad, good = await asyncio.gather(embedder.embed([TextInput(" ")], QUERY), embedder.embed(texts("a", 2), QUERY))
     assert isinstance(bad[0], InputRejected)
     assert all(isinstance(each, Embedding) for each in good)
     assert len(inner.calls) == 1
@@ -332,16 +330,16 @@ async def test_a_nim_is_built_behind_a_queue() -> None:
         config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)
         embedder = build_embedder(config, max_queued_inputs=5)
         await embedder.start()
-        assert len(await embedder.embed(texts("a", 5), Purpose.QUERY)) == 5
+        assert len(await embedder.embed(texts("a", 5), QUERY)) == 5
         with pytest.raises(EmbedderOverloaded):
-            await embedder.embed(texts("a", 6), Purpose.QUERY)
+            await embedder.embed(texts("a", 6), QUERY)
         await embedder.close()
 
 
 async def test_a_local_model_is_built_behind_a_queue(tiny_clip: Path) -> None:
     embedder = build_embedder(ClipConfig(model=str(tiny_clip), device="cpu"), max_queued_inputs=5)
     await embedder.start()
-    assert len(await embedder.embed(texts("a", 5), Purpose.QUERY)) == 5
+    assert len(await embedder.embed(texts("a", 5), QUERY)) == 5
     await embedder.close()
 
 

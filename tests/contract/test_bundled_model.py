@@ -7,7 +7,7 @@ import pytest
 
 import embedders
 from embedders.clip import ClipConfig, ClipEmbedder
-from embedders.inputs import ImageInput, Purpose, TextInput
+from embedders.inputs import QUERY, ImageInput, TextInput
 from tests.contract.embedder_suite import vectors
 
 FOLDER = Path(embedders.__file__).parent / "models" / "pictogram-clip"
@@ -33,11 +33,11 @@ async def test_its_card_names_the_digest_and_the_weights_are_at_most_20_megabyte
 
 
 async def test_loaded_twice_it_gives_equal_vectors_that_mean_something(bundled: ClipEmbedder) -> None:
-    first = vectors(await bundled.embed(INPUTS, Purpose.QUERY))
+    first = vectors(await bundled.embed(INPUTS, QUERY))
     await bundled.close()
     again = ClipEmbedder(ClipConfig(device="cpu"))
     await again.start()
-    second = vectors(await again.embed(INPUTS, Purpose.QUERY))
+    second = vectors(await again.embed(INPUTS, QUERY))
     await again.close()
 
     np.testing.assert_array_equal(first, second)

@@ -19,7 +19,7 @@ from embedders import clip
 from embedders.clip import ClipConfig, ClipEmbedder, _causal_tower, _Model, _published_preprocessing, _Text
 from embedders.errors import EmbedderUnavailable, ModelUnusable
 from embedders.images import decode
-from embedders.inputs import Embedding, ImageInput, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, Embedding, ImageInput, TextInput
 from tests.contract.embedder_suite import CAT, DOG, LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
 from tests.fakes.tiny_clip import CONTEXT_LENGTH, DIMENSION, write_tiny_clip
@@ -44,7 +44,7 @@ async def test_text_vectors_are_those_of_open_clip(tiny_clip: Path, embedder: Cl
     model, _, tokenizer = reference(tiny_clip)
     with torch.inference_mode():
         expected = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
-    outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], Purpose.QUERY)
+    outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], QUERY)
     np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
 
 
@@ -60,7 +60,7 @@ async def test_image_vectors_are_those_of_open_clip(
     model, transform, _ = reference(tiny_clip)
     with torch.inference_mode():
         expected = model.encode_image(transform(decode(content, LIMITS)).unsqueeze(0), normalize=True).numpy()
-    outcomes = await embedder.embed([ImageInput(content)], Purpose.DOCUMENT)
+    outcomes = await embedder.embed([ImageInput(content)], DOCUMENT)
     np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
 
 
@@ -71,7 +71,7 @@ def _file(image: Image.Image) -> bytes:
 
 
 async def test_a_picture_of_extreme_proportions_is_embedded_within_little_memory(embedder: ClipEmbedder) -> None:
-    (outcome,) = await embedder.embed([ImageInput(picture(size=(50_000, 2)))], Purpose.DOCUMENT)
+    (outcome,) = await embedder.embed([ImageInput(picture(size=(50_000, 2)))], DOCUMENT)
     assert isinstance(outcome, Embedding)
 
 
@@ -118,7 +118,7 @@ async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_p
     embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
     await embedder.start()
     try:
-        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], Purpose.QUERY)
+        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], QUERY)
         np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
     finally:
         await embedder.close()
@@ -192,7 +192,7 @@ async def test_starting_twice_loads_once(embedder: ClipEmbedder) -> None:
 async def test_calls_before_the_start_are_refused(config: ClipConfig) -> None:
     embedder = ClipEmbedder(config)
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed([CAT], Purpose.QUERY)
+        await embedder.embed([CAT], QUERY)
     with pytest.raises(EmbedderUnavailable):
         _ = embedder.spec
     await embedder.close()
@@ -294,7 +294,7 @@ async def test_a_model_with_a_hugging_face_tokenizer_in_its_folder_counts_and_cu
     embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
     await embedder.start()
     try:
-        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in texts], Purpose.QUERY)
+        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in texts], QUERY)
         np.testing.assert_array_equal(vectors(outcomes), expected)
         assert [(each.token_count, each.truncated) for each in outcomes if isinstance(each, Embedding)] == [
             (5, False),
@@ -329,8 +329,8 @@ async def test_a_named_model_loads_from_its_checkpoint(
     await folder.start()
     try:
         np.testing.assert_array_equal(
-            vectors(await named.embed([CAT, DOG], Purpose.QUERY)),
-            vectors(await folder.embed([CAT, DOG], Purpose.QUERY)),
+            vectors(await named.embed([CAT, DOG], QUERY)),
+            vectors(await folder.embed([CAT, DOG], QUERY)),
         )
         assert named.spec.space.startswith("clip:Tiny-For-Test:")
     finally:

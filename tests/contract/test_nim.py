@@ -19,7 +19,7 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
-from embedders.inputs import Embedding, ImageInput, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, Embedding, ImageInput, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from tests.contract.embedder_suite import CAT, DOG, LIMITS, MIXED, RED, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
@@ -57,7 +57,7 @@ async def embed(config: NimConfig, inputs: list[Any], transport: httpx.AsyncBase
     embedder = NimEmbedder(config, transport=transport)
     await embedder.start()
     try:
-        return list(await embedder.embed(inputs, Purpose.QUERY))
+        return list(await embedder.embed(inputs, QUERY))
     finally:
         await embedder.close()
 
@@ -65,7 +65,7 @@ async def embed(config: NimConfig, inputs: list[Any], transport: httpx.AsyncBase
 async def test_a_request_has_the_documented_fields_only_and_mixes_texts_and_images(
     nim: FakeNim, embedder: NimEmbedder
 ) -> None:
-    outcomes = await embedder.embed(MIXED, Purpose.QUERY)
+    outcomes = await embedder.embed(MIXED, QUERY)
     (request,) = nim.requests
     assert request.keys() == {"input", "model", "encoding_format"}
     assert request["encoding_format"] == "base64"
@@ -120,7 +120,7 @@ async def test_many_inputs_go_in_requests_of_64_and_no_more_at_once_than_connect
     gate = asyncio.Event()
     nim.fault = Fault(gate=gate)
     texts = [TextInput(f"text {number}") for number in range(300)]
-    call = asyncio.create_task(embedder.embed(texts, Purpose.DOCUMENT))
+    call = asyncio.create_task(embedder.embed(texts, DOCUMENT))
     await nim.arrived.wait()
     gate.set()
     outcomes = vectors(await call)
@@ -133,7 +133,7 @@ async def test_pictures_of_other_formats_go_as_png_and_jpeg_goes_as_it_is(nim: F
     jpeg = picture(file_format="JPEG")
     outcomes = await embedder.embed(
         [ImageInput(picture(file_format="WEBP")), ImageInput(picture(file_format="GIF")), ImageInput(jpeg)],
-        Purpose.DOCUMENT,
+        DOCUMENT,
     )
     assert len(vectors(outcomes)) == 3
     kinds = [item.partition(";")[0] for item in nim.requests[0]["input"]]
@@ -142,13 +142,13 @@ async def test_pictures_of_other_formats_go_as_png_and_jpeg_goes_as_it_is(nim: F
 
 
 async def test_a_text_that_looks_like_a_picture_stays_a_text(nim: FakeNim, embedder: NimEmbedder) -> None:
-    (outcome,) = await embedder.embed([TextInput("data:image/png;base64,AAAA")], Purpose.QUERY)
+    (outcome,) = await embedder.embed([TextInput("data:image/png;base64,AAAA")], QUERY)
     assert isinstance(outcome, Embedding)
     assert nim.requests[0]["input"] == ["data: image/png;base64,AAAA"]
 
 
 async def test_line_ends_in_texts_become_spaces(nim: FakeNim, embedder: NimEmbedder) -> None:
-    (outcome,) = await embedder.embed([TextInput("one\ntwo\r\nthree")], Purpose.QUERY)
+    (outcome,) = await embedder.embed([TextInput("one\ntwo\r\nthree")], QUERY)
     assert isinstance(outcome, Embedding)
     assert nim.requests[0]["input"] == ["one two three"]
 
@@ -192,10 +192,10 @@ async def test_a_status_means_one_error_and_the_next_call_is_fine(
 ) -> None:
     nim.faults.append(Fault(status=status, body=b"" if status == 204 else b"<html>a cat on a mat</html>"))
     with pytest.raises(error) as failure:
-        await embedder.embed(MIXED, Purpose.QUERY)
+        await embedder.embed(MIXED, QUERY)
     assert type(failure.value) is error
     assert "cat" not in str(failure.value)
-    assert len(vectors(await embedder.embed(MIXED, Purpose.QUERY))) == 4
+    assert len(vectors(await embedder.embed(MIXED, QUERY))) == 4
 
 
 @pytest.mark.parametrize(
@@ -207,14 +207,14 @@ async def test_retry_after_is_taken_when_it_makes_sense(
 ) -> None:
     nim.faults.append(Fault(status=429, headers={"Retry-After": header} if header else {}))
     with pytest.raises(EmbedderRateLimited) as failure:
-        await embedder.embed([CAT], Purpose.QUERY)
+        await embedder.embed([CAT], QUERY)
     assert failure.value.retry_after_s == seconds
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_refused_single_input_is_at_fault_itself(nim: FakeNim, embedder: NimEmbedder, status: int) -> None:
     nim.faults.append(Fault(status=status))
-    (outcome,) = await embedder.embed([CAT], Purpose.QUERY)
+    (outcome,) = await embedder.embed([CAT], QUERY)
     assert isinstance(outcome, InputRejected)
     assert str(status) in str(outcome)
     assert "cat" not in str(outcome)
@@ -223,7 +223,7 @@ async def test_a_refused_single_input_is_at_fault_itself(nim: FakeNim, embedder:
 async def test_inputs_that_the_nim_refuses_are_found_and_fail_alone(nim: FakeNim, embedder: NimEmbedder) -> None:
     nim.refuses = lambda item: item in ("text 3", "text 37")
     texts = [TextInput(f"text {number}") for number in range(64)]
-    outcomes = await embedder.embed(texts, Purpose.DOCUMENT)
+    outcomes = await embedder.embed(texts, DOCUMENT)
     bad = [at for at, outcome in enumerate(outcomes) if isinstance(outcome, InputRejected)]
     assert bad == [3, 37]
     good = [each for at, each in enumerate(outcomes) if at not in bad]
@@ -265,13 +265,13 @@ def _drop(answer: dict[str, Any]) -> None:
 async def test_an_answer_that_is_no_answer_is_refused_whole(nim: FakeNim, embedder: NimEmbedder, fault: Fault) -> None:
     nim.faults.append(fault)
     with pytest.raises(AnswerInvalid):
-        await embedder.embed([CAT, DOG], Purpose.QUERY)
-    assert len(vectors(await embedder.embed([CAT, DOG], Purpose.QUERY))) == 2
+        await embedder.embed([CAT, DOG], QUERY)
+    assert len(vectors(await embedder.embed([CAT, DOG], QUERY))) == 2
 
 
 async def test_embeddings_out_of_order_are_put_in_the_order_of_their_index(nim: FakeNim, embedder: NimEmbedder) -> None:
     nim.faults.append(Fault(change=lambda answer: answer["data"].reverse()))
-    outcomes = await embedder.embed([CAT, DOG], Purpose.QUERY)
+    outcomes = await embedder.embed([CAT, DOG], QUERY)
     np.testing.assert_array_equal(vectors(outcomes), np.stack([nim.vector(CAT.text), nim.vector(DOG.text)]))
 
 
@@ -281,8 +281,8 @@ async def test_a_connection_cut_by_the_nim_is_unavailable(
 ) -> None:
     nim.faults.append(Fault(reset=True, body=body))
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed([CAT], Purpose.QUERY)
-    assert len(await embedder.embed([CAT], Purpose.QUERY)) == 1
+        await embedder.embed([CAT], QUERY)
+    assert len(await embedder.embed([CAT], QUERY)) == 1
 
 
 async def test_a_nim_that_is_not_there_is_unavailable(config: NimConfig) -> None:
@@ -301,7 +301,7 @@ async def test_an_answer_that_does_not_come_in_time_is_unavailable(nim: FakeNim,
 
 async def test_closing_fails_a_call_that_waits_for_the_nim(nim: FakeNim, embedder: NimEmbedder) -> None:
     nim.fault = Fault(gate=asyncio.Event())
-    call = asyncio.create_task(embedder.embed([CAT], Purpose.QUERY))
+    call = asyncio.create_task(embedder.embed([CAT], QUERY))
     await nim.arrived.wait()
     await embedder.close()
     with pytest.raises(EmbedderUnavailable, match="closed"):
@@ -311,14 +311,14 @@ async def test_closing_fails_a_call_that_waits_for_the_nim(nim: FakeNim, embedde
 async def test_one_failed_request_ends_the_others_of_its_call(nim: FakeNim, embedder: NimEmbedder) -> None:
     nim.faults.extend([Fault(gate=asyncio.Event()), Fault(status=500)])
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed([TextInput(f"text {number}") for number in range(128)], Purpose.DOCUMENT)
+        await embedder.embed([TextInput(f"text {number}") for number in range(128)], DOCUMENT)
 
 
 async def test_calls_before_the_start_are_refused(config: NimConfig) -> None:
     embedder = NimEmbedder(config)
     assert embedder.spec.space == config.model
     with pytest.raises(EmbedderUnavailable):
-        await embedder.embed([CAT], Purpose.QUERY)
+        await embedder.embed([CAT], QUERY)
     await embedder.close()
 
 
@@ -327,7 +327,7 @@ async def test_the_space_can_be_declared(config: NimConfig) -> None:
 
 
 async def test_no_request_is_sent_when_no_input_is_valid(nim: FakeNim, embedder: NimEmbedder) -> None:
-    outcomes = await embedder.embed([TextInput(" "), ImageInput(b"")], Purpose.QUERY)
+    outcomes = await embedder.embed([TextInput(" "), ImageInput(b"")], QUERY)
     assert all(isinstance(each, InputRejected) for each in outcomes)
     assert nim.requests == []
 
@@ -346,7 +346,7 @@ async def test_check_fails_when_the_nim_serves_another_model(config: NimConfig) 
     try:
         with pytest.raises(AnswerInvalid, match="nvidia/other"):
             await embedder.check()
-        (outcome,) = await embedder.embed([RED], Purpose.QUERY)
+        (outcome,) = await embedder.embed([RED], QUERY)
         assert isinstance(outcome, InputRejected)
     finally:
         await embedder.close()

@@ -11,7 +11,7 @@ from PIL import Image
 from embedders import images
 from embedders.base import Outcome
 from embedders.errors import EmbedderUnavailable, InputRejected, TextTooLong
-from embedders.inputs import Embedding, Input, Modality, Purpose, TextInput, Vector
+from embedders.inputs import QUERY, Embedding, EmbedOptions, Input, Modality, TextInput, Vector
 from embedders.spec import EmbedderSpec, InputLimits
 from embedders.texts import check_text
 
@@ -33,7 +33,7 @@ class FakeEmbedder:
     Attributes:
         failure: what `embed` and `check` raise while it is set.
         gate: while set to an Event that is not set, `embed` waits for it after it has recorded the call.
-        calls: the inputs and purpose of every call that reached the backend, in order.
+        calls: the inputs and options of every call that reached the backend, in order.
         entered: set each time a call reaches the backend; a test clears it to wait for the next one.
         in_flight: calls inside the backend now.
         started: how often `start` was called.
@@ -67,7 +67,7 @@ class FakeEmbedder:
         self._end = asyncio.Event()
         self.failure: Exception | None = None
         self.gate: asyncio.Event | None = None
-        self.calls: list[tuple[list[Input], Purpose]] = []
+        self.calls: list[tuple[list[Input], EmbedOptions]] = []
         self.entered = asyncio.Event()
         self.in_flight = 0
         self.started = 0
@@ -82,9 +82,9 @@ class FakeEmbedder:
         """Count the call."""
         self.started += 1
 
-    async def embed(self, inputs: Sequence[Input], purpose: Purpose) -> list[Outcome]:
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed by hash, after `gate`, or raise `failure`."""
-        self.calls.append((list(inputs), purpose))
+        self.calls.append((list(inputs), options))
         self.entered.set()
         self.in_flight += 1
         try:
@@ -99,7 +99,7 @@ class FakeEmbedder:
 
     async def check(self) -> None:
         """Embed a short text."""
-        await self.embed([TextInput("check")], Purpose.QUERY)
+        await self.embed([TextInput("check")], QUERY)
 
     async def close(self) -> None:
         """Fail what waits and all later calls."""

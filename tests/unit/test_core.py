@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedders.errors import EmbedderOverloaded, EmbedderUnavailable
-from embedders.inputs import Purpose, TextInput
+from embedders.inputs import QUERY, TextInput
 from service.core.conformance import DraftObject, check_object, content_id, parse_vector
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer, join
@@ -146,7 +146,7 @@ async def test_a_busy_embedder_is_not_a_broken_one() -> None:
     for failure, broken in ((EmbedderOverloaded("full"), False), (EmbedderUnavailable("down"), True)):
         embedder.failure = failure
         with pytest.raises(EmbedderUnavailable):
-            await pool.embed(embedder, [TextInput("a")], Purpose.QUERY)
+            await pool.embed(embedder, [TextInput("a")], QUERY)
         assert (pool.fault(embedder) is not None) == broken
     await pool.close()
 

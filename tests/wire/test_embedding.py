@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
+from embedders.inputs import EmbedOptions, Priority, Purpose, TextInput
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
@@ -95,11 +96,21 @@ async def test_ten_thousand_inputs_in_one_request_are_refused_with_the_bound(wir
     assert len(wire.embedder.calls) == 1, "only the check at the start"
 
 
-async def test_no_inputs_and_an_unknown_purpose_are_told_in_one_answer(wire: Wire) -> None:
-    failure = await failure_of(wire.embedding.EmbedInputs(pb.EmbedInputsRequest(purpose=99)))  # type: ignore[arg-type]
+async def test_no_inputs_and_unknown_enum_numbers_are_told_in_one_answer(wire: Wire) -> None:
+    request = pb.EmbedInputsRequest(purpose=99, priority=98)  # type: ignore[arg-type]
+
+    failure = await failure_of(wire.embedding.EmbedInputs(request))
 
     assert failure.code is StatusCode.INVALID_ARGUMENT
-    assert failure.fields == ["inputs", "purpose"]
+    assert failure.fields == ["inputs", "purpose", "priority"]
+
+
+async def test_purpose_and_priority_reach_the_embedder(wire: Wire) -> None:
+    request = pb.EmbedInputsRequest(inputs=[text("a")], purpose=pb.PURPOSE_DOCUMENT, priority=pb.PRIORITY_BULK)
+
+    await wire.embedding.EmbedInputs(request)
+
+    assert wire.embedder.calls[-1] == ([TextInput("a")], EmbedOptions(Purpose.DOCUMENT, Priority.BULK))
 
 
 async def test_an_unknown_embedder_is_not_found_and_the_message_lists_those_there_are(wire: Wire) -> None:

@@ -75,7 +75,7 @@ async def test_an_import_embeds_as_documents_in_one_call_for_each_chunk(wire: Wi
     await import_(wire, *(obj(image=RED, title=f"picture {n}") for n in range(4)))
 
     assert wire.store.puts == [3, 1], "chunks of three, as the server under test is set"
-    assert [(len(inputs), purpose) for inputs, purpose in wire.embedder.calls] == [
+    assert [(len(inputs), options.purpose) for inputs, options in wire.embedder.calls] == [
         (6, Purpose.DOCUMENT), (2, Purpose.DOCUMENT)
     ]  # fmt: skip
     assert wire.embedder.calls[1][0] == [ImageInput(RED), TextInput("picture 3")]

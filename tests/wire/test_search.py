@@ -3,7 +3,7 @@ import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
-from embedders.inputs import Purpose, TextInput
+from embedders.inputs import QUERY, TextInput
 from service.domain import Collection, NamedVector
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
@@ -51,7 +51,7 @@ async def test_a_query_is_embedded_as_a_query(wire: Wire) -> None:
 
     await wire.search.SearchObjects(search(near_text={"concepts": ["x"], "truncate": True}))
 
-    assert wire.embedder.calls == [([TextInput("x", truncate=True)], Purpose.QUERY)]
+    assert wire.embedder.calls == [([TextInput("x", truncate=True)], QUERY)]
 
 
 async def test_a_picture_finds_itself_and_comes_back_when_asked_for(wire: Wire) -> None:

@@ -115,6 +115,7 @@ class Client:
         *,
         embedder: str = "",
         purpose: embedding_pb.Purpose.ValueType = embedding_pb.PURPOSE_UNSPECIFIED,
+        priority: embedding_pb.Priority.ValueType = embedding_pb.PRIORITY_UNSPECIFIED,
         truncate: bool = False,
     ) -> Embeddings:
         """Turn texts (str) and images (bytes, or the Path of a file) into vectors.
@@ -123,6 +124,7 @@ class Client:
             inputs: what to embed; at most the server's `max_inputs`.
             embedder: the embedder's name; empty means the server's default one.
             purpose: what the vectors are for; models of one role ignore it.
+            priority: how urgent they are; bulk work waits while interactive work does.
             truncate: whether to cut texts that are longer than the model reads instead of failing them.
 
         Raises:
@@ -135,7 +137,11 @@ class Client:
             print(answer.embedder.space, text @ image)
         """
         request = embedding_pb.EmbedInputsRequest(
-            inputs=[input_to_pb(each) for each in inputs], embedder=embedder, purpose=purpose, truncate=truncate
+            inputs=[input_to_pb(each) for each in inputs],
+            embedder=embedder,
+            purpose=purpose,
+            priority=priority,
+            truncate=truncate,
         )
         response = self._call(self._embedding.EmbedInputs, request)
         return Embeddings(response.embedder, tuple(embedded_from_pb(each) for each in response.results))

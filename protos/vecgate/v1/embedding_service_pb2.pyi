@@ -46,6 +46,30 @@ PURPOSE_DOCUMENT: Purpose.ValueType  # 2
 """To be found."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
+class _Priority:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
+    """The method's default."""
+    PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
+    """Somebody waits for the answer."""
+    PRIORITY_BULK: _Priority.ValueType  # 2
+    """A load that takes its time."""
+
+class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
+    """Priority says who goes first when work waits for an embedder."""
+
+PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
+"""The method's default."""
+PRIORITY_INTERACTIVE: Priority.ValueType  # 1
+"""Somebody waits for the answer."""
+PRIORITY_BULK: Priority.ValueType  # 2
+"""A load that takes its time."""
+Global___Priority: _TypeAlias = Priority  # noqa: Y015
+
 class _Modality:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -104,6 +128,7 @@ class EmbedInputsRequest(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     PURPOSE_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     embedder: _builtins.str
     """Optional. The embedder's name; empty means the default one. An unknown name is EMBEDDER_NOT_FOUND."""
     purpose: Global___Purpose.ValueType
@@ -113,6 +138,10 @@ class EmbedInputsRequest(_message.Message):
     truncate: _builtins.bool
     """Optional. Whether to cut a text that is longer than the model reads; the result then says so. Default: false, such a text
     fails with TEXT_TOO_LONG. A backend that hides its tokenizer (NIM) cuts by its own rule.
+    """
+    priority: Global___Priority.ValueType
+    """Optional. How urgent the vectors are: bulk work waits while interactive work does, but always goes on.
+    Default: PRIORITY_UNSPECIFIED, which means PRIORITY_INTERACTIVE. Searches are interactive, imports are bulk.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]:
@@ -125,10 +154,11 @@ class EmbedInputsRequest(_message.Message):
         embedder: _builtins.str = ...,
         purpose: Global___Purpose.ValueType = ...,
         truncate: _builtins.bool = ...,
+        priority: Global___Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "inputs", b"inputs", "purpose", b"purpose", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "inputs", b"inputs", "priority", b"priority", "purpose", b"purpose", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
