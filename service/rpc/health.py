@@ -1,4 +1,4 @@
-"""grpc.health.v1, kept true: one name for each of our services, and "" for all of them together."""
+"""grpc.health.v1, kept true: a name for each of our services, "" for all of them together, and one for the process."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,17 @@ from grpc_health.v1.health import aio as health_aio
 from service.core.embed import EmbedderPool
 from service.store.base import Store
 
-__all__ = ["HealthReporter"]
+__all__ = ["LIVENESS", "HealthReporter"]
 
 EMBEDDING = "vecgate.v1.EmbeddingService"
 COLLECTION = "vecgate.v1.CollectionService"
 OBJECT = "vecgate.v1.ObjectService"
 SEARCH = "vecgate.v1.SearchService"
+LIVENESS = "liveness"
+"""The process answers, whatever Weaviate and the embedders do: a restart would mend none of those."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class HealthReporter:
@@ -35,13 +40,16 @@ class HealthReporter:
 
     async def start(self) -> None:
         """Publish now, and go on publishing in the background."""
+        await self.servicer.set(LIVENESS, SERVING)
         await self._publish()
         self._task = asyncio.create_task(self._publish_forever(), name="health-reports")
 
     async def drain(self) -> None:
-        """Report NOT_SERVING for everything from now on."""
+        """Report NOT_SERVING for everything but the process itself from now on."""
         await self.close()
-        await self.servicer.enter_graceful_shutdown()
+        # Not the servicer's own graceful shutdown, which would call the process dead while it finishes its calls.
+        for name in (EMBEDDING, COLLECTION, OBJECT, SEARCH, ""):
+            await self.servicer.set(name, NOT_SERVING)
 
     async def close(self) -> None:
         """Stop publishing."""
@@ -66,5 +74,4 @@ class HealthReporter:
             SEARCH: store and embedder,
             "": store and embedder,
         }.items():
-            status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-            await self.servicer.set(name, status)
+            await self.servicer.set(name, SERVING if serving else NOT_SERVING)

@@ -27,7 +27,7 @@ SERVICES = ("EmbeddingService", "CollectionService", "ObjectService", "SearchSer
 
 
 async def health(wire: Wire, service: str = "") -> str:
-    name = f"vecgate.v1.{service}" if service else ""
+    name = f"vecgate.v1.{service}" if service in SERVICES else service
     response = await HealthStub(wire.channel).Check(health_pb2.HealthCheckRequest(service=name))
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
@@ -74,6 +74,42 @@ async def test_an_embedder_that_fails_takes_down_what_needs_it_until_it_works_ag
         "SearchService": "NOT_SERVING",
     }
     assert (info.health, info.health_detail) == (pb.EMBEDDER_HEALTH_UNAVAILABLE, "the NIM does not answer")
+
+
+async def test_liveness_is_about_the_process_alone(wire: Wire) -> None:
+    wire.store.available = False
+    wire.embedder.failure = EmbedderUnavailable("the NIM does not answer")
+    await failure_of(wire.embedding.EmbedInputs(A_TEXT))
+    await until_health(wire, "", "NOT_SERVING")
+    await until_health(wire, "EmbeddingService", "NOT_SERVING")
+
+    assert await health(wire, "liveness") == "SERVING"
+
+
+async def test_a_draining_process_is_alive_to_its_end(wire: Wire) -> None:
+    wire.embedder.gate = asyncio.Event()
+    wire.embedder.entered.clear()
+    in_flight = asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT))
+    await wire.embedder.entered.wait()
+    states = {
+        name: aiter(HealthStub(wire.channel).Watch(health_pb2.HealthCheckRequest(service=name)))
+        for name in ("liveness", "")
+    }
+    before = {name: (await anext(each)).status for name, each in states.items()}
+
+    stopping = asyncio.create_task(wire.server.stop())
+    draining = (await anext(states[""])).status
+    change = asyncio.ensure_future(anext(states["liveness"]))
+    silent, _ = await asyncio.wait((change,), timeout=0.1)
+    wire.embedder.gate.set()
+    await in_flight
+    await stopping
+    with pytest.raises(grpc.aio.AioRpcError):
+        await change
+
+    assert set(before.values()) == {health_pb2.HealthCheckResponse.SERVING}
+    assert draining == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert not silent
 
 
 async def test_reflection_gives_every_service_with_all_its_types(wire: Wire) -> None:
