@@ -6,12 +6,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-SOURCES := embedders service protos tests
+SOURCES := embedders service protos tests helm
 PYTEST_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,10 +29,13 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 weaviate: setup ## get the Weaviate server for the demo and the tests (built once, then cached)
 	@$(BIN)/vecgate weaviate install
 
+helm: setup ## get the helm programs for the tests of the chart (built once, then cached)
+	@$(BIN)/python -m tests.helm.helm
+
 run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
 
-test: setup weaviate ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
+test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 check: setup lint type imports protos-check ## everything that is checked without running the code
@@ -64,8 +67,9 @@ protos-check: setup ## stubs fresh, API linted, and compatible with the released
 protos-release: setup ## take the API as it is now for the released one
 	$(BIN)/python protos/generate.py --image protos/released.binpb
 
-docs: setup ## write the table of settings into README.md
+docs: setup ## write settings and values into the READMEs and the chart's schema
 	$(BIN)/python -m tests.architecture.settings_table
+	$(BIN)/python -m tests.helm.generate
 
 lock: setup ## resolve the dependencies anew
 	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.txt pyproject.toml

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from service.settings import describe_settings
@@ -26,15 +27,19 @@ def default_text(value: object) -> str:
     return f"`{value}`"
 
 
+def shown_default(name: str, field: FieldInfo) -> str:
+    """Return a setting's default as it stands in a table."""
+    # Where data lies depends on the user, so the table names the rule instead of one user's folder.
+    if name.endswith("DATA_DIR"):
+        return "`vecgate/weaviate` in the user's data folder"
+    return "" if field.default is PydanticUndefined else default_text(field.default)
+
+
 def make_table() -> str:
     """Return the table in Markdown."""
     rows = ["| Variable | Default | What it is |", "| --- | --- | --- |"]
     for name, field in describe_settings():
-        # Where data lies depends on the user, so the table names the rule instead of one user's folder.
-        default = "`vecgate/weaviate` in the user's data folder" if name.endswith("DATA_DIR") else ""
-        if field.default is not PydanticUndefined:
-            default = default_text(field.default)
-        rows.append(f"| `{name}` | {default} | {field.description} |")
+        rows.append(f"| `{name}` | {shown_default(name, field)} | {field.description} |")
     return "\n".join(rows) + "\n"
 
 

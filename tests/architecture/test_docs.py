@@ -26,7 +26,7 @@ def test_the_readme_names_every_error_reason() -> None:
 
 
 def test_links_between_files_of_the_project_lead_somewhere() -> None:
-    for document in ROOT.glob("*.md"):
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("helm/**/*.md")):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 

@@ -1,0 +1,217 @@
+{{/* Name of the resources: a label of DNS, at most 52 characters, for what is put behind it. */}}
+{{- define "vecgate.fullname" -}}
+{{- $chart := default .Chart.Name .Values.nameOverride -}}
+{{- $name := .Values.fullnameOverride -}}
+{{- if not $name -}}
+{{- $name = contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart) -}}
+{{- end -}}
+{{- $name = $name | replace "." "-" -}}
+{{- /* Names of Services must not begin with a digit; those of releases may. */ -}}
+{{- if regexMatch "^[0-9]" $name -}}
+{{- $name = printf "v-%s" $name -}}
+{{- end -}}
+{{- $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "vecgate.selectorLabels" -}}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+{{- end -}}
+
+{{- define "vecgate.labels" -}}
+{{- $own := include "vecgate.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+{{- merge $own .Values.commonLabels | toYaml -}}
+{{- end -}}
+
+{{- define "vecgate.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "vecgate.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Reference of an image. Takes a list of the root, the image's values, and its tag if these name none. */}}
+{{- define "vecgate.imageReference" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- $registry := default $image.registry $root.Values.global.imageRegistry -}}
+{{- with $registry }}{{ . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default (index . 2) $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "vecgate.image" -}}
+{{- $flavour := has "clip" .Values.settings.embedder.order | ternary "clip" "gateway" -}}
+{{- $repository := default (printf "vecgate/%s" $flavour) .Values.image.repository -}}
+{{- include "vecgate.imageReference" (list . (merge (dict "repository" $repository) .Values.image) .Chart.AppVersion) -}}
+{{- end -}}
+
+{{- define "vecgate.weightsImage" -}}
+{{- include "vecgate.imageReference" (list . .Values.weights.image "") -}}
+{{- end -}}
+
+{{- define "vecgate.imagePullSecrets" -}}
+{{- with .Values.global.imagePullSecrets -}}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . | quote }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* Where pods run: the server's, and the test's, which finds the image there. */}}
+{{- define "vecgate.placement" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- $tolerations := .Values.tolerations }}
+{{- if .Values.gpu.enabled }}
+{{- $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") }}
+{{- end }}
+{{- with $tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What Pod Security "restricted" asks of a pod. */}}
+{{- define "vecgate.podSecurityContext" -}}
+{{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) .Values.podSecurityContext | toYaml -}}
+{{- end -}}
+
+{{/* What Pod Security "restricted" asks of a container, and a root file system that cannot be written. */}}
+{{- define "vecgate.securityContext" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* Variable of a setting. Takes a list of group and field in camelCase. */}}
+{{- define "vecgate.variable" -}}
+{{- range $index, $part := . -}}
+{{- if $index }}__{{ end -}}
+{{- regexReplaceAll "([A-Z])" $part "_${1}" | upper -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A value as the service reads it from a variable: lists with commas, numbers without exponents. */}}
+{{- define "vecgate.text" -}}
+{{- if kindIs "string" . -}}
+{{- . -}}
+{{- else if kindIs "slice" . -}}
+{{- $parts := list -}}
+{{- range . -}}{{- $parts = append $parts (include "vecgate.text" .) -}}{{- end -}}
+{{- join "," $parts -}}
+{{- else -}}
+{{- toJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* File of a secret, below the folder of all. Takes a list of group and field in camelCase. */}}
+{{- define "vecgate.secretFile" -}}
+{{ include "vecgate.kebab" (index . 0) }}/{{ include "vecgate.kebab" (index . 1) }}
+{{- end -}}
+
+{{- define "vecgate.kebab" -}}
+{{- regexReplaceAll "([A-Z])" . "-${1}" | lower -}}
+{{- end -}}
+
+{{/* Environment of the server's container, in the order of the names. */}}
+{{- define "vecgate.env" -}}
+{{- $env := dict "HOME" "/tmp" "HF_HUB_OFFLINE" "1" "HF_HUB_DISABLE_TELEMETRY" "1" "TRANSFORMERS_OFFLINE" "1" -}}
+{{- range $name, $value := .Values.extraEnv -}}
+{{- $_ := set $env $name $value -}}
+{{- end -}}
+{{- if .Values.gpu.enabled -}}
+{{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list "clip" "device"))) "cuda" -}}
+{{- end -}}
+{{- range $group, $fields := .Values.settings -}}
+{{- range $field, $value := $fields -}}
+{{- if not (kindIs "invalid" $value) -}}
+{{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list $group $field))) (include "vecgate.text" $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $group, $fields := .Values.secrets -}}
+{{- range $field, $secret := $fields -}}
+{{- $_ := set $env (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $value := $env }}
+- name: {{ $name }}
+  {{- /* Kubernetes would put another variable in for $(NAME), and takes $$ for $. */}}
+  value: {{ $value | replace "$" "$$" | toJson }}
+{{- end }}
+{{- end -}}
+
+{{/* Port of a URL. */}}
+{{- define "vecgate.portOfUrl" -}}
+{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
+{{- default (hasPrefix "https:" . | ternary "443" "80") $port -}}
+{{- end -}}
+
+{{/* Ports of a rule of the NetworkPolicy, each once. */}}
+{{- define "vecgate.networkPolicyPorts" -}}
+{{- $ports := list -}}
+{{- range . -}}{{- $ports = append $ports (include "vecgate.text" .) -}}{{- end -}}
+{{- range $ports | uniq }}
+- port: {{ . }}
+  protocol: TCP
+{{- end }}
+{{- end -}}
+
+{{/* What the schema cannot say. */}}
+{{- define "vecgate.check" -}}
+{{- with .Values.autoscaling -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Resources of the server's container, with the GPU in requests and limits alike, as Kubernetes wants it. */}}
+{{- define "vecgate.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if .Values.gpu.enabled -}}
+{{- range $kind := list "requests" "limits" -}}
+{{- $_ := set $resources $kind (merge (dict $.Values.gpu.resource $.Values.gpu.count) (default dict (get $resources $kind))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{- define "vecgate.weightsVolume" -}}
+{{- $weights := .Values.weights -}}
+{{- if eq $weights.source "existingClaim" -}}
+persistentVolumeClaim:
+  claimName: {{ $weights.existingClaim.name | quote }}
+  readOnly: true
+{{- else if eq $weights.source "image" -}}
+image:
+  reference: {{ include "vecgate.weightsImage" . | quote }}
+  pullPolicy: {{ $weights.image.pullPolicy }}
+{{- else if eq $weights.source "initContainer" -}}
+emptyDir:
+  sizeLimit: {{ $weights.initContainer.sizeLimit }}
+{{- else -}}
+hostPath:
+  path: {{ $weights.hostPath.path | quote }}
+  type: Directory
+{{- end -}}
+{{- end -}}

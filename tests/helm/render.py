@@ -1,0 +1,85 @@
+"""The chart rendered: with a profile from its examples or with other values, for a version of Kubernetes."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.helm.helm import HELM
+from tests.helm.manifests import Manifest
+
+__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "render", "render_text"]
+
+CHART = Path(__file__).parents[2] / "helm" / "vecgate"
+KUBERNETES = ("1.29", "1.31", "1.34", "1.37")
+NEWEST = KUBERNETES[-1]
+PROFILES = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((CHART / "examples").glob("*.yaml"))
+}
+EVERYTHING: dict[str, Any] = {
+    "global": {"imageRegistry": "registry.local:5000/mirror", "imagePullSecrets": ["registry", "other.registry"]},
+    "fullnameOverride": "vectors",
+    "image": {"digest": "sha256:" + "a1" * 32, "pullPolicy": "Always"},
+    "settings": {
+        "server": {"maxRequestBytes": 134217728, "drainDelayS": 0.5, "host": "[::]"},
+        "embedder": {"order": ["clip", "nim"], "checkIntervalS": 2.5},
+        "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
+        "nim": {"baseUrl": "https://nim.example/v1"},
+        "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
+    },
+    "secrets": {
+        "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
+        "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},
+    },
+    "extraEnv": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp/home"},
+    "gpu": {"enabled": True, "resource": "nvidia.com/mig-1g.10gb", "runtimeClassName": "nvidia", "count": 2},
+    "weights": {
+        "source": "initContainer",
+        "mountPath": "/weights",
+        "image": {"digest": "sha256:" + "b2" * 32},
+        "initContainer": {"command": ["copy", "--all", "a: b"]},
+    },
+    "service": {"port": 443, "annotations": {"example.com/note": "a: b, # c"}},
+    "serviceAccount": {"name": "vectors-account", "annotations": {"example.com/role": "reader"}},
+    "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
+    "termination": {"preStopSeconds": 20},
+    "autoscaling": {
+        "enabled": True,
+        "targetCPUUtilizationPercentage": 0,
+        "podMetrics": [{"name": "vecgate_queued_inputs", "averageValue": "100"}],
+    },
+    "podDisruptionBudget": {"maxUnavailable": "25%"},
+    "networkPolicy": {
+        "ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {"matchLabels": {"may": "call"}}}]},
+        "egress": {"nim": {"to": [{"ipBlock": {"cidr": "2001:db8::/32"}}], "podPorts": [8000, 8000]}},
+    },
+    "topologySpread": {"whenUnsatisfiable": "DoNotSchedule"},
+    "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
+    "tolerations": [{"key": "only", "operator": "Equal", "value": "vectors", "effect": "NoExecute"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "important",
+    "commonLabels": {"team": "search", "app.kubernetes.io/name": "never"},
+    "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
+    "podAnnotations": {"example.com/scrape": "true"},
+}
+"""Values that take every way through the templates that the profiles do not take."""
+
+
+@cache
+def _render(values: str, kubernetes: str, release: str) -> str:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(values)
+        file.flush()
+        return HELM.run("template", release, CHART, "--kube-version", f"{kubernetes}.0", "--values", file.name)
+
+
+def render_text(values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try") -> str:
+    """Return what helm makes of the chart with values, or raise HelmFailed."""
+    return _render(yaml.safe_dump(values), kubernetes, release)
+
+
+def render(values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try") -> list[Manifest]:
+    """Return the rendered manifests, those of hooks too, or raise HelmFailed."""
+    return [each for each in yaml.safe_load_all(render_text(values, kubernetes, release)) if each]

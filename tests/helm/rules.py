@@ -1,0 +1,284 @@
+"""What an API server, a scheduler or a kubelet would refuse and the schemas of Kubernetes do not say."""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+from tests.helm.manifests import Manifest, PodUse, containers, named, pods
+
+__all__ = ["RULES", "broken_rules"]
+
+QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?")
+FACTORS = {"m": Decimal("0.001"), "": Decimal(1)}
+FACTORS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)}
+FACTORS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)}
+LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+PORT_NAME = re.compile(r"(?=.*[a-z])(?!.*--)[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?")
+ENV_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+HANDLERS = {"exec", "grpc", "httpGet", "tcpSocket", "sleep"}
+SERVICE_TYPES = {"ClusterIP", "NodePort", "LoadBalancer", "ExternalName"}
+NATIVE_RESOURCES = {"cpu", "memory", "ephemeral-storage"}
+MAX_PORT = 65535
+MAX_NAME = 253
+
+Faults = Iterator[str]
+
+
+def broken_rules(manifests: list[Manifest]) -> dict[str, list[str]]:
+    """Return the faults of manifests by the rule that they break."""
+    found = {name: list(rule(manifests)) for name, rule in RULES.items()}
+    return {name: faults for name, faults in found.items() if faults}
+
+
+def _pod_rule(check: Callable[[PodUse], Faults]) -> Callable[[list[Manifest]], Faults]:
+    def rule(manifests: list[Manifest]) -> Faults:
+        for pod in pods(manifests):
+            for fault in check(pod):
+                yield f"{pod.owner}: {fault}"
+
+    return rule
+
+
+def quantity(value: object) -> Decimal | None:
+    """Return a quantity as a number, or None if it is none."""
+    match = QUANTITY.fullmatch(str(value))
+    if match is None:
+        return None
+    unit = match[2] or ""
+    return Decimal(match[1]) * (FACTORS[unit] if unit in FACTORS else Decimal(f"1{unit}"))
+
+
+def _resources(pod: PodUse) -> Faults:
+    for container in containers(pod):
+        resources = container.get("resources", {})
+        requests, limits = resources.get("requests", {}), resources.get("limits", {})
+        for name, value in (*requests.items(), *limits.items()):
+            number = quantity(value)
+            if number is None or number < 0:
+                yield f"{name}: {value!r} is no quantity"
+        for name in requests.keys() & limits.keys():
+            asked, allowed = quantity(requests[name]), quantity(limits[name])
+            if asked is not None and allowed is not None and asked > allowed:
+                yield f"{name}: asks for {asked} and may have {allowed}"
+        for name in (requests.keys() | limits.keys()) - NATIVE_RESOURCES:
+            value = quantity(limits.get(name))
+            if requests.get(name) != limits.get(name) or value is None or value % 1:
+                yield f"{name}: an extended resource needs the same whole number in requests and limits"
+    for volume in pod.spec.get("volumes", []):
+        size = volume.get("emptyDir", {}).get("sizeLimit", 1)
+        if quantity(size) is None:
+            yield f"volume {volume['name']}: {size!r} is no quantity"
+
+
+def _probes(pod: PodUse) -> Faults:
+    for container in containers(pod):
+        open_ports = {port["containerPort"] for port in container.get("ports", [])}
+        actions = {name: container[name] for name in PROBES if name in container} | container.get("lifecycle", {})
+        for name, action in actions.items():
+            handlers = action.keys() & HANDLERS
+            if len(handlers) != 1:
+                yield f"{name} has {len(handlers)} handlers, not one"
+            port = action.get("grpc", {}).get("port")
+            if port is not None and port not in open_ports:
+                yield f"{name} asks port {port}, which the container does not open"
+
+
+def _ports(manifests: list[Manifest]) -> Faults:
+    for pod in pods(manifests):
+        listed = [port for container in containers(pod) for port in container.get("ports", [])]
+        yield from _bad_ports(pod.owner, [port["containerPort"] for port in listed], listed)
+    for service in _of_kind(manifests, "Service"):
+        listed = service["spec"]["ports"]
+        yield from _bad_ports(named(service), [port["port"] for port in listed], listed)
+    for policy in _of_kind(manifests, "NetworkPolicy"):
+        rules = [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+        numbers = [port["port"] for rule in rules for port in rule.get("ports", []) if isinstance(port["port"], int)]
+        yield from _bad_ports(named(policy), numbers, [])
+
+
+def _bad_ports(owner: str, numbers: list[int], listed: list[Manifest]) -> Faults:
+    yield from (f"{owner}: there is no port {number}" for number in numbers if not 1 <= number <= MAX_PORT)
+    names = [port["name"] for port in listed if "name" in port]
+    yield from (f"{owner}: port name {name!r}" for name in names if not PORT_NAME.fullmatch(name))
+    yield from (f"{owner}: port name {name!r} twice" for name, count in Counter(names).items() if count > 1)
+
+
+def _selectors(manifests: list[Manifest]) -> Faults:
+    known = list(pods(manifests))
+    for manifest in manifests:
+        spec = manifest.get("spec", {})
+        if manifest["kind"] == "Deployment":
+            selector, labels = spec["selector"]["matchLabels"], spec["template"]["metadata"].get("labels", {})
+            if not selector.items() <= labels.items():
+                yield f"{named(manifest)}: its selector does not select its own pods"
+            continue
+        chosen = spec.get("selector") if manifest["kind"] == "Service" else spec.get("selector", {}).get("matchLabels")
+        if manifest["kind"] == "NetworkPolicy":
+            chosen = spec["podSelector"].get("matchLabels")
+        if chosen is None:
+            continue
+        owners = {pod.owner for pod in known if chosen.items() <= pod.labels.items()}
+        if {each.partition("/")[0] for each in owners} != {"Deployment"}:
+            yield f"{named(manifest)}: selects {sorted(owners)}, not the Deployment alone"
+
+
+def _references(manifests: list[Manifest]) -> Faults:
+    """What names something of the same render names something that is there."""
+    names = {named(manifest) for manifest in manifests}
+    port_names = {
+        port.get("name") for pod in pods(manifests) for each in containers(pod) for port in each.get("ports", [])
+    }
+    for service in _of_kind(manifests, "Service"):
+        for port in service["spec"]["ports"]:
+            if isinstance(port.get("targetPort"), str) and port["targetPort"] not in port_names:
+                yield f"{named(service)}: no container has a port {port['targetPort']}"
+    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        if f"{target['kind']}/{target['name']}" not in names:
+            yield f"{named(scaler)}: there is no {target['kind']} {target['name']} to scale"
+        for deployment in _of_kind(manifests, "Deployment"):
+            if "replicas" in deployment["spec"]:
+                yield f"{named(deployment)}: sets replicas and is scaled by {named(scaler)}"
+    if len(names) != len(manifests):
+        yield "two manifests have one name"
+
+
+def _volumes(pod: PodUse) -> Faults:
+    volumes = [volume["name"] for volume in pod.spec.get("volumes", [])]
+    mounts = {mount["name"] for container in containers(pod) for mount in container.get("volumeMounts", [])}
+    yield from (f"mounts {name}, which is no volume" for name in mounts - set(volumes))
+    yield from (f"volume {name} is mounted nowhere" for name in set(volumes) - mounts)
+    yield from (f"volume {name} twice" for name, count in Counter(volumes).items() if count > 1)
+    for container in containers(pod):
+        paths = Counter(mount["mountPath"] for mount in container.get("volumeMounts", []))
+        yield from (f"{container['name']}: mounts {path} twice" for path, count in paths.items() if count > 1)
+
+
+def _names(manifests: list[Manifest]) -> Faults:
+    for manifest in manifests:
+        name = manifest["metadata"]["name"]
+        parts = name.split(".")
+        if len(name) > MAX_NAME or not all(DNS_LABEL.fullmatch(part) for part in parts):
+            yield f"{manifest['kind']}: {name!r} is no name"
+        elif manifest["kind"] == "Service" and not SERVICE_NAME.fullmatch(name):
+            yield f"Service: {name!r} is no name of a Service"
+    for pod in pods(manifests):
+        for each in (*containers(pod), *pod.spec.get("volumes", [])):
+            if not DNS_LABEL.fullmatch(each["name"]):
+                yield f"{pod.owner}: {each['name']!r} is no name of a container or volume"
+
+
+def _labels(manifests: list[Manifest]) -> Faults:
+    def walk(owner: str, value: Any) -> Faults:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                if key in {"labels", "matchLabels", "nodeSelector"}:
+                    for name, label in inner.items():
+                        if not LABEL_VALUE.fullmatch(str(label)) or not LABEL_VALUE.fullmatch(name.rpartition("/")[2]):
+                            yield f"{owner}: {name}={label!r} is no label"
+                yield from walk(owner, inner)
+        elif isinstance(value, list):
+            for inner in value:
+                yield from walk(owner, inner)
+
+    for manifest in manifests:
+        yield from walk(named(manifest), manifest)
+
+
+def _services(manifests: list[Manifest]) -> Faults:
+    for service in _of_kind(manifests, "Service"):
+        kind = service["spec"].get("type", "ClusterIP")
+        if kind not in SERVICE_TYPES:
+            yield f"{named(service)}: there are no Services of type {kind}"
+
+
+def _environment(pod: PodUse) -> Faults:
+    for container in containers(pod):
+        names = [each["name"] for each in container.get("env", [])]
+        yield from (f"variable {name} twice" for name, count in Counter(names).items() if count > 1)
+        yield from (f"{name!r} is no name of a variable" for name in names if not ENV_NAME.fullmatch(name))
+
+
+def _bounds(manifests: list[Manifest]) -> Faults:
+    for budget in _of_kind(manifests, "PodDisruptionBudget"):
+        if len(budget["spec"].keys() & {"minAvailable", "maxUnavailable"}) != 1:
+            yield f"{named(budget)}: needs one of minAvailable and maxUnavailable"
+    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
+        if scaler["spec"].get("minReplicas", 1) > scaler["spec"]["maxReplicas"]:
+            yield f"{named(scaler)}: at least {scaler['spec']['minReplicas']}, at most {scaler['spec']['maxReplicas']}"
+    for deployment in _of_kind(manifests, "Deployment"):
+        rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
+        if {str(rolling.get(each, "25%")).rstrip("%") for each in ("maxSurge", "maxUnavailable")} == {"0"}:
+            yield f"{named(deployment)}: neither more nor fewer pods are allowed, so no rollout can go on"
+
+
+def _networks(manifests: list[Manifest]) -> Faults:
+    for policy in _of_kind(manifests, "NetworkPolicy"):
+        rules = [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+        for peer in (peer for rule in rules for peer in (*rule.get("from", []), *rule.get("to", []))):
+            cidr = peer.get("ipBlock", {}).get("cidr")
+            if cidr is not None:
+                try:
+                    ipaddress.ip_network(cidr, strict=False)
+                except ValueError as error:
+                    yield f"{named(policy)}: {error}"
+
+
+def _rollouts(manifests: list[Manifest]) -> Faults:
+    """A pod that asks for a device gets no surplus sibling: on a full pool it would stay Pending for ever."""
+    for deployment in _of_kind(manifests, "Deployment"):
+        (pod,) = pods([deployment])
+        devices = {
+            name
+            for container in containers(pod)
+            for name in container.get("resources", {}).get("limits", {}).keys() - NATIVE_RESOURCES
+        }
+        surge = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", "25%")
+        if devices and surge != 0:
+            yield f"{named(deployment)}: asks for {sorted(devices)} and may surge by {surge}"
+
+
+def _ends(pod: PodUse) -> Faults:
+    """The grace period holds all that a server does at its end."""
+    for container in containers(pod):
+        variables = {each["name"]: each.get("value") for each in container.get("env", [])}
+        drain = sum(float(variables.get(f"VECGATE_SERVER__DRAIN_{part}_S") or 0) for part in ("DELAY", "GRACE"))
+        stop = _stop_seconds(container.get("lifecycle", {}).get("preStop", {}))
+        grace = pod.spec.get("terminationGracePeriodSeconds", 30)
+        if drain + stop >= grace:
+            yield f"{container['name']} needs {drain + stop:g} s to end and gets {grace}"
+
+
+def _stop_seconds(action: Manifest) -> int:
+    if "sleep" in action:
+        return int(action["sleep"]["seconds"])
+    slept = re.search(r"sleep\((\d+)\)", " ".join(action.get("exec", {}).get("command", [])))
+    return int(slept[1]) if slept else 0
+
+
+def _of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+RULES: dict[str, Callable[[list[Manifest]], Faults]] = {
+    "resources": _pod_rule(_resources),
+    "probes": _pod_rule(_probes),
+    "ports": _ports,
+    "selectors": _selectors,
+    "references": _references,
+    "volumes": _pod_rule(_volumes),
+    "names": _names,
+    "labels": _labels,
+    "services": _services,
+    "environment": _pod_rule(_environment),
+    "bounds": _bounds,
+    "networks": _networks,
+    "rollouts": _rollouts,
+    "ends": _pod_rule(_ends),
+}

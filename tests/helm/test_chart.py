@@ -1,0 +1,198 @@
+"""The chart with every profile: lint, schemas of Kubernetes, rules, Pod Security, images, repeatability."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
+from tests.helm.manifests import Manifest, containers, images, named, pods
+from tests.helm.pod_security import violations
+from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, render, render_text
+from tests.helm.rules import broken_rules
+
+SETS = {"defaults": {}, "everything": EVERYTHING, **PROFILES}
+HOST_PATH = {
+    "settings": {"embedder": {"order": ["clip"]}},
+    "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
+}
+
+
+def needs_image_volumes(values: dict[str, Any]) -> bool:
+    return values.get("weights", {}).get("source") == "image"
+
+
+def deployment(manifests: list[Manifest]) -> Manifest:
+    (found,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    return found
+
+
+def test_there_is_a_profile_for_every_way_to_run_it() -> None:
+    assert PROFILES.keys() == {"air-gapped", "clip-gpu", "nim", "nim-failover", "tiny"}
+
+
+@pytest.mark.parametrize("helm", [HELM, HELM_3], ids=lambda each: each.version)
+@pytest.mark.parametrize("name", SETS)
+def test_lint_finds_nothing(helm: Helm, name: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(SETS[name]))
+
+    answer = helm.run("lint", "--strict", "--kube-version", "1.37.0", CHART, "--values", values)
+
+    assert "0 chart(s) failed" in answer
+    assert "[WARNING]" not in answer
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+@pytest.mark.parametrize("name", SETS)
+def test_every_manifest_fits_its_version_of_kubernetes(name: str, kubernetes: str) -> None:
+    if kubernetes == "1.29" and needs_image_volumes(SETS[name]):
+        with pytest.raises(HelmFailed, match=r"needs Kubernetes 1\.31 or newer.*use initContainer"):
+            render(SETS[name], kubernetes)
+        return
+    manifests = render(SETS[name], kubernetes)
+
+    assert manifests
+    for manifest in manifests:
+        # A kind without a schema raises too.
+        kubernetes_validate.validate(manifest, kubernetes, strict=True)
+    assert broken_rules(manifests) == {}
+    assert violations(manifests) == []
+
+
+def test_hostpath_weights_break_pod_security_in_that_one_point() -> None:
+    manifests = render(HOST_PATH)
+
+    assert broken_rules(manifests) == {}
+    assert violations(manifests) == ["Deployment/try-vecgate: volume weights is a hostPath"]
+
+
+def test_an_older_kubernetes_is_refused_by_name() -> None:
+    with pytest.raises(HelmFailed, match=r"requires kubeVersion: >=1\.29"):
+        render({}, "1.28")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_image_comes_from_the_registry_of_the_site(name: str) -> None:
+    registry = "airgap.local:5000"
+    values = SETS[name] | {"global": {"imageRegistry": registry}}
+
+    found = list(images(render(values)))
+
+    weights = 1 if SETS[name].get("weights", {}).get("source") in {"image", "initContainer"} else 0
+    assert len(found) == 2 + weights, "of the server and of the test, and of the weights where an image holds them"
+    assert [image for image in found if not image.startswith(f"{registry}/")] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_two_renders_are_equal(name: str) -> None:
+    first = render_text(SETS[name])
+    render_text.__globals__["_render"].cache_clear()
+
+    assert render_text(SETS[name]) == first
+
+
+@pytest.mark.parametrize("release", ["1st", "a.b-c", "vecgate", "x" * 53, "my-vecgate-eu"])
+def test_every_name_of_a_release_gives_good_names(release: str) -> None:
+    manifests = render({}, release=release)
+
+    assert broken_rules(manifests) == {}
+    assert len({named(manifest) for manifest in manifests}) == len(manifests)
+
+
+def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
+    (server,) = containers(next(pods(render({}))))
+    asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
+
+    assert asked == {"startup": "liveness", "readiness": "", "liveness": "liveness"}
+
+
+@pytest.mark.parametrize("kubernetes", KUBERNETES)
+def test_the_end_is_delayed_without_a_shell(kubernetes: str) -> None:
+    (server,) = containers(next(pods(render({}, kubernetes))))
+    action = server["lifecycle"]["preStop"]
+
+    expected = {"exec": {"command": ["python", "-c", "import time; time.sleep(5)"]}}
+    assert action == (expected if kubernetes == "1.29" else {"sleep": {"seconds": 5}})
+
+
+def test_nothing_asks_for_a_gpu_without_one() -> None:
+    for name in ("nim", "tiny"):
+        assert "nvidia.com" not in render_text(PROFILES[name])
+
+
+def test_a_gpu_pool_is_upgraded_in_place_unless_one_is_spare() -> None:
+    values = PROFILES["clip-gpu"]
+    spare = values | {"gpu": {"enabled": True, "surge": True}}
+    rolling = [deployment(render(each))["spec"]["strategy"]["rollingUpdate"] for each in (values, spare, {})]
+
+    assert rolling[0] == {"maxSurge": 0, "maxUnavailable": 1}
+    assert rolling[1:] == [{"maxSurge": 1, "maxUnavailable": 0}] * 2
+
+
+def test_a_gpu_pod_tolerates_the_taint_of_gpu_nodes_and_refuses_to_run_on_the_cpu() -> None:
+    pod = next(pods(render(PROFILES["clip-gpu"])))
+    (server,) = containers(pod)
+
+    assert pod.spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert server["resources"]["limits"]["nvidia.com/gpu"] == server["resources"]["requests"]["nvidia.com/gpu"] == 1
+    assert {"name": "VECGATE_CLIP__DEVICE", "value": "cuda"} in server["env"]
+
+
+def test_secrets_are_mounted_files_and_never_values() -> None:
+    pod = next(pods(render(EVERYTHING)))
+    (server,) = (each for each in containers(pod) if each["name"] == "vecgate")
+    (volume,) = (each for each in pod.spec["volumes"] if each["name"] == "secrets")
+    variables = {each["name"]: each.get("value") for each in server["env"]}
+    sources = [each["secret"] for each in volume["projected"]["sources"]]
+
+    assert variables["VECGATE_NIM__API_KEY_FILE"] == "/etc/vecgate/secrets/nim/api-key"
+    assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
+    assert {"VECGATE_NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
+    assert sources == [
+        {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
+        {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
+    ]
+
+
+def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
+    (policy,) = (each for each in render(EVERYTHING) if each["kind"] == "NetworkPolicy")
+    ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
+
+    assert ports == [[53, 53], [443, 50051, 8080], [443, 8000]]
+    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc"]
+
+
+def test_without_a_nim_nothing_may_be_sent_to_one() -> None:
+    (policy,) = (each for each in render(PROFILES["air-gapped"]) if each["kind"] == "NetworkPolicy")
+    selectors = [peer["namespaceSelector"]["matchLabels"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
+
+    assert [each["kubernetes.io/metadata.name"] for each in selectors] == ["kube-system", "weaviate"]
+
+
+def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
+    companion = yaml.safe_load((CHART / "examples" / "companions" / "weaviate.yaml").read_text(encoding="utf-8"))
+    defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]["weaviate"]
+
+    services = companion["service"], companion["grpcService"]
+    assert [each["type"] for each in services] == ["ClusterIP"] * 2
+    assert [each["name"] for each in services] == [defaults["httpHost"], defaults["grpcHost"]]
+    assert [each["ports"][0]["port"] for each in services] == [defaults["httpPort"], defaults["grpcPort"]]
+    assert companion["grpcService"]["enabled"] is True
+    assert companion["initContainers"]["sysctlInitContainer"]["enabled"] is False
+    pod = {"containers": [{"name": "weaviate", "securityContext": companion["containerSecurityContext"]}]}
+    pod["securityContext"] = companion["securityContext"]
+    assert violations([{"kind": "Pod", "metadata": {"name": "weaviate"}, "spec": pod}]) == []
+
+
+def test_generated_parts_of_the_chart_are_fresh() -> None:
+    command = [sys.executable, "-m", "tests.helm.generate", "--check"]
+    done = subprocess.run(command, cwd=CHART.parents[1], capture_output=True, text=True, check=False)
+
+    assert done.stderr == ""
+    assert done.returncode == 0

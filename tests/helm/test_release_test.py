@@ -1,0 +1,58 @@
+"""What `helm test` runs, against a real gRPC server over a store and an embedder in memory."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from tests.fakes.server import FakeVecgate, serving
+from tests.helm.render import CHART, render
+from tests.wire.conftest import start_wire, stop_wire
+
+SCRIPT = CHART / "files" / "embed_store_search.py"
+ROOT = CHART.parents[1]
+
+
+def run(address: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"VECGATE_ADDRESS": address, "PYTHONPATH": str(ROOT / "protos")}
+    command = [sys.executable, str(SCRIPT)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+async def test_a_good_release_passes_and_keeps_nothing_of_the_test() -> None:
+    wire = await start_wire()
+    try:
+        done = await asyncio.to_thread(run, f"127.0.0.1:{wire.server.port}")
+        left = await wire.store.list_collections()
+    finally:
+        await stop_wire(wire)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "found 'a red bicycle'" in done.stdout
+    assert list(left) == []
+
+
+def test_a_release_whose_search_finds_the_wrong_object_fails_and_keeps_nothing_either() -> None:
+    with serving(FakeVecgate()) as fake:
+        done = run(fake.address)
+
+    assert done.returncode == 1
+    assert "found 'a birthday cake' first" in done.stderr
+    assert fake.collections == {}
+
+
+def test_the_script_is_in_the_render_to_the_letter() -> None:
+    (config,) = (each for each in render({}) if each["kind"] == "ConfigMap")
+    (pod,) = (each for each in render({}) if each["kind"] == "Pod")
+    command: Sequence[str] = pod["spec"]["containers"][0]["command"]
+
+    assert config["data"][SCRIPT.name].rstrip() == SCRIPT.read_text(encoding="utf-8").rstrip()
+    assert command == ["python", f"/test/{SCRIPT.name}"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1"])
+def test_a_release_that_does_not_answer_fails(address: str) -> None:
+    assert run(address).returncode != 0

@@ -1,0 +1,193 @@
+"""Each rule finds what it is there for: a render that keeps them all is broken in one place."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from tests.helm.manifests import Manifest, images
+from tests.helm.pod_security import violations
+from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
+from tests.helm.rules import broken_rules
+
+Change = Callable[[dict[str, Manifest]], object]
+
+
+def broken(values: dict[str, Any], change: Change) -> list[Manifest]:
+    """Return a render with a change in it, which gets the manifests by kind; of Services, the first one."""
+    manifests = deepcopy(render(values))
+    by_kind: dict[str, Manifest] = {}
+    for manifest in manifests:
+        by_kind.setdefault(manifest["kind"], manifest)
+    change(by_kind)
+    return manifests
+
+
+def pod(of: dict[str, Manifest]) -> Manifest:
+    return of["Deployment"]["spec"]["template"]["spec"]
+
+
+def server(of: dict[str, Manifest]) -> Manifest:
+    return next(each for each in pod(of)["containers"] if each["name"] == "vecgate")
+
+
+def limits(of: dict[str, Manifest]) -> Manifest:
+    return server(of)["resources"]["limits"]
+
+
+SEMANTIC: dict[str, tuple[str, Change]] = {
+    "memory in a made-up unit": ("resources", lambda of: limits(of).update(memory="10 GB")),
+    "requests above limits": ("resources", lambda of: server(of)["resources"]["requests"].update(memory="64Gi")),
+    "fewer GPUs than asked for": ("resources", lambda of: limits(of).update({"nvidia.com/mig-1g.10gb": 1})),
+    "a folder of no size": ("resources", lambda of: pod(of)["volumes"][0].update(emptyDir={"sizeLimit": "big"})),
+    "two handlers": ("probes", lambda of: server(of)["livenessProbe"].update(tcpSocket={"port": 50070})),
+    "no handler": ("probes", lambda of: server(of)["livenessProbe"].pop("grpc")),
+    "a probe of a closed port": ("probes", lambda of: server(of)["readinessProbe"]["grpc"].update(port=1)),
+    "a long port name": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(name="grpc-and-sixteen")),
+    "a port out of range": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(port=99999)),
+    "a policy's port out of range": (
+        "ports",
+        lambda of: of["NetworkPolicy"]["spec"]["egress"][0]["ports"][0].update(port=0),
+    ),
+    "a port name twice": ("ports", lambda of: server(of)["ports"].append(dict(server(of)["ports"][0]))),
+    "a selector that misses": (
+        "selectors",
+        lambda of: of["Deployment"]["spec"]["selector"]["matchLabels"].update(a="b"),
+    ),
+    "a Service that finds no pods": ("selectors", lambda of: of["Service"]["spec"]["selector"].update(a="b")),
+    "a Service that finds the test's pod": (
+        "selectors",
+        lambda of: of["Service"]["spec"]["selector"].pop("app.kubernetes.io/component"),
+    ),
+    "a policy that finds no pods": (
+        "selectors",
+        lambda of: of["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].update(a="b"),
+    ),
+    "a port nobody opens": ("references", lambda of: of["Service"]["spec"]["ports"][0].update(targetPort="http")),
+    "a scaler of nothing": (
+        "references",
+        lambda of: of["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"].update(name="other"),
+    ),
+    "a fixed number that is scaled": ("references", lambda of: of["Deployment"]["spec"].update(replicas=3)),
+    "a name twice": ("references", lambda of: of["Service"]["metadata"].update(name="vectors-headless")),
+    "a mount of nothing": ("volumes", lambda of: pod(of)["volumes"].pop(0)),
+    "a volume for nobody": ("volumes", lambda of: pod(of)["volumes"].append({"name": "more", "emptyDir": {}})),
+    "a path mounted twice": (
+        "volumes",
+        lambda of: server(of)["volumeMounts"].append({"name": "tmp", "mountPath": "/weights"}),
+    ),
+    "an upper-case name": ("names", lambda of: of["NetworkPolicy"]["metadata"].update(name="Vectors")),
+    "a Service that begins with a digit": ("names", lambda of: of["Service"]["metadata"].update(name="1st")),
+    "a container with a dot": ("names", lambda of: server(of).update(name="vec.gate")),
+    "a bad label": ("labels", lambda of: of["Deployment"]["metadata"]["labels"].update(team="search & find")),
+    "a bad node label": ("labels", lambda of: pod(of)["nodeSelector"].update(pool="-gpu")),
+    "a type of no Service": ("services", lambda of: of["Service"]["spec"].update(type="Cluster")),
+    "a variable twice": ("environment", lambda of: server(of)["env"].append({"name": "HOME", "value": "/"})),
+    "a bad variable": ("environment", lambda of: server(of)["env"].append({"name": "A B", "value": "/"})),
+    "two bounds of a budget": ("bounds", lambda of: of["PodDisruptionBudget"]["spec"].update(minAvailable=1)),
+    "more at least than at most": (
+        "bounds",
+        lambda of: of["HorizontalPodAutoscaler"]["spec"].update(minReplicas=99),
+    ),
+    "a rollout that may not move": (
+        "bounds",
+        lambda of: of["Deployment"]["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=0),
+    ),
+    "a network of 99 bits": (
+        "networks",
+        lambda of: of["NetworkPolicy"]["spec"]["ingress"][0]["from"][0]["ipBlock"].update(cidr="10.0.0.0/99"),
+    ),
+    "a surplus pod on a full GPU pool": (
+        "rollouts",
+        lambda of: of["Deployment"]["spec"]["strategy"]["rollingUpdate"].update(maxSurge=1),
+    ),
+    "an end that is cut off": ("ends", lambda of: pod(of).update(terminationGracePeriodSeconds=30)),
+}
+
+
+@pytest.mark.parametrize(("rule", "change"), SEMANTIC.values(), ids=SEMANTIC)
+def test_a_rule_finds_what_the_schemas_of_kubernetes_let_pass(rule: str, change: Change) -> None:
+    manifests = broken(EVERYTHING, change)
+
+    assert set(broken_rules(manifests)) == {rule}
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+
+
+def test_each_rule_was_shown_to_find_something() -> None:
+    from tests.helm.rules import RULES
+
+    assert {rule for rule, _ in SEMANTIC.values()} == set(RULES)
+
+
+STRICT: dict[str, Change] = {
+    "an unknown field": lambda of: server(of).update(colour="red"),
+    "replicas in words": lambda of: of["Deployment"]["spec"].update(replicas="two"),
+    "a named port of a gRPC probe": lambda of: server(of)["livenessProbe"]["grpc"].update(port="grpc"),
+    "a number in the environment": lambda of: server(of)["env"][0].update(value=1),
+}
+
+
+@pytest.mark.parametrize("change", STRICT.values(), ids=STRICT)
+def test_the_schemas_of_kubernetes_find_what_no_rule_looks_for(change: Change) -> None:
+    manifests = broken(EVERYTHING, change)
+
+    (changed,) = (manifest for manifest in manifests if manifest["kind"] == "Deployment")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(changed, NEWEST, strict=True)
+
+
+def test_a_kind_without_a_schema_is_a_failure() -> None:
+    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"}}
+
+    with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+        kubernetes_validate.validate(monitor, NEWEST, strict=True)
+
+
+def context(of: dict[str, Manifest]) -> Manifest:
+    return server(of)["securityContext"]
+
+
+POD_SECURITY: dict[str, Change] = {
+    "the host's network": lambda of: pod(of).update(hostNetwork=True),
+    "the host's processes": lambda of: pod(of).update(hostPID=True),
+    "the host's memory": lambda of: pod(of).update(hostIPC=True),
+    "a folder of the host": lambda of: pod(of)["volumes"].append({"name": "more", "hostPath": {"path": "/"}}),
+    "a network file system": lambda of: pod(of)["volumes"].append({"name": "more", "nfs": {}}),
+    "a setting of the kernel": lambda of: pod(of)["securityContext"].update(sysctls=[{"name": "vm.swappiness"}]),
+    "root": lambda of: pod(of)["securityContext"].update(runAsUser=0),
+    "root in one container": lambda of: context(of).update(runAsUser=0),
+    "whoever the image says": lambda of: pod(of)["securityContext"].pop("runAsNonRoot"),
+    "root allowed in one container": lambda of: context(of).update(runAsNonRoot=False),
+    "no seccomp": lambda of: pod(of)["securityContext"].pop("seccompProfile"),
+    "seccomp off": lambda of: context(of).update(seccompProfile={"type": "Unconfined"}),
+    "AppArmor off": lambda of: context(of).update(appArmorProfile={"type": "Unconfined"}),
+    "a SELinux role": lambda of: context(of).update(seLinuxOptions={"role": "sysadm_r"}),
+    "privileges": lambda of: context(of).update(privileged=True),
+    "privileges later": lambda of: context(of).pop("allowPrivilegeEscalation"),
+    "capabilities kept": lambda of: context(of).update(capabilities={"drop": ["NET_RAW"]}),
+    "capabilities added": lambda of: context(of)["capabilities"].update(add=["SYS_PTRACE"]),
+    "another proc": lambda of: context(of).update(procMount="Unmasked"),
+    "a port of the host": lambda of: server(of)["ports"][0].update(hostPort=80),
+    "a probe of another host": lambda of: server(of).update(startupProbe={"tcpSocket": {"host": "a", "port": 1}}),
+    "Windows' host": lambda of: pod(of)["securityContext"].update(windowsOptions={"hostProcess": True}),
+    "the pod that copies weights": lambda of: pod(of)["initContainers"][0].pop("securityContext"),
+    "the pod of the test": lambda of: of["Pod"]["spec"]["containers"][0].pop("securityContext"),
+}
+
+
+@pytest.mark.parametrize("change", POD_SECURITY.values(), ids=POD_SECURITY)
+def test_pod_security_finds(change: Change) -> None:
+    assert violations(broken(EVERYTHING, change)) != []
+
+
+def test_an_image_of_another_registry_is_found_wherever_it_stands() -> None:
+    in_container = broken(EVERYTHING, lambda of: pod(of)["initContainers"][0].update(image="docker.io/busybox"))
+    in_volume = broken(
+        PROFILES["air-gapped"], lambda of: pod(of)["volumes"][1]["image"].update(reference="docker.io/weights")
+    )
+
+    assert "docker.io/busybox" in images(in_container)
+    assert "docker.io/weights" in images(in_volume)

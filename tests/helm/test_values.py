@@ -1,0 +1,182 @@
+"""What may be put into the values, what is refused and how, and how settings reach the service."""
+
+import json
+import os
+import re
+from typing import Any
+from unittest.mock import patch
+
+import kubernetes_validate
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from service.settings import load_settings
+from tests.helm.generate import SCHEMA, camel, documented_values, groups, secret_fields, value_at
+from tests.helm.helm import HelmFailed
+from tests.helm.manifests import containers, pods
+from tests.helm.pod_security import violations
+from tests.helm.render import EVERYTHING, NEWEST, render
+from tests.helm.rules import broken_rules
+from tests.helm.schema_values import values_of
+
+ROOT = json.loads(SCHEMA.read_text(encoding="utf-8"))
+REFUSALS = ("values don't meet the specifications of the schema(s)", "vecgate: ")
+# An example takes a tenth of a second and more, so a failing one is shown as it was found.
+PHASES = (Phase.explicit, Phase.generate)
+
+
+@st.composite
+def some_values(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw values for a few of the chart's sections at once; for all of them nearly none would fit together."""
+    sections = sorted(ROOT["properties"].keys() - {"affinity"})
+    chosen = draw(st.lists(st.sampled_from(sections), min_size=1, max_size=4, unique=True))
+    return {section: draw(values_of(ROOT["properties"][section], ROOT)) for section in chosen}
+
+
+def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
+    taken: list[bool] = []
+
+    @settings(max_examples=60, phases=PHASES, suppress_health_check=list(HealthCheck))
+    @given(some_values())
+    def draw(values: dict[str, Any]) -> None:
+        try:
+            manifests = render(values)
+        except HelmFailed as error:
+            assert any(refusal in str(error) for refusal in REFUSALS), error
+            taken.append(False)
+            return
+        taken.append(True)
+        for manifest in manifests:
+            kubernetes_validate.validate(manifest, NEWEST, strict=True)
+        broken = broken_rules(manifests)
+        if values.get("gpu", {}).get("surge"):
+            # Asked for in so many words.
+            broken.pop("rollouts", None)
+        # That a request is more than its limit no schema can tell; the API server does.
+        assert [fault for faults in broken.values() for fault in faults if "asks for" not in fault] == []
+        if values.get("weights", {}).get("source") != "hostPath":
+            assert violations(manifests) == []
+
+    draw()
+
+    assert 10 < sum(taken) < len(taken), "it says nothing if all are refused"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
+    "an unknown value below": ({"gpu": {"on": True}}, "at '/gpu': additional properties 'on' not allowed"),
+    "an unknown setting": ({"settings": {"server": {"hosts": "a"}}}, "at '/settings/server'.*'hosts' not allowed"),
+    "an unknown group": ({"settings": {"servers": {}}}, "at '/settings'.*'servers' not allowed"),
+    "a setting by its variable's name": ({"settings": {"server": {"max_call_s": 1}}}, "'max_call_s' not allowed"),
+    "a setting out of bounds": ({"settings": {"server": {"port": 70000}}}, "/settings/server/port.*maximum"),
+    "a setting of another kind": ({"settings": {"nim": {"dimension": "big"}}}, "got string, want integer"),
+    "a secret among the settings": ({"settings": {"nim": {"apiKey": "k"}}}, "'apiKey' not allowed"),
+    "a secret in plain words": ({"secrets": {"nim": {"apiKey": "k"}}}, "got string, want object"),
+    "a secret without its key": ({"secrets": {"nim": {"apiKey": {"existingSecret": "a"}}}}, "missing property 'key'"),
+    "a secret of no setting": ({"secrets": {"clip": {}}}, "additional properties 'clip' not allowed"),
+    "a setting in the environment": ({"extraEnv": {"VECGATE_NIM__API_KEY": "k"}}, "VECGATE_NIM__API_KEY"),
+    "a line break": ({"extraEnv": {"A": "b\nc"}}, "does not match pattern"),
+    "a control character": ({"settings": {"nim": {"model": "a\u0007"}}}, "does not match pattern"),
+    "a server that nobody reaches": ({"settings": {"server": {"host": "127.0.0.1"}}}, "/settings/server/host"),
+    "a port of root's": ({"settings": {"server": {"port": 443}}}, "want 1,024"),
+    "an embedded Weaviate": ({"settings": {"weaviate": {"embedded": True}}}, "/settings/weaviate/embedded"),
+    "an embedder twice": ({"settings": {"embedder": {"order": ["nim", "nim"]}}}, "/settings/embedder/order.*equal"),
+    "a NIM nowhere": ({"settings": {"nim": {"baseUrl": None}}}, "missing property 'baseUrl'"),
+    "a GPU for nobody": ({"gpu": {"enabled": True}}, "/settings/embedder/order"),
+    "weights for nobody": ({"weights": {"source": "hostPath", "hostPath": {"path": "/a"}}}, "/settings/embedder/order"),
+    "a claim without a name": ({"weights": {"source": "existingClaim"}}, "/weights/existingClaim/name"),
+    "an image of weights of any age": ({"weights": {"source": "image"}}, "/weights/image"),
+    "weights over the temporary files": ({"weights": {"mountPath": "/tmp/models"}}, "/weights/mountPath"),
+    "root": ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
+    "a weaker pod": ({"podSecurityContext": {"runAsNonRoot": False}}, "'runAsNonRoot' not allowed"),
+    "a network of 99 bits": ({"networkPolicy": {"ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/99"}}]}}}, "cidr"),
+    "a peer that is two": (
+        {"networkPolicy": {"ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}}},
+        "/networkPolicy/ingress/from/0",
+    ),
+    "memory in a made-up unit": ({"resources": {"limits": {"memory": "10 GB"}}}, "/resources/limits/memory"),
+    "more at least than at most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, "vecgate: autoscaling"),
+    "a budget that stops every drain": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_values_are_refused_with_the_place_and_the_reason(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmFailed, match=f"(?s){message}"):
+        render(values)
+
+
+def environment_of(values: dict[str, Any]) -> dict[str, str]:
+    """Return the variables of the server's container as Kubernetes hands them over."""
+    server = next(each for each in containers(next(pods(render(values)))) if each["name"] == "vecgate")
+    return {each["name"]: each["value"].replace("$$", "$") for each in server["env"]}
+
+
+def loaded(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings that the service loads in the pod of a render."""
+    with patch.dict(os.environ, environment_of(values)):
+        return load_settings().model_dump()
+
+
+settings_values = values_of(ROOT["$defs"]["settings"], ROOT)
+
+
+@settings(max_examples=25, phases=PHASES, suppress_health_check=list(HealthCheck))
+@given(settings_values)
+def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(given_settings: dict[str, Any]) -> None:
+    try:
+        settled = loaded({"settings": given_settings})
+    except HelmFailed as error:
+        assert any(refusal in str(error) for refusal in REFUSALS), error
+        return
+
+    for group, fields in given_settings.items():
+        for field, value in fields.items():
+            arrived = settled[snake(group)][snake(field)]
+            assert arrived == (type(arrived)(value) if isinstance(value, str) else value), f"{group}.{field}"
+
+
+def snake(name: str) -> str:
+    return re.sub("([A-Z])", r"_\1", name).lower()
+
+
+def test_every_way_through_the_templates_gives_settings_that_the_service_takes() -> None:
+    arrived = loaded(EVERYTHING)
+
+    assert arrived["clip"]["model"] == EVERYTHING["settings"]["clip"]["model"]
+    assert arrived["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
+    assert arrived["server"]["max_request_bytes"] == 134217728
+    assert str(arrived["nim"]["api_key_file"]) == "/etc/vecgate/secrets/nim/api-key"
+
+
+def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
+    schema = ROOT["$defs"]
+    known = {
+        f"{group}.{field}"
+        for part in ("settings", "secrets")
+        for group, each in schema[part]["properties"].items()
+        for field in each["properties"]
+    }
+    fields = {
+        f"{camel(group)}.{camel(name)}"
+        for group, model in groups()
+        for name in model.model_fields
+        if name.removesuffix("_file") not in secret_fields(model) or not name.endswith("_file")
+    }
+
+    assert known == fields
+
+
+def test_every_value_has_its_meaning_above_it() -> None:
+    documented = documented_values()
+    # What stands for a group, whose values are Kubernetes' own or the service's.
+    whole = {"settings", "weights.image", "weights.initContainer.resources", "resources"}
+
+    def leaves(value: Any, path: str) -> list[str]:
+        if not isinstance(value, dict) or not value or path in whole - {"settings", "weights.image"}:
+            return [path]
+        return [leaf for key, inner in value.items() for leaf in leaves(inner, f"{path}.{key}".lstrip("."))]
+
+    paths = [leaf for section in ROOT["properties"] for leaf in leaves(value_at(section), section)]
+    assert [path for path in paths if path not in documented] == []
