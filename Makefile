@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test image-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ run: setup weaviate ## run everything on this machine and show a search
 test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+image-test: setup ## build the gateway image and run it strictly confined; needs root, buildah, iproute2, mmdebstrap and runc
+	$(BIN)/python -m tests.image
+
 check: setup lint type imports protos-check ## everything that is checked without running the code
 
 fmt: setup ## format the code
@@ -47,6 +50,7 @@ fmt: setup ## format the code
 lint: setup ## format and lint, as a check
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/hadolint Dockerfile
 
 type: setup ## types
 	$(BIN)/mypy
@@ -74,6 +78,9 @@ docs: setup ## write settings and values into the READMEs and the chart's schema
 lock: setup ## resolve the dependencies anew
 	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.txt pyproject.toml
 	$(COMPILE) --extra model --constraint requirements-dev.txt --output-file requirements-model.txt pyproject.toml
+	$(COMPILE) --extra server --constraint requirements-dev.txt --output-file requirements-gateway.txt pyproject.toml
+	$(COMPILE) --extra server --extra clip --constraint requirements-dev.txt --output-file requirements-clip.txt pyproject.toml
+	$(COMPILE) --group image --output-file requirements-image.txt
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench

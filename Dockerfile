@@ -1,0 +1,79 @@
+# Two images: `gateway`, small and without torch, for a NIM, and `clip` with torch for CUDA and the bundled model.
+#
+#   docker build --target gateway --tag vecgate/gateway:0.1.0 .
+#   docker build --target clip --tag vecgate/clip:0.1.0 .
+#
+# BASE_IMAGE is any image with Python 3.11 or newer as python3 and its module venv; builder and result share it.
+# A pip.conf for a mirror or a proxy's certificate goes in as the secret `pip_conf`, and stays in no layer.
+ARG BASE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${BASE_IMAGE} AS tools
+WORKDIR /build
+COPY requirements-image.txt ./
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv /opt/tools \
+    && /opt/tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements-image.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY embedders embedders
+COPY protos/vecgate protos/vecgate
+RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /build/wheels .
+
+FROM tools AS gateway-environment
+COPY requirements-gateway.txt ./
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip /opt/vecgate \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --require-hashes --requirement requirements-gateway.txt \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --no-deps --no-index /build/wheels/*.whl \
+    && rm -r /opt/vecgate/lib/python3*/site-packages/embedders/models \
+    && /opt/tools/bin/cyclonedx-py environment --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
+    && /opt/vecgate/bin/python -m compileall -q -j 0 /opt/vecgate/lib
+
+FROM tools AS clip-environment
+COPY requirements-clip.txt ./
+RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
+    python3 -m venv --without-pip /opt/vecgate \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --require-hashes --requirement requirements-clip.txt \
+    && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
+        --no-compile --no-deps --no-index /build/wheels/*.whl \
+    && /opt/tools/bin/cyclonedx-py environment --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
+    && /opt/vecgate/bin/python -m compileall -q -j 0 /opt/vecgate/lib
+
+FROM ${BASE_IMAGE} AS runtime
+ARG BASE_IMAGE
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="Vecgate" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}"
+# The root file system is read-only where it runs, so nothing is ever compiled there, and home is the one folder that
+# can be written. In a container, loopback would be an address that nobody reaches.
+ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    HOME=/tmp \
+    HF_HUB_OFFLINE=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    TRANSFORMERS_OFFLINE=1 \
+    VECGATE_SERVER__HOST=0.0.0.0
+USER 10001:10001
+WORKDIR /
+EXPOSE 50070
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=6 CMD ["python", "-c", "import os, sys; from vecgate.client import Client, Health; sys.exit(Client('127.0.0.1:' + os.environ.get('VECGATE_SERVER__PORT', '50070')).health('liveness') is not Health.SERVING)"]
+ENTRYPOINT ["vecgate"]
+CMD ["serve"]
+
+FROM runtime AS gateway
+LABEL org.opencontainers.image.description="Vecgate in front of an NVIDIA NIM, without torch"
+COPY --from=gateway-environment /opt/vecgate /opt/vecgate
+ENV VECGATE_EMBEDDER__ORDER=nim
+
+# Last, so that it is what a build without a target makes.
+FROM runtime AS clip
+LABEL org.opencontainers.image.description="Vecgate with local CLIP models on CUDA or the CPU"
+COPY --from=clip-environment /opt/vecgate /opt/vecgate

@@ -1,0 +1,79 @@
+"""The Dockerfile: linted, strict, and in step with the chart and with what it is built from."""
+
+import json
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
+
+
+def stages() -> dict[str, str]:
+    """Return the text of each stage by its name."""
+    parts = re.split(r"^FROM .* AS (\S+)$", DOCKERFILE, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def instruction(stage: str, name: str) -> str:
+    (found,) = re.findall(rf"^{name} (.*)$", stages()[stage], re.MULTILINE)
+    return str(found)
+
+
+def lint(text: str) -> list[str]:
+    answer = subprocess.run(
+        [HADOLINT, "--format", "json", "-"], input=text, capture_output=True, text=True, check=False
+    )
+    return [finding["code"] for finding in json.loads(answer.stdout)]
+
+
+def test_the_linter_finds_nothing() -> None:
+    assert lint(DOCKERFILE) == []
+
+
+def test_the_linter_would_find_something() -> None:
+    assert "DL3007" in lint("FROM debian:latest\nRUN cd /tmp")
+
+
+def test_the_two_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None:
+    values = yaml.safe_load((ROOT / "helm" / "vecgate" / "values.yaml").read_text(encoding="utf-8"))
+    user = values["podSecurityContext"]
+
+    assert instruction("runtime", "USER") == f"{user['runAsUser']}:{user['runAsGroup']}"
+    assert json.loads(instruction("runtime", "ENTRYPOINT")) == ["vecgate"]
+    assert json.loads(instruction("runtime", "CMD")) == ["serve"]
+    assert json.loads(instruction("runtime", "HEALTHCHECK").partition(" CMD ")[2])[0] == "python"
+    for target in ("gateway", "clip"):
+        assert f"FROM runtime AS {target}" in DOCKERFILE
+        assert not re.search(r"^(RUN|USER|ENTRYPOINT|CMD) ", stages()[target], re.MULTILINE)
+
+
+def test_what_the_images_copy_is_let_through_to_the_build() -> None:
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    copied = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE)
+        for source in line.split()[:-1]
+    ]
+
+    assert "*" in ignored
+    assert sorted(f"!{source}" for source in copied) == sorted(each for each in ignored if each.startswith("!"))
+    assert all((ROOT / source).exists() for source in copied)
+
+
+@pytest.mark.parametrize(("image", "torch"), [("gateway", False), ("clip", True)])
+def test_an_image_holds_what_its_lock_names(image: str, *, torch: bool) -> None:
+    lock = (ROOT / f"requirements-{image}.txt").read_text(encoding="utf-8")
+    development = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+    names = re.findall(r"^([a-z0-9][^ =]*)==", lock, re.MULTILINE)
+    pins = re.findall(r"^[a-z0-9][^ =]*==\S+", lock, re.MULTILINE)
+
+    assert f"--require-hashes --requirement requirements-{image}.txt" in stages()[f"{image}-environment"]
+    assert ("torch" in names) is torch
+    assert "grpcio" in names
+    assert [pin for pin in pins if pin not in development] == [], "what was tested is what is shipped"
