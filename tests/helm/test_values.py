@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from service.diagnosis import diagnose
 from service.settings import load_settings
 from tests.helm.generate import SCHEMA, camel, documented_values, groups, secret_fields, value_at
 from tests.helm.helm import HelmFailed
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import EVERYTHING, NEWEST, render
+from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
 from tests.helm.rules import broken_rules
 from tests.helm.schema_values import values_of
 
@@ -180,3 +181,12 @@ def test_every_value_has_its_meaning_above_it() -> None:
 
     paths = [leaf for section in ROOT["properties"] for leaf in leaves(value_at(section), section)]
     assert [path for path in paths if path not in documented] == []
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_profile_needs_anybody_outside_the_cluster(name: str) -> None:
+    with patch.dict(os.environ, environment_of(PROFILES[name])):
+        diagnosis = diagnose(load_settings())
+
+    assert diagnosis.contacts
+    assert diagnosis.outside == ()

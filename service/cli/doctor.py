@@ -1,0 +1,45 @@
+"""`vecgate doctor`: what the settings would need from outside, and what is wrong with them."""
+
+from typing import Annotated
+
+import typer
+
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_table, say
+
+__all__ = ["doctor"]
+
+NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
+
+
+def doctor(
+    *,
+    air_gap: Annotated[
+        bool, typer.Option("--air-gap", help="Take every need from outside the site for a fault.")
+    ] = False,
+) -> None:
+    """Say what `vecgate serve` would need from outside, and what is wrong; exit code 1 if something is.
+
+    It reads the settings and looks at files. Nobody is asked and nothing is connected to.
+    """
+    try:
+        from service.diagnosis import diagnose  # noqa: PLC0415 -- with the server only
+        from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
+    except ModuleNotFoundError:
+        fail(NEEDS_SERVER, EXIT_WRONG_USE)
+    try:
+        diagnosis = diagnose(load_settings())
+    except InvalidSettings as error:
+        note("error: the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()))
+        raise typer.Exit(EXIT_WRONG_USE) from error
+    if diagnosis.contacts:
+        rows = [(each.what, each.where, each.reach.value, each.setting) for each in diagnosis.contacts]
+        print_table(("speaks with", "at", "which is", "by"), rows)
+        say()
+    outside = diagnosis.outside
+    say(f"Needs from outside: {', '.join(f'{each.what} at {each.where}' for each in outside) or 'nothing'}.")
+    for title, lines in (("Wrong", diagnosis.faults), ("To know", diagnosis.notes)):
+        say(f"{title}: " + ("nothing." if not lines else ""))
+        for line in lines:
+            say(f"  {line}")
+    if diagnosis.faults or (air_gap and outside):
+        raise typer.Exit(EXIT_FAILED)

@@ -1,0 +1,163 @@
+"""What a configuration would need from outside the site, and what is wrong with it, found without asking anybody.
+
+Nothing is resolved, connected to or loaded: it tells by names and files alone, so that it says the same on any machine
+that has the same files.
+"""
+
+import enum
+import importlib.util
+import ipaddress
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from embedders.clip import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
+from service.settings import ClipSettings, InvalidSettings, Settings, WeaviateSettings, read_secret, variable
+from service.store.binary import WeaviateBinaryMissing, find_binary
+
+__all__ = ["Contact", "Diagnosis", "Reach", "diagnose", "reach_of"]
+
+# Names that no public name server answers for: of Kubernetes, of special use, and by custom.
+SITE_SUFFIXES = (
+    "cluster.local",
+    "corp",
+    "home.arpa",
+    "internal",
+    "intranet",
+    "lan",
+    "local",
+    "localdomain",
+    "private",
+    "svc",
+    "test",
+)
+EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")  # noqa: S104 -- compared with, not listened on
+CLIP_MODULES = ("open_clip", "safetensors", "torch")
+
+
+class Reach(enum.Enum):
+    """How far away a host is, as far as its name tells."""
+
+    MACHINE = "this machine"
+    SITE = "this site"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Somebody whom the service would speak with.
+
+    Attributes:
+        what: whom, in words.
+        where: the address.
+        setting: the variable that names it.
+        reach: how far away it is.
+    """
+
+    what: str
+    where: str
+    setting: str
+    reach: Reach
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What there is to say of a configuration.
+
+    Attributes:
+        contacts: whom it would speak with.
+        faults: what keeps it from working, each in a line with its fix.
+        notes: what is no fault and should be known.
+    """
+
+    contacts: tuple[Contact, ...]
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def outside(self) -> tuple[Contact, ...]:
+        """The contacts that are not to be had behind an air gap."""
+        return tuple(each for each in self.contacts if each.reach is Reach.OUTSIDE)
+
+
+def reach_of(host: str) -> Reach:
+    """Return how far away a host is; a name of several parts counts as outside unless its end says otherwise."""
+    name = host.strip("[]").rstrip(".").lower()
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        if name == "localhost" or name.endswith(".localhost"):
+            return Reach.MACHINE
+        inside = "." not in name or name.endswith(tuple(f".{suffix}" for suffix in SITE_SUFFIXES))
+        return Reach.SITE if inside else Reach.OUTSIDE
+    if address.is_loopback or address.is_unspecified:
+        return Reach.MACHINE
+    return Reach.OUTSIDE if address.is_global else Reach.SITE
+
+
+def diagnose(settings: Settings) -> Diagnosis:
+    """Return what there is to say of settings."""
+    return Diagnosis(tuple(_contacts(settings)), tuple(_faults(settings)), tuple(_notes(settings)))
+
+
+def _contacts(settings: Settings) -> Iterator[Contact]:
+    if "nim" in settings.embedder.order:
+        url = settings.nim.base_url
+        yield Contact("the NIM", url, variable("nim", "base_url"), reach_of(urlsplit(url).hostname or ""))
+    where = settings.weaviate
+    if not where.embedded:
+        host, grpc_host = where.http_host, where.grpc_host or where.http_host
+        yield Contact(
+            "Weaviate's HTTP port", f"{host}:{where.http_port}", variable("weaviate", "http_host"), reach_of(host)
+        )
+        named = "grpc_host" if where.grpc_host else "http_host"
+        yield Contact(
+            "Weaviate's gRPC port", f"{grpc_host}:{where.grpc_port}", variable("weaviate", named), reach_of(grpc_host)
+        )
+
+
+def _faults(settings: Settings) -> Iterator[str]:
+    for value, file in (
+        (settings.nim.api_key, settings.nim.api_key_file if "nim" in settings.embedder.order else None),
+        (settings.weaviate.api_key, settings.weaviate.api_key_file),
+    ):
+        try:
+            read_secret(value, file)
+        except InvalidSettings as error:
+            yield str(error)
+    if settings.weaviate.embedded:
+        yield from _embedded_faults(settings.weaviate)
+    if "clip" in settings.embedder.order:
+        yield from _clip_faults(settings.clip)
+
+
+def _embedded_faults(settings: WeaviateSettings) -> Iterator[str]:
+    try:
+        find_binary(settings.binary)
+    except WeaviateBinaryMissing as error:
+        yield str(error)
+
+
+def _clip_faults(settings: ClipSettings) -> Iterator[str]:
+    missing = [name for name in CLIP_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        yield f"a local model needs packages that are not installed ({', '.join(missing)}): pip install 'vecgate[clip]'"
+    named, folder = variable("clip", "checkpoint"), Path(settings.model)
+    if settings.checkpoint is not None:
+        if not settings.checkpoint.is_file():
+            yield f"{named} names {settings.checkpoint}, which is no file; put the weights there, nothing is downloaded"
+    elif not folder.is_absolute() and (MODELS_DIR / folder / CONFIG_FILE).is_file():
+        return
+    elif not folder.is_absolute() and not folder.is_dir():
+        yield f"the model {settings.model} needs its weights in a file: set {named} to it, nothing is downloaded"
+    elif not (folder / CONFIG_FILE).is_file():
+        yield f"the folder {folder} has no {CONFIG_FILE}"
+    elif not any((folder / name).is_file() for name in WEIGHTS_FILES):
+        yield f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} into it"
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    host = settings.server.host
+    if reach_of(host) is not Reach.MACHINE or host in EVERY_ADDRESS:
+        yield f"{variable('server', 'host')} is {host}: whoever reaches the port may call, it asks nobody who they are"

@@ -1,0 +1,142 @@
+"""`vecgate doctor`: who is near and who is outside, and what is wrong, without asking anybody."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.diagnosis import Reach, diagnose, reach_of
+from service.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    ("host", "reach"),
+    [
+        ("127.0.0.1", Reach.MACHINE),
+        ("::1", Reach.MACHINE),
+        ("[::1]", Reach.MACHINE),
+        ("localhost", Reach.MACHINE),
+        ("a.localhost", Reach.MACHINE),
+        ("10.1.2.3", Reach.SITE),
+        ("192.168.0.1", Reach.SITE),
+        ("fd00::1", Reach.SITE),
+        ("nim", Reach.SITE),
+        ("nim.nim.svc", Reach.SITE),
+        ("weaviate.weaviate.svc.cluster.local.", Reach.SITE),
+        ("gpu7.corp", Reach.SITE),
+        ("8.8.8.8", Reach.OUTSIDE),
+        ("2001:4860:4860::8888", Reach.OUTSIDE),
+        ("integrate.api.nvidia.com", Reach.OUTSIDE),
+        ("example.com", Reach.OUTSIDE),
+        ("notlocal.mylocal", Reach.OUTSIDE),
+    ],
+)
+def test_a_host_is_as_far_away_as_its_name_tells(host: str, reach: Reach) -> None:
+    assert reach_of(host) is reach
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, **settings: str) -> None:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"VECGATE_{name}", value)
+
+
+def test_the_defaults_need_nobody_beyond_this_machine_and_nothing_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--air-gap"])
+
+    assert done.exit_code == 0
+    assert "Needs from outside: nothing." in done.stdout
+    assert "Wrong: nothing." in done.stdout
+    assert "To know: nothing." in done.stdout
+
+
+def test_a_hosted_nim_is_a_need_from_outside_and_behind_an_air_gap_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__BASE_URL="https://integrate.api.nvidia.com/v1")
+
+    plain, enclosed = (CliRunner().invoke(app, ["doctor", *options]) for options in ([], ["--air-gap"]))
+
+    assert (plain.exit_code, enclosed.exit_code) == (0, 1)
+    assert "Needs from outside: the NIM at https://integrate.api.nvidia.com/v1." in plain.stdout
+    assert "VECGATE_NIM__BASE_URL" in plain.stdout
+
+
+def test_an_embedder_that_is_not_used_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, NIM__BASE_URL="https://integrate.api.nvidia.com", NIM__API_KEY_FILE="/nowhere")
+
+    diagnosis = diagnose(load_settings())
+
+    assert diagnosis.outside == diagnosis.faults == ()
+
+
+def test_a_weaviate_of_two_hosts_is_told_of_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, WEAVIATE__HTTP_HOST="weaviate", WEAVIATE__GRPC_HOST="grpc.example.com")
+
+    contacts = {each.setting: (each.where, each.reach) for each in diagnose(load_settings()).contacts}
+
+    assert contacts == {
+        "VECGATE_WEAVIATE__HTTP_HOST": ("weaviate:8080", Reach.SITE),
+        "VECGATE_WEAVIATE__GRPC_HOST": ("grpc.example.com:50051", Reach.OUTSIDE),
+    }
+
+
+def test_everything_wrong_is_told_at_once_with_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    configured(
+        monkeypatch,
+        CLIP__MODEL="ViT-H-14",
+        WEAVIATE__API_KEY_FILE=str(tmp_path / "empty"),
+        WEAVIATE__EMBEDDED="true",
+        WEAVIATE__BINARY=str(tmp_path / "missing"),
+    )
+
+    done = CliRunner().invoke(app, ["doctor"])
+
+    assert done.exit_code == 1
+    assert f"the key file {tmp_path / 'empty'} is empty" in done.stdout
+    assert "VECGATE_WEAVIATE__BINARY names" in done.stdout
+    assert "set VECGATE_CLIP__CHECKPOINT to it, nothing is downloaded" in done.stdout
+
+
+def test_a_model_without_its_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def faults(**settings: str) -> str:
+        configured(monkeypatch, **settings)
+        return "\n".join(diagnose(load_settings()).faults)
+
+    missing = faults(CLIP__MODEL="ViT-H-14", CLIP__CHECKPOINT=str(tmp_path / "none"))
+    monkeypatch.delenv("VECGATE_CLIP__CHECKPOINT")
+    bare = faults(CLIP__MODEL=str(tmp_path))
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    weightless = faults(CLIP__MODEL=str(tmp_path))
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+    whole = faults(CLIP__MODEL=str(tmp_path))
+
+    assert "which is no file" in missing
+    assert "has no open_clip_config.json" in bare
+    assert "has no weights" in weightless
+    assert whole == ""
+
+
+def test_an_install_without_torch_is_told_of_when_a_local_model_is_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    (fault,) = diagnose(load_settings()).faults
+
+    assert "pip install 'vecgate[clip]'" in fault
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.7"])
+def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    configured(monkeypatch, SERVER__HOST=host)
+
+    (note,) = diagnose(load_settings()).notes
+
+    assert f"VECGATE_SERVER__HOST is {host}" in note
+
+
+def test_wrong_settings_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, SERVER__PORT="x", CLIP__DEVICE="tpu")
+
+    done = CliRunner().invoke(app, ["doctor"])
+
+    assert done.exit_code == 2
+    assert all(name in done.stderr for name in ("VECGATE_SERVER__PORT", "VECGATE_CLIP__DEVICE"))
