@@ -153,6 +153,15 @@ def test_an_import_of_large_pictures_is_retried(client: Client, fake: FakeVecgat
     assert len(fake.requests["ImportObjects"]) == 2
 
 
+def test_a_call_that_a_stopping_server_lets_fall_is_retried(client: Client, fake: FakeVecgate) -> None:
+    fake.failing["EmbedInputs"] = [failure(grpc.StatusCode.CANCELLED)]
+
+    embedded = client.embed(["dog"])
+
+    assert len(embedded.matrix()) == 1
+    assert len(fake.requests["EmbedInputs"]) == 2
+
+
 def test_creating_a_collection_is_not_retried(client: Client, fake: FakeVecgate) -> None:
     fake.failing["CreateCollection"] = [failure(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")]
 

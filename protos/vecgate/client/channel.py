@@ -28,7 +28,9 @@ SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # A server that stops answers CANCELLED to calls that reach it while it tells its clients to go:
+                    # gRPC's core has taken them and has nobody left to hand them to. No server of ours means it.
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             },
             # The one method that is not idempotent: a second attempt could fail on what the first one created.
