@@ -8,10 +8,11 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SOURCES := embedders service protos tests helm
 PYTEST_ARGS ?=
+BUNDLE_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test image-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test bundle image-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +38,9 @@ run: setup weaviate ## run everything on this machine and show a search
 
 test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bundle: setup helm ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
+	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m tests.helm.helm | head -n 1)" $(BUNDLE_ARGS)
 
 image-test: setup ## build the gateway image and run it strictly confined; needs root, buildah, iproute2, mmdebstrap and runc
 	$(BIN)/python -m tests.image
