@@ -200,7 +200,14 @@ def download_wheels(lock: Path, folder: Path) -> None:
 
 def covers(name: str, reference: str) -> bool:
     """Return whether an image of a name is the one that a render refers to, whatever registry each names."""
-    return reference == name or reference.endswith("/" + name.removeprefix("localhost/"))
+    own, asked = _without_registry(name), _without_registry(reference)
+    # A mirror may keep its images below a path of its own.
+    return own == asked or ("/" in own and asked.endswith(f"/{own}"))
+
+
+def _without_registry(name: str) -> str:
+    first, _, rest = name.partition("/")
+    return rest if rest and (first == "localhost" or "." in first or ":" in first) else name
 
 
 def install_page(bundle: Bundle, images: Sequence[str], inside: dict[str, ImageArchive], values: Sequence[Path]) -> str:

@@ -103,9 +103,12 @@ def test_what_it_lacks_is_told(bundle: ModuleType, tmp_path: Path, capsys: pytes
 def test_an_image_of_another_version_does_not_count(bundle: ModuleType) -> None:
     assert bundle.covers("localhost/vecgate/clip:0.1.0", CLIP)
     assert bundle.covers(CLIP, CLIP)
+    assert bundle.covers("other.example/vecgate/clip:0.1.0", "vecgate/clip:0.1.0")
+    assert bundle.covers("vecgate/clip:0.1.0", "registry.local:5000/mirror/vecgate/clip:0.1.0")
     assert not bundle.covers("vecgate/clip:0.0.9", CLIP)
     assert not bundle.covers("clip:0.1.0-rc", CLIP)
     assert not bundle.covers("gate/clip:0.1.0", CLIP)
+    assert not bundle.covers("clip:0.1.0", CLIP)
 
 
 def test_the_chart_in_it_installs_like_the_one_here(bundle: ModuleType, tmp_path: Path) -> None:

@@ -184,10 +184,10 @@ def test_pod_security_finds(change: Change) -> None:
 
 
 def test_an_image_of_another_registry_is_found_wherever_it_stands() -> None:
-    in_container = broken(EVERYTHING, lambda of: pod(of)["initContainers"][0].update(image="docker.io/busybox"))
+    in_container = broken(EVERYTHING, lambda of: pod(of)["initContainers"][0].update(image="elsewhere.example/busybox"))
     in_volume = broken(
-        PROFILES["air-gapped"], lambda of: pod(of)["volumes"][1]["image"].update(reference="docker.io/weights")
+        PROFILES["air-gapped"], lambda of: pod(of)["volumes"][1]["image"].update(reference="elsewhere.example/weights")
     )
 
-    assert "docker.io/busybox" in images(in_container)
-    assert "docker.io/weights" in images(in_volume)
+    assert "elsewhere.example/busybox" in images(in_container)
+    assert "elsewhere.example/weights" in images(in_volume)
