@@ -14,6 +14,8 @@ import pytest
 
 from service.store.binary import find_binary
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+
 ROOT = Path(__file__).parents[2]
 # connect, and what sends without it: a datagram to a name server, for example.
 CALLS = "connect,sendto,sendmsg,sendmmsg"
