@@ -19,7 +19,7 @@ from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
-from service.validation import RequestLimits
+from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
     embedding_service_pb2,
