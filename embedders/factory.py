@@ -7,17 +7,18 @@ from embedders.base import Embedder
 from embedders.batching import BatchingEmbedder
 from embedders.errors import ModelUnusable
 from embedders.nim import NimConfig, NimEmbedder
+from embedders.queueing import QueueBounds
 
 if TYPE_CHECKING:
     from embedders.clip import ClipConfig
 
 __all__ = ["build_embedder"]
 
-CLIP_SLOTS = 2
-"""While one batch is in the forward pass, the next one is decoded and tokenised."""
+MAX_GATHER_S = 0.005
+"""The longest wait for the callers of a local model's last batch to come back."""
 
 
-def build_embedder(config: "ClipConfig | NimConfig", *, max_queued_inputs: int) -> Embedder:
+def build_embedder(config: "ClipConfig | NimConfig", *, bounds: QueueBounds) -> Embedder:
     """Build the embedder that a configuration describes, with batching across calls. It is not started yet.
 
     Raises:
@@ -25,8 +26,7 @@ def build_embedder(config: "ClipConfig | NimConfig", *, max_queued_inputs: int) 
         ValueError: a NIM's address or batch size makes no sense.
     """
     if isinstance(config, NimConfig):
-        inner: Embedder = NimEmbedder(config)
-        return BatchingEmbedder(inner, max_queued_inputs=max_queued_inputs, slots=config.max_connections)
+        return BatchingEmbedder(NimEmbedder(config), bounds=bounds)
     missing = [package for package in ("torch", "open_clip") if find_spec(package) is None]
     if missing:
         raise ModelUnusable(
@@ -34,4 +34,4 @@ def build_embedder(config: "ClipConfig | NimConfig", *, max_queued_inputs: int) 
         )
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
-    return BatchingEmbedder(ClipEmbedder(config), max_queued_inputs=max_queued_inputs, slots=CLIP_SLOTS)
+    return BatchingEmbedder(ClipEmbedder(config), bounds=bounds, apart=True, max_gather_s=MAX_GATHER_S)

@@ -90,6 +90,7 @@ class NimEmbedder:
             dimension=config.dimension,
             limits=config.limits,
             max_batch=config.max_batch,
+            slots=config.max_connections,
         )
 
     @property

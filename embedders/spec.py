@@ -36,6 +36,7 @@ class EmbedderSpec:
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
         weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
         max_batch: inputs that the backend takes at once.
+        slots: batches that the backend works on at the same time.
     """
 
     name: str
@@ -47,3 +48,4 @@ class EmbedderSpec:
     max_text_tokens: int | None = None
     weights_digest: str | None = None
     max_batch: int
+    slots: int = 1

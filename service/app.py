@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 import structlog
 
 from embedders.base import Embedder
-from embedders.clip import ClipConfig
+from embedders.clip.config import ClipConfig
 from embedders.errors import ModelUnusable
 from embedders.factory import build_embedder
 from embedders.nim import NimConfig
+from embedders.queueing import QueueBounds
 from embedders.spec import InputLimits
 from service.core.embed import EmbedderPool
 from service.observability import configure_logging, masked_settings
@@ -88,9 +89,10 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
 
 
 def _build_embedder(name: EmbedderName, settings: Settings) -> Embedder:
+    bounds = QueueBounds(max_inputs=settings.embedder.max_queued_inputs, max_bytes=settings.embedder.max_queued_bytes)
     config = _clip_config(settings) if name == "clip" else _nim_config(settings)
     try:
-        return build_embedder(config, max_queued_inputs=settings.embedder.max_queued_inputs)
+        return build_embedder(config, bounds=bounds)
     except ValueError as error:
         raise InvalidSettings(f"{name}: {error}") from error
 
@@ -99,7 +101,9 @@ def _clip_config(settings: Settings) -> ClipConfig:
     return ClipConfig(
         model=settings.clip.model,
         checkpoint=settings.clip.checkpoint,
+        expected_digest=settings.clip.expected_digest,
         device=settings.clip.device,
+        precision=settings.clip.precision,
         max_batch=settings.clip.max_batch,
         limits=_input_limits(settings.limits),
     )

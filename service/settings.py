@@ -79,7 +79,12 @@ class EmbedderSettings(_Group):
         description="embedders to start, commas between, the default one first: clip (local model), nim (NVIDIA NIM)",
     )
     max_queued_inputs: int = Field(
-        4096, ge=1, description="inputs that may wait for an embedder; more are refused as OVERLOADED"
+        4096,
+        ge=1,
+        description="inputs that may wait for an embedder, of bulk work three quarters; more are refused as OVERLOADED",
+    )
+    max_queued_bytes: int = Field(
+        512 * MIB, ge=1024, description="bytes of texts and images that may wait for an embedder, as for inputs"
     )
     check_interval_s: Seconds = Field(
         10, description="seconds between checks of an embedder that had no successful call meanwhile"
@@ -103,8 +108,18 @@ class ClipSettings(_Group):
     checkpoint: Path | None = Field(
         None, description="weights file of an open_clip model named in clip.model; folders bring their own"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the model runs; auto takes CUDA when it is there"
+    expected_digest: str | None = Field(
+        None,
+        pattern=r"^(sha256:)?[0-9A-Fa-f]{64}$",
+        description="SHA-256 of the weights; others are refused",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|cuda|cuda:\d+)(,(cpu|cuda:\d+))*)$",
+        description="where the model runs: auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:0,cuda:2",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="what the model computes in; auto is fp16 on a GPU, once it has shown to be near fp32"
     )
     max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
 
@@ -181,6 +196,16 @@ class Settings(BaseSettings):
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
 
+    @model_validator(mode="after")
+    def _largest_call_fits_into_the_queue(self) -> Self:
+        if self.limits.max_inputs > self.embedder.max_queued_inputs:
+            raise ValueError(
+                f"{variable('limits', 'max_inputs')} is {self.limits.max_inputs}, but only "
+                f"{variable('embedder', 'max_queued_inputs')} = {self.embedder.max_queued_inputs} may wait: "
+                "lower the one or raise the other"
+            )
+        return self
+
 
 def load_settings() -> Settings:
     """Read the settings from the environment.
@@ -198,7 +223,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         faults += [
-            f"{variable(*map(str, each['loc'][:2]))}: {each['msg']}"
+            f"{variable(*map(str, each['loc'][:2]))}: {each['msg']}" if each["loc"] else each["msg"]
             for each in error.errors(include_input=False, include_url=False)
             if each["type"] != "extra_forbidden"
         ]

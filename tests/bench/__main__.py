@@ -16,6 +16,7 @@ from embedders.base import Embedder
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.factory import build_embedder
 from embedders.inputs import DOCUMENT, QUERY, ImageInput, Input, TextInput
+from embedders.queueing import QueueBounds
 from service.core.embed import EmbedderPool
 from service.domain import ReturnFields, StoredObject
 from service.observability import configure_logging
@@ -76,7 +77,7 @@ async def bench_model() -> None:
 
 async def bench_served() -> None:
     """Print what gRPC and batching across calls cost over the bare embedder."""
-    embedder: Embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+    embedder: Embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
     pool = EmbedderPool([embedder], check_interval_s=3600)
     await pool.start()
     server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=FakeStore(), embedders=pool)
@@ -113,7 +114,7 @@ async def bench_import() -> None:
         await weaviate.start()
         store = WeaviateStore(weaviate.client_settings)
         await store.start()
-        embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+        embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
         pool = EmbedderPool([embedder], check_interval_s=3600)
         await pool.start()
         server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=store, embedders=pool)
