@@ -13,6 +13,7 @@ EmbedderError
   ModelGone                     the backend does not serve the model (any more)
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
+  SpaceDisproved                an embedder is not of the space that it is declared to be of
 """
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "InputRejected",
     "ModelGone",
     "ModelUnusable",
+    "SpaceDisproved",
     "TextTooLong",
 ]
 
@@ -90,3 +92,7 @@ class AnswerInvalid(EmbedderError):
 
 class ModelUnusable(EmbedderError):
     """A local model cannot be loaded: its files are missing, broken, or not what the settings say."""
+
+
+class SpaceDisproved(EmbedderError):
+    """An embedder's vectors of the probe are not those of the space that it is declared to be of."""

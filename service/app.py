@@ -6,17 +6,12 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from embedders.base import Embedder
-from embedders.clip.config import ClipConfig
 from embedders.errors import ModelUnusable
-from embedders.factory import build_embedder
-from embedders.nim import NimConfig
-from embedders.queueing import QueueBounds
-from embedders.spec import InputLimits
 from service.core.embed import EmbedderPool
+from service.embedding import build_embedders
 from service.observability import configure_logging, masked_settings
 from service.rpc.server import GrpcServer, PortTaken
-from service.settings import EmbedderName, InvalidSettings, LimitSettings, Settings, read_secret
+from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
@@ -68,10 +63,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         await weaviate.start()
         where = weaviate.client_settings
     store = WeaviateStore(where)
-    embedders = EmbedderPool(
-        [_build_embedder(name, settings) for name in settings.embedder.order],
-        check_interval_s=settings.embedder.check_interval_s,
-    )
+    embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
     server = GrpcServer(settings.server, settings.limits, settings.weaviate, store=store, embedders=embedders)
     ends.push_async_callback(store.close)
     await store.start()
@@ -85,47 +77,4 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         weaviate=f"{where.http_host}:{where.http_port}",
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],
-    )
-
-
-def _build_embedder(name: EmbedderName, settings: Settings) -> Embedder:
-    bounds = QueueBounds(max_inputs=settings.embedder.max_queued_inputs, max_bytes=settings.embedder.max_queued_bytes)
-    config = _clip_config(settings) if name == "clip" else _nim_config(settings)
-    try:
-        return build_embedder(config, bounds=bounds)
-    except ValueError as error:
-        raise InvalidSettings(f"{name}: {error}") from error
-
-
-def _clip_config(settings: Settings) -> ClipConfig:
-    return ClipConfig(
-        model=settings.clip.model,
-        checkpoint=settings.clip.checkpoint,
-        expected_digest=settings.clip.expected_digest,
-        device=settings.clip.device,
-        precision=settings.clip.precision,
-        max_batch=settings.clip.max_batch,
-        limits=_input_limits(settings.limits),
-    )
-
-
-def _nim_config(settings: Settings) -> NimConfig:
-    nim = settings.nim
-    return NimConfig(
-        base_url=nim.base_url,
-        model=nim.model,
-        dimension=nim.dimension,
-        api_key=read_secret(nim.api_key, nim.api_key_file),
-        timeout_s=nim.timeout_s,
-        max_batch=nim.max_batch,
-        max_connections=nim.max_connections,
-        limits=_input_limits(settings.limits),
-    )
-
-
-def _input_limits(limits: LimitSettings) -> InputLimits:
-    return InputLimits(
-        max_text_bytes=limits.max_text_bytes,
-        max_image_bytes=limits.max_image_bytes,
-        max_image_pixels=limits.max_image_pixels,
     )

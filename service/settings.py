@@ -89,6 +89,18 @@ class EmbedderSettings(_Group):
     check_interval_s: Seconds = Field(
         10, description="seconds between checks of an embedder that had no successful call meanwhile"
     )
+    check_timeout_s: Seconds = Field(30, description="seconds that such a check may take")
+    max_failures: int = Field(
+        5,
+        ge=1,
+        description="failures in a row after which an embedder is left alone; a refused key and a model that is gone "
+        "do it at once",
+    )
+    cool_down_s: Seconds = Field(
+        1, description="seconds until an embedder that is left alone is probed; doubled with each failure"
+    )
+    max_cool_down_s: Seconds = Field(30, description="the longest time between such probes, in seconds")
+    cache_bytes: int = Field(64 * MIB, ge=0, description="bytes of vectors kept in memory by content; 0 keeps none")
 
     @model_validator(mode="after")
     def _no_twins(self) -> Self:
@@ -122,6 +134,19 @@ class ClipSettings(_Group):
         "auto", description="what the model computes in; auto is fp16 on a GPU, once it has shown to be near fp32"
     )
     max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
+    space: str | None = Field(
+        None,
+        min_length=1,
+        description="a space that the model is of, such as nvidia/nvclip, though its own is another; it serves once a "
+        "probe has shown it",
+    )
+    probe_file: Path | None = Field(
+        None,
+        description="vectors of the probe in clip.space, as `vecgate probe` writes them; without it the NIM is asked",
+    )
+    probe_min_cosine: float = Field(
+        0.98, gt=0, le=1, description="how near the model's vectors of the probe have to be to those of clip.space"
+    )
 
 
 class NimSettings(_Group):

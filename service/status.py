@@ -59,6 +59,7 @@ TABLE: dict[type[BaseException], Rule] = {
     embedder_errors.EmbedderUnavailable: _rule(Code.UNAVAILABLE, "EMBEDDER_UNAVAILABLE", retry=True, blame="upstream"),
     embedder_errors.CredentialRejected: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
     embedder_errors.ModelGone: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
+    embedder_errors.SpaceDisproved: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
     embedder_errors.AnswerInvalid: _rule(Code.INTERNAL, "EMBEDDER_ANSWER_INVALID", blame="upstream"),
     TimeoutError: _rule(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     BaseException: _rule(Code.INTERNAL, "INTERNAL", blame="server"),

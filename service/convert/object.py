@@ -3,6 +3,7 @@
 from typing import Any
 
 from google.protobuf import struct_pb2
+from google.rpc import status_pb2
 
 from service.convert.embedding import vector_to_pb
 from service.core.conformance import DraftObject
@@ -49,8 +50,12 @@ def object_to_pb(each: StoredObject) -> object_pb.Object:
     return message
 
 
-def report_to_pb(report: VectorReport) -> object_pb.StoredVector:
-    """Return where a named vector came from."""
+def report_to_pb(report: VectorReport, error: status_pb2.Status | None) -> object_pb.StoredVector:
+    """Return where a named vector came from; `error` is the report's own as a status."""
     return object_pb.StoredVector(
-        name=report.name, origin=ORIGINS[report.origin], embedder=report.embedder, truncated=report.truncated
+        name=report.name,
+        origin=ORIGINS[report.origin],
+        embedder=report.embedder,
+        truncated=report.truncated,
+        error=error,
     )

@@ -37,10 +37,11 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
         """Embed inputs."""
         check_embed_inputs(request, self._limits)
-        embedder = self._embedders.get(request.embedder)
+        embedders = self._embedders.asked_for(request.embedder)
         inputs = [input_from_pb(each, truncate=request.truncate) for each in request.inputs]
         present: list[Input] = [each for each in inputs if each is not None]
-        outcomes = iter(await self._embedders.embed(embedder, present, options_from_pb(request)) if present else [])
+        embedder, embedded = await self._embedders.embed_with_first(embedders, present, options_from_pb(request))
+        outcomes = iter(embedded)
         response = pb.EmbedInputsResponse(embedder=embedder_to_pb(embedder.spec))
         for index, each in enumerate(inputs):
             if each is None:

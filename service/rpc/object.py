@@ -39,7 +39,10 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             if outcome.error is not None:
                 response.results.add(id=outcome.id, error=to_status(outcome.error, ""))
             else:
-                stored = pb.StoredObject(vectors=[report_to_pb(each) for each in outcome.vectors])
+                stored = pb.StoredObject()
+                for each in outcome.vectors:
+                    why = None if each.error is None else to_status(each.error, "")
+                    stored.vectors.append(report_to_pb(each, why))
                 response.results.add(id=outcome.id, stored=stored)
         return response
 
