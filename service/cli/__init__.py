@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server ca
 
 import typer
 
-from service.cli import collections, demo, embed, importing, search, serve, status, weaviate
+from service.cli import collections, demo, embed, importing, probe, search, serve, status, weaviate
 from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
 
 __all__ = ["app"]
@@ -33,3 +33,4 @@ app.add_typer(collections.app, name="collections")
 app.command("import")(importing.import_)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
+app.command("probe")(probe.probe)

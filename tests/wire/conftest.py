@@ -1,6 +1,6 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -96,7 +96,7 @@ def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
     )
 
 
-async def failure_of(call: "grpc.aio.UnaryUnaryCall") -> Failure:
+async def failure_of(call: "Awaitable[object]") -> Failure:
     """Await a call that must fail, and unpack its status."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
