@@ -10,6 +10,7 @@ EmbedderError
   EmbedderOverloaded            this process's queue is full: try again
   EmbedderRateLimited           the backend limits its callers: try again later
   CredentialRejected            the backend refuses the key
+    CallerKeyRejected           the key is not this server's but came with the call
   ModelGone                     the backend does not serve the model (any more)
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
@@ -18,6 +19,7 @@ EmbedderError
 
 __all__ = [
     "AnswerInvalid",
+    "CallerKeyRejected",
     "CredentialRejected",
     "EmbedderError",
     "EmbedderOverloaded",
@@ -80,6 +82,10 @@ class EmbedderRateLimited(EmbedderUnavailable):
 
 class CredentialRejected(EmbedderError):
     """The backend refuses the key that this server sends."""
+
+
+class CallerKeyRejected(CredentialRejected):
+    """The backend refuses the key that a caller brought. Calls with other keys are none the worse for it."""
 
 
 class ModelGone(EmbedderError):

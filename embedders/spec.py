@@ -24,13 +24,14 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
-    """An embedder's identity and bounds. It does not change while the embedder lives.
+    """An embedder's identity and bounds. It does not change while the embedder lives, but for a dimension of 0.
 
     Attributes:
         name: what callers ask for.
         model: the model's name, such as "nvidia/nvclip".
         space: the id of the vector space that weights and preprocessing produce.
-        dimension: values in a vector.
+        dimension: values in a vector; 0 until a remote model whose dimension nobody set or knows has told it. Until
+            then the embedder embeds nothing, and nothing may be bound to its space.
         modalities: what it embeds.
         limits: bounds on one input.
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.

@@ -57,6 +57,7 @@ TABLE: dict[type[BaseException], Rule] = {
         Code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED", retry=True, blame="upstream"
     ),
     embedder_errors.EmbedderUnavailable: _rule(Code.UNAVAILABLE, "EMBEDDER_UNAVAILABLE", retry=True, blame="upstream"),
+    embedder_errors.CallerKeyRejected: _rule(Code.UNAUTHENTICATED, "UPSTREAM_KEY_REJECTED"),
     embedder_errors.CredentialRejected: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
     embedder_errors.ModelGone: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
     embedder_errors.SpaceDisproved: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
