@@ -56,6 +56,8 @@ async def run(settings: Settings) -> int:
 
 async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
+    # What is wrong with an embedder's settings is to be known before anything runs.
+    embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
     where = settings.weaviate
     if where.embedded:
         weaviate = EmbeddedWeaviate(where)
@@ -63,8 +65,14 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         await weaviate.start()
         where = weaviate.client_settings
     store = WeaviateStore(where)
-    embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
-    server = GrpcServer(settings.server, settings.limits, settings.weaviate, store=store, embedders=embedders)
+    server = GrpcServer(
+        settings.server,
+        settings.limits,
+        settings.weaviate,
+        store=store,
+        embedders=embedders,
+        allow_caller_keys=settings.nim.allow_caller_keys,
+    )
     ends.push_async_callback(store.close)
     await store.start()
     ends.push_async_callback(embedders.close)

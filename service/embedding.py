@@ -86,11 +86,16 @@ def _nim_config(settings: Settings) -> NimConfig:
     return NimConfig(
         base_url=nim.base_url,
         model=nim.model,
+        profile=nim.profile,
         dimension=nim.dimension,
         api_key=read_secret(nim.api_key, nim.api_key_file),
+        ca_file=nim.ca_file,
+        proxy=nim.proxy.get_secret_value() if nim.proxy else None,
         timeout_s=nim.timeout_s,
         max_batch=nim.max_batch,
         max_connections=nim.max_connections,
+        retry_attempts=nim.retry_attempts,
+        retry_max_s=nim.retry_max_s,
         limits=_input_limits(settings.limits),
     )
 

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.nim_settings import NimSettings
+from service.setting_types import Group as _Group
+from service.setting_types import InvalidSettings, Seconds, SecretFile, read_secret
 
 __all__ = [
     "ClipSettings",
@@ -22,22 +26,14 @@ __all__ = [
     "WeaviateSettings",
     "describe_settings",
     "load_settings",
+    "read_secret",
 ]
 
 PREFIX = "VECGATE_"
 MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 EmbedderName = Literal["clip", "nim"]
-
-
-class InvalidSettings(Exception):
-    """Settings break rules; the message lists all of them, a line each, without the values."""
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(_Group):
@@ -149,21 +145,6 @@ class ClipSettings(_Group):
     )
 
 
-class NimSettings(_Group):
-    """The NVIDIA NIM embedder."""
-
-    base_url: str = Field(
-        "http://127.0.0.1:8000", pattern=r"^https?://[^\s/]+", description="the NIM's address, with or without /v1"
-    )
-    model: str = Field("nvidia/nvclip", min_length=1, description="the model's name, which is also its space")
-    dimension: int = Field(1024, ge=1, le=65_536, description="values in a vector of the model")
-    api_key: SecretStr | None = Field(None, description="key sent as a bearer token; a NIM of your own needs none")
-    api_key_file: Path | None = Field(None, description="file that holds the key, instead of nim.api_key")
-    timeout_s: Seconds = Field(30, description="seconds for one request to the NIM")
-    max_batch: int = Field(64, ge=1, le=64, description="inputs in one request; nvclip takes at most 64")
-    max_connections: int = Field(8, ge=1, le=1000, description="requests to the NIM at the same time")
-
-
 class WeaviateSettings(_Group):
     """Weaviate, external or embedded."""
 
@@ -186,7 +167,7 @@ class WeaviateSettings(_Group):
     grpc_port: Port = Field(50051, description="Weaviate's gRPC port; 0 takes a free one when embedded")
     grpc_secure: bool = Field(False, description="whether gRPC goes over TLS")
     api_key: SecretStr | None = Field(None, description="Weaviate's API key")
-    api_key_file: Path | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
+    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
     timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
     check_interval_s: Seconds = Field(0.5, description="seconds between checks that Weaviate answers")
     max_batch_objects: int = Field(100, ge=1, le=10_000, description="objects in one write to Weaviate")
@@ -248,7 +229,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         faults += [
-            f"{variable(*map(str, each['loc'][:2]))}: {each['msg']}" if each["loc"] else each["msg"]
+            f"{variable(*map(str, each['loc'][:2]))}: {_words(each['msg'])}" if each["loc"] else _words(each["msg"])
             for each in error.errors(include_input=False, include_url=False)
             if each["type"] != "extra_forbidden"
         ]
@@ -256,6 +237,10 @@ def load_settings() -> Settings:
     if settings is None or faults:
         raise InvalidSettings("\n".join(faults))
     return settings
+
+
+def _words(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def variable(*path: str) -> str:
@@ -275,22 +260,3 @@ def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
 
 def _variables() -> Iterator[str]:
     return (name for name, _ in describe_settings())
-
-
-def read_secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """Return a secret from its setting or its file, or None when there is neither.
-
-    Raises:
-        InvalidSettings: the file cannot be read or is empty.
-    """
-    if value is not None:
-        return value.get_secret_value()
-    if file is None:
-        return None
-    try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InvalidSettings(f"the key file {file} cannot be read: {error.strerror}") from error
-    if not secret:
-        raise InvalidSettings(f"the key file {file} is empty")
-    return secret

@@ -124,8 +124,16 @@ class Importer:
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 
-    async def import_objects(self, name: str, drafts: Sequence[DraftObject], *, truncate: bool) -> ImportReport:
+    async def import_objects(
+        self, name: str, drafts: Sequence[DraftObject], *, truncate: bool, api_key: str | None = None
+    ) -> ImportReport:
         """Check, embed and store objects; each succeeds or fails alone.
+
+        Args:
+            name: the collection.
+            drafts: the objects.
+            truncate: whether texts may be cut to what the model reads.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -141,10 +149,11 @@ class Importer:
                 raise CollectionNotBound(name, vector.name)
         outcomes = [ImportOutcome(draft.id) for draft in drafts]
         used: dict[str, EmbedderSpec] = {}
+        options = replace(IMPORT, api_key=api_key)
         writing: asyncio.Task[None] | None = None
         try:
             for chunk in self._chunks(self._check(collection, drafts, outcomes)):
-                await self._embed_chunk(collection, chunk, truncate=truncate, used=used)
+                await self._embed_chunk(collection, chunk, options, truncate=truncate, used=used)
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write_chunk(name, chunk, outcomes))
@@ -192,7 +201,13 @@ class Importer:
             yield chunk
 
     async def _embed_chunk(
-        self, collection: Collection, chunk: list[_Candidate], *, truncate: bool, used: dict[str, EmbedderSpec]
+        self,
+        collection: Collection,
+        chunk: list[_Candidate],
+        options: EmbedOptions,
+        *,
+        truncate: bool,
+        used: dict[str, EmbedderSpec],
     ) -> None:
         """Give the objects of a chunk their vectors, with one call to an embedder of each space."""
         plans: dict[str, _Plan] = {}
@@ -210,7 +225,7 @@ class Importer:
                 plan = plans.setdefault(embedders[0].spec.space, _Plan(embedders))
                 plan.inputs.update((each.path, each.input) for each in fields)
                 todo.append((candidate, vector, fields, plan))
-        await asyncio.gather(*(self._carry_out(plan) for plan in plans.values()))
+        await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
         failed = [plan.error for plan in plans.values() if plan.error is not None]
         if failed and len(failed) == len(plans):
             raise failed[0]
@@ -225,9 +240,9 @@ class Importer:
             if missing and not candidate.object.vectors and candidate.error is None:
                 candidate.error = missing[0]
 
-    async def _carry_out(self, plan: "_Plan") -> None:
+    async def _carry_out(self, plan: "_Plan", options: EmbedOptions) -> None:
         try:
-            embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), IMPORT)
+            embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
         except EmbedderError as error:
             plan.error = error
         else:

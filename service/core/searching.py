@@ -1,12 +1,12 @@
 """Searching: the query is embedded in the space of the named vector that is searched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
 
-from embedders.errors import EmbedderError, InputRejected
+from embedders.errors import CallerKeyRejected, EmbedderError, InputRejected
 from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
@@ -79,7 +79,15 @@ class Searcher:
         self._embedders = embedders
 
     async def search(
-        self, name: str, query: Query, *, target_vector: str, limit: int, offset: int, returned: ReturnNames
+        self,
+        name: str,
+        query: Query,
+        *,
+        target_vector: str,
+        limit: int,
+        offset: int,
+        returned: ReturnNames,
+        api_key: str | None = None,
     ) -> SearchResult:
         """Return the objects nearest to a query, or list objects.
 
@@ -90,6 +98,7 @@ class Searcher:
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -105,7 +114,7 @@ class Searcher:
             hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields)
             return SearchResult(hits, None)
         targets = self._targets(collection, target_vector, query)
-        target, spec, vector = await self._first_query_vector(collection, targets, query)
+        target, spec, vector = await self._first_query_vector(collection, targets, query, api_key)
         hits = await self._store.search(name, target.name, vector, limit=limit, offset=offset, fields=fields)
         return SearchResult(hits, spec)
 
@@ -156,18 +165,28 @@ class Searcher:
         return targets
 
     async def _first_query_vector(
-        self, collection: Collection, targets: Sequence[NamedVector], query: NearText | NearImage | NearVector
+        self,
+        collection: Collection,
+        targets: Sequence[NamedVector],
+        query: NearText | NearImage | NearVector,
+        api_key: str | None,
     ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
         """Return the first target whose embedders work, and the query's vector in its space."""
         for target in targets[:-1]:
             try:
-                return target, *await self._query_vector(collection, target, query)
+                return target, *await self._query_vector(collection, target, query, api_key)
+            except CallerKeyRejected:
+                raise  # The caller shall learn of it, and not be served by others.
             except EmbedderError as error:
                 log.info("search_target_switched", collection=collection.name, failed=target.name, reason=str(error))
-        return targets[-1], *await self._query_vector(collection, targets[-1], query)
+        return targets[-1], *await self._query_vector(collection, targets[-1], query, api_key)
 
     async def _query_vector(
-        self, collection: Collection, target: NamedVector, query: NearText | NearImage | NearVector
+        self,
+        collection: Collection,
+        target: NamedVector,
+        query: NearText | NearImage | NearVector,
+        api_key: str | None,
     ) -> tuple[EmbedderSpec | None, Vector]:
         match query:
             case NearVector(data, space):
@@ -188,7 +207,7 @@ class Searcher:
                 inputs = [TextInput(concept, truncate) for concept in concepts]
                 paths = [f"near_text.concepts[{index}]" for index in range(len(concepts))]
         embedder, outcomes = await self._embedders.embed_with_first(
-            self._embedders.for_vector(collection.name, target), inputs, QUERY
+            self._embedders.for_vector(collection.name, target), inputs, replace(QUERY, api_key=api_key)
         )
         refused = [
             rejection(outcome, path).violations[0]

@@ -1,5 +1,6 @@
 """EmbeddingService: validate, convert, call core, convert."""
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -15,6 +16,7 @@ from service.convert.embedding import (
 )
 from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, Violation, rejection
+from service.rpc.caller_keys import CallerKeys
 from service.status import to_status
 from service.validation.embedding import check_embed_inputs
 from service.validation.violations import RequestLimits
@@ -29,18 +31,22 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
     """Answers EmbeddingService."""
 
-    def __init__(self, embedders: EmbedderPool, limits: RequestLimits, server_limits: pb.ServerLimits) -> None:
+    def __init__(
+        self, embedders: EmbedderPool, limits: RequestLimits, server_limits: pb.ServerLimits, keys: CallerKeys
+    ) -> None:
         self._embedders = embedders
         self._limits = limits
         self._server_limits = server_limits
+        self._keys = keys
 
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
         """Embed inputs."""
         check_embed_inputs(request, self._limits)
+        options = replace(options_from_pb(request), api_key=self._keys.of(context))
         embedders = self._embedders.asked_for(request.embedder)
         inputs = [input_from_pb(each, truncate=request.truncate) for each in request.inputs]
         present: list[Input] = [each for each in inputs if each is not None]
-        embedder, embedded = await self._embedders.embed_with_first(embedders, present, options_from_pb(request))
+        embedder, embedded = await self._embedders.embed_with_first(embedders, present, options)
         outcomes = iter(embedded)
         response = pb.EmbedInputsResponse(embedder=embedder_to_pb(embedder.spec))
         for index, each in enumerate(inputs):

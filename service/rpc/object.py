@@ -10,6 +10,7 @@ from service.convert.search import return_names
 from service.core.conformance import parse_id
 from service.core.importing import Importer
 from service.core.searching import Searcher
+from service.rpc.caller_keys import CallerKeys
 from service.status import to_status
 from service.validation.object import check_get_object, check_import_objects
 from service.validation.violations import RequestLimits
@@ -24,16 +25,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ObjectServicer(pb_grpc.ObjectServiceServicer):
     """Answers ObjectService."""
 
-    def __init__(self, importer: Importer, searcher: Searcher, limits: RequestLimits) -> None:
+    def __init__(self, importer: Importer, searcher: Searcher, limits: RequestLimits, keys: CallerKeys) -> None:
         self._importer = importer
         self._searcher = searcher
         self._limits = limits
+        self._keys = keys
 
     async def ImportObjects(self, request: pb.ImportObjectsRequest, context: Context) -> pb.ImportObjectsResponse:
         """Import objects."""
         check_import_objects(request, self._limits)
         drafts = [draft_from_pb(each) for each in request.objects]
-        report = await self._importer.import_objects(request.collection, drafts, truncate=request.truncate)
+        report = await self._importer.import_objects(
+            request.collection, drafts, truncate=request.truncate, api_key=self._keys.of(context)
+        )
         response = pb.ImportObjectsResponse(embedders=[embedder_to_pb(each) for each in report.embedders])
         for outcome in report.outcomes:
             if outcome.error is not None:

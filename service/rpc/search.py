@@ -7,6 +7,7 @@ import grpc
 from service.convert.embedding import embedder_to_pb
 from service.convert.search import hit_to_pb, query_from_pb, return_names
 from service.core.searching import Searcher
+from service.rpc.caller_keys import CallerKeys
 from service.validation.search import check_search_objects
 from service.validation.violations import RequestLimits
 from vecgate.v1 import search_service_pb2 as pb
@@ -21,9 +22,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(pb_grpc.SearchServiceServicer):
     """Answers SearchService."""
 
-    def __init__(self, searcher: Searcher, limits: RequestLimits) -> None:
+    def __init__(self, searcher: Searcher, limits: RequestLimits, keys: CallerKeys) -> None:
         self._searcher = searcher
         self._limits = limits
+        self._keys = keys
 
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
         """Search or list objects."""
@@ -35,6 +37,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             limit=request.limit or DEFAULT_LIMIT,
             offset=request.offset,
             returned=return_names(request),
+            api_key=self._keys.of(context),
         )
         return pb.SearchObjectsResponse(
             embedder=embedder_to_pb(result.embedder) if result.embedder else None,

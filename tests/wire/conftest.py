@@ -103,14 +103,23 @@ async def failure_of(call: "Awaitable[object]") -> Failure:
     return unpack(caught.value)
 
 
-async def start_wire(*embedders: FakeEmbedder, server: ServerSettings | None = None) -> Wire:
+async def start_wire(
+    *embedders: FakeEmbedder, server: ServerSettings | None = None, allow_caller_keys: bool = False
+) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool(fakes, check_interval_s=60)
     await pool.start()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
-    running = GrpcServer(settings, LIMITS, WeaviateSettings(max_batch_objects=3), store=store, embedders=pool)
+    running = GrpcServer(
+        settings,
+        LIMITS,
+        WeaviateSettings(max_batch_objects=3),
+        store=store,
+        embedders=pool,
+        allow_caller_keys=allow_caller_keys,
+    )
     await running.start()
     return Wire(running, store, fakes, pool)
 
