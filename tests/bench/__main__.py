@@ -24,6 +24,7 @@ from service.rpc.server import GrpcServer
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
+from tests.bench.nim import bench_nim
 from tests.fakes.store import FakeStore
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -165,6 +166,7 @@ async def main() -> None:
     await bench_model()
     await bench_served()
     await bench_import()
+    await bench_nim()
 
 
 if __name__ == "__main__":
