@@ -72,7 +72,7 @@ lock: setup ## resolve the dependencies anew
 	$(COMPILE) --extra model --constraint requirements-dev.txt --output-file requirements-model.txt pyproject.toml
 
 bench: setup weaviate ## run the benchmarks
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 model: setup ## train the bundled model anew
 	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-model.txt
