@@ -122,7 +122,8 @@ class EmbedderPool:
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
-        if not embedders or embedders[0].spec.dimension != vector.space.dimension:
+        # A dimension of 0 is not known yet; the embedder says so when it is asked.
+        if not embedders or embedders[0].spec.dimension not in (0, vector.space.dimension):
             given = (embedders[0] if embedders else self.default).spec
             raise SpaceMismatch(
                 vector=vector.name,
