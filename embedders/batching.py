@@ -144,6 +144,8 @@ class BatchingEmbedder:
             self._slots.setdefault(kind, _Slots()).queue.add(options, call)
         self._pump_soon()
         try:
+            if len(calls) == 1:
+                return await calls[next(iter(kinds))].done
             parts = dict(zip(kinds, await asyncio.gather(*(call.done for call in calls.values())), strict=True))
         finally:
             for kind, call in calls.items():

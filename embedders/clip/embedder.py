@@ -37,9 +37,17 @@ class _Device:
     def __init__(self, replica: Replica, worker: Worker, *, max_texts: int, max_pictures: int) -> None:
         self.replica = replica
         self.worker = worker
-        self.texts = BatchSizer(max_texts)
-        self.pictures = BatchSizer(max_pictures)
         self.max_pictures = max_pictures
+        self._texts = BatchSizer(max_texts)
+        self._pictures = BatchSizer(max_pictures)
+
+    def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
+        """Embed texts that have been read; for the worker's thread."""
+        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready))
+
+    def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
+        """Embed pictures that have been read; for the worker's thread."""
+        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready))
 
 
 class ClipEmbedder:
@@ -75,7 +83,7 @@ class ClipEmbedder:
         """
         if self._reader is None:
             loaded = await self._life.run(self._read(load, self._config))
-            on_cpu = loaded.replicas[0].device == "cpu"
+            on_cpu = loaded.replicas[0].on_cpu
             most = self._config.max_batch
             self._devices = [
                 _Device(
@@ -109,6 +117,11 @@ class ClipEmbedder:
             await asyncio.to_thread(device.worker.close)
         self._reader, self._devices = None, []
 
+    def _started_reader(self) -> Reader:
+        if self._reader is None:
+            raise self._not_started()
+        return self._reader
+
     def _not_started(self) -> EmbedderUnavailable:
         return EmbedderUnavailable(f"the embedder {self._config.name} is not started")
 
@@ -118,56 +131,38 @@ class ClipEmbedder:
         return [outcome for batch in batches for outcome in await self._embed_batch(batch, priority)]
 
     async def _check(self) -> None:
-        reader = self._reader
-        if reader is None:
-            raise self._not_started()
-        texts = [each for each in reader.texts([TextInput("ready")]) if isinstance(each, Text)]
+        self._started_reader()
         for device in self._devices:
-            await self._encode_texts(device, texts, QUERY.priority)
+            await self._embed_texts(device, [TextInput("ready")], QUERY.priority)
 
     async def _embed_batch(self, inputs: Sequence[Input], priority: Priority) -> list[Outcome]:
-        reader = self._reader
-        if reader is None:
-            raise self._not_started()
         texts = {at: each for at, each in enumerate(inputs) if isinstance(each, TextInput)}
         images = {at: each for at, each in enumerate(inputs) if isinstance(each, ImageInput)}
-        read_texts, read_images = await asyncio.gather(
-            self._read(reader.texts, list(texts.values())),
-            asyncio.gather(*(self._read(reader.picture, each) for each in images.values())),
-        )
-        read: dict[int, Text | Picture | InputRejected] = dict(zip(texts, read_texts, strict=True))
-        read |= zip(images, read_images, strict=True)
-
         device = min(self._devices, key=lambda each: each.worker.load)
-        rows: dict[int, Vector | InputRejected] = {}
-        ready_texts = {at: each for at, each in read.items() if isinstance(each, Text)}
-        if ready_texts:
-            encoded = await self._encode_texts(device, list(ready_texts.values()), priority)
-            rows |= zip(ready_texts, encoded, strict=True)
-        pictures = {at: each for at, each in read.items() if isinstance(each, Picture)}
-        if pictures:
-            encoded = await self._encode_pictures(device, list(pictures.values()), priority)
-            rows |= zip(pictures, encoded, strict=True)
-        outcomes = [_outcome(read[at], rows.get(at)) for at in range(len(inputs))]
-        if rows and not any(isinstance(outcomes[at], Embedding) for at in rows):
-            raise AnswerInvalid(f"the model of {self._config.name} gives no finite vectors")
+        outcomes: dict[int, Outcome] = {}
+        if texts:
+            outcomes |= zip(texts, await self._embed_texts(device, list(texts.values()), priority), strict=True)
+        if images:
+            outcomes |= zip(images, await self._embed_images(device, list(images.values()), priority), strict=True)
+        return [outcomes[at] for at in range(len(inputs))]
+
+    async def _embed_texts(self, device: _Device, texts: Sequence[TextInput], priority: Priority) -> list[Outcome]:
+        reader = self._started_reader()
+        if device.replica.on_cpu:
+            # The model would compete with whoever tokenised beside it, and each thread more costs a change of threads.
+            return await self._in(device.worker.run(priority, lambda: device.encode_texts(reader.texts(texts))))
+        read = await self._read(reader.texts, texts)
+        return await self._in(device.worker.run(priority, device.encode_texts, read))
+
+    async def _embed_images(self, device: _Device, images: Sequence[ImageInput], priority: Priority) -> list[Outcome]:
+        reader = self._started_reader()
+        read = await asyncio.gather(*(self._read(reader.picture, each) for each in images))
+        outcomes: list[Outcome] = []
+        # Some at a time, so that what is more urgent gets in between.
+        for start in range(0, len(read), device.max_pictures):
+            some = read[start : start + device.max_pictures]
+            outcomes += await self._in(device.worker.run(priority, device.encode_pictures, some))
         return outcomes
-
-    async def _encode_texts(
-        self, device: _Device, texts: Sequence[Text], priority: Priority
-    ) -> list[Vector | InputRejected]:
-        return await self._in(device.worker.run(priority, device.texts.run, device.replica.encode_texts, texts))
-
-    async def _encode_pictures(
-        self, device: _Device, pictures: Sequence[Picture], priority: Priority
-    ) -> list[Vector | InputRejected]:
-        rows: list[Vector | InputRejected] = []
-        # One at a time, so that what is more urgent gets in between.
-        for start in range(0, len(pictures), device.max_pictures):
-            some = pictures[start : start + device.max_pictures]
-            encode = device.replica.encode_pictures
-            rows += await self._in(device.worker.run(priority, device.pictures.run, encode, some))
-        return rows
 
     async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -182,11 +177,22 @@ class ClipEmbedder:
             raise EmbedderUnavailable(f"the model of {self._config.name} failed: {type(error).__name__}") from error
 
 
-def _outcome(read: Text | Picture | InputRejected, row: Vector | InputRejected | None) -> Outcome:
-    if isinstance(read, InputRejected):
-        return read
+def _outcomes(
+    read: Sequence[Text | Picture | InputRejected],
+    encode: Callable[[list[Any]], list[Vector | InputRejected]],
+) -> list[Outcome]:
+    """Encode what could be read, and give each input its outcome."""
+    ready = [each for each in read if not isinstance(each, InputRejected)]
+    rows = iter(encode(ready) if ready else [])
+    outcomes = [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
+    if ready and not any(isinstance(each, Embedding) for each in outcomes):
+        raise AnswerInvalid("the model gives no finite vectors")
+    return outcomes
+
+
+def _outcome(read: Text | Picture, row: Vector | InputRejected) -> Outcome:
     if isinstance(row, InputRejected):
         return row
-    if row is None or not np.isfinite(row).all() or not row.any():
+    if not np.isfinite(row).all() or not row.any():
         return InputRejected("the model gives no finite vector for the input; send another one")
     return Embedding(row, read.count, read.truncated) if isinstance(read, Text) else Embedding(row)

@@ -50,16 +50,21 @@ class Replica:
 
         with torch.inference_mode():
             pixels = torch.stack([each.pixels for each in pictures])
-            if self.device != "cpu":
+            if not self.on_cpu:
                 # Only from pinned memory does a copy run beside the computation.
                 pixels = pixels.pin_memory()
             return self._unit(self._model.encode_image(pixels.to(self.device, self._dtype, non_blocking=True)))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model computes on the CPU."""
+        return self.device == "cpu"
 
     def share_cores(self, threads: int) -> None:
         """Let the calling thread compute on its share of the cores, where several threads share a CPU."""
         import torch
 
-        if self.device == "cpu" and threads > 1:
+        if self.on_cpu and threads > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // threads))
 
     def check_packing(self, texts: Sequence[Text]) -> None:

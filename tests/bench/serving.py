@@ -212,23 +212,23 @@ async def bench_call_cost() -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # here and in the server, because threads that wait for each other spin
         texts = new_texts()
-        batches = [list(itertools.islice(texts, 8)) for _ in range(200)]
+        batches = [list(itertools.islice(texts, 32)) for _ in range(100)]
         bare.texts(batches[0])
         begun_s = time.process_time()
         for batch in batches:
             bare.texts(batch)
-        model_s = (time.process_time() - begun_s) / (8 * len(batches))
+        model_s = (time.process_time() - begun_s) / (32 * len(batches))
         torch.set_num_threads(threads)
         with server(folder, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") as running:
             process = psutil.Process(running.process.pid)
             requests = (Request(inputs=[PbInput(text=text)]) for text in texts)
-            await served_rate(running.address, requests, 8, 2)
+            await served_rate(running.address, requests, 32, 2)
             before = process.cpu_times()
-            rate = await served_rate(running.address, requests, 8, SECONDS)
+            rate = await served_rate(running.address, requests, 32, SECONDS)
             after = process.cpu_times()
             total_s = (after.user + after.system - before.user - before.system) / (rate * SECONDS)
     print(
-        f"CPU of a call with one text from 8 callers: {total_s * 1000:.2f} ms in all, the model's own "
+        f"CPU of a call with one text from 32 callers: {total_s * 1000:.2f} ms in all, the model's own "
         f"{model_s * 1000:.2f} ms, so {(total_s - model_s) * 1000:.2f} ms for serving it (goal 0.5; {rate:.0f} calls/s)"
     )
 
