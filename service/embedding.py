@@ -105,4 +105,5 @@ def _input_limits(limits: LimitSettings) -> InputLimits:
         max_text_bytes=limits.max_text_bytes,
         max_image_bytes=limits.max_image_bytes,
         max_image_pixels=limits.max_image_pixels,
+        max_image_frames=limits.max_image_frames,
     )

@@ -130,6 +130,13 @@ class ClipSettings(_Group):
         "auto", description="what the model computes in; auto is fp16 on a GPU, once it has shown to be near fp32"
     )
     max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
+    jpeg_draft_factor: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="large JPEGs are decoded scaled down to no less than so many times what the model reads: 4 changes "
+        "a pixel that the model sees by at most 1 of 255 levels, 2 by at most 3; 0 decodes them at full size",
+    )
     space: str | None = Field(
         None,
         min_length=1,
@@ -185,6 +192,9 @@ class LimitSettings(_Group):
     max_text_bytes: int = Field(32 * 1024, ge=1, description="UTF-8 bytes of a text")
     max_image_bytes: int = Field(20 * MIB, ge=1, description="bytes of an encoded image")
     max_image_pixels: int = Field(50_000_000, ge=1, description="width x height of an image, read from its header")
+    max_image_frames: int = Field(
+        1000, ge=1, le=100_000, description="frames or pages of an image, of which the first one is embedded"
+    )
 
 
 class Settings(BaseSettings):

@@ -69,6 +69,7 @@ def embedder_details_to_pb(spec: EmbedderSpec, fault: str | None) -> embedding_p
     info.limits.max_text_tokens = spec.max_text_tokens or 0
     info.limits.max_image_bytes = spec.limits.max_image_bytes
     info.limits.max_image_pixels = spec.limits.max_image_pixels
+    info.limits.max_image_frames = spec.limits.max_image_frames
     info.health = embedding_pb.EMBEDDER_HEALTH_UNAVAILABLE if fault else embedding_pb.EMBEDDER_HEALTH_READY
     info.health_detail = fault or ""
     info.weights_digest = spec.weights_digest or ""
