@@ -26,6 +26,10 @@ _LONGEST = 16
 _MAX_RUN_LENGTH_CODED = 4_000_000
 """Bytes, and pixels, of a BMP with run-length coding, which only small drawings have."""
 
+_FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
+_MAX_FAX_LINES = 20_000
+"""Lines of a TIFF coded as a fax; a scan of A3 with 1,200 dots to the inch has them."""
+
 _STRIP_PIXELS = 1_000_000
 """Pixels that are laid on white at a time, so that no third copy of a large picture is made."""
 
@@ -122,6 +126,11 @@ def _open(content: bytes, limits: InputLimits) -> Image.Image:
 def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
     """Check what only one format has, and only Pillow's parser knows."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # libtiff writes a line on standard error for each broken line of a fax, and goes on.
+        if image.info.get("compression") in _FAX and image.height > _MAX_FAX_LINES:
+            raise ImageTooLarge(
+                f"the fax-coded TIFF has {image.height} lines; the limit is {_MAX_FAX_LINES}; save it as PNG"
+            )
         # A tile is decoded whole, however little of it the picture shows.
         width, height = (image.tag_v2.get(tag, 1) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
         if not (isinstance(width, int) and isinstance(height, int)):

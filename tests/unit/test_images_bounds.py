@@ -182,6 +182,12 @@ def test_a_tiff_whose_tile_has_no_whole_size_is_broken() -> None:
         decode(tiff([(322, 11, 0x42800000), (323, 4, 64), (324, 4, 0), (325, 4, 100)], bytes(100)), LIMITS)
 
 
+def test_a_fax_of_very_many_lines_is_refused() -> None:
+    assert decode(saved(Image.new("1", (2, 20_000), 1), "TIFF", compression="group4"), LIMITS).size == (2, 20_000)
+    with pytest.raises(ImageTooLarge, match="20001 lines; the limit is 20000"):
+        decode(saved(Image.new("1", (2, 20_001), 1), "TIFF", compression="group4"), LIMITS)
+
+
 def test_a_run_length_coded_bmp_is_read_when_small_and_refused_when_large(monkeypatch: pytest.MonkeyPatch) -> None:
     data = b"\x08\x01\0\0" * 8 + b"\0\1"
     header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(data), 0, 0, 256, 0) + b"\0\0\0\0\xff\xff\xff\0" * 128
