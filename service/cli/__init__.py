@@ -1,11 +1,13 @@
-"""The command line. Each module holds one command; all but serve, demo and weaviate talk gRPC through vecgate.client.
+"""The command line, a command or a group of them each module.
+
+All but serve, demo, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
 
 import typer
 
-from service.cli import collections, demo, embed, importing, probe, search, serve, status, weaviate
+from service.cli import collections, demo, embed, importing, probe, search, serve, status, weaviate, weights
 from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
 
 __all__ = ["app"]
@@ -28,6 +30,7 @@ def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_A
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
+app.add_typer(weights.app, name="weights")
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
 app.command("import")(importing.import_)
