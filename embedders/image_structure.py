@@ -11,7 +11,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
-from embedders.errors import ImageTooLarge
+from embedders.avif_structure import av1_frame_sizes
+from embedders.errors import ImageTooLarge, ImageUndecodable
 from embedders.spec import InputLimits
 
 __all__ = ["MAX_PIXELS", "check_frames", "check_pixels", "check_structure"]
@@ -46,6 +47,7 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _FIRST_WITH_BODY = 0xC0
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
 _BIG_TIFF = 43
+_AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
 
 
 def check_structure(content: bytes, limits: InputLimits) -> None:
@@ -53,6 +55,7 @@ def check_structure(content: bytes, limits: InputLimits) -> None:
 
     Raises:
         ImageTooLarge: it has more than `limits` or the bounds of this module allow.
+        ImageUndecodable: it is an AVIF whose frames cannot be found.
     """
     if content.startswith(b"\xff\xd8\xff"):
         _check_jpeg(content, limits)
@@ -64,6 +67,8 @@ def check_structure(content: bytes, limits: InputLimits) -> None:
         check_frames(_count(_tiff_frames(content)), limits)
     elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
         _check_webp(content, limits)
+    elif content[4:8] == b"ftyp" and content[8:12] in _AVIF_BRANDS:
+        _check_avif(content, limits)
 
 
 def check_pixels(width: int, height: int, limits: InputLimits) -> None:
@@ -230,6 +235,14 @@ def _tiff_frames(content: bytes) -> Iterator[int]:
         if after > len(content):
             return
         (offset,) = struct.unpack_from(order + pointer, content, after)
+
+
+def _check_avif(content: bytes, limits: InputLimits) -> None:
+    try:
+        for width, height in av1_frame_sizes(content):
+            check_pixels(width, height, limits)
+    except (struct.error, IndexError) as error:
+        raise ImageUndecodable("the AVIF is broken or cut short; send the whole file") from error
 
 
 def _check_webp(content: bytes, limits: InputLimits) -> None:

@@ -2,7 +2,8 @@
 
 Decoding is one rule for every backend: the first frame, upright by its EXIF orientation, transparent pixels on white,
 16-bit grey scaled to 8 bits. Metadata that cannot be read is as good as none; pixels that cannot be read are an error.
-Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures.
+Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures beside
+what a decoder needs for itself.
 """
 
 import io

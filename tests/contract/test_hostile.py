@@ -29,9 +29,9 @@ pytestmark = [
 
 COUNT = 1000
 LIMITS = InputLimits(max_text_bytes=4096, max_image_bytes=2**20, max_image_pixels=1_000_000)
-# Four pictures are decoded at a time, each in at most 8 bytes a pixel, and an AVIF that hides a larger frame behind a
-# smaller size may take some 20 MiB more; the rest is what allocators keep.
-MAX_GROWTH_MIB = 200
+# Four pictures are decoded at a time, of at most a million pixels and in at most 17 bytes each: 65 MiB. The rest is
+# what allocators keep and what the threads' first use of a library takes.
+MAX_GROWTH_MIB = 150
 NEIGHBOURS: list[Input] = [
     TextInput("a cat on a mat"),
     ImageInput(picture((220, 20, 20), size=(40, 30))),

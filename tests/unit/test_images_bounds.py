@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from embedders import images
+from embedders.avif_structure import _frame_size, av1_frame_sizes
 from embedders.errors import ImageTooLarge, ImageUndecodable, InputRejected
 from embedders.images import FORMATS, decode
 from embedders.spec import InputLimits
@@ -104,6 +105,53 @@ def test_a_webp_canvas_counts_before_it_is_made(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(images.Image, "open", lambda *_, **__: pytest.fail("was opened"))
     with pytest.raises(ImageTooLarge, match="16001 x 16001"):
         decode(content, LIMITS)
+
+
+HAS_AVIF = pytest.mark.skipif("AVIF" not in FORMATS, reason="this Pillow was built without libavif")
+
+
+@HAS_AVIF
+@pytest.mark.parametrize("frames", [1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_an_avif_counts_as_large_as_its_frames_are_whatever_it_says(mode: str, frames: int) -> None:
+    pictures = [Image.new(mode, (400, 300), 40 * number) for number in range(frames)]
+    content = saved(pictures[0], "AVIF", speed=10, save_all=frames > 1, append_images=pictures[1:])
+    assert set(av1_frame_sizes(content)) == {(400, 300)}
+    lie = content.replace(struct.pack(">II", 400, 300), struct.pack(">II", 16, 16))
+    assert lie != content
+    with pytest.raises(ImageTooLarge, match="400 x 300 = 120000 pixels"):
+        decode(lie, LIMITS)
+
+
+@HAS_AVIF
+@pytest.mark.parametrize("fault", ["item-type", "offset", "items", "extents", "nested"])
+def test_an_avif_whose_frames_cannot_be_found_is_refused(fault: str) -> None:
+    content = bytearray(saved(Image.new("RGB", (40, 30)), "AVIF", speed=10))
+    locations = content.index(b"iloc") + 4
+    if fault == "item-type":
+        content[content.index(b"av01") : content.index(b"av01") + 4] = b"grid"
+    elif fault == "offset":
+        content[locations + 14 : locations + 18] = struct.pack(">I", len(content) - 3)
+    elif fault == "items":
+        content[locations + 6 : locations + 8] = b"\xff\xff"
+    elif fault == "extents":
+        content[locations + 12 : locations + 14] = b"\xff\xff"
+    else:
+        content += (struct.pack(">I", 4000) + b"moov") * 500
+    with pytest.raises(ImageUndecodable):
+        decode(bytes(content), LIMITS)
+
+
+def test_the_sequence_header_of_a_film_is_read_behind_its_timing_and_operating_points() -> None:
+    fields = [(0, 3), (0, 1), (0, 1)]  # profile, still picture, reduced header
+    fields += [(1, 1), (1000, 32), (25, 32), (1, 1), (0b00101, 5)]  # timing: equal intervals, 5 as Exp-Golomb
+    fields += [(1, 1), (9, 5), (7, 32), (4, 5), (3, 5)]  # decoder model: delays of ten bits
+    fields += [(1, 1), (1, 5)]  # display delays; two operating points
+    fields += [(0, 12), (9, 5), (1, 1), (1, 1), (0, 21), (1, 1), (5, 4)]
+    fields += [(0, 12), (3, 5), (0, 1), (0, 1)]
+    fields += [(12, 4), (10, 4), (7679, 13), (1079, 11)]
+    bits = "".join(f"{value:0{size}b}" for value, size in fields)
+    assert _frame_size(int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))) == (7680, 1080)
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:

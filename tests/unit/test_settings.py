@@ -1,12 +1,15 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from embedders.spec import InputLimits
 from service.cli import app
+from service.embedding import _input_limits
 from service.observability import masked_settings
-from service.settings import InvalidSettings, describe_settings, load_settings, read_secret
+from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
 
 def test_defaults_are_offline_and_on_loopback() -> None:
@@ -180,3 +183,16 @@ def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("VECGATE_NIM__MAX_BATCH", "128")
 
     assert load_settings().nim.max_batch == 128
+
+
+def test_every_bound_on_an_input_is_a_setting() -> None:
+    bounds = dict.fromkeys((field.name for field in dataclasses.fields(InputLimits)), 77)
+
+    assert _input_limits(LimitSettings(**bounds)) == InputLimits(**bounds)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("LIMITS__MAX_IMAGE_FRAMES", "0"), ("CLIP__JPEG_DRAFT_FACTOR", "-1")])
+def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", wrong)
+    with pytest.raises(InvalidSettings, match=name):
+        load_settings()
