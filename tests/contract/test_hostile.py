@@ -14,6 +14,7 @@ from embedders.errors import InputRejected
 from embedders.factory import build_embedder
 from embedders.inputs import DOCUMENT, Embedding, ImageInput, Input, TextInput
 from embedders.nim import NimConfig, NimEmbedder
+from embedders.queueing import QueueBounds
 from embedders.spec import InputLimits
 from tests.conftest import assert_close
 from tests.contract.embedder_suite import vectors
@@ -43,7 +44,9 @@ NEIGHBOURS: list[Input] = [
 @pytest.fixture
 async def local(config: ClipConfig) -> AsyncIterator[Embedder]:
     """The tiny model behind the queue that the service puts in front of it."""
-    embedder = build_embedder(replace(config, limits=LIMITS, max_batch=32), max_queued_inputs=256)
+    embedder = build_embedder(
+        replace(config, limits=LIMITS, max_batch=32), bounds=QueueBounds(max_inputs=256, max_bytes=2**28)
+    )
     await embedder.start()
     yield embedder
     await embedder.close()
