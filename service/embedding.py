@@ -77,6 +77,7 @@ def _clip_config(settings: Settings) -> ClipConfig:
         device=settings.clip.device,
         precision=settings.clip.precision,
         max_batch=settings.clip.max_batch,
+        jpeg_draft_factor=settings.clip.jpeg_draft_factor,
         limits=_input_limits(settings.limits),
     )
 

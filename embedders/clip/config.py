@@ -23,6 +23,8 @@ class ClipConfig:
         device: auto (every GPU, else the CPU), cpu, cuda (every GPU), or a list such as "cuda:0,cuda:1", a worker each.
         precision: what the model computes in; auto is fp16 on a GPU and fp32 on a CPU.
         max_batch: inputs in one forward pass.
+        jpeg_draft_factor: large JPEGs are decoded scaled down to no less than so many times what the model reads; 0
+            decodes them at full size.
         limits: bounds on one input.
     """
 
@@ -33,4 +35,5 @@ class ClipConfig:
     device: str = "auto"
     precision: Precision = "auto"
     max_batch: int = 32
+    jpeg_draft_factor: int = 4
     limits: InputLimits = field(default_factory=InputLimits)

@@ -91,6 +91,7 @@ def _load(config: ClipConfig) -> LoadedModel:
         transform,
         preprocessing=preprocessing,
         limits=config.limits,
+        jpeg_draft_factor=config.jpeg_draft_factor,
     )
     texts, pictures = _probes(reader)
     exact = Replica(first, device=devices[0], reader=reader)

@@ -9,7 +9,7 @@ from embedders import images
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
 from embedders.inputs import ImageInput, TextInput
 from embedders.spec import InputLimits
-from embedders.texts import check_text
+from embedders.texts import BytePairTokens, Tokens, check_text
 
 __all__ = ["Picture", "Reader", "Text"]
 
@@ -46,7 +46,13 @@ class Reader:
     """
 
     def __init__(
-        self, tokenizer: Any, transform: Any, *, preprocessing: Mapping[str, Any], limits: InputLimits
+        self,
+        tokenizer: Any,
+        transform: Any,
+        *,
+        preprocessing: Mapping[str, Any],
+        limits: InputLimits,
+        jpeg_draft_factor: int = 0,
     ) -> None:
         """Make one of open_clip's tokenizer, image transform and what it says of that."""
         import open_clip
@@ -56,9 +62,12 @@ class Reader:
         self._transform = transform
         self._resize_mode = preprocessing["resize_mode"]
         self._limits = limits
+        size = preprocessing["size"]
+        self._draft_side: int = jpeg_draft_factor * (size if isinstance(size, int) else max(size))
         self.tokenizer_kind = type(tokenizer).__name__
         self.context_length: int = tokenizer.context_length
         self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
+        self._byte_pairs = BytePairTokens(tokenizer) if self.unpadded else None
 
     def texts(self, texts: Sequence[TextInput]) -> list[Text | InputRejected]:
         """Tokenise texts, and cut those that may be and have to."""
@@ -67,7 +76,7 @@ class Reader:
     def picture(self, image: ImageInput) -> Picture | InputRejected:
         """Decode an image and give it the model's size and scale."""
         try:
-            decoded = images.decode(image.content, self._limits)
+            decoded = images.decode(image.content, self._limits, draft_side=self._draft_side)
         except InputRejected as error:
             return error
         if self._resize_mode == "shortest":
@@ -78,22 +87,28 @@ class Reader:
             return ImageUndecodable("the picture is too narrow to be scaled to what the model reads; crop it")
 
     def _text(self, each: TextInput) -> Text | InputRejected:
+        bound = self.context_length
         try:
             check_text(each.text, self._limits)
+            read = self._tokens(each)
         except InputRejected as error:
             return error
-        ids, count = self._tokens(each.text)
-        bound = self.context_length
-        if count > bound and not each.truncate:
+        if read.count > bound and not each.truncate:
+            count = f"{read.count}" if read.exact else f"{read.count} or more"
             return TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation")
-        return Text(ids, min(count, bound), truncated=count > bound)
+        return Text(read.ids, min(read.count, bound), truncated=read.count > bound)
 
-    def _tokens(self, text: str) -> tuple[list[int], int]:
+    def _tokens(self, each: TextInput) -> Tokens:
         """Return what open_clip's tokenizer returns, cut to the context length, and the count before that."""
         tokenizer, bound = self._tokenizer, self.context_length
-        if self.unpadded:
-            ids = [tokenizer.sot_token_id, *tokenizer.encode(text), tokenizer.eot_token_id]
-            return (ids if len(ids) <= bound else [*ids[: bound - 1], tokenizer.eot_token_id]), len(ids)
-        with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
-            whole = tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False).input_ids
-            return tokenizer([text])[0].tolist(), len(whole)
+        if self._byte_pairs is not None:
+            inner = self._byte_pairs.read(each.text, bound - 2, cut=each.truncate)
+            ids = [tokenizer.sot_token_id, *inner.ids, tokenizer.eot_token_id]
+            return Tokens(ids, inner.count + 2, inner.exact)
+        try:
+            with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
+                whole = tokenizer.tokenizer(tokenizer.clean_fn(each.text), truncation=False).input_ids
+                return Tokens(tokenizer([each.text])[0].tolist(), len(whole))
+        except Exception as error:
+            # A character reference with thousands of digits is an example.
+            raise InputRejected("the text cannot be read by the model's tokenizer; send plain text") from error

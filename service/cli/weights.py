@@ -33,7 +33,7 @@ def fetch(
 ) -> None:
     """Download a public open_clip checkpoint into a folder that can be carried to a server without internet."""
     try:
-        from embedders.clip_weights import DownloadFailed, NotFetchable, fetch_weights  # noqa: PLC0415 -- for this only
+        from embedders.clip.weights import DownloadFailed, NotFetchable, fetch_weights  # noqa: PLC0415 -- for this only
 
         fetched = fetch_weights(model, tag, to, watch=_progress)
     except ModuleNotFoundError as error:

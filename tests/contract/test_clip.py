@@ -131,10 +131,10 @@ def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> N
     reader = load(config).reader
     _, _, tokenizer = reference(tiny_clip)
     for text in TEXTS:
-        ids, count = reader._tokens(text)
+        read = reader._tokens(TextInput(text, truncate=True))
         expected = tokenizer([text])[0].tolist()
-        assert ids + [0] * (CONTEXT_LENGTH - len(ids)) == expected
-        assert count == len(tokenizer.encode(text)) + 2
+        assert read.ids + [0] * (CONTEXT_LENGTH - len(read.ids)) == expected
+        assert read.count == len(tokenizer.encode(text)) + 2
 
 
 async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:

@@ -109,9 +109,11 @@ async def test_a_thread_that_dies_fails_its_calls_and_the_next_ones_get_a_new_on
 
 async def test_urgent_work_overtakes_bulk_work_that_waits() -> None:
     worker = Worker("test")
-    go = threading.Event()
+    started, go = threading.Event(), threading.Event()
     order: list[str] = []
-    blocked = asyncio.create_task(worker.run(Priority.BULK, go.wait, 10))
+    blocked = asyncio.create_task(worker.run(Priority.BULK, lambda: (started.set(), go.wait(10))))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.wait, 10)
     bulk = [asyncio.create_task(worker.run(Priority.BULK, order.append, f"bulk {at}")) for at in range(2)]
     await asyncio.sleep(0)
     urgent = asyncio.create_task(worker.run(Priority.INTERACTIVE, order.append, "urgent"))
@@ -141,8 +143,10 @@ async def test_cancelled_work_that_waits_for_the_thread_is_never_done() -> None:
 
 async def test_closing_ends_the_thread_and_fails_what_waits() -> None:
     worker = Worker("test-closing")
-    go = threading.Event()
-    blocked = asyncio.create_task(worker.run(Priority.BULK, go.wait, 10))
+    started, go = threading.Event(), threading.Event()
+    blocked = asyncio.create_task(worker.run(Priority.BULK, lambda: (started.set(), go.wait(10))))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.wait, 10)
     waiting = asyncio.create_task(worker.run(Priority.BULK, len, "never"))
     await asyncio.sleep(0)
     closing = asyncio.create_task(asyncio.to_thread(worker.close))

@@ -16,9 +16,9 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from embedders import clip_weights
 from embedders.clip import ClipConfig, ClipEmbedder
-from embedders.clip_weights import DownloadFailed, NotFetchable, fetch_weights, require_tensors
+from embedders.clip import weights as clip_weights
+from embedders.clip.weights import DownloadFailed, NotFetchable, fetch_weights, require_tensors
 from embedders.errors import ModelUnusable
 from embedders.inputs import QUERY
 from service.cli import app

@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 COUNT = 1000
-LIMITS = InputLimits(max_text_bytes=4096, max_image_bytes=2**20, max_image_pixels=1_000_000)
+LIMITS = InputLimits(max_text_bytes=32 * 1024, max_image_bytes=2**20, max_image_pixels=1_000_000)
 # Four pictures are decoded at a time, of at most a million pixels and in at most 17 bytes each: 65 MiB. The rest is
 # what allocators keep and what the threads' first use of a library takes.
 MAX_GROWTH_MIB = 150

@@ -132,7 +132,17 @@ def hostile_texts(count: int, seed: int = 5) -> list[str]:
     """Return hand-made texts, and mixtures of their parts up to `count`, no two of them equal."""
     rng = random.Random(seed)
     parts = [*HAND_MADE_TEXTS, *(chr(rng.randrange(0x110000)) for _ in range(200))]
-    texts = dict.fromkeys([*HAND_MADE_TEXTS, "a" * 2**20, "word " * 2**18, "\0" * 2**20, "&amp;" * 2**18])
+    texts = dict.fromkeys(
+        [
+            *HAND_MADE_TEXTS,
+            f"&#{'9' * 5000};",
+            "ab" * 16_000,
+            "a" * 2**20,
+            "word " * 2**18,
+            "\0" * 2**20,
+            "&amp;" * 2**18,
+        ]
+    )
     while len(texts) < count:
         chosen = rng.choices(parts, k=rng.randint(1, 6))
         texts[rng.choice(("", " ", "\n", "\u200b")).join(chosen)[: rng.choice((10, 100, 1000))]] = None
