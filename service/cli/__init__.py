@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server ca
 
 import typer
 
-from service.cli import collections, demo, embed, importing, search, serve, status, weaviate
+from service.cli import collections, demo, embed, importing, search, serve, status, weaviate, weaviate_config
 from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
 
 __all__ = ["app"]
@@ -28,6 +28,7 @@ def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_A
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
+app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
 app.command("import")(importing.import_)
