@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -53,7 +53,7 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.status = int(message["status"])
             MutableHeaders(scope=message)[REQUEST_ID] = self.request_id
         else:
             self.response_bytes += len(message.get("body", b""))
@@ -67,18 +67,18 @@ class Calls:
         in_flight: requests that are being answered.
     """
 
-    def __init__(self, app: ASGIApp, paths: Iterable[str], settings: WebSettings, keys: Keys | None) -> None:
+    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, keys: Keys | None) -> None:
         """Wrap an application.
 
         Args:
             app: answers what passes.
-            paths: that the log may name; all others come from callers and are left out.
+            name_path: returns what the log calls a path, without what a caller put into it.
             settings: bounds and the path's prefix.
             keys: of callers; None lets everybody in.
         """
         self.in_flight = 0
         self._app = app
-        self._paths = frozenset(paths)
+        self._name_path = name_path
         self._settings = settings
         self._keys = keys
 
@@ -87,7 +87,7 @@ class Calls:
         exchange = _Exchange(scope, receive, send)
         path = scope["path"] = self._own_path(scope["path"])
         scope["app"] = self  # where it is set, Starlette's router raises what it does not find
-        method = f"{scope['method']} {path if path in self._paths else '(other)'}"
+        method = f"{scope['method']} {self._name_path(path)}"
         started = time.perf_counter()
         self.in_flight += 1
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):

@@ -29,6 +29,7 @@ __all__ = ["Endpoint"]
 EMBEDDER_HEADER = "vecgate-embedder"
 SPACE_HEADER = "vecgate-space"
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
+MODELS = "/v1/models/"
 API_VERSION = "1.0.0"
 """Of the endpoint as OpenAPI describes it."""
 
@@ -47,7 +48,6 @@ class Endpoint:
     Attributes:
         draining: whether health says not ready, whatever the embedders say.
         router: the ASGI application.
-        paths: of the routes.
     """
 
     def __init__(self, settings: WebSettings, embedders: EmbedderPool) -> None:
@@ -62,7 +62,7 @@ class Endpoint:
             ("GET", "/v1/health/live", self.get_live),
             ("GET", "/v1/health/ready", self.get_ready),
             ("GET", "/v1/models", self.list_models),
-            ("GET", "/v1/models/{model:path}", self.get_model),
+            ("GET", MODELS + "{model:path}", self.get_model),
             ("GET", "/v1/metadata", self.get_metadata),
             ("GET", "/v1/version", self.get_version),
             ("GET", "/openapi.json", self.get_openapi),
@@ -71,7 +71,13 @@ class Endpoint:
         self.router = Router(
             [Route(path, handler, methods=[method]) for method, path, handler in routes], redirect_slashes=False
         )
-        self.paths = [path for _, path, _ in routes]
+        self._paths = frozenset(path for _, path, _ in routes)
+
+    def name_path(self, path: str) -> str:
+        """Return a path as a route's, without what a caller put into it."""
+        if path in self._paths:
+            return path
+        return MODELS + "{model}" if path.startswith(MODELS) else "(other)"
 
     async def create_embeddings(self, request: Request) -> Response:
         """Embed the inputs of a request."""
@@ -142,7 +148,8 @@ class Endpoint:
     async def get_openapi(self, request: Request) -> Response:
         """Describe the endpoint."""
         del request
-        return _json(openapi_document(self._settings, list(self._by_model()), API_VERSION))
+        models = {model: each.spec.dimension for model, each in self._by_model().items()}
+        return _json(openapi_document(self._settings, models, API_VERSION))
 
     async def get_metrics(self, request: Request) -> Response:
         """Show the process's metrics to Prometheus."""

@@ -1,6 +1,6 @@
 """The OpenAPI document of the endpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.settings import WebSettings
@@ -28,8 +28,8 @@ ERROR_STATUSES = {
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
 
-def openapi_document(settings: WebSettings, models: Sequence[str], version: str) -> dict[str, Any]:
-    """Return the document for a server with these settings and models."""
+def openapi_document(settings: WebSettings, models: Mapping[str, int], version: str) -> dict[str, Any]:
+    """Return the document for a server with these settings, and these models with their dimensions."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -38,7 +38,7 @@ def openapi_document(settings: WebSettings, models: Sequence[str], version: str)
             "description": "Texts and images to unit vectors of one space, as an nvclip NIM serves them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": _paths(),
+        "paths": _paths(models),
         "components": {
             "schemas": {
                 "EmbeddingsRequest": _request_schema(settings, models),
@@ -60,7 +60,7 @@ def openapi_document(settings: WebSettings, models: Sequence[str], version: str)
     return document
 
 
-def _paths() -> dict[str, Any]:
+def _paths(models: Iterable[str]) -> dict[str, Any]:
     return {
         "/v1/embeddings": {
             "post": {
@@ -73,7 +73,7 @@ def _paths() -> dict[str, Any]:
         "/v1/models": _get("listModels", "List the models", "Models"),
         "/v1/models/{model}": {
             "parameters": [
-                {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+                {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
             ],
             **_get("getModel", "Describe a model", "Model"),
         },
@@ -139,7 +139,7 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _request_schema(settings: WebSettings, models: Sequence[str]) -> dict[str, Any]:
+def _request_schema(settings: WebSettings, models: Mapping[str, int]) -> dict[str, Any]:
     many = {"type": "array", "items": A_TEXT, "minItems": 1, "maxItems": settings.max_inputs}
     return {
         "type": "object",
@@ -150,8 +150,7 @@ def _request_schema(settings: WebSettings, models: Sequence[str]) -> dict[str, A
             "model": {"type": "string", "enum": list(models)},
             "encoding_format": {"enum": ["float", "base64", None], "default": "float"},
             "dimensions": {
-                "type": ["integer", "null"],
-                "minimum": 1,
+                "enum": [*sorted(set(models.values())), None],
                 "description": "the model's own dimension, if given",
             },
             "user": {"type": ["string", "null"], "description": "changes nothing"},

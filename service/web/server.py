@@ -60,7 +60,7 @@ class WebServer:
         """
         keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
         self._endpoint = Endpoint(settings, embedders)
-        self.app = Calls(self._endpoint.router, self._endpoint.paths, settings, keys)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, keys)
         self._drain = drain
         self._server = _Server(_configure(settings, self.app, drain))
         self._socket = _listen(settings)
