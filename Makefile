@@ -73,6 +73,7 @@ lock: setup ## resolve the dependencies anew
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.web
 
 model: setup ## train the bundled model anew
 	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-model.txt

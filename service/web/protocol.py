@@ -1,6 +1,7 @@
 """uvicorn's HTTP/1.1 with the bounds that it has not: on headers, on slow callers, and on connections."""
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +18,21 @@ __all__ = ["BoundedConfig", "BoundedProtocol"]
 LINGER_S = 2.0
 """Seconds that a caller may go on sending the body of a request that is answered already. A caller that has its
 connection cut while it sends may never see the answer."""
+
+
+_OFFER = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Return what begins with a request's head, without its offer to go on in another protocol.
+
+    A server may ignore the offer, but httptools ignores the request's body then. Java's client offers HTTP/2 that way
+    with its first request.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or not _OFFER.search(data, 0, end):
+        return data
+    return _OFFER.sub(b"x-offer", data[:end]) + data[end:]
 
 
 class BoundedConfig(uvicorn.Config):
@@ -60,7 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         begun = self._in_head
-        super().data_received(data)
+        super().data_received(data if self._in_body else _without_offer(data))
         if self.transport.is_closing():
             return
         if begun and self._in_head:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import re
+import resource
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -174,6 +175,32 @@ async def test_too_many_inputs_are_refused_before_they_cost_anything(web: Web, c
     assert text in body["message"]
     assert body["error"]["code"] == "batch_too_large"
     assert web.embedder.in_flight == 0
+
+
+async def test_a_body_of_millions_of_little_values_takes_no_memory_to_refuse(web: Web) -> None:
+    connection = await connect(web)
+    body = b'{"model": "fake/model", "input": [%s[]]}' % (b"[]," * 3_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await connection.send(post(body))
+    status, answer = await connection.answer()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    connection.writer.close()
+
+    assert (status, answer["error"]["param"]) == (422, "input[0]")
+    assert grown * 1024 < 100 * MIB
+
+
+async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(web: Web) -> None:
+    connection = await connect(web)
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
+    await connection.send(post(A_BODY, **offer))
+    first, _ = await connection.answer()
+    await connection.send(post(A_BODY))
+    async with asyncio.timeout(5):
+        second, _ = await connection.answer()
+    connection.writer.close()
+
+    assert (first, second) == (200, 200)
 
 
 async def test_a_body_of_200_mb_is_refused_by_its_length_and_the_connection_goes_on(web: Web) -> None:
