@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from embedders import nim_wire
+from embedders import nim_endpoint
 from embedders.base import Embedder
 from embedders.errors import InputRejected
 from embedders.inputs import Embedding, EmbedOptions, Priority, Purpose
-from embedders.nim_wire import EmbeddingsRequest, RequestReader, RequestRefused
+from embedders.nim_endpoint import EmbeddingsRequest, RequestReader, RequestRefused
 from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import WebSettings
@@ -102,7 +102,9 @@ class Endpoint:
             raise InvalidRequest(rejected)
         embeddings = [each for each in outcomes if isinstance(each, Embedding)]
         spec = embedder.spec
-        answer = nim_wire.write_embeddings(spec.model, inputs, embeddings, packed=wanted.encoding_format == "base64")
+        answer = nim_endpoint.write_embeddings(
+            spec.model, inputs, embeddings, packed=wanted.encoding_format == "base64"
+        )
         headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
         return Response(answer, headers=headers, media_type=JSON)
 

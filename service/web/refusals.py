@@ -7,7 +7,7 @@ from http import HTTPStatus
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from embedders import nim_wire
+from embedders import nim_endpoint
 from service.errors import ServiceError
 from service.status import message_for, reason_for, rule_for
 
@@ -69,7 +69,7 @@ def answer_for(error: Exception, request_id: str) -> Response:
         if rule.retry:
             headers = {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))}
     kind = KINDS.get(status, "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error")
-    body = nim_wire.write_error(
+    body = nim_endpoint.write_error(
         status, message, kind=kind, code=reason_of(error).lower(), field=field, request_id=request_id
     )
     return Response(body, status, headers, JSON)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedders import nim_wire
+from embedders import nim_endpoint, nim_wire
 from embedders.inputs import Embedding, ImageInput, Input, TextInput
-from embedders.nim_wire import RequestReader, RequestRefused
+from embedders.nim_endpoint import RequestReader, RequestRefused
 
 READER = RequestReader()
 
@@ -44,7 +44,7 @@ def test_what_is_written_is_read_back_to_the_bit(rows: list[list[float]], packed
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     embeddings = [Embedding(row) for row in matrix]
 
-    answer = nim_wire.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed)
+    answer = nim_endpoint.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed)
 
     np.testing.assert_array_equal(nim_wire.read_embeddings(answer, count=len(rows), dimension=4), matrix)
 
@@ -54,7 +54,7 @@ def test_usage_counts_what_is_known_and_nvclip_s_own_count_where_it_is_not() -> 
     inputs: list[Input] = [TextInput("a"), ImageInput(b""), TextInput("b")]
     embeddings = [Embedding(row, token_count=5), Embedding(row), Embedding(row)]
 
-    usage = json.loads(nim_wire.write_embeddings("m", inputs, embeddings, packed=True))["usage"]
+    usage = json.loads(nim_endpoint.write_embeddings("m", inputs, embeddings, packed=True))["usage"]
 
     assert usage == {"num_images": 1, "prompt_tokens": 5 + 77, "total_tokens": 5 + 77}
 
@@ -98,7 +98,7 @@ def test_another_bound_on_inputs_is_kept() -> None:
 
 
 def test_a_refusal_says_the_same_in_every_field_that_a_client_may_show() -> None:
-    written = json.loads(nim_wire.write_error(422, "too much", kind="k", code="c", field="input", request_id="r"))
+    written = json.loads(nim_endpoint.write_error(422, "too much", kind="k", code="c", field="input", request_id="r"))
 
     assert {written[name] for name in ("message", "detail", "title")} == {"too much"}
     assert (written["status"], written["requestId"]) == (422, "r")
@@ -108,8 +108,8 @@ def test_a_refusal_says_the_same_in_every_field_that_a_client_may_show() -> None
 def test_vectors_that_are_views_of_other_memory_are_written_whole() -> None:
     strided = np.arange(8, dtype=np.float64)[::2]
 
-    packed = json.loads(nim_wire.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=True))
-    floats = json.loads(nim_wire.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=False))
+    packed = json.loads(nim_endpoint.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=True))
+    floats = json.loads(nim_endpoint.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=False))
 
     assert np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), "<f4").tolist() == [0, 2, 4, 6]
     assert floats["data"][0]["embedding"] == [0, 2, 4, 6]
