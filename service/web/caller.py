@@ -17,9 +17,11 @@ async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> by
     """Return a request's body.
 
     Raises:
-        Refused: it is too long, or is not there in time.
+        Refused: it is too long or compressed, or is not there in time.
         CallerGone: the caller left before its end.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "BODY_COMPRESSED", "the body is compressed; send it as it is")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise _too_long(max_bytes)

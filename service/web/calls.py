@@ -17,7 +17,7 @@ from service.status import log_failure
 from service.web.keys import Keys
 from service.web.refusals import CallerGone, Refused, answer_for
 
-__all__ = ["HEALTH", "Calls"]
+__all__ = ["HEALTH", "OTHER", "Calls"]
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,9 @@ REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 """Paths that need no key, are never too many, and leave no line in the log."""
+
+OTHER = "(other)"
+"""The log's word for paths that are no route's."""
 
 GONE = 499
 """The access log's word for a caller that left, after nginx."""
@@ -110,7 +113,10 @@ class Calls:
         """Return a path without the prefix and without the doubled slash that Weaviate's module sends."""
         path = _SLASHES.sub("/", path)
         prefix = self._settings.path_prefix
-        return path.removeprefix(prefix) if prefix and path.startswith(f"{prefix}/") else path
+        # A prefix such as /v1 must not hide what is there without it.
+        if prefix and path.startswith(f"{prefix}/") and self._name_path(path) == OTHER:
+            return path.removeprefix(prefix)
+        return path
 
     async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
         try:

@@ -21,6 +21,7 @@ from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import WebSettings
 from service.web.caller import WhileConnected, read_body
+from service.web.calls import OTHER
 from service.web.openapi import openapi_document
 from service.web.refusals import JSON, Refused
 
@@ -77,7 +78,7 @@ class Endpoint:
         """Return a path as a route's, without what a caller put into it."""
         if path in self._paths:
             return path
-        return MODELS + "{model}" if path.startswith(MODELS) else "(other)"
+        return MODELS + "{model}" if path.startswith(MODELS) else OTHER
 
     async def create_embeddings(self, request: Request) -> Response:
         """Embed the inputs of a request."""

@@ -18,6 +18,7 @@ ERROR_STATUSES = {
     "404": "there is no such model or path",
     "408": "the request did not come in time",
     "413": "the body is too long",
+    "415": "the body is compressed",
     "422": "the body breaks the schema",
     "424": "the embedder's backend refuses this server",
     "429": "the embedder's backend limits its callers",

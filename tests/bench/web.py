@@ -6,6 +6,7 @@ NIM is simulated: 20 ms and 1 ms an input for a pass of at most 64, as a dynamic
 
 import asyncio
 import base64
+import itertools
 import json
 import multiprocessing
 import os
@@ -40,6 +41,8 @@ ROUNDS = 3
 SMALL_REQUESTS = 4000
 CALLERS = 16
 PASS_S, INPUT_S, MOST = 0.020, 0.001, 64
+FRESH = itertools.count()
+"""Makes every text and picture another one, so that none is answered from what was embedded before."""
 
 
 class NoEmbedder:
@@ -158,10 +161,11 @@ async def ask(url: str, model: str, count: int, callers: int) -> list[float]:
     host, _, port = url.removeprefix("http://").partition(":")
     took: list[float] = []
 
-    async def caller(name: int) -> None:
+    async def caller() -> None:
         reader, writer = await asyncio.open_connection(host, int(port))
-        for number in range(count // callers):
-            body = json.dumps({"input": [f"text {name} {number}"], "model": model, "encoding_format": "float"}).encode()
+        for _ in range(count // callers):
+            text = f"text {next(FRESH)}"
+            body = json.dumps({"input": [text], "model": model, "encoding_format": "float"}).encode()
             started = time.perf_counter()
             writer.write(
                 b"POST /v1/embeddings HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer any\r\ncontent-type: "
@@ -173,7 +177,7 @@ async def ask(url: str, model: str, count: int, callers: int) -> list[float]:
             took.append(time.perf_counter() - started)
         writer.close()
 
-    await asyncio.gather(*(caller(name) for name in range(callers)))
+    await asyncio.gather(*(caller() for _ in range(callers)))
     return took
 
 
@@ -224,8 +228,11 @@ def import_by_module(client: weaviate.WeaviateClient, url: str, model: str) -> f
     )
     started = time.perf_counter()
     with collection.batch.fixed_size(50, concurrent_requests=2) as batch:
-        for number, content in enumerate(PICTURES):
-            batch.add_object({"title": f"picture {number}", "image": base64.b64encode(content).decode()})
+        for content in PICTURES:
+            number = next(FRESH)
+            # What stands behind a PNG's end is no part of the picture.
+            image = base64.b64encode(content + str(number).encode()).decode()
+            batch.add_object({"title": f"picture {number}", "image": image})
     took = time.perf_counter() - started
     assert collection.batch.failed_objects == [], collection.batch.failed_objects[0]
     assert len(collection) == len(PICTURES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -196,6 +197,14 @@ async def test_a_body_that_is_no_json_is_told_so(http: httpx.AsyncClient, conten
     body = refusal(await http.post("/v1/embeddings", content=content), 400)
 
     assert body["error"]["code"] == "invalid_json"
+
+
+async def test_a_compressed_body_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(json.dumps({"model": MODEL, "input": "a cat"}).encode())
+
+    answer = await http.post("/v1/embeddings", content=packed, headers={"content-encoding": "gzip"})
+
+    assert refusal(answer, 415)["error"]["code"] == "body_compressed"
 
 
 async def test_inputs_that_cannot_be_embedded_are_all_named(http: httpx.AsyncClient) -> None:

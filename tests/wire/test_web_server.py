@@ -1,8 +1,6 @@
 """The HTTP server around the endpoint: keys, TLS, deadlines, callers that leave, drain, shared batches."""
 
 import asyncio
-import datetime as dt
-import ipaddress
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,9 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+import trustme
 
 from embedders.batching import BatchingEmbedder
 from service.core.embed import EmbedderPool
@@ -104,31 +100,19 @@ def a_pool() -> EmbedderPool:
 
 
 def write_certificate(folder: Path) -> dict[str, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "vecgate")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    """Write a certificate for the loopback address and its key, and beside them that of the authority behind them."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
     files = {"tls_cert_file": folder / "cert.pem", "tls_key_file": folder / "key.pem"}
-    files["tls_cert_file"].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files["tls_key_file"].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    issued.cert_chain_pems[0].write_to_path(files["tls_cert_file"])
+    issued.private_key_pem.write_to_path(files["tls_key_file"])
+    authority.cert_pem.write_to_path(folder / "authority.pem")
     return files
 
 
 async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp_path: Path) -> None:
     files = write_certificate(tmp_path)
-    trust = ssl.create_default_context(cafile=str(files["tls_cert_file"]))
+    trust = ssl.create_default_context(cafile=str(tmp_path / "authority.pem"))
     async with running_web(**files) as web, httpx.AsyncClient(verify=trust) as http:
         answer = await http.post(f"{web.url}/v1/embeddings", json=A_TEXT)
         with pytest.raises(httpx.RemoteProtocolError):
