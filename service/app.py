@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
@@ -15,12 +16,20 @@ from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
+from service.web.server import AddressTaken, WebServer
 
 __all__ = ["run"]
 
 log = structlog.get_logger(__name__)
 
-CANNOT_START = (EmbeddedWeaviateFailed, InvalidSettings, ModelUnusable, PortTaken, WeaviateBinaryMissing)
+CANNOT_START = (
+    AddressTaken,
+    EmbeddedWeaviateFailed,
+    InvalidSettings,
+    ModelUnusable,
+    PortTaken,
+    WeaviateBinaryMissing,
+)
 
 
 async def run(settings: Settings) -> int:
@@ -73,16 +82,26 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         embedders=embedders,
         allow_caller_keys=settings.nim.allow_caller_keys,
     )
+    servers: list[GrpcServer | WebServer] = [server]
+    if settings.web.enabled:
+        servers.append(WebServer(settings.web, settings.server, embedders=embedders))
     ends.push_async_callback(store.close)
     await store.start()
     ends.push_async_callback(embedders.close)
     await embedders.start()
-    ends.push_async_callback(server.stop)
-    await server.start()
+    ends.push_async_callback(_stop_all, servers)
+    for each in servers:
+        await each.start()
     log.info(
         "serving",
         grpc=f"{settings.server.host}:{server.port}",
+        http=next((each.address for each in servers if isinstance(each, WebServer)), None),
         weaviate=f"{where.http_host}:{where.http_port}",
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],
     )
+
+
+async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:
+    """Stop all servers at the same time: a load balancer in front of one notices no later than one of another."""
+    await asyncio.gather(*(each.stop() for each in servers))

@@ -7,7 +7,19 @@ Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server ca
 
 import typer
 
-from service.cli import collections, demo, embed, importing, probe, search, serve, status, weaviate, weights
+from service.cli import (
+    collections,
+    demo,
+    embed,
+    importing,
+    probe,
+    search,
+    serve,
+    status,
+    weaviate,
+    weaviate_config,
+    weights,
+)
 from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
 
 __all__ = ["app"]
@@ -31,6 +43,7 @@ app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
 app.add_typer(weights.app, name="weights")
+app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
 app.command("import")(importing.import_)
