@@ -60,10 +60,11 @@ ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
     HF_HUB_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     TRANSFORMERS_OFFLINE=1 \
-    VECGATE_SERVER__HOST=0.0.0.0
+    VECGATE_SERVER__HOST=0.0.0.0 \
+    VECGATE_WEB__HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /
-EXPOSE 50070
+EXPOSE 50070 8070
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=6 CMD ["python", "-c", "import os, sys; from vecgate.client import Client, Health; sys.exit(Client('127.0.0.1:' + os.environ.get('VECGATE_SERVER__PORT', '50070')).health('liveness') is not Health.SERVING)"]
 ENTRYPOINT ["vecgate"]
 CMD ["serve"]

@@ -87,7 +87,7 @@ lock: setup ## resolve the dependencies anew
 	$(COMPILE) --group image --output-file requirements-image.txt
 
 bench: setup weaviate ## run the benchmarks
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(BENCH)
 
 model: setup ## train the bundled model anew
 	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-model.txt

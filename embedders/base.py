@@ -21,7 +21,10 @@ class Embedder(Protocol):
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Identity and bounds. Known once `start` has returned; of a remote model, from the beginning."""
+        """Identity and bounds. Known once `start` has returned; of a remote model, from the beginning.
+
+        A remote model's dimension may be 0, unknown, until a `check` has passed.
+        """
         ...
 
     async def start(self) -> None:
@@ -42,7 +45,7 @@ class Embedder(Protocol):
 
         Raises:
             EmbedderUnavailable: the backend does not answer, is overloaded or limits its callers.
-            CredentialRejected: the backend refuses the key.
+            CredentialRejected: the backend refuses the key; CallerKeyRejected if it is that of `options`.
             ModelGone: the backend does not serve the model.
             AnswerInvalid: the backend's answer cannot be used; no vector of it is.
         """

@@ -1,86 +1,67 @@
 """Coalescing: inputs of calls that wait at the same time go to the backend in batches."""
 
 import asyncio
-import copy
-from collections import defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import count, islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from embedders.base import Embedder, Outcome
-from embedders.errors import AnswerInvalid, EmbedderError, EmbedderOverloaded, EmbedderUnavailable
-from embedders.inputs import EmbedOptions, Input
+from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
+from embedders.inputs import EmbedOptions, Input, Modality, Priority, TextInput
+from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, input_bytes
 from embedders.spec import EmbedderSpec
 
 __all__ = ["BatchingEmbedder"]
 
+GATHER_SHARE = 0.1
+"""The part of a batch's time that may be spent on waiting for its callers to come back."""
 
-class _Call:
-    """One caller's inputs, how many of them still wait, and what has become of the others."""
-
-    def __init__(self, inputs: Sequence[Input], done: asyncio.Future[list[Outcome]]) -> None:
-        self.inputs = inputs
-        self.done = done
-        self.waiting = len(inputs)
-        self._outcomes: list[Outcome | None] = [None] * len(inputs)
-        self._missing = len(inputs)
-
-    def put(self, at: int, outcome: Outcome) -> None:
-        self._outcomes[at] = outcome
-        self._missing -= 1
-        if not self._missing and not self.done.done():
-            self.done.set_result([each for each in self._outcomes if each is not None])
-
-    def fail(self, error: BaseException) -> None:
-        if self.done.done():
-            return
-        if isinstance(error, EmbedderError):
-            # Callers raise it at the same time, and each adds its own traceback.
-            own = copy.copy(error)
-            own.__cause__ = error
-            error = own
-        self.done.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """One waiting input."""
-
-    turn: int
-    call: _Call
-    at: int
+RATE_MEMORY = 0.8
+"""The weight of what was known before in the rate of inputs, which tells refused callers when to come back."""
 
 
 @dataclass(eq=False, slots=True)
 class _Batch:
-    """Inputs that the backend has."""
+    """Inputs that the backend has: whose, and at which place of the call."""
 
-    places: list[_Place]
-    calls: set[_Call] = field(default_factory=set)
+    places: list[tuple[QueuedCall, int]]
+    calls: set[QueuedCall]
+    begun_s: float
+
+
+class _Slots:
+    """What waits for the backend's slots of one kind, and the batches in them."""
+
+    def __init__(self) -> None:
+        self.queue = WaitingQueue()
+        self.running: dict[asyncio.Task[list[Outcome]], _Batch] = {}
+        self.expected = 0
+        self.gather_until_s = 0.0
 
 
 class BatchingEmbedder:
     """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
 
-    Inputs are served in order of arrival; those of equal options share batches. Inputs of callers that have gone leave
-    the queue at once, and a batch that no caller waits for any more is cancelled.
+    A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
+    large one; interactive calls go before bulk ones, which still get every fourth batch. Inputs of callers that have
+    gone leave the queue at once, and a batch that no caller waits for any more is cancelled.
     """
 
-    def __init__(self, inner: Embedder, *, max_queued_inputs: int, slots: int) -> None:
+    def __init__(self, inner: Embedder, *, bounds: QueueBounds, apart: bool = False, max_gather_s: float = 0.0) -> None:
         """Wrap `inner`, whose life this embedder takes over.
 
         Args:
-            inner: the embedder that does the work.
-            max_queued_inputs: inputs that may wait; those that `inner` already has do not count.
-            slots: batches that `inner` has at the same time, each of at most its spec.max_batch.
+            inner: the embedder that does the work, spec.slots batches of spec.max_batch inputs at the same time.
+            bounds: what may wait; what `inner` already has does not count.
+            apart: whether texts and images go in batches of their own, with slots of their own.
+            max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
+                begins.
         """
         self._inner = inner
-        self._max_queued = max_queued_inputs
-        self._max_batch = 1
-        self._free = slots
-        self._lanes: defaultdict[EmbedOptions, deque[_Place]] = defaultdict(deque)
-        self._running: dict[asyncio.Task[list[Outcome]], _Batch] = {}
-        self._turns = count()
+        self._bounds = bounds
+        self._apart = apart
+        self._max_gather_s = max_gather_s
+        self._slots: dict[Modality | None, _Slots] = {}
+        self._inputs_per_s = 0.0
         self._pump_handle: asyncio.Handle | None = None
         self._closed = False
 
@@ -88,6 +69,11 @@ class BatchingEmbedder:
     def spec(self) -> EmbedderSpec:
         """The inner embedder's."""
         return self._inner.spec
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait."""
+        return sum(slots.queue.inputs for slots in self._slots.values())
 
     async def start(self) -> None:
         """Start the inner embedder.
@@ -100,24 +86,27 @@ class BatchingEmbedder:
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in batches shared with other calls.
 
+        A bulk call of more inputs than may wait passes through the queue in pieces.
+
         Raises:
             EmbedderOverloaded: the inputs do not fit into the queue; none of them was taken.
             EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
         """
-        if self._closed:
-            raise EmbedderUnavailable("the embedder is closed")
-        self._max_batch = self.spec.max_batch
-        if not inputs:
-            return []
-        self._require_room(len(inputs))
-        call = _Call(inputs, asyncio.get_running_loop().create_future())
-        lane = self._lanes[options]
-        lane.extend(_Place(next(self._turns), call, at) for at in range(len(inputs)))
-        self._pump_soon()
-        try:
-            return await call.done
-        finally:
-            self._forget(call)
+        if options.priority is not Priority.BULK:
+            return await self._embed(inputs, options, self._bounds)
+        bounds = self._bounds.bulk()
+        outcomes: list[Outcome] = []
+        for piece in _pieces(inputs, bounds):
+            while True:
+                try:
+                    outcomes += await self._embed(piece, options, bounds)
+                    break
+                except EmbedderOverloaded as error:
+                    if not outcomes:
+                        raise
+                    # What has been done would be lost; the caller's deadline ends this at the latest.
+                    await asyncio.sleep(error.retry_after_s)
+        return outcomes
 
     async def check(self) -> None:
         """Check the inner embedder, past the queue.
@@ -130,31 +119,66 @@ class BatchingEmbedder:
     async def close(self) -> None:
         """Fail all calls, then close the inner embedder. May be called twice."""
         self._closed = True
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
         self._fail_waiting(EmbedderUnavailable("the embedder was closed"))
-        running = dict(self._running)
+        running = {task: batch for slots in self._slots.values() for task, batch in slots.running.items()}
         for task, batch in running.items():
-            for call in batch.calls:
-                call.fail(EmbedderUnavailable("the embedder was closed"))
+            _fail(batch.calls, EmbedderUnavailable("the embedder was closed"))
             task.cancel()
         if running:
             await asyncio.wait(running)
         await self._inner.close()
 
-    def _require_room(self, wanted: int) -> None:
-        if wanted > self._max_queued:
-            raise EmbedderOverloaded(
-                f"the call has {wanted} inputs; at most {self._max_queued} may wait: send fewer at a time"
-            )
-        waiting = sum(map(len, self._lanes.values()))
-        if waiting + wanted > self._max_queued:
-            raise EmbedderOverloaded(f"{waiting} inputs wait already; at most {self._max_queued} may: try again later")
+    async def _embed(self, inputs: Sequence[Input], options: EmbedOptions, bounds: QueueBounds) -> list[Outcome]:
+        if self._closed:
+            raise EmbedderUnavailable("the embedder is closed")
+        if not inputs:
+            return []
+        self._require_room(inputs, bounds)
+        kinds: dict[Modality | None, list[int]] = {}
+        for at, each in enumerate(inputs):
+            kinds.setdefault(_modality(each) if self._apart else None, []).append(at)
+        calls = {kind: QueuedCall(inputs, at, asyncio.get_running_loop().create_future()) for kind, at in kinds.items()}
+        for kind, call in calls.items():
+            self._slots.setdefault(kind, _Slots()).queue.add(options, call)
+        self._pump_soon()
+        try:
+            if len(calls) == 1:
+                return await calls[next(iter(kinds))].done
+            parts = dict(zip(kinds, await asyncio.gather(*(call.done for call in calls.values())), strict=True))
+        finally:
+            for kind, call in calls.items():
+                self._forget(self._slots[kind], call)
+        ordered = {at: outcome for kind in kinds for at, outcome in zip(kinds[kind], parts[kind], strict=True)}
+        return [ordered[at] for at in range(len(inputs))]
 
-    def _forget(self, call: _Call) -> None:
+    def _require_room(self, inputs: Sequence[Input], bounds: QueueBounds) -> None:
+        wanted, size = len(inputs), sum(map(input_bytes, inputs))
+        if wanted > bounds.max_inputs or (size > bounds.max_bytes and wanted > 1):
+            raise EmbedderOverloaded(
+                f"the call has {wanted} inputs of {size} bytes; at most {bounds.max_inputs} inputs of "
+                f"{bounds.max_bytes} bytes may wait for the embedder: send fewer at a time"
+            )
+        waiting, held = self.waiting, sum(slots.queue.bytes for slots in self._slots.values())
+        if waiting and (waiting + wanted > bounds.max_inputs or held + size > bounds.max_bytes):
+            raise EmbedderOverloaded(
+                f"{waiting} inputs of {held} bytes wait already; at most {bounds.max_inputs} inputs of "
+                f"{bounds.max_bytes} bytes may: try again later",
+                retry_after_s=self._time_to_drain_s(waiting),
+            )
+
+    def _time_to_drain_s(self, waiting: int) -> float:
+        """Return when half of what waits will have gone, at the rate of the last batches."""
+        if not self._inputs_per_s:
+            return 1.0
+        return min(max(waiting / 2 / self._inputs_per_s, 0.05), 30.0)
+
+    def _forget(self, slots: _Slots, call: QueuedCall) -> None:
         """Drop what still waits for a call that ended, and batches that served nobody else."""
-        if call.waiting:
-            for options, lane in self._lanes.items():
-                self._lanes[options] = deque(place for place in lane if place.call is not call)
-        for task, batch in self._running.items():
+        call.done.cancel()
+        slots.queue.remove(call)
+        for task, batch in slots.running.items():
             if call in batch.calls:
                 batch.calls.discard(call)
                 if not batch.calls:
@@ -162,53 +186,87 @@ class BatchingEmbedder:
 
     def _pump_soon(self) -> None:
         # Calls that arrive in the same turn of the event loop share a batch this way.
-        if self._pump_handle is None:
-            self._pump_handle = asyncio.get_running_loop().call_soon(self._pump)
+        self._pump_at(asyncio.get_running_loop().time())
+
+    def _pump_at(self, when_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+        delay_s = when_s - loop.time()
+        self._pump_handle = loop.call_later(delay_s, self._pump) if delay_s > 0 else loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_handle = None
         try:
-            while self._free and (waiting := [options for options, lane in self._lanes.items() if lane]):
-                self._begin_batch(min(waiting, key=lambda options: self._lanes[options][0].turn))
+            spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
+            for slots in self._slots.values():
+                while slots.queue.inputs and len(slots.running) < spec.slots:
+                    # The callers that were just answered are about to come back: one batch of all is better than two.
+                    if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, spec.max_batch):
+                        self._pump_at(slots.gather_until_s)
+                        break
+                    self._begin_batch(slots, spec.max_batch)
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
 
-    def _begin_batch(self, options: EmbedOptions) -> None:
-        lane = self._lanes[options]
-        places = list(islice(lane, self._max_batch))
-        work = self._inner.embed([place.call.inputs[place.at] for place in places], options)
+    def _begin_batch(self, slots: _Slots, size: int) -> None:
+        options, places = slots.queue.take(size)
+        batch = _Batch(places, {call for call, _ in places}, asyncio.get_running_loop().time())
+        try:
+            work = self._inner.embed([call.inputs[at] for call, at in places], options)
+        except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
+            _fail(batch.calls, error)
+            return
         task = asyncio.ensure_future(work)
-        for place in places:
-            lane.popleft()
-            place.call.waiting -= 1
-        self._free -= 1
-        self._running[task] = _Batch(places, {place.call for place in places})
-        task.add_done_callback(self._end_batch)
+        slots.running[task] = batch
+        task.add_done_callback(lambda task: self._end_batch(slots, task))
 
     def _fail_waiting(self, error: BaseException) -> None:
-        for lane in self._lanes.values():
-            for place in lane:
-                place.call.waiting = 0
-                place.call.fail(error)
-            lane.clear()
+        for slots in self._slots.values():
+            _fail(slots.queue.clear(), error)
 
-    def _end_batch(self, task: asyncio.Task[list[Outcome]]) -> None:
-        batch = self._running.pop(task)
-        self._free += 1
+    def _end_batch(self, slots: _Slots, task: asyncio.Task[list[Outcome]]) -> None:
+        batch = slots.running.pop(task)
+        now_s = asyncio.get_running_loop().time()
+        took_s = max(now_s - batch.begun_s, 1e-6)
+        rate = len(batch.places) / took_s * self._inner.spec.slots
+        self._inputs_per_s = RATE_MEMORY * self._inputs_per_s + (1 - RATE_MEMORY) * rate if self._inputs_per_s else rate
+        slots.gather_until_s = now_s + min(self._max_gather_s, GATHER_SHARE * took_s)
+        slots.expected = slots.queue.inputs + len(batch.places)
         try:
-            self._settle(task, batch)
+            _settle(task, batch)
         finally:
             if not self._closed:
                 self._pump_soon()
 
-    @staticmethod
-    def _settle(task: asyncio.Task[list[Outcome]], batch: _Batch) -> None:
-        error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
-        if error is None and len(task.result()) != len(batch.places):
-            error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
-        if error is None:
-            for place, outcome in zip(batch.places, task.result(), strict=True):
-                place.call.put(place.at, outcome)
-            return
-        for call in batch.calls:
-            call.fail(error)
+
+def _settle(task: asyncio.Task[list[Outcome]], batch: _Batch) -> None:
+    """Give a batch's outcomes, or what went wrong with it, to its calls."""
+    error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
+    if error is None and len(task.result()) != len(batch.places):
+        error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
+    if error is None:
+        for (call, at), outcome in zip(batch.places, task.result(), strict=True):
+            call.put(at, outcome)
+        return
+    _fail(batch.calls, error)
+
+
+def _fail(calls: Iterable[QueuedCall], error: BaseException) -> None:
+    for call in calls:
+        call.fail(error)
+
+
+def _pieces(inputs: Sequence[Input], bounds: QueueBounds) -> Iterator[Sequence[Input]]:
+    """Cut a call into pieces that fit into the queue; a single input always does."""
+    start, size = 0, 0
+    for at, each in enumerate(inputs):
+        if at > start and (at - start == bounds.max_inputs or size + input_bytes(each) > bounds.max_bytes):
+            yield inputs[start:at]
+            start, size = at, 0
+        size += input_bytes(each)
+    yield inputs[start:]
+
+
+def _modality(each: Input) -> Modality:
+    return Modality.TEXT if isinstance(each, TextInput) else Modality.IMAGE

@@ -10,13 +10,16 @@ EmbedderError
   EmbedderOverloaded            this process's queue is full: try again
   EmbedderRateLimited           the backend limits its callers: try again later
   CredentialRejected            the backend refuses the key
+    CallerKeyRejected           the key is not this server's but came with the call
   ModelGone                     the backend does not serve the model (any more)
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
+  SpaceDisproved                an embedder is not of the space that it is declared to be of
 """
 
 __all__ = [
     "AnswerInvalid",
+    "CallerKeyRejected",
     "CredentialRejected",
     "EmbedderError",
     "EmbedderOverloaded",
@@ -28,6 +31,7 @@ __all__ = [
     "InputRejected",
     "ModelGone",
     "ModelUnusable",
+    "SpaceDisproved",
     "TextTooLong",
 ]
 
@@ -80,6 +84,10 @@ class CredentialRejected(EmbedderError):
     """The backend refuses the key that this server sends."""
 
 
+class CallerKeyRejected(CredentialRejected):
+    """The backend refuses the key that a caller brought. Calls with other keys are none the worse for it."""
+
+
 class ModelGone(EmbedderError):
     """The backend says that it does not serve the model."""
 
@@ -90,3 +98,7 @@ class AnswerInvalid(EmbedderError):
 
 class ModelUnusable(EmbedderError):
     """A local model cannot be loaded: its files are missing, broken, or not what the settings say."""
+
+
+class SpaceDisproved(EmbedderError):
+    """An embedder's vectors of the probe are not those of the space that it is declared to be of."""

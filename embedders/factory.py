@@ -1,32 +1,55 @@
 """Building embedders from their configurations."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from embedders.base import Embedder
 from embedders.batching import BatchingEmbedder
+from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.cache import CachingEmbedder, VectorCache
 from embedders.errors import ModelUnusable
 from embedders.nim import NimConfig, NimEmbedder
+from embedders.queueing import QueueBounds
 
 if TYPE_CHECKING:
     from embedders.clip import ClipConfig
 
 __all__ = ["build_embedder"]
 
-CLIP_SLOTS = 2
-"""While one batch is in the forward pass, the next one is decoded and tokenised."""
+MAX_GATHER_S = 0.005
+"""The longest wait for the callers of a local model's last batch to come back."""
 
 
-def build_embedder(config: "ClipConfig | NimConfig", *, max_queued_inputs: int) -> Embedder:
-    """Build the embedder that a configuration describes, with batching across calls. It is not started yet.
+def build_embedder(
+    config: "ClipConfig | NimConfig",
+    *,
+    bounds: QueueBounds,
+    rules: BreakerRules | None = None,
+    cache: VectorCache | None = None,
+    wrap: Callable[[Embedder], Embedder] = lambda embedder: embedder,
+) -> Embedder:
+    """Build the embedder that a configuration describes, with batching, a breaker and a cache. It is not started yet.
+
+    Args:
+        config: what does the work.
+        bounds: what may wait for it.
+        rules: when to leave it alone.
+        cache: keeps its vectors, along with those of others; None keeps none.
+        wrap: put around it before the breaker, so that what fails there counts, too.
 
     Raises:
         ModelUnusable: a local model is asked for, but torch or open_clip is not installed.
         ValueError: a NIM's address or batch size makes no sense.
     """
+    batching = _batching(config, bounds)
+    breaker = BreakerEmbedder(wrap(batching), rules or BreakerRules())
+    return breaker if cache is None else CachingEmbedder(breaker, cache)
+
+
+def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
     if isinstance(config, NimConfig):
-        inner: Embedder = NimEmbedder(config)
-        return BatchingEmbedder(inner, max_queued_inputs=max_queued_inputs, slots=config.max_connections)
+        return BatchingEmbedder(NimEmbedder(config), bounds=bounds)
     missing = [package for package in ("torch", "open_clip") if find_spec(package) is None]
     if missing:
         raise ModelUnusable(
@@ -34,4 +57,4 @@ def build_embedder(config: "ClipConfig | NimConfig", *, max_queued_inputs: int) 
         )
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
-    return BatchingEmbedder(ClipEmbedder(config), max_queued_inputs=max_queued_inputs, slots=CLIP_SLOTS)
+    return BatchingEmbedder(ClipEmbedder(config), bounds=bounds, apart=True, max_gather_s=MAX_GATHER_S)

@@ -2,28 +2,37 @@
 
 Decoding is one rule for every backend: the first frame, upright by its EXIF orientation, transparent pixels on white,
 16-bit grey scaled to 8 bits. Metadata that cannot be read is as good as none; pixels that cannot be read are an error.
+Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures beside
+what a decoder needs for itself.
 """
 
 import io
 import re
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import BmpImagePlugin, ExifTags, Image, TiffImagePlugin, features
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
+from embedders.image_structure import MAX_PIXELS, check_frames, check_pixels, check_structure
 from embedders.spec import InputLimits
 
-__all__ = ["FORMATS", "ImageHeader", "as_nim_image", "decode", "inspect", "without_far_ends"]
+__all__ = ["FORMATS", "as_nim_image", "decode", "without_far_ends"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Formats that are read; of several frames the first one is."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
+"""Formats that are read; of several frames the first one is. A Pillow built without libavif reads no AVIF."""
 
 _LONGEST = 16
 """Sides' ratio above which a picture's far ends are cropped."""
 
-_MAX_PIXELS = 178_956_970
-"""Pillow refuses pictures of more pixels, whatever the settings say."""
+_MAX_RUN_LENGTH_CODED = 4_000_000
+"""Bytes, and pixels, of a BMP with run-length coding, which only small drawings have."""
+
+_FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
+_MAX_FAX_LINES = 20_000
+"""Lines of a TIFF coded as a fax; a scan of A3 with 1,200 dots to the inch has them."""
+
+_STRIP_PIXELS = 1_000_000
+"""Pixels that are laid on white at a time, so that no third copy of a large picture is made."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,45 +44,29 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _NIM_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
-_UNDECODABLE = "the bytes are no JPEG, PNG, WebP, GIF, BMP or TIFF picture; send a whole file of one of these formats"
+_NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
+_UNDECODABLE = (
+    f"the bytes are no {', '.join(_NAMES[:-1])} or {_NAMES[-1]} picture; send a whole file of one of these formats"
+)
 _BROKEN = "the picture is broken or cut short; send the whole file"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageHeader:
-    """What a picture's header says.
-
-    Attributes:
-        format: one of FORMATS.
-        width: pixels, before EXIF orientation.
-        height: pixels, before EXIF orientation.
-    """
-
-    format: str
-    width: int
-    height: int
-
-
-def inspect(content: bytes, limits: InputLimits) -> ImageHeader:
-    """Check a picture's size and format without decoding it.
-
-    Raises:
-        ImageEmpty: there are no bytes.
-        ImageTooLarge: more bytes or pixels than `limits` allow.
-        ImageUndecodable: no picture of a supported format.
-    """
-    return _open(content, limits)[0]
-
-
-def decode(content: bytes, limits: InputLimits) -> Image.Image:
+def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None) -> Image.Image:
     """Decode a picture to mode RGB, upright, its transparent pixels laid on white.
 
+    Args:
+        content: the file's bytes.
+        limits: bounds on bytes, pixels and frames, checked before anything is decoded.
+        draft_side: pixels that the shorter side has to keep. A JPEG is then decoded at the least of 1, 1/2, 1/4 and
+            1/8 of its size that leaves them, which takes half the time and less, and a quarter of the memory and less.
+            None or 0: every picture is decoded at its own size.
+
     Raises:
         ImageEmpty: there are no bytes.
-        ImageTooLarge: more bytes or pixels than `limits` allow.
+        ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    return _load(content, limits)[1]
+    return _load(_open(content, limits), draft_side)[1]
 
 
 def as_nim_image(content: bytes, limits: InputLimits) -> tuple[str, bytes]:
@@ -83,12 +76,12 @@ def as_nim_image(content: bytes, limits: InputLimits) -> tuple[str, bytes]:
 
     Raises:
         ImageEmpty: there are no bytes.
-        ImageTooLarge: more bytes or pixels than `limits` allow.
+        ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    header, image = _load(content, limits)
-    if header.format in _NIM_TYPES:
-        return _NIM_TYPES[header.format], content
+    file_format, image = _load(_open(content, limits))
+    if file_format in _NIM_TYPES:
+        return _NIM_TYPES[file_format], content
     file = io.BytesIO()
     image.save(file, "PNG")
     return _NIM_TYPES["PNG"], file.getvalue()
@@ -108,38 +101,69 @@ def without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
-def _open(content: bytes, limits: InputLimits) -> tuple[ImageHeader, Image.Image]:
+def _open(content: bytes, limits: InputLimits) -> Image.Image:
     if not content:
         raise ImageEmpty("the image has no bytes; send a picture file's content")
     if len(content) > limits.max_image_bytes:
         raise ImageTooLarge(
             f"the image has {len(content)} bytes; the limit is {limits.max_image_bytes}; send a smaller file"
         )
-    bound = min(limits.max_image_pixels, _MAX_PIXELS)
+    check_structure(content, limits)
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         value = re.search(r"\d+", str(error))
         raise ImageTooLarge(
-            f"the image has {value[0] if value else 'too many'} pixels; the limit is {bound}; scale it down"
+            f"the image has {value[0] if value else 'too many'} pixels; the limit is "
+            f"{min(limits.max_image_pixels, MAX_PIXELS)}; scale it down"
         ) from error
     except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
         raise ImageUndecodable(_UNDECODABLE) from error
-    pixels = image.width * image.height
-    if pixels > bound:
-        raise ImageTooLarge(
-            f"the image has {image.width} x {image.height} = {pixels} pixels; the limit is {bound}; scale it down"
-        )
+    check_pixels(image.width, image.height, limits)
+    _check_format(image, len(content), limits)
+    return image
+
+
+def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
+    """Check what only one format has, and only Pillow's parser knows."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # libtiff writes a line on standard error for each broken line of a fax, and goes on.
+        if image.info.get("compression") in _FAX and image.height > _MAX_FAX_LINES:
+            raise ImageTooLarge(
+                f"the fax-coded TIFF has {image.height} lines; the limit is {_MAX_FAX_LINES}; save it as PNG"
+            )
+        # A tile is decoded whole, however little of it the picture shows.
+        width, height = (image.tag_v2.get(tag, 1) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+        if not (isinstance(width, int) and isinstance(height, int)):
+            raise ImageUndecodable(_BROKEN)
+        if width * height > limits.max_image_pixels:
+            raise ImageTooLarge(
+                f"the TIFF has tiles of {width} x {height} pixels; the limit is {limits.max_image_pixels} pixels; "
+                "save it with smaller tiles"
+            )
+    elif image.format == "AVIF":
+        check_frames(getattr(image, "n_frames", 1), limits)
+    elif isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile and image.tile[0].codec_name == "bmp_rle":
+        # Pillow decodes it in Python, which takes the interpreter's lock for a microsecond a pixel.
+        work = max(size, image.width * image.height)
+        if work > _MAX_RUN_LENGTH_CODED:
+            raise ImageTooLarge(
+                f"the run-length coded BMP has {work} bytes or pixels; the limit is {_MAX_RUN_LENGTH_CODED}; "
+                "save it as PNG"
+            )
+
+
+def _load(image: Image.Image, draft_side: int | None = None) -> tuple[str, Image.Image]:
     # A JPEG with further pictures behind the first one calls itself MPO.
     file_format = "JPEG" if image.format == "MPO" else str(image.format)
-    return ImageHeader(file_format, image.width, image.height), image
-
-
-def _load(content: bytes, limits: InputLimits) -> tuple[ImageHeader, Image.Image]:
-    header, image = _open(content, limits)
     try:
+        if draft_side:
+            # Other formats than JPEG do nothing, and without a mode the colours stay.
+            image.draft(None, (draft_side, draft_side))
         image.load()
-        return header, _to_rgb(_upright(image))
+        # Each step holds two pictures at most, its own and the last one, because no name keeps an older one.
+        image = _upright(image)
+        return file_format, _to_rgb(image)
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
         raise ImageUndecodable(_BROKEN) from error
 
@@ -154,11 +178,29 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion would clip to white everything above 255.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = _eight_bit(image)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGBA", layer.size, "white")
-        image.alpha_composite(layer)
+        return _on_white(image)
     # Converting to the same mode would copy, which costs as much as decoding for large pictures.
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    # Pillow's own conversion would clip to white everything above 255.
+    values = np.asarray(image)
+    shades = (values >> 8).astype(np.uint8)
+    if isinstance(clear := image.info.get("transparency"), int):
+        shades[values == clear] = 255
+    return Image.fromarray(shades)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    ground = Image.new("RGB", image.size, "white")
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        layer = image.crop(box).convert("RGBA")
+        strip = Image.new("RGBA", layer.size, "white")
+        strip.alpha_composite(layer)
+        ground.paste(strip, box)
+    return ground

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,29 @@ from numpy.typing import NDArray
 from embedders.errors import AnswerInvalid
 from embedders.inputs import Vector
 
-__all__ = ["MAX_INPUTS", "embeddings_request", "image_item", "max_answer_bytes", "read_embeddings", "text_item"]
+__all__ = [
+    "MAX_DIMENSION",
+    "MAX_INPUTS",
+    "embeddings_request",
+    "image_item",
+    "max_answer_bytes",
+    "read_embeddings",
+    "read_refusal",
+    "text_item",
+]
 
 MAX_INPUTS = 64
 """Inputs that an nvclip NIM takes in one request."""
 
+MAX_DIMENSION = 65_536
+"""Values that a vector may have; Weaviate takes no more."""
+
+MAX_REFUSAL_LENGTH = 200
+
 NORM_TOLERANCE = 1e-2
 """How far a vector's length may be from 1: half-precision engines are within a tenth of it."""
 
+_MAX_DEPTH = 4
 _DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
 
 
@@ -41,25 +56,31 @@ def image_item(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def embeddings_request(model: str, items: Sequence[str]) -> dict[str, Any]:
-    """Return the body of a request. The schema allows no field besides these."""
-    return {"input": list(items), "model": model, "encoding_format": "base64"}
+def embeddings_request(model: str, items: Sequence[str], fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the body of a request. nvclip's schema allows no field besides these; other models take further ones."""
+    return {"input": list(items), "model": model, "encoding_format": "base64", **(fields or {})}
 
 
-def max_answer_bytes(count: int, dimension: int) -> int:
+def max_answer_bytes(count: int, dimension: int | None) -> int:
     """Return the bytes that the longest sensible answer with `count` vectors has, floats written out in full."""
-    return 65_536 + count * (1024 + 32 * dimension)
+    return 65_536 + count * (1024 + 32 * (dimension or MAX_DIMENSION))
 
 
-def read_embeddings(body: bytes, *, count: int, dimension: int) -> NDArray[np.float32]:
+def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_length: bool = True) -> NDArray[np.float32]:
     """Return an answer's vectors in the order of the request: float32, shape (count, dimension), rows of unit length.
 
     Vectors may be base64 of little-endian float32 or lists of numbers. They are ordered by their `index`, which has to
     number them without a gap from 0 or from 1.
 
+    Args:
+        body: the answer.
+        count: inputs of the request.
+        dimension: values that each vector has to have; None for whatever the first one has.
+        unit_length: whether the model promises unit vectors; those of others are scaled.
+
     Raises:
         AnswerInvalid: the answer is no JSON of that form, or has another count or dimension, or values that are not
-            finite, or a vector that is not of unit length.
+            finite, or a vector that is not of unit length though promised, or has no length at all.
     """
     try:
         answer = json.loads(body)
@@ -70,11 +91,27 @@ def read_embeddings(body: bytes, *, count: int, dimension: int) -> NDArray[np.fl
         raise AnswerInvalid("the NIM's answer has no list of embeddings in data")
     if len(data) != count:
         raise AnswerInvalid(f"the NIM answered {len(data)} embeddings for {count} inputs")
-    rows = np.empty((count, dimension), np.float32)
-    for position, entry in zip(_positions(data), data, strict=True):
-        rows[position] = _read_vector(entry.get("embedding"), dimension)
-    _check_unit(rows)
-    return rows
+    vectors = [_read_vector(entry.get("embedding"), dimension) for entry in data]
+    width = len(vectors[0]) if vectors else 0
+    if any(len(vector) != width for vector in vectors) or not 0 < width <= MAX_DIMENSION:
+        raise AnswerInvalid(f"the NIM answered embeddings of different lengths, or none of 1 to {MAX_DIMENSION} values")
+    rows = np.empty((count, width), np.float32)
+    rows[_positions(data)] = vectors
+    return _check_unit(rows) if unit_length else _scaled(rows)
+
+
+def read_refusal(body: bytes) -> str:
+    """Return what a NIM says in a refusal's body, in short: its message, detail or title; empty if it says nothing.
+
+    Whoever shows the words to others has to know that the request held nothing that is not for them.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    words = _words(answer)
+    printable = "".join(each if each.isprintable() else " " for each in words)
+    return " ".join(printable.split())[:MAX_REFUSAL_LENGTH]
 
 
 def _positions(data: Sequence[dict[str, Any]]) -> list[int]:
@@ -86,11 +123,26 @@ def _positions(data: Sequence[dict[str, Any]]) -> list[int]:
     return [number - base for number in numbers]
 
 
-def _read_vector(value: object, dimension: int) -> Vector:
+def _words(answer: object, depth: int = 0) -> str:
+    # FastAPI's detail is a list of objects with msg and loc, NVIDIA's gateway has title and detail, OpenAI has error.
+    match answer:
+        case str():
+            return answer
+        case list() if depth < _MAX_DEPTH:
+            return "; ".join(filter(None, (_words(each, depth + 1) for each in answer[:3])))
+        case {"msg": str() as message, "loc": list() as where}:
+            return f"{'.'.join(map(str, where[:5]))}: {message}"
+        case dict() if depth < _MAX_DEPTH:
+            found = (_words(answer.get(key), depth + 1) for key in ("message", "detail", "error", "msg", "title"))
+            return next(filter(None, found), "")
+    return ""
+
+
+def _read_vector(value: object, dimension: int | None) -> Vector:
     if isinstance(value, str):
         try:
-            packed = base64.b64decode(value, validate=True)
-            vector = np.frombuffer(packed, "<f4")
+            # b64decode(validate=True) does the same at twice the cost, because it asks a regular expression first.
+            vector = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), "<f4")
         except (binascii.Error, ValueError) as error:
             raise AnswerInvalid("the NIM answered an embedding that is no base64 of float32 values") from error
     elif isinstance(value, list) and all(type(number) in (float, int) for number in value):
@@ -101,7 +153,7 @@ def _read_vector(value: object, dimension: int) -> Vector:
             raise AnswerInvalid("the NIM answered an embedding with values beyond float32") from error
     else:
         raise AnswerInvalid("the NIM answered an embedding that is neither base64 nor a list of numbers")
-    if len(vector) != dimension:
+    if dimension is not None and len(vector) != dimension:
         raise AnswerInvalid(
             f"the NIM answered an embedding with {len(vector)} values; {dimension} are expected; "
             "set the embedder's dimension to what the model gives"
@@ -109,10 +161,25 @@ def _read_vector(value: object, dimension: int) -> Vector:
     return vector
 
 
-def _check_unit(rows: NDArray[np.float32]) -> None:
-    if not np.isfinite(rows).all():
-        raise AnswerInvalid("the NIM answered an embedding with values that are not finite")
+def _check_unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    _check_finite(rows)
     with np.errstate(over="ignore"):
         lengths = np.linalg.norm(rows, axis=1)
     if (np.abs(lengths - 1) > NORM_TOLERANCE).any():
         raise AnswerInvalid("the NIM answered an embedding that is not of unit length")
+    return rows
+
+
+def _scaled(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    _check_finite(rows)
+    # In float64 no square of a float32 overflows.
+    lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    if not lengths.all():
+        raise AnswerInvalid("the NIM answered an embedding of nothing but zeros")
+    scaled: NDArray[np.float32] = (rows / lengths).astype(np.float32)
+    return scaled
+
+
+def _check_finite(rows: NDArray[np.float32]) -> None:
+    if not np.isfinite(rows).all():
+        raise AnswerInvalid("the NIM answered an embedding with values that are not finite")

@@ -15,27 +15,31 @@ class InputLimits:
         max_text_bytes: UTF-8 bytes of a text.
         max_image_bytes: bytes of an encoded image.
         max_image_pixels: width x height, read from the image's header.
+        max_image_frames: frames or pages of an image, counted without decoding them; the first one is embedded.
     """
 
     max_text_bytes: int = 32 * 1024
     max_image_bytes: int = 20 * 1024 * 1024
     max_image_pixels: int = 50_000_000
+    max_image_frames: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
-    """An embedder's identity and bounds. It does not change while the embedder lives.
+    """An embedder's identity and bounds. It does not change while the embedder lives, but for a dimension of 0.
 
     Attributes:
         name: what callers ask for.
         model: the model's name, such as "nvidia/nvclip".
         space: the id of the vector space that weights and preprocessing produce.
-        dimension: values in a vector.
+        dimension: values in a vector; 0 until a remote model whose dimension nobody set or knows has told it. Until
+            then the embedder embeds nothing, and nothing may be bound to its space.
         modalities: what it embeds.
         limits: bounds on one input.
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
         weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
         max_batch: inputs that the backend takes at once.
+        slots: batches that the backend works on at the same time.
     """
 
     name: str
@@ -47,3 +51,4 @@ class EmbedderSpec:
     max_text_tokens: int | None = None
     weights_digest: str | None = None
     max_batch: int
+    slots: int = 1

@@ -2,29 +2,34 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
-from embedders.base import Embedder
-from embedders.clip import ClipConfig
 from embedders.errors import ModelUnusable
-from embedders.factory import build_embedder
-from embedders.nim import NimConfig
-from embedders.spec import InputLimits
 from service.core.embed import EmbedderPool
+from service.embedding import build_embedders
 from service.observability import configure_logging, masked_settings
 from service.rpc.server import GrpcServer, PortTaken
-from service.settings import EmbedderName, InvalidSettings, LimitSettings, Settings, read_secret
+from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
+from service.web.server import AddressTaken, WebServer
 
 __all__ = ["run"]
 
 log = structlog.get_logger(__name__)
 
-CANNOT_START = (EmbeddedWeaviateFailed, InvalidSettings, ModelUnusable, PortTaken, WeaviateBinaryMissing)
+CANNOT_START = (
+    AddressTaken,
+    EmbeddedWeaviateFailed,
+    InvalidSettings,
+    ModelUnusable,
+    PortTaken,
+    WeaviateBinaryMissing,
+)
 
 
 async def run(settings: Settings) -> int:
@@ -60,6 +65,8 @@ async def run(settings: Settings) -> int:
 
 async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
+    # What is wrong with an embedder's settings is to be known before anything runs.
+    embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
     where = settings.weaviate
     if where.embedded:
         weaviate = EmbeddedWeaviate(where)
@@ -67,61 +74,34 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         await weaviate.start()
         where = weaviate.client_settings
     store = WeaviateStore(where)
-    embedders = EmbedderPool(
-        [_build_embedder(name, settings) for name in settings.embedder.order],
-        check_interval_s=settings.embedder.check_interval_s,
+    server = GrpcServer(
+        settings.server,
+        settings.limits,
+        settings.weaviate,
+        store=store,
+        embedders=embedders,
+        allow_caller_keys=settings.nim.allow_caller_keys,
     )
-    server = GrpcServer(settings.server, settings.limits, settings.weaviate, store=store, embedders=embedders)
+    servers: list[GrpcServer | WebServer] = [server]
+    if settings.web.enabled:
+        servers.append(WebServer(settings.web, settings.server, embedders=embedders))
     ends.push_async_callback(store.close)
     await store.start()
     ends.push_async_callback(embedders.close)
     await embedders.start()
-    ends.push_async_callback(server.stop)
-    await server.start()
+    ends.push_async_callback(_stop_all, servers)
+    for each in servers:
+        await each.start()
     log.info(
         "serving",
         grpc=f"{settings.server.host}:{server.port}",
+        http=next((each.address for each in servers if isinstance(each, WebServer)), None),
         weaviate=f"{where.http_host}:{where.http_port}",
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],
     )
 
 
-def _build_embedder(name: EmbedderName, settings: Settings) -> Embedder:
-    config = _clip_config(settings) if name == "clip" else _nim_config(settings)
-    try:
-        return build_embedder(config, max_queued_inputs=settings.embedder.max_queued_inputs)
-    except ValueError as error:
-        raise InvalidSettings(f"{name}: {error}") from error
-
-
-def _clip_config(settings: Settings) -> ClipConfig:
-    return ClipConfig(
-        model=settings.clip.model,
-        checkpoint=settings.clip.checkpoint,
-        device=settings.clip.device,
-        max_batch=settings.clip.max_batch,
-        limits=_input_limits(settings.limits),
-    )
-
-
-def _nim_config(settings: Settings) -> NimConfig:
-    nim = settings.nim
-    return NimConfig(
-        base_url=nim.base_url,
-        model=nim.model,
-        dimension=nim.dimension,
-        api_key=read_secret(nim.api_key, nim.api_key_file),
-        timeout_s=nim.timeout_s,
-        max_batch=nim.max_batch,
-        max_connections=nim.max_connections,
-        limits=_input_limits(settings.limits),
-    )
-
-
-def _input_limits(limits: LimitSettings) -> InputLimits:
-    return InputLimits(
-        max_text_bytes=limits.max_text_bytes,
-        max_image_bytes=limits.max_image_bytes,
-        max_image_pixels=limits.max_image_pixels,
-    )
+async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:
+    """Stop all servers at the same time: a load balancer in front of one notices no later than one of another."""
+    await asyncio.gather(*(each.stop() for each in servers))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from embedders.clip import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
-from service.settings import ClipSettings, InvalidSettings, Settings, WeaviateSettings, read_secret, variable
+from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
+from service.settings import ClipSettings, Settings, WeaviateSettings, variable
 from service.store.binary import WeaviateBinaryMissing, find_binary
 
 __all__ = ["Contact", "Diagnosis", "Reach", "diagnose", "reach_of"]
@@ -118,14 +118,6 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
 
 
 def _faults(settings: Settings) -> Iterator[str]:
-    for value, file in (
-        (settings.nim.api_key, settings.nim.api_key_file if "nim" in settings.embedder.order else None),
-        (settings.weaviate.api_key, settings.weaviate.api_key_file),
-    ):
-        try:
-            read_secret(value, file)
-        except InvalidSettings as error:
-            yield str(error)
     if settings.weaviate.embedded:
         yield from _embedded_faults(settings.weaviate)
     if "clip" in settings.embedder.order:
@@ -158,6 +150,11 @@ def _clip_faults(settings: ClipSettings) -> Iterator[str]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
-    host = settings.server.host
+    yield from _open_to_all("server", settings.server.host)
+    if settings.web.enabled and settings.web.api_keys_file is None:
+        yield from _open_to_all("web", settings.web.host)
+
+
+def _open_to_all(group: str, host: str) -> Iterator[str]:
     if reach_of(host) is not Reach.MACHINE or host in EVERY_ADDRESS:
-        yield f"{variable('server', 'host')} is {host}: whoever reaches the port may call, it asks nobody who they are"
+        yield f"{variable(group, 'host')} is {host}: whoever reaches the port may call, it asks nobody who they are"

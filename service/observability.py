@@ -2,7 +2,9 @@
 
 import logging
 import sys
+from typing import Any
 
+import orjson
 import structlog
 from structlog.typing import Processor
 
@@ -12,39 +14,44 @@ __all__ = ["configure_logging", "masked_settings"]
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send every log line to standard error in the form that the settings ask for."""
+    """Send every log line to standard error in the form that the settings ask for.
+
+    Our own lines take structlog's short way there, because each call writes one; libraries' few go through logging.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if settings.format == "json":
-        render: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        render: list[Processor] = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ]
+        foreign: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # Its own choice of traceback would show local variables, and with them what callers sent.
+        plain = structlog.dev.plain_traceback
+        render = foreign = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        factory = structlog.WriteLoggerFactory(sys.stderr)
+    structlog.configure(
+        processors=[*shared, *render],
+        logger_factory=factory,
+        wrapper_class=structlog.make_filtering_bound_logger(settings.level),
+        cache_logger_on_first_use=True,
+    )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *foreign],
         )
     )
     root = logging.getLogger()
     root.handlers = [handler]
     # Libraries may log contents and requests; what is wrong with them is still heard.
     root.setLevel(logging.WARNING)
-    for ours in ("embedders", "service"):
-        logging.getLogger(ours).setLevel(settings.level.upper())
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
 
 
 def masked_settings(settings: Settings) -> dict[str, str]:

@@ -6,9 +6,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.nim_settings import NimSettings
+from service.setting_types import Group as _Group
+from service.setting_types import InvalidSettings, Seconds, SecretFile, read_secret
 
 __all__ = [
     "ClipSettings",
@@ -20,24 +24,17 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "WeaviateSettings",
+    "WebSettings",
     "describe_settings",
     "load_settings",
+    "read_secret",
 ]
 
 PREFIX = "VECGATE_"
 MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 EmbedderName = Literal["clip", "nim"]
-
-
-class InvalidSettings(Exception):
-    """Settings break rules; the message lists all of them, a line each, without the values."""
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(_Group):
@@ -79,11 +76,28 @@ class EmbedderSettings(_Group):
         description="embedders to start, commas between, the default one first: clip (local model), nim (NVIDIA NIM)",
     )
     max_queued_inputs: int = Field(
-        4096, ge=1, description="inputs that may wait for an embedder; more are refused as OVERLOADED"
+        4096,
+        ge=1,
+        description="inputs that may wait for an embedder, of bulk work three quarters; more are refused as OVERLOADED",
+    )
+    max_queued_bytes: int = Field(
+        512 * MIB, ge=1024, description="bytes of texts and images that may wait for an embedder, as for inputs"
     )
     check_interval_s: Seconds = Field(
         10, description="seconds between checks of an embedder that had no successful call meanwhile"
     )
+    check_timeout_s: Seconds = Field(30, description="seconds that such a check may take")
+    max_failures: int = Field(
+        5,
+        ge=1,
+        description="failures in a row after which an embedder is left alone; a refused key and a model that is gone "
+        "do it at once",
+    )
+    cool_down_s: Seconds = Field(
+        1, description="seconds until an embedder that is left alone is probed; doubled with each failure"
+    )
+    max_cool_down_s: Seconds = Field(30, description="the longest time between such probes, in seconds")
+    cache_bytes: int = Field(64 * MIB, ge=0, description="bytes of vectors kept in memory by content; 0 keeps none")
 
     @model_validator(mode="after")
     def _no_twins(self) -> Self:
@@ -103,25 +117,40 @@ class ClipSettings(_Group):
     checkpoint: Path | None = Field(
         None, description="weights file of an open_clip model named in clip.model; folders bring their own"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the model runs; auto takes CUDA when it is there"
+    expected_digest: str | None = Field(
+        None,
+        pattern=r"^(sha256:)?[0-9A-Fa-f]{64}$",
+        description="SHA-256 of the weights; others are refused",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|cuda|cuda:\d+)(,(cpu|cuda:\d+))*)$",
+        description="where the model runs: auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:0,cuda:2",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="what the model computes in; auto is fp16 on a GPU, once it has shown to be near fp32"
     )
     max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
-
-
-class NimSettings(_Group):
-    """The NVIDIA NIM embedder."""
-
-    base_url: str = Field(
-        "http://127.0.0.1:8000", pattern=r"^https?://[^\s/]+", description="the NIM's address, with or without /v1"
+    jpeg_draft_factor: int = Field(
+        4,
+        ge=0,
+        le=64,
+        description="large JPEGs are decoded scaled down to no less than so many times what the model reads: 4 changes "
+        "a pixel that the model sees by at most 1 of 255 levels, 2 by at most 3; 0 decodes them at full size",
     )
-    model: str = Field("nvidia/nvclip", min_length=1, description="the model's name, which is also its space")
-    dimension: int = Field(1024, ge=1, le=65_536, description="values in a vector of the model")
-    api_key: SecretStr | None = Field(None, description="key sent as a bearer token; a NIM of your own needs none")
-    api_key_file: Path | None = Field(None, description="file that holds the key, instead of nim.api_key")
-    timeout_s: Seconds = Field(30, description="seconds for one request to the NIM")
-    max_batch: int = Field(64, ge=1, le=64, description="inputs in one request; nvclip takes at most 64")
-    max_connections: int = Field(8, ge=1, le=1000, description="requests to the NIM at the same time")
+    space: str | None = Field(
+        None,
+        min_length=1,
+        description="a space that the model is of, such as nvidia/nvclip, though its own is another; it serves once a "
+        "probe has shown it",
+    )
+    probe_file: Path | None = Field(
+        None,
+        description="vectors of the probe in clip.space, as `vecgate probe` writes them; without it the NIM is asked",
+    )
+    probe_min_cosine: float = Field(
+        0.98, gt=0, le=1, description="how near the model's vectors of the probe have to be to those of clip.space"
+    )
 
 
 class WeaviateSettings(_Group):
@@ -146,7 +175,7 @@ class WeaviateSettings(_Group):
     grpc_port: Port = Field(50051, description="Weaviate's gRPC port; 0 takes a free one when embedded")
     grpc_secure: bool = Field(False, description="whether gRPC goes over TLS")
     api_key: SecretStr | None = Field(None, description="Weaviate's API key")
-    api_key_file: Path | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
+    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
     timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
     check_interval_s: Seconds = Field(0.5, description="seconds between checks that Weaviate answers")
     max_batch_objects: int = Field(100, ge=1, le=10_000, description="objects in one write to Weaviate")
@@ -164,6 +193,46 @@ class LimitSettings(_Group):
     max_text_bytes: int = Field(32 * 1024, ge=1, description="UTF-8 bytes of a text")
     max_image_bytes: int = Field(20 * MIB, ge=1, description="bytes of an encoded image")
     max_image_pixels: int = Field(50_000_000, ge=1, description="width x height of an image, read from its header")
+    max_image_frames: int = Field(
+        1000, ge=1, le=100_000, description="frames or pages of an image, of which the first one is embedded"
+    )
+
+
+class WebSettings(_Group):
+    """The HTTP server: the endpoint that answers as a NIM does."""
+
+    enabled: bool = Field(True, description="whether to serve HTTP")
+    host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
+    port: Port = Field(8070, description="port that the HTTP server listens on; 0 takes a free one")
+    path_prefix: str = Field(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="path in front of /v1 under which everything is served too, such as /embed",
+    )
+    api_keys_file: Path | None = Field(
+        None, description="file with the keys that callers may send, one a line; without it any key or none will do"
+    )
+    tls_cert_file: Path | None = Field(None, description="certificate chain in PEM; with it HTTP goes over TLS")
+    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
+    timeout_s: Seconds = Field(60, description="seconds that one request may take")
+    header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")
+    body_timeout_s: Seconds = Field(30, description="seconds in which a request's body must be there")
+    # Go's clients, Weaviate's among them, close idle connections after 90 s; whoever waits longer is never in the way.
+    idle_timeout_s: Seconds = Field(120, description="seconds that a connection may stay without a request")
+    max_inputs: int = Field(64, ge=1, le=4096, description="inputs of one request; nvclip takes 64")
+    max_body_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request's body")
+    max_header_bytes: int = Field(32 * 1024, ge=1024, description="bytes of a request's line and headers")
+    max_requests: int = Field(256, ge=1, description="requests at the same time; more are refused as OVERLOADED")
+    max_connections: int = Field(1024, ge=1, description="connections at the same time; more are closed at once")
+    strict_images: bool = Field(
+        False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
+    )
+
+    @model_validator(mode="after")
+    def _whole_pair(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("web.tls_cert_file and web.tls_key_file: set both or neither")
+        return self
 
 
 class Settings(BaseSettings):
@@ -180,6 +249,17 @@ class Settings(BaseSettings):
     nim: NimSettings = NimSettings()
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
+    web: WebSettings = WebSettings()
+
+    @model_validator(mode="after")
+    def _largest_call_fits_into_the_queue(self) -> Self:
+        if self.limits.max_inputs > self.embedder.max_queued_inputs:
+            raise ValueError(
+                f"{variable('limits', 'max_inputs')} is {self.limits.max_inputs}, but only "
+                f"{variable('embedder', 'max_queued_inputs')} = {self.embedder.max_queued_inputs} may wait: "
+                "lower the one or raise the other"
+            )
+        return self
 
 
 def load_settings() -> Settings:
@@ -198,7 +278,7 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         faults += [
-            f"{variable(*map(str, each['loc'][:2]))}: {each['msg']}"
+            f"{variable(*map(str, each['loc'][:2]))}: {_words(each['msg'])}" if each["loc"] else _words(each["msg"])
             for each in error.errors(include_input=False, include_url=False)
             if each["type"] != "extra_forbidden"
         ]
@@ -206,6 +286,10 @@ def load_settings() -> Settings:
     if settings is None or faults:
         raise InvalidSettings("\n".join(faults))
     return settings
+
+
+def _words(message: str) -> str:
+    return message.removeprefix("Value error, ")
 
 
 def variable(*path: str) -> str:
@@ -225,22 +309,3 @@ def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
 
 def _variables() -> Iterator[str]:
     return (name for name, _ in describe_settings())
-
-
-def read_secret(value: SecretStr | None, file: Path | None) -> str | None:
-    """Return a secret from its setting or its file, or None when there is neither.
-
-    Raises:
-        InvalidSettings: the file cannot be read or is empty.
-    """
-    if value is not None:
-        return value.get_secret_value()
-    if file is None:
-        return None
-    try:
-        secret = file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise InvalidSettings(f"the key file {file} cannot be read: {error.strerror}") from error
-    if not secret:
-        raise InvalidSettings(f"the key file {file} is empty")
-    return secret

@@ -1,10 +1,13 @@
-"""The one table from exceptions to gRPC statuses, and how a status is written."""
+"""The one table from exceptions to gRPC and HTTP statuses, and how a gRPC status is written."""
 
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 
 import grpc
+import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -13,7 +16,9 @@ from embedders import errors as embedder_errors
 from service import errors
 from vecgate.v1.error_reason_pb2 import ErrorReason
 
-__all__ = ["DOMAIN", "TABLE", "Rule", "rule_for", "to_status"]
+__all__ = ["DOMAIN", "TABLE", "Rule", "log_failure", "message_for", "reason_for", "rule_for", "to_status"]
+
+log = structlog.get_logger(__name__)
 
 DOMAIN = "vecgate"
 PREFIX = "ERROR_REASON_"
@@ -25,22 +30,42 @@ class Rule:
 
     Attributes:
         code: the gRPC status code.
+        http: the HTTP status code.
         reason: the ErrorReason.
         retry: whether the status carries RetryInfo with the exception's `retry_after_s`.
         blame: whose fault it is: "caller", "upstream" or "server"; it decides the log level.
     """
 
     code: grpc.StatusCode
+    http: HTTPStatus
     reason: "ErrorReason.ValueType"
     retry: bool = False
     blame: str = "caller"
 
 
-def _rule(code: grpc.StatusCode, reason: str, *, retry: bool = False, blame: str = "caller") -> Rule:
-    return Rule(code, ErrorReason.Value(PREFIX + reason), retry, blame)
-
-
 Code = grpc.StatusCode
+
+HTTP_STATUSES = {
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    Code.FAILED_PRECONDITION: HTTPStatus.CONFLICT,
+    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""What a rule takes that says nothing else."""
+
+
+def _rule(
+    code: grpc.StatusCode, reason: str, *, http: int | None = None, retry: bool = False, blame: str = "caller"
+) -> Rule:
+    status = HTTP_STATUSES[code] if http is None else HTTPStatus(http)
+    return Rule(code, status, ErrorReason.Value(PREFIX + reason), retry, blame)
+
 
 TABLE: dict[type[BaseException], Rule] = {
     errors.InvalidRequest: _rule(Code.INVALID_ARGUMENT, "INVALID_INPUT"),
@@ -50,15 +75,21 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.CollectionAlreadyExists: _rule(Code.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS"),
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
-    errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", blame="upstream"),
+    errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", http=424, blame="upstream"),
     errors.StoreUnavailable: _rule(Code.UNAVAILABLE, "STORE_UNAVAILABLE", retry=True, blame="upstream"),
     embedder_errors.EmbedderOverloaded: _rule(Code.UNAVAILABLE, "OVERLOADED", retry=True),
     embedder_errors.EmbedderRateLimited: _rule(
         Code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED", retry=True, blame="upstream"
     ),
     embedder_errors.EmbedderUnavailable: _rule(Code.UNAVAILABLE, "EMBEDDER_UNAVAILABLE", retry=True, blame="upstream"),
-    embedder_errors.CredentialRejected: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
-    embedder_errors.ModelGone: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", blame="upstream"),
+    embedder_errors.CallerKeyRejected: _rule(Code.UNAUTHENTICATED, "UPSTREAM_KEY_REJECTED"),
+    embedder_errors.CredentialRejected: _rule(
+        Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"
+    ),
+    embedder_errors.ModelGone: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"),
+    embedder_errors.SpaceDisproved: _rule(
+        Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"
+    ),
     embedder_errors.AnswerInvalid: _rule(Code.INTERNAL, "EMBEDDER_ANSWER_INVALID", blame="upstream"),
     TimeoutError: _rule(Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     BaseException: _rule(Code.INTERNAL, "INTERNAL", blame="server"),
@@ -71,17 +102,44 @@ def rule_for(error: BaseException) -> Rule:
     return next(TABLE[each] for each in type(error).__mro__ if each in TABLE)
 
 
+def message_for(error: BaseException, request_id: str) -> str:
+    """Return an exception's message for callers; of an unexpected one, nothing but the request id is told."""
+    if rule_for(error).blame == "server":
+        return f"internal error; the server's log has more under request id {request_id}"
+    if isinstance(error, TimeoutError):
+        return "the deadline passed before the call was done"
+    return str(error)
+
+
+def reason_for(error: BaseException) -> str:
+    """Return the name of an exception's ErrorReason, without the prefix: the violations' own if they share one."""
+    if isinstance(error, errors.InvalidRequest):
+        reasons = {violation.reason for violation in error.violations}
+        if len(reasons) == 1:
+            return reasons.pop()
+    return ErrorReason.Name(rule_for(error).reason).removeprefix(PREFIX)
+
+
+def log_failure(error: Exception, method: str) -> None:
+    """Log why a call failed, as loud as whose fault it is, and never a caller's content."""
+    match rule_for(error).blame:
+        case "server":
+            # The text of an unexpected exception may hold a caller's content, its place in the code does not.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            log.error("call_failed", method=method, error=type(error).__qualname__, traceback=places)
+        case "upstream":
+            # What Weaviate says of an object that it refuses may repeat the object's content.
+            detail = None if isinstance(error, errors.StoreRejected) else str(error)
+            log.warning("call_failed", method=method, error=type(error).__qualname__, detail=detail)
+        case _:
+            log.info("call_refused", method=method, error=type(error).__qualname__)
+
+
 def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
-    """Return an exception as a status with details; of an unexpected one, nothing but the request id is told."""
+    """Return an exception as a gRPC status with details."""
     rule = rule_for(error)
-    if rule.blame == "server":
-        message = f"internal error; the server's log has more under request id {request_id}"
-    elif isinstance(error, TimeoutError):
-        message = "the deadline passed before the call was done"
-    else:
-        message = str(error)
     code: int = rule.code.value[0]
-    status = status_pb2.Status(code=code, message=message)
+    status = status_pb2.Status(code=code, message=message_for(error, request_id))
     for detail in _details(error, rule, request_id):
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -90,17 +148,13 @@ def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
 
 
 def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Message]:
-    reason = ErrorReason.Name(rule.reason).removeprefix(PREFIX)
     metadata: dict[str, str] = {}
     match error:
-        case errors.InvalidRequest():
-            reasons = {violation.reason for violation in error.violations}
-            reason = reasons.pop() if len(reasons) == 1 else reason
         case errors.SpaceMismatch():
             metadata = error.metadata
         case errors.NotFound() | errors.CollectionAlreadyExists():
             metadata = {"name": error.name}
-    yield error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    yield error_details_pb2.ErrorInfo(reason=reason_for(error), domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidRequest):
         yield error_details_pb2.BadRequest(
             field_violations=[

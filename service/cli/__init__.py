@@ -1,13 +1,26 @@
-"""The command line. Each module holds one command.
+"""The command line, a command or a group of them each module.
 
-All but serve, demo, doctor and weaviate talk gRPC through vecgate.client.
+All but serve, demo, doctor, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
 
 import typer
 
-from service.cli import collections, demo, doctor, embed, importing, search, serve, status, weaviate
+from service.cli import (
+    collections,
+    demo,
+    doctor,
+    embed,
+    importing,
+    probe,
+    search,
+    serve,
+    status,
+    weaviate,
+    weaviate_config,
+    weights,
+)
 from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
 
 __all__ = ["app"]
@@ -30,9 +43,12 @@ def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_A
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
+app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
+app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
 app.command("import")(importing.import_)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)
+app.command("probe")(probe.probe)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from embedders.errors import EmbedderUnavailable
 from service.core.embed import EmbedderPool
 from service.domain import Collection, Space
 from service.store.base import Store
@@ -34,9 +35,15 @@ class Collections:
 
         Raises:
             EmbedderNotFound: there is no such embedder.
+            EmbedderUnavailable: an embedder has not told its model's dimension yet.
             CollectionAlreadyExists: there is such a collection.
         """
         specs = {name: self._embedders.get(embedder).spec for name, embedder in embedder_names.items()}
+        for spec in specs.values():
+            if not spec.dimension:
+                raise EmbedderUnavailable(
+                    f"the dimension of {spec.model} is not known yet, because {spec.name} has not answered; try again"
+                )
         vectors = tuple(
             replace(vector, space=Space(spec.space, spec.dimension, spec.model))
             for vector in draft.vectors

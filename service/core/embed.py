@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import structlog
 
 from embedders.base import Embedder, Outcome
-from embedders.errors import EmbedderError, EmbedderOverloaded, EmbedderRateLimited
+from embedders.errors import CredentialRejected, EmbedderError, EmbedderOverloaded, EmbedderRateLimited
+from embedders.failover import embed_with_first
 from embedders.inputs import Embedding, EmbedOptions, Input
 from service.domain import NamedVector
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
@@ -16,7 +17,6 @@ __all__ = ["EmbedderPool", "HealthState"]
 
 log = structlog.get_logger(__name__)
 
-CHECK_TIMEOUT_S = 30.0
 NOT_CHECKED = "it has not been checked yet"
 
 
@@ -95,12 +95,25 @@ class EmbedderPool:
         names = ", ".join(embedder.spec.name for embedder in self._embedders)
         raise EmbedderNotFound(name, f"this server has: {names}")
 
-    def of_space(self, space: str) -> Embedder | None:
-        """Return the preferred embedder of a space, or None."""
-        return next((each for each in self._embedders if each.spec.space == space), None)
+    @property
+    def working(self) -> bool:
+        """Whether any embedder works."""
+        return any(self.fault(embedder) is None for embedder in self._embedders)
 
-    def for_vector(self, collection: str, vector: NamedVector) -> Embedder:
-        """Return the embedder whose space a named vector is bound to.
+    def of_space(self, space: str) -> list[Embedder]:
+        """Return the embedders of a space, in order of preference."""
+        return [each for each in self._embedders if each.spec.space == space]
+
+    def asked_for(self, name: str) -> list[Embedder]:
+        """Return the embedder of a name alone; for no name the default one and those that may stand in for it.
+
+        Raises:
+            EmbedderNotFound: there is none of that name.
+        """
+        return [self.get(name)] if name else self.of_space(self.default.spec.space)
+
+    def for_vector(self, collection: str, vector: NamedVector) -> list[Embedder]:
+        """Return the embedders of the space that a named vector is bound to, in order of preference.
 
         Raises:
             CollectionNotBound: the named vector is bound to no space.
@@ -108,9 +121,10 @@ class EmbedderPool:
         """
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
-        embedder = self.of_space(vector.space.id)
-        if embedder is None or embedder.spec.dimension != vector.space.dimension:
-            given = (embedder or self.default).spec
+        embedders = self.of_space(vector.space.id)
+        # A dimension of 0 is not known yet; the embedder says so when it is asked.
+        if not embedders or embedders[0].spec.dimension not in (0, vector.space.dimension):
+            given = (embedders[0] if embedders else self.default).spec
             raise SpaceMismatch(
                 vector=vector.name,
                 bound=vector.space.id,
@@ -118,7 +132,13 @@ class EmbedderPool:
                 bound_dimension=vector.space.dimension,
                 given_dimension=given.dimension,
             )
-        return embedder
+        return embedders
+
+    async def embed_with_first(
+        self, embedders: Sequence[Embedder], inputs: Sequence[Input], options: EmbedOptions
+    ) -> tuple[Embedder, list[Outcome]]:
+        """Embed inputs with the first of some embedders of one space that works; see embedders.failover."""
+        return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: Embedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs and note how it went; see Embedder.embed."""
@@ -128,7 +148,8 @@ class EmbedderPool:
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise  # Busy is not broken.
         except EmbedderError as error:
-            self._note_fault(embedder, str(error))
+            if not (isinstance(error, CredentialRejected) and options.api_key is not None):
+                self._note_fault(embedder, str(error))
             raise
         if any(isinstance(outcome, Embedding) for outcome in outcomes):
             self._note_success(embedder, health)
@@ -150,10 +171,7 @@ class EmbedderPool:
 
     async def _check(self, embedder: Embedder) -> None:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await embedder.check()
-        except TimeoutError:
-            self._note_fault(embedder, f"it did not answer a check within {CHECK_TIMEOUT_S:.0f} s")
+            await embedder.check()
         except (EmbedderOverloaded, EmbedderRateLimited):
             pass
         except EmbedderError as error:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embedders.base import Embedder, Outcome
-from embedders.errors import InputRejected
+from embedders.errors import EmbedderError, InputRejected
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
@@ -38,12 +38,21 @@ class VectorOrigin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VectorReport:
-    """Where one named vector of an imported object came from."""
+    """Where one named vector of an imported object came from.
+
+    Attributes:
+        name: the named vector.
+        origin: where it came from.
+        embedder: what made it; empty when nothing did.
+        truncated: whether a text in it was cut.
+        error: why it is missing although the object has fields for it: its embedders failed.
+    """
 
     name: str
     origin: VectorOrigin
     embedder: str = ""
     truncated: bool = False
+    error: EmbedderError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class ImportOutcome:
 
     id: str
     vectors: tuple[VectorReport, ...] = ()
-    error: ServiceError | None = None
+    error: ServiceError | EmbedderError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,23 @@ class _Field(NamedTuple):
 
 
 @dataclass(slots=True)
+class _Plan:
+    """What is to be embedded in one space, by whom, and what became of it.
+
+    Attributes:
+        embedders: those that may; afterwards the one that did.
+        inputs: what to embed, by where it stands in the request.
+        outcomes: by the same.
+        error: why there are none.
+    """
+
+    embedders: list[Embedder]
+    inputs: dict[str, Input] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    error: EmbedderError | None = None
+
+
+@dataclass(slots=True)
 class _Candidate:
     """An object on its way into the store."""
 
@@ -79,7 +105,7 @@ class _Candidate:
     object: StoredObject
     size: int
     reports: list[VectorReport] = field(default_factory=list)
-    error: ServiceError | None = None
+    error: ServiceError | EmbedderError | None = None
 
 
 class Importer:
@@ -98,14 +124,23 @@ class Importer:
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 
-    async def import_objects(self, name: str, drafts: Sequence[DraftObject], *, truncate: bool) -> ImportReport:
+    async def import_objects(
+        self, name: str, drafts: Sequence[DraftObject], *, truncate: bool, api_key: str | None = None
+    ) -> ImportReport:
         """Check, embed and store objects; each succeeds or fails alone.
+
+        Args:
+            name: the collection.
+            drafts: the objects.
+            truncate: whether texts may be cut to what the model reads.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
             CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
-            EmbedderError: an embedder failed as a whole; some objects may be stored.
+            EmbedderError: the embedders of all spaces failed; some objects may be stored. While those of one space
+                work, objects are stored without the other vectors, and objects that would have none fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = await self._store.get_collection(name)
@@ -114,10 +149,11 @@ class Importer:
                 raise CollectionNotBound(name, vector.name)
         outcomes = [ImportOutcome(draft.id) for draft in drafts]
         used: dict[str, EmbedderSpec] = {}
+        options = replace(IMPORT, api_key=api_key)
         writing: asyncio.Task[None] | None = None
         try:
             for chunk in self._chunks(self._check(collection, drafts, outcomes)):
-                await self._embed_chunk(collection, chunk, truncate=truncate, used=used)
+                await self._embed_chunk(collection, chunk, options, truncate=truncate, used=used)
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write_chunk(name, chunk, outcomes))
@@ -165,11 +201,17 @@ class Importer:
             yield chunk
 
     async def _embed_chunk(
-        self, collection: Collection, chunk: list[_Candidate], *, truncate: bool, used: dict[str, EmbedderSpec]
+        self,
+        collection: Collection,
+        chunk: list[_Candidate],
+        options: EmbedOptions,
+        *,
+        truncate: bool,
+        used: dict[str, EmbedderSpec],
     ) -> None:
-        """Give the objects of a chunk their vectors, with one call to each embedder."""
-        plans: dict[str, tuple[Embedder, dict[str, Input]]] = {}
-        todo: list[tuple[_Candidate, NamedVector, list[_Field], Embedder]] = []
+        """Give the objects of a chunk their vectors, with one call to an embedder of each space."""
+        plans: dict[str, _Plan] = {}
+        todo: list[tuple[_Candidate, NamedVector, list[_Field], _Plan]] = []
         for candidate in chunk:
             for vector in collection.vectors:
                 if vector.name in candidate.object.vectors:
@@ -179,17 +221,33 @@ class Importer:
                 if not fields:
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
                     continue
-                embedder = self._embedders.for_vector(collection.name, vector)
-                _, inputs = plans.setdefault(embedder.spec.name, (embedder, {}))
-                inputs.update((each.path, each.input) for each in fields)
-                todo.append((candidate, vector, fields, embedder))
-        outcomes: dict[str, Mapping[str, Outcome]] = {}
-        for name, (embedder, inputs) in plans.items():
-            rows = await self._embedders.embed(embedder, list(inputs.values()), IMPORT)
-            outcomes[name] = dict(zip(inputs, rows, strict=True))
-            used[name] = embedder.spec
-        for candidate, vector, fields, embedder in todo:
-            _attach(candidate, vector, fields, outcomes[embedder.spec.name], embedder.spec.name)
+                embedders = self._embedders.for_vector(collection.name, vector)
+                plan = plans.setdefault(embedders[0].spec.space, _Plan(embedders))
+                plan.inputs.update((each.path, each.input) for each in fields)
+                todo.append((candidate, vector, fields, plan))
+        await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
+        failed = [plan.error for plan in plans.values() if plan.error is not None]
+        if failed and len(failed) == len(plans):
+            raise failed[0]
+        used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
+        for candidate, vector, fields, plan in todo:
+            if plan.error is None:
+                _attach(candidate, vector, fields, plan.outcomes, plan.embedders[0].spec.name)
+            else:
+                candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING, error=plan.error))
+        for candidate in chunk:
+            missing = [report.error for report in candidate.reports if report.error is not None]
+            if missing and not candidate.object.vectors and candidate.error is None:
+                candidate.error = missing[0]
+
+    async def _carry_out(self, plan: "_Plan", options: EmbedOptions) -> None:
+        try:
+            embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
+        except EmbedderError as error:
+            plan.error = error
+        else:
+            plan.embedders = [embedder]
+            plan.outcomes = dict(zip(plan.inputs, rows, strict=True))
 
     async def _write_chunk(self, name: str, chunk: list[_Candidate], outcomes: list[ImportOutcome]) -> None:
         ready = [candidate for candidate in chunk if candidate.error is None]

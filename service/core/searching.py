@@ -1,10 +1,12 @@
 """Searching: the query is embedded in the space of the named vector that is searched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from embedders.errors import InputRejected
+import structlog
+
+from embedders.errors import CallerKeyRejected, EmbedderError, InputRejected
 from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
@@ -15,6 +17,9 @@ from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
 from service.store.base import Store
 
 __all__ = ["NearImage", "NearText", "NearVector", "Query", "ReturnNames", "SearchResult", "Searcher"]
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,15 @@ class Searcher:
         self._embedders = embedders
 
     async def search(
-        self, name: str, query: Query, *, target_vector: str, limit: int, offset: int, returned: ReturnNames
+        self,
+        name: str,
+        query: Query,
+        *,
+        target_vector: str,
+        limit: int,
+        offset: int,
+        returned: ReturnNames,
+        api_key: str | None = None,
     ) -> SearchResult:
         """Return the objects nearest to a query, or list objects.
 
@@ -85,6 +98,7 @@ class Searcher:
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
@@ -99,8 +113,8 @@ class Searcher:
         if query is None:
             hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields)
             return SearchResult(hits, None)
-        target = _target(collection, target_vector)
-        spec, vector = await self._query_vector(collection, target, query)
+        targets = self._targets(collection, target_vector, query)
+        target, spec, vector = await self._first_query_vector(collection, targets, query, api_key)
         hits = await self._store.search(name, target.name, vector, limit=limit, offset=offset, fields=fields)
         return SearchResult(hits, spec)
 
@@ -116,8 +130,63 @@ class Searcher:
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields)
 
+    def _targets(
+        self, collection: Collection, name: str, query: NearText | NearImage | NearVector
+    ) -> list[NamedVector]:
+        """Return the named vectors that may be searched, in order of preference.
+
+        Where none is named and each is of a space of its own, whichever embedder works decides.
+
+        Raises:
+            InvalidRequest: there is no such named vector, or several to choose from.
+        """
+        names = ", ".join(each.name for each in collection.vectors)
+        if name:
+            found = collection.find_vector(name)
+            if found is not None:
+                return [found]
+            message = f"collection {collection.name!r} has no such named vector; it has: {names}"
+            raise InvalidRequest([Violation("target_vectors[0]", message, "UNKNOWN_VECTOR")])
+        if len(collection.vectors) == 1:
+            return list(collection.vectors)
+        by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
+        if isinstance(query, NearVector):
+            by_space = {space: each for space, each in by_space.items() if space == query.space}
+        elif len(by_space) < len(collection.vectors):
+            by_space = {}
+        served = dict.fromkeys(each.spec.space for each in self._embedders.all)
+        if isinstance(query, NearVector) or not by_space.keys() & served:
+            targets = list(by_space.values())
+        else:
+            targets = [by_space[space] for space in served if space in by_space]
+        if not targets:
+            message = f"collection {collection.name!r} has several named vectors; choose one of: {names}"
+            raise InvalidRequest([Violation("target_vectors", message, "UNKNOWN_VECTOR")])
+        return targets
+
+    async def _first_query_vector(
+        self,
+        collection: Collection,
+        targets: Sequence[NamedVector],
+        query: NearText | NearImage | NearVector,
+        api_key: str | None,
+    ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
+        """Return the first target whose embedders work, and the query's vector in its space."""
+        for target in targets[:-1]:
+            try:
+                return target, *await self._query_vector(collection, target, query, api_key)
+            except CallerKeyRejected:
+                raise  # The caller shall learn of it, and not be served by others.
+            except EmbedderError as error:
+                log.info("search_target_switched", collection=collection.name, failed=target.name, reason=str(error))
+        return targets[-1], *await self._query_vector(collection, targets[-1], query, api_key)
+
     async def _query_vector(
-        self, collection: Collection, target: NamedVector, query: NearText | NearImage | NearVector
+        self,
+        collection: Collection,
+        target: NamedVector,
+        query: NearText | NearImage | NearVector,
+        api_key: str | None,
     ) -> tuple[EmbedderSpec | None, Vector]:
         match query:
             case NearVector(data, space):
@@ -137,8 +206,9 @@ class Searcher:
             case NearText(concepts, truncate):
                 inputs = [TextInput(concept, truncate) for concept in concepts]
                 paths = [f"near_text.concepts[{index}]" for index in range(len(concepts))]
-        embedder = self._embedders.for_vector(collection.name, target)
-        outcomes = await self._embedders.embed(embedder, inputs, QUERY)
+        embedder, outcomes = await self._embedders.embed_with_first(
+            self._embedders.for_vector(collection.name, target), inputs, replace(QUERY, api_key=api_key)
+        )
         refused = [
             rejection(outcome, path).violations[0]
             for outcome, path in zip(outcomes, paths, strict=True)
@@ -152,22 +222,3 @@ class Searcher:
             message = "the vectors of these texts cancel each other out; search for them one by one"
             raise InvalidRequest([Violation("near_text.concepts", message, "INVALID_VECTOR")])
         return embedder.spec, joined
-
-
-def _target(collection: Collection, name: str) -> NamedVector:
-    """Return the named vector to search.
-
-    Raises:
-        InvalidRequest: there is no such named vector, or several to choose from.
-    """
-    names = ", ".join(each.name for each in collection.vectors)
-    if name:
-        found = collection.find_vector(name)
-        if found is not None:
-            return found
-        message = f"collection {collection.name!r} has no such named vector; it has: {names}"
-        raise InvalidRequest([Violation("target_vectors[0]", message, "UNKNOWN_VECTOR")])
-    if len(collection.vectors) == 1:
-        return collection.vectors[0]
-    message = f"collection {collection.name!r} has several named vectors; choose one of: {names}"
-    raise InvalidRequest([Violation("target_vectors", message, "UNKNOWN_VECTOR")])

@@ -4,10 +4,17 @@ from typing import Any
 
 import grpc
 
-from service import convert, validation
+from service.convert.collection import collection_from_pb, collection_to_pb
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.domain import Collection
+from service.validation.collection import (
+    check_create_collection,
+    check_list_collections,
+    decode_page_token,
+    encode_page_token,
+)
+from service.validation.violations import check_name
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc
 
@@ -30,13 +37,13 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         context: Context,
     ) -> pb.CreateCollectionResponse:
         """Create a collection."""
-        validation.check_create_collection(request)
-        created = await self._collections.create(*convert.collection_from_pb(request.collection))
+        check_create_collection(request)
+        created = await self._collections.create(*collection_from_pb(request.collection))
         return pb.CreateCollectionResponse(collection=self._to_pb(created))
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
         """Return a collection."""
-        validation.check_name(request.name, "name")
+        check_name(request.name, "name")
         collection, count = await self._collections.get(request.name)
         message = self._to_pb(collection)
         message.object_count = count
@@ -44,11 +51,11 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
         """List collections."""
-        validation.check_list_collections(request)
+        check_list_collections(request)
         page = await self._collections.list_page(
-            after=validation.decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
+            after=decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
         )
-        token = validation.encode_page_token(page.collections[-1].name) if page.more else ""
+        token = encode_page_token(page.collections[-1].name) if page.more else ""
         return pb.ListCollectionsResponse(
             collections=[self._to_pb(each) for each in page.collections], next_page_token=token
         )
@@ -59,10 +66,10 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         context: Context,
     ) -> pb.DeleteCollectionResponse:
         """Delete a collection."""
-        validation.check_name(request.name, "name")
+        check_name(request.name, "name")
         await self._collections.delete(request.name)
         return pb.DeleteCollectionResponse()
 
     def _to_pb(self, collection: Collection) -> pb.Collection:
         names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}
-        return convert.collection_to_pb(collection, names)
+        return collection_to_pb(collection, names)

@@ -23,11 +23,11 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class HealthReporter:
-    """Publishes what the store and the default embedder say of themselves.
+    """Publishes what the store and the embedders say of themselves.
 
     Args:
         store: what CollectionService, ObjectService and SearchService need.
-        embedders: whose default one EmbeddingService, ObjectService and SearchService need.
+        embedders: at least one of which EmbeddingService, ObjectService and SearchService need.
         interval_s: seconds between looks.
     """
 
@@ -66,7 +66,7 @@ class HealthReporter:
 
     async def _publish(self) -> None:
         store = self._store.available
-        embedder = self._embedders.fault(self._embedders.default) is None
+        embedder = self._embedders.working
         for name, serving in {
             EMBEDDING: embedder,
             COLLECTION: store,

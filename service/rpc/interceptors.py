@@ -5,7 +5,6 @@ Streaming calls (health watches, reflection) are not ours and pass untouched.
 
 import asyncio
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 from uuid import uuid4
@@ -14,8 +13,7 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
-from service.errors import StoreRejected
-from service.status import rule_for, to_status
+from service.status import log_failure, to_status
 
 __all__ = ["REQUEST_ID_KEY", "AccessLogInterceptor", "ErrorInterceptor"]
 
@@ -129,18 +127,7 @@ class ErrorInterceptor(_UnaryInterceptor):
 
     async def _abort(self, error: Exception, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        rule = rule_for(error)
-        match rule.blame:
-            case "server":
-                # The text of an unexpected exception may hold a caller's content, its place in the code does not.
-                places = "".join(traceback.format_tb(error.__traceback__))
-                log.error("call_failed", method=method, error=type(error).__qualname__, traceback=places)
-            case "upstream":
-                # What Weaviate says of an object that it refuses may repeat the object's content.
-                detail = None if isinstance(error, StoreRejected) else str(error)
-                log.warning("call_failed", method=method, error=type(error).__qualname__, detail=detail)
-            case _:
-                log.info("call_refused", method=method, error=type(error).__qualname__)
+        log_failure(error, method)
         await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
         raise AssertionError("abort_with_status raises")
 

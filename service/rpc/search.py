@@ -4,8 +4,12 @@ from typing import Any
 
 import grpc
 
-from service import convert, validation
+from service.convert.embedding import embedder_to_pb
+from service.convert.search import hit_to_pb, query_from_pb, return_names
 from service.core.searching import Searcher
+from service.rpc.caller_keys import CallerKeys
+from service.validation.search import check_search_objects
+from service.validation.violations import RequestLimits
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
 
@@ -18,22 +22,24 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(pb_grpc.SearchServiceServicer):
     """Answers SearchService."""
 
-    def __init__(self, searcher: Searcher, limits: validation.RequestLimits) -> None:
+    def __init__(self, searcher: Searcher, limits: RequestLimits, keys: CallerKeys) -> None:
         self._searcher = searcher
         self._limits = limits
+        self._keys = keys
 
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
         """Search or list objects."""
-        validation.check_search_objects(request, self._limits)
+        check_search_objects(request, self._limits)
         result = await self._searcher.search(
             request.collection,
-            convert.query_from_pb(request),
+            query_from_pb(request),
             target_vector=request.target_vectors[0] if request.target_vectors else "",
             limit=request.limit or DEFAULT_LIMIT,
             offset=request.offset,
-            returned=convert.return_names(request),
+            returned=return_names(request),
+            api_key=self._keys.of(context),
         )
         return pb.SearchObjectsResponse(
-            embedder=convert.embedder_to_pb(result.embedder) if result.embedder else None,
-            hits=[convert.hit_to_pb(each) for each in result.hits],
+            embedder=embedder_to_pb(result.embedder) if result.embedder else None,
+            hits=[hit_to_pb(each) for each in result.hits],
         )

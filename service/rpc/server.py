@@ -11,6 +11,7 @@ from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.searching import Searcher
+from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
 from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
@@ -19,7 +20,7 @@ from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
-from service.validation import RequestLimits
+from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
     embedding_service_pb2,
@@ -50,6 +51,7 @@ class GrpcServer:
         writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
+        allow_caller_keys: whether calls may bring their own key for the NIM.
 
     Raises:
         PortTaken: another program listens on the address, or it is none of this machine's.
@@ -63,6 +65,7 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        allow_caller_keys: bool = False,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
@@ -96,17 +99,18 @@ class GrpcServer:
             store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
         )
         searcher = Searcher(store, embedders)
+        keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, request_limits, server_limits), self._server
+            EmbeddingServicer(embedders, request_limits, server_limits, keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
-            ObjectServicer(importer, searcher, request_limits), self._server
+            ObjectServicer(importer, searcher, request_limits, keys), self._server
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(searcher, request_limits), self._server
+            SearchServicer(searcher, request_limits, keys), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)

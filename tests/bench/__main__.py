@@ -1,13 +1,15 @@
-"""Benchmarks: python -m tests.bench. Ratios compare things measured in the same run, in turns, by their medians.
+"""Benchmarks: python -m tests.bench [NAME...].
 
-The machine may be busy with other work, so the absolute figures say little; the ratios say more.
+Ratios compare things measured in the same run, in turns, by their medians. The machine may be busy with other work, so
+the absolute figures say little; the ratios say more.
 """
 
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ from embedders.base import Embedder
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.factory import build_embedder
 from embedders.inputs import DOCUMENT, QUERY, ImageInput, Input, TextInput
+from embedders.queueing import QueueBounds
 from service.core.embed import EmbedderPool
 from service.domain import ReturnFields, StoredObject
 from service.observability import configure_logging
@@ -23,6 +26,8 @@ from service.rpc.server import GrpcServer
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
+from tests.bench.nim import bench_nim
+from tests.bench.serving import bench_call_cost, bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.fakes.store import FakeStore
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -76,7 +81,7 @@ async def bench_model() -> None:
 
 async def bench_served() -> None:
     """Print what gRPC and batching across calls cost over the bare embedder."""
-    embedder: Embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+    embedder: Embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
     pool = EmbedderPool([embedder], check_interval_s=3600)
     await pool.start()
     server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=FakeStore(), embedders=pool)
@@ -113,7 +118,7 @@ async def bench_import() -> None:
         await weaviate.start()
         store = WeaviateStore(weaviate.client_settings)
         await store.start()
-        embedder = build_embedder(ClipConfig(), max_queued_inputs=10_000)
+        embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
         pool = EmbedderPool([embedder], check_interval_s=3600)
         await pool.start()
         server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=store, embedders=pool)
@@ -158,13 +163,32 @@ async def bench_import() -> None:
           f"{bound / took['imported']:.2f} of the slower of writing ready vectors and embedding alone")  # fmt: skip
 
 
-async def main() -> None:
-    """Run all benchmarks."""
+async def bench_serving(*works: Callable[[Path], Awaitable[None]]) -> None:
+    """Run benchmarks that need a model of a common size."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_random_clip(Path(folder) / "model")
+        for work in works:
+            await work(model)
+
+
+BENCHMARKS: dict[str, Work] = {
+    "model": bench_model,
+    "served": bench_served,
+    "import": bench_import,
+    "texts": lambda: bench_serving(bench_texts),
+    "pictures": lambda: bench_serving(bench_pictures),
+    "call": bench_call_cost,
+    "nim": bench_nim,
+    "overload": lambda: bench_serving(bench_overload),
+}
+
+
+async def main(names: Sequence[str]) -> None:
+    """Run the benchmarks of these names, all if there is none."""
     configure_logging(LogSettings(level="warning"))
-    await bench_model()
-    await bench_served()
-    await bench_import()
+    for name in names or BENCHMARKS:
+        await BENCHMARKS[name]()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1:]))

@@ -20,20 +20,19 @@ from embedders.errors import (
     ModelUnusable,
 )
 from embedders.factory import build_embedder
-from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, Input, TextInput
+from embedders.inputs import (
+    DOCUMENT,
+    QUERY,
+    Embedding,
+    EmbedOptions,
+    Input,
+    TextInput,
+)
 from embedders.nim import NimConfig, NimEmbedder
 from tests.contract.embedder_suite import LIMITS, EmbedderSuite, vectors
+from tests.contract.waiting import batches, bounds, call, occupy, release, texts
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.nim import FakeNim
-
-
-def texts(name: str, number: int) -> list[Input]:
-    return [TextInput(f"{name} {at}") for at in range(number)]
-
-
-def batches(inner: FakeEmbedder) -> list[list[str]]:
-    """Return the texts of each batch that the backend got."""
-    return [[each.text for each in inputs if isinstance(each, TextInput)] for inputs, _ in inner.calls]
 
 
 class TestFakeItself(EmbedderSuite):
@@ -49,8 +48,8 @@ class TestOverFake(EmbedderSuite):
 
     @pytest.fixture
     async def embedder(self) -> AsyncIterator[BatchingEmbedder]:
-        inner = FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4)
-        embedder = BatchingEmbedder(inner, max_queued_inputs=1000, slots=2)
+        inner = FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4, slots=2)
+        embedder = BatchingEmbedder(inner, bounds=bounds(1000))
         await embedder.start()
         yield embedder
         await embedder.close()
@@ -63,7 +62,7 @@ class TestOverNim(EmbedderSuite):
     async def embedder(self) -> AsyncIterator[BatchingEmbedder]:
         async with FakeNim() as nim:
             config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
-            embedder = BatchingEmbedder(NimEmbedder(config), max_queued_inputs=1000, slots=8)
+            embedder = BatchingEmbedder(NimEmbedder(config), bounds=bounds(1000))
             await embedder.start()
             yield embedder
             await embedder.close()
@@ -75,7 +74,7 @@ class TestOverClip(EmbedderSuite):
     @pytest.fixture
     async def embedder(self, tiny_clip: Path) -> AsyncIterator[BatchingEmbedder]:
         config = ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
-        embedder = BatchingEmbedder(ClipEmbedder(config), max_queued_inputs=1000, slots=2)
+        embedder = BatchingEmbedder(ClipEmbedder(config), bounds=bounds(1000), apart=True, max_gather_s=0.005)
         await embedder.start()
         yield embedder
         await embedder.close()
@@ -88,34 +87,10 @@ def inner() -> FakeEmbedder:
 
 @pytest.fixture
 async def embedder(inner: FakeEmbedder) -> AsyncIterator[BatchingEmbedder]:
-    embedder = BatchingEmbedder(inner, max_queued_inputs=10, slots=1)
+    embedder = BatchingEmbedder(inner, bounds=bounds(10))
     await embedder.start()
     yield embedder
     await embedder.close()
-
-
-async def occupy(embedder: BatchingEmbedder, inner: FakeEmbedder) -> asyncio.Task[list[Outcome]]:
-    """Let one call sit in the backend, so that later ones wait; `inner.gate` lets it go."""
-    inner.gate = asyncio.Event()
-    inner.entered.clear()
-    call = asyncio.create_task(embedder.embed(texts("first", 1), QUERY))
-    await inner.entered.wait()
-    inner.entered.clear()
-    return call
-
-
-async def call(
-    embedder: BatchingEmbedder, inputs: Sequence[Input], options: EmbedOptions = QUERY
-) -> asyncio.Task[list[Outcome]]:
-    """Begin a call and let it take its place."""
-    task = asyncio.create_task(embedder.embed(inputs, options))
-    await asyncio.sleep(0)
-    return task
-
-
-def release(inner: FakeEmbedder) -> None:
-    assert inner.gate is not None
-    inner.gate.set()
 
 
 async def test_inputs_that_wait_share_a_batch(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
@@ -140,8 +115,9 @@ async def test_a_batch_has_at_most_what_the_backend_takes(embedder: BatchingEmbe
     np.testing.assert_array_equal(vectors(outcomes), np.stack([inner.vector(f"a {at}") for at in range(10)]))
 
 
-async def test_the_backend_has_as_many_batches_at_once_as_there_are_slots(inner: FakeEmbedder) -> None:
-    embedder = BatchingEmbedder(inner, max_queued_inputs=100, slots=3)
+async def test_the_backend_has_as_many_batches_at_once_as_there_are_slots() -> None:
+    inner = FakeEmbedder(max_batch=4, slots=3)
+    embedder = BatchingEmbedder(inner, bounds=bounds(100))
     inner.gate = asyncio.Event()
     task = await call(embedder, texts("a", 40))
     await inner.entered.wait()
@@ -173,7 +149,7 @@ async def test_a_full_queue_refuses_a_call_whole_and_takes_calls_again_later(
 ) -> None:
     first = await occupy(embedder, inner)
     waiting = await call(embedder, texts("a", 8))
-    with pytest.raises(EmbedderOverloaded, match="8 inputs wait already; at most 10"):
+    with pytest.raises(EmbedderOverloaded, match=r"8 inputs of 24 bytes wait already; at most 10"):
         await embedder.embed(texts("b", 3), DOCUMENT)
     fits = await call(embedder, texts("c", 2))
     release(inner)
@@ -182,7 +158,7 @@ async def test_a_full_queue_refuses_a_call_whole_and_takes_calls_again_later(
 
 
 async def test_a_call_larger_than_the_queue_is_refused_and_told_so(embedder: BatchingEmbedder) -> None:
-    with pytest.raises(EmbedderOverloaded, match="11 inputs; at most 10 may wait: send fewer at a time"):
+    with pytest.raises(EmbedderOverloaded, match=r"11 inputs of 34 bytes; at most 10 inputs .* send fewer at a time"):
         await embedder.embed(texts("a", 11), QUERY)
 
 
@@ -282,7 +258,7 @@ async def test_a_backend_that_cannot_even_begin_leaves_nobody_waiting(
 
 
 async def test_calls_before_the_start_of_a_local_model_are_refused(tiny_clip: Path) -> None:
-    embedder = BatchingEmbedder(ClipEmbedder(ClipConfig(model=str(tiny_clip))), max_queued_inputs=9, slots=1)
+    embedder = BatchingEmbedder(ClipEmbedder(ClipConfig(model=str(tiny_clip))), bounds=bounds(9))
     with pytest.raises(EmbedderUnavailable, match="not started"):
         await embedder.embed(texts("a", 1), QUERY)
     await embedder.close()
@@ -328,7 +304,7 @@ async def test_closing_fails_calls_in_the_queue_and_in_the_backend_and_closes_it
 async def test_a_nim_is_built_behind_a_queue() -> None:
     async with FakeNim() as nim:
         config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)
-        embedder = build_embedder(config, max_queued_inputs=5)
+        embedder = build_embedder(config, bounds=bounds(5))
         await embedder.start()
         assert len(await embedder.embed(texts("a", 5), QUERY)) == 5
         with pytest.raises(EmbedderOverloaded):
@@ -337,7 +313,7 @@ async def test_a_nim_is_built_behind_a_queue() -> None:
 
 
 async def test_a_local_model_is_built_behind_a_queue(tiny_clip: Path) -> None:
-    embedder = build_embedder(ClipConfig(model=str(tiny_clip), device="cpu"), max_queued_inputs=5)
+    embedder = build_embedder(ClipConfig(model=str(tiny_clip), device="cpu"), bounds=bounds(5))
     await embedder.start()
     assert len(await embedder.embed(texts("a", 5), QUERY)) == 5
     await embedder.close()
@@ -346,4 +322,4 @@ async def test_a_local_model_is_built_behind_a_queue(tiny_clip: Path) -> None:
 def test_a_local_model_without_torch_names_the_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(factory, "find_spec", lambda package: None if package == "torch" else object())
     with pytest.raises(ModelUnusable, match=r"torch.*pip install 'vecgate\[clip\]'"):
-        build_embedder(ClipConfig(), max_queued_inputs=5)
+        build_embedder(ClipConfig(), bounds=bounds(5))

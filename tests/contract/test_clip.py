@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from embedders import clip
-from embedders.clip import ClipConfig, ClipEmbedder, _causal_tower, _Model, _published_preprocessing, _Text
+from embedders.clip import ClipConfig, ClipEmbedder, files
+from embedders.clip.loading import load, published_preprocessing
+from embedders.clip.packed import PackedTower
+from embedders.clip.reading import Text
 from embedders.errors import EmbedderUnavailable, ModelUnusable
 from embedders.images import decode
 from embedders.inputs import DOCUMENT, QUERY, Embedding, ImageInput, TextInput
@@ -81,15 +83,17 @@ def test_leaving_out_padding_changes_no_bit_of_a_causal_tower(tmp_path: Path, *,
 
     folder = write_tiny_clip(tmp_path / "model", text={"context_length": 77}, custom_text=custom_text)
     model, _, tokenizer = reference(folder)
-    embedder = _Model(ClipConfig(model=str(folder), device="cpu"))
-    assert embedder._tower is not None
+    packed = PackedTower.of(model)
+    assert packed is not None
+    reader = load(ClipConfig(model=str(folder), device="cpu")).reader
     for words in (1, 5, 14, 15, 30, 75, 76, 200):
-        texts = ["cat " * words, "dog"]
-        with torch.inference_mode():
-            expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
-        tokens = [embedder.read_text(TextInput(text, truncate=True)) for text in texts]
-        actual = embedder.encode_texts([each for each in tokens if isinstance(each, _Text)])
-        np.testing.assert_array_equal(actual, expected)
+        for others in ([], ["dog"], ["dog", "a b c d e f g h i j k l", "<end_of_text> inside"] * 3):
+            texts = ["cat " * words, *others]
+            read = [each for each in reader.texts([TextInput(text, True) for text in texts]) if isinstance(each, Text)]
+            with torch.inference_mode():
+                expected = model.encode_text(tokenizer(texts)).numpy()
+                actual = packed.encode([each.ids for each in read]).numpy()
+            np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +106,9 @@ def test_leaving_out_padding_changes_no_bit_of_a_causal_tower(tmp_path: Path, *,
     ],
 )
 def test_towers_that_read_their_padding_keep_it(tmp_path: Path, text: dict[str, Any]) -> None:
-    import torch
 
     model, _, _ = reference(write_tiny_clip(tmp_path / "model", text=text, custom_text=True))
-    assert _causal_tower(model, torch) is None
+    assert PackedTower.of(model) is None
 
 
 async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_path: Path) -> None:
@@ -125,13 +128,13 @@ async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_p
 
 
 def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> None:
-    model = _Model(config)
+    reader = load(config).reader
     _, _, tokenizer = reference(tiny_clip)
     for text in TEXTS:
-        ids, count = model._tokens(text)
+        read = reader._tokens(TextInput(text, truncate=True))
         expected = tokenizer([text])[0].tolist()
-        assert ids + [0] * (CONTEXT_LENGTH - len(ids)) == expected
-        assert count == len(tokenizer.encode(text)) + 2
+        assert read.ids + [0] * (CONTEXT_LENGTH - len(read.ids)) == expected
+        assert read.count == len(tokenizer.encode(text)) + 2
 
 
 async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:
@@ -184,9 +187,9 @@ async def test_the_event_loop_stays_live_while_the_model_loads(config: ClipConfi
 
 
 async def test_starting_twice_loads_once(embedder: ClipEmbedder) -> None:
-    loaded = embedder._model
+    loaded = embedder._reader
     await embedder.start()
-    assert embedder._model is loaded
+    assert embedder._reader is loaded
 
 
 async def test_calls_before_the_start_are_refused(config: ClipConfig) -> None:
@@ -249,7 +252,7 @@ async def test_broken_model_files_are_explained(
 async def test_a_bundled_model_loads_by_its_name(
     tiny_clip: Path, config: ClipConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clip, "MODELS_DIR", tiny_clip.parent)
+    monkeypatch.setattr(files, "MODELS_DIR", tiny_clip.parent)
     assert await space(replace(config, model="tiny-clip")) == await space(config)
 
 
@@ -352,8 +355,8 @@ async def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, confi
 async def test_a_model_whose_weights_were_published_with_one_preprocessing_gets_it() -> None:
     import open_clip
 
-    siglip = _published_preprocessing("ViT-B-16-SigLIP", open_clip)
+    siglip = published_preprocessing("ViT-B-16-SigLIP", open_clip)
     assert siglip["image_mean"] == (0.5, 0.5, 0.5)
     assert siglip["image_resize_mode"] == "squash"
-    assert _published_preprocessing("ViT-H-14-quickgelu", open_clip) == {}
-    assert _published_preprocessing("local-dir:models/some", open_clip) == {}
+    assert published_preprocessing("ViT-H-14-quickgelu", open_clip) == {}
+    assert published_preprocessing("local-dir:models/some", open_clip) == {}

@@ -1,47 +1,256 @@
 """What goes wrong in ClipEmbedder's threads costs one call, and no hang."""
 
 import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from embedders.clip import ClipEmbedder
-from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected
-from embedders.inputs import QUERY, Embedding
+from embedders.clip import ClipConfig, ClipEmbedder, loading
+from embedders.clip.worker import Worker
+from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
+from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, Priority, Purpose, TextInput
 from tests.contract.embedder_suite import CAT, DOG, MIXED, vectors
+from tests.fakes.tiny_clip import write_tiny_clip
+
+BULK = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
+
+
+def patch_texts(monkeypatch: pytest.MonkeyPatch, embedder: ClipEmbedder, wrap: Callable[[Any], Any]) -> None:
+    """Put a function around what encodes texts; it gets the real one."""
+    replica = embedder._devices[0].replica
+    monkeypatch.setattr(replica, "encode_texts", wrap(replica.encode_texts))
 
 
 async def test_a_forward_pass_that_raises_fails_its_call_and_not_the_next(
     embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(embedder._model, "encode_texts", lambda _: 1 / 0)
+        patch_texts(patch, embedder, lambda _: lambda _: 1 / 0)
         with pytest.raises(EmbedderUnavailable, match="ZeroDivisionError"):
             await embedder.embed(MIXED, QUERY)
+        with pytest.raises(EmbedderUnavailable, match="ZeroDivisionError"):
+            await embedder.check()
     assert len(vectors(await embedder.embed(MIXED, QUERY))) == 4
+    await embedder.check()
 
 
-async def test_a_dead_worker_gives_an_error_and_no_hang(embedder: ClipEmbedder) -> None:
-    embedder._worker.shutdown()
+async def test_an_input_at_which_the_model_fails_fails_alone(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = vectors(await embedder.embed([CAT, CAT], QUERY))[0]
+
+    def fail_at_dogs(encode: Any) -> Any:
+        return lambda texts: 1 / 0 if any(len(each.ids) != len(texts[0].ids) for each in texts) else encode(texts)
+
+    long = TextInput("a very long dog")
+    patch_texts(monkeypatch, embedder, fail_at_dogs)
+    outcomes = await embedder.embed([CAT, long, CAT], QUERY)
+    assert all(isinstance(each, Embedding) for each in outcomes)
+    np.testing.assert_allclose(vectors(outcomes[:1])[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("which", ["first", "every"])
+async def test_out_of_memory_costs_nobody_an_answer_while_one_input_fits(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    import torch
+
+    texts = [TextInput(f"text {at}") for at in range(8)]
+    expected = vectors(await embedder.embed(texts, DOCUMENT))
+    passes: list[int] = []
+
+    def short_of_memory(encode: Any) -> Any:
+        def run(batch: Any) -> Any:
+            passes.append(len(batch))
+            if len(batch) > 1 and (which == "every" or len(passes) == 1):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return encode(batch)
+
+        return run
+
+    patch_texts(monkeypatch, embedder, short_of_memory)
+    np.testing.assert_allclose(vectors(await embedder.embed(texts, DOCUMENT)), expected, atol=1e-6)
+    assert max(passes[2:]) < 4
+    await embedder.check()
+
+
+async def test_a_thread_that_dies_fails_its_calls_and_the_next_ones_get_a_new_one(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go = threading.Event(), threading.Event()
+
+    def die(_: Any) -> Any:
+        def run(_: Any) -> Any:
+            started.set()
+            go.wait(10)
+            raise SystemExit
+
+        return run
+
+    with monkeypatch.context() as patch:
+        patch_texts(patch, embedder, die)
+        first = asyncio.create_task(embedder.embed([CAT], QUERY))
+        await asyncio.to_thread(started.wait, 10)
+        second = asyncio.create_task(embedder.embed([DOG], QUERY))
+        while embedder._devices[0].worker.load < 2:
+            await asyncio.sleep(0.001)
+        go.set()
+        for task in (first, second):
+            with pytest.raises(EmbedderUnavailable, match="thread that runs the model died"):
+                await asyncio.wait_for(task, 10)
+    assert len(vectors(await asyncio.wait_for(embedder.embed(MIXED, QUERY), 10))) == 4
+    await embedder.check()
+
+
+async def test_urgent_work_overtakes_bulk_work_that_waits() -> None:
+    worker = Worker("test")
+    started, go = threading.Event(), threading.Event()
+    order: list[str] = []
+    blocked = asyncio.create_task(worker.run(Priority.BULK, lambda: (started.set(), go.wait(10))))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.wait, 10)
+    bulk = [asyncio.create_task(worker.run(Priority.BULK, order.append, f"bulk {at}")) for at in range(2)]
+    await asyncio.sleep(0)
+    urgent = asyncio.create_task(worker.run(Priority.INTERACTIVE, order.append, "urgent"))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(blocked, *bulk, urgent)
+    worker.close()
+    assert order == ["urgent", "bulk 0", "bulk 1"]
+
+
+async def test_cancelled_work_that_waits_for_the_thread_is_never_done() -> None:
+    worker = Worker("test")
+    go = threading.Event()
+    done: list[str] = []
+    blocked = asyncio.create_task(worker.run(Priority.BULK, go.wait, 10))
+    waiting = asyncio.create_task(worker.run(Priority.BULK, done.append, "cancelled"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    await blocked
+    await worker.run(Priority.BULK, done.append, "last")
+    worker.close()
+    assert done == ["last"]
+    assert worker.load == 0
+
+
+async def test_closing_ends_the_thread_and_fails_what_waits() -> None:
+    worker = Worker("test-closing")
+    started, go = threading.Event(), threading.Event()
+    blocked = asyncio.create_task(worker.run(Priority.BULK, lambda: (started.set(), go.wait(10))))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.wait, 10)
+    waiting = asyncio.create_task(worker.run(Priority.BULK, len, "never"))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(asyncio.to_thread(worker.close))
     with pytest.raises(EmbedderUnavailable):
-        await asyncio.wait_for(embedder.embed([CAT], QUERY), 10)
+        await waiting
+    go.set()
+    await asyncio.gather(blocked, closing)
+    assert not [each for each in threading.enumerate() if each.name == "test-closing"]
 
 
 async def test_an_input_whose_vector_is_not_finite_fails_alone(
     embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert embedder._model is not None
-    encode = embedder._model.encode_texts
+    def spoil(encode: Any) -> Any:
+        def run(texts: Any) -> Any:
+            rows = encode(texts).copy()
+            rows[0] = np.nan
+            return rows
 
-    def spoil(texts: Any) -> Any:
-        rows = encode(texts).copy()
-        rows[0] = np.nan
-        return rows
+        return run
 
-    monkeypatch.setattr(embedder._model, "encode_texts", spoil)
+    patch_texts(monkeypatch, embedder, spoil)
     bad, good = await embedder.embed([CAT, DOG], QUERY)
     assert isinstance(bad, InputRejected)
     assert isinstance(good, Embedding)
     with pytest.raises(AnswerInvalid):
         await embedder.embed([CAT], QUERY)
+
+
+async def test_two_devices_share_the_work_and_give_the_same_vectors(config: ClipConfig, embedder: ClipEmbedder) -> None:
+    two = ClipEmbedder(replace(config, device="cpu,cpu"))
+    await two.start()
+    try:
+        assert two.spec.slots == 2 * embedder.spec.slots
+        assert two.spec.space == embedder.spec.space
+        calls = [[TextInput(f"text {call}")] for call in range(12)]
+        results = await asyncio.gather(*(two.embed(call, QUERY) for call in calls))
+        expected = [await embedder.embed(call, QUERY) for call in calls]
+        np.testing.assert_allclose(
+            np.concatenate([vectors(each) for each in results]),
+            np.concatenate([vectors(each) for each in expected]),
+            atol=1e-6,
+        )
+        assert all(device.worker._thread is not None for device in two._devices)
+    finally:
+        await two.close()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+async def test_half_precision_serves_the_same_space_once_it_has_shown_to_be_near(
+    config: ClipConfig, embedder: ClipEmbedder, precision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = ClipEmbedder(replace(config, precision=precision))
+    await half.start()
+    try:
+        assert half.spec.space == embedder.spec.space
+        exact, near = vectors(await embedder.embed(MIXED, QUERY)), vectors(await half.embed(MIXED, QUERY))
+        assert ((exact * near).sum(axis=1) > 0.995).all()
+        assert (exact != near).any()
+    finally:
+        await half.close()
+
+    monkeypatch.setattr(loading, "LEAST_PARITY", 1.1)
+    far = ClipEmbedder(replace(config, precision=precision))
+    with pytest.raises(ModelUnusable, match=f"in {precision} are too far .* set clip.precision to fp32"):
+        await far.start()
+    await far.close()
+
+
+async def test_other_weights_than_expected_are_refused_and_both_digests_are_told_apart(
+    config: ClipConfig, embedder: ClipEmbedder
+) -> None:
+    digest = embedder.spec.weights_digest
+    assert digest is not None
+    right = ClipEmbedder(replace(config, expected_digest=f"sha256:{digest.upper()}"))
+    await right.start()
+    await right.close()
+    wrong = ClipEmbedder(replace(config, expected_digest="0" * 64))
+    with pytest.raises(ModelUnusable, match=f"{digest}.*expected_digest"):
+        await wrong.start()
+    await wrong.close()
+
+
+async def test_a_model_whose_padding_matters_unseen_goes_back_to_open_clip_s_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedders.clip.packed import PackedTower
+
+    folder = write_tiny_clip(tmp_path / "model")
+    exact = PackedTower.encode
+    monkeypatch.setattr(PackedTower, "encode", lambda tower, texts: exact(tower, texts) + 1)
+    model = loading.load(ClipConfig(model=str(folder), device="cpu"))
+    assert model.replicas[0]._packed is None
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu,cuda:0", ""])
+async def test_devices_that_are_not_there_are_named(
+    config: ClipConfig, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    embedder = ClipEmbedder(replace(config, device=device))
+    with pytest.raises(ModelUnusable, match=r"device"):
+        await embedder.start()
+    await embedder.close()

@@ -37,7 +37,13 @@ async def nim() -> AsyncIterator[FakeNim]:
 @pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
     return NimConfig(
-        base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS, max_connections=2, timeout_s=10
+        base_url=nim.base_url,
+        model=nim.model,
+        dimension=nim.dimension,
+        limits=LIMITS,
+        max_connections=2,
+        timeout_s=10,
+        retry_attempts=1,
     )
 
 
@@ -96,7 +102,7 @@ async def test_the_address_may_have_a_path_and_end_with_v1(path: str, suffix: st
         assert len(await embed(config, [CAT])) == 1
 
 
-@pytest.mark.parametrize("base_url", ["", "nim:8000", "ftp://nim", "http://"])
+@pytest.mark.parametrize("base_url", ["", "nim:8000", "ftp://nim", "http://", "http://[bad"])
 def test_an_address_that_is_none_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
         NimEmbedder(NimConfig(base_url=base_url, model="m", dimension=4))
@@ -105,7 +111,7 @@ def test_an_address_that_is_none_is_refused(base_url: str) -> None:
 @pytest.mark.parametrize("max_batch", [0, 65])
 def test_a_batch_that_no_nim_takes_is_refused(max_batch: int) -> None:
     with pytest.raises(ValueError, match="max_batch"):
-        NimEmbedder(NimConfig(base_url="http://nim", model="m", dimension=4, max_batch=max_batch))
+        NimEmbedder(NimConfig(base_url="http://nim", model="nvidia/nvclip", dimension=4, max_batch=max_batch))
 
 
 def test_a_key_that_no_header_carries_is_refused_without_being_shown() -> None:
@@ -200,7 +206,17 @@ async def test_a_status_means_one_error_and_the_next_call_is_fine(
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0.5", 0.5), ("-3", 1.0), ("nan", 1.0), ("inf", 1.0), ("999999", 1.0), ("soon", 1.0), (None, 1.0)],
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("-3", 1.0),
+        ("0", 1.0),
+        ("nan", 1.0),
+        ("inf", 1.0),
+        ("999999", 3600.0),
+        ("soon", 1.0),
+        (None, 1.0),
+    ],
 )
 async def test_retry_after_is_taken_when_it_makes_sense(
     nim: FakeNim, embedder: NimEmbedder, header: str | None, seconds: float
@@ -340,13 +356,29 @@ async def test_check_fails_while_the_nim_is_not_ready(nim: FakeNim, embedder: Ni
     await embedder.check()
 
 
-async def test_check_fails_when_the_nim_serves_another_model(config: NimConfig) -> None:
+async def test_no_input_is_blamed_when_the_nim_serves_another_model(nim: FakeNim, config: NimConfig) -> None:
     embedder = NimEmbedder(replace(config, model="nvidia/other"))
     await embedder.start()
     try:
-        with pytest.raises(AnswerInvalid, match="nvidia/other"):
+        with pytest.raises(ModelGone, match="nvidia/other"):
             await embedder.check()
-        (outcome,) = await embedder.embed([RED], QUERY)
-        assert isinstance(outcome, InputRejected)
+        nim.requests.clear()
+        with pytest.raises(ModelGone, match="model: unknown"):
+            await embedder.embed([RED, *[CAT] * 63], QUERY)
+        assert len(nim.requests) == 2
     finally:
         await embedder.close()
+
+
+async def test_a_check_does_not_wait_behind_slow_requests(nim: FakeNim, embedder: NimEmbedder) -> None:
+    gate = asyncio.Event()
+    nim.faults.extend([Fault(gate=gate), Fault(gate=gate)])
+    calls = [asyncio.create_task(embedder.embed([CAT], QUERY)) for _ in range(2)]
+    while len(nim.requests) < 2:
+        await asyncio.sleep(0.001)
+
+    async with asyncio.timeout(5):
+        await embedder.check()
+
+    gate.set()
+    await asyncio.gather(*calls)

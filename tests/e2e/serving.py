@@ -33,6 +33,7 @@ class Serving:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VECGATE_")}
         environment |= {
             "VECGATE_SERVER__PORT": "0",
+            "VECGATE_WEB__PORT": "0",
             "VECGATE_LOG__FORMAT": "json",
             "VECGATE_WEAVIATE__EMBEDDED": "true",
             "VECGATE_WEAVIATE__DATA_DIR": str(data_dir),
@@ -73,6 +74,11 @@ class Serving:
     def address(self) -> str:
         """Where the gRPC server listens, waiting for it."""
         return str(self.wait_for("serving")["grpc"])
+
+    @property
+    def url(self) -> str:
+        """Where the HTTP server listens, waiting for it."""
+        return str(self.wait_for("serving")["http"])
 
     def client(self, **options: Any) -> Client:
         """Return a client of this server."""

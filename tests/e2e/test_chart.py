@@ -28,6 +28,8 @@ def test_the_tiny_profile_serves_and_passes_its_test_on_a_real_weaviate(
     here = {
         "VECGATE_SERVER__HOST": "127.0.0.1",
         "VECGATE_SERVER__PORT": "0",
+        "VECGATE_WEB__HOST": "127.0.0.1",
+        "VECGATE_WEB__PORT": "0",
         "VECGATE_LOG__FORMAT": "json",
         "VECGATE_WEAVIATE__EMBEDDED": "false",
         "VECGATE_WEAVIATE__HTTP_HOST": "127.0.0.1",

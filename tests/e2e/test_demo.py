@@ -37,7 +37,11 @@ def start(folder: Path) -> Iterator[Start]:
     with ExitStack() as ends:
 
         def begin(**environment: str) -> subprocess.Popen[str]:
-            settings = {"VECGATE_SERVER__PORT": "0", "VECGATE_WEAVIATE__DATA_DIR": str(folder / "data")}
+            settings = {
+                "VECGATE_SERVER__PORT": "0",
+                "VECGATE_WEB__PORT": "0",
+                "VECGATE_WEAVIATE__DATA_DIR": str(folder / "data"),
+            }
             path = f"{ROOT}{os.pathsep}{ROOT / 'protos'}"
             running = subprocess.Popen(
                 [sys.executable, "-c", DRIVER, str(folder)],

@@ -48,6 +48,7 @@ class FakeEmbedder:
         space: str = "fake",
         dimension: int = 8,
         max_batch: int = 32,
+        slots: int = 1,
         max_text_tokens: int | None = None,
         limits: InputLimits | None = None,
         known: Mapping[str | bytes, Sequence[float]] | None = None,
@@ -62,6 +63,7 @@ class FakeEmbedder:
             limits=limits or InputLimits(),
             max_text_tokens=max_text_tokens,
             max_batch=max_batch,
+            slots=slots,
         )
         self._known = dict(known or {})
         self._end = asyncio.Event()

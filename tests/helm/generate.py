@@ -23,6 +23,7 @@ VALUES = CHART / "values.yaml"
 README = CHART / "README.md"
 TEXT = {"$ref": "#/$defs/text"}
 SECRET = {"$ref": "#/$defs/secret"}
+FILE = "_file"
 MAX_INTEGER = 2**53 - 1
 KEY_LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]\w*):(?P<rest>.*)$")
 
@@ -52,22 +53,30 @@ def _arguments(field: Any) -> tuple[Any, ...]:
     return getattr(field.annotation, "__args__", ())
 
 
+def mountable(model: type[BaseModel]) -> set[str]:
+    """Return what a group can have from a file that a setting names: api_key, from nim.api_key_file."""
+    return {name.removesuffix(FILE) for name in model.model_fields if name.endswith(FILE)}
+
+
+def plain_fields(model: type[BaseModel]) -> list[str]:
+    """Return a group's fields that may stand among the values: no secrets, and no files that hold one."""
+    hidden = secret_fields(model)
+    return [name for name in model.model_fields if name not in hidden and name.removesuffix(FILE) not in hidden]
+
+
 def settings_schemas() -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the schemas of `settings` and of `secrets`: a secret is never a setting, but the name of a Secret."""
     settings, secrets = {}, {}
     for name, model in groups():
-        hidden = secret_fields(model)
-        files = {f"{each}_file" for each in hidden}
-        assert files <= set(model.model_fields), f"{name}: a secret cannot be read from a file, so no pod can get it"
         properties = model.model_json_schema()["properties"]
-        fields = {
-            camel(field): _value_schema(properties[field], model.model_fields[field].description)
-            for field in properties
-            if field not in hidden | files
-        }
-        settings[camel(name)] = _closed(fields)
-        if hidden:
-            secrets[camel(name)] = _closed({camel(field): SECRET for field in properties if field in hidden})
+        settings[camel(name)] = _closed(
+            {
+                camel(field): _value_schema(properties[field], model.model_fields[field].description)
+                for field in plain_fields(model)
+            }
+        )
+        if files := sorted(mountable(model)):
+            secrets[camel(name)] = _closed({camel(field): SECRET for field in files})
     return _closed(settings), _closed(secrets)
 
 
@@ -139,15 +148,16 @@ def make_settings_table() -> str:
     rows = ["| Value | Service's default | What it is |", "| --- | --- | --- |"]
     fields = dict(describe_settings())
     for group, model in groups():
-        hidden = secret_fields(model)
+        plain = plain_fields(model)
         for name in model.model_fields:
-            path = f"{camel(group)}.{camel(name)}"
             variable = f"VECGATE_{group}__{name}".upper()
             field = fields[variable]
-            if name in hidden:
-                rows.append(f"| `secrets.{path}` |  | {field.description} |")
-            elif name.removesuffix("_file") not in hidden:
+            path = f"{camel(group)}.{camel(name)}"
+            if name in plain:
                 rows.append(f"| `settings.{path}` | {shown_default(variable, field)} | {field.description} |")
+            if name.endswith(FILE):
+                path = f"{camel(group)}.{camel(name.removesuffix(FILE))}"
+                rows.append(f"| `secrets.{path}` |  | {field.description} |")
     return "\n".join(rows) + "\n"
 
 

@@ -28,10 +28,15 @@ EVERYTHING: dict[str, Any] = {
         "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
         "nim": {"baseUrl": "https://nim.example/v1"},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
+        "web": {"pathPrefix": "/embed"},
     },
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
         "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},
+        "web": {
+            "tlsCert": {"existingSecret": "vectors-tls", "key": "tls.crt"},
+            "tlsKey": {"existingSecret": "vectors-tls", "key": "tls.key"},
+        },
     },
     "extraEnv": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp/home"},
     "gpu": {"enabled": True, "resource": "nvidia.com/mig-1g.10gb", "runtimeClassName": "nvidia", "count": 2},

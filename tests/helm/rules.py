@@ -104,6 +104,7 @@ def _ports(manifests: list[Manifest]) -> Faults:
 
 def _bad_ports(owner: str, numbers: list[int], listed: list[Manifest]) -> Faults:
     yield from (f"{owner}: there is no port {number}" for number in numbers if not 1 <= number <= MAX_PORT)
+    yield from (f"{owner}: port {number} twice" for number, count in Counter(numbers).items() if listed and count > 1)
     names = [port["name"] for port in listed if "name" in port]
     yield from (f"{owner}: port name {name!r}" for name in names if not PORT_NAME.fullmatch(name))
     yield from (f"{owner}: port name {name!r} twice" for name, count in Counter(names).items() if count > 1)

@@ -97,12 +97,21 @@ def test_two_renders_are_equal(name: str) -> None:
     assert render_text(SETS[name]) == first
 
 
-@pytest.mark.parametrize("release", ["1st", "a.b-c", "vecgate", "x" * 53, "my-vecgate-eu"])
+@pytest.mark.parametrize("release", ["1st", "a.b-c", "vecgate", "x" * 53, "my-vecgate-eu", "true", "1e3"])
 def test_every_name_of_a_release_gives_good_names(release: str) -> None:
     manifests = render({}, release=release)
 
     assert broken_rules(manifests) == {}
     assert len({named(manifest) for manifest in manifests}) == len(manifests)
+
+
+def test_words_that_yaml_takes_for_something_else_stay_names() -> None:
+    values = {"fullnameOverride": "true", "nameOverride": "null", "priorityClassName": "4", "podLabels": {"a": "no"}}
+    manifests = render(values | {"serviceAccount": {"name": "on"}})
+
+    assert broken_rules(manifests) == {}
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
 
 
 def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
@@ -157,7 +166,24 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert sources == [
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
+        {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
+        {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
+
+
+def test_http_is_served_and_named_for_what_it_is_or_not_at_all() -> None:
+    def protocols(values: dict[str, Any]) -> list[list[tuple[str, str]]]:
+        services = [each for each in render(values) if each["kind"] == "Service"]
+        return [[(port["name"], port["appProtocol"]) for port in each["spec"]["ports"]] for each in services]
+
+    grpc = ("grpc", "kubernetes.io/h2c")
+    without = {"settings": {"web": {"enabled": False}}}
+    (server,) = containers(next(pods(render(without))))
+
+    assert protocols({}) == [[grpc, ("http", "http")]] * 2
+    assert protocols(EVERYTHING) == [[grpc, ("http", "https")]] * 2
+    assert protocols(without) == [[grpc]] * 2
+    assert [port["name"] for port in server["ports"]] == ["grpc"]
 
 
 def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
@@ -165,7 +191,7 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
 
     assert ports == [[53, 53], [443, 50051, 8080], [443, 8000]]
-    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc"]
+    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
 
 
 def test_without_a_nim_nothing_may_be_sent_to_one() -> None:

@@ -51,7 +51,8 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "ports",
         lambda of: of["NetworkPolicy"]["spec"]["egress"][0]["ports"][0].update(port=0),
     ),
-    "a port name twice": ("ports", lambda of: server(of)["ports"].append(dict(server(of)["ports"][0]))),
+    "a port name twice": ("ports", lambda of: server(of)["ports"].append({"name": "grpc", "containerPort": 1})),
+    "a port twice": ("ports", lambda of: server(of)["ports"].append({"name": "more", "containerPort": 50070})),
     "a selector that misses": (
         "selectors",
         lambda of: of["Deployment"]["spec"]["selector"]["matchLabels"].update(a="b"),
@@ -65,7 +66,7 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "selectors",
         lambda of: of["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].update(a="b"),
     ),
-    "a port nobody opens": ("references", lambda of: of["Service"]["spec"]["ports"][0].update(targetPort="http")),
+    "a port nobody opens": ("references", lambda of: of["Service"]["spec"]["ports"][0].update(targetPort="web")),
     "a scaler of nothing": (
         "references",
         lambda of: of["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"].update(name="other"),

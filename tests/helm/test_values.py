@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -12,8 +13,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.diagnosis import diagnose
-from service.settings import load_settings
-from tests.helm.generate import SCHEMA, camel, documented_values, groups, secret_fields, value_at
+from service.settings import InvalidSettings, load_settings
+from tests.helm.generate import (
+    SCHEMA,
+    camel,
+    documented_values,
+    groups,
+    mountable,
+    plain_fields,
+    secret_fields,
+    value_at,
+)
 from tests.helm.helm import HelmFailed
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
@@ -24,6 +34,7 @@ from tests.helm.schema_values import values_of
 ROOT = json.loads(SCHEMA.read_text(encoding="utf-8"))
 REFUSALS = ("values don't meet the specifications of the schema(s)", "vecgate: ")
 # An example takes a tenth of a second and more, so a failing one is shown as it was found.
+MOUNTED = "/etc/vecgate/secrets"
 PHASES = (Phase.explicit, Phase.generate)
 
 
@@ -75,7 +86,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a secret among the settings": ({"settings": {"nim": {"apiKey": "k"}}}, "'apiKey' not allowed"),
     "a secret in plain words": ({"secrets": {"nim": {"apiKey": "k"}}}, "got string, want object"),
     "a secret without its key": ({"secrets": {"nim": {"apiKey": {"existingSecret": "a"}}}}, "missing property 'key'"),
-    "a secret of no setting": ({"secrets": {"clip": {}}}, "additional properties 'clip' not allowed"),
+    "a secret of no setting": ({"secrets": {"limits": {}}}, "additional properties 'limits' not allowed"),
     "a setting in the environment": ({"extraEnv": {"VECGATE_NIM__API_KEY": "k"}}, "VECGATE_NIM__API_KEY"),
     "a line break": ({"extraEnv": {"A": "b\nc"}}, "does not match pattern"),
     "a control character": ({"settings": {"nim": {"model": "a\u0007"}}}, "does not match pattern"),
@@ -114,41 +125,65 @@ def environment_of(values: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["value"].replace("$$", "$") for each in server["env"]}
 
 
-def loaded(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the settings that the service loads in the pod of a render."""
-    with patch.dict(os.environ, environment_of(values)):
+def loaded(values: dict[str, Any], secrets: Path) -> dict[str, dict[str, Any]]:
+    """Return the settings that the service loads in the pod of a render, its Secrets in a folder."""
+    environment = {
+        name: value.replace(MOUNTED, str(secrets)) if name.endswith("_FILE") else value
+        for name, value in environment_of(values).items()
+    }
+    with patch.dict(os.environ, environment):
         return load_settings().model_dump()
 
 
-settings_values = values_of(ROOT["$defs"]["settings"], ROOT)
+SETTING_SCHEMAS = {
+    (group, field): schema
+    for group, each in ROOT["$defs"]["settings"]["properties"].items()
+    for field, schema in each["properties"].items()
+}
+some_setting = st.sampled_from(sorted(SETTING_SCHEMAS)).flatmap(
+    lambda path: st.tuples(st.just(path), values_of(SETTING_SCHEMAS[path], ROOT))
+)
 
 
-@settings(max_examples=25, phases=PHASES, suppress_health_check=list(HealthCheck))
-@given(settings_values)
-def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(given_settings: dict[str, Any]) -> None:
-    try:
-        settled = loaded({"settings": given_settings})
-    except HelmFailed as error:
-        assert any(refusal in str(error) for refusal in REFUSALS), error
-        return
+def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(tmp_path: Path) -> None:
+    arrived_paths = set()
 
-    for group, fields in given_settings.items():
-        for field, value in fields.items():
-            arrived = settled[snake(group)][snake(field)]
+    @settings(max_examples=60, phases=PHASES, suppress_health_check=list(HealthCheck))
+    @given(some_setting)
+    def draw(drawn: tuple[tuple[str, str], Any]) -> None:
+        (group, field), value = drawn
+        try:
+            arrived = loaded({"settings": {group: {field: value}}}, tmp_path)[snake(group)][snake(field)]
+        except HelmFailed as error:
+            assert any(refusal in str(error) for refusal in REFUSALS), error
+        except InvalidSettings as error:
+            # Rules between settings, and of files that have to be there, are the service's own.
+            assert "VECGATE_" in str(error)
+        else:
             assert arrived == (type(arrived)(value) if isinstance(value, str) else value), f"{group}.{field}"
+            arrived_paths.add((group, field))
+
+    draw()
+
+    assert len(arrived_paths) > 15
 
 
 def snake(name: str) -> str:
     return re.sub("([A-Z])", r"_\1", name).lower()
 
 
-def test_every_way_through_the_templates_gives_settings_that_the_service_takes() -> None:
-    arrived = loaded(EVERYTHING)
+def test_every_way_through_the_templates_gives_settings_that_the_service_takes(tmp_path: Path) -> None:
+    for name in ("nim/api-key", "weaviate/api-key", "web/tls-cert", "web/tls-key"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("secret")
+
+    arrived = loaded(EVERYTHING, tmp_path)
 
     assert arrived["clip"]["model"] == EVERYTHING["settings"]["clip"]["model"]
     assert arrived["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
     assert arrived["server"]["max_request_bytes"] == 134217728
-    assert str(arrived["nim"]["api_key_file"]) == "/etc/vecgate/secrets/nim/api-key"
+    assert arrived["nim"]["api_key_file"] == tmp_path / "nim" / "api-key"
+    assert arrived["web"]["tls_key_file"] == tmp_path / "web" / "tls-key"
 
 
 def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
@@ -162,11 +197,13 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
     fields = {
         f"{camel(group)}.{camel(name)}"
         for group, model in groups()
-        for name in model.model_fields
-        if name.removesuffix("_file") not in secret_fields(model) or not name.endswith("_file")
+        for name in (*plain_fields(model), *mountable(model))
     }
+    unreachable = {f"{group}.{name}" for group, model in groups() for name in secret_fields(model) - mountable(model)}
 
     assert known == fields
+    # The address of a proxy may hold a password, and has no file of its own.
+    assert unreachable <= {"nim.proxy"}, "a secret that no pod can be given"
 
 
 def test_every_value_has_its_meaning_above_it() -> None:
@@ -184,8 +221,13 @@ def test_every_value_has_its_meaning_above_it() -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_no_profile_needs_anybody_outside_the_cluster(name: str) -> None:
-    with patch.dict(os.environ, environment_of(PROFILES[name])):
+def test_no_profile_needs_anybody_outside_the_cluster(name: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("secret")
+    environment = {
+        variable: str(tmp_path / "key") if variable.endswith("_FILE") else value
+        for variable, value in environment_of(PROFILES[name]).items()
+    }
+    with patch.dict(os.environ, environment):
         diagnosis = diagnose(load_settings())
 
     assert diagnosis.contacts

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedders.errors import AnswerInvalid
-from embedders.nim_wire import embeddings_request, image_item, max_answer_bytes, read_embeddings, text_item
+from embedders.nim_wire import (
+    embeddings_request,
+    image_item,
+    max_answer_bytes,
+    read_embeddings,
+    read_refusal,
+    text_item,
+)
 
 ROWS = np.array([[0.6, 0.8, 0.0], [0.0, -1.0, 0.0]], np.float32)
 
@@ -34,6 +41,12 @@ def test_a_request_has_the_three_documented_fields() -> None:
         "model": "nvidia/nvclip",
         "encoding_format": "base64",
     }
+
+
+def test_further_fields_of_a_model_stand_beside_them() -> None:
+    request = embeddings_request("m", ["a"], {"input_type": "query"})
+
+    assert request == {"input": ["a"], "model": "m", "encoding_format": "base64", "input_type": "query"}
 
 
 def test_an_image_becomes_a_data_uri() -> None:
@@ -145,3 +158,58 @@ def test_no_body_raises_anything_else(body: bytes) -> None:
 def test_the_bound_on_an_answer_holds_floats_written_in_full() -> None:
     rows = np.full((64, 1024), -1.2345678901234567e-10)
     assert len(answer(*rows.tolist())) < max_answer_bytes(64, 1024)
+
+
+def test_a_dimension_that_nobody_knows_is_that_of_the_first_vector() -> None:
+    rows = read_embeddings(answer(packed(ROWS[0]), ROWS[1].tolist()), count=2, dimension=None)
+
+    np.testing.assert_array_equal(rows, ROWS)
+
+
+@pytest.mark.parametrize("embeddings", [(packed(ROWS[0]), [1.0, 0.0]), ("", ""), ([1.0] * 65_537,)])
+def test_vectors_of_no_common_sensible_length_are_refused(embeddings: tuple[object, ...]) -> None:
+    with pytest.raises(AnswerInvalid, match="different lengths"):
+        read_embeddings(answer(*embeddings), count=len(embeddings), dimension=None)
+
+
+def test_vectors_of_a_model_that_promises_no_unit_length_are_scaled() -> None:
+    body = answer([3.0, 4.0, 0.0], packed([0.0, -1e-20, 0.0]), [3e38, 3e38, 0.0])
+
+    rows = read_embeddings(body, count=3, dimension=3, unit_length=False)
+
+    half = math.sqrt(0.5)
+    np.testing.assert_allclose(rows, [[0.6, 0.8, 0.0], [0.0, -1.0, 0.0], [half, half, 0.0]], atol=1e-6)
+
+
+@pytest.mark.parametrize(("row", "message"), [([0, 0, 0], "zeros"), ([math.nan, 1, 0], "finite")])
+def test_vectors_without_a_direction_are_refused_whatever_the_model_promises(row: list[float], message: str) -> None:
+    with pytest.raises(AnswerInvalid, match=message):
+        read_embeddings(answer(packed(row)), count=1, dimension=3, unit_length=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "out of credits"}, "out of credits"),
+        ({"title": "Unprocessable Entity", "status": 422}, "Unprocessable Entity"),
+        ({"title": "Unprocessable Entity", "detail": "too long"}, "too long"),
+        ({"message": "m", "detail": "d", "title": "t"}, "m"),
+        ({"error": {"message": "unknown model", "type": "x"}}, "unknown model"),
+        ({"error": "plain"}, "plain"),
+        ({"detail": [{"loc": ["body", "input", 0], "msg": "too short", "input": "secret"}]}, "body.input.0: too short"),
+        ({"detail": [{"msg": "a"}, "b", {"msg": "c"}, {"msg": "d"}]}, "a; b; c"),
+        ({"detail": {"detail": {"detail": {"detail": {"detail": "deep"}}}}}, ""),
+        ({"detail": "two\nlines\x1b[31m and\ttabs"}, "two lines [31m and tabs"),
+        ({"detail": "x" * 500}, "x" * 200),
+        ({"detail": 5}, ""),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_what_a_refusal_says_is_one_short_line(body: object, words: str) -> None:
+    assert read_refusal(json.dumps(body).encode()) == words
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_refusal_raises(body: bytes) -> None:
+    assert len(read_refusal(body)) <= 200

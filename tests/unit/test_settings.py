@@ -1,8 +1,15 @@
+import dataclasses
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from embedders.spec import InputLimits
+from service.cli import app
+from service.embedding import _input_limits
 from service.observability import masked_settings
-from service.settings import InvalidSettings, describe_settings, load_settings, read_secret
+from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
 
 def test_defaults_are_offline_and_on_loopback() -> None:
@@ -79,3 +86,113 @@ def test_a_key_file_that_gives_no_key_is_a_fault(tmp_path_factory: pytest.TempPa
 
     with pytest.raises(InvalidSettings, match=str(file)):
         read_secret(None, file)
+
+
+@pytest.mark.parametrize("group", ["NIM", "WEAVIATE"])
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
+def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, content: bytes | None
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv(f"VECGATE_{group}__API_KEY_FILE", str(file))
+
+    with pytest.raises(InvalidSettings, match=rf"VECGATE_{group}__API_KEY_FILE: the key file {file}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BASE_URL", "http://[bad", "http://host:8000"),
+        ("BASE_URL", "http://user:hunter2@nim", "api_key"),
+        ("API_KEY", "hunter2\n2", "line end"),
+        ("PROXY", "hunter2:3128", "http://host:3128"),
+        ("MAX_BATCH", "65", "profile nvclip takes at most 64"),
+        ("PROFILE", "hunter2", "nemotron-vl"),
+        ("CA_FILE", "/nowhere/ca.pem", "PEM"),
+        ("RETRY_ATTEMPTS", "0", "greater than or equal to 1"),
+        ("DIMENSION", "0", "greater than or equal to 1"),
+    ],
+)
+def test_faults_of_the_nims_settings_are_known_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    (fault,) = str(caught.value).splitlines()
+    assert fault.startswith(f"VECGATE_NIM__{name}: ")
+    assert words in fault
+    assert "hunter2" not in fault
+
+
+def test_all_faults_of_the_nims_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("no certificate", encoding="utf-8")
+    for name, value in {
+        "BASE_URL": "http://[bad",
+        "API_KEY_FILE": str(tmp_path / "missing"),
+        "CA_FILE": str(certificate),
+        "PROXY": "http://[bad",
+        "MAX_BATCH": "65",
+    }.items():
+        monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    assert len(str(caught.value).splitlines()) == 5
+
+
+def test_a_server_with_faulty_settings_ends_with_exit_code_2_and_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://[bad")
+    monkeypatch.setenv("VECGATE_WEAVIATE__API_KEY_FILE", "/nowhere/key")
+
+    result = CliRunner().invoke(app, ["serve"])
+
+    assert result.exit_code == 2
+    assert "VECGATE_NIM__BASE_URL" in result.output
+    assert "VECGATE_WEAVIATE__API_KEY_FILE" in result.output
+
+
+def test_a_key_in_a_file_is_held_to_what_a_header_carries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("hunter2\nhunter3", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__API_KEY_FILE", str(file))
+
+    with pytest.raises(InvalidSettings, match="API_KEY_FILE") as caught:
+        load_settings()
+
+    assert "hunter" not in str(caught.value)
+
+
+def test_the_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__PROXY", "http://user:hunter2@proxy:3128")
+
+    assert "hunter2" not in str(masked_settings(load_settings()))
+
+
+def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__MODEL", "nvidia/llama-nemotron-embed-vl-1b-v2")
+    monkeypatch.setenv("VECGATE_NIM__MAX_BATCH", "128")
+
+    assert load_settings().nim.max_batch == 128
+
+
+def test_every_bound_on_an_input_is_a_setting() -> None:
+    bounds = dict.fromkeys((field.name for field in dataclasses.fields(InputLimits)), 77)
+
+    assert _input_limits(LimitSettings(**bounds)) == InputLimits(**bounds)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("LIMITS__MAX_IMAGE_FRAMES", "0"), ("CLIP__JPEG_DRAFT_FACTOR", "-1")])
+def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", wrong)
+    with pytest.raises(InvalidSettings, match=name):
+        load_settings()

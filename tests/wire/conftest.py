@@ -1,6 +1,6 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -96,21 +96,30 @@ def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
     )
 
 
-async def failure_of(call: "grpc.aio.UnaryUnaryCall") -> Failure:
+async def failure_of(call: "Awaitable[object]") -> Failure:
     """Await a call that must fail, and unpack its status."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return unpack(caught.value)
 
 
-async def start_wire(*embedders: FakeEmbedder, server: ServerSettings | None = None) -> Wire:
+async def start_wire(
+    *embedders: FakeEmbedder, server: ServerSettings | None = None, allow_caller_keys: bool = False
+) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool(fakes, check_interval_s=60)
     await pool.start()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
-    running = GrpcServer(settings, LIMITS, WeaviateSettings(max_batch_objects=3), store=store, embedders=pool)
+    running = GrpcServer(
+        settings,
+        LIMITS,
+        WeaviateSettings(max_batch_objects=3),
+        store=store,
+        embedders=pool,
+        allow_caller_keys=allow_caller_keys,
+    )
     await running.start()
     return Wire(running, store, fakes, pool)
 

@@ -31,6 +31,7 @@ EMBEDDER_FAILURES = [
         7.0,
     ),
     (embedder_errors.CredentialRejected("key"), StatusCode.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", None),
+    (embedder_errors.CallerKeyRejected("yours"), StatusCode.UNAUTHENTICATED, "UPSTREAM_KEY_REJECTED", None),
     (embedder_errors.ModelGone("gone"), StatusCode.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", None),
     (embedder_errors.AnswerInvalid("63 of 64"), StatusCode.INTERNAL, "EMBEDDER_ANSWER_INVALID", None),
 ]

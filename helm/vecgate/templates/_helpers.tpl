@@ -14,7 +14,7 @@
 {{- end -}}
 
 {{- define "vecgate.selectorLabels" -}}
-app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride }}
+app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
@@ -66,7 +66,7 @@ imagePullSecrets:
 {{/* Where pods run: the server's, and the test's, which finds the image there. */}}
 {{- define "vecgate.placement" -}}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
@@ -179,6 +179,12 @@ readOnlyRootFilesystem: true
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.settings.web.enabled (eq (int .Values.settings.web.port) (int .Values.settings.server.port)) -}}
+{{- fail "vecgate: settings.web.port and settings.server.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
+{{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
 {{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}

@@ -377,6 +377,7 @@ class EmbedderLimits(_message.Message):
     MAX_TEXT_TOKENS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_BYTES_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
     max_text_bytes: _builtins.int
     """UTF-8 bytes of a text."""
     max_text_tokens: _builtins.int
@@ -385,6 +386,8 @@ class EmbedderLimits(_message.Message):
     """Bytes of an encoded image."""
     max_image_pixels: _builtins.int
     """Width x height of an image."""
+    max_image_frames: _builtins.int
+    """Frames or pages of an image, of which the first one is embedded."""
     def __init__(
         self,
         *,
@@ -392,10 +395,11 @@ class EmbedderLimits(_message.Message):
         max_text_tokens: _builtins.int = ...,
         max_image_bytes: _builtins.int = ...,
         max_image_pixels: _builtins.int = ...,
+        max_image_frames: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_text_bytes", b"max_text_bytes", "max_text_tokens", b"max_text_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_image_bytes", b"max_image_bytes", "max_image_frames", b"max_image_frames", "max_image_pixels", b"max_image_pixels", "max_text_bytes", b"max_text_bytes", "max_text_tokens", b"max_text_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

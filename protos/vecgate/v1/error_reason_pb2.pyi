@@ -64,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the collection was not made by Vecgate, so it binds no named vector to a space."""
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
+    ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
+    """UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
     ERROR_REASON_EMBEDDER_UNAVAILABLE: _ErrorReason.ValueType  # 40
     """UNAVAILABLE with RetryInfo: the embedder does not answer."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 41
@@ -126,6 +128,8 @@ ERROR_REASON_COLLECTION_NOT_BOUND: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION: the collection was not made by Vecgate, so it binds no named vector to a space."""
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
+ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
+"""UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
 ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
 """UNAVAILABLE with RetryInfo: the embedder does not answer."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 41

@@ -24,9 +24,17 @@ class Image(_message.Message):
 
     CONTENT_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """Required. The file's bytes: JPEG, PNG, WebP, GIF, BMP or TIFF (the first frame counts). Never a URL, never base64.
-    At most EmbedderLimits.max_image_bytes bytes and EmbedderLimits.max_image_pixels pixels, both read from the header
-    before anything is decoded. Violations: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNDECODABLE.
+    """Required. The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or, where the server's Pillow has it, AVIF. Of several
+    frames or pages the first one counts. Never a URL, never base64.
+
+    A local model reads it upright by its EXIF orientation, transparent pixels laid on white, 16-bit grey scaled to 8
+    bits, other colours as RGB without regard to an embedded colour profile. A NIM gets a JPEG or PNG as it is, and so
+    decides itself on orientation and transparency; any other format it gets as a PNG made by the rule above.
+
+    At most EmbedderLimits.max_image_bytes bytes, EmbedderLimits.max_image_pixels pixels and
+    EmbedderLimits.max_image_frames frames, all found before anything is decoded; files made to cost more than their
+    size lets expect, such as a JPEG with thousands of scans, count as too large.
+    Violations: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNDECODABLE.
     """
     def __init__(
         self,

@@ -272,6 +272,7 @@ class StoredVector(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     EMBEDDER_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The named vector."""
     origin: Global___VectorOrigin.ValueType
@@ -280,6 +281,12 @@ class StoredVector(_message.Message):
     """The embedder that computed it; empty for the other origins."""
     truncated: _builtins.bool
     """Whether a text that took part was cut to the model's length."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why it is missing although the object has fields for it: no embedder of its space worked. Unset where the object has no
+        such field.
+        """
+
     def __init__(
         self,
         *,
@@ -287,10 +294,11 @@ class StoredVector(_message.Message):
         origin: Global___VectorOrigin.ValueType = ...,
         embedder: _builtins.str = ...,
         truncated: _builtins.bool = ...,
+        error: _status_pb2.Status | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "name", b"name", "origin", b"origin", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "error", b"error", "name", b"name", "origin", b"origin", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,198 @@
+"""The embedder that runs a CLIP model in this process."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from embedders.base import Outcome
+from embedders.clip.config import ClipConfig
+from embedders.clip.loading import load
+from embedders.clip.reading import Picture, Reader, Text
+from embedders.clip.replica import Replica
+from embedders.clip.sizing import BatchSizer
+from embedders.clip.worker import Worker
+from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput, Vector
+from embedders.lifetime import Lifetime
+from embedders.spec import EmbedderSpec
+
+__all__ = ["ClipEmbedder"]
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that decode and tokenise."""
+
+CPU_PICTURES_AT_ONCE = 8
+"""Pictures in one forward pass on a CPU: more are hardly faster, and a search would wait for all of them."""
+
+
+class _Device:
+    """A replica of the model, the thread that runs it, and how much it takes at once."""
+
+    def __init__(self, replica: Replica, worker: Worker, *, max_texts: int, max_pictures: int) -> None:
+        self.replica = replica
+        self.worker = worker
+        self.max_pictures = max_pictures
+        self._texts = BatchSizer(max_texts)
+        self._pictures = BatchSizer(max_pictures)
+
+    def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
+        """Embed texts that have been read; for the worker's thread."""
+        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready))
+
+    def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
+        """Embed pictures that have been read; for the worker's thread."""
+        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready))
+
+
+class ClipEmbedder:
+    """Runs forward passes in one thread a device, and decoding and tokenising in a few others."""
+
+    def __init__(self, config: ClipConfig) -> None:
+        """Make one; `start` loads the model."""
+        self._config = config
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"{config.name}-input")
+        self._life = Lifetime(config.name)
+        self._spec: EmbedderSpec | None = None
+        self._reader: Reader | None = None
+        self._devices: list[_Device] = []
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Identity and bounds.
+
+        Raises:
+            EmbedderUnavailable: `start` has not returned yet.
+        """
+        if self._spec is None:
+            raise self._not_started()
+        return self._spec
+
+    async def start(self) -> None:
+        """Load the model and run some texts and images through it.
+
+        Raises:
+            ModelUnusable: the model is not known, its files are missing, broken or not the expected ones, its device is
+                not there, or its vectors in half precision are too far from those in fp32.
+            EmbedderUnavailable: the embedder was closed before or meanwhile.
+        """
+        if self._reader is None:
+            loaded = await self._life.run(self._read(load, self._config))
+            on_cpu = loaded.replicas[0].on_cpu
+            most = self._config.max_batch
+            self._devices = [
+                _Device(
+                    replica,
+                    Worker(f"{self._config.name}-model-{number}", partial(replica.share_cores, len(loaded.replicas))),
+                    max_texts=most,
+                    max_pictures=min(most, CPU_PICTURES_AT_ONCE) if on_cpu else most,
+                )
+                for number, replica in enumerate(loaded.replicas)
+            ]
+            self._reader, self._spec = loaded.reader, loaded.spec
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs, max_batch at a time; CLIP has one role for queries and documents.
+
+        Raises:
+            EmbedderUnavailable: the embedder is not started or is closed, the forward pass failed, or memory ran out.
+            AnswerInvalid: the model gave no usable vector for any input of a batch.
+        """
+        return await self._life.run(self._embed(inputs, options.priority))
+
+    async def check(self) -> None:
+        """Embed a short text on every device; raises what `embed` raises."""
+        await self._life.run(self._check())
+
+    async def close(self) -> None:
+        """Fail the calls in flight, wait for the threads and free the model. May be called twice."""
+        await self._life.end()
+        await asyncio.to_thread(self._readers.shutdown, wait=True, cancel_futures=True)
+        for device in self._devices:
+            await asyncio.to_thread(device.worker.close)
+        self._reader, self._devices = None, []
+
+    def _started_reader(self) -> Reader:
+        if self._reader is None:
+            raise self._not_started()
+        return self._reader
+
+    def _not_started(self) -> EmbedderUnavailable:
+        return EmbedderUnavailable(f"the embedder {self._config.name} is not started")
+
+    async def _embed(self, inputs: Sequence[Input], priority: Priority) -> list[Outcome]:
+        size = self.spec.max_batch
+        batches = [inputs[start : start + size] for start in range(0, len(inputs), size)]
+        return [outcome for batch in batches for outcome in await self._embed_batch(batch, priority)]
+
+    async def _check(self) -> None:
+        self._started_reader()
+        for device in self._devices:
+            await self._embed_texts(device, [TextInput("ready")], QUERY.priority)
+
+    async def _embed_batch(self, inputs: Sequence[Input], priority: Priority) -> list[Outcome]:
+        texts = {at: each for at, each in enumerate(inputs) if isinstance(each, TextInput)}
+        images = {at: each for at, each in enumerate(inputs) if isinstance(each, ImageInput)}
+        device = min(self._devices, key=lambda each: each.worker.load)
+        outcomes: dict[int, Outcome] = {}
+        if texts:
+            outcomes |= zip(texts, await self._embed_texts(device, list(texts.values()), priority), strict=True)
+        if images:
+            outcomes |= zip(images, await self._embed_images(device, list(images.values()), priority), strict=True)
+        return [outcomes[at] for at in range(len(inputs))]
+
+    async def _embed_texts(self, device: _Device, texts: Sequence[TextInput], priority: Priority) -> list[Outcome]:
+        reader = self._started_reader()
+        if device.replica.on_cpu:
+            # The model would compete with whoever tokenised beside it, and each thread more costs a change of threads.
+            return await self._in(device.worker.run(priority, lambda: device.encode_texts(reader.texts(texts))))
+        read = await self._read(reader.texts, texts)
+        return await self._in(device.worker.run(priority, device.encode_texts, read))
+
+    async def _embed_images(self, device: _Device, images: Sequence[ImageInput], priority: Priority) -> list[Outcome]:
+        reader = self._started_reader()
+        read = await asyncio.gather(*(self._read(reader.picture, each) for each in images))
+        outcomes: list[Outcome] = []
+        # Some at a time, so that what is more urgent gets in between.
+        for start in range(0, len(read), device.max_pictures):
+            some = read[start : start + device.max_pictures]
+            outcomes += await self._in(device.worker.run(priority, device.encode_pictures, some))
+        return outcomes
+
+    async def _read(self, function: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await self._in(loop.run_in_executor(self._readers, function, *arguments))
+
+    async def _in(self, work: "asyncio.Future[T] | Coroutine[Any, Any, T]") -> T:
+        try:
+            return await work
+        except EmbedderError:
+            raise
+        except Exception as error:
+            raise EmbedderUnavailable(f"the model of {self._config.name} failed: {type(error).__name__}") from error
+
+
+def _outcomes(
+    read: Sequence[Text | Picture | InputRejected],
+    encode: Callable[[list[Any]], list[Vector | InputRejected]],
+) -> list[Outcome]:
+    """Encode what could be read, and give each input its outcome."""
+    ready = [each for each in read if not isinstance(each, InputRejected)]
+    rows = iter(encode(ready) if ready else [])
+    outcomes = [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
+    if ready and not any(isinstance(each, Embedding) for each in outcomes):
+        raise AnswerInvalid("the model gives no finite vectors")
+    return outcomes
+
+
+def _outcome(read: Text | Picture, row: Vector | InputRejected) -> Outcome:
+    if isinstance(row, InputRejected):
+        return row
+    if not np.isfinite(row).all() or not row.any():
+        return InputRejected("the model gives no finite vector for the input; send another one")
+    return Embedding(row, read.count, read.truncated) if isinstance(read, Text) else Embedding(row)

@@ -1,0 +1,224 @@
+"""Loading a model: files, devices, precision, and the probes that it has to pass before it serves."""
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from embedders.clip.config import ClipConfig
+from embedders.clip.files import ModelFiles, locate, weights_digest
+from embedders.clip.reading import Picture, Reader, Text
+from embedders.clip.replica import Replica
+from embedders.errors import EmbedderError, ModelUnusable
+from embedders.inputs import ImageInput, TextInput
+from embedders.spec import EmbedderSpec
+
+__all__ = ["LoadedModel", "load"]
+
+PROBE_TEXTS = (
+    "ready",
+    "a red bicycle leaning against a white wall",
+    "one two three four five six seven eight nine ten",
+)
+LEAST_PARITY = 0.999
+"""The least cosine between a probe's vector in half precision and in 32 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready: what reads inputs, a replica for each device, and what the embedder says of itself."""
+
+    reader: Reader
+    replicas: list[Replica]
+    spec: EmbedderSpec
+
+
+def load(config: ClipConfig) -> LoadedModel:
+    """Load a model onto its devices, and run a few texts and images through it.
+
+    Raises:
+        ModelUnusable: it is not known, its files are missing, broken or others than expected, a device is not there, or
+            its vectors are no good.
+    """
+    try:
+        return _load(config)
+    except EmbedderError:
+        raise
+    except Exception as error:  # whatever broken files lead the libraries to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ModelUnusable(f"the model {config.model} cannot be loaded: {reason}") from error
+
+
+def published_preprocessing(source: str, open_clip: Any) -> dict[str, Any]:
+    """Return the preprocessing that all published weights of an open_clip model share; open_clip's own for the rest.
+
+    Weights in a file do not tell, and open_clip takes its default for them, which is wrong for SigLIP and others.
+    """
+    configs = [open_clip.get_pretrained_cfg(source, tag) for tag in open_clip.list_pretrained_tags_by_model(source)]
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    first = {key: configs[0][key] for key in keys if key in configs[0]} if configs else {}
+    same = all({key: each[key] for key in keys if key in each} == first for each in configs)
+    return {f"image_{key}": value for key, value in first.items()} if same else {}
+
+
+def _load(config: ClipConfig) -> LoadedModel:
+    torch, open_clip = _import_open_clip()
+    files = locate(config, open_clip.list_models())
+    devices = _devices(config.device, torch)
+    digest = weights_digest(files.weights, config.expected_digest)
+
+    def create(device: str, precision: str) -> tuple[Any, Any]:
+        model, _, transform = open_clip.create_model_and_transforms(
+            files.source,
+            pretrained=files.pretrained,
+            device=device,
+            precision=precision,
+            pretrained_text=False,
+            **published_preprocessing(files.source, open_clip),
+        )
+        return model.eval(), transform
+
+    first, transform = create(devices[0], "fp32")
+    preprocessing: dict[str, Any] = first.visual.preprocess_cfg
+    reader = Reader(
+        open_clip.get_tokenizer(files.source),
+        transform,
+        preprocessing=preprocessing,
+        limits=config.limits,
+        jpeg_draft_factor=config.jpeg_draft_factor,
+    )
+    texts, pictures = _probes(reader)
+    exact = Replica(first, device=devices[0], reader=reader)
+    exact.check_packing(texts)
+    expected = _vectors(exact, texts, pictures)
+    precision = config.precision if config.precision != "auto" else "fp32" if devices[0] == "cpu" else "fp16"
+    replicas = [exact]
+    if precision != "fp32":
+        del exact, first
+        replicas = [Replica(create(devices[0], precision)[0], device=devices[0], reader=reader, precision=precision)]
+        _check_parity(_vectors(replicas[0], texts, pictures), expected, precision)
+    for device in devices[1:]:
+        if device == "cpu":  # one set of weights serves all threads
+            replicas.append(replicas[0])
+            continue
+        replicas.append(Replica(create(device, precision)[0], device=device, reader=reader, precision=precision))
+        _check_parity(_vectors(replicas[-1], texts, pictures), expected, f"{precision} on {device}")
+    spec = EmbedderSpec(
+        name=config.name,
+        model=files.name,
+        space=f"clip:{files.name}:{_fingerprint(digest, preprocessing, reader, files, open_clip)}",
+        dimension=expected.shape[1],
+        limits=config.limits,
+        max_text_tokens=reader.context_length,
+        weights_digest=digest,
+        max_batch=config.max_batch,
+        slots=_slots(devices),
+    )
+    return LoadedModel(reader, replicas, spec)
+
+
+def _import_open_clip() -> tuple[Any, Any]:
+    # The libraries behind open_clip fetch what they miss unless they are told otherwise, before their import or after.
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    try:
+        import huggingface_hub.constants  # noqa: PLC0415 -- a gateway without a local model has no torch
+        import open_clip
+        import torch
+    except ImportError as error:
+        raise ModelUnusable(
+            f"a local model needs packages that are not installed ({error.name}): pip install 'vecgate[clip]'"
+        ) from error
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    return torch, open_clip
+
+
+def _devices(wanted: str, torch: Any) -> list[str]:
+    """Return the devices to run on, a worker each."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
+    if wanted == "auto":
+        return gpus or ["cpu"]
+    devices: list[str] = []
+    for each in wanted.split(","):
+        name = each.strip()
+        if name == "cuda" and gpus:
+            devices += gpus
+        elif name == "cpu" or name in gpus:
+            devices.append(name)
+        else:
+            there = f"there are {', '.join(gpus)}" if gpus else "CUDA is not there: check driver and torch build"
+            raise ModelUnusable(f"the device {name} cannot be used; {there}; or set clip.device to auto or cpu")
+    if "cpu" in devices and len(set(devices)) > 1:
+        raise ModelUnusable("clip.device mixes cpu with GPUs, whose speeds do not fit together; name one kind")
+    return devices
+
+
+def _slots(devices: list[str]) -> int:
+    """Return how many batches to work on at the same time.
+
+    A GPU is kept busy by batches that are read while another one is computed. A CPU does both itself, so that a batch
+    better waits and grows.
+    """
+    return len(devices) if devices[0] == "cpu" else 3 * len(devices)
+
+
+def _probes(reader: Reader) -> tuple[list[Text], list[Picture]]:
+    texts = [
+        each
+        for each in reader.texts([TextInput(text, truncate=True) for text in PROBE_TEXTS])
+        if isinstance(each, Text)
+    ]
+    ramp = np.linspace(0, 255, 96, dtype=np.uint8)
+    gradient = np.stack(
+        [np.tile(ramp, (64, 1)), np.tile(ramp[:64, None], (1, 96)), np.full((64, 96), 128, np.uint8)], 2
+    )
+    pictures = [
+        reader.picture(ImageInput(_png(image)))
+        for image in (Image.new("RGB", (64, 64), "white"), Image.fromarray(gradient))
+    ]
+    return texts, [each for each in pictures if isinstance(each, Picture)]
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _vectors(replica: Replica, texts: list[Text], pictures: list[Picture]) -> NDArray[np.float32]:
+    """Return the probes' vectors: float32, shape (probes, dimension)."""
+    rows = replica.encode_texts(texts), replica.encode_pictures(pictures)
+    if rows[0].shape[1] != rows[1].shape[1] or not all(np.isfinite(each).all() for each in rows):
+        raise ModelUnusable("the model's text and image vectors differ in dimension or are not finite")
+    return np.concatenate(rows)
+
+
+def _check_parity(actual: NDArray[np.float32], expected: NDArray[np.float32], what: str) -> None:
+    least = float((actual * expected).sum(axis=1).min())
+    if not least >= LEAST_PARITY:
+        raise ModelUnusable(
+            f"the model's vectors in {what} are too far from those in fp32: cosine {least:.4f}, "
+            f"at least {LEAST_PARITY} is needed; set clip.precision to fp32, or to bf16 if it was fp16"
+        )
+
+
+def _fingerprint(digest: str, preprocessing: dict[str, Any], reader: Reader, files: ModelFiles, open_clip: Any) -> str:
+    model_config = open_clip.get_model_config(files.source)
+    text_config = model_config["text_cfg"]
+    settings = {
+        "preprocessing": preprocessing,
+        "tokenizer": {
+            "kind": reader.tokenizer_kind,
+            "context_length": reader.context_length,
+            **{key: text_config.get(key) for key in ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")},
+        },
+        # It changes vectors, but shows neither in the weights nor in the preprocessing.
+        "quick_gelu": bool(model_config.get("quick_gelu", False)),
+    }
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{digest}\n{canonical}".encode()).hexdigest()[:16]

@@ -1,0 +1,114 @@
+"""Inputs as a model reads them: token ids and pixels. Any thread may read."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedders import images
+from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
+from embedders.inputs import ImageInput, TextInput
+from embedders.spec import InputLimits
+from embedders.texts import BytePairTokens, Tokens, check_text
+
+__all__ = ["Picture", "Reader", "Text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text as the model reads it.
+
+    Attributes:
+        ids: token ids; without padding if the reader is `unpadded`.
+        count: how many of them are no padding.
+        truncated: whether some were cut off.
+    """
+
+    ids: list[int]
+    count: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image as the model reads it: a float32 tensor of shape (3, height, width)."""
+
+    pixels: Any
+
+
+class Reader:
+    """Tokenises texts, decodes and scales images.
+
+    Attributes:
+        context_length: tokens that the model reads.
+        tokenizer_kind: the class of the tokenizer.
+        unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        transform: Any,
+        *,
+        preprocessing: Mapping[str, Any],
+        limits: InputLimits,
+        jpeg_draft_factor: int = 0,
+    ) -> None:
+        """Make one of open_clip's tokenizer, image transform and what it says of that."""
+        import open_clip
+
+        self._tokenizer = tokenizer
+        self._tokenizer_lock = threading.Lock()
+        self._transform = transform
+        self._resize_mode = preprocessing["resize_mode"]
+        self._limits = limits
+        size = preprocessing["size"]
+        self._draft_side: int = jpeg_draft_factor * (size if isinstance(size, int) else max(size))
+        self.tokenizer_kind = type(tokenizer).__name__
+        self.context_length: int = tokenizer.context_length
+        self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
+        self._byte_pairs = BytePairTokens(tokenizer) if self.unpadded else None
+
+    def texts(self, texts: Sequence[TextInput]) -> list[Text | InputRejected]:
+        """Tokenise texts, and cut those that may be and have to."""
+        return [self._text(each) for each in texts]
+
+    def picture(self, image: ImageInput) -> Picture | InputRejected:
+        """Decode an image and give it the model's size and scale."""
+        try:
+            decoded = images.decode(image.content, self._limits, draft_side=self._draft_side)
+        except InputRejected as error:
+            return error
+        if self._resize_mode == "shortest":
+            decoded = images.without_far_ends(decoded)
+        try:
+            return Picture(self._transform(decoded))
+        except ValueError:
+            return ImageUndecodable("the picture is too narrow to be scaled to what the model reads; crop it")
+
+    def _text(self, each: TextInput) -> Text | InputRejected:
+        bound = self.context_length
+        try:
+            check_text(each.text, self._limits)
+            read = self._tokens(each)
+        except InputRejected as error:
+            return error
+        if read.count > bound and not each.truncate:
+            count = f"{read.count}" if read.exact else f"{read.count} or more"
+            return TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation")
+        return Text(read.ids, min(read.count, bound), truncated=read.count > bound)
+
+    def _tokens(self, each: TextInput) -> Tokens:
+        """Return what open_clip's tokenizer returns, cut to the context length, and the count before that."""
+        tokenizer, bound = self._tokenizer, self.context_length
+        if self._byte_pairs is not None:
+            inner = self._byte_pairs.read(each.text, bound - 2, cut=each.truncate)
+            ids = [tokenizer.sot_token_id, *inner.ids, tokenizer.eot_token_id]
+            return Tokens(ids, inner.count + 2, inner.exact)
+        try:
+            with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
+                whole = tokenizer.tokenizer(tokenizer.clean_fn(each.text), truncation=False).input_ids
+                return Tokens(tokenizer([each.text])[0].tolist(), len(whole))
+        except Exception as error:
+            # A character reference with thousands of digits is an example.
+            raise InputRejected("the text cannot be read by the model's tokenizer; send plain text") from error

@@ -1,0 +1,83 @@
+"""A model on one device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedders.clip.packed import PackedTower
+from embedders.clip.reading import Picture, Reader, Text
+
+__all__ = ["Replica"]
+
+PARITY_OF_PACKING = 1e-4
+"""How far vectors without padding may be from open_clip's own at load, in 32 bits: rounding, far below any error."""
+
+
+class Replica:
+    """Encodes what a reader has read. Its weights are only read, so threads may share one.
+
+    Attributes:
+        device: where the model is.
+    """
+
+    def __init__(self, model: Any, *, device: str, reader: Reader, precision: str = "fp32") -> None:
+        """Wrap an open_clip model that is on `device` and in `precision`, in open_clip's words."""
+        import open_clip
+
+        self._model = model
+        self.device = device
+        self._context_length = reader.context_length
+        self._dtype = open_clip.get_input_dtype(precision)
+        self._packed = PackedTower.of(model) if reader.unpadded else None
+
+    def encode_texts(self, texts: Sequence[Text]) -> NDArray[np.float32]:
+        """Return unit vectors: float32, shape (texts, dimension)."""
+        import torch
+
+        with torch.inference_mode():
+            if self._packed is not None:
+                return self._unit(self._packed.encode([each.ids for each in texts]))
+            ids = torch.zeros(len(texts), self._context_length, dtype=torch.long)
+            for row, each in zip(ids, texts, strict=True):
+                row[: len(each.ids)] = torch.tensor(each.ids)
+            return self._unit(self._model.encode_text(ids.to(self.device)))
+
+    def encode_pictures(self, pictures: Sequence[Picture]) -> NDArray[np.float32]:
+        """Return unit vectors: float32, shape (pictures, dimension)."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.stack([each.pixels for each in pictures])
+            if not self.on_cpu:
+                # Only from pinned memory does a copy run beside the computation.
+                pixels = pixels.pin_memory()
+            return self._unit(self._model.encode_image(pixels.to(self.device, self._dtype, non_blocking=True)))
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the model computes on the CPU."""
+        return self.device == "cpu"
+
+    def share_cores(self, threads: int) -> None:
+        """Let the calling thread compute on its share of the cores, where several threads share a CPU."""
+        import torch
+
+        if self.on_cpu and threads > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // threads))
+
+    def check_packing(self, texts: Sequence[Text]) -> None:
+        """Go back to open_clip's own padding if some text's vector differs without it; for models in 32 bits."""
+        packed, self._packed = self._packed, None
+        expected = self.encode_texts(texts)
+        self._packed = packed
+        if np.abs(self.encode_texts(texts) - expected).max() > PARITY_OF_PACKING:
+            self._packed = None
+
+    @staticmethod
+    def _unit(encoded: Any) -> NDArray[np.float32]:
+        from torch.nn import functional
+
+        rows: NDArray[np.float32] = functional.normalize(encoded.float(), dim=-1).cpu().numpy()
+        return rows

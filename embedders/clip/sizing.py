@@ -1,0 +1,107 @@
+"""How many inputs go through the model at once, when memory runs out or an input makes it fail."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from embedders.errors import EmbedderUnavailable, InputRejected
+from embedders.inputs import Vector
+
+__all__ = ["BatchSizer"]
+
+T = TypeVar("T")
+
+RECOVER_AFTER = 64
+"""Batches that must go well at a reduced size before it is doubled again."""
+
+GIVE_UP_AFTER = 4
+"""Inputs of a batch that fail before any goes well, for the model itself to be taken to be broken."""
+
+
+class BatchSizer:
+    """Runs batches through a model: halves them when memory runs out, and finds the inputs at which the model fails.
+
+    Attributes:
+        size: inputs at once, at present.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Begin with batches of `most` inputs."""
+        self.size = most
+        self._most = most
+        self._good = 0
+
+    def run(self, encode: Callable[[Sequence[T]], Any], items: Sequence[T]) -> list[Vector | InputRejected]:
+        """Return a vector for each item, or why it has none.
+
+        Args:
+            encode: takes items, gives their vectors: float32, shape (items, dimension).
+            items: what to encode.
+
+        Raises:
+            EmbedderUnavailable: memory does not suffice for a single item, or the model fails at everything.
+        """
+        rows: list[Vector | InputRejected] = []
+        failures, worked = 0, False
+        size = self.size
+        while len(rows) < len(items):
+            batch = items[len(rows) : len(rows) + size]
+            encoded, fault = _attempt(encode, batch)
+            if encoded is not None:
+                rows += list(encoded)
+                worked = True
+                self._note_success()
+                size = self.size
+            elif fault == _OUT_OF_MEMORY:
+                _free_memory()
+                if len(batch) == 1:
+                    raise EmbedderUnavailable("the device's memory does not suffice for one input; free some of it")
+                self._note_shortage(len(batch))
+                size = self.size
+            elif len(batch) > 1:
+                size = len(batch) // 2
+            else:
+                failures += 1
+                if not worked and failures in (GIVE_UP_AFTER, len(items)):
+                    raise EmbedderUnavailable(f"the model failed: {fault}")
+                rows.append(InputRejected(f"the model fails at the input ({fault}); send another one"))
+        return rows
+
+    def _note_shortage(self, size: int) -> None:
+        self.size = size // 2
+        self._good = 0
+
+    def _note_success(self) -> None:
+        if self.size < self._most:
+            self._good += 1
+            if self._good == RECOVER_AFTER:
+                self.size = min(2 * self.size, self._most)
+                self._good = 0
+
+
+_OUT_OF_MEMORY = "out of memory"
+
+
+def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[Any, str]:
+    """Return a batch's vectors, or None and what went wrong.
+
+    The exception ends here, because its traceback keeps the tensors of the failed pass alive.
+    """
+    try:
+        return encode(batch), ""
+    except EmbedderUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 -- whatever the model raises
+        return None, _OUT_OF_MEMORY if _is_shortage(error) else type(error).__name__
+
+
+def _is_shortage(error: Exception) -> bool:
+    import torch
+
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _free_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,164 @@
+"""What waits for an embedder: calls in lines, and whose turn it is."""
+
+import asyncio
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from embedders.base import Outcome
+from embedders.errors import EmbedderError
+from embedders.inputs import EmbedOptions, ImageInput, Input, Priority
+
+__all__ = ["QueueBounds", "QueuedCall", "WaitingQueue", "input_bytes"]
+
+BULK_EVERY = 4
+"""While both wait, every so many batches one of bulk work goes, so that it never stands still."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueBounds:
+    """What may wait. Bulk work gets three quarters of it, so that a load leaves room for searches.
+
+    Attributes:
+        max_inputs: inputs.
+        max_bytes: bytes of texts and image files.
+    """
+
+    max_inputs: int
+    max_bytes: int
+
+    def bulk(self) -> "QueueBounds":
+        """Return the part that bulk work may fill."""
+        return QueueBounds(max_inputs=max(1, self.max_inputs * 3 // 4), max_bytes=max(1, self.max_bytes * 3 // 4))
+
+
+class QueuedCall:
+    """One caller's inputs: which of them wait, and what has become of the others.
+
+    Attributes:
+        inputs: all inputs of the caller's.
+        waiting: the places of those that wait.
+        bytes: the bytes of those.
+        done: their outcomes, in the order of their places, once all have one.
+    """
+
+    def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
+        self.inputs = inputs
+        self.done = done
+        self.waiting = deque(at)
+        self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
+        self._outcomes: dict[int, Outcome] = {}
+        self._count = len(self.waiting)
+
+    def take(self, count: int) -> list[int]:
+        """Take up to `count` inputs out of the queue, by their places."""
+        taken = [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+        self.bytes -= sum(input_bytes(self.inputs[each]) for each in taken)
+        return taken
+
+    def put(self, at: int, outcome: Outcome) -> None:
+        """Note what became of the input at a place."""
+        self._outcomes[at] = outcome
+        if len(self._outcomes) == self._count and not self.done.done():
+            self.done.set_result([self._outcomes[each] for each in sorted(self._outcomes)])
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error."""
+        if self.done.done():
+            return
+        if isinstance(error, EmbedderError):
+            # Callers raise it at the same time, and each adds its own traceback.
+            own = copy.copy(error)
+            own.__cause__ = error
+            error = own
+        self.done.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    """Calls that may share batches, with those in front that were served least lately."""
+
+    options: EmbedOptions
+    calls: deque[QueuedCall] = field(default_factory=deque)
+
+    def take(self, most: int) -> list[tuple[QueuedCall, int]]:
+        """Take a batch, in equal parts from every call."""
+        places: list[tuple[QueuedCall, int]] = []
+        while self.calls and len(places) < most:
+            share = max(1, (most - len(places)) // len(self.calls))
+            call = self.calls.popleft()
+            places += [(call, at) for at in call.take(share)]
+            if call.waiting:
+                self.calls.append(call)
+        return places
+
+
+class WaitingQueue:
+    """The calls that wait.
+
+    Attributes:
+        inputs: how many inputs they still have.
+        bytes: the bytes of those.
+    """
+
+    def __init__(self) -> None:
+        self.inputs = 0
+        self.bytes = 0
+        self._lines: dict[EmbedOptions, _Line] = {}
+        self._urgent_in_a_row = 0
+
+    def add(self, options: EmbedOptions, call: QueuedCall) -> None:
+        """Let a call wait."""
+        self._lines.setdefault(options, _Line(options)).calls.append(call)
+        self.inputs += len(call.waiting)
+        self.bytes += call.bytes
+
+    def remove(self, call: QueuedCall) -> None:
+        """Drop what still waits for a call."""
+        if not call.waiting:
+            return
+        for options, line in self._lines.items():
+            if call in line.calls:
+                line.calls.remove(call)
+                self.inputs -= len(call.waiting)
+                self.bytes -= call.bytes
+                if not line.calls:
+                    del self._lines[options]
+                return
+
+    def clear(self) -> Iterator[QueuedCall]:
+        """Drop everything, and yield the calls that waited."""
+        lines, self._lines = self._lines, {}
+        self.inputs = self.bytes = 0
+        for line in lines.values():
+            for call in line.calls:
+                call.waiting.clear()
+                yield call
+
+    def _next_line(self) -> _Line:
+        """Return the line whose turn it is: urgent ones first, mostly, and among equals the one served least lately."""
+        urgent = [line for line in self._lines.values() if line.options.priority is Priority.INTERACTIVE]
+        bulk = [line for line in self._lines.values() if line.options.priority is Priority.BULK]
+        if bulk and (not urgent or self._urgent_in_a_row >= BULK_EVERY - 1):
+            self._urgent_in_a_row = 0
+            return bulk[0]
+        self._urgent_in_a_row += 1
+        return urgent[0]
+
+    def take(self, most: int) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
+        """Take a batch: its options, and whose inputs at which place of the call it holds."""
+        line = self._next_line()
+        before = sum(call.bytes for call in line.calls)
+        places = line.take(most)
+        self.inputs -= len(places)
+        self.bytes -= before - sum(call.bytes for call in line.calls)
+        del self._lines[line.options]
+        if line.calls:
+            self._lines[line.options] = line  # behind the others
+        return line.options, places
+
+
+def input_bytes(each: Input) -> int:
+    """Return roughly how many bytes an input holds."""
+    return len(each.content) if isinstance(each, ImageInput) else len(each.text)

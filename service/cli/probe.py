@@ -1,0 +1,37 @@
+"""`vecgate probe`: what an embedder makes of the probe that proves a space."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.connection import AddressOption, connected
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, say
+
+__all__ = ["probe"]
+
+
+def probe(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="JSON file to write.")],
+    *,
+    embedder: Annotated[
+        str, typer.Option("--embedder", help="The embedder; the server's default one if not given.", show_default=False)
+    ] = "",
+    address: AddressOption = None,
+) -> None:
+    """Write an embedder's vectors of the probe, for a local model that is declared to be of the same space.
+
+    Set VECGATE_CLIP__SPACE to the space and VECGATE_CLIP__PROBE_FILE to the file where the local model runs.
+    """
+    try:
+        from embedders.probe import PROBE_TEXT, ProbeVectors, probe_image, write_probe  # noqa: PLC0415 -- server only
+    except ModuleNotFoundError:
+        fail("this needs: pip install 'vecgate[server]'", EXIT_WRONG_USE)
+    with connected(context, address) as client:
+        answer = client.embed([PROBE_TEXT, probe_image()], embedder=embedder)
+    text, image = answer.items
+    if text.vector is None or image.vector is None:
+        fail(f"{answer.embedder.name} refuses the probe: {text.error or image.error}", EXIT_FAILED)
+    write_probe(file, ProbeVectors(answer.embedder.space, text.vector, image.vector))
+    say(f"{file} holds the probe of {answer.embedder.name}, space {answer.embedder.space}")

@@ -1,0 +1,60 @@
+"""What groups of settings are made of: their base, types of values, and secrets."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+__all__ = ["Group", "InvalidSettings", "Seconds", "SecretFile", "read_secret", "read_secret_file"]
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class InvalidSettings(Exception):
+    """Settings break rules; the message lists all of them, a line each, without the values."""
+
+
+class Group(BaseModel):
+    """A group of settings: frozen, and without fields that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_secret(value: SecretStr | None, file: Path | None) -> str | None:
+    """Return a secret from its setting or its file, or None when there is neither.
+
+    Raises:
+        InvalidSettings: the file cannot be read or is empty.
+    """
+    if value is not None:
+        return value.get_secret_value()
+    return None if file is None else read_secret_file(file)
+
+
+def read_secret_file(file: Path) -> str:
+    """Return the secret that a file holds, without white space around it.
+
+    Raises:
+        InvalidSettings: the file cannot be read or is empty.
+    """
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise InvalidSettings(f"the key file {file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSettings(f"the key file {file} is no text") from error
+    if not secret:
+        raise InvalidSettings(f"the key file {file} is empty")
+    return secret
+
+
+def _check_secret_file(file: Path) -> Path:
+    try:
+        read_secret_file(file)
+    except InvalidSettings as error:
+        raise ValueError(str(error)) from error
+    return file
+
+
+SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
+"""A file that holds a secret; one that cannot be read is a fault of the settings, known before anything starts."""

@@ -1,0 +1,145 @@
+"""Around every request: an id, a line in the access log, keys, bounds on time and number, and answers to failures."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.settings import WebSettings
+from service.status import log_failure
+from service.web.keys import Keys
+from service.web.refusals import CallerGone, Refused, answer_for
+
+__all__ = ["HEALTH", "OTHER", "Calls"]
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID = "x-request-id"
+MAX_REQUEST_ID_LENGTH = 128
+HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
+"""Paths that need no key, are never too many, and leave no line in the log."""
+
+OTHER = "(other)"
+"""The log's word for paths that are no route's."""
+
+GONE = 499
+"""The access log's word for a caller that left, after nginx."""
+
+_SLASHES = re.compile(r"/{2,}")
+
+
+class _Exchange:
+    """A request and its answer as they pass by."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        given = self.headers.get(REQUEST_ID, "")
+        usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
+        self.request_id = given if usable else uuid4().hex
+        self.status: int | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+        self._receive = receive
+        self._send = send
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.request_bytes += len(message.get("body", b""))
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = int(message["status"])
+            MutableHeaders(scope=message)[REQUEST_ID] = self.request_id
+        else:
+            self.response_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+
+class Calls:
+    """An ASGI application around another one.
+
+    Attributes:
+        in_flight: requests that are being answered.
+    """
+
+    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, keys: Keys | None) -> None:
+        """Wrap an application.
+
+        Args:
+            app: answers what passes.
+            name_path: returns what the log calls a path, without what a caller put into it.
+            settings: bounds and the path's prefix.
+            keys: of callers; None lets everybody in.
+        """
+        self.in_flight = 0
+        self._app = app
+        self._name_path = name_path
+        self._settings = settings
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        exchange = _Exchange(scope, receive, send)
+        path = scope["path"] = self._own_path(scope["path"])
+        scope["app"] = self  # where it is set, Starlette's router raises what it does not find
+        method = f"{scope['method']} {self._name_path(path)}"
+        started = time.perf_counter()
+        self.in_flight += 1
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            try:
+                await self._answer(scope, exchange, path, method)
+            finally:
+                self.in_flight -= 1
+                if path not in HEALTH:
+                    log.info(
+                        "call",
+                        method=method,
+                        code=GONE if exchange.status is None else exchange.status,
+                        duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                        request_bytes=exchange.request_bytes,
+                        response_bytes=exchange.response_bytes,
+                        peer=":".join(map(str, scope.get("client") or ())),
+                    )
+
+    def _own_path(self, path: str) -> str:
+        """Return a path without the prefix and without the doubled slash that Weaviate's module sends."""
+        path = _SLASHES.sub("/", path)
+        prefix = self._settings.path_prefix
+        # A prefix such as /v1 must not hide what is there without it.
+        if prefix and path.startswith(f"{prefix}/") and self._name_path(path) == OTHER:
+            return path.removeprefix(prefix)
+        return path
+
+    async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
+        try:
+            self._admit(exchange, path)
+            async with asyncio.timeout(self._settings.timeout_s):
+                await self._app(scope, exchange.receive, exchange.send)
+        except CallerGone:
+            pass
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+            if not isinstance(error, HTTPException | Refused):
+                log_failure(error, method)
+            if exchange.status is None:
+                await answer_for(error, exchange.request_id)(scope, exchange.receive, exchange.send)
+
+    def _admit(self, exchange: _Exchange, path: str) -> None:
+        if path in HEALTH:
+            return
+        if self._keys is not None:
+            self._keys.check(exchange.headers.get("authorization", ""))
+        if self.in_flight > self._settings.max_requests:
+            raise Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "OVERLOADED",
+                f"{self._settings.max_requests} requests are being answered, and no more may be: try again later",
+                headers={"retry-after": "1"},
+            )

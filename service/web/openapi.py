@@ -1,0 +1,205 @@
+"""The OpenAPI document of the endpoint."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from service.settings import WebSettings
+
+__all__ = ["openapi_document"]
+
+A_TEXT = {
+    "type": "string",
+    "minLength": 1,
+    "description": "a text, or an image as data:image/{png,jpeg,...};base64,...",
+}
+ERROR_STATUSES = {
+    "400": "the body is no JSON, or an input cannot be embedded",
+    "401": "the key is missing or wrong",
+    "404": "there is no such model or path",
+    "408": "the request did not come in time",
+    "413": "the body is too long",
+    "415": "the body is compressed",
+    "422": "the body breaks the schema",
+    "424": "the embedder's backend refuses this server",
+    "429": "the embedder's backend limits its callers",
+    "500": "a fault of this server or of the embedder's backend",
+    "503": "the embedder does not answer, or too much waits for it",
+    "504": "the answer was not there in time",
+}
+RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
+
+
+def openapi_document(settings: WebSettings, models: Mapping[str, int], version: str) -> dict[str, Any]:
+    """Return the document for a server with these settings, and these models with their dimensions."""
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Vecgate, as a NIM",
+            "version": version,
+            "description": "Texts and images to unit vectors of one space, as an nvclip NIM serves them.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": _paths(models),
+        "components": {
+            "schemas": {
+                "EmbeddingsRequest": _request_schema(settings, models),
+                "Embeddings": EMBEDDINGS,
+                "Error": ERROR,
+                "Health": _object(object={"const": "health.response"}, status=STRING, message=STRING),
+                "Model": MODEL,
+                "Models": _object(object={"const": "list"}, data=_list(_ref("Model"))),
+                "Metadata": METADATA,
+                "Version": _object(release=STRING, api=STRING),
+            }
+        },
+    }
+    if settings.api_keys_file is not None:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path in ("/v1/health/live", "/v1/health/ready"):
+            document["paths"][path]["get"]["security"] = []
+    return document
+
+
+def _paths(models: Iterable[str]) -> dict[str, Any]:
+    return {
+        "/v1/embeddings": {
+            "post": {
+                "operationId": "createEmbeddings",
+                "summary": "Embed texts and images",
+                "requestBody": {"required": True, "content": _content("EmbeddingsRequest")},
+                "responses": {"200": _answer("the vectors, in the inputs' order", "Embeddings")} | _errors(),
+            }
+        },
+        "/v1/models": _get("listModels", "List the models", "Models"),
+        "/v1/models/{model}": {
+            "parameters": [
+                {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
+            ],
+            **_get("getModel", "Describe a model", "Model"),
+        },
+        "/v1/health/live": _get("getLive", "Whether the process answers", "Health"),
+        "/v1/health/ready": _get(
+            "getReady",
+            "Whether the default embedder works",
+            "Health",
+            **{"503": _answer("it does not, or this server is about to end", "Health")},
+        ),
+        "/v1/metadata": _get("getMetadata", "What this server is", "Metadata"),
+        "/v1/version": _get("getVersion", "Its release", "Version"),
+        "/openapi.json": _get("getOpenapi", "This document", None),
+        "/metrics": {
+            "get": {
+                "operationId": "getMetrics",
+                "summary": "Metrics for Prometheus",
+                "responses": {
+                    "200": {
+                        "description": "the text format",
+                        "content": {"text/plain": {"schema": {"type": "string"}}},
+                    }
+                }
+                | _errors(),
+            }
+        },
+    }
+
+
+def _get(operation: str, summary: str, schema: str | None, **more: Any) -> dict[str, Any]:
+    answer = _answer(summary, schema) if schema else _described(summary, {"type": "object"})
+    return {"get": {"operationId": operation, "summary": summary, "responses": {"200": answer} | _errors() | more}}
+
+
+def _errors() -> dict[str, Any]:
+    errors = {status: _answer(text, "Error") for status, text in ERROR_STATUSES.items()}
+    for status in ("429", "503"):
+        errors[status]["headers"] = RETRY_AFTER
+    return errors
+
+
+def _answer(description: str, schema: str) -> dict[str, Any]:
+    return {"description": description, "content": _content(schema)}
+
+
+def _described(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _content(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(schema)}}
+
+
+def _ref(schema: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def _list(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items}
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _request_schema(settings: WebSettings, models: Mapping[str, int]) -> dict[str, Any]:
+    many = {"type": "array", "items": A_TEXT, "minItems": 1, "maxItems": settings.max_inputs}
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["input", "model"],
+        "properties": {
+            "input": {"oneOf": [A_TEXT, many]},
+            "model": {"type": "string", "enum": list(models)},
+            "encoding_format": {"enum": ["float", "base64", None], "default": "float"},
+            "dimensions": {
+                "enum": [*sorted(set(models.values())), None],
+                "description": "the model's own dimension, if given",
+            },
+            "user": {"type": ["string", "null"], "description": "changes nothing"},
+            "input_type": {"enum": ["query", "passage", None], "description": "what the vectors are for"},
+            "truncate": {
+                "enum": ["NONE", "END", None],
+                "default": "END",
+                "description": "whether a text that is longer than the model reads is refused or cut",
+            },
+        },
+    }
+
+
+STRING = {"type": "string"}
+COUNT = {"type": "integer", "minimum": 0}
+VECTOR = {
+    "oneOf": [
+        {"type": "array", "items": {"type": "number"}},
+        {"type": "string", "contentEncoding": "base64", "description": "little-endian float32"},
+    ]
+}
+EMBEDDINGS = _object(
+    object={"const": "list"},
+    data=_list(_object(object={"const": "embedding"}, index=COUNT, embedding=VECTOR)),
+    model=STRING,
+    usage=_object(num_images=COUNT, prompt_tokens=COUNT, total_tokens=COUNT),
+)
+ERROR = _object(
+    message=STRING,
+    detail=STRING,
+    title=STRING,
+    status={"type": "integer", "minimum": 400, "maximum": 599},
+    requestId=STRING,
+    error=_object(message=STRING, type=STRING, param={"type": ["string", "null"]}, code=STRING),
+)
+MODEL = _object(
+    id=STRING,
+    object={"const": "model"},
+    created=COUNT,
+    owned_by=STRING,
+    root=STRING,
+    embedder=STRING,
+    space=STRING,
+    dimension=COUNT,
+)
+METADATA = _object(
+    version=STRING,
+    modelInfo=_list(_object(shortName=STRING, modelUrl=STRING)),
+    assetInfo=_list(STRING),
+    licenseInfo={"type": "object"},
+)

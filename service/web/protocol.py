@@ -1,0 +1,184 @@
+"""uvicorn's HTTP/1.1 with the bounds that it has not: on headers, on slow callers, and on connections."""
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.settings import WebSettings
+from service.web.refusals import JSON, Refused, answer_for
+
+__all__ = ["BoundedConfig", "BoundedProtocol"]
+
+LINGER_S = 2.0
+"""Seconds that a caller may go on sending the body of a request that is answered already. A caller that has its
+connection cut while it sends may never see the answer."""
+
+
+_OFFER = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
+
+
+def _without_offer(data: bytes) -> bytes:
+    """Return what begins with a request's head, without its offer to go on in another protocol.
+
+    A server may ignore the offer, but httptools ignores the request's body then. Java's client offers HTTP/2 that way
+    with its first request.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0 or not _OFFER.search(data, 0, end):
+        return data
+    return _OFFER.sub(b"x-offer", data[:end]) + data[end:]
+
+
+class BoundedConfig(uvicorn.Config):
+    """uvicorn's configuration with the settings that BoundedProtocol reads beside it."""
+
+    def __init__(self, app: ASGIApp, *, settings: WebSettings, **more: Any) -> None:
+        super().__init__(app, http=BoundedProtocol, **more)
+        self.settings = settings
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    config: BoundedConfig
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._settings = self.config.settings
+        self._fault: Refused | None = None
+        self._in_head = False
+        self._in_body = False
+        self._unanswered = 0
+        self._head_bytes = 0
+        self._named_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            transport.abort()
+            return
+        self._set_timer(self._settings.header_timeout_s, self._end_slow_head)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._clear_timer()
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        begun = self._in_head
+        super().data_received(data if self._in_body else _without_offer(data))
+        if self.transport.is_closing():
+            return
+        if begun and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._settings.max_header_bytes:
+                self._refuse_head()
+                self.send_400_response("")
+                return
+        # Not even line ends, which begin no request, may hold a connection.
+        idle = not self._in_body and not self._unanswered
+        if self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or idle):
+            self._set_timer(self._settings.header_timeout_s, self._end_slow_head)
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = self._named_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the path."""
+        self._count(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header."""
+        self._count(name, value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Go on to the body."""
+        self._in_head = False
+        self._in_body = True
+        self._clear_timer()
+        super().on_headers_complete()
+        self._unanswered += 1
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request."""
+        self._in_body = False
+        super().on_message_complete()
+        if not self._unanswered:
+            # The answer came before the body's end.
+            self._clear_timer()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        """Give a caller that is still sending a moment to end."""
+        self._unanswered -= 1
+        super().on_response_complete()
+        if self._in_body and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._set_timer(LINGER_S, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """End a connection without requests, also one whose caller does not read its answer."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request, and end the connection."""
+        del msg
+        fault = self._fault or Refused(HTTPStatus.BAD_REQUEST, "INVALID_HTTP", "this is no HTTP/1.1 request")
+        if not self._unanswered:
+            body = bytes(answer_for(fault, "").body)
+            head = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[fault.status] + head.encode() + body)
+        self.transport.close()
+
+    def _count(self, *pieces: bytes) -> None:
+        self._named_bytes += sum(map(len, pieces))
+        if self._named_bytes > self._settings.max_header_bytes:
+            self._refuse_head()
+            raise httptools.HttpParserError("the headers are too long")
+
+    def _refuse_head(self) -> None:
+        self._fault = Refused(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "HEADERS_TOO_LARGE",
+            f"the request's line and headers have more than {self._settings.max_header_bytes} bytes",
+        )
+
+    def _end_slow_head(self) -> None:
+        if self._in_head:
+            seconds = self._settings.header_timeout_s
+            self._fault = Refused(
+                HTTPStatus.REQUEST_TIMEOUT, "HEADER_TIMEOUT", f"the headers were not there after {seconds:g} s"
+            )
+            self.send_400_response("")
+        else:
+            self.transport.close()
+
+    def _set_timer(self, seconds: float, end: Any) -> None:
+        self._clear_timer()
+        self._timer = self.loop.call_later(seconds, end)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

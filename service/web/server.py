@@ -1,0 +1,140 @@
+"""The HTTP server: its port, its bounds, and its end."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+
+import uvicorn
+
+from service.core.embed import EmbedderPool
+from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.web.calls import Calls
+from service.web.endpoint import Endpoint
+from service.web.keys import Keys
+from service.web.protocol import BoundedConfig
+
+__all__ = ["AddressTaken", "WebServer"]
+
+BACKLOG = 1024
+POLL_S = 0.01
+
+
+class AddressTaken(Exception):
+    """The HTTP server cannot listen on its address."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which leaves the process's signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+class WebServer:
+    """Serves the endpoint that answers as a NIM does.
+
+    It takes its port when it is made, so that a taken one is known before anything else is started, and answers from
+    `start` on.
+
+    Attributes:
+        port: that it listens on.
+        address: where, as a URL.
+        app: the ASGI application.
+    """
+
+    def __init__(self, settings: WebSettings, drain: ServerSettings, *, embedders: EmbedderPool) -> None:
+        """Take the port.
+
+        Args:
+            settings: address and bounds of the server.
+            drain: how long its end may take.
+            embedders: what makes vectors.
+
+        Raises:
+            AddressTaken: another program listens on the address, or it is none of this machine's.
+            InvalidSettings: the keys, the certificate or its key cannot be used.
+        """
+        keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
+        self._endpoint = Endpoint(settings, embedders)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, keys)
+        self._drain = drain
+        self._server = _Server(_configure(settings, self.app, drain))
+        self._socket = _listen(settings)
+        self.port: int = self._socket.getsockname()[1]
+        scheme = "http" if settings.tls_cert_file is None else "https"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.address = f"{scheme}://{host}:{self.port}"
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Answer requests."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
+        while not self._server.started:
+            if self._serving.done():
+                self._serving.result()
+            await asyncio.sleep(POLL_S)
+
+    async def stop(self) -> None:
+        """Report not ready, wait for load balancers to notice, let requests in flight finish, and stop."""
+        self._endpoint.draining = True
+        if self._serving is None:
+            self._socket.close()
+            return
+        await asyncio.sleep(self._drain.drain_delay_s)
+        self._server.should_exit = True
+        await self._serving
+        if leftover := set(self._server.server_state.tasks):
+            await asyncio.wait(leftover)
+
+
+def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> BoundedConfig:
+    config = BoundedConfig(
+        app,
+        settings=settings,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",  # it knows callers' bytes only; what matters is in our own lines
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.idle_timeout_s,
+        timeout_graceful_shutdown=drain.drain_grace_s,
+        ssl_certfile=settings.tls_cert_file,
+        ssl_keyfile=settings.tls_key_file,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise InvalidSettings(
+            f"web.tls_cert_file {settings.tls_cert_file} and web.tls_key_file {settings.tls_key_file} "
+            f"cannot be used: {reason}"
+        ) from error
+    return config
+
+
+def _listen(settings: WebSettings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise AddressTaken(
+            f"cannot listen on {settings.host}:{settings.port} for HTTP: another program does, or the address is not "
+            "this machine's; set VECGATE_WEB__PORT, VECGATE_WEB__HOST, or VECGATE_WEB__ENABLED to false"
+        ) from error
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,289 @@
+"""How near the service comes to the bare model: texts and pictures one a call, against open_clip's own loop.
+
+The server is a process of its own; the bare loop, with open_clip's own functions, the same weights, batch size and
+number of threads, runs in turns with it while the other one is idle. Load and server share the machine's cores.
+"""
+
+import asyncio
+import io
+import itertools
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from PIL import Image
+
+from tests.e2e.serving import Serving
+from tests.fakes.tiny_clip import write_tiny_clip
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.input_pb2 import Image as PbImage
+from vecgate.v1.input_pb2 import Input as PbInput
+
+__all__ = ["bench_call_cost", "bench_overload", "bench_pictures", "bench_texts"]
+
+ARCHITECTURE = "ViT-B-32"
+WORDS = (
+    "red",
+    "green",
+    "blue",
+    "old",
+    "big",
+    "dog",
+    "cat",
+    "house",
+    "car",
+    "tree",
+    "boat",
+    "ball",
+    "shoe",
+    "horse",
+    "train",
+)
+# Callers of one input each, the batch of the bare loop that they are compared with, and the least ratio aimed at.
+LEVELS = ((1, 1, 0.95), (8, 8, 0.90), (64, 32, 0.95))
+ROUNDS = 3
+SECONDS = 8.0
+OVERLOAD = 10
+OVERLOAD_SECONDS = 30.0
+DEADLINE_S = 5.0
+
+Request = embedding_pb.EmbedInputsRequest
+
+
+def write_random_clip(folder: Path) -> Path:
+    """Write ARCHITECTURE with random weights in open_clip's folder form."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    model = open_clip.create_model(ARCHITECTURE)
+    config = {"model_cfg": open_clip.get_model_config(ARCHITECTURE), "preprocess_cfg": model.visual.preprocess_cfg}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+class BareLoop:
+    """open_clip by itself, with texts cut to the longest one of their batch."""
+
+    def __init__(self, folder: Path) -> None:
+        import open_clip
+
+        self._model, _, self._transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        self._model.eval()
+        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+
+    def texts(self, texts: Sequence[str]) -> Any:
+        """Embed texts as one batch."""
+        import torch
+
+        ids = self._tokenizer(texts)
+        model, length = self._model, int((ids != 0).sum(dim=1).max())
+        with torch.inference_mode():
+            hidden = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
+            hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
+            ends = ids.argmax(dim=1)
+            rows = model.ln_final(hidden)[torch.arange(len(ids)), ends] @ model.text_projection
+            return torch.nn.functional.normalize(rows, dim=-1).numpy()
+
+    def pictures(self, files: Sequence[bytes]) -> Any:
+        """Embed image files as one batch."""
+        import torch
+
+        pixels = torch.stack([self._transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+        with torch.inference_mode():
+            return self._model.encode_image(pixels, normalize=True).numpy()
+
+
+@contextmanager
+def server(model: Path, **settings: str) -> Iterator[Serving]:
+    """Run a Vecgate without cache and without Weaviate, which embedding does not need."""
+    running = Serving(
+        model.parent,
+        VECGATE_CLIP__MODEL=str(model),
+        VECGATE_EMBEDDER__CACHE_BYTES="0",
+        VECGATE_WEAVIATE__EMBEDDED="false",
+        VECGATE_WEAVIATE__HTTP_PORT="9",
+        VECGATE_WEAVIATE__GRPC_PORT="9",
+        **settings,
+    )
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def new_texts() -> Iterator[str]:
+    rng = random.Random(7)
+    return (" ".join(rng.choice(WORDS) for _ in range(8)) for _ in itertools.count())
+
+
+def new_pictures() -> Iterator[bytes]:
+    """Yield JPEG files of 640 x 480 of which no two neighbours are the same."""
+    rng = np.random.default_rng(7)
+    files = []
+    for _ in range(40):
+        noise = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        noise.resize((640, 480), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return itertools.cycle(files)
+
+
+async def served_rate(address: str, requests: Iterator[Request], callers: int, seconds: float) -> float:
+    """Return the inputs a second that closed-loop callers of one input each get."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = EmbeddingServiceStub(channel)
+        done = 0
+        started = time.perf_counter()
+
+        async def caller() -> None:
+            nonlocal done
+            while time.perf_counter() - started < seconds:
+                response = await stub.EmbedInputs(next(requests))
+                assert response.results[0].HasField("embedding")
+                done += 1
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return done / (time.perf_counter() - started)
+
+
+def bare_rate(embed: Callable[[Sequence[Any]], object], inputs: Iterator[Any], batch: int, seconds: float) -> float:
+    """Return the inputs a second of the bare loop."""
+    done = 0
+    started = time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        embed(list(itertools.islice(inputs, batch)))
+        done += batch
+    return done / (time.perf_counter() - started)
+
+
+async def _compare(
+    name: str, embed: Callable[[Sequence[Any]], object], inputs: Iterator[Any], to_pb: Callable[[Any], PbInput], at: str
+) -> None:
+    requests = (Request(inputs=[to_pb(each)]) for each in inputs)
+    for callers, batch, goal in LEVELS:
+        await served_rate(at, requests, callers, 1)
+        bare_rate(embed, inputs, batch, 1)
+        ratios, served, bare = [], 0.0, 0.0
+        for _ in range(ROUNDS):
+            bare = await asyncio.to_thread(bare_rate, embed, inputs, batch, SECONDS)
+            served = await served_rate(at, requests, callers, SECONDS)
+            ratios.append(served / bare)
+        print(
+            f"{name}, {callers} callers: {statistics.median(ratios):.2f} of the bare loop at batch {batch} "
+            f"(goal {goal}; {', '.join(f'{each:.2f}' for each in sorted(ratios))}; "
+            f"last {served:.1f} and {bare:.1f} a second)"
+        )
+
+
+async def bench_texts(folder: Path) -> None:
+    """Print served against bare for texts of eight words; `folder` holds the model."""
+    bare = BareLoop(folder)
+    with server(folder) as running:
+        await _compare("texts", bare.texts, new_texts(), lambda text: PbInput(text=text), running.address)
+
+
+async def bench_pictures(folder: Path) -> None:
+    """Print served against bare for JPEG files of 640 x 480."""
+    bare = BareLoop(folder)
+    with server(folder) as running:
+        to_pb: Callable[[Any], PbInput] = lambda file: PbInput(image=PbImage(content=file))  # noqa: E731
+        await _compare("pictures", bare.pictures, new_pictures(), to_pb, running.address)
+
+
+async def bench_call_cost() -> None:
+    """Print the server's CPU time for a call beyond its model's, with a model that costs next to nothing."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = write_tiny_clip(Path(parent) / "tiny", text={"context_length": 77})
+        bare = BareLoop(folder)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # here and in the server, because threads that wait for each other spin
+        texts = new_texts()
+        batches = [list(itertools.islice(texts, 32)) for _ in range(100)]
+        bare.texts(batches[0])
+        begun_s = time.process_time()
+        for batch in batches:
+            bare.texts(batch)
+        model_s = (time.process_time() - begun_s) / (32 * len(batches))
+        torch.set_num_threads(threads)
+        with server(folder, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") as running:
+            process = psutil.Process(running.process.pid)
+            requests = (Request(inputs=[PbInput(text=text)]) for text in texts)
+            await served_rate(running.address, requests, 32, 2)
+            before = process.cpu_times()
+            rate = await served_rate(running.address, requests, 32, SECONDS)
+            after = process.cpu_times()
+            total_s = (after.user + after.system - before.user - before.system) / (rate * SECONDS)
+    print(
+        f"CPU of a call with one text from 32 callers: {total_s * 1000:.2f} ms in all, the model's own "
+        f"{model_s * 1000:.2f} ms, so {(total_s - model_s) * 1000:.2f} ms for serving it (goal 0.5; {rate:.0f} calls/s)"
+    )
+
+
+async def bench_overload(folder: Path) -> None:
+    """Print what is left of the capacity when ten times as many calls come, and how soon the others are refused."""
+    texts = new_texts()
+    requests = (Request(inputs=[PbInput(text=text)]) for text in texts)
+    with server(folder, VECGATE_EMBEDDER__MAX_QUEUED_INPUTS="256", VECGATE_LIMITS__MAX_INPUTS="256") as running:
+        process = psutil.Process(running.process.pid)
+        capacity = statistics.median([await served_rate(running.address, requests, 64, 5) for _ in range(3)])
+        before_bytes = process.memory_info().rss
+        answered, refused_s, hints, peak_bytes = await _flood(running.address, requests, OVERLOAD * capacity, process)
+    print(
+        f"{OVERLOAD} x overload for {OVERLOAD_SECONDS:.0f} s: {answered / OVERLOAD_SECONDS / capacity:.2f} of the "
+        f"capacity of {capacity:.0f} a second (goal 0.90), {len(refused_s)} refused in "
+        f"{statistics.median(refused_s) * 1000:.0f} ms at the median (goal 50), "
+        f"{hints / max(1, len(refused_s)):.0%} with RetryInfo, "
+        f"memory {before_bytes / 2**20:.0f} to {peak_bytes / 2**20:.0f} MiB"
+    )
+
+
+async def _flood(
+    address: str, requests: Iterator[Request], rate: float, process: psutil.Process
+) -> tuple[int, list[float], int, int]:
+    answered, hints, peak = 0, 0, 0
+    refused_s: list[float] = []
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = EmbeddingServiceStub(channel)
+
+        async def call(request: Request) -> None:
+            nonlocal answered, hints
+            begun_s = time.perf_counter()
+            try:
+                await stub.EmbedInputs(request, timeout=DEADLINE_S)
+                answered += 1
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    refused_s.append(time.perf_counter() - begun_s)
+                    hints += any(
+                        b"RetryInfo" in value for _, value in error.trailing_metadata() if isinstance(value, bytes)
+                    )
+
+        calls: set[asyncio.Task[None]] = set()
+        started = time.perf_counter()
+        sent = 0
+        while (now := time.perf_counter() - started) < OVERLOAD_SECONDS:
+            while sent < now * rate:
+                task = asyncio.create_task(call(next(requests)))
+                calls.add(task)
+                task.add_done_callback(calls.discard)
+                sent += 1
+            peak = max(peak, process.memory_info().rss)
+            await asyncio.sleep(0.005)
+        for task in calls:
+            task.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    return answered, refused_s, hints, peak

@@ -1,0 +1,198 @@
+"""BreakerEmbedder keeps the contract, leaves a broken backend alone, and finds out when it works again."""
+
+import asyncio
+
+import pytest
+
+from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.errors import (
+    AnswerInvalid,
+    CredentialRejected,
+    EmbedderError,
+    EmbedderOverloaded,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    ModelGone,
+)
+from embedders.inputs import QUERY, EmbedOptions, TextInput
+from tests.contract.embedder_suite import LIMITS, EmbedderSuite
+from tests.fakes.embedder import FakeEmbedder
+
+A = [TextInput("a")]
+RULES = BreakerRules(max_failures=3, cool_down_s=10, max_cool_down_s=35)
+
+
+class TestContract(EmbedderSuite):
+    """The contract."""
+
+    @pytest.fixture
+    def embedder(self) -> BreakerEmbedder:
+        return BreakerEmbedder(FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4), BreakerRules())
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def inner() -> FakeEmbedder:
+    return FakeEmbedder()
+
+
+@pytest.fixture
+def breaker(inner: FakeEmbedder, clock: Clock) -> BreakerEmbedder:
+    return BreakerEmbedder(inner, RULES, now_s=clock)
+
+
+async def fail(breaker: BreakerEmbedder, times: int = 1, options: EmbedOptions = QUERY) -> EmbedderError:
+    for _ in range(times):
+        with pytest.raises(EmbedderError) as failure:
+            await breaker.embed(A, options)
+    return failure.value
+
+
+async def test_it_opens_after_failures_in_a_row_and_then_fails_without_asking(
+    breaker: BreakerEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.failure = EmbedderUnavailable("down")
+    await fail(breaker, 2)
+    inner.failure = None
+    await breaker.embed(A, QUERY)
+    inner.failure = EmbedderUnavailable("down again")
+    await fail(breaker, 3)
+    assert breaker.open
+    calls = len(inner.calls)
+
+    refusal = await fail(breaker)
+
+    assert isinstance(refusal, EmbedderUnavailable)
+    assert str(refusal) == "down again"
+    assert refusal.retry_after_s == 10
+    assert len(inner.calls) == calls
+
+
+@pytest.mark.parametrize("fault", [ModelGone("gone"), CredentialRejected("no")])
+async def test_what_does_not_pass_by_itself_opens_it_at_once_and_keeps_its_name(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, fault: EmbedderError
+) -> None:
+    inner.failure = fault
+    await fail(breaker)
+    inner.failure = None
+    assert type(await fail(breaker)) is type(fault)
+
+
+@pytest.mark.parametrize("fault", [EmbedderOverloaded("full"), EmbedderRateLimited("slow down")])
+async def test_busy_is_not_broken(breaker: BreakerEmbedder, inner: FakeEmbedder, fault: EmbedderError) -> None:
+    inner.failure = fault
+    await fail(breaker, 10)
+    assert not breaker.open
+
+
+async def test_a_caller_s_own_refused_key_is_nobody_else_s_trouble(
+    breaker: BreakerEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.failure = CredentialRejected("no")
+    await fail(breaker, 10, EmbedOptions(api_key="key"))
+    assert not breaker.open
+
+
+async def test_one_probe_goes_through_after_the_cool_down_and_its_success_closes_it(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    inner.failure = ModelGone("gone")
+    await fail(breaker)
+    inner.failure = None
+    clock.now_s += 9.9
+    await fail(breaker)
+    clock.now_s += 0.1
+    inner.gate = asyncio.Event()
+    inner.calls.clear()
+    probing = asyncio.create_task(breaker.embed(A, QUERY))
+    await asyncio.sleep(0)
+    assert inner.calls == [([TextInput("check")], QUERY)], "a check, and not the call itself"
+    await fail(breaker, 3)
+    assert len(inner.calls) == 1, "while the probe is out, everybody else is refused"
+    inner.gate.set()
+    assert len(await probing) == 1
+    assert not breaker.open
+
+
+async def test_each_failed_probe_doubles_the_time_to_the_next_up_to_the_bound(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    inner.failure = ModelGone("gone")
+    await fail(breaker)
+    probes = []
+    for _ in range(100):
+        clock.now_s += 1
+        before = len(inner.calls)
+        await fail(breaker)
+        if len(inner.calls) > before:
+            probes.append(clock.now_s - 100)
+    assert probes == [10, 30, 65, 100]
+
+
+async def test_a_backend_that_comes_and_goes_is_asked_less_until_it_has_stayed(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    async def fall_and_rise() -> float:
+        inner.failure = AnswerInvalid("nonsense")
+        await fail(breaker, 3 if not breaker.open else 1)
+        inner.failure = EmbedderUnavailable("down")
+        clock.now_s += breaker._probe_at_s - clock.now_s
+        await fail(breaker)
+        waited = breaker._probe_at_s - clock.now_s
+        clock.now_s = breaker._probe_at_s
+        inner.failure = None
+        await breaker.embed(A, QUERY)
+        return waited
+
+    assert [await fall_and_rise() for _ in range(3)] == [20, 35, 35]
+    for _ in range(3):
+        await breaker.embed(A, QUERY)
+    assert await fall_and_rise() == 20
+
+
+async def test_a_check_that_fails_opens_it_and_one_that_passes_closes_it(
+    breaker: BreakerEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.failure = EmbedderUnavailable("down")
+    with pytest.raises(EmbedderUnavailable):
+        await breaker.check()
+    assert breaker.open
+    inner.failure = None
+    await breaker.check()
+    assert len(await breaker.embed(A, QUERY)) == 1
+
+
+async def test_a_check_that_takes_too_long_is_a_failure(inner: FakeEmbedder) -> None:
+    breaker = BreakerEmbedder(inner, BreakerRules(check_timeout_s=0.01))
+    inner.gate = asyncio.Event()
+    with pytest.raises(EmbedderUnavailable, match=r"within 0\.01 s"):
+        await breaker.check()
+    assert breaker.open
+
+
+async def test_a_cancelled_probe_leaves_the_way_free_for_the_next(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    inner.failure = ModelGone("gone")
+    await fail(breaker)
+    clock.now_s += 10
+    inner.failure, inner.gate = None, asyncio.Event()
+    probing = asyncio.create_task(breaker.embed(A, QUERY))
+    await asyncio.sleep(0)
+    probing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probing
+    inner.gate = None
+    assert len(await breaker.embed(A, QUERY)) == 1

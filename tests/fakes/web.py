@@ -1,0 +1,76 @@
+"""An HTTP server over embedders in memory, in the test's event loop or in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from embedders.base import Embedder
+from service.core.embed import EmbedderPool
+from service.settings import ServerSettings, WebSettings
+from service.web.server import WebServer
+from tests.fakes.embedder import FakeEmbedder
+
+__all__ = ["MODEL", "Web", "running_web", "web_in_thread"]
+
+MODEL = "fake/model"
+
+
+@dataclass(frozen=True)
+class Web:
+    """A running server and what is behind it."""
+
+    server: WebServer
+    pool: EmbedderPool
+    embedder: FakeEmbedder
+
+    @property
+    def url(self) -> str:
+        """The address in front of /v1."""
+        return self.server.address
+
+
+@asynccontextmanager
+async def running_web(
+    *embedders: FakeEmbedder, wrapped: Embedder | None = None, drain: ServerSettings | None = None, **settings: object
+) -> AsyncIterator[Web]:
+    """Run a server; `wrapped` stands in front of the only embedder."""
+    fakes = embedders or (FakeEmbedder(),)
+    pool = EmbedderPool(fakes if wrapped is None else (wrapped,), check_interval_s=3600)
+    await pool.start()
+    chosen = WebSettings.model_validate({"port": 0, **settings})
+    server = WebServer(chosen, drain or ServerSettings(drain_grace_s=5), embedders=pool)
+    await server.start()
+    try:
+        yield Web(server, pool, fakes[0])
+    finally:
+        await server.stop()
+        await pool.close()
+
+
+@contextmanager
+def web_in_thread(embedder: FakeEmbedder, **settings: object) -> Iterator[Web]:
+    """Run a server with an event loop of its own, for callers that block or that count their loop's tasks."""
+    ready = threading.Event()
+    made: list[Web] = []
+    ends: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        ends.append((asyncio.get_running_loop(), end))
+        async with running_web(embedder, **settings) as web:
+            made.append(web)
+            ready.set()
+            await end.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield made[0]
+    finally:
+        loop, end = ends[0]
+        loop.call_soon_threadsafe(end.set)
+        thread.join(30)
+        assert not thread.is_alive()

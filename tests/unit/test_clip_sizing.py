@@ -1,0 +1,104 @@
+"""What memory and bad inputs do to the size of a batch."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from embedders.clip.sizing import RECOVER_AFTER, BatchSizer
+from embedders.errors import EmbedderUnavailable, InputRejected
+
+Encode = Callable[[Sequence[int]], NDArray[np.float32]]
+
+
+def model(*, memory: int = 1000, bad: set[int] = frozenset()) -> tuple[Encode, list[int]]:  # type: ignore[assignment]
+    """Return an encoder that holds `memory` inputs and fails at the `bad` ones, and the sizes of the passes it made."""
+    import torch
+
+    passes: list[int] = []
+
+    def encode(items: Sequence[int]) -> NDArray[np.float32]:
+        passes.append(len(items))
+        if len(items) > memory:
+            raise torch.OutOfMemoryError("out of memory")
+        if bad & set(items):
+            raise RuntimeError("bad input")
+        return np.array([[item, 1] for item in items], np.float32)
+
+    return encode, passes
+
+
+def firsts(rows: Sequence[object]) -> list[float | None]:
+    return [None if isinstance(row, InputRejected) else row[0] for row in rows]  # type: ignore[index]
+
+
+def test_everything_goes_in_batches_of_the_size_and_keeps_its_order() -> None:
+    encode, passes = model()
+
+    assert firsts(BatchSizer(4).run(encode, range(10))) == list(range(10))
+    assert passes == [4, 4, 2]
+
+
+def test_when_memory_runs_out_the_batch_is_halved_until_it_fits_and_nothing_is_lost() -> None:
+    encode, passes = model(memory=3)
+    sizer = BatchSizer(16)
+
+    assert firsts(sizer.run(encode, range(10))) == list(range(10))
+    assert passes[:3] == [10, 5, 2]
+    assert sizer.size == 2, "later batches begin where memory sufficed"
+
+
+@pytest.mark.parametrize("shortage", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
+def test_other_words_for_a_shortage_of_memory_are_understood(shortage: Exception) -> None:
+    def encode(items: Sequence[int]) -> NDArray[np.float32]:
+        if len(items) > 1:
+            raise shortage
+        return np.ones((1, 2), np.float32)
+
+    assert len(BatchSizer(8).run(encode, range(8))) == 8
+
+
+def test_memory_that_does_not_suffice_for_one_input_is_told() -> None:
+    encode, passes = model(memory=0)
+
+    with pytest.raises(EmbedderUnavailable, match="memory does not suffice for one input"):
+        BatchSizer(4).run(encode, range(4))
+    assert passes == [4, 2, 1]
+
+
+def test_the_size_recovers_after_enough_good_batches() -> None:
+    sizer = BatchSizer(8)
+    sizer.run(model(memory=4)[0], range(8))
+    assert sizer.size == 4
+
+    encode, _ = model()
+    for _ in range(RECOVER_AFTER):
+        sizer.run(encode, range(4))
+    assert sizer.size == 8
+    sizer.run(encode, range(100))
+    assert sizer.size == 8, "and no further than it began"
+
+
+@pytest.mark.parametrize("bad", [{0}, {3}, {7}, {0, 7}, {2, 3}, {0, 1, 2}])
+def test_inputs_at_which_the_model_fails_do_not_fail_their_neighbours(bad: set[int]) -> None:
+    encode, passes = model(bad=bad)
+
+    rows = BatchSizer(8).run(encode, range(8))
+
+    assert firsts(rows) == [None if at in bad else at for at in range(8)]
+    assert all("RuntimeError" in str(row) for row in rows if isinstance(row, InputRejected))
+    assert len(passes) <= 20
+
+
+def test_a_model_that_fails_at_everything_is_broken_and_found_out_soon() -> None:
+    encode, passes = model(bad=set(range(32)))
+
+    with pytest.raises(EmbedderUnavailable, match="the model failed: RuntimeError"):
+        BatchSizer(32).run(encode, range(32))
+    assert len(passes) <= 10
+
+
+def test_a_model_that_fails_at_the_only_input_is_told_as_such() -> None:
+    with pytest.raises(EmbedderUnavailable, match="RuntimeError"):
+        BatchSizer(8).run(model(bad={0})[0], [0])

@@ -1,0 +1,37 @@
+"""The one table, told over HTTP."""
+
+import pytest
+
+from embedders import errors as embedder_errors
+from service import errors
+from service.status import TABLE, rule_for
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.InvalidRequest([errors.Violation("f", "d")]), 400),
+        (errors.EmbedderNotFound("x"), 404),
+        (errors.CollectionNotFound("x"), 404),
+        (errors.CollectionAlreadyExists("x"), 409),
+        (errors.SpaceMismatch(vector="v", bound="a", given="b", bound_dimension=1, given_dimension=1), 409),
+        (errors.StoreUnavailable("x"), 503),
+        (errors.StoreRejected("x"), 424),
+        (embedder_errors.EmbedderUnavailable("x"), 503),
+        (embedder_errors.EmbedderOverloaded("x"), 503),
+        (embedder_errors.EmbedderRateLimited("x"), 429),
+        (embedder_errors.CredentialRejected("x"), 424),
+        (embedder_errors.ModelGone("x"), 424),
+        (embedder_errors.AnswerInvalid("x"), 500),
+        (TimeoutError(), 504),
+        (ValueError(), 500),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_an_exception_has_its_http_status(error: Exception, status: int) -> None:
+    assert rule_for(error).http == status
+
+
+def test_what_may_be_tried_again_is_so_over_both_transports() -> None:
+    assert {rule.http.value for rule in TABLE.values() if rule.retry} == {429, 503}
+    assert all(rule.retry for rule in TABLE.values() if rule.http in (429, 503))

@@ -1,0 +1,103 @@
+"""Clients that others wrote: OpenAI's, and schemathesis with the document that the endpoint serves."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import openai
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from openai import OpenAI
+
+from embedders.errors import EmbedderRateLimited, EmbedderUnavailable
+from service.core.embed import EmbedderPool
+from service.settings import ServerSettings, WebSettings
+from service.web.server import WebServer
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.web import MODEL, Web, web_in_thread
+from tests.wire.test_web import data_uri
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with web_in_thread(FakeEmbedder(dimension=64, max_text_tokens=77)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(web: Web) -> Iterator[OpenAI]:
+    web.embedder.failure = None
+    with OpenAI(base_url=f"{web.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openai_s_client_gets_vectors_in_its_own_default_encoding_and_in_floats(web: Web, client: OpenAI) -> None:
+    inputs = ["a cat", data_uri(picture()), "a dog"]
+    expected = np.stack([web.embedder.vector(each) for each in ("a cat", picture(), "a dog")])
+
+    packed = client.embeddings.create(model=MODEL, input=inputs)
+    floats = client.embeddings.create(model=MODEL, input=inputs, encoding_format="float")
+    (one,) = client.embeddings.create(model=MODEL, input="a cat", dimensions=64, user="me").data
+
+    for answer in (packed, floats):
+        np.testing.assert_array_equal(np.array([each.embedding for each in answer.data], np.float32), expected)
+        assert [each.index for each in answer.data] == [0, 1, 2]
+        assert answer.model == MODEL
+        assert answer.usage.total_tokens == 8
+    np.testing.assert_array_equal(np.array(one.embedding, np.float32), expected[0])
+
+
+def test_openai_s_client_lists_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).owned_by == "vecgate"
+
+
+def test_openai_s_client_raises_its_own_errors_with_our_words(web: Web, client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="this server has no model") as missing:
+        client.embeddings.create(model="text-embedding-3-small", input="a cat")
+    with pytest.raises(openai.UnprocessableEntityError, match="at most 64") as many:
+        client.embeddings.create(model=MODEL, input=["a cat"] * 65)
+    with pytest.raises(openai.BadRequestError, match=r"input\[0\]: the text is blank"):
+        client.embeddings.create(model=MODEL, input=" ")
+    web.embedder.failure = EmbedderRateLimited("too many calls")
+    with pytest.raises(openai.RateLimitError, match="too many calls"):
+        client.embeddings.create(model=MODEL, input="a cat")
+
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    assert (many.value.code, many.value.type) == ("batch_too_large", "invalid_request_error")
+    assert missing.value.request_id
+
+
+def test_openai_s_client_comes_again_after_the_time_that_it_is_told(web: Web, client: OpenAI) -> None:
+    web.embedder.failure = EmbedderUnavailable("down", retry_after_s=0.5)
+    web.embedder.calls.clear()
+
+    with pytest.raises(openai.InternalServerError, match="down"):
+        client.with_options(max_retries=1).embeddings.create(model=MODEL, input="a cat")
+
+    assert len(web.embedder.calls) == 2
+
+
+def make_schema() -> schemathesis.schemas.BaseSchema:
+    """Return the endpoint's own document, over an application that is called without a socket."""
+    pool = EmbedderPool([FakeEmbedder(max_text_tokens=77)], check_interval_s=3600)
+    server = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool)
+    server._socket.close()
+    asyncio.run(pool._check_all())
+    return schemathesis.openapi.from_asgi("/openapi.json", server.app)
+
+
+schema = make_schema()
+
+
+@schema.parametrize()
+@settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_as_the_document_says_and_no_body_is_too_strange(case: schemathesis.Case) -> None:
+    case.call_and_validate()

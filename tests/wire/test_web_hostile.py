@@ -1,0 +1,350 @@
+"""The HTTP server against callers that mean it no good: it refuses, it ends, and it goes on serving others."""
+
+import asyncio
+import json
+import random
+import re
+import resource
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from service.web import protocol
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.web import MODEL, Web, running_web
+from tests.wire.test_web import data_uri
+
+A_BODY = json.dumps({"model": MODEL, "input": ["a cat", data_uri(picture())], "encoding_format": "float"}).encode()
+MIB = 1024 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    async with running_web(
+        header_timeout_s=0.5, body_timeout_s=0.5, idle_timeout_s=0.5, max_header_bytes=4096
+    ) as running:
+        yield running
+
+
+class Connection:
+    """A connection that sends what it is told."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *pieces: bytes) -> None:
+        """Send as long as the server takes it."""
+        try:
+            for piece in pieces:
+                self.writer.write(piece)
+                await self.writer.drain()
+        except ConnectionError:
+            pass
+
+    async def answer(self) -> tuple[int, Any]:
+        """Return the next answer's status and body; status 0 for a connection that is closed without one."""
+        try:
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", head)
+            assert length is not None, head
+            return int(head.split()[1]), json.loads(await self.reader.readexactly(int(length[1])))
+        except (ConnectionError, asyncio.IncompleteReadError):
+            return 0, None
+
+    async def end(self) -> bool:
+        """Return whether the server closes the connection, reading what else it sends."""
+        try:
+            while await self.reader.read(65_536):
+                pass
+        except ConnectionError:
+            pass
+        return True
+
+
+async def connect(web: Web) -> Connection:
+    return Connection(*await asyncio.open_connection("127.0.0.1", web.server.port))
+
+
+def post(body: bytes, **headers: object) -> bytes:
+    fields = {
+        "host": "x",
+        "content-length": len(body),
+        **{name.replace("_", "-"): each for name, each in headers.items()},
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in fields.items() if value is not None]
+    return b"POST /v1/embeddings HTTP/1.1\r\n" + "".join(lines).encode() + b"\r\n" + body
+
+
+async def assert_serves(web: Web) -> None:
+    async with asyncio.timeout(10):
+        connection = await connect(web)
+        await connection.send(post(A_BODY))
+        status, body = await connection.answer()
+        connection.writer.close()
+    assert status == 200
+    assert len(body["data"]) == 2
+
+
+def mutations(count: int) -> Iterator[bytes]:
+    """Yield bodies that were requests once: bytes changed, cut, doubled and put in, and values of other types."""
+    chance = random.Random(20_261_123)
+    values = [None, True, -1, 1e400, "", [], {}, [[]], ["a"] * 65, "data:image/png;base64,", "\ud800", {"input": {}}]
+    pieces = [b"\x00", b"\xff", b'"', b"\\u", b"[" * 2000, b"{", b",", b"NaN", b"1e999", b"\xed\xa0\x80"]
+    for number in range(count):
+        if number % 3 == 0:
+            body: dict[str, Any] = json.loads(A_BODY)
+            for _ in range(chance.randint(1, 2)):
+                body[chance.choice([*body, "user", "dimensions", "truncate", "input_type", "x"])] = chance.choice(
+                    values
+                )
+            yield json.dumps(body).encode()
+            continue
+        raw = bytearray(A_BODY)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(raw) + 1)
+            match chance.randrange(4):
+                case 0:
+                    raw[at : at + 1] = chance.randbytes(1)
+                case 1:
+                    del raw[at : at + chance.randint(1, 40)]
+                case 2:
+                    raw[at:at] = raw[: chance.randint(1, 200)]
+                case _:
+                    raw[at:at] = chance.choice(pieces)
+        yield bytes(raw)
+
+
+async def test_a_thousand_mutated_bodies_get_an_answer_each_and_never_a_5xx(web: Web) -> None:
+    connection = await connect(web)
+    statuses: list[int] = []
+    for body in mutations(1000):
+        await connection.send(post(body))
+        status, answer = await connection.answer()
+        statuses.append(status)
+        assert status == 200 or {type(answer[name]) for name in ("message", "detail", "title")} == {str}, body
+    connection.writer.close()
+
+    assert set(statuses) <= {200, 400, 404, 422}, sorted(set(statuses))
+    assert min(statuses.count(status) for status in (200, 400, 404, 422)) >= 5
+    await assert_serves(web)
+
+
+async def test_mutated_heads_are_refused_or_closed_and_never_a_5xx(web: Web) -> None:
+    chance = random.Random(7)
+    whole = post(A_BODY, connection="close")
+    head = len(whole) - len(A_BODY)
+
+    async def one(sent: bytes) -> int:
+        connection = await connect(web)
+        await connection.send(sent)
+        status, _ = await connection.answer()
+        connection.writer.close()
+        return status
+
+    async with asyncio.timeout(60):
+        sent = []
+        for _ in range(300):
+            at = chance.randrange(head)
+            piece = chance.choice([chance.randbytes(3), b"\r\n", b"\r\n\r\n", b":", b"\x00", b" ", b"99999999999"])
+            sent.append(whole[:at] + piece + whole[at + chance.randint(0, 5) :])
+        statuses = await asyncio.gather(*(one(each) for each in sent))
+
+    assert not {status for status in statuses if status >= 500}
+    assert 400 in statuses
+    await assert_serves(web)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(65, "has 65 items; a request takes at most 64"), (10_000, "far too many"), (3_000_000, "far too many")],
+)
+async def test_too_many_inputs_are_refused_before_they_cost_anything(web: Web, count: int, text: str) -> None:
+    connection = await connect(web)
+    await connection.send(post(b'{"model": "fake/model", "input": [%s""]}' % (b'"",' * (count - 1))))
+    status, body = await connection.answer()
+    connection.writer.close()
+
+    assert status == 422
+    assert text in body["message"]
+    assert body["error"]["code"] == "batch_too_large"
+    assert web.embedder.in_flight == 0
+
+
+async def test_a_body_of_millions_of_little_values_takes_no_memory_to_refuse(web: Web) -> None:
+    connection = await connect(web)
+    body = b'{"model": "fake/model", "input": [%s[]]}' % (b"[]," * 3_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    await connection.send(post(body))
+    status, answer = await connection.answer()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    connection.writer.close()
+
+    assert (status, answer["error"]["param"]) == (422, "input[0]")
+    assert grown * 1024 < 100 * MIB
+
+
+async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(web: Web) -> None:
+    connection = await connect(web)
+    offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
+    await connection.send(post(A_BODY, **offer))
+    first, _ = await connection.answer()
+    await connection.send(post(A_BODY))
+    async with asyncio.timeout(5):
+        second, _ = await connection.answer()
+    connection.writer.close()
+
+    assert (first, second) == (200, 200)
+
+
+async def test_a_body_of_200_mb_is_refused_by_its_length_and_the_connection_goes_on(web: Web) -> None:
+    connection = await connect(web)
+    before = psutil.Process().memory_info().rss
+    sending = asyncio.create_task(connection.send(post(b"", content_length=200_000_000), *[b"x" * 1_000_000] * 200))
+    status, body = await connection.answer()
+    await sending
+    grown = psutil.Process().memory_info().rss - before
+    await connection.send(post(A_BODY))
+    again, _ = await connection.answer()
+    connection.writer.close()
+
+    assert status == 413
+    assert body["error"]["code"] == "body_too_large"
+    assert str(64 * MIB) in body["message"]
+    assert grown < 40 * MIB
+    assert again in (200, 0), "200 where the rest came in time, else closed"
+    await assert_serves(web)
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.01])
+async def test_a_body_that_never_ends_is_refused_and_its_connection_ended(pause_s: float) -> None:
+    async with running_web(body_timeout_s=0.5, max_body_bytes=4 * MIB) as web:
+        connection = await connect(web)
+        await connection.send(post(b"", content_length=None, transfer_encoding="chunked"))
+
+        async def for_ever() -> None:
+            while not connection.writer.is_closing():
+                await connection.send(b"%x\r\n%s\r\n" % (60_000, b"x" * 60_000) if not pause_s else b"1\r\nx\r\n")
+                await asyncio.sleep(pause_s)
+
+        sending = asyncio.create_task(for_ever())
+        async with asyncio.timeout(10):
+            status, body = await connection.answer()
+            ended = await connection.end()
+        sending.cancel()
+        connection.writer.close()
+        await assert_serves(web)
+
+    assert (status, body["error"]["code"]) == ((408, "body_timeout") if pause_s else (413, "body_too_large"))
+    assert ended
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece", "status"),
+    [
+        (b"", b"", 0),
+        (b"POST", b"", 408),
+        (b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nx: ", b"y", 408),
+        (b"", b"\r\n", 0),
+        (post(A_BODY), b"", 200),
+        (post(A_BODY), b"\r\n", 200),
+        (post(A_BODY) + b"POST /v1/emb", b"e", 200),
+    ],
+    ids=["silent", "no-head", "slow-head", "line-ends", "idle", "line-ends-behind", "slow-second-head"],
+)
+async def test_callers_that_send_slowly_or_nothing_are_cut(web: Web, begin: bytes, piece: bytes, status: int) -> None:
+    connection = await connect(web)
+    await connection.send(begin)
+
+    async def trickle() -> None:
+        while piece and not connection.writer.is_closing():
+            await connection.send(piece)
+            await asyncio.sleep(0.05)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(5):
+        first, _ = await connection.answer()
+        ended = await connection.end()
+    trickling.cancel()
+    connection.writer.close()
+
+    assert first == status
+    assert ended
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 5000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"x%d: y\r\n" % number for number in range(1000)) + b"\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"a" * 500_000,
+    ],
+    ids=["path", "header", "headers", "no-end"],
+)
+async def test_headers_over_the_bound_are_refused(web: Web, head: bytes) -> None:
+    connection = await connect(web)
+    async with asyncio.timeout(5):
+        await connection.send(*[head[at : at + 3000] for at in range(0, len(head), 3000)])
+        status, body = await connection.answer()
+        ended = await connection.end()
+    connection.writer.close()
+
+    # A caller that goes on sending to a closed connection may lose the answer.
+    assert status == 431 or (status == 0 and len(head) > 100_000)
+    assert status == 0 or body["error"]["code"] == "headers_too_large"
+    assert ended
+
+
+async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web) -> None:
+    connection = await connect(web)
+    await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
+    status, body = await connection.answer()
+    connection.writer.close()
+
+    assert status == 400
+    assert {body[name] for name in ("message", "detail", "title")} == {"this is no HTTP/1.1 request"}
+
+
+async def test_connections_over_the_bound_are_closed_and_the_others_served() -> None:
+    async with running_web(max_connections=2) as web:
+        first, second, third = [await connect(web) for _ in range(3)]
+        async with asyncio.timeout(5):
+            ended = await third.end()
+        await first.send(post(A_BODY))
+        status, _ = await first.answer()
+        for each in (first, second, third):
+            each.writer.close()
+
+    assert ended
+    assert status == 200
+
+
+async def test_a_caller_that_does_not_read_its_answer_holds_it_no_longer_than_the_idle_time() -> None:
+    async with running_web(FakeEmbedder(dimension=50_000), idle_timeout_s=0.5) as web:
+        connection = await connect(web)
+        connection.writer.transport.pause_reading()
+        await connection.send(post(json.dumps({"model": MODEL, "input": [f"{n}" for n in range(40)]}).encode()))
+        async with asyncio.timeout(20):
+            while not web.embedder.calls or web.server.app.in_flight:
+                await asyncio.sleep(0.01)
+            while web.server._server.server_state.connections:
+                await asyncio.sleep(0.01)
+        connection.writer.close()
+
+
+async def test_requests_sent_at_once_on_one_connection_are_answered_in_order(web: Web) -> None:
+    connection = await connect(web)
+    bodies = [json.dumps({"model": MODEL, "input": f"text {n}"}).encode() for n in range(20)]
+    await connection.send(b"".join(post(body) for body in bodies))
+    answers = [(await connection.answer())[1] for _ in bodies]
+    connection.writer.close()
+
+    found = [answer["data"][0]["embedding"] for answer in answers]
+    assert found == [pytest.approx(web.embedder.vector(f"text {n}").tolist()) for n in range(20)]

@@ -1,0 +1,267 @@
+"""The HTTP server around the endpoint: keys, TLS, deadlines, callers that leave, drain, shared batches."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+import trustme
+
+from embedders.batching import BatchingEmbedder
+from embedders.errors import EmbedderUnavailable
+from embedders.queueing import QueueBounds
+from service.core.embed import EmbedderPool
+from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.web.server import AddressTaken, WebServer
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.web import MODEL, Web, running_web
+
+A_TEXT = {"model": MODEL, "input": "a cat"}
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def ask(web: Web, key: str | None = None, path: str = "/v1/embeddings") -> httpx.Response:
+    headers = {} if key is None else {"authorization": key}
+    async with httpx.AsyncClient(base_url=web.url) as http:
+        return await (
+            http.post(path, json=A_TEXT, headers=headers) if "emb" in path else http.get(path, headers=headers)
+        )
+
+
+async def send_raw(web: Web) -> asyncio.StreamWriter:
+    """Send a request and leave its answer unread."""
+    _, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+    body = b'{"model": "fake/model", "input": "a cat"}'
+    writer.write(b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+    return writer
+
+
+async def test_any_key_or_none_will_do_without_a_file_of_keys() -> None:
+    async with running_web() as web:
+        codes = [(await ask(web, key)).status_code for key in (None, "Bearer whatever", "Basic eDp5")]
+
+    assert codes == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        (None, "api_key_missing"),
+        ("Basic first-key", "api_key_missing"),
+        ("Bearer", "api_key_missing"),
+        ("Bearer other-key", "api_key_invalid"),
+        ("Bearer first-key second-key", "api_key_invalid"),
+        ("Bearer # no key", "api_key_invalid"),
+        ("Bearer first-key", None),
+        ("bearer second-key", None),
+    ],
+)
+async def test_with_a_file_of_keys_one_of_them_must_be_sent(tmp_path: Path, key: str | None, code: str | None) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# no key\nfirst-key\n\n  second-key\n", encoding="utf-8")
+    with structlog.testing.capture_logs() as lines:
+        async with running_web(api_keys_file=file) as web:
+            answer = await ask(web, key)
+            models = await ask(web, key, "/v1/models")
+            health = await ask(web, None, "/v1/health/ready")
+
+    assert (answer.status_code, models.status_code, health.status_code) == (
+        (200, 200, 200) if code is None else (401, 401, 200)
+    )
+    if code is not None:
+        assert answer.json()["error"]["code"] == code
+        assert answer.json()["error"]["type"] == "authentication_error"
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert not any("-key" in str(line) for line in lines)
+    assert "first-key" not in repr(vars(web.server.app._keys))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"# none\n\n", b"a b\n", "schl\u00fcssel\n".encode(), b"\xff\n"])
+async def test_a_file_of_keys_that_is_none_is_told_before_anything_starts(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(InvalidSettings, match="key file"):
+        WebServer(WebSettings(port=0, api_keys_file=file), ServerSettings(), embedders=a_pool())
+
+
+def a_pool() -> EmbedderPool:
+    return EmbedderPool([FakeEmbedder()], check_interval_s=3600)
+
+
+def write_certificate(folder: Path) -> dict[str, Path]:
+    """Write a certificate for the loopback address and its key, and beside them that of the authority behind them."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    files = {"tls_cert_file": folder / "cert.pem", "tls_key_file": folder / "key.pem"}
+    issued.cert_chain_pems[0].write_to_path(files["tls_cert_file"])
+    issued.private_key_pem.write_to_path(files["tls_key_file"])
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    return files
+
+
+async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    trust = ssl.create_default_context(cafile=str(tmp_path / "authority.pem"))
+    async with running_web(**files) as web, httpx.AsyncClient(verify=trust) as http:
+        answer = await http.post(f"{web.url}/v1/embeddings", json=A_TEXT)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.post(f"{web.url.replace('https', 'http')}/v1/embeddings", json=A_TEXT)
+
+    assert web.url.startswith("https://127.0.0.1:")
+    assert answer.status_code == 200
+
+
+def test_a_certificate_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:
+    files = write_certificate(tmp_path)
+    files["tls_cert_file"].write_text("no certificate", encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match=r"web\.tls_cert_file .*cert\.pem .*cannot be used"):
+        WebServer(WebSettings(port=0, **files), ServerSettings(), embedders=a_pool())
+    with pytest.raises(ValueError, match="set both or neither"):
+        WebSettings(tls_cert_file=files["tls_cert_file"])
+
+
+def test_a_taken_port_is_told_with_the_setting_to_change() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(AddressTaken, match=rf"127\.0\.0\.1:{port} .*VECGATE_WEB__PORT"):
+            WebServer(WebSettings(port=port), ServerSettings(), embedders=a_pool())
+
+
+async def test_two_servers_never_share_a_port_even_before_they_start() -> None:
+    first = WebServer(WebSettings(port=0), ServerSettings(), embedders=a_pool())
+    with pytest.raises(AddressTaken):
+        WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())
+    await first.stop()
+
+    WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())._socket.close()
+
+
+async def test_requests_that_come_one_by_one_share_batches() -> None:
+    backend = FakeEmbedder(max_batch=32)
+    batching = BatchingEmbedder(backend, bounds=QueueBounds(max_inputs=1000, max_bytes=10**9))
+    async with (
+        running_web(backend, wrapped=batching) as web,
+        httpx.AsyncClient(base_url=web.url, timeout=20) as http,
+    ):
+        backend.calls.clear()
+        backend.gate = asyncio.Event()
+        first = asyncio.create_task(http.post("/v1/embeddings", json={"model": MODEL, "input": ["first"]}))
+        await until(lambda: backend.in_flight)
+        others = [
+            asyncio.create_task(http.post("/v1/embeddings", json={"model": MODEL, "input": [f"text {number}"]}))
+            for number in range(48)
+        ]
+        await until(lambda: web.server.app.in_flight == 49)
+        backend.gate.set()
+        answers = await asyncio.gather(first, *others)
+
+    assert [len(inputs) for inputs, _ in backend.calls] == [1, 32, 16]
+    expected = [backend.vector(text) for text in ("first", *(f"text {number}" for number in range(48)))]
+    assert [answer.json()["data"][0]["embedding"] for answer in answers] == [
+        pytest.approx(vector.tolist()) for vector in expected
+    ]
+
+
+async def test_a_request_past_its_time_is_answered_so_and_its_work_is_dropped() -> None:
+    async with running_web(timeout_s=0.2) as web:
+        web.embedder.gate = asyncio.Event()
+        answer = await ask(web)
+        await until(lambda: not web.embedder.in_flight)
+
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+
+
+async def test_a_caller_that_leaves_takes_its_work_with_it() -> None:
+    with structlog.testing.capture_logs() as lines:
+        async with running_web() as web:
+            web.embedder.gate = asyncio.Event()
+            web.embedder.entered.clear()
+            writer = await send_raw(web)
+            async with asyncio.timeout(5):
+                await web.embedder.entered.wait()
+            writer.close()
+            await until(lambda: not web.embedder.in_flight)
+            await until(lambda: any(line["event"] == "call" for line in lines))
+
+    (call,) = [line for line in lines if line["event"] == "call"]
+    assert call["code"] == 499
+    assert [line for line in lines if line["log_level"] not in ("info", "debug")] == []
+
+
+async def test_too_many_requests_at_once_are_told_to_come_again_but_health_is_not() -> None:
+    async with running_web(max_requests=2) as web:
+        web.embedder.gate = asyncio.Event()
+        held = [asyncio.create_task(ask(web)) for _ in range(2)]
+        await until(lambda: web.embedder.in_flight == 2)
+        refused = await ask(web)
+        health = await ask(web, path="/v1/health/ready")
+        web.embedder.gate.set()
+        answers = await asyncio.gather(*held)
+
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert refused.json()["error"]["code"] == "overloaded"
+    assert health.status_code == 200
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_a_drain_reports_not_ready_first_and_lets_requests_in_flight_finish() -> None:
+    async with running_web(drain=ServerSettings(drain_delay_s=0.3, drain_grace_s=10)) as web:
+        web.embedder.gate = asyncio.Event()
+        held = asyncio.create_task(ask(web))
+        await until(lambda: web.embedder.in_flight)
+        stopping = asyncio.create_task(web.server.stop())
+        await asyncio.sleep(0.05)
+        ready = await ask(web, path="/v1/health/ready")
+        await until(lambda: not web.server._server.servers[0].is_serving())
+        with pytest.raises(httpx.ConnectError):
+            await ask(web)
+        early = held.done()
+        web.embedder.gate.set()
+        answer = await held
+        async with asyncio.timeout(5):
+            await stopping
+
+    assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+    assert not early
+    assert answer.status_code == 200
+
+
+async def test_a_drain_does_not_wait_for_ever() -> None:
+    async with running_web(drain=ServerSettings(drain_grace_s=0.2)) as web:
+        web.embedder.gate = asyncio.Event()
+        held = asyncio.create_task(ask(web))
+        await until(lambda: web.embedder.in_flight)
+        async with asyncio.timeout(5):
+            await web.server.stop()
+        cancelled = not web.embedder.in_flight
+        with pytest.raises(httpx.HTTPError):
+            (await held).raise_for_status()
+
+    assert cancelled
+
+
+async def test_another_embedder_of_the_same_space_stands_in_over_http_too() -> None:
+    nim, twin = FakeEmbedder(name="nim", model=MODEL), FakeEmbedder(name="nim-2", model=MODEL)
+    async with running_web(nim, twin, FakeEmbedder(name="clip", model="clip", space="other")) as web:
+        nim.failure = EmbedderUnavailable("down")
+        answer = await ask(web, None)
+        twin.failure = nim.failure
+        refusal = await ask(web, None)
+
+    assert (answer.status_code, answer.headers["vecgate-embedder"]) == (200, "nim-2")
+    assert refusal.status_code == 503
