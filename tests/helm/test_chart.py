@@ -48,6 +48,17 @@ def test_lint_finds_nothing(helm: Helm, name: str, tmp_path: Path) -> None:
     assert "[WARNING]" not in answer
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_helm_3_makes_the_same_of_it(name: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.json"
+    values.write_text(json.dumps(SETS[name]))
+
+    text = HELM_3.run("template", "try", CHART, "--kube-version", "1.37.0", "--values", values)
+
+    made = {named(manifest): manifest for manifest in yaml.safe_load_all(text) if manifest}
+    assert made == {named(manifest): manifest for manifest in render(SETS[name])}
+
+
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
 @pytest.mark.parametrize("name", SETS)
 def test_every_manifest_fits_its_version_of_kubernetes(name: str, kubernetes: str) -> None:
