@@ -103,8 +103,8 @@ def diagnose(settings: Settings) -> Diagnosis:
 
 def _contacts(settings: Settings) -> Iterator[Contact]:
     if "nim" in settings.embedder.order:
-        url = settings.nim.base_url
-        yield Contact("the NIM", url, variable("nim", "base_url"), reach_of(urlsplit(url).hostname or ""))
+        for url in settings.nim.base_url:
+            yield Contact("the NIM", url, variable("nim", "base_url"), reach_of(urlsplit(url).hostname or ""))
     where = settings.weaviate
     if not where.embedded:
         host, grpc_host = where.http_host, where.grpc_host or where.http_host

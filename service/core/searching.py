@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from uuid import UUID
 
 import structlog
 
 from embedders.errors import CallerKeyRejected, EmbedderError, InputRejected
 from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
+from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
@@ -172,13 +174,15 @@ class Searcher:
         api_key: str | None,
     ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
         """Return the first target whose embedders work, and the query's vector in its space."""
-        for target in targets[:-1]:
+        for target, other in pairwise(targets):
             try:
                 return target, *await self._query_vector(collection, target, query, api_key)
             except CallerKeyRejected:
                 raise  # The caller shall learn of it, and not be served by others.
             except EmbedderError as error:
                 log.info("search_target_switched", collection=collection.name, failed=target.name, reason=str(error))
+                failed, asked = (self._embedders.for_vector(collection.name, each)[0] for each in (target, other))
+                FAILOVERS.labels(failed.spec.name, asked.spec.name).inc()
         return targets[-1], *await self._query_vector(collection, targets[-1], query, api_key)
 
     async def _query_vector(

@@ -93,6 +93,9 @@ def _value_schema(schema: dict[str, Any], description: str | None) -> dict[str, 
     if plain.get("type") == "integer":
         # Helm reads numbers as floats, which know larger ones only roughly.
         plain.setdefault("maximum", MAX_INTEGER)
+    if plain.get("type") == "array" and plain["items"] == {"type": "string"}:
+        # It reaches the service as one text with commas between.
+        plain["items"] = {"allOf": [TEXT, {"type": "string", "pattern": "^[^\\s,]+$"}]}
     if plain == {"type": "string"}:
         plain = dict(TEXT)
     elif plain.get("type") == "string" and "enum" not in plain and "const" not in plain:

@@ -26,7 +26,7 @@ EVERYTHING: dict[str, Any] = {
         "server": {"maxRequestBytes": 134217728, "drainDelayS": 0.5, "host": "[::]"},
         "embedder": {"order": ["clip", "nim"], "checkIntervalS": 2.5},
         "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
-        "nim": {"baseUrl": "https://nim.example/v1"},
+        "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
         "web": {"pathPrefix": "/embed"},
     },

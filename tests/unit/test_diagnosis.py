@@ -60,6 +60,17 @@ def test_a_hosted_nim_is_a_need_from_outside_and_behind_an_air_gap_a_fault(monke
     assert "VECGATE_NIM__BASE_URL" in plain.stdout
 
 
+def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__BASE_URL="http://nim:8000,https://nim.example.com")
+
+    nims = [each for each in diagnose(load_settings()).contacts if each.what == "the NIM"]
+
+    assert [(each.where, each.reach) for each in nims] == [
+        ("http://nim:8000", Reach.SITE),
+        ("https://nim.example.com", Reach.OUTSIDE),
+    ]
+
+
 def test_an_embedder_that_is_not_used_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     configured(monkeypatch, NIM__BASE_URL="https://integrate.api.nvidia.com")
 

@@ -6,7 +6,7 @@ import pytest
 
 from embedders.inputs import DOCUMENT, QUERY, EmbedOptions, ImageInput, Input, TextInput
 from embedders.nim_profiles import PROFILES, Kind, choose_profile
-from service.nim_settings import ProfileName
+from service.settings.nim import ProfileName
 
 TEXT, CUT, PICTURE = TextInput("a cat"), TextInput("a cat", truncate=True), ImageInput(b"...")
 VL = PROFILES["nemotron-vl"]

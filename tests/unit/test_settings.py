@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from embedders.spec import InputLimits
 from service.cli import app
-from service.embedding import _input_limits
+from service.embedding import _input_limits, build_embedders
 from service.observability import masked_settings
 from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
@@ -18,7 +18,8 @@ def test_defaults_are_offline_and_on_loopback() -> None:
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 50070)
     assert settings.embedder.order == ["clip"]
     assert settings.clip.model == "pictogram-clip"
-    assert {settings.weaviate.http_host, settings.nim.base_url} == {"127.0.0.1", "http://127.0.0.1:8000"}
+    assert settings.weaviate.http_host == "127.0.0.1"
+    assert settings.nim.base_url == ["http://127.0.0.1:8000"]
 
 
 def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,4 +196,30 @@ def test_every_bound_on_an_input_is_a_setting() -> None:
 def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
     monkeypatch.setenv(f"VECGATE_{name}", wrong)
     with pytest.raises(InvalidSettings, match=name):
+        load_settings()
+
+
+def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000, http://two:8000/v1")
+
+    built = build_embedders(load_settings())
+
+    nims = [each.spec for each in built[:2]]
+    assert [(each.name, each.space) for each in nims] == [("nim", "nvidia/nvclip"), ("nim-2", "nvidia/nvclip")]
+    assert len(built) == 3
+
+
+def test_a_nim_named_twice_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000,http://one:8000/v1/")
+
+    with pytest.raises(InvalidSettings, match="VECGATE_NIM__BASE_URL: names an address twice"):
+        load_settings()
+
+
+def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_LIMITS__MAX_INPUTS", "100")
+    monkeypatch.setenv("VECGATE_EMBEDDER__MAX_QUEUED_INPUTS", "99")
+
+    with pytest.raises(InvalidSettings, match=r"MAX_INPUTS is 100, but only .*MAX_QUEUED_INPUTS = 99 may wait"):
         load_settings()

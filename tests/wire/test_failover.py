@@ -7,6 +7,7 @@ import pytest
 from grpc import StatusCode
 
 from embedders.errors import EmbedderUnavailable, ModelGone
+from embedders.metrics import FAILOVERS
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
@@ -155,9 +156,15 @@ async def test_a_search_that_names_no_vector_uses_the_one_whose_embedder_works(w
     await create_two_spaces(wire)
     await import_(wire, obj(title="a cat"), obj(title="a dog"))
 
-    for failing, used in (((), "nim"), (("nim",), "nim-2"), (("nim", "nim-2"), "clip")):
+    for failing, used, switch in (
+        ((), "nim", ()),
+        (("nim",), "nim-2", ("nim", "nim-2")),
+        (("nim", "nim-2"), "clip", ("nim", "clip")),
+    ):
         fail(wire, *failing)
+        before = FAILOVERS.labels(*switch)._value.get() if switch else 0
         response = await near_text(wire, "a cat")
+        assert not switch or FAILOVERS.labels(*switch)._value.get() == before + 1
         assert response.embedder.name == used
         assert response.hits[0].object.properties["title"] == "a cat"
         assert response.hits[0].distance < 1e-5, "the query and the vectors searched are of one space"

@@ -1,43 +1,27 @@
-"""The settings: environment variables VECGATE_<GROUP>__<FIELD>, read once at start, all faults reported at once."""
+"""The groups of settings that every Vecgate has: servers, log, embedders, Weaviate and limits."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from platformdirs import user_data_path
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
 
-from service.nim_settings import NimSettings
-from service.setting_types import Group as _Group
-from service.setting_types import InvalidSettings, Seconds, SecretFile, read_secret
+from service.settings.types import MIB, Group, Port, Seconds, SecretFile, split_names
 
 __all__ = [
     "ClipSettings",
     "EmbedderSettings",
-    "InvalidSettings",
     "LimitSettings",
     "LogSettings",
-    "NimSettings",
     "ServerSettings",
-    "Settings",
     "WeaviateSettings",
-    "WebSettings",
-    "describe_settings",
-    "load_settings",
-    "read_secret",
 ]
 
-PREFIX = "VECGATE_"
-MIB = 1024 * 1024
-
-Port = Annotated[int, Field(ge=0, le=65535)]
 EmbedderName = Literal["clip", "nim"]
 
 
-class ServerSettings(_Group):
+class ServerSettings(Group):
     """The gRPC server."""
 
     host: str = Field("127.0.0.1", description="address that the gRPC server listens on")
@@ -56,21 +40,17 @@ class ServerSettings(_Group):
     drain_grace_s: Seconds = Field(30, description="seconds that calls in flight get to finish at the end")
 
 
-class LogSettings(_Group):
+class LogSettings(Group):
     """The log, on standard error."""
 
     format: Literal["console", "json"] = Field("console", description="console for people, json for machines")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is written")
 
 
-def _split_names(value: object) -> object:
-    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
-
-class EmbedderSettings(_Group):
+class EmbedderSettings(Group):
     """All embedders."""
 
-    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(_split_names)] = Field(
+    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(split_names)] = Field(
         default=["clip"],
         min_length=1,
         description="embedders to start, commas between, the default one first: clip (local model), nim (NVIDIA NIM)",
@@ -106,7 +86,7 @@ class EmbedderSettings(_Group):
         return self
 
 
-class ClipSettings(_Group):
+class ClipSettings(Group):
     """The local CLIP embedder."""
 
     model: str = Field(
@@ -153,7 +133,7 @@ class ClipSettings(_Group):
     )
 
 
-class WeaviateSettings(_Group):
+class WeaviateSettings(Group):
     """Weaviate, external or embedded."""
 
     embedded: bool = Field(
@@ -184,7 +164,7 @@ class WeaviateSettings(_Group):
     )
 
 
-class LimitSettings(_Group):
+class LimitSettings(Group):
     """Bounds on what callers send."""
 
     max_inputs: int = Field(1024, ge=1, le=1_000_000, description="inputs of an EmbedInputs call")
@@ -196,116 +176,3 @@ class LimitSettings(_Group):
     max_image_frames: int = Field(
         1000, ge=1, le=100_000, description="frames or pages of an image, of which the first one is embedded"
     )
-
-
-class WebSettings(_Group):
-    """The HTTP server: the endpoint that answers as a NIM does."""
-
-    enabled: bool = Field(True, description="whether to serve HTTP")
-    host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
-    port: Port = Field(8070, description="port that the HTTP server listens on; 0 takes a free one")
-    path_prefix: str = Field(
-        "",
-        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
-        description="path in front of /v1 under which everything is served too, such as /embed",
-    )
-    api_keys_file: Path | None = Field(
-        None, description="file with the keys that callers may send, one a line; without it any key or none will do"
-    )
-    tls_cert_file: Path | None = Field(None, description="certificate chain in PEM; with it HTTP goes over TLS")
-    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
-    timeout_s: Seconds = Field(60, description="seconds that one request may take")
-    header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")
-    body_timeout_s: Seconds = Field(30, description="seconds in which a request's body must be there")
-    # Go's clients, Weaviate's among them, close idle connections after 90 s; whoever waits longer is never in the way.
-    idle_timeout_s: Seconds = Field(120, description="seconds that a connection may stay without a request")
-    max_inputs: int = Field(64, ge=1, le=4096, description="inputs of one request; nvclip takes 64")
-    max_body_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request's body")
-    max_header_bytes: int = Field(32 * 1024, ge=1024, description="bytes of a request's line and headers")
-    max_requests: int = Field(256, ge=1, description="requests at the same time; more are refused as OVERLOADED")
-    max_connections: int = Field(1024, ge=1, description="connections at the same time; more are closed at once")
-    strict_images: bool = Field(
-        False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
-    )
-
-    @model_validator(mode="after")
-    def _whole_pair(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("web.tls_cert_file and web.tls_key_file: set both or neither")
-        return self
-
-
-class Settings(BaseSettings):
-    """Every setting. Build it with load_settings, which words faults for people."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
-    )
-
-    server: ServerSettings = ServerSettings()
-    log: LogSettings = LogSettings()
-    embedder: EmbedderSettings = EmbedderSettings()
-    clip: ClipSettings = ClipSettings()
-    nim: NimSettings = NimSettings()
-    weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
-    limits: LimitSettings = LimitSettings()
-    web: WebSettings = WebSettings()
-
-    @model_validator(mode="after")
-    def _largest_call_fits_into_the_queue(self) -> Self:
-        if self.limits.max_inputs > self.embedder.max_queued_inputs:
-            raise ValueError(
-                f"{variable('limits', 'max_inputs')} is {self.limits.max_inputs}, but only "
-                f"{variable('embedder', 'max_queued_inputs')} = {self.embedder.max_queued_inputs} may wait: "
-                "lower the one or raise the other"
-            )
-        return self
-
-
-def load_settings() -> Settings:
-    """Read the settings from the environment.
-
-    Raises:
-        InvalidSettings: some break rules, or a variable names no setting.
-    """
-    faults = [
-        f"{name}: there is no such setting; see `vecgate serve --help`"
-        for name in sorted(os.environ)
-        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
-        if name.upper().startswith(PREFIX) and "__" in name and name.upper() not in set(_variables())
-    ]
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        faults += [
-            f"{variable(*map(str, each['loc'][:2]))}: {_words(each['msg'])}" if each["loc"] else _words(each["msg"])
-            for each in error.errors(include_input=False, include_url=False)
-            if each["type"] != "extra_forbidden"
-        ]
-        settings = None
-    if settings is None or faults:
-        raise InvalidSettings("\n".join(faults))
-    return settings
-
-
-def _words(message: str) -> str:
-    return message.removeprefix("Value error, ")
-
-
-def variable(*path: str) -> str:
-    """Return the environment variable of a setting."""
-    return PREFIX + "__".join(path).upper()
-
-
-def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield each setting's environment variable and its field, in the order of this module."""
-    for group, group_field in Settings.model_fields.items():
-        model = group_field.annotation
-        assert isinstance(model, type)
-        assert issubclass(model, BaseModel)
-        for name, field in model.model_fields.items():
-            yield variable(group, name), field
-
-
-def _variables() -> Iterator[str]:
-    return (name for name, _ in describe_settings())

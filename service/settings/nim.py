@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from embedders.nim_address import check_key, parse_base_url, resolve_proxy
 from embedders.nim_profiles import PROFILES, choose_profile
-from service.setting_types import Group, Seconds, SecretFile, read_secret_file
+from service.settings.types import CommaSeparated, Group, Seconds, SecretFile, read_secret_file
 
 __all__ = ["NimSettings", "ProfileName"]
 
@@ -18,9 +18,11 @@ ProfileName = Literal["auto", "nvclip", "nemotron-vl", "nemoretriever-vlm", "pla
 class NimSettings(Group):
     """The NVIDIA NIM embedder."""
 
-    base_url: str = Field(
-        "http://127.0.0.1:8000",
-        description="the NIM's address, http or https, maybe with a path, with or without /v1 at its end",
+    base_url: CommaSeparated = Field(
+        default=["http://127.0.0.1:8000"],
+        min_length=1,
+        description="the NIM's address, http or https, maybe with a path, with or without /v1 at its end; of several, "
+        "commas between, that serve the same model, the first one that works is asked (embedders nim, nim-2, ...)",
     )
     model: str = Field("nvidia/nvclip", min_length=1, description="the model's name, which is also its space")
     profile: ProfileName = Field(
@@ -66,8 +68,9 @@ class NimSettings(Group):
 
     @field_validator("base_url")
     @classmethod
-    def _check_base_url(cls, base_url: str) -> str:
-        parse_base_url(base_url)
+    def _check_base_url(cls, base_url: list[str]) -> list[str]:
+        if len({parse_base_url(address) for address in base_url}) < len(base_url):
+            raise ValueError("names an address twice; name each once")
         return base_url
 
     @field_validator("api_key")
@@ -98,7 +101,8 @@ class NimSettings(Group):
     @classmethod
     def _check_proxy(cls, proxy: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if proxy is not None:
-            resolve_proxy(proxy.get_secret_value(), info.data.get("base_url", "http://127.0.0.1"))
+            for address in info.data.get("base_url", ["http://127.0.0.1"]):
+                resolve_proxy(proxy.get_secret_value(), address)
         return proxy
 
     @field_validator("max_batch")

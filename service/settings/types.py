@@ -3,11 +3,36 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import NoDecode
 
-__all__ = ["Group", "InvalidSettings", "Seconds", "SecretFile", "read_secret", "read_secret_file"]
+__all__ = [
+    "MIB",
+    "CommaSeparated",
+    "Group",
+    "InvalidSettings",
+    "Port",
+    "Seconds",
+    "SecretFile",
+    "read_secret",
+    "read_secret_file",
+    "split_names",
+]
+
+MIB = 1024 * 1024
+
+Port = Annotated[int, Field(ge=0, le=65535)]
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def split_names(value: object) -> object:
+    """Return the names of a text with commas between them; what is no text stays as it is."""
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[list[str], NoDecode, BeforeValidator(split_names)]
+"""Texts with commas between them."""
 
 
 class InvalidSettings(Exception):
