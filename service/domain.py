@@ -21,8 +21,8 @@ __all__ = [
     "WeightedField",
 ]
 
-PropertyValue = None | bool | int | float | str | list[bool] | list[int] | list[float] | list[str]
-"""A property's value. Dates and UUIDs are strings; blobs are not properties but images."""
+PropertyValue = None | bool | int | float | str | list[bool] | list[int] | list[float] | list[str] | dict[str, float]
+"""A property's value. Dates and UUIDs are strings, places dicts; blobs are not properties but images."""
 
 
 class DataType(Enum):
@@ -41,6 +41,7 @@ class DataType(Enum):
     UUID = "uuid"
     UUID_ARRAY = "uuid[]"
     BLOB = "blob"
+    GEO_COORDINATES = "geoCoordinates"
 
 
 class Distance(Enum):

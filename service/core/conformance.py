@@ -22,6 +22,7 @@ NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
 
 MAX_SAFE_INT = 2**53
+GEO_BOUNDS = {"latitude": 90, "longitude": 180}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
 
@@ -176,10 +177,7 @@ def _check_properties(
             message = "the property's type is not handled by this version; leave it out"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif value is not None:
-            try:
-                checked[name] = _check_value(declared.data_type, value)
-            except ValueError as error:
-                violations.append(Violation(where, str(error), "INVALID_PROPERTY"))
+            checked[name] = _check_value(declared.data_type, value, where, violations)
     return checked
 
 
@@ -200,27 +198,54 @@ def _check_vectors(
     return checked
 
 
-def _check_value(data_type: DataType, value: Any) -> PropertyValue:
-    """Return a value in the form of its type; a ValueError says what is wrong without repeating the value."""
+def _check_value(data_type: DataType, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    """Return a value in the form of its type; what is wrong joins the violations, which do not repeat the value."""
     if data_type.value.endswith("[]"):
-        if not isinstance(value, list):
-            raise ValueError(f"is a {_json_name(value)}, the property takes a list ({data_type.value})")
-        item_type = DataType(data_type.value.removesuffix("[]"))
-        items: Any = []
-        for index, item in enumerate(value):
-            try:
-                items.append(_check_value(item_type, item))
-            except ValueError as error:
-                raise ValueError(f"item {index} {error}") from None
-        return items  # type: ignore[no-any-return]  # a list of one type, as the property says
+        return _check_items(data_type, value, path, violations)
+    if data_type is DataType.GEO_COORDINATES:
+        return _check_place(value, path, violations)
     expected = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}.get(data_type, str)
-    if not isinstance(value, expected):
+    try:
+        if isinstance(value, expected):
+            return _check_scalar(data_type, value)
         message = f"is a {_json_name(value)}, the property takes a {_json_name(expected())} ({data_type.value})"
-        raise ValueError(message)  # noqa: TRY004  # one kind of error for everything that is wrong with a value
-    return _check_scalar(data_type, value)
+    except ValueError as error:
+        message = str(error)
+    violations.append(Violation(path, message, "INVALID_PROPERTY"))
+    return None
+
+
+def _check_items(data_type: DataType, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    if not isinstance(value, list):
+        message = f"is a {_json_name(value)}, the property takes a list ({data_type.value})"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    item_type = DataType(data_type.value.removesuffix("[]"))
+    items: Any = [_check_value(item_type, item, f"{path}[{index}]", violations) for index, item in enumerate(value)]
+    return items  # type: ignore[no-any-return]  # a list of one type, as the property says
+
+
+def _check_place(value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    if not isinstance(value, dict):
+        message = (
+            f'is a {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
+        )
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    for name in sorted(value.keys() - GEO_BOUNDS.keys()):
+        message = "is no part of a place; give latitude and longitude"
+        violations.append(Violation(f'{path}["{name}"]', message, "INVALID_PROPERTY"))
+    for name, bound in GEO_BOUNDS.items():
+        degrees = value.get(name)
+        # Comparing so refuses NaN too.
+        if not isinstance(degrees, float) or not abs(degrees) <= bound:
+            message = f"is required: a number of degrees from -{bound} to {bound}"
+            violations.append(Violation(f"{path}.{name}", message, "INVALID_PROPERTY"))
+    return dict(value)
 
 
 def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
+    """Return a value in the form of its type; a ValueError says what is wrong without repeating the value."""
     match data_type:
         case DataType.INT:
             if not value.is_integer() or abs(value) > MAX_SAFE_INT:

@@ -38,6 +38,7 @@ ALL_TYPES: dict[DataType, PropertyValue] = {
     DataType.DATE_ARRAY: ["2024-01-02T03:04:05Z", "1999-12-31T23:59:59+02:00"],
     DataType.UUID: "0a1b2c3d-0000-4000-8000-00000000000a",
     DataType.UUID_ARRAY: ["0a1b2c3d-0000-4000-8000-00000000000b"],
+    DataType.GEO_COORDINATES: {"latitude": 52.52, "longitude": -13.405},
 }
 
 

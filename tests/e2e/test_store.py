@@ -85,7 +85,12 @@ class TestWeaviateStore(StoreSuite):
         legacy = await store.get_collection(f"Legacy{suffix}")
         assert (legacy.vectors, legacy.properties[0].data_type) == ((), DataType.TEXT)
         named = await store.get_collection(f"Named{suffix}")
-        assert [each.data_type for each in named.properties] == [DataType.TEXT, DataType.BLOB, *[None] * 5]
+        assert [each.data_type for each in named.properties] == [
+            DataType.TEXT,
+            DataType.BLOB,
+            DataType.GEO_COORDINATES,
+            *[None] * 4,
+        ]
         assert [each.space for each in named.vectors] == [None, None, None]
         distances = {each.name: each.distance for each in named.vectors}
         assert distances == {"own": Distance.COSINE, "far": None, "nvidia": Distance.COSINE}

@@ -228,12 +228,22 @@ def _fits(data_type: DataType, value: PropertyValue) -> bool:
         DataType.BOOLEAN: lambda truth: isinstance(truth, bool),
         DataType.INT: lambda number: _is_number(number) and number == int(number) and abs(number) <= _MAX_EXACT_INT,
         DataType.NUMBER: lambda number: _is_number(number) and bool(np.isfinite(number)),
+        DataType.GEO_COORDINATES: _is_place,
     }
     return data_type in tests and tests[data_type](value)
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_place(value: object) -> bool:
+    bounds = {"latitude": 90, "longitude": 180}
+    return (
+        isinstance(value, dict)
+        and value.keys() == bounds.keys()
+        and all(_is_number(value[name]) and abs(value[name]) <= bound for name, bound in bounds.items())
+    )
 
 
 def _is_uuid(value: str) -> bool:
@@ -253,6 +263,7 @@ def _store_value(data_type: DataType | None, value: PropertyValue) -> PropertyVa
         DataType.INT: int,
         DataType.NUMBER: float,
         DataType.UUID: _canonical_id,
+        DataType.GEO_COORDINATES: lambda place: {name: float(str(np.float32(place[name]))) for name in place},
     }
     return converters[data_type](value) if data_type in converters else value
 

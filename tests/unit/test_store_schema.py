@@ -70,7 +70,7 @@ def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "types", [["geoCoordinates"], ["Other"], ["One", "Two"], [], None], ids=["geo", "reference", "two", "none", "null"]
+    "types", [["phoneNumber"], ["Other"], ["One", "Two"], [], None], ids=["phone", "reference", "two", "none", "null"]
 )
 def test_a_type_that_is_not_handled_is_none(types: list[str] | None) -> None:
     collection = from_schema({"class": "C", "properties": [{"name": "p", "dataType": types}]})

@@ -53,6 +53,7 @@ class Wire:
                         collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
                         collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
                         collection_pb.Property(name="taken", data_type=collection_pb.DATA_TYPE_DATE),
+                        collection_pb.Property(name="place", data_type=collection_pb.DATA_TYPE_GEO_COORDINATES),
                     ],
                     vectors=[collection_pb.VectorConfig(**config)],
                 )

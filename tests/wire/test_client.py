@@ -296,6 +296,7 @@ def test_an_object_comes_back_as_it_was_sent(client: Client) -> None:
             "taken": taken,
             "nothing": None,
             "size": np.int64(7),
+            "place": {"latitude": np.float64(52.52), "longitude": -13.0},
         },
         images={"image": b"bytes"},
         vectors={"default": [1, 0, 0, 0]},
@@ -313,6 +314,7 @@ def test_an_object_comes_back_as_it_was_sent(client: Client) -> None:
         "taken": "2026-01-31T08:00:00+00:00",
         "nothing": None,
         "size": 7,
+        "place": {"latitude": 52.52, "longitude": -13.0},
     }
     assert isinstance(found.properties["count"], int)
     assert found.images == {"image": b"bytes"}

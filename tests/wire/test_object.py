@@ -104,6 +104,17 @@ async def test_supplied_vectors_are_stored_as_they_are_and_nothing_is_embedded(w
     assert_close(stored.vectors["default"], np.arange(8))
 
 
+async def test_a_place_is_returned_in_the_form_it_was_sent_in(wire: Wire) -> None:
+    await wire.create_pictures()
+    place = {"latitude": 90, "longitude": -13.405}
+
+    response = await import_(wire, obj(title="pole", place=place))
+
+    request = pb.GetObjectRequest(collection="Pictures", id=response.results[0].id)
+    got = (await wire.objects.GetObject(request)).object
+    assert dict(got.properties["place"]) == place
+
+
 async def test_an_object_without_any_field_of_a_vector_is_stored_without_it_and_the_answer_says_so(wire: Wire) -> None:
     await wire.create_pictures()
 
@@ -124,7 +135,9 @@ async def test_the_items_of_a_text_array_share_its_weight(wire: Wire) -> None:
     assert_close(stored.vectors["default"], mean / np.linalg.norm(mean))
 
 
-YEAR, TITLE, TAGS, TAKEN = (f'objects[1].properties["{name}"]' for name in ("year", "title", "tags", "taken"))
+YEAR, TITLE, TAGS, TAKEN, PLACE = (
+    f'objects[1].properties["{name}"]' for name in ("year", "title", "tags", "taken", "place")
+)
 BLOB, IMAGE = 'objects[1].properties["image"]', 'objects[1].images["image"].content'
 DEFAULT = 'objects[1].vectors["default"]'
 RED_IMAGE, BROKEN = Image(content=RED), picture(size=(64, 64))[:-30]
@@ -140,7 +153,21 @@ BAD = {
     "bool for text": (obj(title=True), "INVALID_PROPERTY", [TITLE]),
     "object for text": (obj(title={"a": "b"}), "INVALID_PROPERTY", [TITLE]),
     "text for array": (obj(tags="a"), "INVALID_PROPERTY", [TAGS]),
-    "number in array": (obj(tags=["a", 1]), "INVALID_PROPERTY", [TAGS]),
+    "number in array": (obj(tags=["a", 1]), "INVALID_PROPERTY", [f"{TAGS}[1]"]),
+    "several in array": (obj(tags=[1, "a", None]), "INVALID_PROPERTY", [f"{TAGS}[0]", f"{TAGS}[2]"]),
+    "text for place": (obj(place="Berlin"), "INVALID_PROPERTY", [PLACE]),
+    "place without longitude": (obj(place={"latitude": 1}), "INVALID_PROPERTY", [f"{PLACE}.longitude"]),
+    "place off the map": (
+        obj(place={"latitude": 90.1, "longitude": -180.1}),
+        "INVALID_PROPERTY",
+        [f"{PLACE}.latitude", f"{PLACE}.longitude"],
+    ),
+    "place with NaN": (
+        obj(place={"latitude": float("nan"), "longitude": 0}), "INVALID_PROPERTY", [f"{PLACE}.latitude"]
+    ),
+    "place with height": (
+        obj(place={"latitude": 0, "longitude": 0, "height": 1}), "INVALID_PROPERTY", [f'{PLACE}["height"]']
+    ),
     "no date": (obj(taken="yesterday"), "INVALID_PROPERTY", [TAKEN]),
     "date that is none": (obj(taken="2026-02-31T08:00:00Z"), "INVALID_PROPERTY", [TAKEN]),
     "blob in properties": (pb.Object(properties=struct(image="aGk=")), "INVALID_PROPERTY", [BLOB]),

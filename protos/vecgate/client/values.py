@@ -103,7 +103,8 @@ class Object:
     """One entry of a collection.
 
     Attributes:
-        properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a None is an absent value.
+        properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a place is a mapping of
+            "latitude" and "longitude"; a None is an absent value.
         images: encoded pictures by the name of a blob property.
         vectors: ready vectors by named vector; an import stores them instead of computing.
         id: a UUID; empty lets the server derive one from the content.
@@ -254,6 +255,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
     return value
 
 

@@ -53,6 +53,10 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """A list of UUIDs."""
     DATA_TYPE_BLOB: _DataType.ValueType  # 13
     """An image; travels in Object.images."""
+    DATA_TYPE_GEO_COORDINATES: _DataType.ValueType  # 14
+    """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
+    keeps them as 32-bit floats, about seven digits.
+    """
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is what a property holds, in Weaviate's words."""
@@ -85,6 +89,10 @@ DATA_TYPE_UUID_ARRAY: DataType.ValueType  # 12
 """A list of UUIDs."""
 DATA_TYPE_BLOB: DataType.ValueType  # 13
 """An image; travels in Object.images."""
+DATA_TYPE_GEO_COORDINATES: DataType.ValueType  # 14
+"""A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
+keeps them as 32-bit floats, about seven digits.
+"""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 class _Distance:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from weaviate.classes.data import DataObject
+from weaviate.classes.data import DataObject, GeoCoordinate
 
 from embedders.inputs import Vector
 from service.domain import PropertyValue, ReturnFields, StoredObject
@@ -55,7 +55,9 @@ def from_weaviate(
     )
 
 
-def _value_to_weaviate(value: PropertyValue) -> PropertyValue:
+def _value_to_weaviate(value: PropertyValue) -> object:
+    if isinstance(value, dict):
+        return GeoCoordinate(latitude=value["latitude"], longitude=value["longitude"])
     # The client chooses an array's type by its first item.
     if isinstance(value, list) and any(isinstance(each, float) for each in value):
         return [float(each) for each in value]
@@ -70,7 +72,14 @@ def _value_from_weaviate(value: object) -> PropertyValue:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, GeoCoordinate):
+        return {"latitude": _shortest(value.latitude), "longitude": _shortest(value.longitude)}
     return value if isinstance(value, bool | int | float | str) else None
+
+
+def _shortest(value: float) -> float:
+    # Weaviate keeps 32 bits of a coordinate; as a double, 52.52 would come back as 52.52000045776367.
+    return float(str(np.float32(value)))
 
 
 def _vector_from_weaviate(vector: object) -> Vector:
