@@ -58,7 +58,7 @@ class Space:
 
     Attributes:
         id: the space's id.
-        dimension: values in a vector.
+        dimension: values in a vector; 0 where the schema does not say, as in collections that Weaviate's module made.
         model: the model's name when the vector was bound, for people.
     """
 
@@ -89,7 +89,7 @@ class NamedVector:
     """How a named vector is made.
 
     Attributes:
-        space: what it is bound to; None in a collection that Vecgate did not make.
+        space: what it is bound to; None where nothing says.
         distance: the measure of searches; None for one that this version does not handle.
     """
 

@@ -120,12 +120,12 @@ class SpaceMismatch(ServiceError):
 
 
 class CollectionNotBound(ServiceError):
-    """A named vector has no space binding: Vecgate did not make the collection."""
+    """Nothing says of which space a named vector is: neither Vecgate nor Weaviate's multi2vec-nvidia made it."""
 
     def __init__(self, collection: str, vector: str) -> None:
         super().__init__(
-            f"named vector {vector!r} of collection {collection!r} is bound to no vector space because Vecgate did not "
-            "create the collection; create one through CreateCollection and import into it"
+            f"named vector {vector!r} of collection {collection!r} is bound to no vector space: neither Vecgate nor "
+            "Weaviate's multi2vec-nvidia made it; create a collection through CreateCollection and import into it"
         )
         self.collection = collection
         self.vector = vector

@@ -59,13 +59,14 @@ class Collections:
         Raises:
             CollectionNotFound: there is none of that name.
         """
-        collection = await self._store.get_collection(name)
+        collection = self._embedders.resolve(await self._store.get_collection(name))
         return collection, await self._store.count_objects(name)
 
     async def list_page(self, *, after: str, size: int) -> CollectionPage:
         """Return up to `size` collections whose names come after `after` in alphabetical order."""
         rest = sorted(
-            (each for each in await self._store.list_collections() if each.name > after), key=lambda each: each.name
+            (self._embedders.resolve(each) for each in await self._store.list_collections() if each.name > after),
+            key=lambda each: each.name,
         )
         return CollectionPage(tuple(rest[:size]), more=len(rest) > size)
 

@@ -192,7 +192,7 @@ def _check_vectors(
             violations.append(_unknown_vector(collection, where))
             continue
         try:
-            checked[name] = parse_vector(data, target.space.dimension if target.space else None, where)
+            checked[name] = parse_vector(data, (target.space.dimension or None) if target.space else None, where)
         except InvalidRequest as error:
             violations += error.violations
     return checked

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -10,7 +11,7 @@ from embedders.base import Embedder, Outcome
 from embedders.errors import CredentialRejected, EmbedderError, EmbedderOverloaded, EmbedderRateLimited
 from embedders.failover import embed_with_first
 from embedders.inputs import Embedding, EmbedOptions, Input
-from service.domain import NamedVector
+from service.domain import Collection, NamedVector, Space
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
 
 __all__ = ["EmbedderPool", "HealthState"]
@@ -112,6 +113,25 @@ class EmbedderPool:
         """
         return [self.get(name)] if name else self.of_space(self.default.spec.space)
 
+    def resolve(self, collection: Collection) -> Collection:
+        """Return a collection with the spaces of adopted named vectors, of which the schema says the model alone.
+
+        It is that of this server's embedder of the space or, for a local model, of the model of that name: the HTTP
+        endpoint, by which such vectors were made, goes by the model's name, too.
+        """
+        return replace(collection, vectors=tuple(map(self._resolve, collection.vectors)))
+
+    def _resolve(self, vector: NamedVector) -> NamedVector:
+        if vector.space is None or vector.space.dimension:
+            return vector
+        specs = [each.spec for each in self._embedders]
+        named = [spec for spec in specs if spec.space == vector.space.id] or [
+            spec for spec in specs if spec.model == vector.space.model
+        ]
+        if not named:
+            return vector
+        return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
+
     def for_vector(self, collection: str, vector: NamedVector) -> list[Embedder]:
         """Return the embedders of the space that a named vector is bound to, in order of preference.
 
@@ -122,8 +142,9 @@ class EmbedderPool:
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
-        # A dimension of 0 is not known yet; the embedder says so when it is asked.
-        if not embedders or embedders[0].spec.dimension not in (0, vector.space.dimension):
+        # A dimension of 0 is not known, neither the embedder's nor the schema's.
+        known = {each for each in (vector.space.dimension, *(each.spec.dimension for each in embedders[:1])) if each}
+        if not embedders or len(known) > 1:
             given = (embedders[0] if embedders else self.default).spec
             raise SpaceMismatch(
                 vector=vector.name,

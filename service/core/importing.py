@@ -143,7 +143,7 @@ class Importer:
                 work, objects are stored without the other vectors, and objects that would have none fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
-        collection = await self._store.get_collection(name)
+        collection = self._embedders.resolve(await self._store.get_collection(name))
         for vector in collection.vectors:
             if vector.space is None:
                 raise CollectionNotBound(name, vector.name)

@@ -110,7 +110,7 @@ class Searcher:
             EmbedderError: the embedder failed.
             StoreUnavailable: the store failed.
         """
-        collection = await self._store.get_collection(name)
+        collection = self._embedders.resolve(await self._store.get_collection(name))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         if query is None:
             hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields)
@@ -128,7 +128,7 @@ class Searcher:
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: an unknown field or named vector.
         """
-        collection = await self._store.get_collection(name)
+        collection = self._embedders.resolve(await self._store.get_collection(name))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields)
 
@@ -202,7 +202,7 @@ class Searcher:
                         bound_dimension=target.space.dimension,
                         given_dimension=len(data) // 4,
                     )
-                dimension = target.space.dimension if target.space else None
+                dimension = target.space.dimension or None if target.space else None
                 return None, parse_vector(data, dimension, "near_vector.vector.data")
             case NearImage(content):
                 inputs: Sequence[Input] = [ImageInput(content)]

@@ -14,7 +14,7 @@ import pytest
 import weaviate
 from PIL import Image
 from typer.testing import CliRunner
-from weaviate.classes.config import Configure, DataType, Property
+from weaviate.classes.config import Configure, DataType, Multi2VecField, Property
 from weaviate.classes.init import Auth
 from weaviate.classes.query import MetadataQuery
 from weaviate.collections import Collection
@@ -23,7 +23,7 @@ from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateQueryE
 from service.cli import app
 from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving, tiny_model
-from vecgate.client import Client
+from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
 
 PICTURES = Path(__file__).parents[1] / "data/pictures"
@@ -179,6 +179,59 @@ def test_hybrid_joins_the_module_s_vector_with_keywords(
     assert by_word[0].properties["title"] == name
     assert joined[0].properties["title"] == name
     assert len(joined) > 5
+
+
+@pytest.mark.parametrize("target", ["both", "seen"])
+def test_vecgate_s_own_search_of_the_collection_finds_the_same(
+    running: Serving, gallery: Collection[Any, Any], target: str
+) -> None:
+    rocket = QUERIES / "twemoji/rocket.png"
+    by_text = gallery.query.near_text(
+        "a dog", target_vector=target, limit=10, return_metadata=MetadataQuery(distance=True)
+    )
+    by_image = gallery.query.near_image(
+        in_base64(rocket.read_bytes()), target_vector=target, limit=10, return_metadata=MetadataQuery(distance=True)
+    )
+    with running.client() as vecgate:
+        adopted = vecgate.get_collection("Gallery")
+        (vector,) = [each for each in adopted.vectors if each.name == target]
+        texts = vecgate.search("Gallery", text="a dog", target_vector=target, limit=10).hits
+        images = vecgate.search("Gallery", image=rocket, target_vector=target, limit=10).hits
+
+    assert (vector.embedder, vector.model, vector.dimension) == ("clip", MODEL, 1024)
+    assert [each.name for each in vector.image_fields] == ["picture"]
+    for theirs, ours in ((by_text, texts), (by_image, images)):
+        assert_close([hit.distance for hit in ours], [each.metadata.distance for each in theirs.objects], 1e-5)
+        assert {UUID(hit.object.id) for hit in ours} == {each.uuid for each in theirs.objects}
+
+
+def test_what_vecgate_imports_into_a_collection_of_the_module_the_module_finds(
+    running: Serving, client: weaviate.WeaviateClient, embed: Any
+) -> None:
+    theirs = client.collections.create(
+        "Adopted",
+        properties=[Property(name="title", data_type=DataType.TEXT), Property(name="picture", data_type=DataType.BLOB)],
+        vector_config=Configure.Vectors.multi2vec_nvidia(
+            name="default",
+            base_url=running.url,
+            model=MODEL,
+            image_fields=[Multi2VecField(name="picture", weight=0.9)],
+            text_fields=[Multi2VecField(name="title", weight=0.1)],
+        ),
+    )
+    objects = [Object({"title": name}, images={"picture": content}) for name, content in samples()[:20]]
+    with running.client() as vecgate:
+        outcomes = list(vecgate.import_objects("Adopted", objects))
+    assert [each.error for each in outcomes if each.error] == []
+    assert {vector.embedder for each in outcomes for vector in each.vectors} == {"clip"}
+
+    name, content = samples()[3]
+    text, picture = embed(name)[0], embed(content)[0]
+    stored = theirs.query.fetch_object_by_id(outcomes[3].id, include_vector=True)
+    mean = 0.9 * picture + 0.1 * text
+    assert_close(np.array(stored.vector["default"]), mean / np.linalg.norm(mean), 1e-5)
+    by_module = theirs.query.near_image(in_base64(content), limit=1).objects
+    assert str(by_module[0].uuid) == outcomes[3].id
 
 
 def test_what_is_wrong_with_an_object_can_be_read_in_weaviate(gallery: Collection[Any, Any]) -> None:

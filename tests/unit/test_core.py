@@ -15,7 +15,7 @@ from service.core.conformance import DraftObject, check_object, content_id, pars
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer, join
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
-from service.errors import InvalidRequest, StoreUnavailable
+from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.store import FakeStore
@@ -180,3 +180,31 @@ async def test_nothing_is_bound_to_a_space_whose_dimension_is_not_known_yet() ->
 
     with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is not known yet"):
         await Collections(FakeStore(), pool).create(draft, {"default": ""})
+
+
+@pytest.mark.parametrize(
+    ("model", "space"),
+    [
+        ("nvidia/nvclip", Space("nvidia/nvclip", 8, "nvidia/nvclip")),
+        ("local", Space("clip:local:1", 9, "local")),
+        ("unknown", Space("unknown", 0, "unknown")),
+    ],
+)
+def test_an_adopted_vector_is_of_the_space_of_this_server_s_embedder_of_its_model(model: str, space: Space) -> None:
+    pool = EmbedderPool(
+        [
+            FakeEmbedder(name="nim", model="nvidia/nvclip", space="nvidia/nvclip"),
+            FakeEmbedder(name="clip", model="local", space="clip:local:1", dimension=9),
+        ],
+        check_interval_s=60,
+    )
+    adopted = Collection("C", (), (NamedVector("v", Space(model, 0, model)), NamedVector("w", None)))
+
+    resolved = pool.resolve(adopted)
+
+    assert [each.space for each in resolved.vectors] == [space, None]
+    if model == "unknown":
+        with pytest.raises(SpaceMismatch):
+            pool.for_vector("C", resolved.vectors[0])
+    else:
+        assert [each.spec.model for each in pool.for_vector("C", resolved.vectors[0])] == [model]

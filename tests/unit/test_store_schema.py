@@ -101,12 +101,25 @@ def test_a_distance_that_is_not_handled_is_none(config: Any, distance: Distance 
         {"none": {}},
         {"none": {"space": "s"}},
         {"none": {"space": 1, "dimension": 1}},
-        {"multi2vec-nvidia": {"model": "nvidia/nvclip"}},
+        {"text2vec-nvidia": {"model": "nvidia/nv-embed"}},
     ],
 )
 def test_a_vector_without_our_keys_is_bound_to_no_space(vectorizer: Any) -> None:
     (vector,) = from_schema({"class": "C", "vectorConfig": {"v": {"vectorizer": vectorizer}}}).vectors
     assert vector.space is None
+
+
+@pytest.mark.parametrize(
+    ("config", "space"),
+    [
+        ({}, Space("nvidia/nvclip", 0, "nvidia/nvclip")),
+        ({"model": "ViT-H-14"}, Space("ViT-H-14", 0, "ViT-H-14")),
+        ({"model": "a", "space": "s", "dimension": 8}, Space("s", 8, "a")),
+    ],
+)
+def test_a_vector_that_weaviate_s_own_module_fills_is_of_its_model_s_space(config: Any, space: Space) -> None:
+    (vector,) = from_schema({"class": "C", "vectorConfig": {"v": {"vectorizer": {"multi2vec-nvidia": config}}}}).vectors
+    assert vector.space == space
 
 
 def test_fields_and_weights_of_a_module_are_read() -> None:

@@ -252,9 +252,11 @@ class VectorConfig(_message.Message):
     model: _builtins.str
     """Output only. The model at creation."""
     space: _builtins.str
-    """Output only. The space that it is bound to; empty in a collection that Vecgate did not make."""
+    """Output only. The space that it is bound to. Of a named vector that Weaviate's own multi2vec-nvidia fills: that of this
+    server's embedder of its model, else the model's name. Empty where nothing says.
+    """
     dimension: _builtins.int
-    """Output only. Values in a vector; 0 in a collection that Vecgate did not make."""
+    """Output only. Values in a vector; 0 where nothing says."""
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
         """Optional. The images that take part. A named vector without any field takes supplied vectors only."""

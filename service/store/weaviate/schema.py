@@ -1,7 +1,8 @@
 """Collections as Weaviate's schema has them, both ways.
 
 The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
-them and refuses to change them.
+them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
+model, its fields are the module's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,10 @@ from service.domain import Collection, DataType, Distance, NamedVector, Property
 __all__ = ["from_schema", "to_schema"]
 
 Schema = dict[str, Any]
+
+MODULE = "multi2vec-nvidia"
+MODULE_MODEL = "nvidia/nvclip"
+"""The module's model where the schema names none."""
 
 
 def to_schema(collection: Collection) -> Schema:
@@ -86,7 +91,7 @@ def _vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
     known = {each.value: each for each in Distance}
     return NamedVector(
         name=name,
-        space=_space_from_schema(config) if module == "none" else None,
+        space=_space_from_schema(config) or (_adopted_space(config) if module == MODULE else None),
         image_fields=_fields_from_schema(config, "imageFields"),
         text_fields=_fields_from_schema(config, "textFields"),
         distance=known.get(str(_mapping(schema.get("vectorIndexConfig")).get("distance"))),
@@ -98,6 +103,12 @@ def _space_from_schema(config: Mapping[str, Any]) -> Space | None:
     if not isinstance(id_, str) or not isinstance(dimension, int | float):
         return None
     return Space(id_, int(dimension), str(config.get("model") or ""))
+
+
+def _adopted_space(config: Mapping[str, Any]) -> Space:
+    """Return the space of a named vector that Weaviate's own module for nvclip fills: its model's."""
+    model = str(config.get("model") or MODULE_MODEL)
+    return Space(model, 0, model)
 
 
 def _fields_from_schema(config: Mapping[str, Any], key: str) -> tuple[WeightedField, ...]:
