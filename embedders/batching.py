@@ -50,7 +50,8 @@ class BatchingEmbedder:
         """Wrap `inner`, whose life this embedder takes over.
 
         Args:
-            inner: the embedder that does the work, spec.slots batches of spec.max_batch inputs at the same time.
+            inner: the embedder that does the work, spec.slots batches of spec.max_batch inputs, or
+                spec.max_images, at the same time.
             bounds: what may wait; what `inner` already has does not count.
             apart: whether texts and images go in batches of their own, with slots of their own.
             max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
@@ -199,13 +200,14 @@ class BatchingEmbedder:
         self._pump_handle = None
         try:
             spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
-            for slots in self._slots.values():
+            for kind, slots in self._slots.items():
+                size = spec.max_images or spec.max_batch if kind is Modality.IMAGE else spec.max_batch
                 while slots.queue.inputs and len(slots.running) < spec.slots:
                     # The callers that were just answered are about to come back: one batch of all is better than two.
-                    if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, spec.max_batch):
+                    if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, size):
                         self._pump_at(slots.gather_until_s)
                         break
-                    self._begin_batch(slots, spec.max_batch)
+                    self._begin_batch(slots, size)
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
 

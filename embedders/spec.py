@@ -39,6 +39,7 @@ class EmbedderSpec:
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
         weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
         max_batch: inputs that the backend takes at once.
+        max_images: images that it takes at once, where that is fewer; None where it is not.
         slots: batches that the backend works on at the same time.
     """
 
@@ -51,4 +52,5 @@ class EmbedderSpec:
     max_text_tokens: int | None = None
     weights_digest: str | None = None
     max_batch: int
+    max_images: int | None = None
     slots: int = 1

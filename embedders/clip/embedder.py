@@ -27,19 +27,16 @@ T = TypeVar("T")
 READERS = 4
 """Threads that decode and tokenise."""
 
-CPU_PICTURES_AT_ONCE = 8
-"""Pictures in one forward pass on a CPU: more are hardly faster, and a search would wait for all of them."""
-
 
 class _Device:
     """A replica of the model, the thread that runs it, and how much it takes at once."""
 
-    def __init__(self, replica: Replica, worker: Worker, *, max_texts: int, max_pictures: int) -> None:
+    def __init__(self, replica: Replica, worker: Worker, spec: EmbedderSpec) -> None:
         self.replica = replica
         self.worker = worker
-        self.max_pictures = max_pictures
-        self._texts = BatchSizer(max_texts)
-        self._pictures = BatchSizer(max_pictures)
+        self.max_pictures = spec.max_images or spec.max_batch
+        self._texts = BatchSizer(spec.max_batch)
+        self._pictures = BatchSizer(self.max_pictures)
 
     def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
         """Embed texts that have been read; for the worker's thread."""
@@ -83,14 +80,12 @@ class ClipEmbedder:
         """
         if self._reader is None:
             loaded = await self._life.run(self._read(load, self._config))
-            on_cpu = loaded.replicas[0].on_cpu
-            most = self._config.max_batch
+            threads = len(loaded.replicas)
             self._devices = [
                 _Device(
                     replica,
-                    Worker(f"{self._config.name}-model-{number}", partial(replica.share_cores, len(loaded.replicas))),
-                    max_texts=most,
-                    max_pictures=min(most, CPU_PICTURES_AT_ONCE) if on_cpu else most,
+                    Worker(f"{self._config.name}-model-{number}", partial(replica.share_cores, threads)),
+                    loaded.spec,
                 )
                 for number, replica in enumerate(loaded.replicas)
             ]

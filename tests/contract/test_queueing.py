@@ -126,6 +126,17 @@ async def test_texts_and_images_go_apart_where_the_backend_wants_that(inner: Fak
     await embedder.close()
 
 
+async def test_a_batch_has_no_more_images_than_the_backend_takes_at_once() -> None:
+    inner = FakeEmbedder(max_batch=8, max_images=2)
+    embedder = BatchingEmbedder(inner, bounds=bounds(100), apart=True)
+    await embedder.embed([ImageInput(picture()), TextInput("a")] * 5, QUERY)
+    sizes = {type(inputs[0]).__name__: [] for inputs, _ in inner.calls}
+    for inputs, _ in inner.calls:
+        sizes[type(inputs[0]).__name__].append(len(inputs))
+    assert sizes == {"ImageInput": [2, 2, 1], "TextInput": [5]}
+    await embedder.close()
+
+
 async def test_callers_that_were_just_answered_are_waited_for_and_nobody_else(inner: FakeEmbedder) -> None:
     embedder = BatchingEmbedder(inner, bounds=bounds(100), max_gather_s=60.0)
     loop = asyncio.get_running_loop()

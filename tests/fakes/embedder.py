@@ -48,6 +48,7 @@ class FakeEmbedder:
         space: str = "fake",
         dimension: int = 8,
         max_batch: int = 32,
+        max_images: int | None = None,
         slots: int = 1,
         max_text_tokens: int | None = None,
         limits: InputLimits | None = None,
@@ -63,6 +64,7 @@ class FakeEmbedder:
             limits=limits or InputLimits(),
             max_text_tokens=max_text_tokens,
             max_batch=max_batch,
+            max_images=max_images,
             slots=slots,
         )
         self._known = dict(known or {})
