@@ -6,6 +6,7 @@ from enum import Enum
 from uuid import UUID
 
 from embedders.inputs import Vector
+from service.filters import Filter
 
 __all__ = [
     "Collection",
@@ -16,6 +17,7 @@ __all__ = [
     "Property",
     "PropertyValue",
     "ReturnFields",
+    "SearchOptions",
     "Space",
     "StoredObject",
     "WeightedField",
@@ -145,6 +147,17 @@ class ReturnFields:
     properties: Sequence[str] = ()
     images: Sequence[str] = ()
     vectors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What narrows and shapes a search or a listing, beside its query and its page.
+
+    Attributes:
+        filters: which objects count; None for all.
+    """
+
+    filters: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True)

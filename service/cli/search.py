@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Hit, SearchResult
@@ -49,6 +50,15 @@ def search(
         str,
         typer.Option("--target-vector", metavar="NAME", help="Needed if there are several.", show_default=False),
     ] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only objects with year>=2020, name=dog, name~d* ...; several must all hold.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     save: Annotated[
         Path | None,
@@ -69,6 +79,7 @@ def search(
             limit=limit,
             offset=offset,
             target_vector=target_vector,
+            filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
         )
         saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]

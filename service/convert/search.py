@@ -1,12 +1,13 @@
 """SearchService: queries and hits."""
 
+from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
 from service.core.searching import NearImage, NearText, NearVector, Query, ReturnNames
-from service.domain import Hit
+from service.domain import Hit, SearchOptions
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["hit_to_pb", "query_from_pb", "return_names"]
+__all__ = ["hit_to_pb", "options_from_pb", "query_from_pb", "return_names"]
 
 
 def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
@@ -19,6 +20,11 @@ def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
         case "near_vector":
             return NearVector(request.near_vector.vector.data, request.near_vector.space)
     return None
+
+
+def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
+    """Return what narrows a search."""
+    return SearchOptions(filters=filter_from_pb(request.filters) if request.HasField("filters") else None)
 
 
 def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:

@@ -11,10 +11,11 @@ from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vec
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
+from service.core.filtering import check_filter
 from service.core.importing import join
-from service.domain import Collection, Hit, NamedVector, StoredObject
+from service.domain import Collection, Hit, NamedVector, SearchOptions, StoredObject
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
-from service.store.base import Store
+from service.store.base import EVERYTHING, Store
 
 __all__ = ["NearImage", "NearText", "NearVector", "Query", "ReturnNames", "SearchResult", "Searcher"]
 
@@ -87,6 +88,7 @@ class Searcher:
         limit: int,
         offset: int,
         returned: ReturnNames,
+        options: SearchOptions = EVERYTHING,
         api_key: str | None = None,
     ) -> SearchResult:
         """Return the objects nearest to a query, or list objects.
@@ -98,11 +100,12 @@ class Searcher:
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
+            options: what narrows the search.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidRequest: an unknown name, a vector that does not fit, an input that cannot be embedded.
+            InvalidRequest: an unknown name, a filter or a vector that does not fit, an input that cannot be embedded.
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: the named vector is bound to a space that the query cannot come from.
             EmbedderError: the embedder failed.
@@ -110,12 +113,16 @@ class Searcher:
         """
         collection = await self._store.get_collection(name)
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+        if options.filters is not None:
+            options = replace(options, filters=check_filter(collection, options.filters, "filters"))
         if query is None:
-            hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields)
+            hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields, options=options)
             return SearchResult(hits, None)
         targets = self._targets(collection, target_vector, query)
         target, spec, vector = await self._first_query_vector(collection, targets, query, api_key)
-        hits = await self._store.search(name, target.name, vector, limit=limit, offset=offset, fields=fields)
+        hits = await self._store.search(
+            name, target.name, vector, limit=limit, offset=offset, fields=fields, options=options
+        )
         return SearchResult(hits, spec)
 
     async def get_object(self, name: str, id_: UUID, returned: ReturnNames) -> StoredObject:

@@ -1,5 +1,6 @@
 """What can be said of a request to SearchService by itself."""
 
+from service.validation.filter import check_filter_form
 from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -22,6 +23,8 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
         "limit",
         f"with offset is {reach}, this server returns the first {limits.max_hits} hits",
     )
+    if request.HasField("filters"):
+        check_filter_form(violations, request.filters, "filters", limits)
     targets = len(request.target_vectors)
     violations.require(targets <= 1, "target_vectors", f"has {targets} names; a search uses one named vector")
     match request.WhichOneof("query"):

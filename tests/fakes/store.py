@@ -17,6 +17,7 @@ from service.domain import (
     NamedVector,
     PropertyValue,
     ReturnFields,
+    SearchOptions,
     StoredObject,
 )
 from service.errors import (
@@ -27,6 +28,8 @@ from service.errors import (
     StoreRejected,
     StoreUnavailable,
 )
+from service.store.base import EVERYTHING
+from tests.fakes.filtering import matches
 
 __all__ = ["FakeStore"]
 
@@ -116,7 +119,15 @@ class FakeStore:
         return _select(objects[id_], fields)
 
     async def search(
-        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the nearest objects; one that lacks the named vector is not seen."""
         self._enter("search")
@@ -125,6 +136,7 @@ class FakeStore:
         if named is None or named.distance is None:
             raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
         seen = [each for each in self._objects[found.name].values() if vector_name in each.vectors]
+        seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")
         measured = sorted(
@@ -139,11 +151,20 @@ class FakeStore:
             for distance, each in measured[offset : offset + limit]
         ]
 
-    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
         """Return objects in the order of their ids."""
         self._enter("list_objects")
         objects = self._objects[self._find(collection).name]
-        return [Hit(_select(objects[id_], fields)) for id_ in sorted(objects)[offset : offset + limit]]
+        counted = [objects[id_] for id_ in sorted(objects) if matches(objects[id_], options.filters)]
+        return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
 
     def _enter(self, method: str) -> None:
         self.calls.append(method)

@@ -21,6 +21,7 @@ from vecgate.client import (
     VecgateError,
     decode_vector,
     encode_vector,
+    where,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
@@ -319,12 +320,19 @@ def test_a_search_passes_everything_on(client: Client, fake: FakeVecgate) -> Non
     list(client.import_objects("Pictures", objects(5)))
 
     result = client.search(
-        "Pictures", text=["red", "car"], limit=2, offset=1, target_vector="default", return_images=["image"]
+        "Pictures",
+        text=["red", "car"],
+        limit=2,
+        offset=1,
+        target_vector="default",
+        filters=where("title").equal("1"),
+        return_images=["image"],
     )
 
     request = fake.requests["SearchObjects"][0]
     assert list(request.near_text.concepts) == ["red", "car"]
     assert list(request.target_vectors) == ["default"]
+    assert request.filters == where("title").equal("1")
     assert [hit.object.properties["title"] for hit in result.hits] == ["1", "2"]
     assert result.hits[0].distance is not None
     assert_close(result.hits[0].distance, 0.1)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -29,6 +31,25 @@ async def fill(wire: Wire, *titles: str) -> None:
 
 def search(**fields: object) -> pb.SearchObjectsRequest:
     return pb.SearchObjectsRequest(collection="Pictures", **fields)
+
+
+def condition(name: str, operator: str, **value: object) -> dict[str, Any]:
+    """Return the field `filters` with one condition."""
+    return {"filters": {"condition": {"property": name, "operator": f"FILTER_OPERATOR_{operator}", "value": value}}}
+
+
+VALUE = "filters.condition.value"
+
+
+async def test_a_filter_narrows_a_search_and_a_listing(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog", "a bird")
+    filters = condition("title", "CONTAINS_ANY", texts={"values": ["cat", "bird"]})
+
+    found = await wire.search.SearchObjects(search(near_text={"concepts": ["a dog"]}, **filters))
+    listed = await wire.search.SearchObjects(search(**filters))
+
+    for response in (found, listed):
+        assert {hit.object.properties["title"] for hit in response.hits} == {"a cat", "a bird"}
 
 
 async def test_a_text_finds_its_own_object_first_with_distance_and_certainty(wire: Wire) -> None:
@@ -122,6 +143,75 @@ async def test_no_query_lists_objects_by_id_and_offset_passes_over(wire: Wire) -
         ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
         ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
         ({"return_vectors": ["x"]}, "UNKNOWN_VECTOR", ["return_vectors[0]"]),
+        ({"filters": {}}, "INVALID_INPUT", ["filters"]),
+        ({"filters": {"all_of": {}}}, "INVALID_INPUT", ["filters.all_of.filters"]),
+        ({"filters": {"any_of": {"filters": [{}]}}}, "INVALID_INPUT", ["filters.any_of.filters[0]"]),
+        ({"filters": {"negation": {}}}, "INVALID_INPUT", ["filters.negation"]),
+        (
+            {"filters": {"condition": {}}},
+            "INVALID_INPUT",
+            ["filters.condition", "filters.condition.operator", "filters.condition.value"],
+        ),
+        (
+            {"filters": {"condition": {"object_field": 9, "operator": 99, "value": {"text": "x"}}}},
+            "INVALID_INPUT",
+            ["filters.condition.object_field", "filters.condition.operator"],
+        ),
+        (condition("year", "CONTAINS_ANY", integers={}), "INVALID_INPUT", [f"{VALUE}.integers.values"]),
+        (condition("year", "EQUAL", geo_range={"distance_m": 1}), "INVALID_INPUT", [VALUE]),
+        (condition("year", "WITHIN_GEO_RANGE", integer=1), "INVALID_INPUT", [VALUE]),
+        (
+            condition("year", "WITHIN_GEO_RANGE", geo_range={"latitude": 91, "longitude": float("nan")}),
+            "INVALID_INPUT",
+            [f"{VALUE}.geo_range.{name}" for name in ("latitude", "longitude", "distance_m")],
+        ),
+        (
+            {"filters": {"negation": {"negation": {"negation": {"negation": {"negation": {}}}}}}},
+            "INVALID_INPUT",
+            ["filters.negation.negation.negation.negation"],
+        ),
+        (condition("year", "CONTAINS_ANY", integers={"values": range(20)}), "INVALID_INPUT", ["filters"]),
+        (condition("nope", "EQUAL", integer=1), "UNKNOWN_PROPERTY", ["filters.condition.property"]),
+        (condition("image", "EQUAL", text="x"), "INVALID_PROPERTY", ["filters.condition.property"]),
+        (condition("year", "EQUAL", text="x"), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "EQUAL", number=1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "EQUAL", integer=2**53 + 1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "CONTAINS_ANY", integer=1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "CONTAINS_ANY", texts={"values": ["x"]}), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "LIKE", text="x"), "INVALID_PROPERTY", ["filters.condition.operator"]),
+        (condition("taken", "LESS", text="2024"), "INVALID_PROPERTY", [VALUE]),
+        (condition("title", "IS_NULL", text="x"), "INVALID_PROPERTY", [VALUE]),
+        (
+            {"filters": {"condition": {"object_field": 1, "operator": 1, "value": {"text": "x"}}}},
+            "INVALID_PROPERTY",
+            [VALUE],
+        ),
+        (
+            {
+                "filters": {
+                    "condition": {"references": ["year"], "property": "x", "operator": 1, "value": {"text": "x"}}
+                }
+            },
+            "INVALID_PROPERTY",
+            ["filters.condition.references[0]"],
+        ),
+        (
+            {
+                "filters": {
+                    "all_of": {
+                        "filters": [
+                            condition("nope", "EQUAL", integer=1)["filters"],
+                            {"negation": condition("gone", "EQUAL", integer=1)["filters"]},
+                        ]
+                    }
+                }
+            },
+            "UNKNOWN_PROPERTY",
+            [
+                "filters.all_of.filters[0].condition.property",
+                "filters.all_of.filters[1].negation.condition.property",
+            ],
+        ),
         ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
     ],
 )

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from vecgate.v1 import embedding_service_pb2 as vecgate_dot_v1_dot_embedding__service__pb2
+from vecgate.v1 import filter_pb2 as vecgate_dot_v1_dot_filter__pb2
 from vecgate.v1 import input_pb2 as vecgate_dot_v1_dot_input__pb2
 from vecgate.v1 import object_service_pb2 as vecgate_dot_v1_dot_object__service__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/search_service.proto\x12\nvecgate.v1\x1a\"vecgate/v1/embedding_service.proto\x1a\x16vecgate/v1/input.proto\x1a\x1fvecgate/v1/object_service.proto\x1a\x17vecgate/v1/vector.proto\"\xbb\x02\n\x14SearchObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12\r\n\x05limit\x18\n \x01(\x05\x12\x0e\n\x06offset\x18\x0b \x01(\x05\x12\x16\n\x0etarget_vectors\x18\x0c \x03(\t\x12\x19\n\x11return_properties\x18\x14 \x03(\t\x12\x15\n\rreturn_images\x18\x15 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x16 \x03(\tB\x07\n\x05query\".\n\x08NearText\x12\x10\n\x08\x63oncepts\x18\x01 \x03(\t\x12\x10\n\x08truncate\x18\x02 \x01(\x08\"-\n\tNearImage\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.vecgate.v1.Image\"?\n\nNearVector\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\r\n\x05space\x18\x02 \x01(\t\"b\n\x15SearchObjectsResponse\x12*\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.EmbedderInfo\x12\x1d\n\x04hits\x18\x02 \x03(\x0b\x32\x0f.vecgate.v1.Hit\"s\n\x03Hit\x12\"\n\x06object\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Object\x12\x15\n\x08\x64istance\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tcertainty\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x0b\n\t_distanceB\x0c\n\n_certainty2j\n\rSearchService\x12Y\n\rSearchObjects\x12 .vecgate.v1.SearchObjectsRequest\x1a!.vecgate.v1.SearchObjectsResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/search_service.proto\x12\nvecgate.v1\x1a\"vecgate/v1/embedding_service.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x1fvecgate/v1/object_service.proto\x1a\x17vecgate/v1/vector.proto\"\xe0\x02\n\x14SearchObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12\r\n\x05limit\x18\n \x01(\x05\x12\x0e\n\x06offset\x18\x0b \x01(\x05\x12\x16\n\x0etarget_vectors\x18\x0c \x03(\t\x12#\n\x07\x66ilters\x18\r \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x19\n\x11return_properties\x18\x14 \x03(\t\x12\x15\n\rreturn_images\x18\x15 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x16 \x03(\tB\x07\n\x05query\".\n\x08NearText\x12\x10\n\x08\x63oncepts\x18\x01 \x03(\t\x12\x10\n\x08truncate\x18\x02 \x01(\x08\"-\n\tNearImage\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.vecgate.v1.Image\"?\n\nNearVector\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\r\n\x05space\x18\x02 \x01(\t\"b\n\x15SearchObjectsResponse\x12*\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.EmbedderInfo\x12\x1d\n\x04hits\x18\x02 \x03(\x0b\x32\x0f.vecgate.v1.Hit\"s\n\x03Hit\x12\"\n\x06object\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Object\x12\x15\n\x08\x64istance\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tcertainty\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x0b\n\t_distanceB\x0c\n\n_certainty2j\n\rSearchService\x12Y\n\rSearchObjects\x12 .vecgate.v1.SearchObjectsRequest\x1a!.vecgate.v1.SearchObjectsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +38,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['SearchObjects']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['SearchObjects']._serialized_options = b'\220\002\001'
-  _globals['_SEARCHOBJECTSREQUEST']._serialized_start=166
-  _globals['_SEARCHOBJECTSREQUEST']._serialized_end=481
-  _globals['_NEARTEXT']._serialized_start=483
-  _globals['_NEARTEXT']._serialized_end=529
-  _globals['_NEARIMAGE']._serialized_start=531
-  _globals['_NEARIMAGE']._serialized_end=576
-  _globals['_NEARVECTOR']._serialized_start=578
-  _globals['_NEARVECTOR']._serialized_end=641
-  _globals['_SEARCHOBJECTSRESPONSE']._serialized_start=643
-  _globals['_SEARCHOBJECTSRESPONSE']._serialized_end=741
-  _globals['_HIT']._serialized_start=743
-  _globals['_HIT']._serialized_end=858
-  _globals['_SEARCHSERVICE']._serialized_start=860
-  _globals['_SEARCHSERVICE']._serialized_end=966
+  _globals['_SEARCHOBJECTSREQUEST']._serialized_start=191
+  _globals['_SEARCHOBJECTSREQUEST']._serialized_end=543
+  _globals['_NEARTEXT']._serialized_start=545
+  _globals['_NEARTEXT']._serialized_end=591
+  _globals['_NEARIMAGE']._serialized_start=593
+  _globals['_NEARIMAGE']._serialized_end=638
+  _globals['_NEARVECTOR']._serialized_start=640
+  _globals['_NEARVECTOR']._serialized_end=703
+  _globals['_SEARCHOBJECTSRESPONSE']._serialized_start=705
+  _globals['_SEARCHOBJECTSRESPONSE']._serialized_end=803
+  _globals['_HIT']._serialized_start=805
+  _globals['_HIT']._serialized_end=920
+  _globals['_SEARCHSERVICE']._serialized_start=922
+  _globals['_SEARCHSERVICE']._serialized_end=1028
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import object_service_pb2 as _object_service_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
@@ -35,6 +36,7 @@ class SearchObjectsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
@@ -61,6 +63,10 @@ class SearchObjectsRequest(_message.Message):
         """Optional. The named vector to search, at most one; may be left out where the collection has just one (UNKNOWN_VECTOR)."""
 
     @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+
+    @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Properties to return; empty means all but blobs."""
 
@@ -82,13 +88,14 @@ class SearchObjectsRequest(_message.Message):
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        filters: _filter_pb2.Filter | None = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "limit", b"limit", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "target_vectors", b"target_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filters", b"filters", "limit", b"limit", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "target_vectors", b"target_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015

@@ -36,7 +36,7 @@ class SearchServiceStub:
     SearchObjects: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]
     """SearchObjects finds the objects nearest to a text, an image or a vector, nearest first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
+    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
     for the query those of EmbedInputs.
     """
 
@@ -48,7 +48,7 @@ class SearchServiceAsyncStub(SearchServiceStub):
     SearchObjects: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]  # type: ignore[assignment]
     """SearchObjects finds the objects nearest to a text, an image or a vector, nearest first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
+    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
     for the query those of EmbedInputs.
     """
 
@@ -63,7 +63,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_search_service_pb2.SearchObjectsResponse, _abc.Awaitable[_search_service_pb2.SearchObjectsResponse]]:
         """SearchObjects finds the objects nearest to a text, an image or a vector, nearest first, or lists objects. The query is
         embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
+        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
         for the query those of EmbedInputs.
         """
 

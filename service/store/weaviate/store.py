@@ -7,16 +7,19 @@ from uuid import UUID
 
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import MetadataQuery
+from weaviate.collections.classes.filters import _Filters
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Collection, Hit, ReturnFields, StoredObject
+from service.domain import Collection, Hit, ReturnFields, SearchOptions, StoredObject
 from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
+from service.store.base import EVERYTHING
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
+from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
 
@@ -112,7 +115,15 @@ class WeaviateStore:
         return from_weaviate(found.uuid, found.properties, found.vector, fields)
 
     async def search(
-        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
         name = _check_name(collection)
@@ -122,6 +133,7 @@ class WeaviateStore:
                 target_vector=vector_name,
                 limit=limit,
                 offset=offset,
+                filters=_filters_of(options),
                 include_vector=_vectors_of(fields),
                 return_metadata=MetadataQuery(distance=True, certainty=True),
                 return_properties=_properties_of(fields),
@@ -135,13 +147,22 @@ class WeaviateStore:
             for each in found.objects
         ]
 
-    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
-        """Return objects in the order of their ids."""
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return objects in the order of their ids; with filters in the order of the store."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
             found = await client.collections.use(name).query.fetch_objects(
                 limit=limit,
                 offset=offset,
+                filters=_filters_of(options),
                 include_vector=_vectors_of(fields),
                 return_properties=_properties_of(fields),
             )
@@ -203,6 +224,10 @@ def _check_name(name: str) -> str:
 
 def _properties_of(fields: ReturnFields) -> list[str]:
     return [*fields.properties, *fields.images]
+
+
+def _filters_of(options: SearchOptions) -> _Filters | None:
+    return None if options.filters is None else filter_to_weaviate(options.filters)
 
 
 def _vectors_of(fields: ReturnFields) -> list[str] | bool:
