@@ -5,7 +5,7 @@ from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import Collection, Hit, ReturnFields, SearchOptions, StoredObject
+from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
 from service.errors import StoreRejected
 
 __all__ = ["EVERYTHING", "Store"]
@@ -95,6 +95,34 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
+        ...
+
+    async def search_keywords(
+        self,
+        collection: str,
+        keywords: Keywords,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects with certain words, best first."""
+        ...
+
+    async def search_hybrid(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        blend: Blend,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects near to a vector and those with certain words, joined, best first."""
         ...
 
     async def list_objects(

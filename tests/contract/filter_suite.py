@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.domain import ReturnFields, SearchOptions
+from service.domain import Blend, Fusion, Keywords, ReturnFields, SearchOptions
 from service.filters import AllOf, AnyOf, Condition, Filter, Not, Operator, Target
 from service.store.base import Store
 from tests.contract.store_suite import make_collection, make_object, make_vector
@@ -65,6 +65,16 @@ FILTERS: list[tuple[Filter, set[int]]] = [
 ]
 
 
+WORDS: list[tuple[Keywords, set[int]]] = [
+    (Keywords("red"), {1, 3}),
+    (Keywords("red car"), {1, 2, 3}),
+    (Keywords("red car", need_all=True), {1}),
+    (Keywords("red blue car", need_all=False, minimum_match=2), {1, 2}),
+    (Keywords("x", ("text",)), set()),
+    (Keywords("x", ("text_array^2", "text")), {1, 2}),
+]
+
+
 class FilterSuite:
     """What a filter lets through, as tests."""
 
@@ -86,3 +96,48 @@ class FilterSuite:
         assert len(listed) == len(found) == len(expected)
         assert {each.object.id.int for each in found} == expected
         await store.delete_collection(name)
+
+    @pytest.mark.parametrize(("keywords", "expected"), WORDS)
+    async def test_words_find_the_objects_that_have_them(
+        self, store: Store, keywords: Keywords, expected: set[int]
+    ) -> None:
+        name = f"Words{uuid4().hex}"
+        await store.create_collection(make_collection(name))
+        await store.put_objects(name, OBJECTS)
+        hits = await store.search_keywords(name, keywords, limit=10, offset=0, fields=ReturnFields())
+        narrowed = await store.search_keywords(
+            name, keywords, limit=10, offset=0, fields=ReturnFields(), options=SearchOptions(filters=CAR)
+        )
+        scores = [each.score or 0 for each in hits]
+        assert {each.object.id.int for each in hits} == expected
+        assert {each.object.id.int for each in narrowed} == expected & {1, 2}
+        assert scores == sorted(scores, reverse=True)
+        assert all(scores)
+        assert {each.distance for each in hits} <= {None}
+
+    async def test_a_hybrid_search_joins_words_and_vectors(self, store: Store) -> None:
+        name = f"Hybrid{uuid4().hex}"
+        await store.create_collection(make_collection(name))
+        vectors = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+        texts = ["a cat", "a dog", "a bird"]
+        objects = [
+            make_object(number, text=text, vectors={"main": make_vector(*vector)})
+            for number, (text, vector) in enumerate(zip(texts, vectors, strict=True), 1)
+        ]
+        await store.put_objects(name, objects)
+
+        async def find(blend: Blend) -> list[int]:
+            hits = await store.search_hybrid(
+                name, "main", make_vector(0.1, 1, 0), blend, limit=10, offset=0, fields=ReturnFields()
+            )
+            scores = [each.score or 0 for each in hits]
+            assert scores == sorted(scores, reverse=True)
+            return [each.object.id.int for each in hits]
+
+        cat = Keywords("cat", ("text",))
+        assert (await find(Blend(cat, alpha=0.0)))[0] == 1
+        assert (await find(Blend(cat, alpha=1.0)))[0] == 2
+        assert (await find(Blend(None)))[0] == 2
+        assert (await find(Blend(cat, alpha=0.25, fusion=Fusion.RELATIVE_SCORE)))[0] == 1
+        # What is too far away is no hit, though it has the words.
+        assert await find(Blend(cat, alpha=0.5, max_vector_distance=0.5)) == [2]

@@ -12,7 +12,7 @@ import pytest
 import weaviate
 from google.protobuf.struct_pb2 import Struct
 from weaviate.classes.init import AdditionalConfig, Auth
-from weaviate.classes.query import Filter, MetadataQuery
+from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery
 
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
@@ -198,3 +198,75 @@ async def test_places_are_filtered_by_their_distance(both: Both) -> None:
     hits = await both.find(filters=where("place").within_geo_range(47.4, 8.5, 20_000))
 
     assert [hit.object.id for hit in hits] == [near]
+
+
+QUERIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "bm25": ({"bm25": {"query": "red cat 7"}}, {"query": "red cat 7"}),
+    "bm25 of a property": (
+        {"bm25": {"query": "red cat", "properties": ["tags^3", "title"], "operator": 2}},
+        {"query": "red cat", "query_properties": ["tags^3", "title"], "operator": BM25Operator.and_()},
+    ),
+    "bm25 of two words": (
+        {"bm25": {"query": "red cat number", "operator": 1, "minimum_match": 2}},
+        {"query": "red cat number", "operator": BM25Operator.or_(minimum_match=2)},
+    ),
+    "bm25 with a filter": (
+        {"bm25": {"query": "boat"}, "filters": where("year") > 2010, "offset": 1},
+        {"query": "boat", "filters": BY("year").greater_than(2010), "offset": 1},
+    ),
+    "hybrid": ({"hybrid": {"bm25": {"query": "a red cat"}}}, {"query": "a red cat"}),
+    "hybrid by ranks": (
+        {"hybrid": {"bm25": {"query": "a red cat"}, "alpha": 0.3, "fusion_type": 1}},
+        {"query": "a red cat", "alpha": 0.3, "fusion_type": HybridFusion.RANKED},
+    ),
+    "hybrid of words only": (
+        {"hybrid": {"bm25": {"query": "a red cat", "properties": ["tags"]}, "alpha": 0.0}},
+        {"query": "a red cat", "alpha": 0.0, "query_properties": ["tags"]},
+    ),
+    "hybrid of near vectors": (
+        {
+            "hybrid": {
+                "bm25": {"query": "a red cat", "operator": 2},
+                "alpha": 0.6,
+                "fusion_type": 2,
+                "max_vector_distance": 0.6,
+            }
+        },
+        {
+            "query": "a red cat",
+            "alpha": 0.6,
+            "fusion_type": HybridFusion.RELATIVE_SCORE,
+            "max_vector_distance": 0.6,
+            "bm25_operator": BM25Operator.and_(),
+        },
+    ),
+    "hybrid without words": ({"hybrid": {"near_text": {"concepts": ["a red cat"]}}}, {"query": None, "alpha": 1}),
+}
+
+
+@pytest.mark.parametrize("case", QUERIES)
+async def test_keywords_and_hybrid_score_as_through_weaviates_own_client(both: Both, case: str) -> None:
+    ours, theirs = QUERIES[case]
+    hits = await both.find(**ours, limit=20)
+
+    arguments = {**theirs, "limit": 20, "return_metadata": MetadataQuery(score=True)}
+    if "hybrid" in ours:
+        expected = await both.direct.query.hybrid(**arguments, vector=both.vector("a red cat"))
+    else:
+        expected = await both.direct.query.bm25(**arguments)
+
+    assert [(hit.object.id, hit.score) for hit in hits] == [
+        (str(each.uuid), each.metadata.score) for each in expected.objects
+    ]
+    assert hits
+
+
+async def test_near_object_measures_as_through_weaviates_own_client(both: Both) -> None:
+    hits = await both.find(near_object={"id": str(UUID(int=8))}, limit=20)
+
+    expected = await both.direct.query.near_object(UUID(int=8), limit=20, return_metadata=MetadataQuery(distance=True))
+
+    assert [(hit.object.id, hit.distance) for hit in hits] == [
+        (str(each.uuid), each.metadata.distance) for each in expected.objects
+    ]
+    assert hits[0].object.id == str(UUID(int=8))

@@ -10,10 +10,12 @@ import numpy as np
 
 from embedders.inputs import Vector
 from service.domain import (
+    Blend,
     Collection,
     DataType,
     Distance,
     Hit,
+    Keywords,
     NamedVector,
     PropertyValue,
     ReturnFields,
@@ -29,6 +31,7 @@ from service.errors import (
     StoreUnavailable,
 )
 from service.store.base import EVERYTHING
+from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.filtering import matches
 
 __all__ = ["FakeStore"]
@@ -150,6 +153,49 @@ class FakeStore:
             )
             for distance, each in measured[offset : offset + limit]
         ]
+
+    async def search_keywords(
+        self,
+        collection: str,
+        keywords: Keywords,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects with certain words, best first."""
+        self._enter("search_keywords")
+        counted = [
+            each for each in self._objects[self._find(collection).name].values() if matches(each, options.filters)
+        ]
+        scores = {each.id: keyword_score(each, keywords) for each in counted}
+        found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
+        return [Hit(_select(each, fields), score=scores[each.id]) for each in found[offset : offset + limit]]
+
+    async def search_hybrid(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        blend: Blend,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects near to a vector and those with certain words, joined, best first."""
+        near = await self.search(
+            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options
+        )
+        words: list[Hit] = []
+        if blend.keywords is not None:
+            words = await self.search_keywords(
+                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options
+            )
+        found = blend_hits(near, words, blend)
+        return found[offset : offset + limit]
 
     async def list_objects(
         self,

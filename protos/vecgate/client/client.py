@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
-from vecgate.client.searching import set_query
+from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
     ImportOutcome,
@@ -242,6 +242,7 @@ class Client:
         offset: int = 0,
         target_vector: str = "",
         truncate: bool = False,
+        query: Query | None = None,
         filters: filter_pb.Filter | None = None,
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
@@ -259,13 +260,14 @@ class Client:
             offset: hits to pass over.
             target_vector: the named vector to search; may be left out where the collection has just one.
             truncate: whether to cut a text that is longer than the model reads.
+            query: instead, a message NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
             return_properties: properties to return; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
 
         Raises:
-            ValueError: more than one of text, image and vector is given.
+            ValueError: more than one of text, image, vector and query is given.
             VecgateError: the call failed.
             OSError: the file cannot be read.
 
@@ -283,7 +285,9 @@ class Client:
             return_images=return_images,
             return_vectors=return_vectors,
         )
-        set_query(request, text=text, image=image, vector=vector, vector_space=vector_space, truncate=truncate)
+        set_query(
+            request, text=text, image=image, vector=vector, vector_space=vector_space, truncate=truncate, query=query
+        )
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def health(self, service: str = "") -> Health:
