@@ -6,16 +6,21 @@ from enum import Enum
 from uuid import UUID
 
 from embedders.inputs import Vector
+from service.filters import Filter
 
 __all__ = [
+    "Blend",
     "Collection",
     "DataType",
     "Distance",
+    "Fusion",
     "Hit",
+    "Keywords",
     "NamedVector",
     "Property",
     "PropertyValue",
     "ReturnFields",
+    "SearchOptions",
     "Space",
     "StoredObject",
     "WeightedField",
@@ -149,9 +154,60 @@ class ReturnFields:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What narrows and shapes a search or a listing, beside its query and its page.
+
+    Attributes:
+        filters: which objects count; None for all.
+    """
+
+    filters: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """Words to look for.
+
+    Attributes:
+        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
+        need_all: whether an object needs all words; None leaves it to the store.
+        minimum_match: how many words it needs where it does not need all.
+    """
+
+    query: str
+    properties: tuple[str, ...] = ()
+    need_all: bool | None = None
+    minimum_match: int = 0
+
+
+class Fusion(Enum):
+    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
+
+    RANKED = 1
+    RELATIVE_SCORE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """What a hybrid search has beside its vector.
+
+    Attributes:
+        keywords: the keyword side; None for none.
+        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
+        max_vector_distance: the largest distance that the vector side counts.
+    """
+
+    keywords: Keywords | None
+    alpha: float | None = None
+    fusion: Fusion | None = None
+    max_vector_distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """An object found; distance and certainty are None when nothing was measured."""
+    """An object found; distance and certainty are None when nothing was measured, score when nothing was scored."""
 
     object: StoredObject
     distance: float | None = None
     certainty: float | None = None
+    score: float | None = None

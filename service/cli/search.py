@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Hit, SearchResult
+from vecgate.client.searching import Query
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
 
 __all__ = ["search", "show_hits"]
 
@@ -27,6 +30,34 @@ _SIGNATURES = {
     b"II*\x00": ".tif",
     b"MM\x00*": ".tif",
 }
+
+KeywordsOption = Annotated[
+    bool, typer.Option("--keywords", help="Look for the words themselves (BM25), not for their meaning.")
+]
+HybridOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hybrid",
+        min=0,
+        max=1,
+        metavar="ALPHA",
+        help="Look for both; 0 is the words alone, 1 the meaning.",
+        show_default=False,
+    ),
+]
+NearObjectOption = Annotated[
+    str | None,
+    typer.Option("--near-object", metavar="ID", help="Object to look for the like of.", show_default=False),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Only objects with year>=2020, name=dog, name~d* ...; several must all hold.",
+        show_default=False,
+    ),
+]
 
 
 def search(
@@ -49,6 +80,10 @@ def search(
         str,
         typer.Option("--target-vector", metavar="NAME", help="Needed if there are several.", show_default=False),
     ] = "",
+    keywords: KeywordsOption = False,
+    hybrid: HybridOption = None,
+    near_object: NearObjectOption = None,
+    where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     save: Annotated[
         Path | None,
@@ -57,18 +92,21 @@ def search(
     address: AddressOption = None,
 ) -> None:
     """Find the objects nearest to words or a picture."""
-    if (words is None) == (image is None):
-        fail("give either words or --image FILE", EXIT_WRONG_USE)
+    if sum(each is not None for each in (words, image, near_object)) != 1:
+        fail("give one of words, --image FILE and --near-object ID", EXIT_WRONG_USE)
+    query = _query(words, near_object, keywords=keywords, hybrid=hybrid)
     with connected(context, address) as client:
         name = collection or _only_collection(client)
         blobs = _blob_properties(client, name) if save is not None else []
         result = client.search(
             name,
-            text=words,
+            text=None if query else words,
+            query=query,
             image=image,
             limit=limit,
             offset=offset,
             target_vector=target_vector,
+            filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
         )
         saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]
@@ -78,6 +116,20 @@ def search(
         show_hits(name, result, offset=offset)
     if save is not None:
         note(f"{sum(map(len, saved))} pictures are in {save}")
+
+
+def _query(words: str | None, near_object: str | None, *, keywords: bool, hybrid: float | None) -> Query | None:
+    if near_object is not None:
+        return search_pb.NearObject(id=near_object)
+    if words is None:
+        if keywords or hybrid is not None:
+            fail("--keywords and --hybrid need words", EXIT_WRONG_USE)
+        return None
+    if keywords and hybrid is not None:
+        fail("give one of --keywords and --hybrid", EXIT_WRONG_USE)
+    if keywords:
+        return search_pb.Bm25(query=words)
+    return None if hybrid is None else search_pb.Hybrid(bm25=search_pb.Bm25(query=words), alpha=hybrid)
 
 
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:
@@ -106,6 +158,8 @@ def _column_order(name: str) -> tuple[int, str]:
 def _score(hit: Hit) -> str:
     if hit.certainty is not None:
         return f"{hit.certainty:.4f}"
+    if hit.score is not None:
+        return f"{hit.score:.4f}"
     return "" if hit.distance is None else f"distance {hit.distance:.4f}"
 
 
@@ -157,7 +211,7 @@ def _as_json(collection: str, result: SearchResult, saved: Sequence[Sequence[Pat
             {
                 "rank": rank,
                 "id": hit.object.id,
-                "score": hit.certainty,
+                "score": hit.certainty if hit.score is None else hit.score,
                 "distance": hit.distance,
                 "properties": {name: hit.object.properties[name] for name in sorted(hit.object.properties)},
                 **({"saved": [str(path) for path in paths]} if paths else {}),

@@ -16,7 +16,7 @@ from embedders.inputs import Vector
 from service.domain import Collection, DataType, PropertyValue, ReturnFields, StoredObject
 from service.errors import InvalidRequest, Violation
 
-__all__ = ["DraftObject", "check_object", "check_return_fields", "content_id", "parse_id", "parse_vector"]
+__all__ = ["DraftObject", "check_object", "check_return_fields", "content_id", "is_date", "parse_id", "parse_vector"]
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
@@ -253,7 +253,7 @@ def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
             return int(value)
         case DataType.NUMBER if not math.isfinite(value):
             raise ValueError("is not finite")
-        case DataType.DATE if not _is_date(value):
+        case DataType.DATE if not is_date(value):
             raise ValueError('is no RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
         case DataType.UUID:
             try:
@@ -263,7 +263,8 @@ def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
     return value  # type: ignore[no-any-return]  # checked to be bool, float or str
 
 
-def _is_date(text: str) -> bool:
+def is_date(text: str) -> bool:
+    """Return whether a text is an RFC 3339 date with time and zone."""
     if not RFC_3339.fullmatch(text):
         return False
     try:

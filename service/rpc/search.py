@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 
 from service.convert.embedding import embedder_to_pb
-from service.convert.search import hit_to_pb, query_from_pb, return_names
+from service.convert.search import hit_to_pb, options_from_pb, query_from_pb, return_names
 from service.core.searching import Searcher
 from service.rpc.caller_keys import CallerKeys
 from service.validation.search import check_search_objects
@@ -37,6 +37,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             limit=request.limit or DEFAULT_LIMIT,
             offset=request.offset,
             returned=return_names(request),
+            options=options_from_pb(request),
             api_key=self._keys.of(context),
         )
         return pb.SearchObjectsResponse(

@@ -87,7 +87,9 @@ class GrpcServer:
                 f"cannot listen on {address}: another program does, or the address is not this machine's; "
                 "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
             ) from error
-        request_limits = RequestLimits(limits.max_inputs, limits.max_objects, limits.max_hits)
+        request_limits = RequestLimits(
+            limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
+        )
         server_limits = embedding_service_pb2.ServerLimits(
             max_request_bytes=settings.max_request_bytes,
             max_response_bytes=settings.max_response_bytes,

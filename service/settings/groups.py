@@ -170,6 +170,10 @@ class LimitSettings(Group):
     max_inputs: int = Field(1024, ge=1, le=1_000_000, description="inputs of an EmbedInputs call")
     max_objects: int = Field(1000, ge=1, le=1_000_000, description="objects of an ImportObjects call")
     max_hits: int = Field(1000, ge=1, le=10_000, description="limit and offset together of a SearchObjects call")
+    max_filter_depth: int = Field(16, ge=1, le=40, description="how deep a filter may be nested")
+    max_filter_nodes: int = Field(
+        1000, ge=1, le=100_000, description="conditions, joins and listed values of a filter, together"
+    )
     max_text_bytes: int = Field(32 * 1024, ge=1, description="UTF-8 bytes of a text")
     max_image_bytes: int = Field(20 * MIB, ge=1, description="bytes of an encoded image")
     max_image_pixels: int = Field(50_000_000, ge=1, description="width x height of an image, read from its header")

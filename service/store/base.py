@@ -5,10 +5,13 @@ from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import Collection, Hit, ReturnFields, StoredObject
+from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
 from service.errors import StoreRejected
 
-__all__ = ["Store"]
+__all__ = ["EVERYTHING", "Store"]
+
+EVERYTHING = SearchOptions()
+"""A search or a listing of all objects."""
 
 
 class Store(Protocol):
@@ -81,11 +84,55 @@ class Store(Protocol):
         ...
 
     async def search(
-        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
         ...
 
-    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
-        """Return objects in the order of their ids."""
+    async def search_keywords(
+        self,
+        collection: str,
+        keywords: Keywords,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects with certain words, best first."""
+        ...
+
+    async def search_hybrid(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        blend: Blend,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects near to a vector and those with certain words, joined, best first."""
+        ...
+
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return objects in the order of their ids; with filters in the order of the store."""
         ...

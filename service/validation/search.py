@@ -1,5 +1,8 @@
 """What can be said of a request to SearchService by itself."""
 
+import math
+
+from service.validation.filter import check_filter_form
 from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -22,14 +25,62 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
         "limit",
         f"with offset is {reach}, this server returns the first {limits.max_hits} hits",
     )
+    if request.HasField("filters"):
+        check_filter_form(violations, request.filters, "filters", limits)
     targets = len(request.target_vectors)
     violations.require(targets <= 1, "target_vectors", f"has {targets} names; a search uses one named vector")
     match request.WhichOneof("query"):
-        case "near_text":
-            count = len(request.near_text.concepts)
-            check_count(violations, count, limits.max_inputs, "near_text.concepts", "texts")
-        case "near_image":
-            violations.require(request.near_image.HasField("image"), "near_image.image", "is required")
-        case "near_vector":
-            violations.require(request.near_vector.HasField("vector"), "near_vector.vector", "is required")
+        case "near_object":
+            violations.require(request.near_object.id, "near_object.id", "is required; give an object's id")
+        case "bm25":
+            _check_bm25(violations, request.bm25, "bm25")
+        case "hybrid":
+            _check_hybrid(violations, request.hybrid, limits)
+        case field:
+            _check_near(violations, request, field, "", limits)
     violations.raise_if_any()
+
+
+def _check_near(
+    violations: Violations,
+    message: search_pb.SearchObjectsRequest | search_pb.Hybrid,
+    field: str | None,
+    prefix: str,
+    limits: RequestLimits,
+) -> None:
+    match field:
+        case "near_text":
+            count = len(message.near_text.concepts)
+            check_count(violations, count, limits.max_inputs, f"{prefix}near_text.concepts", "texts")
+        case "near_image":
+            violations.require(message.near_image.HasField("image"), f"{prefix}near_image.image", "is required")
+        case "near_vector":
+            violations.require(message.near_vector.HasField("vector"), f"{prefix}near_vector.vector", "is required")
+
+
+def _check_bm25(violations: Violations, bm25: search_pb.Bm25, path: str) -> None:
+    require = violations.require
+    require(bm25.query.strip(), f"{path}.query", "is empty; give the words to look for")
+    known = bm25.operator in search_pb.KeywordOperator.values()
+    require(known, f"{path}.operator", f"{bm25.operator} is no KeywordOperator of this version")
+    require(bm25.minimum_match >= 0, f"{path}.minimum_match", f"is {bm25.minimum_match}; give 0 or more")
+    counted = not bm25.minimum_match or bm25.operator == search_pb.KEYWORD_OPERATOR_OR
+    require(counted, f"{path}.minimum_match", "goes with KEYWORD_OPERATOR_OR only; set it or leave this out")
+
+
+def _check_hybrid(violations: Violations, hybrid: search_pb.Hybrid, limits: RequestLimits) -> None:
+    side = hybrid.WhichOneof("vector_side")
+    if hybrid.HasField("bm25"):
+        _check_bm25(violations, hybrid.bm25, "hybrid.bm25")
+    else:
+        violations.require(side, "hybrid", "is empty; set bm25, or one of near_text, near_image and near_vector")
+        vector_only = not hybrid.HasField("alpha") or hybrid.alpha == 1
+        violations.require(vector_only, "hybrid.alpha", "is 1 where there is no bm25; set bm25 or leave this out")
+    _check_near(violations, hybrid, side, "hybrid.", limits)
+    # NaN is within no bounds.
+    share_fits = not hybrid.HasField("alpha") or 0 <= hybrid.alpha <= 1
+    violations.require(share_fits, "hybrid.alpha", f"is {hybrid.alpha:g}; give 0 (words only) to 1 (vector only)")
+    known = hybrid.fusion_type in search_pb.FusionType.values()
+    violations.require(known, "hybrid.fusion_type", f"{hybrid.fusion_type} is no FusionType of this version")
+    distance_fits = not math.isnan(hybrid.max_vector_distance)
+    violations.require(distance_fits, "hybrid.max_vector_distance", "is not a number")

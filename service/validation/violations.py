@@ -15,6 +15,8 @@ class RequestLimits:
     max_inputs: int
     max_objects: int
     max_hits: int
+    max_filter_depth: int
+    max_filter_nodes: int
 
 
 @dataclass(slots=True)

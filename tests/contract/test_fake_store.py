@@ -3,11 +3,12 @@ from uuid import UUID
 import pytest
 
 from service.errors import StoreRejected, StoreUnavailable
+from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object
 from tests.fakes.store import FakeStore
 
 
-class TestFakeStore(StoreSuite):
+class TestFakeStore(StoreSuite, FilterSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()

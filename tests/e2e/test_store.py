@@ -17,12 +17,13 @@ from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
+from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)

@@ -10,13 +10,16 @@ import numpy as np
 
 from embedders.inputs import Vector
 from service.domain import (
+    Blend,
     Collection,
     DataType,
     Distance,
     Hit,
+    Keywords,
     NamedVector,
     PropertyValue,
     ReturnFields,
+    SearchOptions,
     StoredObject,
 )
 from service.errors import (
@@ -27,6 +30,9 @@ from service.errors import (
     StoreRejected,
     StoreUnavailable,
 )
+from service.store.base import EVERYTHING
+from tests.fakes.blending import blend_hits, keyword_score
+from tests.fakes.filtering import matches
 
 __all__ = ["FakeStore"]
 
@@ -116,7 +122,15 @@ class FakeStore:
         return _select(objects[id_], fields)
 
     async def search(
-        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the nearest objects; one that lacks the named vector is not seen."""
         self._enter("search")
@@ -125,6 +139,7 @@ class FakeStore:
         if named is None or named.distance is None:
             raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
         seen = [each for each in self._objects[found.name].values() if vector_name in each.vectors]
+        seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")
         measured = sorted(
@@ -139,11 +154,63 @@ class FakeStore:
             for distance, each in measured[offset : offset + limit]
         ]
 
-    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
+    async def search_keywords(
+        self,
+        collection: str,
+        keywords: Keywords,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects with certain words, best first."""
+        self._enter("search_keywords")
+        counted = [
+            each for each in self._objects[self._find(collection).name].values() if matches(each, options.filters)
+        ]
+        scores = {each.id: keyword_score(each, keywords) for each in counted}
+        found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
+        return [Hit(_select(each, fields), score=scores[each.id]) for each in found[offset : offset + limit]]
+
+    async def search_hybrid(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        blend: Blend,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects near to a vector and those with certain words, joined, best first."""
+        near = await self.search(
+            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options
+        )
+        words: list[Hit] = []
+        if blend.keywords is not None:
+            words = await self.search_keywords(
+                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options
+            )
+        found = blend_hits(near, words, blend)
+        return found[offset : offset + limit]
+
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
         """Return objects in the order of their ids."""
         self._enter("list_objects")
         objects = self._objects[self._find(collection).name]
-        return [Hit(_select(objects[id_], fields)) for id_ in sorted(objects)[offset : offset + limit]]
+        counted = [objects[id_] for id_ in sorted(objects) if matches(objects[id_], options.filters)]
+        return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
 
     def _enter(self, method: str) -> None:
         self.calls.append(method)

@@ -28,6 +28,7 @@ SCHEMA: dict[str, Any] = {
             "indexSearchable": False,
         },
     ],
+    "invertedIndexConfig": {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True},
     "vectorConfig": {
         "main": {
             "vectorizer": {

@@ -20,7 +20,7 @@ from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100)
+LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100, max_filter_depth=4, max_filter_nodes=20)
 
 
 class Wire:

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from tests.fakes.server import FakeVecgate, failure, serving
-from vecgate.client import Client, Object
+from vecgate.client import Client, Object, all_of, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import search_service_pb2 as search_pb
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n picture"
@@ -171,6 +172,61 @@ def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecg
     assert not any(line != line.rstrip() for line in lines)
     request = pictures.requests["SearchObjects"][0]
     assert (request.limit, request.offset, list(request.target_vectors)) == (2, 1, ["default"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        (("dog", "--keywords"), {"bm25": {"query": "dog"}}),
+        (("dog", "--hybrid", "0.25"), {"hybrid": {"bm25": {"query": "dog"}, "alpha": 0.25}}),
+        (("--near-object", "x"), {"near_object": {"id": "x"}}),
+    ],
+)
+def test_search_by_keywords_by_both_or_by_an_object(
+    run: Run, pictures: FakeVecgate, arguments: tuple[str, ...], query: dict[str, object]
+) -> None:
+    assert run("search", *arguments).exit_code == 0
+
+    assert pictures.requests["SearchObjects"][0] == search_pb.SearchObjectsRequest(
+        collection="Pictures", limit=10, **query
+    )
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize(
+    "arguments",
+    [("dog", "--near-object", "x"), ("dog", "--keywords", "--hybrid", "1"), ("--image", __file__, "--keywords")],
+)
+def test_search_names_options_that_do_not_go_together(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run("search", *arguments).exit_code == 2
+
+
+def test_search_conditions_are_sent_in_the_types_of_their_properties(run: Run, fake: FakeVecgate) -> None:
+    fake.add_collection(
+        "Pictures",
+        name=collection_pb.DATA_TYPE_TEXT,
+        year=collection_pb.DATA_TYPE_INT,
+        open=collection_pb.DATA_TYPE_BOOLEAN,
+    )
+
+    conditions = ("year >= 2020", "name~d*", "open=true", "name!=1")
+    result = run("search", "a dog", *(part for each in conditions for part in ("--where", each)))
+
+    assert result.exit_code == 0
+    assert fake.requests["SearchObjects"][0].filters == all_of(
+        where("year") >= 2020, where("name").like("d*"), where("open").equal(True), where("name").not_equal("1")
+    )
+
+
+@pytest.mark.parametrize("condition", ["year", "year>=soon", "open=perhaps", "=3"])
+def test_search_names_a_condition_that_cannot_be_read(run: Run, fake: FakeVecgate, condition: str) -> None:
+    fake.add_collection("Pictures", year=collection_pb.DATA_TYPE_INT, open=collection_pb.DATA_TYPE_BOOLEAN)
+
+    result = run("search", "a dog", "--where", condition)
+
+    assert result.exit_code == 2
+    assert condition in result.stderr
+    assert not fake.requests["SearchObjects"]
 
 
 @pytest.mark.usefixtures("pictures")

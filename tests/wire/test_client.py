@@ -21,8 +21,10 @@ from vecgate.client import (
     VecgateError,
     decode_vector,
     encode_vector,
+    where,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import search_service_pb2 as search_pb
 
 
 @pytest.fixture
@@ -330,12 +332,19 @@ def test_a_search_passes_everything_on(client: Client, fake: FakeVecgate) -> Non
     list(client.import_objects("Pictures", objects(5)))
 
     result = client.search(
-        "Pictures", text=["red", "car"], limit=2, offset=1, target_vector="default", return_images=["image"]
+        "Pictures",
+        text=["red", "car"],
+        limit=2,
+        offset=1,
+        target_vector="default",
+        filters=where("title").equal("1"),
+        return_images=["image"],
     )
 
     request = fake.requests["SearchObjects"][0]
     assert list(request.near_text.concepts) == ["red", "car"]
     assert list(request.target_vectors) == ["default"]
+    assert request.filters == where("title").equal("1")
     assert [hit.object.properties["title"] for hit in result.hits] == ["1", "2"]
     assert result.hits[0].distance is not None
     assert_close(result.hits[0].distance, 0.1)
@@ -350,12 +359,17 @@ def test_a_search_takes_a_picture_a_vector_or_nothing(client: Client, fake: Fake
 
     client.search("Pictures", image=file)
     client.search("Pictures", vector=np.ones(4), vector_space="other")
+    client.search("Pictures", query=search_pb.Hybrid(bm25=search_pb.Bm25(query="red"), alpha=0.5))
+    client.search("Pictures", query=search_pb.Bm25(query="red"))
+    client.search("Pictures", query=search_pb.NearObject(id="x"))
     listed = client.search("Pictures")
 
-    by_image, by_vector, listing = fake.requests["SearchObjects"]
+    by_image, by_vector, hybrid, keywords, by_object, listing = fake.requests["SearchObjects"]
     assert by_image.near_image.image.content == b"picture"
     assert by_vector.near_vector.space == "other"
     assert_close(decode_vector(by_vector.near_vector.vector), [1, 1, 1, 1])
+    assert (hybrid.hybrid.bm25.query, hybrid.hybrid.alpha) == ("red", 0.5)
+    assert (keywords.bm25.query, by_object.near_object.id) == ("red", "x")
     assert listing.WhichOneof("query") is None
     assert listed.embedder is None
 

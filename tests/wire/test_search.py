@@ -1,3 +1,6 @@
+from typing import Any
+from uuid import UUID
+
 import numpy as np
 import pytest
 from google.protobuf.struct_pb2 import Struct
@@ -29,6 +32,92 @@ async def fill(wire: Wire, *titles: str) -> None:
 
 def search(**fields: object) -> pb.SearchObjectsRequest:
     return pb.SearchObjectsRequest(collection="Pictures", **fields)
+
+
+def condition(name: str, operator: str, **value: object) -> dict[str, Any]:
+    """Return the field `filters` with one condition."""
+    return {"filters": {"condition": {"property": name, "operator": f"FILTER_OPERATOR_{operator}", "value": value}}}
+
+
+VALUE = "filters.condition.value"
+
+
+async def test_an_object_finds_itself_first_and_embeds_nothing(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    ids = {hit.object.properties["title"]: hit.object.id for hit in await titled(wire)}
+    wire.embedder.calls.clear()
+
+    response = await wire.search.SearchObjects(search(near_object={"id": ids["a dog"]}))
+
+    assert response.hits[0].object.id == ids["a dog"]
+    assert_close(response.hits[0].distance, 0)
+    assert not response.HasField("embedder")
+    assert wire.embedder.calls == []
+
+
+async def test_an_object_that_is_not_there_or_has_no_such_vector_finds_nothing(wire: Wire) -> None:
+    await wire.create_pictures()
+    properties = Struct()
+    properties.update({"year": 1})
+    bare = object_pb.Object(id=str(UUID(int=5)), properties=properties)
+    await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[bare]))
+
+    missing = await failure_of(wire.search.SearchObjects(search(near_object={"id": str(UUID(int=9))})))
+    bare_failure = await failure_of(wire.search.SearchObjects(search(near_object={"id": str(UUID(int=5))})))
+
+    assert (missing.code, missing.reason) == (StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
+    assert (bare_failure.reason, bare_failure.fields) == ("UNKNOWN_VECTOR", ["near_object.id"])
+
+
+async def test_words_are_found_without_embedding_anything(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog", "a cat and a dog")
+    wire.embedder.calls.clear()
+
+    one = await wire.search.SearchObjects(search(bm25={"query": "cat", "properties": ["title^2"]}))
+    both = await wire.search.SearchObjects(search(bm25={"query": "cat dog", "operator": 2}))
+
+    assert {hit.object.properties["title"] for hit in one.hits} == {"a cat", "a cat and a dog"}
+    assert [hit.object.properties["title"] for hit in both.hits] == ["a cat and a dog"]
+    assert both.hits[0].score > 0
+    assert not both.hits[0].HasField("distance")
+    assert wire.embedder.calls == []
+
+
+async def test_a_hybrid_search_embeds_its_words_or_takes_another_vector_side(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    wire.embedder.calls.clear()
+    words = {"query": "dog"}
+
+    by_words = await wire.search.SearchObjects(search(hybrid={"bm25": words, "alpha": 0.0}))
+    assert wire.embedder.calls == [([TextInput("dog")], QUERY)]
+    by_vector = await wire.search.SearchObjects(
+        search(hybrid={"bm25": words, "alpha": 1.0, "near_image": {"image": Image(content=RED)}})
+    )
+    vector = Vector(data=wire.embedder.vector("a cat").tobytes())
+    alone = await wire.search.SearchObjects(search(hybrid={"near_vector": {"vector": vector}}))
+
+    assert [hit.object.properties["title"] for hit in by_words.hits] == ["a dog"]
+    assert by_words.embedder.name == "fake"
+    assert "title" not in by_vector.hits[0].object.properties
+    assert alone.hits[0].object.properties["title"] == "a cat"
+    assert alone.hits[0].HasField("score")
+
+
+async def titled(wire: Wire) -> list[pb.Hit]:
+    """Return the objects that have a title."""
+    response = await wire.search.SearchObjects(search())
+    return [hit for hit in response.hits if "title" in hit.object.properties]
+
+
+async def test_a_filter_narrows_a_search_and_a_listing(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog", "a bird")
+    filters = condition("title", "CONTAINS_ANY", texts={"values": ["cat", "bird"]})
+
+    found = await wire.search.SearchObjects(search(near_text={"concepts": ["a dog"]}, **filters))
+    listed = await wire.search.SearchObjects(search(**filters))
+
+    for response in (found, listed):
+        assert {hit.object.properties["title"] for hit in response.hits} == {"a cat", "a bird"}
 
 
 async def test_a_text_finds_its_own_object_first_with_distance_and_certainty(wire: Wire) -> None:
@@ -122,6 +211,109 @@ async def test_no_query_lists_objects_by_id_and_offset_passes_over(wire: Wire) -
         ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
         ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
         ({"return_vectors": ["x"]}, "UNKNOWN_VECTOR", ["return_vectors[0]"]),
+        ({"near_object": {}}, "INVALID_INPUT", ["near_object.id"]),
+        ({"near_object": {"id": "x"}}, "INVALID_ID", ["near_object.id"]),
+        ({"bm25": {}}, "INVALID_INPUT", ["bm25.query"]),
+        (
+            {"bm25": {"query": "x", "operator": 9, "minimum_match": -1}},
+            "INVALID_INPUT",
+            ["bm25.operator", "bm25.minimum_match", "bm25.minimum_match"],
+        ),
+        ({"bm25": {"query": "x", "operator": 2, "minimum_match": 1}}, "INVALID_INPUT", ["bm25.minimum_match"]),
+        ({"bm25": {"query": "x", "properties": ["nope^2"]}}, "UNKNOWN_PROPERTY", ["bm25.properties[0]"]),
+        ({"bm25": {"query": "x", "properties": ["title", "year"]}}, "INVALID_PROPERTY", ["bm25.properties[1]"]),
+        ({"bm25": {"query": "x", "properties": ["title^x"]}}, "INVALID_PROPERTY", ["bm25.properties[0]"]),
+        ({"hybrid": {}}, "INVALID_INPUT", ["hybrid"]),
+        ({"hybrid": {"bm25": {"query": "x"}, "alpha": 1.5}}, "INVALID_INPUT", ["hybrid.alpha"]),
+        ({"hybrid": {"bm25": {"query": "x"}, "alpha": float("nan")}}, "INVALID_INPUT", ["hybrid.alpha"]),
+        ({"hybrid": {"bm25": {}, "fusion_type": 7}}, "INVALID_INPUT", ["hybrid.bm25.query", "hybrid.fusion_type"]),
+        (
+            {"hybrid": {"near_text": {}, "max_vector_distance": float("nan"), "alpha": 0.5}},
+            "INVALID_INPUT",
+            ["hybrid.alpha", "hybrid.near_text.concepts", "hybrid.max_vector_distance"],
+        ),
+        ({"hybrid": {"near_image": {}}}, "INVALID_INPUT", ["hybrid.near_image.image"]),
+        ({"hybrid": {"bm25": {"query": "a b c d e f g h"}}}, "TEXT_TOO_LONG", ["hybrid.bm25.query"]),
+        (
+            {"hybrid": {"near_vector": {"vector": Vector(data=b"1234")}}},
+            "INVALID_VECTOR",
+            ["hybrid.near_vector.vector.data"],
+        ),
+        (
+            {"hybrid": {"bm25": {"query": "x", "properties": ["year"]}}},
+            "INVALID_PROPERTY",
+            ["hybrid.bm25.properties[0]"],
+        ),
+        ({"target_vectors": ["x"], "near_object": {"id": str(UUID(int=1))}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
+        ({"filters": {}}, "INVALID_INPUT", ["filters"]),
+        ({"filters": {"all_of": {}}}, "INVALID_INPUT", ["filters.all_of.filters"]),
+        ({"filters": {"any_of": {"filters": [{}]}}}, "INVALID_INPUT", ["filters.any_of.filters[0]"]),
+        ({"filters": {"negation": {}}}, "INVALID_INPUT", ["filters.negation"]),
+        (
+            {"filters": {"condition": {}}},
+            "INVALID_INPUT",
+            ["filters.condition", "filters.condition.operator", "filters.condition.value"],
+        ),
+        (
+            {"filters": {"condition": {"object_field": 9, "operator": 99, "value": {"text": "x"}}}},
+            "INVALID_INPUT",
+            ["filters.condition.object_field", "filters.condition.operator"],
+        ),
+        (condition("year", "CONTAINS_ANY", integers={}), "INVALID_INPUT", [f"{VALUE}.integers.values"]),
+        (condition("year", "EQUAL", geo_range={"distance_m": 1}), "INVALID_INPUT", [VALUE]),
+        (condition("year", "WITHIN_GEO_RANGE", integer=1), "INVALID_INPUT", [VALUE]),
+        (
+            condition("year", "WITHIN_GEO_RANGE", geo_range={"latitude": 91, "longitude": float("nan")}),
+            "INVALID_INPUT",
+            [f"{VALUE}.geo_range.{name}" for name in ("latitude", "longitude", "distance_m")],
+        ),
+        (
+            {"filters": {"negation": {"negation": {"negation": {"negation": {"negation": {}}}}}}},
+            "INVALID_INPUT",
+            ["filters.negation.negation.negation.negation"],
+        ),
+        (condition("year", "CONTAINS_ANY", integers={"values": range(20)}), "INVALID_INPUT", ["filters"]),
+        (condition("nope", "EQUAL", integer=1), "UNKNOWN_PROPERTY", ["filters.condition.property"]),
+        (condition("image", "EQUAL", text="x"), "INVALID_PROPERTY", ["filters.condition.property"]),
+        (condition("year", "EQUAL", text="x"), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "EQUAL", number=1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "EQUAL", integer=2**53 + 1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "CONTAINS_ANY", integer=1), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "CONTAINS_ANY", texts={"values": ["x"]}), "INVALID_PROPERTY", [VALUE]),
+        (condition("year", "LIKE", text="x"), "INVALID_PROPERTY", ["filters.condition.operator"]),
+        (condition("taken", "LESS", text="2024"), "INVALID_PROPERTY", [VALUE]),
+        (condition("title", "IS_NULL", text="x"), "INVALID_PROPERTY", [VALUE]),
+        (
+            {"filters": {"condition": {"object_field": 1, "operator": 1, "value": {"text": "x"}}}},
+            "INVALID_PROPERTY",
+            [VALUE],
+        ),
+        (
+            {
+                "filters": {
+                    "condition": {"references": ["year"], "property": "x", "operator": 1, "value": {"text": "x"}}
+                }
+            },
+            "INVALID_PROPERTY",
+            ["filters.condition.references[0]"],
+        ),
+        (
+            {
+                "filters": {
+                    "all_of": {
+                        "filters": [
+                            condition("nope", "EQUAL", integer=1)["filters"],
+                            {"negation": condition("gone", "EQUAL", integer=1)["filters"]},
+                        ]
+                    }
+                }
+            },
+            "UNKNOWN_PROPERTY",
+            [
+                "filters.all_of.filters[0].condition.property",
+                "filters.all_of.filters[1].negation.condition.property",
+            ],
+        ),
         ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
     ],
 )

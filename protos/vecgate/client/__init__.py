@@ -16,6 +16,7 @@ It needs grpcio, protobuf and numpy only. What it does not wrap, the generated s
 from vecgate.client.channel import SERVICE_CONFIG, channel_options
 from vecgate.client.client import Client, Health
 from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
+from vecgate.client.filters import all_of, any_of, negate, where
 from vecgate.client.values import (
     Embedded,
     Embeddings,
@@ -40,7 +41,11 @@ __all__ = [
     "SearchResult",
     "Unreachable",
     "VecgateError",
+    "all_of",
+    "any_of",
     "channel_options",
     "decode_vector",
     "encode_vector",
+    "negate",
+    "where",
 ]

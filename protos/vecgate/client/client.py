@@ -13,20 +13,20 @@ from numpy.typing import ArrayLike
 from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
+from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
     ImportOutcome,
     Object,
     SearchResult,
     embedded_from_pb,
-    encode_vector,
-    image_to_pb,
     input_to_pb,
     object_from_pb,
     result_from_pb,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
@@ -242,6 +242,8 @@ class Client:
         offset: int = 0,
         target_vector: str = "",
         truncate: bool = False,
+        query: Query | None = None,
+        filters: filter_pb.Filter | None = None,
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
@@ -258,12 +260,14 @@ class Client:
             offset: hits to pass over.
             target_vector: the named vector to search; may be left out where the collection has just one.
             truncate: whether to cut a text that is longer than the model reads.
+            query: instead, a message NearObject, Bm25 or Hybrid.
+            filters: which objects count, such as `where("year") >= 2020`; none means all.
             return_properties: properties to return; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
 
         Raises:
-            ValueError: more than one of text, image and vector is given.
+            ValueError: more than one of text, image, vector and query is given.
             VecgateError: the call failed.
             OSError: the file cannot be read.
 
@@ -271,24 +275,19 @@ class Client:
             for hit in client.search("Pictures", image=Path("dog.png"), limit=5).hits:
                 print(hit.distance, hit.object.id, hit.object.properties)
         """
-        if sum(query is not None for query in (text, image, vector)) > 1:
-            raise ValueError("give one of text, image and vector")
         request = search_pb.SearchObjectsRequest(
             collection=collection,
             limit=limit,
             offset=offset,
             target_vectors=[target_vector] if target_vector else [],
+            filters=filters,
             return_properties=return_properties,
             return_images=return_images,
             return_vectors=return_vectors,
         )
-        if text is not None:
-            request.near_text.concepts.extend([text] if isinstance(text, str) else text)
-            request.near_text.truncate = truncate
-        elif image is not None:
-            request.near_image.image.CopyFrom(image_to_pb(image))
-        elif vector is not None:
-            request.near_vector.CopyFrom(search_pb.NearVector(vector=encode_vector(vector), space=vector_space))
+        set_query(
+            request, text=text, image=image, vector=vector, vector_space=vector_space, truncate=truncate, query=query
+        )
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def health(self, service: str = "") -> Health:

@@ -144,11 +144,13 @@ class Hit:
         object: the object.
         distance: to the query; None when nothing was measured.
         certainty: 1 - distance / 2, for cosine distance only.
+        score: how well it fits a keyword or hybrid search.
     """
 
     object: Object
     distance: float | None
     certainty: float | None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +235,7 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
             object_from_pb(hit.object),
             hit.distance if hit.HasField("distance") else None,
             hit.certainty if hit.HasField("certainty") else None,
+            hit.score if hit.HasField("score") else None,
         )
         for hit in response.hits
     )

@@ -7,7 +7,9 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import object_service_pb2 as _object_service_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
@@ -22,6 +24,54 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _KeywordOperator:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeywordOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeywordOperator.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEYWORD_OPERATOR_UNSPECIFIED: _KeywordOperator.ValueType  # 0
+    """As Weaviate does by itself: one of them."""
+    KEYWORD_OPERATOR_OR: _KeywordOperator.ValueType  # 1
+    """One of them, or Bm25.minimum_match."""
+    KEYWORD_OPERATOR_AND: _KeywordOperator.ValueType  # 2
+    """All of them."""
+
+class KeywordOperator(_KeywordOperator, metaclass=_KeywordOperatorEnumTypeWrapper):
+    """KeywordOperator says how many of the words an object needs."""
+
+KEYWORD_OPERATOR_UNSPECIFIED: KeywordOperator.ValueType  # 0
+"""As Weaviate does by itself: one of them."""
+KEYWORD_OPERATOR_OR: KeywordOperator.ValueType  # 1
+"""One of them, or Bm25.minimum_match."""
+KEYWORD_OPERATOR_AND: KeywordOperator.ValueType  # 2
+"""All of them."""
+Global___KeywordOperator: _TypeAlias = KeywordOperator  # noqa: Y015
+
+class _FusionType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FusionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FusionType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FUSION_TYPE_UNSPECIFIED: _FusionType.ValueType  # 0
+    """Weaviate's default, by relative score."""
+    FUSION_TYPE_RANKED: _FusionType.ValueType  # 1
+    """By the ranks in both lists."""
+    FUSION_TYPE_RELATIVE_SCORE: _FusionType.ValueType  # 2
+    """By the scores in both lists, each scaled to 0 to 1."""
+
+class FusionType(_FusionType, metaclass=_FusionTypeEnumTypeWrapper):
+    """FusionType says how the two lists of a hybrid search are joined."""
+
+FUSION_TYPE_UNSPECIFIED: FusionType.ValueType  # 0
+"""Weaviate's default, by relative score."""
+FUSION_TYPE_RANKED: FusionType.ValueType  # 1
+"""By the ranks in both lists."""
+FUSION_TYPE_RELATIVE_SCORE: FusionType.ValueType  # 2
+"""By the scores in both lists, each scaled to 0 to 1."""
+Global___FusionType: _TypeAlias = FusionType  # noqa: Y015
+
 @_typing.final
 class SearchObjectsRequest(_message.Message):
     """SearchObjectsRequest is the request of SearchObjects."""
@@ -32,9 +82,13 @@ class SearchObjectsRequest(_message.Message):
     NEAR_TEXT_FIELD_NUMBER: _builtins.int
     NEAR_IMAGE_FIELD_NUMBER: _builtins.int
     NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    NEAR_OBJECT_FIELD_NUMBER: _builtins.int
+    HYBRID_FIELD_NUMBER: _builtins.int
+    BM25_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
@@ -57,8 +111,24 @@ class SearchObjectsRequest(_message.Message):
         """Objects near to a vector."""
 
     @_builtins.property
+    def near_object(self) -> Global___NearObject:
+        """Objects near to an object of the collection."""
+
+    @_builtins.property
+    def hybrid(self) -> Global___Hybrid:
+        """Objects near to a text, a picture or a vector, and objects with its words, in one order."""
+
+    @_builtins.property
+    def bm25(self) -> Global___Bm25:
+        """Objects with these words."""
+
+    @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. The named vector to search, at most one; may be left out where the collection has just one (UNKNOWN_VECTOR)."""
+
+    @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
 
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -79,18 +149,22 @@ class SearchObjectsRequest(_message.Message):
         near_text: Global___NearText | None = ...,
         near_image: Global___NearImage | None = ...,
         near_vector: Global___NearVector | None = ...,
+        near_object: Global___NearObject | None = ...,
+        hybrid: Global___Hybrid | None = ...,
+        bm25: Global___Bm25 | None = ...,
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        filters: _filter_pb2.Filter | None = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bm25", b"bm25", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "limit", b"limit", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "target_vectors", b"target_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bm25", b"bm25", "collection", b"collection", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "target_vectors", b"target_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
@@ -177,6 +251,135 @@ class NearVector(_message.Message):
 Global___NearVector: _TypeAlias = NearVector  # noqa: Y015
 
 @_typing.final
+class NearObject(_message.Message):
+    """NearObject asks for objects near to one of the collection, which is the first hit itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. The object's id (INVALID_ID, OBJECT_NOT_FOUND). It must have the searched named vector (UNKNOWN_VECTOR)."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearObject: _TypeAlias = NearObject  # noqa: Y015
+
+@_typing.final
+class Bm25(_message.Message):
+    """Bm25 asks for objects with certain words; those that are rare in the collection count more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    MINIMUM_MATCH_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Required. The words."""
+    operator: Global___KeywordOperator.ValueType
+    """Optional. How many of the words an object needs. Default: one."""
+    minimum_match: _builtins.int
+    """Optional. With KEYWORD_OPERATOR_OR, how many words an object needs, 0 or more."""
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Properties of type text or text[] to look in, each with a weight after ^ if it counts more, such as `title^3`.
+        Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY).
+        """
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        properties: _abc.Iterable[_builtins.str] | None = ...,
+        operator: Global___KeywordOperator.ValueType = ...,
+        minimum_match: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minimum_match", b"minimum_match", "operator", b"operator", "properties", b"properties", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bm25: _TypeAlias = Bm25  # noqa: Y015
+
+@_typing.final
+class Hybrid(_message.Message):
+    """Hybrid asks for objects by words and by a vector, and joins both lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BM25_FIELD_NUMBER: _builtins.int
+    NEAR_TEXT_FIELD_NUMBER: _builtins.int
+    NEAR_IMAGE_FIELD_NUMBER: _builtins.int
+    NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    FUSION_TYPE_FIELD_NUMBER: _builtins.int
+    MAX_VECTOR_DISTANCE_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    alpha: _builtins.float
+    """Optional. The share of the vector side, 0 to 1. Default: Weaviate's, 0.75; 1 without `bm25`."""
+    fusion_type: Global___FusionType.ValueType
+    """Optional. How the two lists are joined."""
+    max_vector_distance: _builtins.float
+    """Optional. The largest distance of a hit, also of one that has the words; not NaN."""
+    truncate: _builtins.bool
+    """Optional. Whether to cut a text of `bm25` that is longer than the model reads. Default: false, it is TEXT_TOO_LONG."""
+    @_builtins.property
+    def bm25(self) -> Global___Bm25:
+        """Optional. The keyword side, whose text is also embedded where no vector side is set. One of both is required."""
+
+    @_builtins.property
+    def near_text(self) -> Global___NearText:
+        """Near to texts."""
+
+    @_builtins.property
+    def near_image(self) -> Global___NearImage:
+        """Near to a picture."""
+
+    @_builtins.property
+    def near_vector(self) -> Global___NearVector:
+        """Near to a vector."""
+
+    def __init__(
+        self,
+        *,
+        bm25: Global___Bm25 | None = ...,
+        near_text: Global___NearText | None = ...,
+        near_image: Global___NearImage | None = ...,
+        near_vector: Global___NearVector | None = ...,
+        alpha: _builtins.float | None = ...,
+        fusion_type: Global___FusionType.ValueType = ...,
+        max_vector_distance: _builtins.float | None = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "vector_side", b"vector_side"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "fusion_type", b"fusion_type", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "truncate", b"truncate", "vector_side", b"vector_side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__max_vector_distance: _TypeAlias = _typing.Literal["max_vector_distance"]  # noqa: Y015
+    _WhichOneofArgType__max_vector_distance: _TypeAlias = _typing.Literal["_max_vector_distance", b"_max_vector_distance"]  # noqa: Y015
+    _WhichOneofReturnType_vector_side: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector"]  # noqa: Y015
+    _WhichOneofArgType_vector_side: _TypeAlias = _typing.Literal["vector_side", b"vector_side"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_vector_distance) -> _WhichOneofReturnType__max_vector_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_vector_side) -> _WhichOneofReturnType_vector_side | None: ...
+
+Global___Hybrid: _TypeAlias = Hybrid  # noqa: Y015
+
+@_typing.final
 class SearchObjectsResponse(_message.Message):
     """SearchObjectsResponse is the response of SearchObjects."""
 
@@ -215,10 +418,13 @@ class Hit(_message.Message):
     OBJECT_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     distance: _builtins.float
     """The distance to the query, by the named vector's measure; unset when nothing was measured."""
     certainty: _builtins.float
     """1 - distance / 2, for cosine distance only."""
+    score: _builtins.float
+    """How well it fits bm25 and hybrid, more is better; unset for other queries."""
     @_builtins.property
     def object(self) -> _object_service_pb2.Object:
         """The object."""
@@ -229,18 +435,23 @@ class Hit(_message.Message):
         object: _object_service_pb2.Object | None = ...,
         distance: _builtins.float | None = ...,
         certainty: _builtins.float | None = ...,
+        score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "certainty", b"certainty", "distance", b"distance", "object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "certainty", b"certainty", "distance", b"distance", "object", b"object"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__distance) -> _WhichOneofReturnType__distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hit: _TypeAlias = Hit  # noqa: Y015

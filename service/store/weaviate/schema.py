@@ -25,6 +25,8 @@ def to_schema(collection: Collection) -> Schema:
         "class": collection.name,
         "description": collection.description,
         "properties": [_property_to_schema(each) for each in collection.properties],
+        # Without these Weaviate refuses filters by null, by length and by time.
+        "invertedIndexConfig": {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True},
         "vectorConfig": {each.name: _vector_to_schema(each) for each in collection.vectors},
     }
 

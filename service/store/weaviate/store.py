@@ -7,22 +7,28 @@ from uuid import UUID
 
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import MetadataQuery
+from weaviate.collections.classes.filters import _Filters
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Collection, Hit, ReturnFields, StoredObject
+from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
 from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
+from service.store.base import EVERYTHING
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
+from service.store.weaviate.filters import filter_to_weaviate
+from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
 
 __all__ = ["WeaviateStore"]
 
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
+
+SCORE = MetadataQuery(score=True)
 
 Outcomes = list[StoreRejected | None]
 
@@ -112,7 +118,15 @@ class WeaviateStore:
         return from_weaviate(found.uuid, found.properties, found.vector, fields)
 
     async def search(
-        self, collection: str, vector_name: str, vector: Vector, *, limit: int, offset: int, fields: ReturnFields
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
         name = _check_name(collection)
@@ -120,32 +134,67 @@ class WeaviateStore:
             found = await client.collections.use(name).query.near_vector(
                 near_vector=vector.tolist(),
                 target_vector=vector_name,
-                limit=limit,
-                offset=offset,
-                include_vector=_vectors_of(fields),
+                **_common(limit, offset, fields, options),
                 return_metadata=MetadataQuery(distance=True, certainty=True),
-                return_properties=_properties_of(fields),
             )
-        return [
-            Hit(
-                from_weaviate(each.uuid, each.properties, each.vector, fields),
-                distance=each.metadata.distance,
-                certainty=each.metadata.certainty,
-            )
-            for each in found.objects
-        ]
+        return [_hit(each, fields) for each in found.objects]
 
-    async def list_objects(self, collection: str, *, limit: int, offset: int, fields: ReturnFields) -> list[Hit]:
-        """Return objects in the order of their ids."""
+    async def search_keywords(
+        self,
+        collection: str,
+        keywords: Keywords,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects with certain words, best first."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.fetch_objects(
-                limit=limit,
-                offset=offset,
-                include_vector=_vectors_of(fields),
-                return_properties=_properties_of(fields),
+            found = await client.collections.use(name).query.bm25(
+                **keywords_to_weaviate(keywords), **_common(limit, offset, fields, options), return_metadata=SCORE
             )
-        return [Hit(from_weaviate(each.uuid, each.properties, each.vector, fields)) for each in found.objects]
+        return [_hit(each, fields) for each in found.objects]
+
+    async def search_hybrid(
+        self,
+        collection: str,
+        vector_name: str,
+        vector: Vector,
+        blend: Blend,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return the objects near to a vector and those with certain words, joined, best first."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await client.collections.use(name).query.hybrid(
+                vector=vector.tolist(),
+                target_vector=vector_name,
+                **blend_to_weaviate(blend),
+                **_common(limit, offset, fields, options),
+                return_metadata=SCORE,
+            )
+        return [_hit(each, fields) for each in found.objects]
+
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        limit: int,
+        offset: int,
+        fields: ReturnFields,
+        options: SearchOptions = EVERYTHING,
+    ) -> list[Hit]:
+        """Return objects in the order of their ids; with filters in the order of the store."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await client.collections.use(name).query.fetch_objects(**_common(limit, offset, fields, options))
+        return [_hit(each, fields) for each in found.objects]
 
 
 async def _insert(client: WeaviateAsyncClient, collection: str, objects: Sequence[StoredObject]) -> Outcomes:
@@ -203,6 +252,29 @@ def _check_name(name: str) -> str:
 
 def _properties_of(fields: ReturnFields) -> list[str]:
     return [*fields.properties, *fields.images]
+
+
+def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOptions) -> dict[str, Any]:
+    return {
+        "limit": limit,
+        "offset": offset,
+        "filters": _filters_of(options),
+        "include_vector": _vectors_of(fields),
+        "return_properties": _properties_of(fields),
+    }
+
+
+def _hit(found: Any, fields: ReturnFields) -> Hit:
+    return Hit(
+        from_weaviate(found.uuid, found.properties, found.vector, fields),
+        distance=found.metadata.distance,
+        certainty=found.metadata.certainty,
+        score=found.metadata.score,
+    )
+
+
+def _filters_of(options: SearchOptions) -> _Filters | None:
+    return None if options.filters is None else filter_to_weaviate(options.filters)
 
 
 def _vectors_of(fields: ReturnFields) -> list[str] | bool:

@@ -1,8 +1,9 @@
-"""Searching: the query is embedded in the space of the named vector that is searched."""
+"""Searching: which named vector is searched, and the query as a vector of its space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TypedDict
 from uuid import UUID
 
 import structlog
@@ -13,47 +14,19 @@ from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
+from service.core.filtering import check_filter
 from service.core.importing import join
-from service.domain import Collection, Hit, NamedVector, StoredObject
+from service.core.searching.keywords import check_keyword_properties
+from service.core.searching.queries import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query
+from service.core.searching.sources import Source, vector_source
+from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, SearchOptions, StoredObject
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
-from service.store.base import Store
+from service.store.base import EVERYTHING, Store
 
-__all__ = ["NearImage", "NearText", "NearVector", "Query", "ReturnNames", "SearchResult", "Searcher"]
+__all__ = ["ReturnNames", "SearchResult", "Searcher"]
 
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NearText:
-    """Look for what is near to texts; of several, to the mean of their vectors."""
-
-    concepts: tuple[str, ...]
-    truncate: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NearImage:
-    """Look for what is near to an encoded picture."""
-
-    content: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class NearVector:
-    """Look for what is near to a vector.
-
-    Attributes:
-        data: little-endian float32 bytes.
-        space: the space that it comes from, or empty when the caller does not say.
-    """
-
-    data: bytes
-    space: str = ""
-
-
-Query = NearText | NearImage | NearVector | None
-"""What to look for; None lists objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +46,29 @@ class SearchResult:
     embedder: EmbedderSpec | None
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which of the hits to return, and what of them."""
+
+    limit: int
+    offset: int
+    fields: ReturnFields
+    options: SearchOptions
+
+    def arguments(self) -> "PageArguments":
+        """Return the arguments that all searches of a store take."""
+        return {"limit": self.limit, "offset": self.offset, "fields": self.fields, "options": self.options}
+
+
+class PageArguments(TypedDict):
+    """What Page gives to a store."""
+
+    limit: int
+    offset: int
+    fields: ReturnFields
+    options: SearchOptions
+
+
 class Searcher:
     """Finds and returns objects."""
 
@@ -89,6 +85,7 @@ class Searcher:
         limit: int,
         offset: int,
         returned: ReturnNames,
+        options: SearchOptions = EVERYTHING,
         api_key: str | None = None,
     ) -> SearchResult:
         """Return the objects nearest to a query, or list objects.
@@ -100,11 +97,13 @@ class Searcher:
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
+            options: what narrows the search.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
-            InvalidRequest: an unknown name, a vector that does not fit, an input that cannot be embedded.
+            ObjectNotFound: the collection has no object to search with.
+            InvalidRequest: an unknown name, a filter or a vector that does not fit, an input that cannot be embedded.
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: the named vector is bound to a space that the query cannot come from.
             EmbedderError: the embedder failed.
@@ -112,13 +111,19 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+        if options.filters is not None:
+            options = replace(options, filters=check_filter(collection, options.filters, "filters"))
+        page = Page(limit, offset, fields, options)
         if query is None:
-            hits = await self._store.list_objects(name, limit=limit, offset=offset, fields=fields)
-            return SearchResult(hits, None)
-        targets = self._targets(collection, target_vector, query)
-        target, spec, vector = await self._first_query_vector(collection, targets, query, api_key)
-        hits = await self._store.search(name, target.name, vector, limit=limit, offset=offset, fields=fields)
-        return SearchResult(hits, spec)
+            return SearchResult(await self._store.list_objects(name, **page.arguments()), None)
+        if isinstance(query, Keywords):
+            check_keyword_properties(collection, query, "bm25")
+            return SearchResult(await self._store.search_keywords(name, query, **page.arguments()), None)
+        if isinstance(query, NearObject):
+            target = self._target_of_object(collection, target_vector)
+            vector = await self._vector_of_object(name, target, query.id)
+            return SearchResult(await self._store.search(name, target.name, vector, **page.arguments()), None)
+        return await self._search_embedded(collection, query, target_vector, page, api_key)
 
     async def get_object(self, name: str, id_: UUID, returned: ReturnNames) -> StoredObject:
         """Return an object.
@@ -132,9 +137,40 @@ class Searcher:
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields)
 
-    def _targets(
-        self, collection: Collection, name: str, query: NearText | NearImage | NearVector
-    ) -> list[NamedVector]:
+    async def _search_embedded(
+        self, collection: Collection, query: Near | Hybrid, target_vector: str, page: "Page", api_key: str | None
+    ) -> SearchResult:
+        if isinstance(query, Hybrid) and query.blend.keywords is not None:
+            check_keyword_properties(collection, query.blend.keywords, "hybrid.bm25")
+        source = vector_source(query)
+        targets = self._targets(collection, target_vector, source.near)
+        target, spec, vector = await self._first_query_vector(collection, targets, source, api_key)
+        name = collection.name
+        if isinstance(query, Hybrid):
+            hits = await self._store.search_hybrid(name, target.name, vector, query.blend, **page.arguments())
+        else:
+            hits = await self._store.search(name, target.name, vector, **page.arguments())
+        return SearchResult(hits, spec)
+
+    def _target_of_object(self, collection: Collection, name: str) -> NamedVector:
+        """Return the named vector to search with an object of the collection: the named one, or the only one."""
+        found = collection.find_vector(name or next((each.name for each in collection.vectors), ""))
+        if found is None or (not name and len(collection.vectors) > 1):
+            names = ", ".join(each.name for each in collection.vectors)
+            where = "target_vectors[0]" if name else "target_vectors"
+            message = f"choose one of the named vectors of collection {collection.name!r}: {names}"
+            raise InvalidRequest([Violation(where, message, "UNKNOWN_VECTOR")])
+        return found
+
+    async def _vector_of_object(self, collection: str, target: NamedVector, id_: UUID) -> Vector:
+        found = await self._store.get_object(collection, id_, ReturnFields(vectors=[target.name]))
+        vector = found.vectors.get(target.name)
+        if vector is None:
+            message = f"the object has no vector {target.name!r}; choose another object or target vector"
+            raise InvalidRequest([Violation("near_object.id", message, "UNKNOWN_VECTOR")])
+        return vector
+
+    def _targets(self, collection: Collection, name: str, query: Near) -> list[NamedVector]:
         """Return the named vectors that may be searched, in order of preference.
 
         Where none is named and each is of a space of its own, whichever embedder works decides.
@@ -170,7 +206,7 @@ class Searcher:
         self,
         collection: Collection,
         targets: Sequence[NamedVector],
-        query: NearText | NearImage | NearVector,
+        query: Source,
         api_key: str | None,
     ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
         """Return the first target whose embedders work, and the query's vector in its space."""
@@ -189,10 +225,10 @@ class Searcher:
         self,
         collection: Collection,
         target: NamedVector,
-        query: NearText | NearImage | NearVector,
+        source: Source,
         api_key: str | None,
     ) -> tuple[EmbedderSpec | None, Vector]:
-        match query:
+        match source.near:
             case NearVector(data, space):
                 if space and target.space and space != target.space.id:
                     raise SpaceMismatch(
@@ -203,13 +239,13 @@ class Searcher:
                         given_dimension=len(data) // 4,
                     )
                 dimension = target.space.dimension or None if target.space else None
-                return None, parse_vector(data, dimension, "near_vector.vector.data")
+                return None, parse_vector(data, dimension, f"{source.path}.vector.data")
             case NearImage(content):
                 inputs: Sequence[Input] = [ImageInput(content)]
-                paths = ["near_image.image.content"]
+                paths = [f"{source.path}.image.content"]
             case NearText(concepts, truncate):
                 inputs = [TextInput(concept, truncate) for concept in concepts]
-                paths = [f"near_text.concepts[{index}]" for index in range(len(concepts))]
+                paths = source.text_paths(len(concepts))
         embedder, outcomes = await self._embedders.embed_with_first(
             self._embedders.for_vector(collection.name, target), inputs, replace(QUERY, api_key=api_key)
         )
@@ -224,5 +260,5 @@ class Searcher:
         joined = join(vectors, [1.0] * len(vectors))
         if joined is None:
             message = "the vectors of these texts cancel each other out; search for them one by one"
-            raise InvalidRequest([Violation("near_text.concepts", message, "INVALID_VECTOR")])
+            raise InvalidRequest([Violation(f"{source.path}.concepts", message, "INVALID_VECTOR")])
         return embedder.spec, joined

@@ -1,0 +1,138 @@
+"""Filters in the words of Python."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from vecgate.v1 import filter_pb2 as pb
+
+__all__ = ["Where", "all_of", "any_of", "negate", "where"]
+
+Scalar = bool | int | float | str | datetime | UUID
+
+
+def all_of(*filters: pb.Filter) -> pb.Filter:
+    """Return a filter for what fits all of these."""
+    return pb.Filter(all_of=pb.FilterList(filters=filters))
+
+
+def any_of(*filters: pb.Filter) -> pb.Filter:
+    """Return a filter for what fits at least one of these."""
+    return pb.Filter(any_of=pb.FilterList(filters=filters))
+
+
+def negate(filter_: pb.Filter) -> pb.Filter:
+    """Return a filter for what does not fit this one."""
+    return pb.Filter(negation=filter_)
+
+
+def where(
+    property_: str = "",
+    *,
+    length: bool = False,
+    object_field: pb.ObjectField.ValueType = pb.OBJECT_FIELD_UNSPECIFIED,
+) -> "Where":
+    """Return what a condition compares; its methods make filters.
+
+    Args:
+        property_: a property's name.
+        length: whether its length is compared.
+        object_field: the id or a time of the object, instead of a property.
+
+    Example:
+        recent = all_of(where("year") >= 2020, where("title").like("sun*"))
+    """
+    if object_field:
+        return Where(pb.Condition(object_field=object_field))
+    return Where(pb.Condition(property_length=property_) if length else pb.Condition(property=property_))
+
+
+class Where:
+    """What a condition compares. Every method returns the filter; dates may be `datetime`, ids `UUID`."""
+
+    # Two are compared by what their operators make, not with each other.
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, target: pb.Condition) -> None:
+        self._target = target
+
+    def equal(self, value: Scalar) -> pb.Filter:
+        """The same."""
+        return self._with(pb.FILTER_OPERATOR_EQUAL, _scalar(value))
+
+    def not_equal(self, value: Scalar) -> pb.Filter:
+        """Not the same."""
+        return self._with(pb.FILTER_OPERATOR_NOT_EQUAL, _scalar(value))
+
+    def __gt__(self, value: Scalar) -> pb.Filter:
+        return self._with(pb.FILTER_OPERATOR_GREATER, _scalar(value))
+
+    def __ge__(self, value: Scalar) -> pb.Filter:
+        return self._with(pb.FILTER_OPERATOR_GREATER_OR_EQUAL, _scalar(value))
+
+    def __lt__(self, value: Scalar) -> pb.Filter:
+        return self._with(pb.FILTER_OPERATOR_LESS, _scalar(value))
+
+    def __le__(self, value: Scalar) -> pb.Filter:
+        return self._with(pb.FILTER_OPERATOR_LESS_OR_EQUAL, _scalar(value))
+
+    def like(self, pattern: str) -> pb.Filter:
+        """A word of this form: ? is one character, * any number of them."""
+        return self._with(pb.FILTER_OPERATOR_LIKE, _scalar(pattern))
+
+    def contains_any(self, values: Sequence[Scalar]) -> pb.Filter:
+        """At least one of these."""
+        return self._with(pb.FILTER_OPERATOR_CONTAINS_ANY, _several(values))
+
+    def contains_all(self, values: Sequence[Scalar]) -> pb.Filter:
+        """All of these."""
+        return self._with(pb.FILTER_OPERATOR_CONTAINS_ALL, _several(values))
+
+    def contains_none(self, values: Sequence[Scalar]) -> pb.Filter:
+        """None of these."""
+        return self._with(pb.FILTER_OPERATOR_CONTAINS_NONE, _several(values))
+
+    def is_null(self, *, null: bool = True) -> pb.Filter:
+        """No value, or an empty one; or with `null=False` a value."""
+        return self._with(pb.FILTER_OPERATOR_IS_NULL, pb.FilterValue(boolean=null))
+
+    def within_geo_range(self, latitude: float, longitude: float, distance_m: float) -> pb.Filter:
+        """A place within a circle."""
+        geo = pb.GeoRange(latitude=latitude, longitude=longitude, distance_m=distance_m)
+        return self._with(pb.FILTER_OPERATOR_WITHIN_GEO_RANGE, pb.FilterValue(geo_range=geo))
+
+    def _with(self, operator: pb.FilterOperator.ValueType, value: pb.FilterValue) -> pb.Filter:
+        condition = pb.Condition(operator=operator, value=value)
+        condition.MergeFrom(self._target)
+        return pb.Filter(condition=condition)
+
+
+def _scalar(value: Scalar) -> pb.FilterValue:
+    match value:
+        case bool():
+            return pb.FilterValue(boolean=value)
+        case int():
+            return pb.FilterValue(integer=value)
+        case float():
+            return pb.FilterValue(number=value)
+    return pb.FilterValue(text=_text(value))
+
+
+def _several(values: Sequence[Scalar]) -> pb.FilterValue:
+    if all(isinstance(each, bool) for each in values):
+        return pb.FilterValue(booleans=pb.BooleanValues(values=[bool(each) for each in values]))
+    if all(isinstance(each, int) for each in values):
+        return pb.FilterValue(integers=pb.IntegerValues(values=[int(each) for each in values]))  # type: ignore[arg-type]
+    if all(isinstance(each, int | float) for each in values):
+        return pb.FilterValue(numbers=pb.NumberValues(values=[float(each) for each in values]))  # type: ignore[arg-type]
+    return pb.FilterValue(texts=pb.TextValues(values=[_text(each) for each in values]))
+
+
+def _text(value: Scalar) -> str:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("a date needs a time zone")
+        return value.isoformat()
+    if isinstance(value, str | UUID):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__} stands among texts; give values of one type")

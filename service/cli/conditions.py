@@ -1,0 +1,51 @@
+"""Conditions as people write them, such as year>=2020."""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+
+from service.cli.output import EXIT_WRONG_USE, fail
+from vecgate.client import all_of, where
+from vecgate.client.filters import Where
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import filter_pb2
+
+__all__ = ["parse_conditions"]
+
+FORM = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.DOTALL)
+MAKERS: dict[str, Callable[..., filter_pb2.Filter]] = {
+    "=": Where.equal,
+    "!=": Where.not_equal,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "~": Where.like,
+}
+TRUTHS = {"true": True, "false": False}
+READERS: dict[collection_pb.DataType.ValueType, Callable[[str], bool | int | float | str]] = {
+    collection_pb.DATA_TYPE_INT: int,
+    collection_pb.DATA_TYPE_INT_ARRAY: int,
+    collection_pb.DATA_TYPE_NUMBER: float,
+    collection_pb.DATA_TYPE_NUMBER_ARRAY: float,
+    collection_pb.DATA_TYPE_BOOLEAN: TRUTHS.__getitem__,
+    collection_pb.DATA_TYPE_BOOLEAN_ARRAY: TRUTHS.__getitem__,
+}
+
+
+def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[str]) -> filter_pb2.Filter:
+    """Return a filter for what fits all conditions; end the program if one cannot be read."""
+    types = {each.name: each.data_type for each in collection.properties}
+    filters = []
+    for text in conditions:
+        parts = FORM.fullmatch(text)
+        if parts is None:
+            fail(f"--where {text!r} is none of NAME=VALUE, !=, >, >=, <, <= and ~ (like)", EXIT_WRONG_USE)
+        name, sign, value = parts.groups()
+        try:
+            read = READERS.get(types.get(name, collection_pb.DATA_TYPE_TEXT), str)(value)
+        except (KeyError, ValueError):
+            kind = collection_pb.DataType.Name(types[name]).removeprefix("DATA_TYPE_").lower()
+            fail(f"--where {text!r}: {value!r} is no {kind}, which {name!r} holds", EXIT_WRONG_USE)
+        filters.append(MAKERS[sign](where(name), read))
+    return all_of(*filters)

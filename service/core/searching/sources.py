@@ -1,0 +1,37 @@
+"""Which part of a query becomes a vector, and where it stands in the request."""
+
+from dataclasses import dataclass
+
+from service.core.searching.queries import Hybrid, Near, NearImage, NearText, NearVector
+
+__all__ = ["Source", "vector_source"]
+
+FIELDS: dict[type[Near], str] = {NearText: "near_text", NearImage: "near_image", NearVector: "near_vector"}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What becomes the query's vector.
+
+    Attributes:
+        path: its field in the request.
+    """
+
+    near: Near
+    path: str
+
+    def text_paths(self, count: int) -> list[str]:
+        """Return the paths of the texts."""
+        if self.path.endswith("bm25.query"):
+            return [self.path]
+        return [f"{self.path}.concepts[{index}]" for index in range(count)]
+
+
+def vector_source(query: Near | Hybrid) -> Source:
+    """Return what of a query becomes its vector."""
+    if not isinstance(query, Hybrid):
+        return Source(query, FIELDS[type(query)])
+    if query.near is not None:
+        return Source(query.near, f"hybrid.{FIELDS[type(query.near)]}")
+    assert query.blend.keywords is not None, "a hybrid search has words or a vector side"
+    return Source(NearText((query.blend.keywords.query,), query.truncate), "hybrid.bm25.query")

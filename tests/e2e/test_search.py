@@ -1,0 +1,272 @@
+"""Searches through Vecgate beside the same ones through weaviate-client, on one real Weaviate."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import weaviate
+from google.protobuf.struct_pb2 import Struct
+from weaviate.classes.init import AdditionalConfig, Auth
+from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery
+
+from service.core.embed import EmbedderPool
+from service.rpc.server import GrpcServer
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.store.weaviate import WeaviateStore
+from tests.fakes.embedder import FakeEmbedder
+from vecgate.client import all_of, any_of, negate, where
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import filter_pb2
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+COLOURS = ("red", "green", "blue", "yellow")
+THINGS = ("car", "boat", "house", "tree", "cat")
+
+
+class Both:
+    """Vecgate and a client of Weaviate's own, over one collection of sixty objects."""
+
+    def __init__(
+        self, name: str, search: SearchServiceStub, objects: ObjectServiceStub, direct: Any, embedder: FakeEmbedder
+    ) -> None:
+        self.name = name
+        self.search = search
+        self.objects = objects
+        self.direct = direct
+        self.embedder = embedder
+
+    async def find(self, **fields: Any) -> list[pb.Hit]:
+        """Search through Vecgate."""
+        request = pb.SearchObjectsRequest(collection=self.name, **fields)
+        return list((await self.search.SearchObjects(request)).hits)
+
+    def vector(self, text: str) -> list[float]:
+        """Return the vector that Vecgate gives to a text."""
+        return np.asarray(self.embedder.vector(text)).tolist()
+
+
+@pytest.fixture(scope="module")
+def suffix() -> str:
+    return uuid4().hex
+
+
+@pytest.fixture
+async def both(weaviate_settings: WeaviateSettings, suffix: str) -> AsyncIterator[Both]:
+    assert weaviate_settings.api_key is not None
+    embedder = FakeEmbedder()
+    store = WeaviateStore(weaviate_settings)
+    pool = EmbedderPool((embedder,), check_interval_s=60)
+    await store.start()
+    await pool.start()
+    server = GrpcServer(ServerSettings(port=0), LimitSettings(), weaviate_settings, store=store, embedders=pool)
+    await server.start()
+    direct = weaviate.use_async_with_custom(
+        http_host=weaviate_settings.http_host,
+        http_port=weaviate_settings.http_port,
+        http_secure=False,
+        grpc_host=weaviate_settings.grpc_host or weaviate_settings.http_host,
+        grpc_port=weaviate_settings.grpc_port,
+        grpc_secure=False,
+        auth_credentials=Auth.api_key(weaviate_settings.api_key.get_secret_value()),
+        additional_config=AdditionalConfig(),
+        skip_init_checks=True,
+    )
+    async with direct, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        name, objects = f"Both{suffix}", ObjectServiceStub(channel)
+        if not await direct.collections.exists(name):
+            await _fill(name, CollectionServiceStub(channel), objects, weaviate_settings)
+        yield Both(name, SearchServiceStub(channel), objects, direct.collections.use(name), embedder)
+    await server.stop()
+    await pool.close()
+    await store.close()
+
+
+async def _fill(
+    name: str, collections: CollectionServiceStub, objects: ObjectServiceStub, settings: WeaviateSettings
+) -> None:
+    kinds = {
+        "title": "TEXT",
+        "tags": "TEXT_ARRAY",
+        "year": "INT",
+        "price": "NUMBER",
+        "sold": "BOOLEAN",
+        "taken": "DATE",
+    }
+    await collections.CreateCollection(
+        collection_pb.CreateCollectionRequest(
+            collection=collection_pb.Collection(
+                name=name,
+                properties=[
+                    collection_pb.Property(name=each, data_type=f"DATA_TYPE_{kind}") for each, kind in kinds.items()
+                ],
+                vectors=[collection_pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
+            )
+        )
+    )
+    # A place is a type that this version does not create.
+    assert settings.api_key is not None
+    headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+    async with httpx.AsyncClient(base_url=f"http://{settings.http_host}:{settings.http_port}", headers=headers) as rest:
+        place = {"name": "place", "dataType": ["geoCoordinates"]}
+        assert (await rest.post(f"/v1/schema/{name}/properties", json=place)).status_code == 200
+    messages = []
+    for number in range(60):
+        properties = Struct()
+        title = f"a {COLOURS[number % 4]} {THINGS[number % 5]} number {number}"
+        properties.update({"title": title, "year": 1990 + number, "price": number / 4, "sold": number % 3 == 0})
+        properties.update({"taken": f"2024-01-{number % 28 + 1:02d}T00:00:00Z"})
+        if number % 7:
+            properties.update({"tags": [COLOURS[number % 4], THINGS[number % 5]][: number % 3]})
+        messages.append(object_pb.Object(id=str(UUID(int=number + 1)), properties=properties))
+    response = await objects.ImportObjects(object_pb.ImportObjectsRequest(collection=name, objects=messages))
+    assert all(each.HasField("stored") for each in response.results)
+
+
+SOON = datetime.now(UTC) + timedelta(days=1)
+BY = Filter.by_property
+FIELD = filter_pb2.ObjectField
+FILTERS = {
+    "words": (where("title").equal("red car"), BY("title").equal("red car")),
+    "other words": (where("title").not_equal("red"), BY("title").not_equal("red")),
+    "like": (where("title").like("b*t"), BY("title").like("b*t")),
+    "number": (where("price") > 7.25, BY("price").greater_than(7.25)),
+    "int": (where("year") <= 2001, BY("year").less_or_equal(2001)),
+    "boolean": (where("sold").equal(True), BY("sold").equal(True)),
+    "date": (
+        where("taken") < datetime(2024, 1, 9, tzinfo=UTC),
+        BY("taken").less_than(datetime(2024, 1, 9, tzinfo=UTC)),
+    ),
+    "any": (where("tags").contains_any(["cat", "red"]), BY("tags").contains_any(["cat", "red"])),
+    "all": (where("tags").contains_all(["red", "car"]), BY("tags").contains_all(["red", "car"])),
+    "none": (where("tags").contains_none(["cat"]), BY("tags").contains_none(["cat"])),
+    "null": (where("tags").is_null(), BY("tags").is_none(True)),
+    "length": (where("tags", length=True).equal(2), BY("tags", length=True).equal(2)),
+    "id": (
+        where(object_field=FIELD.OBJECT_FIELD_ID).contains_any([UUID(int=3), UUID(int=9)]),
+        Filter.by_id().contains_any([UUID(int=3), UUID(int=9)]),
+    ),
+    "creation": (
+        where(object_field=FIELD.OBJECT_FIELD_CREATION_TIME) < SOON,
+        Filter.by_creation_time().less_than(SOON),
+    ),
+    "update": (where(object_field=FIELD.OBJECT_FIELD_UPDATE_TIME) > SOON, Filter.by_update_time().greater_than(SOON)),
+    "tree": (
+        all_of(any_of(where("year") > 2030, where("sold").equal(True)), negate(where("title").equal("cat"))),
+        Filter.all_of(
+            [
+                Filter.any_of([BY("year").greater_than(2030), BY("sold").equal(True)]),
+                Filter.not_(BY("title").equal("cat")),
+            ]
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILTERS)
+async def test_a_filter_finds_and_lists_what_weaviates_own_client_does(both: Both, case: str) -> None:
+    ours, theirs = FILTERS[case]
+    found = await both.find(near_text={"concepts": ["a green cat"]}, filters=ours, limit=60)
+    listed = await both.find(filters=ours, limit=60)
+
+    expected = await both.direct.query.near_vector(
+        both.vector("a green cat"), filters=theirs, limit=60, return_metadata=MetadataQuery(distance=True)
+    )
+    expected_list = await both.direct.query.fetch_objects(filters=theirs, limit=60)
+
+    assert [(hit.object.id, hit.distance) for hit in found] == [
+        (str(each.uuid), each.metadata.distance) for each in expected.objects
+    ]
+    assert [hit.object.id for hit in listed] == [str(each.uuid) for each in expected_list.objects]
+    assert (len(found) == 0) == (case == "update")
+
+
+async def test_places_are_filtered_by_their_distance(both: Both) -> None:
+    zurich, berne = {"latitude": 47.37, "longitude": 8.54}, {"latitude": 46.95, "longitude": 7.45}
+    near = str(UUID(int=1))
+    await both.direct.data.update(UUID(int=1), {"place": zurich})
+    await both.direct.data.update(UUID(int=2), {"place": berne})
+
+    hits = await both.find(filters=where("place").within_geo_range(47.4, 8.5, 20_000))
+
+    assert [hit.object.id for hit in hits] == [near]
+
+
+QUERIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "bm25": ({"bm25": {"query": "red cat 7"}}, {"query": "red cat 7"}),
+    "bm25 of a property": (
+        {"bm25": {"query": "red cat", "properties": ["tags^3", "title"], "operator": 2}},
+        {"query": "red cat", "query_properties": ["tags^3", "title"], "operator": BM25Operator.and_()},
+    ),
+    "bm25 of two words": (
+        {"bm25": {"query": "red cat number", "operator": 1, "minimum_match": 2}},
+        {"query": "red cat number", "operator": BM25Operator.or_(minimum_match=2)},
+    ),
+    "bm25 with a filter": (
+        {"bm25": {"query": "boat"}, "filters": where("year") > 2010, "offset": 1},
+        {"query": "boat", "filters": BY("year").greater_than(2010), "offset": 1},
+    ),
+    "hybrid": ({"hybrid": {"bm25": {"query": "a red cat"}}}, {"query": "a red cat"}),
+    "hybrid by ranks": (
+        {"hybrid": {"bm25": {"query": "a red cat"}, "alpha": 0.3, "fusion_type": 1}},
+        {"query": "a red cat", "alpha": 0.3, "fusion_type": HybridFusion.RANKED},
+    ),
+    "hybrid of words only": (
+        {"hybrid": {"bm25": {"query": "a red cat", "properties": ["tags"]}, "alpha": 0.0}},
+        {"query": "a red cat", "alpha": 0.0, "query_properties": ["tags"]},
+    ),
+    "hybrid of near vectors": (
+        {
+            "hybrid": {
+                "bm25": {"query": "a red cat", "operator": 2},
+                "alpha": 0.6,
+                "fusion_type": 2,
+                "max_vector_distance": 0.6,
+            }
+        },
+        {
+            "query": "a red cat",
+            "alpha": 0.6,
+            "fusion_type": HybridFusion.RELATIVE_SCORE,
+            "max_vector_distance": 0.6,
+            "bm25_operator": BM25Operator.and_(),
+        },
+    ),
+    "hybrid without words": ({"hybrid": {"near_text": {"concepts": ["a red cat"]}}}, {"query": None, "alpha": 1}),
+}
+
+
+@pytest.mark.parametrize("case", QUERIES)
+async def test_keywords_and_hybrid_score_as_through_weaviates_own_client(both: Both, case: str) -> None:
+    ours, theirs = QUERIES[case]
+    hits = await both.find(**ours, limit=20)
+
+    arguments = {**theirs, "limit": 20, "return_metadata": MetadataQuery(score=True)}
+    if "hybrid" in ours:
+        expected = await both.direct.query.hybrid(**arguments, vector=both.vector("a red cat"))
+    else:
+        expected = await both.direct.query.bm25(**arguments)
+
+    assert [(hit.object.id, hit.score) for hit in hits] == [
+        (str(each.uuid), each.metadata.score) for each in expected.objects
+    ]
+    assert hits
+
+
+async def test_near_object_measures_as_through_weaviates_own_client(both: Both) -> None:
+    hits = await both.find(near_object={"id": str(UUID(int=8))}, limit=20)
+
+    expected = await both.direct.query.near_object(UUID(int=8), limit=20, return_metadata=MetadataQuery(distance=True))
+
+    assert [(hit.object.id, hit.distance) for hit in hits] == [
+        (str(each.uuid), each.metadata.distance) for each in expected.objects
+    ]
+    assert hits[0].object.id == str(UUID(int=8))
