@@ -21,6 +21,7 @@ __all__ = [
     "PropertyValue",
     "ReturnFields",
     "SearchOptions",
+    "SortBy",
     "Space",
     "StoredObject",
     "WeightedField",
@@ -154,14 +155,32 @@ class ReturnFields:
 
 
 @dataclass(frozen=True, slots=True)
+class SortBy:
+    """One thing to sort by."""
+
+    property: str
+    descending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SearchOptions:
     """What narrows and shapes a search or a listing, beside its query and its page.
 
     Attributes:
         filters: which objects count; None for all.
+        certainty: the least certainty of a hit of a search by vector.
+        distance: the largest distance of such a hit.
+        auto_limit: after how many jumps of the distance or score the hits of a search end; 0 for never.
+        after: the object after which a listing begins.
+        sort: what a listing is sorted by.
     """
 
     filters: Filter | None = None
+    certainty: float | None = None
+    distance: float | None = None
+    auto_limit: int = 0
+    after: UUID | None = None
+    sort: tuple[SortBy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

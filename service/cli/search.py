@@ -49,6 +49,13 @@ NearObjectOption = Annotated[
     str | None,
     typer.Option("--near-object", metavar="ID", help="Object to look for the like of.", show_default=False),
 ]
+CertaintyOption = Annotated[
+    float | None,
+    typer.Option("--certainty", min=0, max=1, help="Least certainty of a hit.", show_default=False),
+]
+AutoLimitOption = Annotated[
+    int, typer.Option("--auto-limit", min=0, help="End after so many jumps of the score; 0 for never.")
+]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -83,6 +90,8 @@ def search(
     keywords: KeywordsOption = False,
     hybrid: HybridOption = None,
     near_object: NearObjectOption = None,
+    certainty: CertaintyOption = None,
+    auto_limit: AutoLimitOption = 0,
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     save: Annotated[
@@ -102,6 +111,7 @@ def search(
             name,
             text=None if query else words,
             query=query,
+            more=search_pb.SearchObjectsRequest(certainty=certainty, auto_limit=auto_limit),
             image=image,
             limit=limit,
             offset=offset,

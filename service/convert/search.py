@@ -4,7 +4,7 @@ from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
 from service.core.conformance import parse_id
 from service.core.searching import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query, ReturnNames
-from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions
+from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -61,8 +61,19 @@ def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
 
 
 def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
-    """Return what narrows a search."""
-    return SearchOptions(filters=filter_from_pb(request.filters) if request.HasField("filters") else None)
+    """Return what narrows a search.
+
+    Raises:
+        InvalidRequest: an id is no UUID.
+    """
+    return SearchOptions(
+        filters=filter_from_pb(request.filters) if request.HasField("filters") else None,
+        certainty=request.certainty if request.HasField("certainty") else None,
+        distance=request.distance if request.HasField("distance") else None,
+        auto_limit=request.auto_limit,
+        after=parse_id(request.after, "after") if request.after else None,
+        sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
+    )
 
 
 def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:

@@ -3,6 +3,7 @@
 import math
 
 from service.validation.filter import check_filter_form
+from service.validation.search_options import check_search_options
 from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -27,6 +28,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
     )
     if request.HasField("filters"):
         check_filter_form(violations, request.filters, "filters", limits)
+    check_search_options(violations, request)
     targets = len(request.target_vectors)
     violations.require(targets <= 1, "target_vectors", f"has {targets} names; a search uses one named vector")
     match request.WhichOneof("query"):

@@ -12,7 +12,7 @@ import pytest
 import weaviate
 from google.protobuf.struct_pb2 import Struct
 from weaviate.classes.init import AdditionalConfig, Auth
-from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery
+from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery, Sort
 
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
@@ -270,3 +270,39 @@ async def test_near_object_measures_as_through_weaviates_own_client(both: Both) 
         (str(each.uuid), each.metadata.distance) for each in expected.objects
     ]
     assert hits[0].object.id == str(UUID(int=8))
+
+
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "distance": ({"distance": 0.7}, {"distance": 0.7}),
+    "certainty": ({"certainty": 0.6}, {"certainty": 0.6}),
+    "auto_limit": ({"auto_limit": 1}, {"auto_limit": 1}),
+}
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+async def test_thresholds_cut_as_through_weaviates_own_client(both: Both, case: str) -> None:
+    ours, theirs = OPTIONS[case]
+    hits = await both.find(near_text={"concepts": ["a red cat"]}, limit=60, **ours)
+
+    expected = await both.direct.query.near_vector(
+        both.vector("a red cat"), limit=60, return_metadata=MetadataQuery(distance=True), **theirs
+    )
+
+    assert [(hit.object.id, hit.distance) for hit in hits] == [
+        (str(each.uuid), each.metadata.distance) for each in expected.objects
+    ]
+    assert 0 < len(hits) < 60
+
+
+async def test_cursor_and_sort_list_as_through_weaviates_own_client(both: Both) -> None:
+    after = await both.find(after=str(UUID(int=20)), limit=15)
+    ordered = await both.find(sort=[{"property": "sold"}, {"property": "year", "descending": True}], limit=30, offset=5)
+
+    fetch = both.direct.query.fetch_objects
+    expected_after = await fetch(after=UUID(int=20), limit=15)
+    order = Sort.by_property("sold").by_property("year", ascending=False)
+    expected_order = await fetch(sort=order, limit=30, offset=5)
+
+    assert [hit.object.id for hit in after] == [str(each.uuid) for each in expected_after.objects]
+    assert [hit.object.id for hit in after] == [str(UUID(int=number)) for number in range(21, 36)]
+    assert [hit.object.id for hit in ordered] == [str(each.uuid) for each in expected_order.objects]

@@ -48,6 +48,7 @@ class FakeStore:
         available: settable; every call raises StoreUnavailable while it is False.
         rejected: why objects of these ids are refused by put_objects.
         calls: the names of the methods called, in order.
+        options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
     """
 
@@ -56,6 +57,7 @@ class FakeStore:
         self.rejected: dict[UUID, str] = {}
         self.calls: list[str] = []
         self.puts: list[int] = []
+        self.options: list[SearchOptions] = []
         self._failures: list[ServiceError] = []
         self._collections: dict[str, Collection] = {}
         self._objects: dict[str, dict[UUID, StoredObject]] = {}
@@ -142,6 +144,8 @@ class FakeStore:
         seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")
+        self.options.append(options)
+        farthest = 2 * (1 - options.certainty) if options.certainty is not None else options.distance
         measured = sorted(
             ((_measure(named.distance, each.vectors[vector_name], vector), each) for each in seen), key=_by
         )
@@ -151,7 +155,9 @@ class FakeStore:
                 distance=distance,
                 certainty=1 - distance / 2 if named.distance is Distance.COSINE else None,
             )
-            for distance, each in measured[offset : offset + limit]
+            for distance, each in [pair for pair in measured if farthest is None or pair[0] <= farthest][
+                offset : offset + limit
+            ]
         ]
 
     async def search_keywords(
@@ -209,7 +215,17 @@ class FakeStore:
         """Return objects in the order of their ids."""
         self._enter("list_objects")
         objects = self._objects[self._find(collection).name]
+        self.options.append(options)
         counted = [objects[id_] for id_ in sorted(objects) if matches(objects[id_], options.filters)]
+        if options.after is not None:
+            counted = [each for each in counted if each.id > options.after]
+        for order in reversed(options.sort):
+            name = order.property
+            # As Weaviate: what has no value comes first, and last when descending.
+            counted.sort(
+                key=lambda each: (name in each.properties, each.properties.get(name)),
+                reverse=order.descending,
+            )
         return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
 
     def _enter(self, method: str) -> None:

@@ -177,6 +177,8 @@ def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecg
 @pytest.mark.parametrize(
     ("arguments", "query"),
     [
+        (("--near-object", "x", "--certainty", "0.5"), {"near_object": {"id": "x"}, "certainty": 0.5}),
+        (("dog", "--keywords", "--auto-limit", "2"), {"bm25": {"query": "dog"}, "auto_limit": 2}),
         (("dog", "--keywords"), {"bm25": {"query": "dog"}}),
         (("dog", "--hybrid", "0.25"), {"hybrid": {"bm25": {"query": "dog"}, "alpha": 0.25}}),
         (("--near-object", "x"), {"near_object": {"id": "x"}}),

@@ -338,12 +338,14 @@ def test_a_search_passes_everything_on(client: Client, fake: FakeVecgate) -> Non
         offset=1,
         target_vector="default",
         filters=where("title").equal("1"),
+        more=search_pb.SearchObjectsRequest(auto_limit=2),
         return_images=["image"],
     )
 
     request = fake.requests["SearchObjects"][0]
     assert list(request.near_text.concepts) == ["red", "car"]
     assert list(request.target_vectors) == ["default"]
+    assert request.auto_limit == 2
     assert request.filters == where("title").equal("1")
     assert [hit.object.properties["title"] for hit in result.hits] == ["1", "2"]
     assert result.hits[0].distance is not None

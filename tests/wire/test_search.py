@@ -2,7 +2,6 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
@@ -39,7 +38,39 @@ def condition(name: str, operator: str, **value: object) -> dict[str, Any]:
     return {"filters": {"condition": {"property": name, "operator": f"FILTER_OPERATOR_{operator}", "value": value}}}
 
 
-VALUE = "filters.condition.value"
+CATS: dict[str, Any] = {"near_text": {"concepts": ["a cat"]}}
+
+
+async def test_thresholds_bound_how_far_hits_are(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+
+    near = await wire.search.SearchObjects(search(distance=0.001, **CATS))
+    certain = await wire.search.SearchObjects(search(certainty=0.999, auto_limit=3, **CATS))
+
+    for response in (near, certain):
+        assert [hit.object.properties["title"] for hit in response.hits] == ["a cat"]
+    assert wire.store.options[-1].auto_limit == 3
+
+
+async def test_a_certainty_needs_cosine_distance(wire: Wire) -> None:
+    await wire.create_pictures(distance=2)
+
+    failure = await failure_of(wire.search.SearchObjects(search(certainty=0.5, **CATS)))
+
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["certainty"])
+
+
+async def test_a_cursor_lists_everything_once_and_sort_orders_a_listing(wire: Wire) -> None:
+    await fill(wire, *"abcdefg")
+
+    first = await wire.search.SearchObjects(search(limit=5))
+    rest = await wire.search.SearchObjects(search(limit=5, after=first.hits[-1].object.id))
+    ordered = await wire.search.SearchObjects(search(sort=[{"property": "title", "descending": True}], limit=3))
+
+    ids = [hit.object.id for hit in (*first.hits, *rest.hits)]
+    assert ids == sorted(set(ids))
+    assert len(ids) == 8
+    assert [hit.object.properties["title"] for hit in ordered.hits] == ["g", "f", "e"]
 
 
 async def test_an_object_finds_itself_first_and_embeds_nothing(wire: Wire) -> None:
@@ -188,144 +219,6 @@ async def test_no_query_lists_objects_by_id_and_offset_passes_over(wire: Wire) -
     assert [hit.object.id for hit in page.hits] == ids[2:5]
     assert len(default.hits) == 10
     assert not everything.hits[0].HasField("distance")
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason", "paths"),
-    [
-        ({"limit": -1}, "INVALID_INPUT", ["limit"]),
-        ({"offset": -1}, "INVALID_INPUT", ["offset"]),
-        ({"limit": 60, "offset": 60}, "INVALID_INPUT", ["limit"]),
-        ({"near_text": {}}, "INVALID_INPUT", ["near_text.concepts"]),
-        ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
-        ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
-        ({"near_text": {"concepts": ["a b c d e f g h"]}}, "TEXT_TOO_LONG", ["near_text.concepts[0]"]),
-        ({"near_image": {}}, "INVALID_INPUT", ["near_image.image"]),
-        ({"near_image": {"image": Image()}}, "IMAGE_EMPTY", ["near_image.image.content"]),
-        ({"near_image": {"image": Image(content=b"words")}}, "IMAGE_UNDECODABLE", ["near_image.image.content"]),
-        ({"near_vector": {}}, "INVALID_INPUT", ["near_vector.vector"]),
-        ({"near_vector": {"vector": Vector(data=b"1234")}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
-        ({"near_vector": {"vector": Vector(data=bytes(32))}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
-        ({"target_vectors": ["a", "b"]}, "INVALID_INPUT", ["target_vectors"]),
-        ({"target_vectors": ["other"], "near_text": {"concepts": ["a"]}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
-        ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
-        ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
-        ({"return_vectors": ["x"]}, "UNKNOWN_VECTOR", ["return_vectors[0]"]),
-        ({"near_object": {}}, "INVALID_INPUT", ["near_object.id"]),
-        ({"near_object": {"id": "x"}}, "INVALID_ID", ["near_object.id"]),
-        ({"bm25": {}}, "INVALID_INPUT", ["bm25.query"]),
-        (
-            {"bm25": {"query": "x", "operator": 9, "minimum_match": -1}},
-            "INVALID_INPUT",
-            ["bm25.operator", "bm25.minimum_match", "bm25.minimum_match"],
-        ),
-        ({"bm25": {"query": "x", "operator": 2, "minimum_match": 1}}, "INVALID_INPUT", ["bm25.minimum_match"]),
-        ({"bm25": {"query": "x", "properties": ["nope^2"]}}, "UNKNOWN_PROPERTY", ["bm25.properties[0]"]),
-        ({"bm25": {"query": "x", "properties": ["title", "year"]}}, "INVALID_PROPERTY", ["bm25.properties[1]"]),
-        ({"bm25": {"query": "x", "properties": ["title^x"]}}, "INVALID_PROPERTY", ["bm25.properties[0]"]),
-        ({"hybrid": {}}, "INVALID_INPUT", ["hybrid"]),
-        ({"hybrid": {"bm25": {"query": "x"}, "alpha": 1.5}}, "INVALID_INPUT", ["hybrid.alpha"]),
-        ({"hybrid": {"bm25": {"query": "x"}, "alpha": float("nan")}}, "INVALID_INPUT", ["hybrid.alpha"]),
-        ({"hybrid": {"bm25": {}, "fusion_type": 7}}, "INVALID_INPUT", ["hybrid.bm25.query", "hybrid.fusion_type"]),
-        (
-            {"hybrid": {"near_text": {}, "max_vector_distance": float("nan"), "alpha": 0.5}},
-            "INVALID_INPUT",
-            ["hybrid.alpha", "hybrid.near_text.concepts", "hybrid.max_vector_distance"],
-        ),
-        ({"hybrid": {"near_image": {}}}, "INVALID_INPUT", ["hybrid.near_image.image"]),
-        ({"hybrid": {"bm25": {"query": "a b c d e f g h"}}}, "TEXT_TOO_LONG", ["hybrid.bm25.query"]),
-        (
-            {"hybrid": {"near_vector": {"vector": Vector(data=b"1234")}}},
-            "INVALID_VECTOR",
-            ["hybrid.near_vector.vector.data"],
-        ),
-        (
-            {"hybrid": {"bm25": {"query": "x", "properties": ["year"]}}},
-            "INVALID_PROPERTY",
-            ["hybrid.bm25.properties[0]"],
-        ),
-        ({"target_vectors": ["x"], "near_object": {"id": str(UUID(int=1))}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
-        ({"filters": {}}, "INVALID_INPUT", ["filters"]),
-        ({"filters": {"all_of": {}}}, "INVALID_INPUT", ["filters.all_of.filters"]),
-        ({"filters": {"any_of": {"filters": [{}]}}}, "INVALID_INPUT", ["filters.any_of.filters[0]"]),
-        ({"filters": {"negation": {}}}, "INVALID_INPUT", ["filters.negation"]),
-        (
-            {"filters": {"condition": {}}},
-            "INVALID_INPUT",
-            ["filters.condition", "filters.condition.operator", "filters.condition.value"],
-        ),
-        (
-            {"filters": {"condition": {"object_field": 9, "operator": 99, "value": {"text": "x"}}}},
-            "INVALID_INPUT",
-            ["filters.condition.object_field", "filters.condition.operator"],
-        ),
-        (condition("year", "CONTAINS_ANY", integers={}), "INVALID_INPUT", [f"{VALUE}.integers.values"]),
-        (condition("year", "EQUAL", geo_range={"distance_m": 1}), "INVALID_INPUT", [VALUE]),
-        (condition("year", "WITHIN_GEO_RANGE", integer=1), "INVALID_INPUT", [VALUE]),
-        (
-            condition("year", "WITHIN_GEO_RANGE", geo_range={"latitude": 91, "longitude": float("nan")}),
-            "INVALID_INPUT",
-            [f"{VALUE}.geo_range.{name}" for name in ("latitude", "longitude", "distance_m")],
-        ),
-        (
-            {"filters": {"negation": {"negation": {"negation": {"negation": {"negation": {}}}}}}},
-            "INVALID_INPUT",
-            ["filters.negation.negation.negation.negation"],
-        ),
-        (condition("year", "CONTAINS_ANY", integers={"values": range(20)}), "INVALID_INPUT", ["filters"]),
-        (condition("nope", "EQUAL", integer=1), "UNKNOWN_PROPERTY", ["filters.condition.property"]),
-        (condition("image", "EQUAL", text="x"), "INVALID_PROPERTY", ["filters.condition.property"]),
-        (condition("year", "EQUAL", text="x"), "INVALID_PROPERTY", [VALUE]),
-        (condition("year", "EQUAL", number=1), "INVALID_PROPERTY", [VALUE]),
-        (condition("year", "EQUAL", integer=2**53 + 1), "INVALID_PROPERTY", [VALUE]),
-        (condition("year", "CONTAINS_ANY", integer=1), "INVALID_PROPERTY", [VALUE]),
-        (condition("year", "CONTAINS_ANY", texts={"values": ["x"]}), "INVALID_PROPERTY", [VALUE]),
-        (condition("year", "LIKE", text="x"), "INVALID_PROPERTY", ["filters.condition.operator"]),
-        (condition("taken", "LESS", text="2024"), "INVALID_PROPERTY", [VALUE]),
-        (condition("title", "IS_NULL", text="x"), "INVALID_PROPERTY", [VALUE]),
-        (
-            {"filters": {"condition": {"object_field": 1, "operator": 1, "value": {"text": "x"}}}},
-            "INVALID_PROPERTY",
-            [VALUE],
-        ),
-        (
-            {
-                "filters": {
-                    "condition": {"references": ["year"], "property": "x", "operator": 1, "value": {"text": "x"}}
-                }
-            },
-            "INVALID_PROPERTY",
-            ["filters.condition.references[0]"],
-        ),
-        (
-            {
-                "filters": {
-                    "all_of": {
-                        "filters": [
-                            condition("nope", "EQUAL", integer=1)["filters"],
-                            {"negation": condition("gone", "EQUAL", integer=1)["filters"]},
-                        ]
-                    }
-                }
-            },
-            "UNKNOWN_PROPERTY",
-            [
-                "filters.all_of.filters[0].condition.property",
-                "filters.all_of.filters[1].negation.condition.property",
-            ],
-        ),
-        ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
-    ],
-)
-async def test_a_search_that_cannot_be_is_refused_with_the_paths(
-    wire: Wire, fields: dict[str, object], reason: str, paths: list[str]
-) -> None:
-    await fill(wire, "a cat")
-
-    failure = await failure_of(wire.search.SearchObjects(search(**fields)))
-
-    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, reason)
-    assert failure.fields == paths
 
 
 async def test_a_vector_that_says_it_is_of_another_space_is_refused(wire: Wire) -> None:

@@ -244,6 +244,7 @@ class Client:
         truncate: bool = False,
         query: Query | None = None,
         filters: filter_pb.Filter | None = None,
+        more: search_pb.SearchObjectsRequest | None = None,
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
@@ -262,6 +263,7 @@ class Client:
             truncate: whether to cut a text that is longer than the model reads.
             query: instead, a message NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
+            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7)`.
             return_properties: properties to return; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
@@ -285,9 +287,8 @@ class Client:
             return_images=return_images,
             return_vectors=return_vectors,
         )
-        set_query(
-            request, text=text, image=image, vector=vector, vector_space=vector_space, truncate=truncate, query=query
-        )
+        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
+        request.MergeFrom(more or search_pb.SearchObjectsRequest())
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def health(self, service: str = "") -> Health:

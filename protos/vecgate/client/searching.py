@@ -15,11 +15,11 @@ Query = pb.NearObject | pb.Bm25 | pb.Hybrid
 
 def set_query(
     request: pb.SearchObjectsRequest,
-    *,
     text: str | Sequence[str] | None,
     image: bytes | Path | None,
     vector: ArrayLike | None,
     vector_space: str,
+    *,
     truncate: bool,
     query: Query | None,
 ) -> None:

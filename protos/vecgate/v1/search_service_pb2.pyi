@@ -89,6 +89,11 @@ class SearchObjectsRequest(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    AUTO_LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
@@ -98,6 +103,14 @@ class SearchObjectsRequest(_message.Message):
     """Optional. Hits to return, 0 to ServerLimits.max_hits; 0 means 10."""
     offset: _builtins.int
     """Optional. Hits to pass over, 0 or more. Offset and limit together are at most ServerLimits.max_hits."""
+    certainty: _builtins.float
+    """Optional. With near_*: the least certainty of a hit, 0 to 1, of named vectors with cosine distance; not with `distance`."""
+    distance: _builtins.float
+    """Optional. With near_*: the largest distance of a hit, not NaN; not with `certainty`."""
+    auto_limit: _builtins.int
+    """Optional. With a query: hits end after so many jumps of the distance or score. Default: 0, they do not."""
+    after: _builtins.str
+    """Optional. Without a query: list what comes after the object of this id, by id; without `offset`, `filters` and `sort`."""
     @_builtins.property
     def near_text(self) -> Global___NearText:
         """Objects near to texts."""
@@ -131,6 +144,10 @@ class SearchObjectsRequest(_message.Message):
         """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
 
     @_builtins.property
+    def sort(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sort]:
+        """Optional. Without a query: what to sort by, the first counts most (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+
+    @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Properties to return; empty means all but blobs."""
 
@@ -156,19 +173,59 @@ class SearchObjectsRequest(_message.Message):
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
         filters: _filter_pb2.Filter | None = ...,
+        certainty: _builtins.float | None = ...,
+        distance: _builtins.float | None = ...,
+        auto_limit: _builtins.int = ...,
+        after: _builtins.str = ...,
+        sort: _abc.Iterable[Global___Sort] | None = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bm25", b"bm25", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bm25", b"bm25", "collection", b"collection", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "target_vectors", b"target_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
+    _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
+    _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
+    _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
     _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__distance) -> _WhichOneofReturnType__distance | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
 Global___SearchObjectsRequest: _TypeAlias = SearchObjectsRequest  # noqa: Y015
+
+@_typing.final
+class Sort(_message.Message):
+    """Sort is one thing to sort by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    DESCENDING_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """Required. A property that is no blob."""
+    descending: _builtins.bool
+    """Optional. Whether the greatest comes first."""
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        descending: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descending", b"descending", "property", b"property"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sort: _TypeAlias = Sort  # noqa: Y015
 
 @_typing.final
 class NearText(_message.Message):

@@ -14,9 +14,9 @@ from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
-from service.core.filtering import check_filter
 from service.core.importing import join
 from service.core.searching.keywords import check_keyword_properties
+from service.core.searching.options import check_certainty, check_options
 from service.core.searching.queries import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query
 from service.core.searching.sources import Source, vector_source
 from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, SearchOptions, StoredObject
@@ -111,8 +111,7 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        if options.filters is not None:
-            options = replace(options, filters=check_filter(collection, options.filters, "filters"))
+        options = check_options(collection, options)
         page = Page(limit, offset, fields, options)
         if query is None:
             return SearchResult(await self._store.list_objects(name, **page.arguments()), None)
@@ -121,6 +120,7 @@ class Searcher:
             return SearchResult(await self._store.search_keywords(name, query, **page.arguments()), None)
         if isinstance(query, NearObject):
             target = self._target_of_object(collection, target_vector)
+            check_certainty(target, options)
             vector = await self._vector_of_object(name, target, query.id)
             return SearchResult(await self._store.search(name, target.name, vector, **page.arguments()), None)
         return await self._search_embedded(collection, query, target_vector, page, api_key)
@@ -145,6 +145,7 @@ class Searcher:
         source = vector_source(query)
         targets = self._targets(collection, target_vector, source.near)
         target, spec, vector = await self._first_query_vector(collection, targets, source, api_key)
+        check_certainty(target, page.options)
         name = collection.name
         if isinstance(query, Hybrid):
             hits = await self._store.search_hybrid(name, target.name, vector, query.blend, **page.arguments())

@@ -21,6 +21,7 @@ from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
+from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
 
@@ -134,6 +135,9 @@ class WeaviateStore:
             found = await client.collections.use(name).query.near_vector(
                 near_vector=vector.tolist(),
                 target_vector=vector_name,
+                certainty=options.certainty,
+                distance=options.distance,
+                auto_limit=options.auto_limit or None,
                 **_common(limit, offset, fields, options),
                 return_metadata=MetadataQuery(distance=True, certainty=True),
             )
@@ -153,7 +157,10 @@ class WeaviateStore:
         name = _check_name(collection)
         async with self._connection.call(name) as client:
             found = await client.collections.use(name).query.bm25(
-                **keywords_to_weaviate(keywords), **_common(limit, offset, fields, options), return_metadata=SCORE
+                **keywords_to_weaviate(keywords),
+                auto_limit=options.auto_limit or None,
+                **_common(limit, offset, fields, options),
+                return_metadata=SCORE,
             )
         return [_hit(each, fields) for each in found.objects]
 
@@ -176,6 +183,7 @@ class WeaviateStore:
                 vector=vector.tolist(),
                 target_vector=vector_name,
                 **blend_to_weaviate(blend),
+                auto_limit=options.auto_limit or None,
                 **_common(limit, offset, fields, options),
                 return_metadata=SCORE,
             )
@@ -193,7 +201,9 @@ class WeaviateStore:
         """Return objects in the order of their ids; with filters in the order of the store."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.fetch_objects(**_common(limit, offset, fields, options))
+            found = await client.collections.use(name).query.fetch_objects(
+                **listing_to_weaviate(options), **_common(limit, offset, fields, options)
+            )
         return [_hit(each, fields) for each in found.objects]
 
 
@@ -257,7 +267,7 @@ def _properties_of(fields: ReturnFields) -> list[str]:
 def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOptions) -> dict[str, Any]:
     return {
         "limit": limit,
-        "offset": offset,
+        "offset": offset or None,
         "filters": _filters_of(options),
         "include_vector": _vectors_of(fields),
         "return_properties": _properties_of(fields),
