@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 ORDER = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
 LAST = max(ORDER.values()) + 1
+END_S = 10.0
 
 
 @dataclass(order=True, slots=True)
@@ -49,10 +50,11 @@ class _Thread:
             return not self._dead
 
     def close(self) -> None:
-        """Let the thread end what it is doing, drop what waits, and wait for the thread's end."""
+        """Let the thread end what it is doing, drop what waits, and wait for the thread's end, but not for ever."""
         self._die()
         self._jobs.put(_Job(LAST, 0))
-        self._thread.join()
+        # A forward pass that hangs would keep the process from ending; as a daemon the thread ends with it.
+        self._thread.join(END_S)
 
     def _loop(self) -> None:
         try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import grpc
 
+from embedders.base import Outcome
 from embedders.errors import InputRejected
 from embedders.inputs import Input
 from service.convert.embedding import (
@@ -46,8 +47,10 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         embedders = self._embedders.asked_for(request.embedder)
         inputs = [input_from_pb(each, truncate=request.truncate) for each in request.inputs]
         present: list[Input] = [each for each in inputs if each is not None]
-        embedder, embedded = await self._embedders.embed_with_first(embedders, present, options)
-        outcomes = iter(embedded)
+        embedder, outcomes = embedders[0], iter(list[Outcome]())
+        if present:
+            embedder, embedded = await self._embedders.embed_with_first(embedders, present, options)
+            outcomes = iter(embedded)
         response = pb.EmbedInputsResponse(embedder=embedder_to_pb(embedder.spec))
         for index, each in enumerate(inputs):
             if each is None:

@@ -157,6 +157,20 @@ async def test_closing_ends_the_thread_and_fails_what_waits() -> None:
     assert not [each for each in threading.enumerate() if each.name == "test-closing"]
 
 
+async def test_work_that_hangs_does_not_keep_the_worker_from_being_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedders.clip import worker as module
+
+    monkeypatch.setattr(module, "END_S", 0.01)
+    worker = Worker("test-hanging")
+    started, go = threading.Event(), threading.Event()
+    hanging = asyncio.create_task(worker.run(Priority.BULK, lambda: (started.set(), go.wait(60))))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(started.wait, 10)
+    await asyncio.wait_for(asyncio.to_thread(worker.close), 10)
+    go.set()
+    await hanging
+
+
 async def test_an_input_whose_vector_is_not_finite_fails_alone(
     embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

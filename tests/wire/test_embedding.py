@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from grpc import StatusCode
 
+from embedders.errors import EmbedderUnavailable
 from embedders.inputs import EmbedOptions, Priority, Purpose, TextInput
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -103,6 +104,14 @@ async def test_no_inputs_and_unknown_enum_numbers_are_told_in_one_answer(wire: W
 
     assert failure.code is StatusCode.INVALID_ARGUMENT
     assert failure.fields == ["inputs", "purpose", "priority"]
+
+
+async def test_inputs_without_content_fail_alone_even_while_the_embedder_is_down(wire: Wire) -> None:
+    wire.embedder.failure = EmbedderUnavailable("down")
+
+    response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[Input(), Input()]))
+
+    assert [unpack(result.error).fields for result in response.results] == [["inputs[0]"], ["inputs[1]"]]
 
 
 async def test_purpose_and_priority_reach_the_embedder(wire: Wire) -> None:
