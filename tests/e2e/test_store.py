@@ -92,7 +92,11 @@ class TestWeaviateStore(StoreSuite, FilterSuite):
             DataType.GEO_COORDINATES,
             *[None] * 4,
         ]
-        assert [each.space for each in named.vectors] == [None, None, None]
+        assert {each.name: each.space and each.space.id for each in named.vectors} == {
+            "far": None,
+            "nvidia": "nvidia/nvclip",
+            "own": None,
+        }
         distances = {each.name: each.distance for each in named.vectors}
         assert distances == {"own": Distance.COSINE, "far": None, "nvidia": Distance.COSINE}
         nvidia = named.find_vector("nvidia")
