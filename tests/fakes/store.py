@@ -91,8 +91,9 @@ class FakeStore:
         )
         self._objects[name] = {}
 
-    async def get_collection(self, name: str) -> Collection:
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
         """Return a collection."""
+        del fresh
         self._enter("get_collection")
         return self._find(name)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from cachetools import TTLCache
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
@@ -31,6 +32,7 @@ __all__ = ["WeaviateStore"]
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 SCORE = MetadataQuery(score=True)
+MAX_SCHEMAS = 1024
 
 Outcomes = list[StoreRejected | None]
 
@@ -49,6 +51,7 @@ class WeaviateStore:
             InvalidSettings: the key file cannot be read.
         """
         self._connection = Connection(settings)
+        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, settings.schema_max_age_s)
 
     @property
     def available(self) -> bool:
@@ -68,11 +71,15 @@ class WeaviateStore:
         async with self._connection.call(_real_name(collection.name)) as client:
             await client.collections.create_from_dict(to_schema(collection))
 
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection as it is now, also when another program made it."""
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it."""
         name = _check_name(name)
+        if not fresh and self.available and (seen := self._schemas.get(name)) is not None:
+            return seen
+        self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
-            return from_schema(await _get_json(client, f"/schema/{name}"))
+            found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
+        return found
 
     async def list_collections(self) -> list[Collection]:
         """Return all collections, by name."""
@@ -88,6 +95,7 @@ class WeaviateStore:
             if not await client.collections.exists(name):
                 raise CollectionNotFound(name)
             await client.collections.delete(name)
+        self._schemas.pop(name, None)
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
         """Return how many objects a collection, or one of its tenants, holds."""
