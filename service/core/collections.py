@@ -53,14 +53,15 @@ class Collections:
         await self._store.create_collection(collection)
         return collection
 
-    async def get(self, name: str) -> tuple[Collection, int]:
-        """Return a collection and how many objects it holds.
+    async def get(self, name: str) -> tuple[Collection, int | None]:
+        """Return a collection and how many objects it holds; None where they belong to tenants.
 
         Raises:
             CollectionNotFound: there is none of that name.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        return collection, await self._store.count_objects(name)
+        count = None if collection.multi_tenancy else await self._store.count_objects(name)
+        return collection, count
 
     async def list_page(self, *, after: str, size: int) -> CollectionPage:
         """Return up to `size` collections whose names come after `after` in alphabetical order."""

@@ -21,6 +21,8 @@ from service.domain import (
     ReturnFields,
     SearchOptions,
     StoredObject,
+    Tenant,
+    TenantActivity,
 )
 from service.errors import (
     CollectionAlreadyExists,
@@ -50,6 +52,7 @@ class FakeStore:
         calls: the names of the methods called, in order.
         options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
+        tenants: settable; how active the tenants of the collections are that have some.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class FakeStore:
         self.calls: list[str] = []
         self.puts: list[int] = []
         self.options: list[SearchOptions] = []
+        self.tenants: dict[str, dict[str, TenantActivity]] = {}
         self._failures: list[ServiceError] = []
         self._collections: dict[str, Collection] = {}
         self._objects: dict[str, dict[UUID, StoredObject]] = {}
@@ -85,6 +89,8 @@ class FakeStore:
             vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
         )
         self._objects[name] = {}
+        if collection.multi_tenancy is not None:
+            self.tenants[name] = {}
 
     async def get_collection(self, name: str) -> Collection:
         """Return a collection."""
@@ -102,6 +108,34 @@ class FakeStore:
         found = self._find(name).name
         del self._collections[found]
         del self._objects[found]
+        self.tenants.pop(found, None)
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants; one that is there already stays as it is."""
+        self._enter("create_tenants")
+        there = self._tenants_of(collection)
+        for each in tenants:
+            there.setdefault(each.name, each.activity)
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants, or those of certain names, by name."""
+        self._enter("list_tenants")
+        there = self._tenants_of(collection)
+        return [Tenant(name, there[name]) for name in sorted(there) if not names or name in names]
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are."""
+        self._enter("update_tenants")
+        there = self._tenants_of(collection)
+        if any(each.activity is TenantActivity.OFFLOADED for each in tenants):
+            raise StoreRejected("can't offload tenants, because offload-s3 module is not enabled")
+        there.update({each.name: each.activity for each in tenants})
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects."""
+        self._enter("delete_tenants")
+        for name in names:
+            self._tenants_of(collection).pop(name, None)
 
     async def count_objects(self, collection: str) -> int:
         """Return how many objects a collection holds."""
@@ -240,6 +274,12 @@ class FakeStore:
         if found is None:
             raise CollectionNotFound(name)
         return found
+
+    def _tenants_of(self, collection: str) -> dict[str, TenantActivity]:
+        found = self._find(collection)
+        if found.multi_tenancy is None:
+            raise StoreRejected(f"multi-tenancy is not enabled for class {found.name!r}")
+        return self.tenants[found.name]
 
     def _put(self, collection: Collection, object_: StoredObject) -> StoreRejected | None:
         objects = self._objects[collection.name]

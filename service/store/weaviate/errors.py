@@ -36,7 +36,7 @@ _UNAVAILABLE_CODES = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema")
+_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
 _NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
 _ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "

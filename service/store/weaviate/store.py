@@ -13,7 +13,7 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
+from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject, Tenant
 from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING
@@ -24,6 +24,7 @@ from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weavi
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
+from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
 
 __all__ = ["WeaviateStore"]
 
@@ -87,6 +88,31 @@ class WeaviateStore:
             if not await client.collections.exists(name):
                 raise CollectionNotFound(name)
             await client.collections.delete(name)
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants to a collection that has some; one that is there already stays as it is."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.create(tenants_to_create(tenants))
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants of a collection, or those of certain names that are there, by name."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            tenants = client.collections.use(name).tenants
+            return tenants_from_weaviate(await (tenants.get_by_names(list(names)) if names else tenants.get()))
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are; they are there."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.update(tenants_to_update(tenants))
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.remove(list(names))
 
     async def count_objects(self, collection: str) -> int:
         """Return how many objects a collection holds."""
