@@ -132,15 +132,20 @@ def list_(context: typer.Context, as_json: JsonOption = False, address: AddressO
 
 @app.command("show")
 def show(
-    context: typer.Context, name: NameArgument, as_json: JsonOption = False, address: AddressOption = None
+    context: typer.Context,
+    *,
+    name: NameArgument,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose objects to count.", show_default=False)] = "",
+    as_json: JsonOption = False,
+    address: AddressOption = None,
 ) -> None:
     """Show a collection: its properties, its vectors with their spaces, and how many objects it holds."""
     with connected(context, address) as client:
-        found = client.get_collection(name)
+        found = client.get_collection(name, tenant)
     if as_json:
         print_json(_as_json(found))
         return
-    holds = "its tenants hold its objects" if found.multi_tenancy.enabled else f"{found.object_count} objects"
+    holds = f"{found.object_count} objects" if found.HasField("object_count") else "its tenants hold its objects"
     say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
     say()
     rows = [(each.name, TYPE_NAMES.get(each.data_type, "(not handled)"), each.description) for each in found.properties]

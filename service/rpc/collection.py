@@ -16,10 +16,11 @@ from service.validation.collection import (
     decode_page_token,
     encode_page_token,
 )
+from service.validation.scope import TENANT_NAME
 from service.validation.tenant import (
-    TENANT_NAME,
     check_create_tenants,
     check_delete_tenants,
+    check_get_collection,
     check_list_tenants,
     check_update_tenants,
 )
@@ -53,8 +54,8 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
         """Return a collection."""
-        check_name(request.name, "name")
-        collection, count = await self._collections.get(request.name)
+        check_get_collection(request)
+        collection, count = await self._collections.get(request.name, request.tenant)
         message = self._to_pb(collection)
         if count is not None:
             message.object_count = count

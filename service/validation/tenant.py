@@ -1,21 +1,20 @@
 """What can be said of a request about tenants by itself."""
 
-import re
 from collections.abc import Collection, Sequence
 
 from service.validation.collection import check_page
+from service.validation.scope import TENANT_NAME
 from service.validation.violations import Violations
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
 __all__ = [
-    "TENANT_NAME",
     "check_create_tenants",
     "check_delete_tenants",
+    "check_get_collection",
     "check_list_tenants",
     "check_update_tenants",
 ]
 
-TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TENANTS = 1000
 
 SETTABLE = (
@@ -23,6 +22,19 @@ SETTABLE = (
     collection_pb.TENANT_ACTIVITY_STATUS_INACTIVE,
     collection_pb.TENANT_ACTIVITY_STATUS_OFFLOADED,
 )
+
+
+def check_get_collection(request: collection_pb.GetCollectionRequest) -> None:
+    """Check a GetCollectionRequest.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    violations.require(request.name, "name", "is required; name a collection")
+    if request.tenant:
+        _check_name(violations, request.tenant, "tenant")
+    violations.raise_if_any()
 
 
 def check_create_tenants(request: collection_pb.CreateTenantsRequest) -> None:

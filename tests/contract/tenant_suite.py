@@ -1,4 +1,4 @@
-"""What every store does with tenants; a test class for a store derives from TenantSuite and brings the fixture store."""
+"""What every store does with tenants; its tests derive from TenantSuite and bring the fixture `store`."""
 
 from uuid import uuid4
 

@@ -187,7 +187,8 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         self.fake.came("GetCollection", request, context)
         found = collection_pb.Collection()
         found.CopyFrom(self.fake.collection(request.name, context))
-        found.object_count = len(self.fake.objects[request.name])
+        if not found.multi_tenancy.enabled:
+            found.object_count = len(self.fake.objects[request.name])
         return collection_pb.GetCollectionResponse(collection=found)
 
     def ListCollections(self, request: Any, context: Any) -> collection_pb.ListCollectionsResponse:  # noqa: N802

@@ -13,6 +13,7 @@ from tests.fakes.server import FakeVecgate, serving
 from tests.wire.conftest import Wire, failure_of
 from vecgate.client import Client
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1.object_service_pb2 import ImportObjectsRequest
 
 ACTIVE, INACTIVE = pb.TENANT_ACTIVITY_STATUS_ACTIVE, pb.TENANT_ACTIVITY_STATUS_INACTIVE
 OFFLOADED = pb.TENANT_ACTIVITY_STATUS_OFFLOADED
@@ -38,6 +39,21 @@ async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wir
     assert got == created
     assert got.multi_tenancy == pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=True)
     assert not got.HasField("object_count")
+
+
+async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
+    await create_shared(wire, auto_tenant_creation=True)
+    objects = [{"vectors": {"default": {"data": b"\0\0\x80\x3f" * 8}}}]
+    await wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="anna", objects=objects))
+    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "ben"}]))
+
+    async def count(tenant: str) -> int:
+        request = pb.GetCollectionRequest(name="Shared", tenant=tenant)
+        return (await wire.collections.GetCollection(request)).collection.object_count
+
+    assert [await count(tenant) for tenant in ("anna", "ben")] == [1, 0]
+    assert (await failure_of(count("carla"))).reason == "TENANT_NOT_FOUND"
+    assert (await failure_of(count("a b"))).fields == ["tenant"]
 
 
 async def test_tenants_are_created_listed_updated_and_deleted(wire: Wire) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\"\xe7\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfigB\x0f\n\r_object_count\"c\n\x12MultiTenancyConfig\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x1c\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08\x12\x1e\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08\"V\n\x08Property\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.vecgate.v1.DataType\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xe8\x01\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12&\n\x08\x64istance\x18\x06 \x01(\x0e\x32\x14.vecgate.v1.Distance\x12\r\n\x05model\x18\x07 \x01(\t\x12\r\n\x05space\x18\x08 \x01(\t\x12\x11\n\tdimension\x18\t \x01(\x05\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"$\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"Q\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x0f\x61\x63tivity_status\x18\x02 \x01(\x0e\x32 .vecgate.v1.TenantActivityStatus\"O\n\x14\x43reateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15\x43reateTenantsResponse\"^\n\x12ListTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"S\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.vecgate.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x14UpdateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15UpdateTenantsResponse\"9\n\x14\x44\x65leteTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x17\n\x15\x44\x65leteTenantsResponse*\xf4\x02\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_TEXT\x10\x01\x12\x18\n\x14\x44\x41TA_TYPE_TEXT_ARRAY\x10\x02\x12\x11\n\rDATA_TYPE_INT\x10\x03\x12\x17\n\x13\x44\x41TA_TYPE_INT_ARRAY\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_NUMBER\x10\x05\x12\x1a\n\x16\x44\x41TA_TYPE_NUMBER_ARRAY\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_BOOLEAN\x10\x07\x12\x1b\n\x17\x44\x41TA_TYPE_BOOLEAN_ARRAY\x10\x08\x12\x12\n\x0e\x44\x41TA_TYPE_DATE\x10\t\x12\x18\n\x14\x44\x41TA_TYPE_DATE_ARRAY\x10\n\x12\x12\n\x0e\x44\x41TA_TYPE_UUID\x10\x0b\x12\x18\n\x14\x44\x41TA_TYPE_UUID_ARRAY\x10\x0c\x12\x12\n\x0e\x44\x41TA_TYPE_BLOB\x10\r\x12\x1d\n\x19\x44\x41TA_TYPE_GEO_COORDINATES\x10\x0e*d\n\x08\x44istance\x12\x18\n\x14\x44ISTANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISTANCE_COSINE\x10\x01\x12\x10\n\x0c\x44ISTANCE_DOT\x10\x02\x12\x17\n\x13\x44ISTANCE_L2_SQUARED\x10\x03*\xf9\x01\n\x14TenantActivityStatus\x12&\n\"TENANT_ACTIVITY_STATUS_UNSPECIFIED\x10\x00\x12!\n\x1dTENANT_ACTIVITY_STATUS_ACTIVE\x10\x01\x12#\n\x1fTENANT_ACTIVITY_STATUS_INACTIVE\x10\x02\x12$\n TENANT_ACTIVITY_STATUS_OFFLOADED\x10\x03\x12%\n!TENANT_ACTIVITY_STATUS_OFFLOADING\x10\x04\x12$\n TENANT_ACTIVITY_STATUS_ONLOADING\x10\x05\x32\xf8\x05\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\"\xe7\x01\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfigB\x0f\n\r_object_count\"c\n\x12MultiTenancyConfig\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x1c\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08\x12\x1e\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08\"V\n\x08Property\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.vecgate.v1.DataType\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xe8\x01\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12&\n\x08\x64istance\x18\x06 \x01(\x0e\x32\x14.vecgate.v1.Distance\x12\r\n\x05model\x18\x07 \x01(\t\x12\r\n\x05space\x18\x08 \x01(\t\x12\x11\n\tdimension\x18\t \x01(\x05\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"4\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"Q\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x0f\x61\x63tivity_status\x18\x02 \x01(\x0e\x32 .vecgate.v1.TenantActivityStatus\"O\n\x14\x43reateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15\x43reateTenantsResponse\"^\n\x12ListTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"S\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.vecgate.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x14UpdateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15UpdateTenantsResponse\"9\n\x14\x44\x65leteTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x17\n\x15\x44\x65leteTenantsResponse*\xf4\x02\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_TEXT\x10\x01\x12\x18\n\x14\x44\x41TA_TYPE_TEXT_ARRAY\x10\x02\x12\x11\n\rDATA_TYPE_INT\x10\x03\x12\x17\n\x13\x44\x41TA_TYPE_INT_ARRAY\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_NUMBER\x10\x05\x12\x1a\n\x16\x44\x41TA_TYPE_NUMBER_ARRAY\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_BOOLEAN\x10\x07\x12\x1b\n\x17\x44\x41TA_TYPE_BOOLEAN_ARRAY\x10\x08\x12\x12\n\x0e\x44\x41TA_TYPE_DATE\x10\t\x12\x18\n\x14\x44\x41TA_TYPE_DATE_ARRAY\x10\n\x12\x12\n\x0e\x44\x41TA_TYPE_UUID\x10\x0b\x12\x18\n\x14\x44\x41TA_TYPE_UUID_ARRAY\x10\x0c\x12\x12\n\x0e\x44\x41TA_TYPE_BLOB\x10\r\x12\x1d\n\x19\x44\x41TA_TYPE_GEO_COORDINATES\x10\x0e*d\n\x08\x44istance\x12\x18\n\x14\x44ISTANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISTANCE_COSINE\x10\x01\x12\x10\n\x0c\x44ISTANCE_DOT\x10\x02\x12\x17\n\x13\x44ISTANCE_L2_SQUARED\x10\x03*\xf9\x01\n\x14TenantActivityStatus\x12&\n\"TENANT_ACTIVITY_STATUS_UNSPECIFIED\x10\x00\x12!\n\x1dTENANT_ACTIVITY_STATUS_ACTIVE\x10\x01\x12#\n\x1fTENANT_ACTIVITY_STATUS_INACTIVE\x10\x02\x12$\n TENANT_ACTIVITY_STATUS_OFFLOADED\x10\x03\x12%\n!TENANT_ACTIVITY_STATUS_OFFLOADING\x10\x04\x12$\n TENANT_ACTIVITY_STATUS_ONLOADING\x10\x05\x32\xf8\x05\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['UpdateTenants']._serialized_options = b'\220\002\002'
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteTenants']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteTenants']._serialized_options = b'\220\002\002'
-  _globals['_DATATYPE']._serialized_start=1814
-  _globals['_DATATYPE']._serialized_end=2186
-  _globals['_DISTANCE']._serialized_start=2188
-  _globals['_DISTANCE']._serialized_end=2288
-  _globals['_TENANTACTIVITYSTATUS']._serialized_start=2291
-  _globals['_TENANTACTIVITYSTATUS']._serialized_end=2540
+  _globals['_DATATYPE']._serialized_start=1830
+  _globals['_DATATYPE']._serialized_end=2202
+  _globals['_DISTANCE']._serialized_start=2204
+  _globals['_DISTANCE']._serialized_end=2304
+  _globals['_TENANTACTIVITYSTATUS']._serialized_start=2307
+  _globals['_TENANTACTIVITYSTATUS']._serialized_end=2556
   _globals['_COLLECTION']._serialized_start=52
   _globals['_COLLECTION']._serialized_end=283
   _globals['_MULTITENANCYCONFIG']._serialized_start=285
@@ -66,35 +66,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=843
   _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=913
   _globals['_GETCOLLECTIONREQUEST']._serialized_start=915
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=951
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=953
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1020
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1022
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1085
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1087
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1182
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1184
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1223
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1225
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1251
-  _globals['_TENANT']._serialized_start=1253
-  _globals['_TENANT']._serialized_end=1334
-  _globals['_CREATETENANTSREQUEST']._serialized_start=1336
-  _globals['_CREATETENANTSREQUEST']._serialized_end=1415
-  _globals['_CREATETENANTSRESPONSE']._serialized_start=1417
-  _globals['_CREATETENANTSRESPONSE']._serialized_end=1440
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1442
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1536
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1538
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1621
-  _globals['_UPDATETENANTSREQUEST']._serialized_start=1623
-  _globals['_UPDATETENANTSREQUEST']._serialized_end=1702
-  _globals['_UPDATETENANTSRESPONSE']._serialized_start=1704
-  _globals['_UPDATETENANTSRESPONSE']._serialized_end=1727
-  _globals['_DELETETENANTSREQUEST']._serialized_start=1729
-  _globals['_DELETETENANTSREQUEST']._serialized_end=1786
-  _globals['_DELETETENANTSRESPONSE']._serialized_start=1788
-  _globals['_DELETETENANTSRESPONSE']._serialized_end=1811
-  _globals['_COLLECTIONSERVICE']._serialized_start=2543
-  _globals['_COLLECTIONSERVICE']._serialized_end=3303
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=967
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=969
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1036
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1038
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1101
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1103
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1198
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1200
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1239
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1241
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1267
+  _globals['_TENANT']._serialized_start=1269
+  _globals['_TENANT']._serialized_end=1350
+  _globals['_CREATETENANTSREQUEST']._serialized_start=1352
+  _globals['_CREATETENANTSREQUEST']._serialized_end=1431
+  _globals['_CREATETENANTSRESPONSE']._serialized_start=1433
+  _globals['_CREATETENANTSRESPONSE']._serialized_end=1456
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1458
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1552
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1554
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1637
+  _globals['_UPDATETENANTSREQUEST']._serialized_start=1639
+  _globals['_UPDATETENANTSREQUEST']._serialized_end=1718
+  _globals['_UPDATETENANTSRESPONSE']._serialized_start=1720
+  _globals['_UPDATETENANTSRESPONSE']._serialized_end=1743
+  _globals['_DELETETENANTSREQUEST']._serialized_start=1745
+  _globals['_DELETETENANTSREQUEST']._serialized_end=1802
+  _globals['_DELETETENANTSRESPONSE']._serialized_start=1804
+  _globals['_DELETETENANTSRESPONSE']._serialized_end=1827
+  _globals['_COLLECTIONSERVICE']._serialized_start=2559
+  _globals['_COLLECTIONSERVICE']._serialized_end=3319
 # @@protoc_insertion_point(module_scope)

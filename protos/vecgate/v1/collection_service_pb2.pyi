@@ -176,8 +176,8 @@ class Collection(_message.Message):
     description: _builtins.str
     """Optional. What it holds."""
     object_count: _builtins.int
-    """Output only, and only from GetCollection. How many objects it holds; missing where it has tenants, which count each for
-    itself.
+    """Output only, and only from GetCollection. How many objects it holds, or the tenant that was named; missing where it has
+    tenants and none was named.
     """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
@@ -414,16 +414,20 @@ class GetCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The collection's name."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects to count (TENANT_NOT_FOUND); left out where the collection has none (INVALID_INPUT)."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

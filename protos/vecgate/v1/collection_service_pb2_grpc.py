@@ -90,7 +90,7 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCollection(self, request, context):
-        """GetCollection returns a collection. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
