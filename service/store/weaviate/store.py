@@ -22,6 +22,7 @@ from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
+from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
 
@@ -34,6 +35,7 @@ SCORE = MetadataQuery(score=True)
 Outcomes = list[StoreRejected | None]
 
 
+@measured
 class WeaviateStore:
     """A Store over a Weaviate server that runs elsewhere or beside us.
 
