@@ -11,6 +11,7 @@ from service.filters import Filter
 __all__ = [
     "Blend",
     "Collection",
+    "Consistency",
     "DataType",
     "Distance",
     "Fusion",
@@ -20,6 +21,7 @@ __all__ = [
     "Property",
     "PropertyValue",
     "ReturnFields",
+    "Scope",
     "SearchOptions",
     "SortBy",
     "Space",
@@ -122,6 +124,27 @@ class Collection:
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""
         return next((each for each in self.vectors if each.name == name), None)
+
+
+class Consistency(Enum):
+    """How many replicas must answer a call. The values are Weaviate's words."""
+
+    ONE = "ONE"
+    QUORUM = "QUORUM"
+    ALL = "ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose objects of a collection a call is about, and how sure of its replicas it must be.
+
+    Attributes:
+        tenant: the tenant; empty where the collection has none.
+        consistency: None leaves it to the store.
+    """
+
+    tenant: str = ""
+    consistency: Consistency | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import wrappers_pb2
@@ -25,6 +25,7 @@ from vecgate.client.values import (
     result_from_pb,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -37,6 +38,7 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
+Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 
 # Of a request: the collection's name and the frame around the objects.
 REQUEST_FRAME_BYTES = 1024
@@ -174,7 +176,14 @@ class Client:
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
 
     def import_objects(
-        self, collection: str, objects: Iterable[Object], *, truncate: bool = False, chunk_objects: int = 64
+        self,
+        collection: str,
+        objects: Iterable[Object],
+        *,
+        truncate: bool = False,
+        chunk_objects: int = 64,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Generator[ImportOutcome, None, None]:
         """Embed and store objects, and yield one outcome for each, in order.
 
@@ -187,6 +196,8 @@ class Client:
             objects: what to import.
             truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
             chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
 
         Raises:
             VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
@@ -206,7 +217,9 @@ class Client:
         )
 
         def send(messages: list[object_pb.Object]) -> Call:
-            request = object_pb.ImportObjectsRequest(collection=collection, objects=messages, truncate=truncate)
+            request = object_pb.ImportObjectsRequest(
+                collection=collection, objects=messages, truncate=truncate, tenant=tenant, consistency=consistency
+            )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
         yield from import_in_chunks(send, objects, bounds)
@@ -219,6 +232,8 @@ class Client:
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Object:
         """Return an object: all its properties or the named ones, and the images and vectors that are named."""
         request = object_pb.GetObjectRequest(
@@ -227,6 +242,8 @@ class Client:
             return_properties=return_properties,
             return_images=return_images,
             return_vectors=return_vectors,
+            tenant=tenant,
+            consistency=consistency,
         )
         return object_from_pb(self._call(self._object.GetObject, request).object)
 
@@ -248,6 +265,7 @@ class Client:
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
+        tenant: str = "",
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
 
@@ -263,19 +281,18 @@ class Client:
             truncate: whether to cut a text that is longer than the model reads.
             query: instead, a message NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
-            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7)`.
+            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
             return_properties: properties to return; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
+            tenant: whose objects to search, where the collection has tenants.
 
         Raises:
-            ValueError: more than one of text, image, vector and query is given.
+            ValueError, OSError: more than one of text, image, vector and query is given; the file cannot be read.
             VecgateError: the call failed.
-            OSError: the file cannot be read.
 
         Example:
-            for hit in client.search("Pictures", image=Path("dog.png"), limit=5).hits:
-                print(hit.distance, hit.object.id, hit.object.properties)
+            nearest = client.search("Pictures", image=Path("dog.png"), limit=5).hits[0].object
         """
         request = search_pb.SearchObjectsRequest(
             collection=collection,
@@ -286,9 +303,9 @@ class Client:
             return_properties=return_properties,
             return_images=return_images,
             return_vectors=return_vectors,
+            tenant=tenant,
         )
-        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
-        request.MergeFrom(more or search_pb.SearchObjectsRequest())
+        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query, more=more)
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def health(self, service: str = "") -> Health:

@@ -13,10 +13,10 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
+from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
 from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
-from service.store.base import EVERYTHING
+from service.store.base import EVERYTHING, NO_TENANT
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
@@ -25,6 +25,7 @@ from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.schema import from_schema, to_schema
+from service.store.weaviate.scope import Objects, objects_within
 
 __all__ = ["WeaviateStore"]
 
@@ -90,30 +91,34 @@ class WeaviateStore:
                 raise CollectionNotFound(name)
             await client.collections.delete(name)
 
-    async def count_objects(self, collection: str) -> int:
-        """Return how many objects a collection holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
+        """Return how many objects a collection, or one of its tenants, holds."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            counted = await client.collections.use(name).aggregate.over_all(total_count=True)
+            counted = await objects_within(client, name, scope).aggregate.over_all(total_count=True)
         return counted.total_count or 0
 
-    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+    async def put_objects(
+        self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
+    ) -> list[StoreRejected | None]:
         """Write objects, each on its own; one of an id that is there replaces it."""
         name = _check_name(collection)
         faults = [find_fault(each) for each in objects]
         outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
         async with self._connection.call(name) as client:
-            written = await _insert(client, name, [objects[index] for index in sound])
+            written = await _insert(objects_within(client, name, scope), [objects[index] for index in sound])
         for index, outcome in zip(sound, written, strict=True):
             outcomes[index] = outcome
         return outcomes
 
-    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+    async def get_object(
+        self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> StoredObject:
         """Return an object."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.fetch_object_by_id(
+            found = await objects_within(client, name, scope).query.fetch_object_by_id(
                 id_, include_vector=_vectors_of(fields), return_properties=_properties_of(fields)
             )
         if found is None:
@@ -130,11 +135,12 @@ class WeaviateStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.near_vector(
+            found = await objects_within(client, name, scope).query.near_vector(
                 near_vector=vector.tolist(),
                 target_vector=vector_name,
                 certainty=options.certainty,
@@ -154,11 +160,12 @@ class WeaviateStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects with certain words, best first."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.bm25(
+            found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
                 auto_limit=options.auto_limit or None,
                 **_common(limit, offset, fields, options),
@@ -177,11 +184,12 @@ class WeaviateStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.hybrid(
+            found = await objects_within(client, name, scope).query.hybrid(
                 vector=vector.tolist(),
                 target_vector=vector_name,
                 **blend_to_weaviate(blend),
@@ -199,24 +207,25 @@ class WeaviateStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
         name = _check_name(collection)
         async with self._connection.call(name) as client:
-            found = await client.collections.use(name).query.fetch_objects(
+            found = await objects_within(client, name, scope).query.fetch_objects(
                 **listing_to_weaviate(options), **_common(limit, offset, fields, options)
             )
         return [_hit(each, fields) for each in found.objects]
 
 
-async def _insert(client: WeaviateAsyncClient, collection: str, objects: Sequence[StoredObject]) -> Outcomes:
+async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
     if not objects:
         return []
     try:
-        written = await client.collections.use(collection).data.insert_many([to_weaviate(each) for each in objects])
+        written = await within.data.insert_many([to_weaviate(each) for each in objects])
     except WeaviateInsertManyAllFailedError as error:
         message = all_failed_messages(error)
-        rejection = _rejected(message, collection)
+        rejection = _rejected(message, within.name)
         # Every object failed, but the client says only the set of the reasons.
         if len(objects) == 1 or "\n" not in message:
             return [rejection for _ in objects]
@@ -225,12 +234,12 @@ async def _insert(client: WeaviateAsyncClient, collection: str, objects: Sequenc
         if len(objects) == 1:
             return [StoreRejected(str(translate(error)))]
     else:
-        refused = {index: _rejected(error.message, collection) for index, error in written.errors.items()}
+        refused = {index: _rejected(error.message, within.name) for index, error in written.errors.items()}
         return [refused.get(index) for index in range(len(objects))]
     middle = len(objects) // 2
     return [
-        *await _insert(client, collection, objects[:middle]),
-        *await _insert(client, collection, objects[middle:]),
+        *await _insert(within, objects[:middle]),
+        *await _insert(within, objects[middle:]),
     ]
 
 
