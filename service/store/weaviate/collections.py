@@ -12,6 +12,7 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from service.domain import Collection, Tenant
 from service.errors import CollectionNotFound
 from service.store.weaviate.connection import Connection
+from service.store.weaviate.measuring import measured
 from service.store.weaviate.schema import from_schema, to_schema
 from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
 
@@ -21,6 +22,7 @@ MAX_SCHEMAS = 1024
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 
+@measured
 class WeaviateCollections:
     """The part of a Store that is about collections and their tenants.
 
