@@ -7,11 +7,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.access import Authenticator
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
+from service.rpc.access import AccessInterceptor
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -19,7 +21,7 @@ from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthRepo
 from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
@@ -52,6 +54,7 @@ class GrpcServer:
         writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
+        authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
 
     Raises:
@@ -66,13 +69,18 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
         self._calls = AccessLogInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(self._calls, ErrorInterceptor(settings.max_call_s)),
+            interceptors=(
+                self._calls,
+                ErrorInterceptor(settings.max_call_s),
+                AccessInterceptor(authenticator or Authenticator(AuthSettings())),
+            ),
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_send_message_length", settings.max_response_bytes),
