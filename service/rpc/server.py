@@ -23,6 +23,7 @@ from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
+from service.tls import Certificates, certificates_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
@@ -58,6 +59,7 @@ class GrpcServer:
         allow_caller_keys: whether calls may bring their own key for the NIM.
 
     Raises:
+        InvalidSettings: the files for TLS cannot be used.
         PortTaken: another program listens on the address, or it is none of this machine's.
     """
 
@@ -89,8 +91,13 @@ class GrpcServer:
             ],
         )
         address = f"{settings.host}:{settings.port}"
+        certificates = certificates_of(settings)
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = (
+                self._server.add_insecure_port(address)
+                if certificates is None
+                else self._server.add_secure_port(address, _credentials(certificates))
+            )
         except RuntimeError as error:
             raise PortTaken(
                 f"cannot listen on {address}: another program does, or the address is not this machine's; "
@@ -142,3 +149,16 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that every new connection finds as the files are by then."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        cert, key, client_ca = certificates.contents()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+
+    asks_clients = certificates.contents()[2] is not None
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=asks_clients
+    )

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
 from service.access import Authenticator
 from service.core.embed import EmbedderPool
-from service.settings import AuthSettings, InvalidSettings, ServerSettings, WebSettings
+from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.tls import certificates_of
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.protocol import BoundedConfig
@@ -112,17 +112,10 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
         server_header=False,
         timeout_keep_alive=settings.idle_timeout_s,
         timeout_graceful_shutdown=drain.drain_grace_s,
-        ssl_certfile=settings.tls_cert_file,
-        ssl_keyfile=settings.tls_key_file,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise InvalidSettings(
-            f"web.tls_cert_file {settings.tls_cert_file} and web.tls_key_file {settings.tls_key_file} "
-            f"cannot be used: {reason}"
-        ) from error
+    config.load()
+    if (certificates := certificates_of(settings)) is not None:
+        config.ssl = certificates.context
     return config
 
 
