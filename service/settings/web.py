@@ -24,7 +24,10 @@ class WebSettings(Group):
     api_keys_file: Path | None = Field(
         None, description="file with the keys that callers may send, one a line; without it any key or none will do"
     )
-    tls_cert_file: Path | None = Field(None, description="certificate chain in PEM; with it HTTP goes over TLS")
+    tls_cert_file: Path | None = Field(
+        None,
+        description="certificate chain in PEM; with it HTTP goes over TLS; a renewed one is taken in while it serves",
+    )
     tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
     timeout_s: Seconds = Field(60, description="seconds that one request may take")
     header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")

@@ -11,6 +11,7 @@ import uvicorn
 from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
 from service.web.calls import Calls
+from service.web.certificate import Certificate
 from service.web.endpoint import Endpoint
 from service.web.keys import Keys
 from service.web.protocol import BoundedConfig
@@ -62,13 +63,16 @@ class WebServer:
         self._endpoint = Endpoint(settings, embedders)
         self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, keys)
         self._drain = drain
-        self._server = _Server(_configure(settings, self.app, drain))
+        config = _configure(settings, self.app, drain)
+        self._server = _Server(config)
+        self._certificate = _certificate(config, settings)
         self._socket = _listen(settings)
         self.port: int = self._socket.getsockname()[1]
         scheme = "http" if settings.tls_cert_file is None else "https"
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         self.address = f"{scheme}://{host}:{self.port}"
         self._serving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Answer requests."""
@@ -77,6 +81,8 @@ class WebServer:
             if self._serving.done():
                 self._serving.result()
             await asyncio.sleep(POLL_S)
+        if self._certificate is not None:
+            self._watching = asyncio.create_task(self._certificate.watch(), name="http-certificate")
 
     async def stop(self) -> None:
         """Report not ready, wait for load balancers to notice, let requests in flight finish, and stop."""
@@ -87,6 +93,8 @@ class WebServer:
         await asyncio.sleep(self._drain.drain_delay_s)
         self._server.should_exit = True
         await self._serving
+        if self._watching is not None:
+            self._watching.cancel()
         if leftover := set(self._server.server_state.tasks):
             await asyncio.wait(leftover)
 
@@ -116,6 +124,12 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
             f"cannot be used: {reason}"
         ) from error
     return config
+
+
+def _certificate(config: BoundedConfig, settings: WebSettings) -> Certificate | None:
+    if config.ssl is None or settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    return Certificate(config.ssl, settings.tls_cert_file, settings.tls_key_file)
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -18,6 +18,7 @@ from embedders.nim_endpoint import EmbeddingsRequest, RequestReader
 from embedders.queueing import QueueBounds
 from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.web import certificate
 from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import AddressTaken, WebServer
 from tests.fakes.embedder import FakeEmbedder
@@ -147,6 +148,39 @@ async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp
 
     assert web.url.startswith("https://127.0.0.1:")
     assert answer.status_code == 200
+
+
+async def test_a_renewed_certificate_is_taken_in_while_it_serves_and_half_of_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate, "WATCH_S", 0.02)
+    (tmp_path / "next").mkdir()
+    files, renewed = write_certificate(tmp_path), write_certificate(tmp_path / "next")
+    old, new = (
+        ssl.create_default_context(cafile=str(folder / "authority.pem")) for folder in (tmp_path, tmp_path / "next")
+    )
+
+    async def trusted(web: Web, trust: ssl.SSLContext) -> bool:
+        try:
+            async with httpx.AsyncClient(verify=trust) as http:
+                return (await http.get(f"{web.url}/v1/health/live")).status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    with structlog.testing.capture_logs() as lines:
+        async with running_web(**files) as web, httpx.AsyncClient(verify=old, base_url=web.url) as held:
+            await held.get("/v1/health/live")
+            files["tls_cert_file"].write_bytes(renewed["tls_cert_file"].read_bytes())
+            await until(lambda: any(line["event"] == "certificate_unusable" for line in lines))
+            with_half = await trusted(web, old), await trusted(web, new)
+            files["tls_key_file"].write_bytes(renewed["tls_key_file"].read_bytes())
+            await until(lambda: any(line["event"] == "certificate_renewed" for line in lines))
+            with_both = await trusted(web, old), await trusted(web, new)
+            still = await held.get("/v1/health/live")
+
+    assert with_half == (True, False)
+    assert with_both == (False, True)
+    assert still.status_code == 200
 
 
 def test_a_certificate_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:
