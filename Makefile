@@ -32,6 +32,7 @@ weaviate: setup ## get the Weaviate server for the demo and the tests (built onc
 
 helm: setup ## get the helm programs for the tests of the chart (built once, then cached)
 	@$(BIN)/python -m tests.helm.helm
+	@$(BIN)/python -m tests.helm.definitions
 
 run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
