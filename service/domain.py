@@ -11,19 +11,24 @@ from service.filters import Filter
 __all__ = [
     "Blend",
     "Collection",
+    "Consistency",
     "DataType",
     "Distance",
     "Fusion",
     "Hit",
     "Keywords",
+    "MultiTenancy",
     "NamedVector",
     "Property",
     "PropertyValue",
     "ReturnFields",
+    "Scope",
     "SearchOptions",
     "SortBy",
     "Space",
     "StoredObject",
+    "Tenant",
+    "TenantActivity",
     "WeightedField",
 ]
 
@@ -107,13 +112,49 @@ class NamedVector:
 
 
 @dataclass(frozen=True, slots=True)
+class MultiTenancy:
+    """That a collection's objects belong to tenants.
+
+    Attributes:
+        auto_creation: whether a write for a tenant that is not there creates it.
+        auto_activation: whether a call for an inactive tenant activates it.
+    """
+
+    auto_creation: bool = False
+    auto_activation: bool = False
+
+
+class TenantActivity(Enum):
+    """How active a tenant is. The values are Weaviate's words."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    OFFLOADED = "OFFLOADED"
+    OFFLOADING = "OFFLOADING"
+    ONLOADING = "ONLOADING"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One of those among whom a collection's objects are divided."""
+
+    name: str
+    activity: TenantActivity = TenantActivity.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
-    """A set of objects with the same properties and named vectors."""
+    """A set of objects with the same properties and named vectors.
+
+    Attributes:
+        multi_tenancy: None where its objects belong to no tenants.
+    """
 
     name: str
     properties: tuple[Property, ...]
     vectors: tuple[NamedVector, ...]
     description: str = ""
+    multi_tenancy: MultiTenancy | None = None
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
@@ -122,6 +163,27 @@ class Collection:
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""
         return next((each for each in self.vectors if each.name == name), None)
+
+
+class Consistency(Enum):
+    """How many replicas must answer a call. The values are Weaviate's words."""
+
+    ONE = "ONE"
+    QUORUM = "QUORUM"
+    ALL = "ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose objects of a collection a call is about, and how sure of its replicas it must be.
+
+    Attributes:
+        tenant: the tenant; empty where the collection has none.
+        consistency: None leaves it to the store.
+    """
+
+    tenant: str = ""
+    consistency: Consistency | None = None
 
 
 @dataclass(frozen=True, slots=True)

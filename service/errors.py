@@ -2,7 +2,7 @@
 
 ServiceError
   InvalidRequest                the caller's mistake: every violation is listed
-  NotFound                      EmbedderNotFound, CollectionNotFound, ObjectNotFound
+  NotFound                      EmbedderNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
   CollectionAlreadyExists
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
@@ -27,6 +27,7 @@ __all__ = [
     "SpaceMismatch",
     "StoreRejected",
     "StoreUnavailable",
+    "TenantNotFound",
     "Violation",
     "rejection",
 ]
@@ -84,6 +85,12 @@ class CollectionNotFound(NotFound):
     """There is no collection of that name."""
 
     kind = "collection"
+
+
+class TenantNotFound(NotFound):
+    """The collection has no tenant of that name."""
+
+    kind = "tenant"
 
 
 class ObjectNotFound(NotFound):

@@ -10,7 +10,7 @@ import typer
 from service.cli.output import EXIT_FAILED, describe_error, fail
 from vecgate.client import Client, VecgateError
 
-__all__ = ["DEFAULT_ADDRESS", "AddressOption", "Connection", "GlobalAddressOption", "connected"]
+__all__ = ["DEFAULT_ADDRESS", "AddressOption", "Connection", "GlobalAddressOption", "TenantOption", "connected"]
 
 DEFAULT_ADDRESS = "127.0.0.1:50070"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
@@ -24,6 +24,10 @@ GlobalAddressOption = Annotated[
 AddressOption = Annotated[
     str | None,
     typer.Option("--address", metavar="HOST:PORT", help="As before the command.", show_default=False),
+]
+TenantOption = Annotated[
+    str,
+    typer.Option("--tenant", metavar="NAME", help="Needed if the collection has tenants.", show_default=False),
 ]
 
 

@@ -64,6 +64,7 @@ class _Addresses:
     """Where everything is: addresses for clients on this machine, and the data."""
 
     grpc: str
+    web: str
     weaviate_http: str
     weaviate_grpc: str
     data: str
@@ -98,7 +99,8 @@ def _prepare() -> tuple[_Addresses, dict[str, str]]:
     # A line for each call would stand between the tables.
     os.environ.setdefault(variable("log", "level"), "warning")
     # The demo must know the ports before the server has them.
-    for name in (variable("server", "port"), variable("weaviate", "http_port"), variable("weaviate", "grpc_port")):
+    ports = (("server", "port"), ("web", "port"), ("weaviate", "http_port"), ("weaviate", "grpc_port"))
+    for name in (variable(*each) for each in ports):
         if os.environ.get(name) == "0":
             os.environ[name] = str(_free_port())
     try:
@@ -108,14 +110,20 @@ def _prepare() -> tuple[_Addresses, dict[str, str]]:
     weaviate = settings.weaviate
     http = "127.0.0.1" if weaviate.embedded else weaviate.http_host
     grpc = "127.0.0.1" if weaviate.embedded else weaviate.grpc_host or weaviate.http_host
-    host = settings.server.host
+    scheme = "http" if settings.web.tls_cert_file is None else "https"
     addresses = _Addresses(
-        grpc=f"{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{settings.server.port}",  # noqa: S104 -- compared
+        grpc=_reachable(settings.server.host, settings.server.port),
+        web=f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else "off",
         weaviate_http=f"{'https' if weaviate.http_secure else 'http'}://{http}:{weaviate.http_port}",
         weaviate_grpc=f"{grpc}:{weaviate.grpc_port}",
         data=str(weaviate.data_dir.resolve()) if weaviate.embedded else "in that Weaviate",
     )
     return addresses, dict(os.environ)
+
+
+def _reachable(host: str, port: int) -> str:
+    """Return where a program on this machine finds a server that listens on a host."""
+    return f"{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 -- compared
 
 
 def _free_port() -> int:
@@ -274,6 +282,7 @@ def _show_next(addresses: _Addresses) -> None:
     say("Vecgate is ready.", style="bold")
     for name, value in (
         ("gRPC", addresses.grpc),
+        ("HTTP", f"{addresses.web}, as a NIM answers" if addresses.web != "off" else "off"),
         ("Weaviate HTTP", addresses.weaviate_http),
         ("Weaviate gRPC", addresses.weaviate_grpc),
         ("data", f"{addresses.data}, kept between runs; `make clean-data` removes it"),

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from service.cli.collections import parse_weighted_field
-from service.cli.connection import AddressOption, connected
+from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
@@ -76,6 +76,7 @@ def import_(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Import the first so many pictures.", show_default=False)
     ] = None,
+    tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
     """Import the pictures of a folder, with a CSV or JSONL of properties beside them when there is one.
@@ -87,7 +88,9 @@ def import_(
     with connected(context, address) as client:
         wanted = schema_of(collection, pictures, text_fields=fields, embedder=embedder)
         with_path = ensure_collection(client, wanted)
-        summary = import_with_progress(client, collection, pictures, truncate=truncate, with_path=with_path)
+        summary = import_with_progress(
+            client, collection, pictures, truncate=truncate, with_path=with_path, tenant=tenant
+        )
         target = client.target
     show_summary(collection, pictures, summary)
     if summary.stopped is not None:
@@ -155,7 +158,13 @@ def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
 
 
 def import_with_progress(
-    client: Client, collection: str, pictures: PictureFolder, *, truncate: bool = False, with_path: bool = True
+    client: Client,
+    collection: str,
+    pictures: PictureFolder,
+    *,
+    truncate: bool = False,
+    with_path: bool = True,
+    tenant: str = "",
 ) -> ImportSummary:
     """Import pictures under a progress bar, which a pipe does not get."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace())
@@ -168,6 +177,7 @@ def import_with_progress(
             pictures,
             truncate=truncate,
             with_path=with_path,
+            tenant=tenant,
             advance=lambda: progress.advance(task),
         )
 

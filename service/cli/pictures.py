@@ -140,6 +140,7 @@ def send_pictures(
     *,
     truncate: bool = False,
     with_path: bool = True,
+    tenant: str = "",
     advance: Callable[[], None] = lambda: None,
 ) -> ImportSummary:
     """Import pictures. Files are read as they are sent; whatever fails is in the summary.
@@ -150,6 +151,7 @@ def send_pictures(
         pictures: what to import.
         truncate: whether to cut texts that are longer than the model reads.
         with_path: whether the collection has the property for the path.
+        tenant: whose pictures they are.
         advance: called once for each picture that is done, stored or not.
     """
     summary = ImportSummary()
@@ -170,7 +172,7 @@ def send_pictures(
             yield Object(properties, images={IMAGE_PROPERTY: content}, id=picture_id(collection, file))
 
     try:
-        for outcome in client.import_objects(collection, objects(), truncate=truncate):
+        for outcome in client.import_objects(collection, objects(), truncate=truncate, tenant=tenant):
             summary.add(sent.popleft(), outcome)
             advance()
     except VecgateError as error:

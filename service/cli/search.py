@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.conditions import parse_conditions
-from service.cli.connection import AddressOption, connected
+from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Hit, SearchResult
 from vecgate.client.searching import Query
@@ -66,17 +66,19 @@ WhereOption = Annotated[
     ),
 ]
 
+ImageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--image", exists=True, dir_okay=False, metavar="FILE", help="Picture to look for.", show_default=False
+    ),
+]
+
 
 def search(
     context: typer.Context,
     *,
     words: Annotated[str | None, typer.Argument(metavar="WORDS", help="What to look for.", show_default=False)] = None,
-    image: Annotated[
-        Path | None,
-        typer.Option(
-            "--image", exists=True, dir_okay=False, metavar="FILE", help="Picture to look for.", show_default=False
-        ),
-    ] = None,
+    image: ImageOption = None,
     collection: Annotated[
         str | None,
         typer.Option("--collection", metavar="NAME", help="May be left out if there is only one.", show_default=False),
@@ -98,6 +100,7 @@ def search(
         Path | None,
         typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the hits' pictures.", show_default=False),
     ] = None,
+    tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
     """Find the objects nearest to words or a picture."""
@@ -118,6 +121,7 @@ def search(
             target_vector=target_vector,
             filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
+            tenant=tenant,
         )
         saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]
     if as_json:

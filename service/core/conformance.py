@@ -48,13 +48,14 @@ class DraftObject:
         return texts + sum(map(len, self.images.values())) * 4 // 3 + sum(map(len, self.vectors.values()))
 
 
-def check_object(collection: Collection, draft: DraftObject, path: str) -> StoredObject:
+def check_object(collection: Collection, draft: DraftObject, path: str, tenant: str = "") -> StoredObject:
     """Return a draft as an object that fits its collection, with an id.
 
     Args:
         collection: what it must fit.
         draft: the object.
         path: where it stands in the request, for the violations.
+        tenant: whose it is; part of an id that is derived.
 
     Raises:
         InvalidRequest: it does not fit; all violations are listed.
@@ -72,7 +73,7 @@ def check_object(collection: Collection, draft: DraftObject, path: str) -> Store
     vectors = _check_vectors(collection, draft, path, violations)
     id_: UUID | None = None
     try:
-        id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft)
+        id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
     except InvalidRequest as error:
         violations += error.violations
     if violations or id_ is None:
@@ -95,10 +96,11 @@ def parse_id(text: str, path: str) -> UUID:
         raise InvalidRequest([Violation(path, message, "INVALID_ID")]) from None
 
 
-def content_id(collection: str, draft: DraftObject) -> UUID:
+def content_id(collection: str, draft: DraftObject, tenant: str = "") -> UUID:
     """Return the version 5 UUID of an object's content, the same for the same content whenever it is imported."""
     content = json.dumps(
         [
+            *([tenant] if tenant else ()),
             collection,
             {name: value for name, value in draft.properties.items() if value is not None},
             {name: hashlib.sha256(image).hexdigest() for name, image in draft.images.items()},

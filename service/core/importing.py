@@ -18,9 +18,10 @@ from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priorit
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
-from service.domain import Collection, NamedVector, StoredObject
+from service.domain import Collection, NamedVector, Scope, StoredObject
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
-from service.store.base import Store
+from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
+from service.store.base import NO_TENANT, Store
 
 __all__ = ["ImportOutcome", "ImportReport", "Importer", "VectorOrigin", "VectorReport"]
 
@@ -125,7 +126,13 @@ class Importer:
         self._max_chunk_bytes = max_chunk_bytes
 
     async def import_objects(
-        self, name: str, drafts: Sequence[DraftObject], *, truncate: bool, api_key: str | None = None
+        self,
+        name: str,
+        drafts: Sequence[DraftObject],
+        *,
+        truncate: bool,
+        scope: Scope = NO_TENANT,
+        api_key: str | None = None,
     ) -> ImportReport:
         """Check, embed and store objects; each succeeds or fails alone.
 
@@ -133,10 +140,13 @@ class Importer:
             name: the collection.
             drafts: the objects.
             truncate: whether texts may be cut to what the model reads.
+            scope: the tenant that they go to, and how many replicas must take them.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a tenant is missing, or given where the collection has none.
             CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
             EmbedderError: the embedders of all spaces failed; some objects may be stored. While those of one space
@@ -152,11 +162,11 @@ class Importer:
         options = replace(IMPORT, api_key=api_key)
         writing: asyncio.Task[None] | None = None
         try:
-            for chunk in self._chunks(self._check(collection, drafts, outcomes)):
+            for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
                 await self._embed_chunk(collection, chunk, options, truncate=truncate, used=used)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_chunk(name, chunk, outcomes))
+                writing = asyncio.create_task(self._write_chunk(name, scope, chunk, outcomes))
             if writing is not None:
                 await writing
         finally:
@@ -164,17 +174,18 @@ class Importer:
                 writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ServiceError):
                     await writing
+        _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
     def _check(
-        self, collection: Collection, drafts: Sequence[DraftObject], outcomes: list[ImportOutcome]
+        self, collection: Collection, drafts: Sequence[DraftObject], tenant: str, outcomes: list[ImportOutcome]
     ) -> Iterator[_Candidate]:
         """Yield the objects that fit the collection; the others' outcomes are their violations."""
         first_index: dict[str, int] = {}
         for index, draft in enumerate(drafts):
             path = f"objects[{index}]"
             try:
-                checked = check_object(collection, draft, path)
+                checked = check_object(collection, draft, path, tenant)
             except InvalidRequest as error:
                 outcomes[index] = ImportOutcome(draft.id, error=error)
                 continue
@@ -249,14 +260,28 @@ class Importer:
             plan.embedders = [embedder]
             plan.outcomes = dict(zip(plan.inputs, rows, strict=True))
 
-    async def _write_chunk(self, name: str, chunk: list[_Candidate], outcomes: list[ImportOutcome]) -> None:
+    async def _write_chunk(
+        self, name: str, scope: Scope, chunk: list[_Candidate], outcomes: list[ImportOutcome]
+    ) -> None:
         ready = [candidate for candidate in chunk if candidate.error is None]
-        refusals = await self._store.put_objects(name, [each.object for each in ready]) if ready else []
+        refusals = await self._store.put_objects(name, [each.object for each in ready], scope) if ready else []
         for candidate, refusal in zip(ready, refusals, strict=True):
             candidate.error = refusal
         for candidate in chunk:
             reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
             outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
+
+
+def _count(outcomes: Sequence[ImportOutcome]) -> None:
+    """Count what became of the objects of an import, for Prometheus."""
+    for outcome in outcomes:
+        what = "stored" if outcome.error is None else "failed"
+        if isinstance(outcome.error, InvalidRequest | InputRejected):
+            what = "rejected"
+        IMPORT_OBJECTS.labels(what).inc()
+        for report in outcome.vectors:
+            absent = report.origin is VectorOrigin.MISSING and report.error is None
+            IMPORT_VECTORS.labels("absent" if absent else report.origin.value).inc()
 
 
 def _fields(vector: NamedVector, candidate: _Candidate, *, truncate: bool) -> Iterator[_Field]:

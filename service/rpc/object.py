@@ -6,6 +6,7 @@ import grpc
 
 from service.convert.embedding import embedder_to_pb
 from service.convert.object import draft_from_pb, object_to_pb, report_to_pb
+from service.convert.scope import scope_from_pb
 from service.convert.search import return_names
 from service.core.conformance import parse_id
 from service.core.importing import Importer
@@ -36,7 +37,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         check_import_objects(request, self._limits)
         drafts = [draft_from_pb(each) for each in request.objects]
         report = await self._importer.import_objects(
-            request.collection, drafts, truncate=request.truncate, api_key=self._keys.of(context)
+            request.collection,
+            drafts,
+            truncate=request.truncate,
+            scope=scope_from_pb(request.tenant, request.consistency),
+            api_key=self._keys.of(context),
         )
         response = pb.ImportObjectsResponse(embedders=[embedder_to_pb(each) for each in report.embedders])
         for outcome in report.outcomes:
@@ -54,5 +59,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         """Return an object."""
         check_get_object(request)
         id_ = parse_id(request.id, "id")
-        found = await self._searcher.get_object(request.collection, id_, return_names(request))
+        found = await self._searcher.get_object(
+            request.collection, id_, return_names(request), scope_from_pb(request.tenant, request.consistency)
+        )
         return pb.GetObjectResponse(object=object_to_pb(found))

@@ -5,6 +5,7 @@ from typing import Any
 import grpc
 
 from service.convert.embedding import embedder_to_pb
+from service.convert.scope import scope_from_pb
 from service.convert.search import hit_to_pb, options_from_pb, query_from_pb, return_names
 from service.core.searching import Searcher
 from service.rpc.caller_keys import CallerKeys
@@ -38,6 +39,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             offset=request.offset,
             returned=return_names(request),
             options=options_from_pb(request),
+            scope=scope_from_pb(request.tenant, request.consistency),
             api_key=self._keys.of(context),
         )
         return pb.SearchObjectsResponse(

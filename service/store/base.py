@@ -5,13 +5,26 @@ from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, SearchOptions, StoredObject
+from service.domain import (
+    Blend,
+    Collection,
+    Hit,
+    Keywords,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    Tenant,
+)
 from service.errors import StoreRejected
 
-__all__ = ["EVERYTHING", "Store"]
+__all__ = ["EVERYTHING", "NO_TENANT", "Store"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""
+
+NO_TENANT = Scope()
+"""All objects of a collection without tenants."""
 
 
 class Store(Protocol):
@@ -19,7 +32,9 @@ class Store(Protocol):
 
     A store belongs to one event loop; its methods may run at the same time. Every method ends within the time of the
     caller's asyncio.timeout, within the store's own limit for one call, and as soon as the store is seen to be down.
-    All raise StoreUnavailable when the store does not answer and StoreRejected when it refuses.
+    All raise StoreUnavailable when the store does not answer and StoreRejected when it refuses. Those on objects raise
+    InvalidRequest where a collection with tenants was given none, or one without tenants was given one, and
+    TenantNotFound where it has none of that name.
     """
 
     @property
@@ -43,8 +58,13 @@ class Store(Protocol):
         """
         ...
 
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection as it is now, also when another program made it.
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it.
+
+        Args:
+            name: the collection's name.
+            fresh: whether it must be as it is now. Otherwise it may be as it was a moment ago, which spares a question
+                to the store; what this program itself changed is seen in any case.
 
         Raises:
             CollectionNotFound: there is none of that name.
@@ -63,11 +83,45 @@ class Store(Protocol):
         """
         ...
 
-    async def count_objects(self, collection: str) -> int:
-        """Return how many objects a collection holds."""
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants to a collection that has some; one that is there already stays as it is.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
         ...
 
-    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants of a collection, or those of certain names that are there, by name.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are; they are there.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
+        """Return how many objects a collection, or one of its tenants, holds."""
+        ...
+
+    async def put_objects(
+        self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
+    ) -> list[StoreRejected | None]:
         """Write objects, each on its own; one of an id that is there replaces it.
 
         Returns:
@@ -75,7 +129,9 @@ class Store(Protocol):
         """
         ...
 
-    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+    async def get_object(
+        self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> StoredObject:
         """Return an object.
 
         Raises:
@@ -93,6 +149,7 @@ class Store(Protocol):
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
         ...
@@ -106,6 +163,7 @@ class Store(Protocol):
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects with certain words, best first."""
         ...
@@ -121,6 +179,7 @@ class Store(Protocol):
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
         ...
@@ -133,6 +192,7 @@ class Store(Protocol):
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
         ...

@@ -1,5 +1,6 @@
 """What can be said of a request to ObjectService by itself."""
 
+from service.validation.scope import check_scope
 from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import object_service_pb2 as object_pb
 
@@ -13,7 +14,7 @@ def check_import_objects(request: object_pb.ImportObjectsRequest, limits: Reques
         InvalidRequest: with all violations.
     """
     violations = Violations()
-    violations.require(request.collection, "collection", "is required; name a collection")
+    check_scope(violations, request)
     check_count(violations, len(request.objects), limits.max_objects, "objects", "objects")
     violations.raise_if_any()
 
@@ -25,6 +26,6 @@ def check_get_object(request: object_pb.GetObjectRequest) -> None:
         InvalidRequest: with all violations.
     """
     violations = Violations()
-    violations.require(request.collection, "collection", "is required; name a collection")
+    check_scope(violations, request)
     violations.require(request.id, "id", "is required; give the object's UUID")
     violations.raise_if_any()

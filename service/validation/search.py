@@ -3,6 +3,7 @@
 import math
 
 from service.validation.filter import check_filter_form
+from service.validation.scope import check_scope
 from service.validation.search_options import check_search_options
 from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -17,7 +18,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
         InvalidRequest: with all violations.
     """
     violations = Violations()
-    violations.require(request.collection, "collection", "is required; name a collection")
+    check_scope(violations, request)
     violations.require(request.limit >= 0, "limit", f"is {request.limit}; give 0 (for 10) to {limits.max_hits}")
     violations.require(request.offset >= 0, "offset", f"is {request.offset}; give 0 or more")
     reach = request.limit + request.offset

@@ -1,6 +1,7 @@
 """`vecgate demo` as a program, with a server in memory in place of the real one."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -78,6 +79,8 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
     _, errors = running.communicate(timeout=30)
 
     assert "Pictures: 2 stored, 0 failed" in lines
+    (web,) = [line for line in lines if line.startswith("  HTTP  ")]
+    assert re.search(r" http://127\.0\.0\.1:[1-9]\d+, as a NIM answers$", web)
     assert 'Search for the words "birthday party":' in lines
     assert "Search for pictures like the first of them, cake.png:" in lines
     assert any(str(folder / "data") in line and "make clean-data" in line for line in lines)

@@ -11,19 +11,27 @@ import httpx
 import psutil
 import pytest
 
-from service.domain import DataType, Distance, ReturnFields, WeightedField
-from service.errors import CollectionAlreadyExists, StoreUnavailable
+from service.domain import Consistency, DataType, Distance, ReturnFields, Scope, StoredObject, WeightedField
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    InvalidRequest,
+    ObjectNotFound,
+    StoreUnavailable,
+    TenantNotFound,
+)
 from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
+from tests.contract.tenant_suite import TenantSuite
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -104,6 +112,67 @@ class TestWeaviateStore(StoreSuite, FilterSuite):
         assert nvidia.image_fields == (WeightedField("photo", 0.9),)
         assert nvidia.text_fields == (WeightedField("title", 0.1),)
         assert named in await store.list_collections()
+
+    async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
+        self, weaviate_settings: WeaviateSettings, pictures: str
+    ) -> None:
+        patient = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 60.0}))
+        exact = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 0.0}))
+        try:
+            for store in (patient, exact):
+                await store.start()
+                assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+            async with _rest(weaviate_settings) as rest:
+                answer = await rest.delete(f"/v1/schema/{pictures}")
+                assert answer.status_code == 200, answer.text
+            assert await patient.get_collection(pictures, fresh=False) == make_collection(pictures)
+            with pytest.raises(CollectionNotFound):
+                await exact.get_collection(pictures, fresh=False)
+            for fresh in (True, False):
+                with pytest.raises(CollectionNotFound):
+                    await patient.get_collection(pictures, fresh=fresh)
+        finally:
+            await patient.close()
+            await exact.close()
+
+    async def test_keeps_the_objects_of_tenants_apart(
+        self, store: WeaviateStore, weaviate_settings: WeaviateSettings
+    ) -> None:
+        name = f"Tenants{uuid4().hex}"
+        main = {"vectorizer": {"none": {}}, "vectorIndexType": "hnsw"}
+        schema = {"multiTenancyConfig": {"enabled": True}, "vectorConfig": {"main": main}}
+        async with _rest(weaviate_settings) as rest:
+            answer = await rest.post("/v1/schema", json={"class": name} | schema)
+            assert answer.status_code == 200, answer.text
+            answer = await rest.post(f"/v1/schema/{name}/tenants", json=[{"name": "anna"}, {"name": "ben"}])
+            assert answer.status_code == 200, answer.text
+        anna, ben = Scope("anna", Consistency.ALL), Scope("ben", Consistency.ONE)
+        object_ = StoredObject(UUID(int=1), vectors={"main": make_vector(1, 2, 3)})
+        assert await store.put_objects(name, [object_], anna) == [None]
+        assert [await store.count_objects(name, scope) for scope in (anna, ben)] == [1, 0]
+        assert (await store.get_object(name, object_.id, NOTHING, anna)).id == object_.id
+        with pytest.raises(ObjectNotFound):
+            await store.get_object(name, object_.id, NOTHING, ben)
+        calls: dict[str, Callable[[Scope], Coroutine[Any, Any, list[Any]]]] = {
+            "search": lambda scope: store.search(
+                name, "main", make_vector(1, 2, 3), limit=5, offset=0, fields=NOTHING, scope=scope
+            ),
+            "list": lambda scope: store.list_objects(name, limit=5, offset=0, fields=NOTHING, scope=scope),
+            "put": lambda scope: store.put_objects(name, [object_], scope),
+        }
+        for what, call in calls.items():
+            assert (len(await call(anna)), what) == (1, what)
+            with pytest.raises(TenantNotFound, match="carla"):
+                await call(Scope("carla"))
+            with pytest.raises(InvalidRequest, match="has tenants; name one"):
+                await call(Scope())
+        assert await calls["search"](ben) == await calls["list"](ben) == []
+
+    async def test_says_that_a_collection_has_no_tenants(self, store: WeaviateStore, pictures: str) -> None:
+        with pytest.raises(InvalidRequest, match="has no tenants; leave this out"):
+            await store.put_objects(pictures, [make_object(1)], Scope("anna"))
+        with pytest.raises(InvalidRequest, match="has no tenants; leave this out"):
+            await store.list_objects(pictures, limit=1, offset=0, fields=NOTHING, scope=Scope("anna"))
 
     async def test_a_weaviate_that_takes_no_writes_is_unavailable_for_them(
         self, store: WeaviateStore, pictures: str, weaviate_settings: WeaviateSettings

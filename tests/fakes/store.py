@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Any, cast
 from uuid import UUID
 
 import numpy as np
@@ -16,109 +14,70 @@ from service.domain import (
     Distance,
     Hit,
     Keywords,
-    NamedVector,
-    PropertyValue,
     ReturnFields,
+    Scope,
     SearchOptions,
     StoredObject,
+    TenantActivity,
 )
 from service.errors import (
-    CollectionAlreadyExists,
-    CollectionNotFound,
+    InvalidRequest,
     ObjectNotFound,
-    ServiceError,
     StoreRejected,
-    StoreUnavailable,
+    TenantNotFound,
+    Violation,
 )
-from service.store.base import EVERYTHING
+from service.store.base import EVERYTHING, NO_TENANT
 from tests.fakes.blending import blend_hits, keyword_score
+from tests.fakes.collections import FakeCollections
 from tests.fakes.filtering import matches
+from tests.fakes.values import fits, store_value
 
 __all__ = ["FakeStore"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
-_MAX_EXACT_INT = 2**53
 
 
-class FakeStore:
+class FakeStore(FakeCollections):
     """Keeps everything in dictionaries and searches by brute force.
 
     Attributes:
-        available: settable; every call raises StoreUnavailable while it is False.
         rejected: why objects of these ids are refused by put_objects.
-        calls: the names of the methods called, in order.
         options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
+        scopes: whose objects each call was about, in order.
     """
 
     def __init__(self) -> None:
-        self.available = True
+        super().__init__()
         self.rejected: dict[UUID, str] = {}
-        self.calls: list[str] = []
         self.puts: list[int] = []
         self.options: list[SearchOptions] = []
-        self._failures: list[ServiceError] = []
-        self._collections: dict[str, Collection] = {}
-        self._objects: dict[str, dict[UUID, StoredObject]] = {}
+        self.scopes: list[Scope] = []
 
-    def fail_next(self, *errors: ServiceError) -> None:
-        """Let the next calls raise these, one each."""
-        self._failures.extend(errors)
-
-    async def start(self) -> None:
-        """Do nothing: memory is always connected."""
-
-    async def close(self) -> None:
-        """Do nothing; may be called twice."""
-
-    async def create_collection(self, collection: Collection) -> None:
-        """Create a collection; its name is capitalised as Weaviate does."""
-        self._enter("create_collection")
-        name = _real_name(collection.name)
-        if name in self._collections:
-            raise CollectionAlreadyExists(name)
-        self._collections[name] = replace(
-            collection,
-            name=name,
-            properties=tuple(replace(each, name=_property_name(each.name)) for each in collection.properties),
-            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
-        )
-        self._objects[name] = {}
-
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection."""
-        self._enter("get_collection")
-        return self._find(name)
-
-    async def list_collections(self) -> list[Collection]:
-        """Return all collections, by name."""
-        self._enter("list_collections")
-        return [self._collections[name] for name in sorted(self._collections)]
-
-    async def delete_collection(self, name: str) -> None:
-        """Delete a collection and its objects."""
-        self._enter("delete_collection")
-        found = self._find(name).name
-        del self._collections[found]
-        del self._objects[found]
-
-    async def count_objects(self, collection: str) -> int:
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
         """Return how many objects a collection holds."""
         self._enter("count_objects")
-        return len(self._objects[self._find(collection).name])
+        return len(self._within(self._find(collection), scope))
 
-    async def put_objects(self, collection: str, objects: Sequence[StoredObject]) -> list[StoreRejected | None]:
+    async def put_objects(
+        self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
+    ) -> list[StoreRejected | None]:
         """Write objects, each on its own."""
         self._enter("put_objects")
         self.puts.append(len(objects))
         found = self._find(collection)
-        return [self._put(found, each) for each in objects]
+        if found.multi_tenancy is not None and found.multi_tenancy.auto_creation and scope.tenant:
+            self.tenants[found.name].setdefault(scope.tenant, TenantActivity.ACTIVE)
+        within = self._within(found, scope)
+        return [self._put(found, within, each) for each in objects]
 
-    async def get_object(self, collection: str, id_: UUID, fields: ReturnFields) -> StoredObject:
+    async def get_object(
+        self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> StoredObject:
         """Return an object."""
         self._enter("get_object")
-        objects = self._objects[self._find(collection).name]
+        objects = self._within(self._find(collection), scope)
         if id_ not in objects:
             raise ObjectNotFound(str(id_))
         return _select(objects[id_], fields)
@@ -133,6 +92,7 @@ class FakeStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the nearest objects; one that lacks the named vector is not seen."""
         self._enter("search")
@@ -140,7 +100,7 @@ class FakeStore:
         named = found.find_vector(vector_name)
         if named is None or named.distance is None:
             raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
-        seen = [each for each in self._objects[found.name].values() if vector_name in each.vectors]
+        seen = [each for each in self._within(found, scope).values() if vector_name in each.vectors]
         seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")
@@ -169,11 +129,12 @@ class FakeStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects with certain words, best first."""
         self._enter("search_keywords")
         counted = [
-            each for each in self._objects[self._find(collection).name].values() if matches(each, options.filters)
+            each for each in self._within(self._find(collection), scope).values() if matches(each, options.filters)
         ]
         scores = {each.id: keyword_score(each, keywords) for each in counted}
         found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
@@ -190,15 +151,16 @@ class FakeStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
         near = await self.search(
-            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options
+            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options, scope=scope
         )
         words: list[Hit] = []
         if blend.keywords is not None:
             words = await self.search_keywords(
-                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options
+                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options, scope=scope
             )
         found = blend_hits(near, words, blend)
         return found[offset : offset + limit]
@@ -211,10 +173,11 @@ class FakeStore:
         offset: int,
         fields: ReturnFields,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids."""
         self._enter("list_objects")
-        objects = self._objects[self._find(collection).name]
+        objects = self._within(self._find(collection), scope)
         self.options.append(options)
         counted = [objects[id_] for id_ in sorted(objects) if matches(objects[id_], options.filters)]
         if options.after is not None:
@@ -228,28 +191,26 @@ class FakeStore:
             )
         return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
 
-    def _enter(self, method: str) -> None:
-        self.calls.append(method)
-        if not self.available:
-            raise StoreUnavailable("Weaviate does not answer")
-        if self._failures:
-            raise self._failures.pop(0)
+    def _within(self, collection: Collection, scope: Scope) -> dict[UUID, StoredObject]:
+        self.scopes.append(scope)
+        tenants = self.tenants.get(collection.name)
+        if (tenants is None) is bool(scope.tenant):
+            rule = "has no tenants; leave this out" if tenants is None else "has tenants; name one"
+            raise InvalidRequest([Violation("tenant", f"collection {collection.name!r} {rule}")])
+        if tenants is not None and scope.tenant not in tenants:
+            raise TenantNotFound(scope.tenant)
+        return self._objects.setdefault(f"{collection.name}/{scope.tenant}" if tenants else collection.name, {})
 
-    def _find(self, name: str) -> Collection:
-        found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None
-        if found is None:
-            raise CollectionNotFound(name)
-        return found
-
-    def _put(self, collection: Collection, object_: StoredObject) -> StoreRejected | None:
-        objects = self._objects[collection.name]
+    def _put(
+        self, collection: Collection, objects: dict[UUID, StoredObject], object_: StoredObject
+    ) -> StoreRejected | None:
         fault = self.rejected.get(object_.id) or next(_faults(collection, object_, list(objects.values())), None)
         if fault is not None:
             return StoreRejected(fault)
         objects[object_.id] = StoredObject(
             object_.id,
             {
-                name: _store_value(_type_of(collection, name), value)
+                name: store_value(_type_of(collection, name), value)
                 for name, value in object_.properties.items()
                 if value is not None
             },
@@ -257,10 +218,6 @@ class FakeStore:
             {name: np.array(vector, np.float32) for name, vector in object_.vectors.items()},
         )
         return None
-
-
-def _real_name(name: str) -> str:
-    return name[:1].upper() + name[1:]
 
 
 def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:
@@ -281,7 +238,7 @@ def _faults(collection: Collection, object_: StoredObject, stored: Sequence[Stor
         data_type = _type_of(collection, name)
         if data_type is None:
             yield f"no such prop with name {name!r} found in class {collection.name!r}"
-        elif value is not None and not _fits(data_type, value):
+        elif value is not None and not fits(data_type, value):
             yield f"invalid {data_type.value} property {name!r} on class {collection.name!r}"
     for name in object_.images:
         if _type_of(collection, name) is not DataType.BLOB:
@@ -298,73 +255,6 @@ def _faults(collection: Collection, object_: StoredObject, stored: Sequence[Stor
 def _type_of(collection: Collection, name: str) -> DataType | None:
     property_ = collection.find_property(name)
     return None if property_ is None else property_.data_type
-
-
-def _fits(data_type: DataType, value: PropertyValue) -> bool:
-    if data_type.value.endswith("[]"):
-        item_type = DataType(data_type.value.removesuffix("[]"))
-        return isinstance(value, list) and all(_fits(item_type, each) for each in value)
-    tests: dict[DataType, Callable[[Any], bool]] = {
-        DataType.TEXT: lambda text: isinstance(text, str),
-        DataType.DATE: lambda text: isinstance(text, str) and _DATE.fullmatch(text) is not None,
-        DataType.UUID: lambda text: isinstance(text, str) and _is_uuid(text),
-        DataType.BOOLEAN: lambda truth: isinstance(truth, bool),
-        DataType.INT: lambda number: _is_number(number) and number == int(number) and abs(number) <= _MAX_EXACT_INT,
-        DataType.NUMBER: lambda number: _is_number(number) and bool(np.isfinite(number)),
-        DataType.GEO_COORDINATES: _is_place,
-    }
-    return data_type in tests and tests[data_type](value)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_place(value: object) -> bool:
-    bounds = {"latitude": 90, "longitude": 180}
-    return (
-        isinstance(value, dict)
-        and value.keys() == bounds.keys()
-        and all(_is_number(value[name]) and abs(value[name]) <= bound for name, bound in bounds.items())
-    )
-
-
-def _is_uuid(value: str) -> bool:
-    try:
-        UUID(value)
-    except ValueError:
-        return False
-    return True
-
-
-def _store_value(data_type: DataType | None, value: PropertyValue) -> PropertyValue:
-    if isinstance(value, list):
-        assert data_type is not None
-        item_type = DataType(data_type.value.removesuffix("[]"))
-        return cast("PropertyValue", [_store_value(item_type, each) for each in value])
-    converters: dict[DataType | None, Callable[[Any], PropertyValue]] = {
-        DataType.INT: int,
-        DataType.NUMBER: float,
-        DataType.UUID: _canonical_id,
-        DataType.GEO_COORDINATES: lambda place: {name: float(str(np.float32(place[name]))) for name in place},
-    }
-    return converters[data_type](value) if data_type in converters else value
-
-
-def _canonical_id(text: str) -> str:
-    return str(UUID(text))
-
-
-def _property_name(name: str) -> str:
-    return name[:1].lower() + name[1:]
-
-
-def _normalise(vector: NamedVector) -> NamedVector:
-    return replace(
-        vector,
-        image_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.image_fields),
-        text_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.text_fields),
-    )
 
 
 def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:

@@ -21,10 +21,12 @@ from weaviate.exceptions import (
 from service.errors import (
     CollectionAlreadyExists,
     CollectionNotFound,
+    InvalidRequest,
     ObjectNotFound,
     ServiceError,
     StoreRejected,
     StoreUnavailable,
+    TenantNotFound,
 )
 from service.store.weaviate.errors import translate
 
@@ -86,6 +88,26 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
         (_status_error(401, {"code": 401, "message": "who are you"}), StoreRejected, "API key"),
         (InsufficientPermissionsError(httpx.Response(403, json={"error": [{"message": "no"}]})), StoreRejected, "no"),
         (_query_error(grpc.StatusCode.UNKNOWN, "could not find class Pictures in schema"), CollectionNotFound, "Pict"),
+        (
+            _query_error(grpc.StatusCode.UNKNOWN, 'search: object search at index pictures: tenant not found: "zz".'),
+            TenantNotFound,
+            "'zz'",
+        ),
+        (
+            _query_error(
+                grpc.StatusCode.UNKNOWN, "class Pictures has multi-tenancy enabled, but request was without tenant"
+            ),
+            InvalidRequest,
+            "tenant: collection 'Pictures' has tenants; name one",
+        ),
+        (
+            _query_error(
+                grpc.StatusCode.UNKNOWN, "class Pictures has multi-tenancy disabled, but request was with tenant"
+            ),
+            InvalidRequest,
+            "tenant: collection 'Pictures' has no tenants; leave this out",
+        ),
+        (_query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"), StoreRejected, "tenant not active: 'off'"),
         (_query_error(grpc.StatusCode.UNKNOWN, "vector lengths don't match"), StoreRejected, "vector lengths"),
         (_query_error(grpc.StatusCode.UNAUTHENTICATED, "no key"), StoreRejected, "API key"),
         (_query_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "usage limit"), StoreRejected, "usage limit"),

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf import wrappers_pb2
@@ -25,6 +26,7 @@ from vecgate.client.values import (
     result_from_pb,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -37,10 +39,14 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
+Item = TypeVar("Item")
+Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 
 # Of a request: the collection's name and the frame around the objects.
 REQUEST_FRAME_BYTES = 1024
 CHUNK_BYTES = 8 * MIB
+# What the server takes and gives in one call.
+TENANTS_PER_CALL = 1000
 
 
 class Health(Enum):
@@ -155,9 +161,10 @@ class Client:
         request = collection_pb.CreateCollectionRequest(collection=collection)
         return self._call(self._collection.CreateCollection, request).collection
 
-    def get_collection(self, name: str) -> collection_pb.Collection:
-        """Return a collection with the number of its objects."""
-        return self._call(self._collection.GetCollection, collection_pb.GetCollectionRequest(name=name)).collection
+    def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
+        """Return a collection with the number of its objects, or of those of one tenant where it has some."""
+        request = collection_pb.GetCollectionRequest(name=name, tenant=tenant)
+        return self._call(self._collection.GetCollection, request).collection
 
     def list_collections(self) -> Iterator[collection_pb.Collection]:
         """Yield all collections by name; further pages are fetched as they are needed."""
@@ -173,8 +180,46 @@ class Client:
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
 
+    def create_tenants(self, collection: str, tenants: Iterable[str | collection_pb.Tenant]) -> None:
+        """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.CreateTenantsRequest(
+                collection=collection,
+                tenants=[collection_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
+            )
+            self._call(self._collection.CreateTenants, request)
+
+    def list_tenants(self, collection: str, names: Sequence[str] = ()) -> Iterator[collection_pb.Tenant]:
+        """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
+        request = collection_pb.ListTenantsRequest(collection=collection, names=names, page_size=TENANTS_PER_CALL)
+        while True:
+            response = self._call(self._collection.ListTenants, request)
+            yield from response.tenants
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def update_tenants(self, collection: str, tenants: Iterable[collection_pb.Tenant]) -> None:
+        """Change how active tenants are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
+            self._call(self._collection.UpdateTenants, request)
+
+    def delete_tenants(self, collection: str, names: Iterable[str]) -> None:
+        """Delete tenants with all their objects; those that are not there are no error."""
+        for some in _in_calls(names):
+            request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
+            self._call(self._collection.DeleteTenants, request)
+
     def import_objects(
-        self, collection: str, objects: Iterable[Object], *, truncate: bool = False, chunk_objects: int = 64
+        self,
+        collection: str,
+        objects: Iterable[Object],
+        *,
+        truncate: bool = False,
+        chunk_objects: int = 64,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Generator[ImportOutcome, None, None]:
         """Embed and store objects, and yield one outcome for each, in order.
 
@@ -187,6 +232,8 @@ class Client:
             objects: what to import.
             truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
             chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
 
         Raises:
             VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
@@ -206,7 +253,9 @@ class Client:
         )
 
         def send(messages: list[object_pb.Object]) -> Call:
-            request = object_pb.ImportObjectsRequest(collection=collection, objects=messages, truncate=truncate)
+            request = object_pb.ImportObjectsRequest(
+                collection=collection, objects=messages, truncate=truncate, tenant=tenant, consistency=consistency
+            )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
         yield from import_in_chunks(send, objects, bounds)
@@ -219,6 +268,8 @@ class Client:
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Object:
         """Return an object: all its properties or the named ones, and the images and vectors that are named."""
         request = object_pb.GetObjectRequest(
@@ -227,6 +278,8 @@ class Client:
             return_properties=return_properties,
             return_images=return_images,
             return_vectors=return_vectors,
+            tenant=tenant,
+            consistency=consistency,
         )
         return object_from_pb(self._call(self._object.GetObject, request).object)
 
@@ -248,6 +301,7 @@ class Client:
         return_properties: Sequence[str] = (),
         return_images: Sequence[str] = (),
         return_vectors: Sequence[str] = (),
+        tenant: str = "",
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
 
@@ -263,19 +317,18 @@ class Client:
             truncate: whether to cut a text that is longer than the model reads.
             query: instead, a message NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
-            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7)`.
+            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
             return_properties: properties to return; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
+            tenant: whose objects to search, where the collection has tenants.
 
         Raises:
-            ValueError: more than one of text, image, vector and query is given.
+            ValueError, OSError: more than one of text, image, vector and query is given; the file cannot be read.
             VecgateError: the call failed.
-            OSError: the file cannot be read.
 
         Example:
-            for hit in client.search("Pictures", image=Path("dog.png"), limit=5).hits:
-                print(hit.distance, hit.object.id, hit.object.properties)
+            nearest = client.search("Pictures", image=Path("dog.png"), limit=5).hits[0].object
         """
         request = search_pb.SearchObjectsRequest(
             collection=collection,
@@ -286,9 +339,9 @@ class Client:
             return_properties=return_properties,
             return_images=return_images,
             return_vectors=return_vectors,
+            tenant=tenant,
         )
-        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
-        request.MergeFrom(more or search_pb.SearchObjectsRequest())
+        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query, more=more)
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def health(self, service: str = "") -> Health:
@@ -307,3 +360,9 @@ class Client:
             return method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
+
+
+def _in_calls(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, TENANTS_PER_CALL)):
+        yield some

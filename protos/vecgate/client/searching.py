@@ -22,8 +22,9 @@ def set_query(
     *,
     truncate: bool,
     query: Query | None,
+    more: pb.SearchObjectsRequest | None,
 ) -> None:
-    """Set what a request looks for.
+    """Set what a request looks for, and the further fields that the caller built.
 
     Raises:
         ValueError: more than one of text, image, vector and query is given.
@@ -43,3 +44,5 @@ def set_query(
         request.hybrid.CopyFrom(query)
     elif vector is not None:
         request.near_vector.CopyFrom(pb.NearVector(vector=encode_vector(vector), space=vector_space))
+    if more is not None:
+        request.MergeFrom(more)

@@ -54,6 +54,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: there is no collection of that name."""
     ERROR_REASON_OBJECT_NOT_FOUND: _ErrorReason.ValueType  # 22
     """NOT_FOUND: the collection has no object of that id."""
+    ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """NOT_FOUND: the collection has no tenant of that name."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
     """ALREADY_EXISTS: there is a collection of that name."""
     ERROR_REASON_EMBEDDING_SPACE_MISMATCH: _ErrorReason.ValueType  # 30
@@ -120,6 +122,8 @@ ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 21
 """NOT_FOUND: there is no collection of that name."""
 ERROR_REASON_OBJECT_NOT_FOUND: ErrorReason.ValueType  # 22
 """NOT_FOUND: the collection has no object of that id."""
+ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 24
+"""NOT_FOUND: the collection has no tenant of that name."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 23
 """ALREADY_EXISTS: there is a collection of that name."""
 ERROR_REASON_EMBEDDING_SPACE_MISMATCH: ErrorReason.ValueType  # 30

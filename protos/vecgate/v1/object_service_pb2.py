@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
+from vecgate.v1 import consistency_pb2 as vecgate_dot_v1_dot_consistency__pb2
 from vecgate.v1 import embedding_service_pb2 as vecgate_dot_v1_dot_embedding__service__pb2
 from vecgate.v1 import input_pb2 as vecgate_dot_v1_dot_input__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\"vecgate/v1/embedding_service.proto\x1a\x16vecgate/v1/input.proto\x1a\x17vecgate/v1/vector.proto\"\xa9\x02\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\x06images\x18\x03 \x03(\x0b\x32\x1e.vecgate.v1.Object.ImagesEntry\x12\x30\n\x07vectors\x18\x04 \x03(\x0b\x32\x1f.vecgate.v1.Object.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"a\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07objects\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Object\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"o\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12+\n\tembedders\x18\x02 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"|\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\"7\n\x11GetObjectResponse\x12\"\n\x06object\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Object*\x80\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x32\xb9\x01\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x1cvecgate/v1/consistency.proto\x1a\"vecgate/v1/embedding_service.proto\x1a\x16vecgate/v1/input.proto\x1a\x17vecgate/v1/vector.proto\"\xa9\x02\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\x06images\x18\x03 \x03(\x0b\x32\x1e.vecgate.v1.Object.ImagesEntry\x12\x30\n\x07vectors\x18\x04 \x03(\x0b\x32\x1f.vecgate.v1.Object.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\x9f\x01\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07objects\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Object\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"o\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12+\n\tembedders\x18\x02 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\xba\x01\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\"7\n\x11GetObjectResponse\x12\"\n\x06object\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Object*\x80\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x32\xb9\x01\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,28 +45,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTSERVICE'].methods_by_name['ImportObjects']._serialized_options = b'\220\002\002'
   _globals['_OBJECTSERVICE'].methods_by_name['GetObject']._loaded_options = None
   _globals['_OBJECTSERVICE'].methods_by_name['GetObject']._serialized_options = b'\220\002\001'
-  _globals['_VECTORORIGIN']._serialized_start=1207
-  _globals['_VECTORORIGIN']._serialized_end=1335
-  _globals['_OBJECT']._serialized_start=188
-  _globals['_OBJECT']._serialized_end=485
-  _globals['_OBJECT_IMAGESENTRY']._serialized_start=353
-  _globals['_OBJECT_IMAGESENTRY']._serialized_end=417
-  _globals['_OBJECT_VECTORSENTRY']._serialized_start=419
-  _globals['_OBJECT_VECTORSENTRY']._serialized_end=485
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=487
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=584
-  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=586
-  _globals['_IMPORTOBJECTSRESPONSE']._serialized_end=697
-  _globals['_IMPORTRESULT']._serialized_start=699
-  _globals['_IMPORTRESULT']._serialized_end=817
-  _globals['_STOREDOBJECT']._serialized_start=819
-  _globals['_STOREDOBJECT']._serialized_end=876
-  _globals['_STOREDVECTOR']._serialized_start=879
-  _globals['_STOREDVECTOR']._serialized_end=1021
-  _globals['_GETOBJECTREQUEST']._serialized_start=1023
-  _globals['_GETOBJECTREQUEST']._serialized_end=1147
-  _globals['_GETOBJECTRESPONSE']._serialized_start=1149
-  _globals['_GETOBJECTRESPONSE']._serialized_end=1204
-  _globals['_OBJECTSERVICE']._serialized_start=1338
-  _globals['_OBJECTSERVICE']._serialized_end=1523
+  _globals['_VECTORORIGIN']._serialized_start=1363
+  _globals['_VECTORORIGIN']._serialized_end=1491
+  _globals['_OBJECT']._serialized_start=218
+  _globals['_OBJECT']._serialized_end=515
+  _globals['_OBJECT_IMAGESENTRY']._serialized_start=383
+  _globals['_OBJECT_IMAGESENTRY']._serialized_end=447
+  _globals['_OBJECT_VECTORSENTRY']._serialized_start=449
+  _globals['_OBJECT_VECTORSENTRY']._serialized_end=515
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=518
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=677
+  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=679
+  _globals['_IMPORTOBJECTSRESPONSE']._serialized_end=790
+  _globals['_IMPORTRESULT']._serialized_start=792
+  _globals['_IMPORTRESULT']._serialized_end=910
+  _globals['_STOREDOBJECT']._serialized_start=912
+  _globals['_STOREDOBJECT']._serialized_end=969
+  _globals['_STOREDVECTOR']._serialized_start=972
+  _globals['_STOREDVECTOR']._serialized_end=1114
+  _globals['_GETOBJECTREQUEST']._serialized_start=1117
+  _globals['_GETOBJECTREQUEST']._serialized_end=1303
+  _globals['_GETOBJECTRESPONSE']._serialized_start=1305
+  _globals['_GETOBJECTRESPONSE']._serialized_end=1360
+  _globals['_OBJECTSERVICE']._serialized_start=1494
+  _globals['_OBJECTSERVICE']._serialized_end=1679
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from vecgate.v1 import consistency_pb2 as _consistency_pb2
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
@@ -146,9 +147,17 @@ class ImportObjectsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
@@ -162,11 +171,13 @@ class ImportObjectsRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         objects: _abc.Iterable[Global___Object] | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "objects", b"objects", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -312,6 +323,8 @@ class GetObjectRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
@@ -319,6 +332,12 @@ class GetObjectRequest(_message.Message):
     """Required. The collection's name."""
     id: _builtins.str
     """Required. The object's id."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Properties to return; empty means all but blobs."""
@@ -336,13 +355,15 @@ class GetObjectRequest(_message.Message):
         *,
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "id", b"id", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -54,7 +54,7 @@ class ObjectServiceServicer(object):
     def ImportObjects(self, request, context):
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
         already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
-        COLLECTION_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. After one of them some of the objects may be stored: send the call again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -62,7 +62,7 @@ class ObjectServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetObject(self, request, context):
-        """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
+        """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
         UNKNOWN_VECTOR, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -36,11 +36,11 @@ class ObjectServiceStub:
     ImportObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
     already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
-    COLLECTION_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. After one of them some of the objects may be stored: send the call again.
     """
     GetObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.GetObjectRequest, _object_service_pb2.GetObjectResponse]
-    """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
+    """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
 
@@ -52,11 +52,11 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]  # type: ignore[assignment]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
     already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
-    COLLECTION_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. After one of them some of the objects may be stored: send the call again.
     """
     GetObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.GetObjectRequest, _object_service_pb2.GetObjectResponse]  # type: ignore[assignment]
-    """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
+    """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
 
@@ -71,7 +71,7 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_object_service_pb2.ImportObjectsResponse, _abc.Awaitable[_object_service_pb2.ImportObjectsResponse]]:
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
         already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
-        COLLECTION_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. After one of them some of the objects may be stored: send the call again.
         """
 
@@ -81,7 +81,7 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.GetObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.GetObjectResponse, _abc.Awaitable[_object_service_pb2.GetObjectResponse]]:
-        """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
+        """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
         UNKNOWN_VECTOR, STORE_UNAVAILABLE.
         """
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vecgate.v1 import consistency_pb2 as _consistency_pb2
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
@@ -94,6 +95,8 @@ class SearchObjectsRequest(_message.Message):
     AUTO_LIMIT_FIELD_NUMBER: _builtins.int
     AFTER_FIELD_NUMBER: _builtins.int
     SORT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
@@ -111,6 +114,12 @@ class SearchObjectsRequest(_message.Message):
     """Optional. With a query: hits end after so many jumps of the distance or score. Default: 0, they do not."""
     after: _builtins.str
     """Optional. Without a query: list what comes after the object of this id, by id; without `offset`, `filters` and `sort`."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def near_text(self) -> Global___NearText:
         """Objects near to texts."""
@@ -178,13 +187,15 @@ class SearchObjectsRequest(_message.Message):
         auto_limit: _builtins.int = ...,
         after: _builtins.str = ...,
         sort: _abc.Iterable[Global___Sort] | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015

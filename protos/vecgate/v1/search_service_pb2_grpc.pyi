@@ -37,7 +37,7 @@ class SearchServiceStub:
     """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
     one, best first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND,
+    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
     COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
     for the query those of EmbedInputs.
     """
@@ -51,7 +51,7 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
     one, best first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND,
+    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
     COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
     for the query those of EmbedInputs.
     """
@@ -68,7 +68,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
         one, best first, or lists objects. The query is
         embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND,
+        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
         COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
         for the query those of EmbedInputs.
         """

@@ -19,9 +19,9 @@ from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options
 from service.core.searching.queries import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query
 from service.core.searching.sources import Source, vector_source
-from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, SearchOptions, StoredObject
+from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, Scope, SearchOptions, StoredObject
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
-from service.store.base import EVERYTHING, Store
+from service.store.base import EVERYTHING, NO_TENANT, Store
 
 __all__ = ["ReturnNames", "SearchResult", "Searcher"]
 
@@ -48,16 +48,23 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which of the hits to return, and what of them."""
+    """Which of the hits to return, what of them, and whose objects."""
 
     limit: int
     offset: int
     fields: ReturnFields
     options: SearchOptions
+    scope: Scope
 
     def arguments(self) -> "PageArguments":
         """Return the arguments that all searches of a store take."""
-        return {"limit": self.limit, "offset": self.offset, "fields": self.fields, "options": self.options}
+        return {
+            "limit": self.limit,
+            "offset": self.offset,
+            "fields": self.fields,
+            "options": self.options,
+            "scope": self.scope,
+        }
 
 
 class PageArguments(TypedDict):
@@ -67,6 +74,7 @@ class PageArguments(TypedDict):
     offset: int
     fields: ReturnFields
     options: SearchOptions
+    scope: Scope
 
 
 class Searcher:
@@ -86,6 +94,7 @@ class Searcher:
         offset: int,
         returned: ReturnNames,
         options: SearchOptions = EVERYTHING,
+        scope: Scope = NO_TENANT,
         api_key: str | None = None,
     ) -> SearchResult:
         """Return the objects nearest to a query, or list objects.
@@ -98,21 +107,24 @@ class Searcher:
             offset: hits to pass over.
             returned: which fields to return.
             options: what narrows the search.
+            scope: the tenant to search, and how many replicas must answer.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object to search with.
-            InvalidRequest: an unknown name, a filter or a vector that does not fit, an input that cannot be embedded.
+            InvalidRequest: a tenant that is missing or too much, an unknown name, a filter or a vector that does not
+                fit, an input that cannot be embedded.
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: the named vector is bound to a space that the query cannot come from.
             EmbedderError: the embedder failed.
             StoreUnavailable: the store failed.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         options = check_options(collection, options)
-        page = Page(limit, offset, fields, options)
+        page = Page(limit, offset, fields, options, scope)
         if query is None:
             return SearchResult(await self._store.list_objects(name, **page.arguments()), None)
         if isinstance(query, Keywords):
@@ -121,21 +133,22 @@ class Searcher:
         if isinstance(query, NearObject):
             target = self._target_of_object(collection, target_vector)
             check_certainty(target, options)
-            vector = await self._vector_of_object(name, target, query.id)
+            vector = await self._vector_of_object(name, target, query.id, scope)
             return SearchResult(await self._store.search(name, target.name, vector, **page.arguments()), None)
         return await self._search_embedded(collection, query, target_vector, page, api_key)
 
-    async def get_object(self, name: str, id_: UUID, returned: ReturnNames) -> StoredObject:
+    async def get_object(self, name: str, id_: UUID, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
         """Return an object.
 
         Raises:
             CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object of that id.
-            InvalidRequest: an unknown field or named vector.
+            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        return await self._store.get_object(name, id_, fields)
+        return await self._store.get_object(name, id_, fields, scope)
 
     async def _search_embedded(
         self, collection: Collection, query: Near | Hybrid, target_vector: str, page: "Page", api_key: str | None
@@ -163,8 +176,8 @@ class Searcher:
             raise InvalidRequest([Violation(where, message, "UNKNOWN_VECTOR")])
         return found
 
-    async def _vector_of_object(self, collection: str, target: NamedVector, id_: UUID) -> Vector:
-        found = await self._store.get_object(collection, id_, ReturnFields(vectors=[target.name]))
+    async def _vector_of_object(self, collection: str, target: NamedVector, id_: UUID, scope: Scope) -> Vector:
+        found = await self._store.get_object(collection, id_, ReturnFields(vectors=[target.name]), scope)
         vector = found.vectors.get(target.name)
         if vector is None:
             message = f"the object has no vector {target.name!r}; choose another object or target vector"

@@ -18,7 +18,16 @@ from weaviate.exceptions import (
     WeaviateTimeoutError,
 )
 
-from service.errors import CollectionAlreadyExists, CollectionNotFound, ServiceError, StoreRejected, StoreUnavailable
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    InvalidRequest,
+    ServiceError,
+    StoreRejected,
+    StoreUnavailable,
+    TenantNotFound,
+    Violation,
+)
 
 __all__ = ["all_failed_messages", "reject", "translate"]
 
@@ -36,8 +45,10 @@ _UNAVAILABLE_CODES = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema")
+_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
+_TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
+_NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
 _ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
 
@@ -70,6 +81,11 @@ def reject(message: str, collection: str) -> ServiceError:
         return CollectionNotFound(collection)
     if existing is not None:
         return CollectionAlreadyExists(existing[1] or existing[2])
+    if (tenants := _TENANTS.search(fixed)) is not None:
+        rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
+        return InvalidRequest([Violation("tenant", f"collection {collection!r} {rule}")])
+    if (tenant := _NO_TENANT.search(fixed)) is not None:
+        return TenantNotFound(tenant[1])
     if _NO_WRITES.search(fixed):
         return StoreUnavailable(f"Weaviate takes no writes: {message}")
     return StoreRejected(f"Weaviate refused: {message}")
