@@ -11,7 +11,7 @@ from embedders.errors import ModelUnusable
 from service.core.embed import EmbedderPool
 from service.embedding import build_embedders
 from service.observability import configure_logging, masked_settings
-from service.rpc.server import GrpcServer, PortTaken
+from service.rpc.server import GrpcServer, PortTaken, check_address
 from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
@@ -67,8 +67,11 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
     # What is wrong with an embedder's settings is to be known before anything runs.
     embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
+    # So are taken addresses: Weaviate would be started for nothing.
+    web = WebServer(settings.web, settings.server, embedders=embedders) if settings.web.enabled else None
     where = settings.weaviate
     if where.embedded:
+        check_address(settings.server)
         weaviate = EmbeddedWeaviate(where)
         ends.push_async_callback(weaviate.stop)
         await weaviate.start()
@@ -82,9 +85,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         embedders=embedders,
         allow_caller_keys=settings.nim.allow_caller_keys,
     )
-    servers: list[GrpcServer | WebServer] = [server]
-    if settings.web.enabled:
-        servers.append(WebServer(settings.web, settings.server, embedders=embedders))
+    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
     ends.push_async_callback(store.close)
     await store.start()
     ends.push_async_callback(embedders.close)
@@ -95,7 +96,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     log.info(
         "serving",
         grpc=f"{settings.server.host}:{server.port}",
-        http=next((each.address for each in servers if isinstance(each, WebServer)), None),
+        http=None if web is None else web.address,
         weaviate=f"{where.http_host}:{where.http_port}",
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],

@@ -29,6 +29,9 @@ SUITE = "bookworm"
 USER = 10001
 PORT = 50070
 START_S = 180
+LAST_LINES = 40
+"""Of what a failing build printed."""
+
 BASE = "localhost/vecgate-base"
 # Of the vectors of the tests' NIM.
 DIMENSION = 16
@@ -96,7 +99,11 @@ def build(buildah: Buildah, folder: Path, target: str) -> str:
     secret = f"id=pip_conf,src={config}"
     base = f"BASE_IMAGE={BASE}"
     options = ("--network", "host", "--secret", secret, *volumes, "--build-arg", base, "--format", "docker")
-    buildah("build", "--quiet", *options, "--target", target, "--tag", image, ROOT)
+    try:
+        buildah("build", *options, "--target", target, "--tag", image, ROOT)
+    except subprocess.CalledProcessError as error:
+        say("\n".join(error.stdout.splitlines()[-LAST_LINES:]))
+        raise
     return image
 
 
