@@ -226,8 +226,7 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
     unreachable = {f"{group}.{name}" for group, model in groups() for name in secret_fields(model) - mountable(model)}
 
     assert known == fields
-    # The address of a proxy may hold a password, and has no file of its own.
-    assert unreachable <= {"nim.proxy"}, "a secret that no pod can be given"
+    assert unreachable == set(), "a secret that no pod can be given"
 
 
 def test_every_value_has_its_meaning_above_it() -> None:
