@@ -52,6 +52,8 @@ class DistanceName(Enum):
     COSINE = "cosine"
     DOT = "dot"
     L2_SQUARED = "l2-squared"
+    MANHATTAN = "manhattan"
+    HAMMING = "hamming"
 
 
 @app.command("create")
@@ -94,7 +96,7 @@ def create(
                 embedder=embedder,
                 image_fields=images,
                 text_fields=texts,
-                distance=pb.Distance.Value(f"DISTANCE_{distance.name}"),
+                index=pb.VectorIndex(distance=pb.Distance.Value(f"DISTANCE_{distance.name}")),
             )
         ],
     )
@@ -157,7 +159,7 @@ def show(
             each.model,
             each.space or "not bound",
             str(each.dimension),
-            pb.Distance.Name(each.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
+            pb.Distance.Name(each.index.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
             ", ".join(_field(field) for field in (*each.image_fields, *each.text_fields)) or "(supplied vectors only)",
             each.embedder or "(none of this server's)",
         )
