@@ -58,8 +58,13 @@ class Store(Protocol):
         """
         ...
 
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection as it is now, also when another program made it.
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it.
+
+        Args:
+            name: the collection's name.
+            fresh: whether it must be as it is now. Otherwise it may be as it was a moment ago, which spares a question
+                to the store; what this program itself changed is seen in any case.
 
         Raises:
             CollectionNotFound: there is none of that name.

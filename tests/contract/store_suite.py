@@ -172,6 +172,14 @@ class StoreSuite:
         with pytest.raises(CollectionNotFound):
             await CALLS[call](store, name)
 
+    async def test_sees_its_own_changes_at_once(self, store: Store, pictures: str) -> None:
+        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+        await store.delete_collection(pictures)
+        with pytest.raises(CollectionNotFound):
+            await store.get_collection(pictures, fresh=False)
+        await store.create_collection(make_collection(pictures, distance=Distance.DOT))
+        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures, distance=Distance.DOT)
+
     async def test_lists_collections_by_name(self, store: Store, pictures: str) -> None:
         await store.create_collection(make_collection(f"Another{uuid4().hex}"))
         found = await store.list_collections()

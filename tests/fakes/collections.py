@@ -58,8 +58,9 @@ class FakeCollections:
         if collection.multi_tenancy is not None:
             self.tenants[name] = {}
 
-    async def get_collection(self, name: str) -> Collection:
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
         """Return a collection."""
+        del fresh
         self._enter("get_collection")
         return self._find(name)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from cachetools import TTLCache
 from weaviate import WeaviateAsyncClient
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
@@ -11,15 +12,18 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from service.domain import Collection, Tenant
 from service.errors import CollectionNotFound
 from service.store.weaviate.connection import Connection
+from service.store.weaviate.measuring import measured
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
 from service.store.weaviate.vector_schema import Schema
 
 __all__ = ["WeaviateCollections", "check_name"]
 
+MAX_SCHEMAS = 1024
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 
+@measured
 class WeaviateCollections:
     """The part of a Store that is about collections and their tenants.
 
@@ -27,19 +31,24 @@ class WeaviateCollections:
     capital first letter, a property's a small one, as Weaviate does.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, schema_max_age_s: float) -> None:
         self._connection = connection
+        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, schema_max_age_s)
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
         async with self._connection.call(_real_name(collection.name)) as client:
             await client.collections.create_from_dict(to_schema(collection))
 
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection as it is now, also when another program made it."""
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it."""
         name = check_name(name)
+        if not fresh and self._connection.available and (seen := self._schemas.get(name)) is not None:
+            return seen
+        self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
-            return from_schema(await _get_json(client, f"/schema/{name}"))
+            found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
+        return found
 
     async def list_collections(self) -> list[Collection]:
         """Return all collections, by name."""
@@ -50,11 +59,13 @@ class WeaviateCollections:
     async def update_collection(self, collection: Collection) -> None:
         """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing."""
         name = check_name(collection.name)
+        self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
             schema, properties = patch_schema(await _get_json(client, f"/schema/{name}"), collection)
             await _send_json(client, "put", f"/schema/{name}", schema)
             for each in properties:
                 await _send_json(client, "post", f"/schema/{name}/properties", each)
+        self._schemas.pop(name, None)
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""
@@ -64,6 +75,7 @@ class WeaviateCollections:
             if not await client.collections.exists(name):
                 raise CollectionNotFound(name)
             await client.collections.delete(name)
+        self._schemas.pop(name, None)
 
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants to a collection that has some; one that is there already stays as it is."""

@@ -19,6 +19,7 @@ from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
+from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
 
@@ -30,6 +31,7 @@ SCORE = MetadataQuery(score=True)
 Outcomes = list[StoreRejected | None]
 
 
+@measured
 class WeaviateStore(WeaviateCollections):
     """A Store over a Weaviate server that runs elsewhere or beside us.
 
@@ -42,7 +44,7 @@ class WeaviateStore(WeaviateCollections):
         Raises:
             InvalidSettings: the key file cannot be read.
         """
-        super().__init__(Connection(settings))
+        super().__init__(Connection(settings), schema_max_age_s=settings.schema_max_age_s)
 
     @property
     def available(self) -> bool:
