@@ -1,6 +1,7 @@
 """What every store does; a test class for a store derives from StoreSuite and brings the fixture `store`."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -173,12 +174,15 @@ class StoreSuite:
             await CALLS[call](store, name)
 
     async def test_sees_its_own_changes_at_once(self, store: Store, pictures: str) -> None:
-        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+        assert bare(await store.get_collection(pictures, fresh=False)) == make_collection(pictures)
         await store.delete_collection(pictures)
         with pytest.raises(CollectionNotFound):
             await store.get_collection(pictures, fresh=False)
         await store.create_collection(make_collection(pictures, distance=Distance.DOT))
-        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures, distance=Distance.DOT)
+        found = await store.get_collection(pictures, fresh=False)
+        assert bare(found) == make_collection(pictures, distance=Distance.DOT)
+        await store.update_collection(replace(found, description="new"))
+        assert (await store.get_collection(pictures, fresh=False)).description == "new"
 
     async def test_lists_collections_by_name(self, store: Store, pictures: str) -> None:
         await store.create_collection(make_collection(f"Another{uuid4().hex}"))

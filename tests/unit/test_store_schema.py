@@ -71,6 +71,31 @@ def test_multi_tenancy_survives_the_way_there_and_back(tenancy: MultiTenancy) ->
     assert bare(from_schema(to_schema(collection))) == collection
 
 
+def test_a_native_vector_is_the_module_s_in_the_order_that_it_counts_in() -> None:
+    vector = NamedVector(
+        "v",
+        Space("s", 2, "m"),
+        (),
+        (WeightedField("title", 0.25), WeightedField("alt", 0.75)),
+        native=True,
+        base_url="http://vecgate:8070",
+    )
+    schema = to_schema(Collection("C", (Property("title", DataType.TEXT), Property("alt", DataType.TEXT)), (vector,)))
+    assert schema["vectorConfig"]["v"]["vectorizer"] == {
+        "multi2vec-nvidia": {
+            "space": "s",
+            "dimension": 2,
+            "model": "m",
+            "baseURL": "http://vecgate:8070",
+            "textFields": ["alt", "title"],
+            "weights": {"textFields": [0.75, 0.25]},
+        }
+    }
+    (read,) = from_schema(schema).vectors
+    assert (read.native, read.base_url, read.space) == (True, "http://vecgate:8070", vector.space)
+    assert set(read.text_fields) == set(vector.text_fields)
+
+
 def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
     vector = NamedVector("v", Space("s", 1, "m"), (WeightedField("Photo"),), (WeightedField("Title"),))
     schema = to_schema(Collection("c", (Property("Photo", DataType.BLOB), Property("Title", DataType.TEXT)), (vector,)))

@@ -723,9 +723,8 @@ class VectorConfig(_message.Message):
     dimension: _builtins.int
     """Output only. Values in a vector; 0 where nothing says."""
     native: _builtins.bool
-    """Optional. Whether Weaviate's own module multi2vec-nvidia may fill and search it too, so that any Weaviate client has near_text,
-    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Of such a vector an object's vector is the
-    weighted mean, as the module has it. Default: false.
+    """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches it, too, so that any Weaviate client has near_text,
+    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Default: false.
     """
     base_url: _builtins.str
     """Required with native, otherwise left out (INVALID_INPUT). Where Weaviate reaches Vecgate's HTTP endpoint, or a NIM of the

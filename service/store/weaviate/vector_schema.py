@@ -6,6 +6,7 @@ model, its fields are the module's.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from service.domain import Distance, NamedVector, Parameters, Quantizer, Space, VectorIndex, WeightedField
@@ -28,23 +29,8 @@ NOT_PARAMETERS = frozenset(
 def vector_to_schema(vector: NamedVector) -> Schema:
     """Return what Weaviate is asked to create."""
     assert vector.space is not None, "a named vector to create is bound to a space"
-    images, texts = list(vector.image_fields), list(vector.text_fields)
-    if vector.native:
-        # The module counts its vectors off against the weights, alphabetically, without looking at names.
-        images, texts = sorted(images, key=_field_name), sorted(texts, key=_field_name)
-    binding = {
-        "space": vector.space.id,
-        "dimension": vector.space.dimension,
-        "model": vector.space.model,
-        "imageFields": [property_name(each.name) for each in images],
-        "textFields": [property_name(each.name) for each in texts],
-        "weights": {
-            "imageFields": [each.weight for each in images],
-            "textFields": [each.weight for each in texts],
-        },
-    }
-    if vector.native:
-        binding["baseURL"] = vector.base_url
+    binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
+    binding |= _native_fields(vector) if vector.native else _fields(vector)
     type_ = vector.index.type or "hnsw"
     config = {"distance": (vector.distance or Distance.COSINE).value}
     _set_index(config, vector.index, type_)
@@ -53,6 +39,26 @@ def vector_to_schema(vector: NamedVector) -> Schema:
         "vectorIndexType": type_,
         "vectorIndexConfig": config,
     }
+
+
+def _fields(vector: NamedVector) -> Schema:
+    kinds = {"imageFields": vector.image_fields, "textFields": vector.text_fields}
+    names: Schema = {kind: [property_name(each.name) for each in fields] for kind, fields in kinds.items()}
+    return names | {"weights": {kind: [each.weight for each in fields] for kind, fields in kinds.items()}}
+
+
+def _native_fields(vector: NamedVector) -> Schema:
+    # The module counts an object's inputs off against the weights, alphabetically, without looking at names; and it
+    # refuses an empty list.
+    ordered = _fields(
+        replace(
+            vector,
+            image_fields=tuple(sorted(vector.image_fields, key=_field_name)),
+            text_fields=tuple(sorted(vector.text_fields, key=_field_name)),
+        )
+    )
+    weights = {kind: listed for kind, listed in ordered.pop("weights").items() if listed}
+    return {kind: names for kind, names in ordered.items() if names} | {"weights": weights, "baseURL": vector.base_url}
 
 
 def patch_vector(schema: Schema, vector: NamedVector) -> None:
