@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from google.protobuf.message import Message
-
 from service.convert.parameters import parameters_from_pb, parameters_to_pb
 from service.convert.vector_index import DISTANCES_FROM_PB, index_from_pb, index_to_pb
 from service.core.changes import CollectionChange, VectorDraft
@@ -15,6 +13,7 @@ __all__ = ["change_from_pb", "collection_from_pb", "collection_to_pb"]
 DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
+OUTPUT_ONLY = ("asyncEnabled", "actualCount")
 FIELDS = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
 
 
@@ -28,9 +27,7 @@ def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, l
         (),
         message.description,
         multi_tenancy if tenancy.enabled else None,
-        parameters_from_pb(message.replication),
-        parameters_from_pb(message.sharding),
-        parameters_from_pb(message.inverted_index),
+        *(_settings(message, name) for name in ("replication", "sharding", "inverted_index")),
     )
     return collection, [_vector_from_pb(each) for each in message.vectors]
 
@@ -40,8 +37,7 @@ def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> Co
     wanted = FIELDS if not mask or "*" in mask else mask
 
     def parameters(name: str) -> dict[str, object]:
-        inner: Message = getattr(message, name)
-        return parameters_from_pb(inner) if name in wanted else {}
+        return _settings(message, name) if name in wanted else {}
 
     described = "description" in wanted and bool(message.description or mask)
     return CollectionChange(
@@ -53,6 +49,11 @@ def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> Co
         sharding=parameters("sharding"),
         inverted_index=parameters("inverted_index"),
     )
+
+
+def _settings(message: collection_pb.Collection, name: str) -> dict[str, object]:
+    parameters = parameters_from_pb(getattr(message, name))
+    return {each: value for each, value in parameters.items() if each not in OUTPUT_ONLY}
 
 
 def _property_from_pb(message: collection_pb.Property) -> Property:
