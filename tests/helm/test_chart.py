@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -15,6 +14,7 @@ from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
 from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, render, render_text
 from tests.helm.rules import broken_rules
+from tests.helm.schemas import validate
 
 SETS = {"defaults": {}, "everything": EVERYTHING, **PROFILES}
 HOST_PATH = {
@@ -71,7 +71,7 @@ def test_every_manifest_fits_its_version_of_kubernetes(name: str, kubernetes: st
     assert manifests
     for manifest in manifests:
         # A kind without a schema raises too.
-        kubernetes_validate.validate(manifest, kubernetes, strict=True)
+        validate(manifest, kubernetes)
     assert broken_rules(manifests) == {}
     assert violations(manifests) == []
 
@@ -122,7 +122,7 @@ def test_words_that_yaml_takes_for_something_else_stay_names() -> None:
 
     assert broken_rules(manifests) == {}
     for manifest in manifests:
-        kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
+        validate(manifest, KUBERNETES[-1])
 
 
 def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:

@@ -6,11 +6,13 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from pydantic import ValidationError
 
 from tests.helm.manifests import Manifest, images
 from tests.helm.pod_security import violations
 from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
 from tests.helm.rules import broken_rules
+from tests.helm.schemas import KINDS, UnknownField, validate
 
 Change = Callable[[dict[str, Manifest]], object]
 
@@ -66,6 +68,18 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "selectors",
         lambda of: of["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].update(a="b"),
     ),
+    "a monitor of no Service": (
+        "selectors",
+        lambda of: of["ServiceMonitor"]["spec"]["selector"]["matchLabels"].update(a="b"),
+    ),
+    "a monitor of both Services": (
+        "selectors",
+        lambda of: of["ServiceMonitor"]["spec"]["selector"]["matchLabels"].pop("app.kubernetes.io/component"),
+    ),
+    "a port that no Service has": (
+        "references",
+        lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(port="web"),
+    ),
     "a port nobody opens": ("references", lambda of: of["Service"]["spec"]["ports"][0].update(targetPort="web")),
     "a scaler of nothing": (
         "references",
@@ -114,7 +128,7 @@ def test_a_rule_finds_what_the_schemas_of_kubernetes_let_pass(rule: str, change:
 
     assert set(broken_rules(manifests)) == {rule}
     for manifest in manifests:
-        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+        validate(manifest, NEWEST)
 
 
 def test_each_rule_was_shown_to_find_something() -> None:
@@ -141,10 +155,29 @@ def test_the_schemas_of_kubernetes_find_what_no_rule_looks_for(change: Change) -
 
 
 def test_a_kind_without_a_schema_is_a_failure() -> None:
-    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"}}
+    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "a"}}
 
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
-        kubernetes_validate.validate(monitor, NEWEST, strict=True)
+        validate(monitor, NEWEST)
+
+
+OPERATOR: dict[str, Change] = {
+    "an interval in words": lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(interval="often"),
+    "no selector": lambda of: of["ServiceMonitor"]["spec"].pop("selector"),
+    "an unknown field deep inside": lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(colour="red"),
+    "a rule without an expression": lambda of: of["PrometheusRule"]["spec"]["groups"][0]["rules"][0].pop("expr"),
+    "an unknown field of a rule": lambda of: of["PrometheusRule"]["spec"]["groups"][0]["rules"][0].update(colour="red"),
+}
+
+
+@pytest.mark.parametrize("change", OPERATOR.values(), ids=OPERATOR)
+def test_the_schemas_of_the_prometheus_operator_find(change: Change) -> None:
+    manifests = {manifest["kind"]: manifest for manifest in broken(EVERYTHING, change)}
+    kept = render(EVERYTHING)
+
+    (changed,) = (each for each in manifests.values() if each["kind"] in KINDS and each not in kept)
+    with pytest.raises((ValidationError, UnknownField)):
+        validate(changed, NEWEST)
 
 
 def context(of: dict[str, Manifest]) -> Manifest:

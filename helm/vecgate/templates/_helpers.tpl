@@ -186,6 +186,14 @@ readOnlyRootFilesystem: true
 {{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
 {{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
 {{- end -}}
+{{- with .Values.monitoring.serviceMonitor -}}
+{{- if and .enabled (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
+{{- end -}}
+{{- if and .enabled (hasKey (default dict $.Values.secrets.web) "apiKeys") (not .authorization.existingSecret) -}}
+{{- fail "vecgate: with secrets.web.apiKeys nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
