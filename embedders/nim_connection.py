@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from embedders import tracing
 from embedders.errors import AnswerInvalid, EmbedderUnavailable
 from embedders.nim_address import check_key, parse_base_url, resolve_proxy
 from embedders.nim_retries import Transient, parse_retry_after
@@ -121,7 +122,9 @@ class NimConnection:
         if self._client is None:
             raise EmbedderUnavailable("the embedder is not started")
         key = self._config.api_key if api_key is None else api_key
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = tracing.outgoing()
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
         try:
             async with (
                 asyncio.timeout(timeout_s),

@@ -16,6 +16,7 @@ from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
+from service.tracing import Tracing
 from service.web.server import AddressTaken, WebServer
 
 __all__ = ["run"]
@@ -67,6 +68,8 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
     # What is wrong with an embedder's settings is to be known before anything runs.
     embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
+    tracing = Tracing(settings.tracing)
+    ends.push_async_callback(tracing.close)
     where = settings.weaviate
     if where.embedded:
         weaviate = EmbeddedWeaviate(where)

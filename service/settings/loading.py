@@ -17,6 +17,7 @@ from service.settings.groups import (
     WeaviateSettings,
 )
 from service.settings.nim import NimSettings
+from service.settings.tracing import TracingSettings
 from service.settings.types import InvalidSettings
 from service.settings.web import WebSettings
 
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:

@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
         "web": {"pathPrefix": "/embed"},
+        "tracing": {"endpoint": "https://collector.example:4318", "sampleRatio": 0.5},
     },
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},

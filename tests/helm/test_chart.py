@@ -201,7 +201,7 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     (policy,) = (each for each in render(EVERYTHING) if each["kind"] == "NetworkPolicy")
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
 
-    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000]]
+    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000], [4318, 4317]]
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
 
 
