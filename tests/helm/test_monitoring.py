@@ -184,10 +184,9 @@ def test_the_monitor_scrapes_as_the_http_port_wants_it() -> None:
     assert secured["metadata"]["labels"]["app.kubernetes.io/name"] == "vecgate"
 
 
-KEYS = {"web": {"apiKeys": {"existingSecret": "keys", "key": "keys"}}}
 UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
     "without the port": ({"settings": {"web": {"enabled": False}}}, "set settings.web.enabled"),
-    "without a key": ({"secrets": KEYS}, "monitoring.serviceMonitor.authorization"),
+    "without a key": ({"settings": {"auth": {"openMetrics": False}}}, "monitoring.serviceMonitor.authorization"),
 }
 
 

@@ -190,8 +190,8 @@ readOnlyRootFilesystem: true
 {{- if and .enabled (not $.Values.settings.web.enabled) -}}
 {{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
 {{- end -}}
-{{- if and .enabled (hasKey (default dict $.Values.secrets.web) "apiKeys") (not .authorization.existingSecret) -}}
-{{- fail "vecgate: with secrets.web.apiKeys nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
+{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
+{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
