@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
         "web": {"pathPrefix": "/embed"},
+        "tracing": {"endpoint": "https://collector.example:4318", "sampleRatio": 0.5},
     },
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
@@ -64,12 +65,28 @@ EVERYTHING: dict[str, Any] = {
     "autoscaling": {
         "enabled": True,
         "targetCPUUtilizationPercentage": 0,
-        "podMetrics": [{"name": "vecgate_queued_inputs", "averageValue": "100"}],
+        "targetQueuedInputs": 200,
+        "podMetrics": [{"name": "requests_per_second", "averageValue": "100"}],
     },
     "podDisruptionBudget": {"maxUnavailable": "25%"},
     "networkPolicy": {
         "ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {"matchLabels": {"may": "call"}}}]},
         "egress": {"nim": {"to": [{"ipBlock": {"cidr": "2001:db8::/32"}}], "podPorts": [8000, 8000]}},
+    },
+    "monitoring": {
+        "serviceMonitor": {
+            "enabled": True,
+            "labels": {"release": "prometheus", "app.kubernetes.io/name": "never"},
+            "intervalSeconds": 5,
+            "authorization": {"existingSecret": "scrape"},
+            "ca": {"existingSecret": "vectors-tls"},
+        },
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "disabled": ["VecgateFileDescriptors"],
+        },
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Search"}},
     },
     "topologySpread": {"whenUnsatisfiable": "DoNotSchedule"},
     "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},

@@ -177,9 +177,9 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
     assert {"VECGATE_NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
     assert sources == [
+        {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
-        {"name": "callers", "items": [{"key": "keys", "path": "web/api-keys"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
@@ -233,7 +233,7 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     (policy,) = (each for each in render(EVERYTHING) if each["kind"] == "NetworkPolicy")
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
 
-    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000]]
+    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000], [4318, 4317]]
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
 
 

@@ -231,6 +231,14 @@ readOnlyRootFilesystem: true
 {{- fail "vecgate: tls.http and secrets.web.tlsCert are two certificates; choose one" -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.monitoring.serviceMonitor -}}
+{{- if and .enabled (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
+{{- end -}}
+{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
+{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
