@@ -94,7 +94,8 @@ class BreakerEmbedder:
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise  # busy is not broken
         except EmbedderError as error:
-            if not (isinstance(error, CredentialRejected) and options.api_key is not None):
+            # Once it is open, calls from before tell nothing new; they shall not make the backend wait for its probe.
+            if self._fault is None and not (isinstance(error, CredentialRejected) and options.api_key is not None):
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
         self._note_success()
