@@ -88,7 +88,12 @@ class BreakerEmbedder:
         if self._fault is not None:
             if self._probing or self._now_s() < self._probe_at_s:
                 raise self._refusal(self._fault)
-            await self.check()
+            try:
+                await self.check()
+            except asyncio.CancelledError:
+                # A backend that hangs would use up every caller's time in turn.
+                self._probe_at_s = self._now_s() + self._cool_down_s
+                raise
         try:
             outcomes = await self._inner.embed(inputs, options)
         except (EmbedderOverloaded, EmbedderRateLimited):

@@ -196,7 +196,7 @@ async def test_a_check_that_takes_too_long_is_a_failure(inner: FakeEmbedder) -> 
     assert breaker.open
 
 
-async def test_a_cancelled_probe_leaves_the_way_free_for_the_next(
+async def test_a_probe_whose_caller_goes_costs_the_next_callers_nothing_and_leaves_the_way_free_later(
     breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
 ) -> None:
     inner.failure = ModelGone("gone")
@@ -208,5 +208,10 @@ async def test_a_cancelled_probe_leaves_the_way_free_for_the_next(
     probing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probing
+    asked = len(inner.calls)
+    async with asyncio.timeout(1):
+        await fail(breaker)  # at once: a backend that hangs shall not use up every caller's time in turn
+    assert len(inner.calls) == asked
     inner.gate = None
+    clock.now_s += 10
     assert len(await breaker.embed(A, QUERY)) == 1
