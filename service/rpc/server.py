@@ -115,16 +115,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        address = f"{settings.host}:{settings.port}"
-        certificates = certificates_of(settings)
-        try:
-            self.port: int = (
-                self._server.add_insecure_port(address)
-                if certificates is None
-                else self._server.add_secure_port(address, _credentials(certificates))
-            )
-        except RuntimeError as error:
-            raise PortTaken(address) from error
+        self.port: int = self._take_port()
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
@@ -155,6 +146,16 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    def _take_port(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        certificates = certificates_of(self._settings)
+        try:
+            if certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(certificates))
+        except RuntimeError as error:
+            raise PortTaken(address) from error
 
     async def start(self) -> None:
         """Answer calls, and report health."""

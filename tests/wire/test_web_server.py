@@ -16,7 +16,6 @@ from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderUnavailable
 from embedders.nim_endpoint import EmbeddingsRequest, RequestReader
 from embedders.queueing import QueueBounds
-from service import tls
 from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
 from service.web.endpoint import READ_IN_THREAD_BYTES
@@ -141,7 +140,7 @@ async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp
 async def test_a_renewed_certificate_is_taken_in_while_it_serves_and_half_of_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls, "LOOK_EVERY_S", 0)
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
     (tmp_path / "next").mkdir()
     files, renewed = write_certificate(tmp_path), write_certificate(tmp_path / "next")
     old, new = (
@@ -155,14 +154,17 @@ async def test_a_renewed_certificate_is_taken_in_while_it_serves_and_half_of_one
         except httpx.ConnectError:
             return False
 
-    async with running_web(**files) as web, httpx.AsyncClient(verify=old, base_url=web.url) as held:
-        await held.get("/v1/health/live")
-        files["tls_cert_file"].write_bytes(renewed["tls_cert_file"].read_bytes())
-        with_half = await trusted(web, old), await trusted(web, new)
-        files["tls_key_file"].write_bytes(renewed["tls_key_file"].read_bytes())
-        with_both = await trusted(web, old), await trusted(web, new)
-        still = await held.get("/v1/health/live")
+    with structlog.testing.capture_logs() as lines:
+        async with running_web(**files) as web, httpx.AsyncClient(verify=old, base_url=web.url) as held:
+            await held.get("/v1/health/live")
+            files["tls_cert_file"].write_bytes(renewed["tls_cert_file"].read_bytes())
+            with_half = await trusted(web, old), await trusted(web, new)
+            files["tls_key_file"].write_bytes(renewed["tls_key_file"].read_bytes())
+            with_both = await trusted(web, old), await trusted(web, new)
+            still = await held.get("/v1/health/live")
 
+    events = [line["event"] for line in lines]
+    assert (events.count("certificate_not_read_again"), events.count("certificate_read_again")) == (1, 1)
     assert with_half == (True, False)
     assert with_both == (False, True)
     assert still.status_code == 200
