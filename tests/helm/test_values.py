@@ -46,6 +46,7 @@ def some_values(draw: st.DrawFn) -> dict[str, Any]:
     return {section: draw(values_of(ROOT["properties"][section], ROOT)) for section in chosen}
 
 
+@pytest.mark.timeout(600)
 def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
     taken: list[bool] = []
 
