@@ -10,7 +10,7 @@ import yaml
 from tests.helm.helm import HELM
 from tests.helm.manifests import Manifest
 
-__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "render", "render_text"]
+__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "SECURED", "render", "render_text"]
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 KUBERNETES = ("1.29", "1.31", "1.34", "1.37")
@@ -96,8 +96,16 @@ EVERYTHING: dict[str, Any] = {
     "commonLabels": {"team": "search", "app.kubernetes.io/name": "never"},
     "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
     "podAnnotations": {"example.com/scrape": "true"},
+    "test": {"apiKey": {"existingSecret": "tester", "key": "key"}},
 }
-"""Values that take every way through the templates that the profiles do not take."""
+"""Values that take every way through the templates that the profiles do not take, but for SECURED."""
+
+SECURED: dict[str, Any] = {
+    "tls": {"grpc": True, "http": True, "existingSecret": "site-tls"},
+    "secrets": {"server": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
+    "test": {"clientCertificate": "tester"},
+}
+"""Values for TLS on both ports, with clients that show certificates of their own on one."""
 
 
 @cache

@@ -78,13 +78,13 @@ def _resources(pod: PodUse) -> Faults:
 
 def _probes(pod: PodUse) -> Faults:
     for container in containers(pod):
-        open_ports = {port["containerPort"] for port in container.get("ports", [])}
+        open_ports = {port[key] for port in container.get("ports", []) for key in ("containerPort", "name")}
         actions = {name: container[name] for name in PROBES if name in container} | container.get("lifecycle", {})
         for name, action in actions.items():
             handlers = action.keys() & HANDLERS
             if len(handlers) != 1:
                 yield f"{name} has {len(handlers)} handlers, not one"
-            port = action.get("grpc", {}).get("port")
+            port = (action.get("grpc") or action.get("httpGet") or {}).get("port")
             if port is not None and port not in open_ports:
                 yield f"{name} asks port {port}, which the container does not open"
 

@@ -13,10 +13,10 @@ from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, render, render_text
+from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, SECURED, render, render_text
 from tests.helm.rules import broken_rules
 
-SETS = {"defaults": {}, "everything": EVERYTHING, **PROFILES}
+SETS = {"defaults": {}, "everything": EVERYTHING, "secured": SECURED, **PROFILES}
 HOST_PATH = {
     "settings": {"embedder": {"order": ["clip"]}},
     "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
@@ -132,6 +132,38 @@ def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
 
     assert asked == {"startup": "liveness", "readiness": "", "liveness": "liveness"}
+
+
+def test_over_tls_probes_ask_the_http_port_and_the_service_is_named_for_it() -> None:
+    by_hand = {
+        "secrets": {"server": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}},
+    }
+    for values, scheme in ((SECURED, "HTTPS"), (by_hand, "HTTP")):
+        manifests = render(values)
+        (server,) = containers(next(pods(manifests)))
+        asked = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+
+        assert asked == {
+            "startup": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+            "readiness": {"port": "http", "path": "/v1/health/ready", "scheme": scheme},
+            "liveness": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+        }
+        assert not any("grpc" in server[f"{name}Probe"] for name in asked)
+        services = [each["spec"]["ports"][0] for each in manifests if each["kind"] == "Service"]
+        assert [port["appProtocol"] for port in services] == ["https", "https"]
+
+
+def test_the_test_s_pod_has_what_a_secured_server_asks_for() -> None:
+    def given(values: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
+        (pod,) = (each for each in render(values) if each["kind"] == "Pod")
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "credentials")
+        secrets = [each["secret"] for each in volume["projected"]["sources"]]
+        return [
+            (each["name"], [item["path"] for item in each["items"]], each.get("optional", False)) for each in secrets
+        ]
+
+    assert given(SECURED) == [("site-tls", ["ca.crt"], True), ("tester", ["tls.crt", "tls.key"], False)]
+    assert given(EVERYTHING) == [("tester", ["api-key"], False)]
 
 
 @pytest.mark.parametrize("kubernetes", KUBERNETES)

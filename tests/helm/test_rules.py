@@ -47,6 +47,13 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
     "a folder of no size": ("resources", lambda of: pod(of)["volumes"][0].update(emptyDir={"sizeLimit": "big"})),
     "two handlers": ("probes", lambda of: server(of)["livenessProbe"].update(tcpSocket={"port": 50070})),
     "no handler": ("probes", lambda of: server(of)["livenessProbe"].pop("grpc")),
+    "a probe of an unknown page": (
+        "probes",
+        lambda of: [
+            server(of)["readinessProbe"].pop("grpc"),
+            server(of)["readinessProbe"].update(httpGet={"port": "web", "path": "/"}),
+        ],
+    ),
     "a probe of a closed port": ("probes", lambda of: server(of)["readinessProbe"]["grpc"].update(port=1)),
     "a long port name": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(name="grpc-and-sixteen")),
     "a port out of range": ("ports", lambda of: of["Service"]["spec"]["ports"][1].update(port=99999)),
