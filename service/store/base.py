@@ -1,20 +1,39 @@
 """The contract of a store; tests/contract/store_suite.py holds every store to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import (
+    Blend,
+    Collection,
+    Hit,
+    Keywords,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+)
 from service.errors import StoreRejected
+from service.filters import Filter
 
-__all__ = ["EVERYTHING", "NO_TENANT", "Store"]
+__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""
 
 NO_TENANT = Scope()
 """All objects of a collection without tenants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Objects that are deleted, and why others are not, by id."""
+
+    deleted: Sequence[UUID]
+    failures: Mapping[UUID, StoreRejected]
 
 
 class Store(Protocol):
@@ -68,8 +87,8 @@ class Store(Protocol):
         """
         ...
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection, or one of its tenants, holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         ...
 
     async def put_objects(
@@ -148,4 +167,12 @@ class Store(Protocol):
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
+        ...
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one.
+
+        Returns:
+            What is deleted, and what is not although its turn came.
+        """
         ...

@@ -232,6 +232,43 @@ class _Objects(object_grpc.ObjectServiceServicer):
             context.abort_with_status(rpc_status.to_status(missing))
         return object_pb.GetObjectResponse(object=shown(found, request))
 
+    def ListObjects(self, request: Any, context: Any) -> object_pb.ListObjectsResponse:  # noqa: N802
+        self.fake.came("ListObjects", request, context)
+        self.fake.collection(request.collection, context)
+        objects = self.fake.objects[request.collection]
+        ids = [id_ for id_ in sorted(objects) if id_ > request.page_token]
+        page = ids[: min(request.page_size or self.fake.page_size, self.fake.page_size)]
+        return object_pb.ListObjectsResponse(
+            objects=[shown(objects[id_], request) for id_ in page],
+            next_page_token=page[-1] if len(page) < len(ids) else "",
+        )
+
+    def DeleteObject(self, request: Any, context: Any) -> object_pb.DeleteObjectResponse:  # noqa: N802
+        self.fake.came("DeleteObject", request, context)
+        self.fake.collection(request.collection, context)
+        if self.fake.objects[request.collection].pop(request.id, None) is None:
+            missing = failure(grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND", f"there is no object {request.id!r}")
+            context.abort_with_status(rpc_status.to_status(missing))
+        return object_pb.DeleteObjectResponse()
+
+    def DeleteObjects(self, request: Any, context: Any) -> object_pb.DeleteObjectsResponse:  # noqa: N802
+        self.fake.came("DeleteObjects", request, context)
+        self.fake.collection(request.collection, context)
+        objects = self.fake.objects[request.collection]
+        # Whatever the filter says: those of an odd place fit it, and the last one of them cannot be deleted.
+        fitting = list(objects)[1::2]
+        if request.dry_run:
+            return object_pb.DeleteObjectsResponse(matched=len(fitting), ids=fitting)
+        for id_ in fitting[:-1]:
+            del objects[id_]
+        failed = [
+            object_pb.DeleteFailure(id=id_, error=failure(grpc.StatusCode.FAILED_PRECONDITION, "STORE_REJECTED"))
+            for id_ in fitting[-1:]
+        ]
+        return object_pb.DeleteObjectsResponse(
+            matched=len(fitting), deleted=len(fitting[:-1]), failed=len(failed), ids=fitting[:-1], failures=failed
+        )
+
 
 class _Search(search_grpc.SearchServiceServicer):
     def __init__(self, fake: FakeVecgate) -> None:

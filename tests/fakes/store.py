@@ -32,7 +32,8 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
-from service.store.base import EVERYTHING, NO_TENANT
+from service.filters import Filter
+from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.filtering import matches
 from tests.fakes.values import fits, store_value
@@ -53,6 +54,8 @@ class FakeStore:
         puts: how many objects each put_objects call brought, in order.
         tenants: settable; the tenants of the collections that have some.
         scopes: whose objects each call was about, in order.
+        undeletable: why objects of these ids are refused by delete_objects.
+        max_deletions: objects in one delete_objects.
     """
 
     def __init__(self) -> None:
@@ -63,6 +66,8 @@ class FakeStore:
         self.options: list[SearchOptions] = []
         self.tenants: dict[str, tuple[str, ...]] = {}
         self.scopes: list[Scope] = []
+        self.undeletable: dict[UUID, str] = {}
+        self.max_deletions = 3
         self._failures: list[ServiceError] = []
         self._collections: dict[str, Collection] = {}
         self._objects: dict[str, dict[UUID, StoredObject]] = {}
@@ -108,10 +113,22 @@ class FakeStore:
         del self._collections[found]
         del self._objects[found]
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection holds, or how many of them fit a filter."""
         self._enter("count_objects")
-        return len(self._within(self._find(collection), scope))
+        return sum(matches(each, filters) for each in self._within(self._find(collection), scope).values())
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter, a few at a time; those of `undeletable` stay."""
+        self._enter("delete_objects")
+        objects = self._within(self._find(collection), scope)
+        turn = [each.id for each in objects.values() if matches(each, filters)]
+        turn = sorted(turn, key=lambda id_: (id_ in self.undeletable, id_))[: self.max_deletions]
+        for id_ in turn:
+            if id_ not in self.undeletable:
+                del objects[id_]
+        refused = {id_: StoreRejected(self.undeletable[id_]) for id_ in turn if id_ in self.undeletable}
+        return Deletion([id_ for id_ in turn if id_ not in refused], refused)
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT

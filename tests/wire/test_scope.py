@@ -8,6 +8,7 @@ from grpc import StatusCode
 
 from service.domain import Consistency, Scope
 from tests.wire.conftest import Wire, failure_of
+from vecgate.client import where
 from vecgate.v1 import consistency_pb2
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -28,6 +29,18 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     ),
     "GetObject": lambda wire, **scope: wire.objects.GetObject(
         pb.GetObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "ListObjects": lambda wire, **scope: wire.objects.ListObjects(
+        pb.ListObjectsRequest(collection="Pictures", **scope)
+    ),
+    "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
+        pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "DeleteObjects": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), **scope)
+    ),
+    "dry run": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, **scope)
     ),
     "listing": search,
     "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, **scope),

@@ -247,6 +247,78 @@ class Client:
         )
         return object_from_pb(self._call(self._object.GetObject, request).object)
 
+    def list_objects(
+        self,
+        collection: str,
+        *,
+        page_size: int = 0,
+        return_properties: Sequence[str] = (),
+        return_images: Sequence[str] = (),
+        return_vectors: Sequence[str] = (),
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> Iterator[Object]:
+        """Yield all objects by id; further pages are fetched as they are needed.
+
+        Args:
+            collection: the collection's name.
+            page_size: objects in one call; the server's own number if left out.
+            return_properties: properties to return; none named means all but blobs.
+            return_images: blob properties to return as images.
+            return_vectors: named vectors to return.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Example:
+            ids = [each.id for each in client.list_objects("Pictures")]
+        """
+        request = object_pb.ListObjectsRequest(
+            collection=collection,
+            page_size=page_size,
+            return_properties=return_properties,
+            return_images=return_images,
+            return_vectors=return_vectors,
+            tenant=tenant,
+            consistency=consistency,
+        )
+        while True:
+            response = self._call(self._object.ListObjects, request)
+            yield from map(object_from_pb, response.objects)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def delete_object(
+        self,
+        collection: str,
+        id_: str,
+        *,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> None:
+        """Delete an object."""
+        request = object_pb.DeleteObjectRequest(collection=collection, id=id_, tenant=tenant, consistency=consistency)
+        self._call(self._object.DeleteObject, request)
+
+    def delete_objects(
+        self,
+        collection: str,
+        filters: filter_pb.Filter,
+        *,
+        dry_run: bool = False,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> object_pb.DeleteObjectsResponse:
+        """Delete the objects that fit a filter, however many there are, or with `dry_run` count them.
+
+        Example:
+            old = client.delete_objects("Pictures", where("year") < 2000, dry_run=True).matched
+        """
+        request = object_pb.DeleteObjectsRequest(
+            collection=collection, filters=filters, dry_run=dry_run, tenant=tenant, consistency=consistency
+        )
+        return self._call(self._object.DeleteObjects, request)
+
     def search(
         self,
         collection: str,

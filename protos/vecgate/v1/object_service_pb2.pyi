@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from vecgate.v1 import consistency_pb2 as _consistency_pb2
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -392,3 +393,256 @@ class GetObjectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetObjectResponse: _TypeAlias = GetObjectResponse  # noqa: Y015
+
+@_typing.final
+class ListObjectsRequest(_message.Message):
+    """ListObjectsRequest is the request of ListObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
+    RETURN_IMAGES_FIELD_NUMBER: _builtins.int
+    RETURN_VECTORS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    page_size: _builtins.int
+    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer where more would not fit in an
+    answer, and on the last one.
+    """
+    page_token: _builtins.str
+    """Optional. The `next_page_token` of the page before, of a request that is the same otherwise. Default: the first page."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Properties to return; empty means all but blobs."""
+
+    @_builtins.property
+    def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Blob properties to return as images. Default: none."""
+
+    @_builtins.property
+    def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Named vectors to return. Default: none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        return_properties: _abc.Iterable[_builtins.str] | None = ...,
+        return_images: _abc.Iterable[_builtins.str] | None = ...,
+        return_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsRequest: _TypeAlias = ListObjectsRequest  # noqa: Y015
+
+@_typing.final
+class ListObjectsResponse(_message.Message):
+    """ListObjectsResponse is the response of ListObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Leads to the next page; empty on the last one. Objects that are stored meanwhile are seen if their ids are still to come."""
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
+        """The objects, by id."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___Object] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsResponse: _TypeAlias = ListObjectsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteObjectRequest(_message.Message):
+    """DeleteObjectRequest is the request of DeleteObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    id: _builtins.str
+    """Required. The object's id."""
+    tenant: _builtins.str
+    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "id", b"id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectRequest: _TypeAlias = DeleteObjectRequest  # noqa: Y015
+
+@_typing.final
+class DeleteObjectResponse(_message.Message):
+    """DeleteObjectResponse is the response of DeleteObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectResponse: _TypeAlias = DeleteObjectResponse  # noqa: Y015
+
+@_typing.final
+class DeleteObjectsRequest(_message.Message):
+    """DeleteObjectsRequest is the request of DeleteObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    dry_run: _builtins.bool
+    """Optional. Whether to count and name the objects only, without deleting any."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Required. Which objects to delete (UNKNOWN_PROPERTY, INVALID_PROPERTY). To delete all of them, delete the collection."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        filters: _filter_pb2.Filter | None = ...,
+        dry_run: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "dry_run", b"dry_run", "filters", b"filters", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectsRequest: _TypeAlias = DeleteObjectsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteObjectsResponse(_message.Message):
+    """DeleteObjectsResponse is the response of DeleteObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Objects that fitted the filter."""
+    deleted: _builtins.int
+    """Those that are deleted; with `dry_run` 0."""
+    failed: _builtins.int
+    """Those that are not, although they were to be."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the first 1000 that are deleted; with `dry_run` of the first 1000 that fitted."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteFailure]:
+        """Why the first 1000 of those that failed did."""
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        failures: _abc.Iterable[Global___DeleteFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "failed", b"failed", "failures", b"failures", "ids", b"ids", "matched", b"matched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectsResponse: _TypeAlias = DeleteObjectsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFailure(_message.Message):
+    """DeleteFailure is an object that could not be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The object's id."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFailure: _TypeAlias = DeleteFailure  # noqa: Y015

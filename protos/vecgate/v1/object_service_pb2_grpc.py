@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ObjectServiceStub(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,25 @@ class ObjectServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.FromString,
                 _registered_method=True)
+        self.ListObjects = channel.unary_unary(
+                '/vecgate.v1.ObjectService/ListObjects',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
+                _registered_method=True)
+        self.DeleteObject = channel.unary_unary(
+                '/vecgate.v1.ObjectService/DeleteObject',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObjects = channel.unary_unary(
+                '/vecgate.v1.ObjectService/DeleteObjects',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
+                _registered_method=True)
 
 
 class ObjectServiceServicer(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     def ImportObjects(self, request, context):
@@ -69,6 +84,31 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObjects(self, request, context):
+        """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObject(self, request, context):
+        """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
+        TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObjects(self, request, context):
+        """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
+        the objects may be deleted: send the call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +122,21 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     request_deserializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.SerializeToString,
             ),
+            'ListObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.SerializeToString,
+            ),
+            'DeleteObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObject,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'DeleteObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObjects,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'vecgate.v1.ObjectService', rpc_method_handlers)
@@ -91,7 +146,7 @@ def add_ObjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ObjectService(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     @staticmethod
@@ -138,6 +193,87 @@ class ObjectService(object):
             '/vecgate.v1.ObjectService/GetObject',
             vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.SerializeToString,
             vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/ListObjects',
+            vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/DeleteObject',
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/DeleteObjects',
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

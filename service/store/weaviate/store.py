@@ -15,9 +15,11 @@ from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvali
 from embedders.inputs import Vector
 from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
 from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
+from service.filters import Filter
 from service.settings import WeaviateSettings
-from service.store.base import EVERYTHING, NO_TENANT
+from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from service.store.weaviate.connection import Connection
+from service.store.weaviate.deleting import delete_fitting
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
@@ -89,11 +91,12 @@ class WeaviateStore:
                 raise CollectionNotFound(name)
             await client.collections.delete(name)
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection, or one of its tenants, holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         name = _check_name(collection)
+        fitting = None if filters is None else filter_to_weaviate(filters)
         async with self._connection.call(name) as client:
-            counted = await objects_within(client, name, scope).aggregate.over_all(total_count=True)
+            counted = await objects_within(client, name, scope).aggregate.over_all(filters=fitting, total_count=True)
         return counted.total_count or 0
 
     async def put_objects(
@@ -214,6 +217,12 @@ class WeaviateStore:
                 **listing_to_weaviate(options), **_common(limit, offset, fields, options)
             )
         return [_hit(each, fields) for each in found.objects]
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
+        name = _check_name(collection)
+        async with self._connection.call(name) as client:
+            return await delete_fitting(objects_within(client, name, scope), filters)
 
 
 async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:

@@ -1,0 +1,128 @@
+"""`vecgate objects`: list, show and delete the objects of a collection."""
+
+from itertools import islice
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from service.cli.conditions import parse_conditions
+from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from vecgate.client import Client, Object
+from vecgate.v1 import filter_pb2
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List, show and delete objects.", no_args_is_help=True)
+
+CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection's name.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The object's id.")]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        metavar="CONDITION",
+        help="Objects with year>=2020, name=dog, name~d* ...; several must all hold.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Objects to show; 0 for all.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print an object in JSON a line.")] = False,
+    tenant: TenantOption = "",
+    address: AddressOption = None,
+) -> None:
+    """List the objects of a collection by id."""
+    with connected(context, address) as client:
+        found = client.list_objects(collection, tenant=tenant, page_size=min(limit, 100))
+        objects = islice(found, limit or None)
+        if as_json:
+            for each in objects:
+                print_json(_as_json(each), indent=None)
+            return
+        rows = [(each.id, shorten(_describe(each))) for each in objects]
+    if rows:
+        print_table(("id", "properties"), rows, whole=("id",))
+    else:
+        say(f"{collection} holds no objects.")
+
+
+@app.command("get")
+def get(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    id_: IdArgument,
+    vectors: Annotated[bool, typer.Option("--vectors", help="With its vectors.")] = False,
+    tenant: TenantOption = "",
+    address: AddressOption = None,
+) -> None:
+    """Show an object as JSON."""
+    with connected(context, address) as client:
+        names = [each.name for each in client.get_collection(collection).vectors] if vectors else []
+        found = client.get_object(collection, id_, return_vectors=names, tenant=tenant)
+    print_json(_as_json(found))
+
+
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="The object's id.", show_default=False)] = "",
+    where: WhereOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many there are, and delete none.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    tenant: TenantOption = "",
+    address: AddressOption = None,
+) -> None:
+    """Delete an object, or all that fit conditions."""
+    if bool(id_) == bool(where):
+        fail("give one of ID and --where CONDITION", EXIT_WRONG_USE)
+    with connected(context, address) as client:
+        if where:
+            filters = parse_conditions(client.get_collection(collection), where)
+            _delete_fitting(client, collection, filters, tenant=tenant, dry_run=dry_run, yes=yes)
+        elif dry_run:
+            client.get_object(collection, id_, tenant=tenant)
+            say("1 object would be deleted")
+        else:
+            client.delete_object(collection, id_, tenant=tenant)
+            say(f"{id_} is deleted")
+
+
+def _delete_fitting(
+    client: Client, collection: str, filters: filter_pb2.Filter, *, tenant: str, dry_run: bool, yes: bool
+) -> None:
+    if dry_run or not yes:
+        count = client.delete_objects(collection, filters, dry_run=True, tenant=tenant).matched
+        if dry_run:
+            say(f"{count} {'object' if count == 1 else 'objects'} would be deleted")
+            return
+        typer.confirm(f"Delete {count} objects of {collection}?", abort=True)
+    report = client.delete_objects(collection, filters, tenant=tenant)
+    say(f"{report.deleted} {'object is' if report.deleted == 1 else 'objects are'} deleted")
+    for each in report.failures:
+        note(f"{each.id} is not: {each.error.message}")
+    if report.failed:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _describe(found: Object) -> str:
+    return ", ".join(f"{name}: {found.properties[name]}" for name in sorted(found.properties))
+
+
+def _as_json(found: Object) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": found.id, "properties": dict(sorted(found.properties.items()))}
+    if found.vectors:
+        # The shortest digits that give the same float32 again.
+        vectors = sorted(found.vectors.items())
+        shown["vectors"] = {name: [float(str(value)) for value in np.asarray(vector)] for name, vector in vectors}
+    return shown
