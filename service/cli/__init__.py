@@ -18,6 +18,7 @@ from service.cli import (
     search,
     serve,
     status,
+    tenants,
     weaviate,
     weaviate_config,
     weights,
@@ -49,6 +50,7 @@ app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(objects.app, name="objects")
 app.command("import")(importing.import_)
 app.command("search")(search.search)

@@ -12,6 +12,7 @@ from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.objects import Objects
 from service.core.searching import Searcher
+from service.core.tenants import Tenants
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -91,20 +92,17 @@ class GrpcServer:
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
-        importer = Importer(
-            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
-        )
         searcher = Searcher(store, embedders)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
-            CollectionServicer(Collections(store, embedders), embedders), self._server
+            CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(
-                importer,
+                self._importer(store, embedders, writes),
                 searcher,
                 Objects(store, embedders),
                 request_limits,
@@ -119,6 +117,12 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    @staticmethod
+    def _importer(store: Store, embedders: EmbedderPool, writes: WeaviateSettings) -> Importer:
+        return Importer(
+            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
+        )
 
     async def start(self) -> None:
         """Answer calls, and report health."""

@@ -158,6 +158,12 @@ class WeaviateSettings(Group):
     api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of weaviate.api_key")
     timeout_s: Seconds = Field(30, description="seconds for one call to Weaviate")
     check_interval_s: Seconds = Field(0.5, description="seconds between checks that Weaviate answers")
+    schema_max_age_s: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="seconds for which searches go by a collection's schema as it was read; 0 reads it for each",
+    )
     max_batch_objects: int = Field(100, ge=1, le=10_000, description="objects in one write to Weaviate")
     max_batch_bytes: int = Field(
         16 * MIB, ge=1024, description="bytes of objects in one write to Weaviate, unless a single one has more"

@@ -15,6 +15,7 @@ from service.domain import (
     Scope,
     SearchOptions,
     StoredObject,
+    Tenant,
 )
 from service.errors import StoreRejected
 from service.filters import Filter
@@ -67,8 +68,13 @@ class Store(Protocol):
         """
         ...
 
-    async def get_collection(self, name: str) -> Collection:
-        """Return a collection as it is now, also when another program made it.
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it.
+
+        Args:
+            name: the collection's name.
+            fresh: whether it must be as it is now. Otherwise it may be as it was a moment ago, which spares a question
+                to the store; what this program itself changed is seen in any case.
 
         Raises:
             CollectionNotFound: there is none of that name.
@@ -81,6 +87,38 @@ class Store(Protocol):
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants to a collection that has some; one that is there already stays as it is.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants of a collection, or those of certain names that are there, by name.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are; they are there.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error.
 
         Raises:
             CollectionNotFound: there is none of that name.

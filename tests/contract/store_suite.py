@@ -17,6 +17,7 @@ from service.domain import (
     ReturnFields,
     Space,
     StoredObject,
+    Tenant,
     WeightedField,
 )
 from service.errors import CollectionAlreadyExists, CollectionNotFound, ObjectNotFound, StoreRejected
@@ -100,6 +101,11 @@ BAD: dict[str, StoredObject] = {
 CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "get_collection": lambda store, name: store.get_collection(name),
     "delete_collection": lambda store, name: store.delete_collection(name),
+    "create_tenants": lambda store, name: store.create_tenants(name, [Tenant("a")]),
+    "list_tenants": lambda store, name: store.list_tenants(name),
+    "list_tenants by name": lambda store, name: store.list_tenants(name, ["a"]),
+    "update_tenants": lambda store, name: store.update_tenants(name, [Tenant("a")]),
+    "delete_tenants": lambda store, name: store.delete_tenants(name, ["a"]),
     "count_objects": lambda store, name: store.count_objects(name),
     "put_objects": lambda store, name: store.put_objects(name, [make_object()]),
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),
@@ -160,6 +166,14 @@ class StoreSuite:
     async def test_says_that_a_collection_is_not_there(self, store: Store, name: str, call: str) -> None:
         with pytest.raises(CollectionNotFound):
             await CALLS[call](store, name)
+
+    async def test_sees_its_own_changes_at_once(self, store: Store, pictures: str) -> None:
+        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+        await store.delete_collection(pictures)
+        with pytest.raises(CollectionNotFound):
+            await store.get_collection(pictures, fresh=False)
+        await store.create_collection(make_collection(pictures, distance=Distance.DOT))
+        assert await store.get_collection(pictures, fresh=False) == make_collection(pictures, distance=Distance.DOT)
 
     async def test_lists_collections_by_name(self, store: Store, pictures: str) -> None:
         await store.create_collection(make_collection(f"Another{uuid4().hex}"))

@@ -12,18 +12,26 @@ import psutil
 import pytest
 
 from service.domain import Consistency, DataType, Distance, ReturnFields, Scope, StoredObject, WeightedField
-from service.errors import CollectionAlreadyExists, InvalidRequest, ObjectNotFound, StoreUnavailable, TenantNotFound
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    InvalidRequest,
+    ObjectNotFound,
+    StoreUnavailable,
+    TenantNotFound,
+)
 from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
+from tests.contract.tenant_suite import TenantSuite
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -104,6 +112,28 @@ class TestWeaviateStore(StoreSuite, FilterSuite):
         assert nvidia.image_fields == (WeightedField("photo", 0.9),)
         assert nvidia.text_fields == (WeightedField("title", 0.1),)
         assert named in await store.list_collections()
+
+    async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
+        self, weaviate_settings: WeaviateSettings, pictures: str
+    ) -> None:
+        patient = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 60.0}))
+        exact = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 0.0}))
+        try:
+            for store in (patient, exact):
+                await store.start()
+                assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+            async with _rest(weaviate_settings) as rest:
+                answer = await rest.delete(f"/v1/schema/{pictures}")
+                assert answer.status_code == 200, answer.text
+            assert await patient.get_collection(pictures, fresh=False) == make_collection(pictures)
+            with pytest.raises(CollectionNotFound):
+                await exact.get_collection(pictures, fresh=False)
+            for fresh in (True, False):
+                with pytest.raises(CollectionNotFound):
+                    await patient.get_collection(pictures, fresh=fresh)
+        finally:
+            await patient.close()
+            await exact.close()
 
     async def test_keeps_the_objects_of_tenants_apart(
         self, store: WeaviateStore, weaviate_settings: WeaviateSettings

@@ -1,10 +1,11 @@
 """The client itself: one method for each thing that Vecgate does."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 from google.protobuf import wrappers_pb2
@@ -12,23 +13,18 @@ from numpy.typing import ArrayLike
 
 from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.errors import error_from_rpc
-from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
+from vecgate.client.objects import ObjectCalls
 from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
-    ImportOutcome,
-    Object,
     SearchResult,
     embedded_from_pb,
     input_to_pb,
-    object_from_pb,
     result_from_pb,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
-from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
-from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -38,11 +34,10 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
-Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
+Item = TypeVar("Item")
 
-# Of a request: the collection's name and the frame around the objects.
-REQUEST_FRAME_BYTES = 1024
-CHUNK_BYTES = 8 * MIB
+# What the server takes and gives in one call.
+TENANTS_PER_CALL = 1000
 
 
 class Health(Enum):
@@ -54,7 +49,7 @@ class Health(Enum):
     SERVICE_UNKNOWN = 3
 
 
-class Client:
+class Client(ObjectCalls):
     """A connection to Vecgate. Use it as a context manager, or call `close`. Threads may share it.
 
     Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
@@ -157,9 +152,10 @@ class Client:
         request = collection_pb.CreateCollectionRequest(collection=collection)
         return self._call(self._collection.CreateCollection, request).collection
 
-    def get_collection(self, name: str) -> collection_pb.Collection:
-        """Return a collection with the number of its objects."""
-        return self._call(self._collection.GetCollection, collection_pb.GetCollectionRequest(name=name)).collection
+    def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
+        """Return a collection with the number of its objects, or of those of one tenant where it has some."""
+        request = collection_pb.GetCollectionRequest(name=name, tenant=tenant)
+        return self._call(self._collection.GetCollection, request).collection
 
     def list_collections(self) -> Iterator[collection_pb.Collection]:
         """Yield all collections by name; further pages are fetched as they are needed."""
@@ -175,149 +171,36 @@ class Client:
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
 
-    def import_objects(
-        self,
-        collection: str,
-        objects: Iterable[Object],
-        *,
-        truncate: bool = False,
-        chunk_objects: int = 64,
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> Generator[ImportOutcome, None, None]:
-        """Embed and store objects, and yield one outcome for each, in order.
-
-        Nothing is sent before the first outcome is asked for. Objects are read as they are needed, so a generator that
-        reads files keeps the memory small. `close` on the answer gives up the calls in flight. An object that cannot be
-        stored, or is too large to be sent, fails alone.
-
-        Args:
-            collection: the collection's name.
-            objects: what to import.
-            truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
-            chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
-            tenant: whose objects they are, where the collection has tenants.
-            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
-
-        Raises:
-            VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
-                because an object replaces the one of its id.
-
-        Example:
-            files = sorted(Path("pictures").glob("*.png"))
-            objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
-            failed = [outcome for outcome in client.import_objects("Pictures", objects) if outcome.error]
-        """
-        limits = self.embedders().limits
-        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
-        bounds = ChunkBounds(
-            max_objects=max(1, min(chunk_objects, limits.max_objects or chunk_objects)),
-            target_bytes=min(CHUNK_BYTES, largest // 4),
-            max_bytes=largest - REQUEST_FRAME_BYTES,
-        )
-
-        def send(messages: list[object_pb.Object]) -> Call:
-            request = object_pb.ImportObjectsRequest(
-                collection=collection, objects=messages, truncate=truncate, tenant=tenant, consistency=consistency
+    def create_tenants(self, collection: str, tenants: Iterable[str | collection_pb.Tenant]) -> None:
+        """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.CreateTenantsRequest(
+                collection=collection,
+                tenants=[collection_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
             )
-            return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
+            self._call(self._collection.CreateTenants, request)
 
-        yield from import_in_chunks(send, objects, bounds)
-
-    def get_object(
-        self,
-        collection: str,
-        id_: str,
-        *,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> Object:
-        """Return an object: all its properties or the named ones, and the images and vectors that are named."""
-        request = object_pb.GetObjectRequest(
-            collection=collection,
-            id=id_,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
-            tenant=tenant,
-            consistency=consistency,
-        )
-        return object_from_pb(self._call(self._object.GetObject, request).object)
-
-    def list_objects(
-        self,
-        collection: str,
-        *,
-        page_size: int = 0,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> Iterator[Object]:
-        """Yield all objects by id; further pages are fetched as they are needed.
-
-        Args:
-            collection: the collection's name.
-            page_size: objects in one call; the server's own number if left out.
-            return_properties: properties to return; none named means all but blobs.
-            return_images: blob properties to return as images.
-            return_vectors: named vectors to return.
-            tenant: whose objects they are, where the collection has tenants.
-            consistency: how many replicas must answer.
-
-        Example:
-            ids = [each.id for each in client.list_objects("Pictures")]
-        """
-        request = object_pb.ListObjectsRequest(
-            collection=collection,
-            page_size=page_size,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
-            tenant=tenant,
-            consistency=consistency,
-        )
+    def list_tenants(self, collection: str, names: Sequence[str] = ()) -> Iterator[collection_pb.Tenant]:
+        """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
+        request = collection_pb.ListTenantsRequest(collection=collection, names=names, page_size=TENANTS_PER_CALL)
         while True:
-            response = self._call(self._object.ListObjects, request)
-            yield from map(object_from_pb, response.objects)
+            response = self._call(self._collection.ListTenants, request)
+            yield from response.tenants
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
 
-    def delete_object(
-        self,
-        collection: str,
-        id_: str,
-        *,
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> None:
-        """Delete an object."""
-        request = object_pb.DeleteObjectRequest(collection=collection, id=id_, tenant=tenant, consistency=consistency)
-        self._call(self._object.DeleteObject, request)
+    def update_tenants(self, collection: str, tenants: Iterable[collection_pb.Tenant]) -> None:
+        """Change how active tenants are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
+            self._call(self._collection.UpdateTenants, request)
 
-    def delete_objects(
-        self,
-        collection: str,
-        filters: filter_pb.Filter,
-        *,
-        dry_run: bool = False,
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> object_pb.DeleteObjectsResponse:
-        """Delete the objects that fit a filter, however many there are, or with `dry_run` count them.
-
-        Example:
-            old = client.delete_objects("Pictures", where("year") < 2000, dry_run=True).matched
-        """
-        request = object_pb.DeleteObjectsRequest(
-            collection=collection, filters=filters, dry_run=dry_run, tenant=tenant, consistency=consistency
-        )
-        return self._call(self._object.DeleteObjects, request)
+    def delete_tenants(self, collection: str, names: Iterable[str]) -> None:
+        """Delete tenants with all their objects; those that are not there are no error."""
+        for some in _in_calls(names):
+            request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
+            self._call(self._collection.DeleteTenants, request)
 
     def search(
         self,
@@ -396,3 +279,9 @@ class Client:
             return method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
+
+
+def _in_calls(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, TENANTS_PER_CALL)):
+        yield some

@@ -121,7 +121,7 @@ class Searcher:
             EmbedderError: the embedder failed.
             StoreUnavailable: the store failed.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         options = check_options(collection, options)
         page = Page(limit, offset, fields, options, scope)
@@ -146,7 +146,7 @@ class Searcher:
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: a tenant that is missing or too much, an unknown field or named vector.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields, scope)
 

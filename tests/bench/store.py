@@ -1,0 +1,256 @@
+"""Import and search beside Weaviate's own client and module: python -m tests.bench.store [import] [search] [memory N].
+
+All run against the same Weaviate and, where something is embedded, the same simulated NIM: 20 ms and 1 ms an input for
+a pass of at most 64. Ratios compare what was measured in the same run, in turns.
+"""
+
+import base64
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import psutil
+import weaviate
+from weaviate.classes.config import Configure
+from weaviate.classes.config import DataType as WeaviateType
+from weaviate.classes.config import Property as WeaviateProperty
+from weaviate.classes.data import DataObject
+
+from tests.bench.web import (
+    DIMENSION,
+    FRESH,
+    KEY,
+    MOST,
+    PICTURES,
+    connect,
+    import_by_module,
+    in_turns,
+    process,
+    serve_nim,
+)
+from tests.e2e.serving import Serving, serving
+from vecgate.client import Client, Object
+from vecgate.v1 import collection_service_pb2 as pb
+
+OBJECTS = 1000
+FOUND = 10
+SEARCHED = 5000
+SEARCHES = 300
+CALLERS = 16
+MEMORY_STEP = 5000
+MODEL = "nvidia/nvclip"
+
+
+class Parts(NamedTuple):
+    """What a benchmark runs against."""
+
+    nim: str
+    vecgate: Serving
+    client: Client
+    direct: weaviate.WeaviateClient
+
+
+@contextmanager
+def parts() -> Iterator[Parts]:
+    """Run a NIM, and Vecgate with its Weaviate in front of it."""
+    with ExitStack() as ends:
+        nim = str(ends.enter_context(process(serve_nim)).recv())
+        vecgate = ends.enter_context(
+            serving(
+                Path(ends.enter_context(tempfile.TemporaryDirectory())),
+                VECGATE_WEAVIATE__API_KEY=KEY,
+                VECGATE_EMBEDDER__ORDER="nim",
+                VECGATE_NIM__BASE_URL=nim,
+                VECGATE_NIM__DIMENSION=str(DIMENSION),
+            )
+        )
+        client = ends.enter_context(vecgate.client())
+        yield Parts(nim, vecgate, client, ends.enter_context(connect(vecgate.wait_for("serving"))))
+
+
+def fresh_objects(count: int) -> Iterator[tuple[str, bytes]]:
+    """Yield titles and pictures that nothing has seen before."""
+    for at in range(count):
+        number = next(FRESH)
+        # What stands behind a PNG's end is no part of the picture.
+        yield f"picture {number}", PICTURES[at % len(PICTURES)] + str(number).encode()
+
+
+def unit_rows(count: int) -> np.ndarray:
+    """Return random unit vectors, float32 of shape (count, DIMENSION)."""
+    rows = np.random.default_rng(0).standard_normal((count, DIMENSION), np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def create(client: Client, name: str) -> None:
+    """Make an empty collection of pictures and titles."""
+    if name in {each.name for each in client.list_collections()}:
+        client.delete_collection(name)
+    client.create_collection(
+        pb.Collection(
+            name=name,
+            properties=[
+                pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
+                pb.Property(name="image", data_type=pb.DATA_TYPE_BLOB),
+            ],
+            vectors=[
+                pb.VectorConfig(name="default", image_fields=[{"name": "image"}], text_fields=[{"name": "title"}])
+            ],
+        )
+    )
+
+
+def import_by_vecgate(client: Client, count: int) -> float:
+    """Import objects through Vecgate; return objects a second."""
+    create(client, "Imported")
+    objects = (Object({"title": title}, images={"image": content}) for title, content in fresh_objects(count))
+    started = time.perf_counter()
+    failed = [outcome.error for outcome in client.import_objects("Imported", objects) if outcome.error]
+    took = time.perf_counter() - started
+    assert not failed, failed[0]
+    assert client.get_collection("Imported").object_count == count
+    return count / took
+
+
+def write_ready(direct: weaviate.WeaviateClient, count: int) -> float:
+    """Write objects with ready vectors by Weaviate's own client, 100 a call, two at a time; return objects a second."""
+    direct.collections.delete("Written")
+    collection = direct.collections.create(
+        "Written",
+        properties=[
+            WeaviateProperty(name="title", data_type=WeaviateType.TEXT),
+            WeaviateProperty(name="image", data_type=WeaviateType.BLOB),
+        ],
+        vector_config=Configure.Vectors.self_provided(name="default"),
+    )
+    rows = unit_rows(count)
+    objects = [
+        DataObject({"title": title, "image": base64.b64encode(content).decode()}, vector={"default": row.tolist()})
+        for (title, content), row in zip(fresh_objects(count), rows, strict=True)
+    ]
+    started = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(collection.data.insert_many, (objects[at : at + 100] for at in range(0, count, 100))))
+    took = time.perf_counter() - started
+    assert not any(answer.has_errors for answer in answers)
+    return count / took
+
+
+def embed_by_nim(nim: str, count: int) -> float:
+    """Embed the inputs of objects by full requests, some at a time; return objects a second."""
+    inputs = [text for title, content in fresh_objects(count) for text in (title, _data_uri(content))]
+    bodies = [
+        {"input": inputs[at : at + MOST], "model": MODEL, "encoding_format": "base64"}
+        for at in range(0, len(inputs), MOST)
+    ]
+    with httpx.Client(base_url=nim, timeout=60, trust_env=False) as http, ThreadPoolExecutor(4) as pool:
+        started = time.perf_counter()
+        for answer in pool.map(lambda body: http.post("/v1/embeddings", json=body), bodies):
+            assert answer.status_code == httpx.codes.OK, answer.text
+        return count / (time.perf_counter() - started)
+
+
+def _data_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def bench_import() -> None:
+    """Print how fast objects of a text and a picture are imported."""
+    with parts() as with_:
+        rates = in_turns(
+            vecgate=lambda: import_by_vecgate(with_.client, OBJECTS),
+            written=lambda: write_ready(with_.direct, OBJECTS),
+            ceiling=lambda: embed_by_nim(with_.nim, OBJECTS),
+            module=lambda: import_by_module(with_.direct, with_.nim, MODEL),
+        )
+    bound = min(rates["written"], rates["ceiling"])
+    print(f"import of {OBJECTS} objects of a text and a picture: {rates['vecgate']:.0f} objects/s through Vecgate, "
+          f"{rates['vecgate'] / bound:.2f} of the lower of ready vectors ({rates['written']:.0f}) and the NIM's "
+          f"ceiling ({rates['ceiling']:.0f}), {rates['vecgate'] / rates['module']:.1f} x the module "
+          f"({rates['module']:.0f})")  # fmt: skip
+
+
+def fill(client: Client, rows: np.ndarray) -> None:
+    """Import objects with ready vectors."""
+    create(client, "Searched")
+    objects = (Object({"title": f"picture {at}"}, vectors={"default": row}) for at, row in enumerate(rows))
+    assert not [outcome for outcome in client.import_objects("Searched", objects, chunk_objects=500) if outcome.error]
+
+
+def seconds_of(search: Callable[[np.ndarray], object], queries: Sequence[np.ndarray]) -> float:
+    """Return the median seconds of one search, one at a time."""
+    took = []
+    for query in queries:
+        started = time.perf_counter()
+        search(query)
+        took.append(time.perf_counter() - started)
+    return statistics.median(took)
+
+
+def rate_of(search: Callable[[np.ndarray], object], queries: Sequence[np.ndarray]) -> float:
+    """Return searches a second from several callers."""
+    with ThreadPoolExecutor(CALLERS) as pool:
+        started = time.perf_counter()
+        list(pool.map(search, queries))
+        return len(queries) / (time.perf_counter() - started)
+
+
+def bench_search() -> None:
+    """Print what a search by vector costs through Vecgate, beside Weaviate's own client."""
+    rows = unit_rows(SEARCHED)
+    queries = list(rows[:SEARCHES])
+    with parts() as with_:
+        fill(with_.client, rows)
+        collection = with_.direct.collections.use("Searched")
+
+        def direct(query: np.ndarray) -> None:
+            found = collection.query.near_vector(query.tolist(), target_vector="default", limit=FOUND)
+            assert len(found.objects) == FOUND
+
+        def between(query: np.ndarray) -> None:
+            assert len(with_.client.search("Searched", vector=query, limit=FOUND).hits) == FOUND
+
+        single = in_turns(direct=lambda: seconds_of(direct, queries), between=lambda: seconds_of(between, queries))
+        many = in_turns(direct=lambda: rate_of(direct, queries), between=lambda: rate_of(between, queries))
+    print(f"near_vector among {SEARCHED}, one caller: p50 {single['direct'] * 1000:.2f} ms by Weaviate's client, "
+          f"{(single['between'] - single['direct']) * 1000:+.2f} ms through Vecgate; "
+          f"{CALLERS} callers: {many['direct']:.0f} searches/s, "
+          f"{many['between'] / many['direct']:.2f} of that through Vecgate")  # fmt: skip
+
+
+def bench_memory(count: int) -> None:
+    """Print the memory of Vecgate while objects of a text and a picture are imported in one go."""
+    with parts() as with_:
+        create(with_.client, "Imported")
+        vecgate = psutil.Process(with_.vecgate.process.pid)
+        objects = (Object({"title": title}, images={"image": content}) for title, content in fresh_objects(count))
+        figures = []
+        for done, outcome in enumerate(with_.client.import_objects("Imported", objects), start=1):
+            assert outcome.error is None, outcome.error
+            if done % MEMORY_STEP == 0 or done == count:
+                figures.append((done, vecgate.memory_info().rss / 2**20))
+    print("memory of Vecgate while importing: " + ", ".join(f"{done}: {size:.0f} MiB" for done, size in figures))
+
+
+def main(names: Sequence[str]) -> None:
+    """Run the benchmarks of these names, import and search if there is none."""
+    for at, name in enumerate(names or ("import", "search")):
+        match name:
+            case "import":
+                bench_import()
+            case "search":
+                bench_search()
+            case "memory":
+                bench_memory(int(names[at + 1]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
