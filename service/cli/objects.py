@@ -1,6 +1,9 @@
-"""`vecgate objects`: list, show and delete the objects of a collection."""
+"""`vecgate objects`: list, show, change and delete the objects of a collection."""
 
+import json
+from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,13 +13,16 @@ from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Object
+from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
+from vecgate.v1 import object_service_pb2 as object_pb
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, show and delete objects.", no_args_is_help=True)
+app = typer.Typer(help="List, show, change and delete objects.", no_args_is_help=True)
 
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection's name.")]
+TEXTUAL = (collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_DATE, collection_pb.DATA_TYPE_UUID)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The object's id.")]
 WhereOption = Annotated[
     list[str] | None,
@@ -71,6 +77,53 @@ def get(
     print_json(_as_json(found))
 
 
+@app.command("update")
+def update(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    id_: IdArgument,
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="New value of a property; lists and places in JSON. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--image", metavar="NAME=FILE", help="New picture. Repeatable.", show_default=False),
+    ] = None,
+    unset: Annotated[
+        list[str] | None,
+        typer.Option("--unset", metavar="NAME", help="Property to take away. Repeatable.", show_default=False),
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
+    tenant: TenantOption = "",
+    address: AddressOption = None,
+) -> None:
+    """Change properties and pictures of an object; its vectors follow."""
+    if not (values or images or unset):
+        fail("give at least one of --set, --image and --unset", EXIT_WRONG_USE)
+    with connected(context, address) as client:
+        types = {each.name: each.data_type for each in client.get_collection(collection).properties}
+        properties = dict(_parse_value(types, each) for each in values or ())
+        pictures = {name: Path(file).read_bytes() for name, file in map(_parse_image, images or ())}
+        for name in unset or ():
+            if types.get(name) == collection_pb.DATA_TYPE_BLOB:
+                pictures[name] = b""
+            else:
+                properties[name] = None
+        change = Object(properties, pictures, id=id_)
+        vectors = client.update_object(collection, change, truncate=truncate, tenant=tenant)
+    say(f"{id_} is changed")
+    for each in vectors:
+        origin = object_pb.VectorOrigin.Name(each.origin).removeprefix("VECTOR_ORIGIN_").lower()
+        say(f"  {each.name}: {origin}" + (f" by {each.embedder}" if each.embedder else ""))
+
+
 @app.command("delete")
 def delete(
     context: typer.Context,
@@ -113,6 +166,26 @@ def _delete_fitting(
         note(f"{each.id} is not: {each.error.message}")
     if report.failed:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _parse_value(types: Mapping[str, collection_pb.DataType.ValueType], text: str) -> tuple[str, Any]:
+    """Return name and value of NAME=VALUE; the server says what does not fit."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        fail(f"--set {text}: write it as NAME=VALUE", EXIT_WRONG_USE)
+    if types.get(name) in TEXTUAL:
+        return name, value
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        fail(f"--set {text}: {value!r} is no number, truth value, list or place in JSON", EXIT_WRONG_USE)
+
+
+def _parse_image(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not equals:
+        fail(f"--image {text}: write it as NAME=FILE", EXIT_WRONG_USE)
+    return name, file
 
 
 def _describe(found: Object) -> str:

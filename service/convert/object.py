@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 
 from service.convert.embedding import vector_to_pb
 from service.core.conformance import DraftObject
-from service.core.importing import VectorOrigin, VectorReport
+from service.core.vectorizing import VectorOrigin, VectorReport
 from service.domain import StoredObject
 from service.errors import InvalidRequest, Violation
 from vecgate.v1 import object_service_pb2 as object_pb

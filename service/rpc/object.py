@@ -1,5 +1,6 @@
 """ObjectService: validate, convert, call core, convert."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -19,6 +20,8 @@ from service.core.conformance import parse_id
 from service.core.importing import Importer
 from service.core.objects import MAX_NAMED, Objects
 from service.core.searching import Searcher
+from service.core.updating import Updater
+from service.core.vectorizing import VectorReport
 from service.rpc.caller_keys import CallerKeys
 from service.status import to_status
 from service.validation.object import (
@@ -26,6 +29,7 @@ from service.validation.object import (
     check_import_objects,
     check_list_objects,
     check_object_request,
+    check_update_object,
 )
 from service.validation.violations import RequestLimits
 from vecgate.v1 import object_service_pb2 as pb
@@ -45,16 +49,18 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
     def __init__(
         self,
         importer: Importer,
-        searcher: Searcher,
+        updater: Updater,
         objects: Objects,
+        searcher: Searcher,
+        *,
         limits: RequestLimits,
         keys: CallerKeys,
-        *,
         max_response_bytes: int,
     ) -> None:
         self._importer = importer
         self._searcher = searcher
         self._objects = objects
+        self._updater = updater
         self._limits = limits
         self._keys = keys
         self._max_response_bytes = max_response_bytes
@@ -67,6 +73,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             request.collection,
             drafts,
             truncate=request.truncate,
+            embed_unchanged=request.embed_unchanged,
             scope=scope_from_pb(request.tenant, request.consistency),
             api_key=self._keys.of(context),
         )
@@ -75,11 +82,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             if outcome.error is not None:
                 response.results.add(id=outcome.id, error=to_status(outcome.error, ""))
             else:
-                stored = pb.StoredObject()
-                for each in outcome.vectors:
-                    why = None if each.error is None else to_status(each.error, "")
-                    stored.vectors.append(report_to_pb(each, why))
-                response.results.add(id=outcome.id, stored=stored)
+                response.results.add(id=outcome.id, stored=_stored_to_pb(outcome.vectors))
         return response
 
     async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.GetObjectResponse:
@@ -115,6 +118,20 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             response.next_page_token = encode_page_token(found[len(response.objects) - 1].id)
         return response
 
+    async def UpdateObject(self, request: pb.UpdateObjectRequest, context: Context) -> pb.UpdateObjectResponse:
+        """Change parts of an object."""
+        check_update_object(request)
+        report = await self._updater.update(
+            request.collection,
+            draft_from_pb(request.object),
+            truncate=request.truncate,
+            scope=scope_from_pb(request.tenant, request.consistency),
+            api_key=self._keys.of(context),
+        )
+        return pb.UpdateObjectResponse(
+            stored=_stored_to_pb(report.vectors), embedders=[embedder_to_pb(each) for each in report.embedders]
+        )
+
     async def DeleteObject(self, request: pb.DeleteObjectRequest, context: Context) -> pb.DeleteObjectResponse:
         """Delete an object."""
         check_object_request(request)
@@ -139,3 +156,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             ids=map(str, report.ids),
             failures=[pb.DeleteFailure(id=str(id_), error=to_status(why, "")) for id_, why in failures[:MAX_NAMED]],
         )
+
+
+def _stored_to_pb(reports: Sequence[VectorReport]) -> pb.StoredObject:
+    stored = pb.StoredObject()
+    for each in reports:
+        why = None if each.error is None else to_status(each.error, "")
+        stored.vectors.append(report_to_pb(each, why))
+    return stored

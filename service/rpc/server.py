@@ -13,6 +13,7 @@ from service.core.importing import Importer
 from service.core.objects import Objects
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
+from service.core.updating import Updater
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -103,10 +104,11 @@ class GrpcServer:
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(
                 self._importer(store, embedders, writes),
-                searcher,
+                Updater(store, embedders),
                 Objects(store, embedders),
-                request_limits,
-                keys,
+                searcher,
+                limits=request_limits,
+                keys=keys,
                 max_response_bytes=settings.max_response_bytes,
             ),
             self._server,

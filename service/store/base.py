@@ -11,6 +11,7 @@ from service.domain import (
     Collection,
     Hit,
     Keywords,
+    ObjectChange,
     ReturnFields,
     Scope,
     SearchOptions,
@@ -143,6 +144,20 @@ class Store(Protocol):
         self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
     ) -> StoredObject:
         """Return an object.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        ...
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it.
 
         Raises:
             ObjectNotFound: the collection has none of that id.

@@ -10,6 +10,7 @@ __all__ = [
     "check_import_objects",
     "check_list_objects",
     "check_object_request",
+    "check_update_object",
 ]
 
 
@@ -62,4 +63,16 @@ def check_delete_objects(request: object_pb.DeleteObjectsRequest, limits: Reques
         check_filter_form(violations, request.filters, "filters", limits)
     else:
         violations.add("filters", "is required; say which objects to delete, or delete the collection")
+    violations.raise_if_any()
+
+
+def check_update_object(request: object_pb.UpdateObjectRequest) -> None:
+    """Check an UpdateObjectRequest, but for what changes, which needs the collection.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    check_scope(violations, request)
+    violations.require(request.object.id, "object.id", "is required; give the object's UUID")
     violations.raise_if_any()

@@ -24,7 +24,7 @@ from service.errors import CollectionAlreadyExists, CollectionNotFound, ObjectNo
 from service.filters import Condition, Operator, Target
 from service.store.base import Store
 
-__all__ = ["StoreSuite", "make_collection", "make_object", "make_vector"]
+__all__ = ["ALL_TYPES", "NOTHING", "StoreSuite", "make_collection", "make_object", "make_vector", "property_of"]
 
 NOTHING = ReturnFields()
 ALL_TYPES: dict[DataType, PropertyValue] = {
@@ -46,7 +46,7 @@ ALL_TYPES: dict[DataType, PropertyValue] = {
 
 def make_collection(name: str, *, distance: Distance = Distance.COSINE) -> Collection:
     """Return a collection with a property of every type and the named vectors "main" and "other"."""
-    properties = tuple(Property(_name(each), each, f"of type {each.value}") for each in DataType)
+    properties = tuple(Property(property_of(each), each, f"of type {each.value}") for each in DataType)
     vectors = (
         NamedVector(
             "main",
@@ -78,7 +78,8 @@ def make_object(
     return StoredObject(UUID(int=number or uuid4().int), properties, images or {}, vectors)
 
 
-def _name(data_type: DataType) -> str:
+def property_of(data_type: DataType) -> str:
+    """Return the name of the property of a type."""
     return data_type.value.replace("[]", "_array")
 
 
@@ -111,6 +112,7 @@ CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),
     "search": lambda store, name: store.search(name, "main", make_vector(1), limit=1, offset=0, fields=NOTHING),
     "list_objects": lambda store, name: store.list_objects(name, limit=1, offset=0, fields=NOTHING),
+    "get_objects": lambda store, name: store.get_objects(name, [uuid4()], NOTHING),
     "delete_objects": lambda store, name: store.delete_objects(
         name, Condition(Target.ID, Operator.EQUAL, str(uuid4()))
     ),
@@ -194,7 +196,7 @@ class StoreSuite:
     async def test_returns_a_value_of_every_type_as_it_came(
         self, store: Store, pictures: str, data_type: DataType
     ) -> None:
-        name = _name(data_type)
+        name = property_of(data_type)
         value: Any = ALL_TYPES[data_type]
         assert await store.put_objects(pictures, [make_object(1, **{name: value})]) == [None]
         found = await store.get_object(pictures, UUID(int=1), ReturnFields(properties=[name]))
@@ -224,26 +226,6 @@ class StoreSuite:
         assert type(found) is type(stored)
         if isinstance(found, list):
             assert [type(each) for each in found] == [type(each) for each in stored]
-
-    async def test_deletes_and_counts_what_fits_a_filter(self, store: Store, pictures: str) -> None:
-        await store.put_objects(pictures, [make_object(number, int=number) for number in range(1, 11)])
-        filters = Condition(Target.PROPERTY, Operator.GREATER, 3, "int")
-        assert await store.count_objects(pictures, filters=filters) == 7
-        deleted: list[UUID] = []
-        while round_ := (await store.delete_objects(pictures, filters)).deleted:
-            deleted += round_
-        assert sorted(deleted) == [UUID(int=number) for number in range(4, 11)]
-        assert await store.count_objects(pictures) == 3
-        assert await store.count_objects(pictures, filters=filters) == 0
-
-    async def test_deletes_an_object_by_its_id(self, store: Store, pictures: str) -> None:
-        await store.put_objects(pictures, [make_object(1), make_object(2)])
-        filters = Condition(Target.ID, Operator.EQUAL, str(UUID(int=1)))
-        assert list((await store.delete_objects(pictures, filters)).deleted) == [UUID(int=1)]
-        assert list((await store.delete_objects(pictures, filters)).deleted) == []
-        with pytest.raises(ObjectNotFound):
-            await store.get_object(pictures, UUID(int=1), NOTHING)
-        assert (await store.get_object(pictures, UUID(int=2), NOTHING)).id == UUID(int=2)
 
     async def test_leaves_out_what_an_object_lacks(self, store: Store, pictures: str) -> None:
         await store.put_objects(pictures, [make_object(1, text=None)])

@@ -24,6 +24,7 @@ from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
+from tests.contract.change_suite import ChangeSuite
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
 from tests.contract.tenant_suite import TenantSuite
@@ -31,7 +32,7 @@ from tests.contract.tenant_suite import TenantSuite
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, ChangeSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)

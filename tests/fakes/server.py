@@ -272,6 +272,12 @@ class _Objects(object_grpc.ObjectServiceServicer):
             next_page_token=page[-1] if len(page) < len(ids) else "",
         )
 
+    def UpdateObject(self, request: Any, context: Any) -> object_pb.UpdateObjectResponse:  # noqa: N802
+        self.fake.came("UpdateObject", request, context)
+        self.fake.collection(request.collection, context)
+        vector = object_pb.StoredVector(name="default", origin=object_pb.VECTOR_ORIGIN_COMPUTED, embedder="fake")
+        return object_pb.UpdateObjectResponse(stored=object_pb.StoredObject(vectors=[vector]))
+
     def DeleteObject(self, request: Any, context: Any) -> object_pb.DeleteObjectResponse:  # noqa: N802
         self.fake.came("DeleteObject", request, context)
         self.fake.collection(request.collection, context)

@@ -14,6 +14,7 @@ from service.domain import (
     Distance,
     Hit,
     Keywords,
+    ObjectChange,
     ReturnFields,
     Scope,
     SearchOptions,
@@ -98,6 +99,34 @@ class FakeStore(FakeCollections):
         if id_ not in objects:
             raise ObjectNotFound(str(id_))
         return _select(objects[id_], fields)
+
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        self._enter("get_objects")
+        objects = self._within(self._find(collection), scope)
+        return {id_: _select(objects[id_], fields) for id_ in ids if id_ in objects}
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it."""
+        self._enter("update_object")
+        found = self._find(collection)
+        objects = self._within(found, scope)
+        if change.id not in objects:
+            raise ObjectNotFound(str(change.id))
+        before = objects[change.id]
+        images = {**before.images, **change.images}
+        vectors = {**before.vectors, **change.vectors}
+        after = StoredObject(
+            change.id,
+            {**before.properties, **change.properties},
+            {name: content for name, content in images.items() if content is not None},
+            {name: vector for name, vector in vectors.items() if name not in change.lost_vectors},
+        )
+        refusal = self._put(found, objects, after)
+        if refusal is not None:
+            raise refusal
 
     async def search(
         self,

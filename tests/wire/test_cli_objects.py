@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -100,3 +101,31 @@ def test_delete_by_condition_counts_asks_and_names_what_failed(fake: FakeVecgate
 def test_delete_takes_an_id_or_conditions(fake: FakeVecgate, run: Run, arguments: tuple[str, ...]) -> None:
     assert run("delete", "Pictures", *arguments).exit_code == 2
     assert len(fake.objects["Pictures"]) == 5
+
+
+def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run, tmp_path: Path) -> None:
+    fake.add_collection(
+        "Pictures",
+        name=collection_pb.DATA_TYPE_TEXT,
+        year=collection_pb.DATA_TYPE_INT,
+        tags=collection_pb.DATA_TYPE_TEXT_ARRAY,
+        image=collection_pb.DATA_TYPE_BLOB,
+        old=collection_pb.DATA_TYPE_BLOB,
+    )
+    file = tmp_path / "a.png"
+    file.write_bytes(b"picture")
+    changes = ["--set", "name=7 = seven", "--set", "year=7", "--set", 'tags=["a", "b"]', "--image", f"image={file}"]
+
+    result = run("update", "Pictures", IDS[0], *changes, "--unset", "old", "--unset", "other", "--truncate")
+
+    assert (result.exit_code, result.stdout) == (0, f"{IDS[0]} is changed\n  default: computed by fake\n")
+    (request,) = fake.requests["UpdateObject"]
+    assert (request.object.id, request.truncate) == (IDS[0], True)
+    assert dict(request.object.properties) == {"name": "7 = seven", "year": 7, "tags": ["a", "b"], "other": None}
+    assert {name: image.content for name, image in request.object.images.items()} == {"image": b"picture", "old": b""}
+
+
+@pytest.mark.parametrize("arguments", [(), ("--set", "name"), ("--set", "year=x"), ("--image", "image")])
+def test_an_update_that_cannot_be_read_is_not_sent(fake: FakeVecgate, run: Run, arguments: tuple[str, ...]) -> None:
+    assert run("update", "Pictures", IDS[0], *arguments).exit_code == 2
+    assert not fake.requests["UpdateObject"]

@@ -33,6 +33,9 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "ListObjects": lambda wire, **scope: wire.objects.ListObjects(
         pb.ListObjectsRequest(collection="Pictures", **scope)
     ),
+    "UpdateObject": lambda wire, **scope: wire.objects.UpdateObject(
+        pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, **scope)
+    ),
     "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
         pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
     ),

@@ -6,7 +6,7 @@ from typing import TypeAlias, TypeVar
 
 from vecgate.client.channel import MIB
 from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
-from vecgate.client.values import ImportOutcome, Object, object_from_pb
+from vecgate.client.values import ImportOutcome, Object, object_from_pb, object_to_pb
 from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
@@ -44,6 +44,7 @@ class ObjectCalls(ABC):
         objects: Iterable[Object],
         *,
         truncate: bool = False,
+        embed_unchanged: bool = False,
         chunk_objects: int = 64,
         tenant: str = "",
         consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
@@ -58,6 +59,7 @@ class ObjectCalls(ABC):
             collection: the collection's name.
             objects: what to import.
             truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
+            embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
             chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
             tenant: whose objects they are, where the collection has tenants.
             consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
@@ -81,7 +83,12 @@ class ObjectCalls(ABC):
 
         def send(messages: list[object_pb.Object]) -> Call:
             request = object_pb.ImportObjectsRequest(
-                collection=collection, objects=messages, truncate=truncate, tenant=tenant, consistency=consistency
+                collection=collection,
+                objects=messages,
+                truncate=truncate,
+                embed_unchanged=embed_unchanged,
+                tenant=tenant,
+                consistency=consistency,
             )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
@@ -150,6 +157,35 @@ class ObjectCalls(ABC):
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    def update_object(
+        self,
+        collection: str,
+        change: Object,
+        *,
+        truncate: bool = False,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> tuple[object_pb.StoredVector, ...]:
+        """Change what an Object names of the one of its id; the rest stays as it is.
+
+        A None among its properties takes a value away, an image of no bytes a picture. Vectors are computed anew only
+        where a text or an image that is in them changes.
+
+        Returns:
+            Where each named vector of the object comes from now.
+
+        Example:
+            client.update_object("Pictures", Object({"title": "a dog", "year": None}, id=outcome.id))
+        """
+        request = object_pb.UpdateObjectRequest(
+            collection=collection,
+            object=object_to_pb(change),
+            truncate=truncate,
+            tenant=tenant,
+            consistency=consistency,
+        )
+        return tuple(self._call(self._object.UpdateObject, request).stored.vectors)
 
     def delete_object(
         self,

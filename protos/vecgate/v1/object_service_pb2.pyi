@@ -40,6 +40,8 @@ class _VectorOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorOr
     """Given with the object."""
     VECTOR_ORIGIN_MISSING: _VectorOrigin.ValueType  # 3
     """There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+    VECTOR_ORIGIN_KEPT: _VectorOrigin.ValueType  # 4
+    """Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 
 class VectorOrigin(_VectorOrigin, metaclass=_VectorOriginEnumTypeWrapper):
     """VectorOrigin is where a vector came from."""
@@ -52,6 +54,8 @@ VECTOR_ORIGIN_SUPPLIED: VectorOrigin.ValueType  # 2
 """Given with the object."""
 VECTOR_ORIGIN_MISSING: VectorOrigin.ValueType  # 3
 """There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+VECTOR_ORIGIN_KEPT: VectorOrigin.ValueType  # 4
+"""Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 Global___VectorOrigin: _TypeAlias = VectorOrigin  # noqa: Y015
 
 @_typing.final
@@ -151,6 +155,7 @@ class ImportObjectsRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    EMBED_UNCHANGED_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     tenant: _builtins.str
@@ -162,6 +167,10 @@ class ImportObjectsRequest(_message.Message):
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
+    """
+    embed_unchanged: _builtins.bool
+    """Optional. Whether to embed objects anew that are stored already with a vector of the same texts and images. Default:
+    false, they keep it, as with Weaviate's own modules.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
@@ -175,10 +184,11 @@ class ImportObjectsRequest(_message.Message):
         tenant: _builtins.str = ...,
         consistency: _consistency_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
+        embed_unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,6 +491,82 @@ class ListObjectsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListObjectsResponse: _TypeAlias = ListObjectsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateObjectRequest(_message.Message):
+    """UpdateObjectRequest is the request of UpdateObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    tenant: _builtins.str
+    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    truncate: _builtins.bool
+    """Optional. Whether to cut texts that are longer than the model reads; the answer then says so. Default: false, an object
+    with such a text fails with TEXT_TOO_LONG.
+    """
+    @_builtins.property
+    def object(self) -> Global___Object:
+        """Required. The object's id, and what changes: properties, where a null takes a value away, images, where one without
+        content takes a picture away, and vectors. What is not named stays as it is.
+        """
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        object: Global___Object | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "object", b"object", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateObjectRequest: _TypeAlias = UpdateObjectRequest  # noqa: Y015
+
+@_typing.final
+class UpdateObjectResponse(_message.Message):
+    """UpdateObjectResponse is the response of UpdateObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    EMBEDDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stored(self) -> Global___StoredObject:
+        """Where the object's vectors come from now."""
+
+    @_builtins.property
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
+        """The embedders that made vectors in this call: name, model, space and dimension."""
+
+    def __init__(
+        self,
+        *,
+        stored: Global___StoredObject | None = ...,
+        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedders", b"embedders", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateObjectResponse: _TypeAlias = UpdateObjectResponse  # noqa: Y015
 
 @_typing.final
 class DeleteObjectRequest(_message.Message):

@@ -50,6 +50,11 @@ class ObjectServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
+        self.UpdateObject = channel.unary_unary(
+                '/vecgate.v1.ObjectService/UpdateObject',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.FromString,
+                _registered_method=True)
         self.DeleteObject = channel.unary_unary(
                 '/vecgate.v1.ObjectService/DeleteObject',
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.SerializeToString,
@@ -92,6 +97,16 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateObject(self, request, context):
+        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteObject(self, request, context):
         """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
         TENANT_NOT_FOUND, STORE_UNAVAILABLE.
@@ -126,6 +141,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.ListObjects,
                     request_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.SerializeToString,
+            ),
+            'UpdateObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateObject,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.SerializeToString,
             ),
             'DeleteObject': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteObject,
@@ -220,6 +240,33 @@ class ObjectService(object):
             '/vecgate.v1.ObjectService/ListObjects',
             vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
             vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/UpdateObject',
+            vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.FromString,
             options,
             channel_credentials,
             insecure,

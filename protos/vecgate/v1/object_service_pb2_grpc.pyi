@@ -47,6 +47,12 @@ class ObjectServiceStub:
     """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
+    UpdateObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]
+    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+    """
     DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
     TENANT_NOT_FOUND, STORE_UNAVAILABLE.
@@ -75,6 +81,12 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     ListObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ListObjectsRequest, _object_service_pb2.ListObjectsResponse]  # type: ignore[assignment]
     """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    UpdateObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]  # type: ignore[assignment]
+    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]  # type: ignore[assignment]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
@@ -119,6 +131,18 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_object_service_pb2.ListObjectsResponse, _abc.Awaitable[_object_service_pb2.ListObjectsResponse]]:
         """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateObject(
+        self,
+        request: _object_service_pb2.UpdateObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.UpdateObjectResponse, _abc.Awaitable[_object_service_pb2.UpdateObjectResponse]]:
+        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
         """
 
     @_abc_1.abstractmethod

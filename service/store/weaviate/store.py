@@ -9,7 +9,7 @@ from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Blend, Hit, Keywords, ObjectChange, ReturnFields, Scope, SearchOptions, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
 from service.filters import Filter
 from service.settings import WeaviateSettings
@@ -24,6 +24,7 @@ from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
+from service.store.weaviate.updating import update_in_weaviate
 
 __all__ = ["WeaviateStore"]
 
@@ -95,6 +96,27 @@ class WeaviateStore(WeaviateCollections):
         if found is None:
             raise ObjectNotFound(str(id_))
         return from_weaviate(found.uuid, found.properties, found.vector, fields)
+
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await objects_within(client, name, scope).query.fetch_objects_by_ids(
+                ids, limit=len(ids), include_vector=_vectors_of(fields), return_properties=_properties_of(fields)
+            )
+        objects = (from_weaviate(each.uuid, each.properties, each.vector, fields) for each in found.objects)
+        return {each.id: each for each in objects}
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it."""
+        name = check_name(collection)
+        fault = find_fault(StoredObject(change.id, change.properties, {}, change.vectors))
+        if fault is not None:
+            raise StoreRejected(fault)
+        async with self._connection.call(name) as client:
+            await update_in_weaviate(objects_within(client, name, scope), change)
 
     async def search(
         self,
