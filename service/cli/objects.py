@@ -12,7 +12,7 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
-from vecgate.client import Client, Object
+from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -122,6 +122,48 @@ def update(
     for each in vectors:
         origin = object_pb.VectorOrigin.Name(each.origin).removeprefix("VECTOR_ORIGIN_").lower()
         say(f"  {each.name}: {origin}" + (f" by {each.embedder}" if each.embedder else ""))
+
+
+@app.command("backfill")
+def backfill(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option("--vector", metavar="NAME", help="Named vector to fill; repeatable.", show_default=False),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Enter vectors again that Weaviate's index has lost, after a crash.")
+    ] = False,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
+    token: Annotated[
+        str, typer.Option("--from", metavar="TOKEN", help="Go on where it ended before.", show_default=False)
+    ] = "",
+    tenant: TenantOption = "",
+    address: AddressOption = None,
+) -> None:
+    """Compute the vectors that objects lack, and change nothing else."""
+    seen = filled = repaired = failed = 0
+    with connected(context, address) as client:
+        try:
+            for each in client.backfill_vectors(
+                collection, vectors or (), verify=verify, truncate=truncate, page_token=token, tenant=tenant
+            ):
+                token = each.page_token
+                seen, filled, repaired = seen + each.seen, filled + each.filled, repaired + each.repaired
+                failed += len(each.failures)
+                for failure in each.failures:
+                    note(f"{failure.id} has not got its vectors: {failure.error.message}")
+        except (KeyboardInterrupt, VecgateError):
+            if token:
+                note(f"go on with --from {token}")
+            raise
+        finally:
+            also = f", {repaired} entered into their index again" if verify else ""
+            say(f"{collection}: {seen} objects seen, {filled} filled{also}, {failed} failed")
+    if failed:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @app.command("delete")

@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.core.backfilling import Backfiller
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
@@ -105,6 +106,7 @@ class GrpcServer:
             ObjectServicer(
                 self._importer(store, embedders, writes),
                 Updater(store, embedders),
+                Backfiller(store, embedders, page_size=writes.max_batch_objects),
                 Objects(store, embedders),
                 searcher,
                 limits=request_limits,

@@ -164,6 +164,16 @@ class Store(Protocol):
         """
         ...
 
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
     async def search(
         self,
         collection: str,

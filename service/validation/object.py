@@ -6,6 +6,7 @@ from service.validation.violations import RequestLimits, Violations, check_count
 from vecgate.v1 import object_service_pb2 as object_pb
 
 __all__ = [
+    "check_backfill_vectors",
     "check_delete_objects",
     "check_import_objects",
     "check_list_objects",
@@ -75,4 +76,15 @@ def check_update_object(request: object_pb.UpdateObjectRequest) -> None:
     violations = Violations()
     check_scope(violations, request)
     violations.require(request.object.id, "object.id", "is required; give the object's UUID")
+    violations.raise_if_any()
+
+
+def check_backfill_vectors(request: object_pb.BackfillVectorsRequest) -> None:
+    """Check a BackfillVectorsRequest, but for its token and the names, which need the collection.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    check_scope(violations, request)
     violations.raise_if_any()

@@ -13,6 +13,7 @@ ScopedRequest = (
     object_pb.ImportObjectsRequest
     | object_pb.GetObjectRequest
     | object_pb.ListObjectsRequest
+    | object_pb.BackfillVectorsRequest
     | object_pb.UpdateObjectRequest
     | object_pb.DeleteObjectRequest
     | object_pb.DeleteObjectsRequest

@@ -85,3 +85,18 @@ class ChangeSuite:
             await store.update_object(pictures, ObjectChange(UUID(int=9), {"int": 1}))
         with pytest.raises(ObjectNotFound):
             await store.update_object(pictures, ObjectChange(UUID(int=9), lost_vectors=["main"]))
+
+    async def test_enters_a_vector_into_its_index_again_with_the_same_bits(self, store: Store, pictures: str) -> None:
+        vectors = {"main": make_vector(0.1, -2, 0.3), "other": make_vector(1, 2)}
+        await store.put_objects(pictures, [make_object(1, vectors=vectors, int=3)])
+
+        await store.reindex_vector(pictures, UUID(int=1), "main", vectors["main"])
+
+        fields = ReturnFields(properties=["int"], vectors=["main", "other"])
+        (hit,) = await store.search(pictures, "main", vectors["main"], limit=1, offset=0, fields=fields)
+        assert hit.object.properties == {"int": 3}
+        assert {name: vector.tobytes() for name, vector in hit.object.vectors.items()} == {
+            name: vector.tobytes() for name, vector in vectors.items()
+        }
+        with pytest.raises(ObjectNotFound):
+            await store.reindex_vector(pictures, UUID(int=2), "main", vectors["main"])

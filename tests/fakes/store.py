@@ -50,6 +50,8 @@ class FakeStore(FakeCollections):
         scopes: whose objects each call was about, in order.
         undeletable: why objects of these ids are refused by delete_objects.
         max_deletions: objects in one delete_objects.
+        lost: objects and named vectors whose index has lost them.
+        unindexable: objects that reindex_vector does not bring back.
     """
 
     def __init__(self) -> None:
@@ -60,6 +62,8 @@ class FakeStore(FakeCollections):
         self.scopes: list[Scope] = []
         self.undeletable: dict[UUID, str] = {}
         self.max_deletions = 3
+        self.lost: set[tuple[UUID, str]] = set()
+        self.unindexable: set[UUID] = set()
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
         """Return how many objects a collection holds, or how many of them fit a filter."""
@@ -128,6 +132,14 @@ class FakeStore(FakeCollections):
         if refusal is not None:
             raise refusal
 
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it."""
+        await self.update_object(collection, ObjectChange(id_, vectors={vector_name: vector}), scope)
+        if id_ not in self.unindexable:
+            self.lost.discard((id_, vector_name))
+
     async def search(
         self,
         collection: str,
@@ -146,7 +158,8 @@ class FakeStore(FakeCollections):
         named = found.find_vector(vector_name)
         if named is None or named.distance is None:
             raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
-        seen = [each for each in self._within(found, scope).values() if vector_name in each.vectors]
+        within = self._within(found, scope).values()
+        seen = [each for each in within if vector_name in each.vectors and (each.id, vector_name) not in self.lost]
         seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
+import grpc
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
 from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.statuses import failure
 from vecgate.client import Client, Object, all_of, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
@@ -129,3 +131,26 @@ def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run,
 def test_an_update_that_cannot_be_read_is_not_sent(fake: FakeVecgate, run: Run, arguments: tuple[str, ...]) -> None:
     assert run("update", "Pictures", IDS[0], *arguments).exit_code == 2
     assert not fake.requests["UpdateObject"]
+
+
+def test_backfill_adds_up_names_failures_and_goes_on_after_a_stop(fake: FakeVecgate, run: Run) -> None:
+    fake.failing["BackfillVectors page 2"] = [failure(grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")]
+
+    result = run("backfill", "Pictures", "--vector", "default", "--verify", "--from", IDS[0], "--tenant", "anna")
+
+    assert (result.exit_code, result.stdout) == (
+        1, "Pictures: 4 objects seen, 3 filled, 0 entered into their index again, 1 failed\n"
+    )  # fmt: skip
+    assert f"{IDS[4]} has not got its vectors: it failed" in result.stderr
+    requests = fake.requests["BackfillVectors"]
+    assert [each.page_token for each in requests] == [IDS[0], IDS[2]]
+    assert all((each.vectors, each.verify, each.tenant) == (["default"], True, "anna") for each in requests)
+
+
+def test_backfill_that_gets_nowhere_says_where_to_go_on(fake: FakeVecgate, run: Run) -> None:
+    fake.failing["BackfillVectors page 2"] = [failure(grpc.StatusCode.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED")]
+
+    result = run("backfill", "Pictures")
+
+    assert (result.exit_code, result.stdout) == (1, "Pictures: 2 objects seen, 2 filled, 0 failed\n")
+    assert f"go on with --from {IDS[1]}" in result.stderr

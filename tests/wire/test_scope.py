@@ -23,6 +23,11 @@ async def search(wire: Wire, **fields: object) -> search_pb.SearchObjectsRespons
     return await wire.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures", **fields))
 
 
+async def backfill(wire: Wire, **fields: object) -> list[pb.BackfillVectorsResponse]:
+    request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, **fields)
+    return [each async for each in wire.objects.BackfillVectors(request)]
+
+
 CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "ImportObjects": lambda wire, **scope: wire.objects.ImportObjects(
         pb.ImportObjectsRequest(collection="Pictures", objects=[{"id": ID, "vectors": VECTORS}], **scope)
@@ -36,6 +41,7 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "UpdateObject": lambda wire, **scope: wire.objects.UpdateObject(
         pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, **scope)
     ),
+    "BackfillVectors": backfill,
     "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
         pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
     ),

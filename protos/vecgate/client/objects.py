@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
+import grpc
+
 from vecgate.client.channel import MIB
+from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
 from vecgate.client.values import ImportOutcome, Object, object_from_pb, object_to_pb
 from vecgate.v1 import consistency_pb2 as consistency_pb
@@ -21,6 +24,8 @@ Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 # Of a request: the collection's name and the frame around the objects.
 REQUEST_FRAME_BYTES = 1024
 CHUNK_BYTES = 8 * MIB
+# What another call, begun where this one ended, need not meet.
+PASSING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
 
 
 class ObjectCalls(ABC):
@@ -186,6 +191,60 @@ class ObjectCalls(ABC):
             consistency=consistency,
         )
         return tuple(self._call(self._object.UpdateObject, request).stored.vectors)
+
+    def backfill_vectors(
+        self,
+        collection: str,
+        vectors: Sequence[str] = (),
+        *,
+        verify: bool = False,
+        truncate: bool = False,
+        page_token: str = "",
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> Iterator[object_pb.BackfillVectorsResponse]:
+        """Compute the named vectors that objects lack, and yield what became of each page of objects.
+
+        A call that ends early after some progress, because its time is over or a server stops, is begun again where it
+        ended.
+
+        Args:
+            collection: the collection's name.
+            vectors: the named vectors to fill; all if left out.
+            verify: whether to enter vectors again that Weaviate's index has lost, too.
+            truncate: whether to cut texts that are longer than the model reads.
+            page_token: of an answer, to go on after it.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Raises:
+            VecgateError: the call failed; go on from the last `page_token`.
+
+        Example:
+            filled = sum(each.filled for each in client.backfill_vectors("Pictures"))
+        """
+        request = object_pb.BackfillVectorsRequest(
+            collection=collection,
+            vectors=vectors,
+            verify=verify,
+            truncate=truncate,
+            page_token=page_token,
+            tenant=tenant,
+            consistency=consistency,
+        )
+        while True:
+            begun_at = request.page_token
+            try:
+                answers = self._object.BackfillVectors(request, timeout=self._timeout_s, metadata=self._metadata)
+                for answer in answers:
+                    request.page_token = answer.page_token
+                    yield answer
+            except grpc.RpcError as error:
+                failure = error_from_rpc(error)
+                if failure.code not in PASSING or request.page_token == begun_at:
+                    raise failure from error
+            else:
+                return
 
     def delete_object(
         self,

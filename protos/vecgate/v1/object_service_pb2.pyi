@@ -732,3 +732,126 @@ class DeleteFailure(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteFailure: _TypeAlias = DeleteFailure  # noqa: Y015
+
+@_typing.final
+class BackfillVectorsRequest(_message.Message):
+    """BackfillVectorsRequest is the request of BackfillVectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    page_token: _builtins.str
+    """Optional. The `page_token` of an answer, to go on after it. Default: the first object."""
+    verify: _builtins.bool
+    """Optional. Whether to make sure of the vectors that objects have, too: a Weaviate that was killed may have lost the index
+    entries of the last objects that it stored, which are listed with their vectors but not found by them. They are entered
+    again. Not with Weaviate's asynchronous indexing, where entries come late. Default: false.
+    """
+    truncate: _builtins.bool
+    """Optional. Whether to cut texts that are longer than the model reads. Default: false, an object with such a text fails with
+    TEXT_TOO_LONG.
+    """
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The named vectors to fill. Default: all that have fields (UNKNOWN_VECTOR)."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        vectors: _abc.Iterable[_builtins.str] | None = ...,
+        page_token: _builtins.str = ...,
+        verify: _builtins.bool = ...,
+        truncate: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_token", b"page_token", "tenant", b"tenant", "truncate", b"truncate", "vectors", b"vectors", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillVectorsRequest: _TypeAlias = BackfillVectorsRequest  # noqa: Y015
+
+@_typing.final
+class BackfillVectorsResponse(_message.Message):
+    """BackfillVectorsResponse is one answer of BackfillVectors: what became of the objects since the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    page_token: _builtins.str
+    """Begins again after these objects."""
+    seen: _builtins.int
+    """How many they are."""
+    filled: _builtins.int
+    """Those that got a vector."""
+    repaired: _builtins.int
+    """Those of which a vector was entered into its index again."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackfillFailure]:
+        """Those that have not got theirs. Objects without any of a vector's fields are none of them."""
+
+    def __init__(
+        self,
+        *,
+        page_token: _builtins.str = ...,
+        seen: _builtins.int = ...,
+        filled: _builtins.int = ...,
+        repaired: _builtins.int = ...,
+        failures: _abc.Iterable[Global___BackfillFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "filled", b"filled", "page_token", b"page_token", "repaired", b"repaired", "seen", b"seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillVectorsResponse: _TypeAlias = BackfillVectorsResponse  # noqa: Y015
+
+@_typing.final
+class BackfillFailure(_message.Message):
+    """BackfillFailure is an object that did not get a vector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The object's id."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillFailure: _TypeAlias = BackfillFailure  # noqa: Y015

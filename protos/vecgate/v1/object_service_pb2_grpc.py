@@ -65,6 +65,11 @@ class ObjectServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
                 _registered_method=True)
+        self.BackfillVectors = channel.unary_stream(
+                '/vecgate.v1.ObjectService/BackfillVectors',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
+                _registered_method=True)
 
 
 class ObjectServiceServicer(object):
@@ -124,6 +129,17 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BackfillVectors(self, request, context):
+        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+        and those of EmbedInputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -156,6 +172,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.DeleteObjects,
                     request_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.SerializeToString,
+            ),
+            'BackfillVectors': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackfillVectors,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -321,6 +342,33 @@ class ObjectService(object):
             '/vecgate.v1.ObjectService/DeleteObjects',
             vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
             vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/BackfillVectors',
+            vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,13 @@ class ObjectServiceStub:
     UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
     the objects may be deleted: send the call again.
     """
+    BackfillVectors: _grpc.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]
+    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+    and those of EmbedInputs.
+    """
 
 @_typing.type_check_only
 class ObjectServiceAsyncStub(ObjectServiceStub):
@@ -96,6 +103,13 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
     UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
     the objects may be deleted: send the call again.
+    """
+    BackfillVectors: _aio.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]  # type: ignore[assignment]
+    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+    and those of EmbedInputs.
     """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -164,6 +178,19 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
         UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
         the objects may be deleted: send the call again.
+        """
+
+    @_abc_1.abstractmethod
+    def BackfillVectors(
+        self,
+        request: _object_service_pb2.BackfillVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_object_service_pb2.BackfillVectorsResponse], _abc.AsyncIterator[_object_service_pb2.BackfillVectorsResponse]]:
+        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+        and those of EmbedInputs.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
-from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
+from service.store.weaviate.objects import find_fault, from_weaviate, nudge, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
 from service.store.weaviate.updating import update_in_weaviate
 
@@ -117,6 +117,14 @@ class WeaviateStore(WeaviateCollections):
             raise StoreRejected(fault)
         async with self._connection.call(name) as client:
             await update_in_weaviate(objects_within(client, name, scope), change)
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it."""
+        # Weaviate leaves the index alone where the vector is the same, so it is another one for a moment.
+        for each in (nudge(vector), vector):
+            await self.update_object(collection, ObjectChange(id_, vectors={vector_name: each}), scope)
 
     async def search(
         self,
