@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.access import Authenticator
 from service.core.backfilling import Backfiller
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
@@ -15,6 +17,7 @@ from service.core.objects import Objects
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
 from service.core.updating import Updater
+from service.rpc.access import AccessInterceptor
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -22,8 +25,9 @@ from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthRepo
 from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
+from service.tls import Certificates, certificates_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
@@ -33,7 +37,7 @@ from vecgate.v1 import (
     search_service_pb2_grpc,
 )
 
-__all__ = ["GrpcServer", "PortTaken"]
+__all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
@@ -41,6 +45,30 @@ LAST_ANSWERS_S = 1.0
 
 class PortTaken(Exception):
     """The gRPC server cannot listen on its address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether the server will get its address, before something is started that takes long.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise PortTaken(f"{settings.host}:{settings.port}") from error
 
 
 class GrpcServer:
@@ -55,9 +83,11 @@ class GrpcServer:
         writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
+        authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
 
     Raises:
+        InvalidSettings: the files for TLS cannot be used.
         PortTaken: another program listens on the address, or it is none of this machine's.
     """
 
@@ -69,13 +99,18 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
         self._calls = AccessLogInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(self._calls, ErrorInterceptor(settings.max_call_s)),
+            interceptors=(
+                self._calls,
+                ErrorInterceptor(settings.max_call_s),
+                AccessInterceptor(authenticator or Authenticator(AuthSettings())),
+            ),
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_send_message_length", settings.max_response_bytes),
@@ -83,14 +118,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        address = f"{settings.host}:{settings.port}"
-        try:
-            self.port: int = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise PortTaken(
-                f"cannot listen on {address}: another program does, or the address is not this machine's; "
-                "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-            ) from error
+        self.port: int = self._take_port()
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
@@ -128,6 +156,16 @@ class GrpcServer:
             store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
         )
 
+    def _take_port(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        certificates = certificates_of(self._settings)
+        try:
+            if certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(certificates))
+        except RuntimeError as error:
+            raise PortTaken(address) from error
+
     async def start(self) -> None:
         """Answer calls, and report health."""
         await self._health.start()
@@ -153,4 +191,17 @@ def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding
         max_inputs=limits.max_inputs,
         max_objects=limits.max_objects,
         max_hits=limits.max_hits,
+    )
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that every new connection finds as the files are by then."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        cert, key, client_ca = certificates.contents()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+
+    asks_clients = certificates.contents()[2] is not None
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=asks_clients
     )
