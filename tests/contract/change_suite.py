@@ -8,6 +8,7 @@ from service.domain import ObjectChange, ReturnFields
 from service.errors import ObjectNotFound
 from service.filters import Condition, Operator, Target
 from service.store.base import Store
+from tests.contract.people import OBJECTS, PERSON
 from tests.contract.store_suite import ALL_TYPES, NOTHING, make_object, make_vector, property_of
 
 __all__ = ["ChangeSuite"]
@@ -50,7 +51,8 @@ class ChangeSuite:
         whole = {property_of(each): value for each, value in ALL_TYPES.items()}
         vectors = {"main": make_vector(1, 2, 3), "other": make_vector(1, 2)}
         await store.put_objects(pictures, [make_object(1, images={"blob": b"a"}, vectors=vectors, **whole)])
-        fields = ReturnFields(properties=list(whole), images=["blob"], vectors=["main", "other"])
+        nested = {property_of(each): PERSON for each in OBJECTS}
+        fields = ReturnFields(list(whole), ["blob"], ["main", "other"], nested)
         one = UUID(int=1)
 
         await store.update_object(pictures, ObjectChange(one, {"int": 8}))
