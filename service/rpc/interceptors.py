@@ -1,6 +1,7 @@
-"""Around every unary call: a request id, one line in the access log, the deadline, and the table of errors.
+"""Around every call of ours: a request id, one line in the access log, the deadline, and the table of errors.
 
-Streaming calls (health watches, reflection) are not ours and pass untouched.
+Our calls that answer in a stream write to their context and return nothing. Other streaming calls (health watches,
+reflection) pass untouched.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
-
+OURS = "/vecgate."
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -38,16 +39,25 @@ MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
-class _UnaryInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of unary calls."""
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of calls with one request."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "MethodHandler | None":
-        """Return the handler of a call, wrapped if it is unary; None if there is no such method."""
+        """Return the handler of a call, wrapped if it is ours; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
+        method = handler_call_details.method
+        if handler is None or handler.request_streaming:
             return handler
+        if handler.response_streaming:
+            if not method.startswith(OURS):
+                return handler
+            return grpc.unary_stream_rpc_method_handler(
+                self.wrap(cast("Handler", handler.unary_stream), method),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self.wrap(cast("Handler", handler.unary_unary), handler_call_details.method),
             request_deserializer=handler.request_deserializer,
@@ -59,11 +69,11 @@ class _UnaryInterceptor(grpc.aio.ServerInterceptor):
         raise NotImplementedError
 
 
-class AccessLogInterceptor(_UnaryInterceptor):
+class AccessLogInterceptor(_Interceptor):
     """Gives each call a request id, the caller's own if it sent one, and writes one line when the call ends.
 
     Attributes:
-        idle: set while no unary call is in flight.
+        idle: set while no call is in flight.
     """
 
     def __init__(self) -> None:
@@ -80,6 +90,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
             response = None
+            answered = False
             self._in_flight += 1
             IN_FLIGHT.inc()
             self.idle.clear()
@@ -89,6 +100,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
             ):
                 try:
                     response = await inner(request, context)
+                    answered = True
                     return response
                 finally:
                     self._in_flight -= 1
@@ -96,7 +108,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
                     if not self._in_flight:
                         self.idle.set()
                     took_s = time.perf_counter() - started
-                    code = _code_name(context, answered=response is not None)
+                    code = _code_name(context, answered=answered)
                     note_call(method, code, calling_client(), took_s)
                     span.set_attribute("rpc.response.status_code", code)
                     if code in FAULTS:
@@ -115,7 +127,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
         return handler
 
 
-class ErrorInterceptor(_UnaryInterceptor):
+class ErrorInterceptor(_Interceptor):
     """Ends calls in time, and turns what they raise into statuses.
 
     Args:

@@ -25,6 +25,7 @@ from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
+from tests.contract.change_suite import ChangeSuite
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.people import bare
 from tests.contract.schema_suite import SchemaSuite
@@ -35,7 +36,7 @@ from tests.e2e.schemas import schemas_of_others
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
