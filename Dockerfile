@@ -52,7 +52,8 @@ LABEL org.opencontainers.image.title="Vecgate" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 # The root file system is read-only where it runs, so nothing is ever compiled there, and home is the one folder that
-# can be written. In a container, loopback would be an address that nobody reaches.
+# can be written. In a container, loopback would be an address that nobody reaches;
+# TLS needs a certificate, which is the site's to give.
 ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -61,7 +62,9 @@ ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
     HF_HUB_DISABLE_TELEMETRY=1 \
     TRANSFORMERS_OFFLINE=1 \
     VECGATE_SERVER__HOST=0.0.0.0 \
-    VECGATE_WEB__HOST=0.0.0.0
+    VECGATE_SERVER__ALLOW_PLAINTEXT=true \
+    VECGATE_WEB__HOST=0.0.0.0 \
+    VECGATE_WEB__ALLOW_PLAINTEXT=true
 USER 10001:10001
 WORKDIR /
 EXPOSE 50070 8070

@@ -22,7 +22,16 @@ from service.cli import (
     weaviate_config,
     weights,
 )
-from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
+from service.cli.connection import (
+    DEFAULT_ADDRESS,
+    ApiKeyFileOption,
+    Connection,
+    GlobalAddressOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsOption,
+)
 
 __all__ = ["app"]
 
@@ -37,8 +46,17 @@ app = typer.Typer(
 
 
 @app.callback()
-def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_ADDRESS) -> None:
-    context.obj = Connection(address)
+def _connection(
+    context: typer.Context,
+    *,
+    address: GlobalAddressOption = DEFAULT_ADDRESS,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    api_key_file: ApiKeyFileOption = None,
+) -> None:
+    context.obj = Connection(address, tls, tls_ca, tls_cert, tls_key, api_key_file)
 
 
 app.command("serve", cls=serve.ServeCommand)(serve.serve)

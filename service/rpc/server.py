@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.auth.certificates import Certificates, watch_certificates
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
@@ -56,6 +57,7 @@ class GrpcServer:
 
     Raises:
         PortTaken: another program listens on the address, or it is none of this machine's.
+        InvalidSettings: the certificate, its key or the authorities of clients cannot be used.
     """
 
     def __init__(
@@ -80,14 +82,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        address = f"{settings.host}:{settings.port}"
-        try:
-            self.port: int = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise PortTaken(
-                f"cannot listen on {address}: another program does, or the address is not this machine's; "
-                "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-            ) from error
+        self.port: int = _listen(self._server, settings)
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
@@ -134,3 +129,29 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+
+
+def _listen(server: grpc.aio.Server, settings: ServerSettings) -> int:
+    address = f"{settings.host}:{settings.port}"
+    watched = watch_certificates("server", settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+    try:
+        if watched is None:
+            return server.add_insecure_port(address)
+        # gRPC asks before each handshake, so that a new certificate needs no restart.
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(watched.current),
+            lambda: _configuration(watched.current),
+            require_client_authentication=settings.tls_client_ca_file is not None,
+        )
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise PortTaken(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        ) from error
+
+
+def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(certificates.key, certificates.chain)], certificates.client_authorities
+    )

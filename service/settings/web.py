@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from service.settings.transport import check_transport
 from service.settings.types import MIB, Group, Port, Seconds
 
 __all__ = ["WebSettings"]
@@ -24,8 +25,15 @@ class WebSettings(Group):
     api_keys_file: Path | None = Field(
         None, description="file with the keys that callers may send, one a line; without it any key or none will do"
     )
-    tls_cert_file: Path | None = Field(None, description="certificate chain in PEM; with it HTTP goes over TLS")
+    tls_cert_file: Path | None = Field(
+        None, description="certificate chain in PEM; with it HTTP goes over TLS; read again when it changes"
+    )
     tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="authorities in PEM; with them callers have to show a certificate of one of them (mTLS)",
+    )
+    allow_plaintext: bool = Field(False, description="whether web.host may be an address that others reach without TLS")
     timeout_s: Seconds = Field(60, description="seconds that one request may take")
     header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")
     body_timeout_s: Seconds = Field(30, description="seconds in which a request's body must be there")
@@ -41,7 +49,7 @@ class WebSettings(Group):
     )
 
     @model_validator(mode="after")
-    def _whole_pair(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("web.tls_cert_file and web.tls_key_file: set both or neither")
+    def _safe_transport(self) -> Self:
+        if self.enabled:
+            check_transport("web", self)
         return self

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from service.auth.certificates import Certificates, watch_certificates
+from service.auth.files import Watched
 from service.core.embed import EmbedderPool
-from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.settings import ServerSettings, WebSettings
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.keys import Keys
@@ -92,6 +94,7 @@ class WebServer:
 
 
 def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> BoundedConfig:
+    certificates = watch_certificates("web", settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     config = BoundedConfig(
         app,
         settings=settings,
@@ -104,18 +107,27 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
         server_header=False,
         timeout_keep_alive=settings.idle_timeout_s,
         timeout_graceful_shutdown=drain.drain_grace_s,
-        ssl_certfile=settings.tls_cert_file,
-        ssl_keyfile=settings.tls_key_file,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise InvalidSettings(
-            f"web.tls_cert_file {settings.tls_cert_file} and web.tls_key_file {settings.tls_key_file} "
-            f"cannot be used: {reason}"
-        ) from error
+    config.load()
+    if certificates is not None:
+        config.ssl = _context(certificates)
     return config
+
+
+def _context(certificates: Watched[Certificates]) -> ssl.SSLContext:
+    """Return a context that goes by the certificates as they are when a connection begins."""
+
+    def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        del name, context
+        connection.context = certificates.current.context
+
+    context = certificates.current.context
+    # Called for each connection, also for those that name no server.
+    entry = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    entry.minimum_version = context.minimum_version
+    entry.verify_mode = context.verify_mode
+    entry.sni_callback = choose
+    return entry
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -125,6 +125,26 @@ def test_words_that_yaml_takes_for_something_else_stay_names() -> None:
         kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
 
 
+def test_with_tls_probes_go_over_http_because_the_kubelet_knows_grpc_in_plain_text_only() -> None:
+    def pem(name: str) -> dict[str, dict[str, str]]:
+        return {f"tls{name}": {"existingSecret": "vectors-tls", "key": name.lower()}}
+
+    grpc_tls = pem("Cert") | pem("Key")
+    plain, secure = (
+        next(iter(containers(next(pods(render({"secrets": {"server": grpc_tls, "web": web}}))))))
+        for web in ({}, grpc_tls)
+    )
+
+    for server, scheme in ((plain, "HTTP"), (secure, "HTTPS")):
+        asked = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+        assert {each["scheme"] for each in asked.values()} == {scheme}
+        assert [each["path"] for each in asked.values()] == [f"/v1/health/{path}" for path in ("live", "ready", "live")]
+    for wrong in ({"settings": {"web": {"enabled": False}}}, {"secrets": {"web": grpc_tls | pem("ClientCa")}}):
+        secrets = {"server": grpc_tls} | wrong.get("secrets", {})
+        with pytest.raises(HelmFailed, match="the kubelet has no certificate"):
+            render(wrong | {"secrets": secrets})
+
+
 def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     (server,) = containers(next(pods(render({}))))
     asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}

@@ -134,7 +134,7 @@ def test_an_install_without_torch_is_told_of_when_a_local_model_is_to_run(monkey
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.7"])
 def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    configured(monkeypatch, SERVER__HOST=host)
+    configured(monkeypatch, SERVER__HOST=host, SERVER__ALLOW_PLAINTEXT="true")
 
     (note,) = diagnose(load_settings()).notes
 
@@ -144,7 +144,7 @@ def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPat
 def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_for_keys(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    configured(monkeypatch, WEB__HOST="0.0.0.0")
+    configured(monkeypatch, WEB__HOST="0.0.0.0", WEB__ALLOW_PLAINTEXT="true")
     (note,) = diagnose(load_settings()).notes
     configured(monkeypatch, WEB__API_KEYS_FILE=str(tmp_path / "keys"))
     guarded = diagnose(load_settings()).notes

@@ -223,3 +223,39 @@ def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.Mon
 
     with pytest.raises(InvalidSettings, match=r"MAX_INPUTS is 100, but only .*MAX_QUEUED_INPUTS = 99 may wait"):
         load_settings()
+
+
+@pytest.mark.parametrize("group", ["SERVER", "WEB"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.7", "vecgate.example"])
+def test_plain_text_where_others_reach_it_has_to_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, host: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_{group}__HOST", host)
+    with pytest.raises(InvalidSettings, match=f"{group.lower()}.allow_plaintext where the network is trusted"):
+        load_settings()
+
+    monkeypatch.setenv(f"VECGATE_{group}__ALLOW_PLAINTEXT", "true")
+    load_settings()
+    monkeypatch.setenv(f"VECGATE_{group}__ALLOW_PLAINTEXT", "false")
+    monkeypatch.setenv(f"VECGATE_{group}__TLS_CERT_FILE", str(tmp_path / "cert.pem"))
+    monkeypatch.setenv(f"VECGATE_{group}__TLS_KEY_FILE", str(tmp_path / "key.pem"))
+    load_settings()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "[::1]", "::1", "localhost"])
+def test_plain_text_on_loopback_is_nobodys_business(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("VECGATE_SERVER__HOST", host)
+    monkeypatch.setenv("VECGATE_WEB__HOST", host)
+
+    settings = load_settings()
+
+    assert settings.server.host == settings.web.host == host
+
+
+@pytest.mark.parametrize("group", ["server", "web"])
+@pytest.mark.parametrize("alone", ["tls_cert_file", "tls_key_file", "tls_client_ca_file"])
+def test_a_part_of_tls_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch, group: str, alone: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{group}__{alone}".upper(), "/somewhere.pem")
+
+    with pytest.raises(InvalidSettings, match=rf"{group}\.tls_"):
+        load_settings()

@@ -157,6 +157,26 @@ readOnlyRootFilesystem: true
 {{- end }}
 {{- end -}}
 
+{{/* What a probe asks. Takes a list of the root, the service of gRPC's health, and the word of HTTP's for it: the kubelet
+speaks gRPC in plain text only, so with TLS it asks over HTTP. */}}
+{{- define "vecgate.probe" -}}
+{{- $root := index . 0 -}}
+{{- if hasKey (default dict $root.Values.secrets.server) "tlsCert" -}}
+{{- $web := default dict $root.Values.secrets.web -}}
+{{- if or (not $root.Values.settings.web.enabled) (hasKey $web "tlsClientCa") -}}
+{{- fail "secrets.server.tlsCert: probes then go over HTTP, which needs settings.web.enabled and no secrets.web.tlsClientCa, because the kubelet has no certificate" -}}
+{{- end -}}
+httpGet:
+  port: http
+  path: /v1/health/{{ index . 2 }}
+  scheme: {{ hasKey $web "tlsCert" | ternary "HTTPS" "HTTP" }}
+{{- else -}}
+grpc:
+  port: {{ $root.Values.settings.server.port }}
+  service: {{ index . 1 | quote }}
+{{- end -}}
+{{- end -}}
+
 {{/* Port of a URL. */}}
 {{- define "vecgate.portOfUrl" -}}
 {{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
