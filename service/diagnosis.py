@@ -150,8 +150,10 @@ def _clip_faults(settings: ClipSettings) -> Iterator[str]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
+    if settings.auth.keys_file is not None:
+        return
     yield from _open_to_all("server", settings.server.host)
-    if settings.web.enabled and settings.web.api_keys_file is None:
+    if settings.web.enabled:
         yield from _open_to_all("web", settings.web.host)
 
 

@@ -4,6 +4,8 @@ ServiceError
   InvalidRequest                the caller's mistake: every violation is listed
   NotFound                      EmbedderNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
   CollectionAlreadyExists
+  Unauthenticated               ApiKeyMissing, ApiKeyInvalid: nobody knows who calls
+  AccessDenied                  PermissionDenied, CollectionDenied, TenantDenied: the client may not
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
   StoreRejected                 Weaviate refused what it was asked for
@@ -16,18 +18,25 @@ from dataclasses import dataclass
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected, TextTooLong
 
 __all__ = [
+    "AccessDenied",
+    "ApiKeyInvalid",
+    "ApiKeyMissing",
     "CollectionAlreadyExists",
+    "CollectionDenied",
     "CollectionNotBound",
     "CollectionNotFound",
     "EmbedderNotFound",
     "InvalidRequest",
     "NotFound",
     "ObjectNotFound",
+    "PermissionDenied",
     "ServiceError",
     "SpaceMismatch",
     "StoreRejected",
     "StoreUnavailable",
+    "TenantDenied",
     "TenantNotFound",
+    "Unauthenticated",
     "Violation",
     "rejection",
 ]
@@ -105,6 +114,60 @@ class CollectionAlreadyExists(ServiceError):
     def __init__(self, name: str) -> None:
         super().__init__(f"there is a collection {name!r} already; delete it first or choose another name")
         self.name = name
+
+
+class Unauthenticated(ServiceError):
+    """Nobody knows who calls."""
+
+
+class ApiKeyMissing(Unauthenticated):
+    """The call brings no key."""
+
+    def __init__(self) -> None:
+        super().__init__("send a key of this server as authorization: Bearer KEY; its operator gives them")
+
+
+class ApiKeyInvalid(Unauthenticated):
+    """The call's key is no client's."""
+
+    def __init__(self) -> None:
+        super().__init__("the key is none of this server's; ask its operator for one")
+
+
+class AccessDenied(ServiceError):
+    """The client may not do what it asks for.
+
+    Attributes:
+        metadata: who may not do what.
+    """
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.metadata = metadata
+
+
+class PermissionDenied(AccessDenied):
+    """The client has none of the permissions that the call takes."""
+
+    def __init__(self, client: str, any_of: Sequence[str]) -> None:
+        wanted = " or ".join(any_of)
+        takes = f"takes the permission {wanted}, which client {client!r} has not" if wanted else "is open to no client"
+        super().__init__(f"the call {takes}; ask the server's operator", client=client, permission=wanted)
+
+
+class CollectionDenied(AccessDenied):
+    """The client may not use the collection, whether there is one of that name or not."""
+
+    def __init__(self, client: str, name: str) -> None:
+        super().__init__(f"client {client!r} may not use collection {name!r}", client=client, collection=name)
+
+
+class TenantDenied(AccessDenied):
+    """The client may not use the tenant, or all of them at once."""
+
+    def __init__(self, client: str, name: str) -> None:
+        what = "all tenants of a collection at once" if name == "*" else f"tenant {name!r}"
+        super().__init__(f"client {client!r} may not use {what}", client=client, tenant=name)
 
 
 class SpaceMismatch(ServiceError):

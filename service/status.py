@@ -75,6 +75,11 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.TenantNotFound: _rule(Code.NOT_FOUND, "TENANT_NOT_FOUND"),
     errors.ObjectNotFound: _rule(Code.NOT_FOUND, "OBJECT_NOT_FOUND"),
     errors.CollectionAlreadyExists: _rule(Code.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS"),
+    errors.ApiKeyMissing: _rule(Code.UNAUTHENTICATED, "API_KEY_MISSING"),
+    errors.ApiKeyInvalid: _rule(Code.UNAUTHENTICATED, "API_KEY_INVALID"),
+    errors.PermissionDenied: _rule(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.CollectionDenied: _rule(Code.PERMISSION_DENIED, "COLLECTION_DENIED"),
+    errors.TenantDenied: _rule(Code.PERMISSION_DENIED, "TENANT_DENIED"),
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
     errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", http=424, blame="upstream"),
@@ -154,7 +159,7 @@ def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
 def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Message]:
     metadata: dict[str, str] = {}
     match error:
-        case errors.SpaceMismatch():
+        case errors.SpaceMismatch() | errors.AccessDenied():
             metadata = error.metadata
         case errors.NotFound() | errors.CollectionAlreadyExists():
             metadata = {"name": error.name}

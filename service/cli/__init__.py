@@ -1,6 +1,6 @@
 """The command line, a command or a group of them each module.
 
-All but serve, demo, doctor, weaviate and weights talk gRPC through vecgate.client.
+All but serve, demo, auth, doctor, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server ca
 import typer
 
 from service.cli import (
+    auth,
     collections,
     demo,
     doctor,
@@ -63,6 +64,7 @@ app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
 app.add_typer(weights.app, name="weights")
+app.add_typer(auth.app, name="auth")
 app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)

@@ -1,6 +1,6 @@
 """Collections: creating them with their spaces bound, and looking at them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
@@ -66,10 +66,14 @@ class Collections:
             return collection, None
         return collection, await self._store.count_objects(name, Scope(tenant))
 
-    async def list_page(self, *, after: str, size: int) -> CollectionPage:
-        """Return up to `size` collections whose names come after `after` in alphabetical order."""
+    async def list_page(self, *, after: str, size: int, visible: Callable[[str], bool] = bool) -> CollectionPage:
+        """Return up to `size` of the visible collections whose names come after `after` in alphabetical order."""
         rest = sorted(
-            (self._embedders.resolve(each) for each in await self._store.list_collections() if each.name > after),
+            (
+                self._embedders.resolve(each)
+                for each in await self._store.list_collections()
+                if each.name > after and visible(each.name)
+            ),
             key=lambda each: each.name,
         )
         return CollectionPage(tuple(rest[:size]), more=len(rest) > size)

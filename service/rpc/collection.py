@@ -4,6 +4,7 @@ from typing import Any
 
 import grpc
 
+from service.auth.gate import calling
 from service.convert.collection import collection_from_pb, collection_to_pb
 from service.convert.tenant import tenants_from_pb, tenants_to_pb
 from service.core.collections import Collections
@@ -65,7 +66,9 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         """List collections."""
         check_list_collections(request)
         page = await self._collections.list_page(
-            after=decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
+            after=decode_page_token(request.page_token),
+            size=request.page_size or DEFAULT_PAGE_SIZE,
+            visible=calling.get().may_use_collection,
         )
         token = encode_page_token(page.collections[-1].name) if page.more else ""
         return pb.ListCollectionsResponse(
@@ -96,6 +99,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
             request.names,
             after=decode_page_token(request.page_token, TENANT_NAME),
             size=request.page_size or DEFAULT_PAGE_SIZE,
+            visible=calling.get().may_use_tenant,
         )
         token = encode_page_token(page.tenants[-1].name) if page.more else ""
         return pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)

@@ -8,11 +8,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.auth.certificates import Certificates, watch_certificates
+from service.auth.gate import Gate
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
+from service.rpc.access import AccessInterceptor
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -20,7 +22,7 @@ from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthRepo
 from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
@@ -54,6 +56,7 @@ class GrpcServer:
         store: where objects are.
         embedders: what makes vectors.
         allow_caller_keys: whether calls may bring their own key for the NIM.
+        gate: finds out who calls; without one everybody may.
 
     Raises:
         PortTaken: another program listens on the address, or it is none of this machine's.
@@ -69,12 +72,17 @@ class GrpcServer:
         store: Store,
         embedders: EmbedderPool,
         allow_caller_keys: bool = False,
+        gate: Gate | None = None,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
         self._calls = AccessLogInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(self._calls, ErrorInterceptor(settings.max_call_s)),
+            interceptors=(
+                self._calls,
+                ErrorInterceptor(settings.max_call_s),
+                AccessInterceptor(gate or Gate(AuthSettings())),
+            ),
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_send_message_length", settings.max_response_bytes),

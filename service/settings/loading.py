@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.settings.auth import AuthSettings
 from service.settings.groups import (
     ClipSettings,
     EmbedderSettings,
@@ -39,6 +40,7 @@ class Settings(BaseSettings):
     nim: NimSettings = NimSettings()
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
+    auth: AuthSettings = AuthSettings()
     web: WebSettings = WebSettings()
 
     @model_validator(mode="after")

@@ -22,9 +22,6 @@ class WebSettings(Group):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="path in front of /v1 under which everything is served too, such as /embed",
     )
-    api_keys_file: Path | None = Field(
-        None, description="file with the keys that callers may send, one a line; without it any key or none will do"
-    )
     tls_cert_file: Path | None = Field(
         None, description="certificate chain in PEM; with it HTTP goes over TLS; read again when it changes"
     )

@@ -13,11 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders.timing import begin_times
+from service.auth.gate import Gate, note_client
+from service.auth.rules import ROUTES, Rule
+from service.errors import PermissionDenied
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
 from service.status import log_failure
-from service.web.keys import Keys
 from service.web.refusals import CallerGone, Refused, answer_for
 
 __all__ = ["HEALTH", "OTHER", "Calls"]
@@ -27,11 +29,12 @@ log = structlog.get_logger(__name__)
 REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
-"""Paths that need no key, are never too many, and leave no line in the log."""
+"""Paths that are never too many and leave no line in the log."""
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
 
+METRICS = "/metrics"
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
 GONE = 499
@@ -44,7 +47,8 @@ class _Exchange:
     """A request and its answer as they pass by."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        self.headers = dict(self.sent)
         given = self.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
         self.request_id = given if usable else uuid4().hex
@@ -75,20 +79,20 @@ class Calls:
         in_flight: requests that are being answered.
     """
 
-    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, keys: Keys | None) -> None:
+    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, gate: Gate) -> None:
         """Wrap an application.
 
         Args:
             app: answers what passes.
             name_path: returns what the log calls a path, without what a caller put into it.
             settings: bounds and the path's prefix.
-            keys: of callers; None lets everybody in.
+            gate: finds out who calls.
         """
         self.in_flight = 0
         self._app = app
         self._name_path = name_path
         self._settings = settings
-        self._keys = keys
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -147,11 +151,25 @@ class Calls:
             if exchange.status is None:
                 await answer_for(error, exchange.request_id)(scope, exchange.receive, exchange.send)
 
+    def _identify(self, exchange: _Exchange, path: str) -> None:
+        opened = self._gate.settings
+        if (
+            (path in HEALTH and opened.open_health)
+            or (path == METRICS and opened.open_metrics)
+            or not self._gate.closed
+        ):
+            return
+        client = self._gate.identify(exchange.sent)
+        note_client(client)
+        rule = Rule() if path in HEALTH else ROUTES.get(self._name_path(path))
+        if rule is None:
+            raise PermissionDenied(client.name, [])
+        client.check_permission(rule.any_of)
+
     def _admit(self, exchange: _Exchange, path: str) -> None:
+        self._identify(exchange, path)
         if path in HEALTH:
             return
-        if self._keys is not None:
-            self._keys.check(exchange.headers.get("authorization", ""))
         if self.in_flight > self._settings.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,

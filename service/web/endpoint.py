@@ -55,9 +55,10 @@ class Endpoint:
         router: the ASGI application.
     """
 
-    def __init__(self, settings: WebSettings, embedders: EmbedderPool) -> None:
+    def __init__(self, settings: WebSettings, embedders: EmbedderPool, *, keyed: bool = False) -> None:
         self.draining = False
         self._settings = settings
+        self._keyed = keyed
         self._embedders = embedders
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
@@ -161,7 +162,7 @@ class Endpoint:
         """Describe the endpoint."""
         del request
         models = {model: each.spec.dimension for model, each in self._by_model().items()}
-        return _json(openapi_document(self._settings, models, API_VERSION))
+        return _json(openapi_document(self._settings, models, API_VERSION, keyed=self._keyed))
 
     async def get_metrics(self, request: Request) -> Response:
         """Show the process's metrics to Prometheus."""

@@ -29,8 +29,8 @@ ERROR_STATUSES = {
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
 
-def openapi_document(settings: WebSettings, models: Mapping[str, int], version: str) -> dict[str, Any]:
-    """Return the document for a server with these settings, and these models with their dimensions."""
+def openapi_document(settings: WebSettings, models: Mapping[str, int], version: str, *, keyed: bool) -> dict[str, Any]:
+    """Return the document for a server with these settings, these models with their dimensions, and keys or none."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -53,7 +53,7 @@ def openapi_document(settings: WebSettings, models: Mapping[str, int], version: 
             }
         },
     }
-    if settings.api_keys_file is not None:
+    if keyed:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
         for path in ("/v1/health/live", "/v1/health/ready"):

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from embedders import nim_endpoint
-from service.errors import ServiceError
+from service.errors import ServiceError, Unauthenticated
 from service.status import message_for, reason_for, rule_for
 
 __all__ = ["JSON", "CallerGone", "Refused", "answer_for", "reason_of"]
@@ -66,6 +66,8 @@ def answer_for(error: Exception, request_id: str) -> Response:
     else:
         rule = rule_for(error)
         status, message, field, headers = rule.http, message_for(error, request_id), None, {}
+        if isinstance(error, Unauthenticated):
+            headers = {"www-authenticate": "Bearer"}
         if rule.retry:
             headers = {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))}
     kind = KINDS.get(status, "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error")

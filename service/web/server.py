@@ -10,11 +10,11 @@ import uvicorn
 
 from service.auth.certificates import Certificates, watch_certificates
 from service.auth.files import Watched
+from service.auth.gate import Gate
 from service.core.embed import EmbedderPool
-from service.settings import ServerSettings, WebSettings
+from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
-from service.web.keys import Keys
 from service.web.protocol import BoundedConfig
 
 __all__ = ["AddressTaken", "WebServer"]
@@ -48,21 +48,24 @@ class WebServer:
         app: the ASGI application.
     """
 
-    def __init__(self, settings: WebSettings, drain: ServerSettings, *, embedders: EmbedderPool) -> None:
+    def __init__(
+        self, settings: WebSettings, drain: ServerSettings, *, embedders: EmbedderPool, gate: Gate | None = None
+    ) -> None:
         """Take the port.
 
         Args:
             settings: address and bounds of the server.
             drain: how long its end may take.
             embedders: what makes vectors.
+            gate: finds out who calls; without one everybody may.
 
         Raises:
             AddressTaken: another program listens on the address, or it is none of this machine's.
-            InvalidSettings: the keys, the certificate or its key cannot be used.
+            InvalidSettings: the certificate, its key or the authorities of clients cannot be used.
         """
-        keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
-        self._endpoint = Endpoint(settings, embedders)
-        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, keys)
+        gate = gate or Gate(AuthSettings())
+        self._endpoint = Endpoint(settings, embedders, keyed=gate.closed)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, gate)
         self._drain = drain
         self._server = _Server(_configure(settings, self.app, drain))
         self._socket = _listen(settings)

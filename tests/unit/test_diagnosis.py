@@ -146,9 +146,10 @@ def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_for_keys
 ) -> None:
     configured(monkeypatch, WEB__HOST="0.0.0.0", WEB__ALLOW_PLAINTEXT="true")
     (note,) = diagnose(load_settings()).notes
-    configured(monkeypatch, WEB__API_KEYS_FILE=str(tmp_path / "keys"))
+    (tmp_path / "keys").write_text("x")
+    configured(monkeypatch, AUTH__KEYS_FILE=str(tmp_path / "keys"))
     guarded = diagnose(load_settings()).notes
-    monkeypatch.delenv("VECGATE_WEB__API_KEYS_FILE")
+    monkeypatch.delenv("VECGATE_AUTH__KEYS_FILE")
     configured(monkeypatch, WEB__ENABLED="false")
 
     assert "VECGATE_WEB__HOST is 0.0.0.0" in note

@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from embedders.spec import InputLimits
+from service.auth.gate import Gate
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
@@ -105,7 +106,10 @@ async def failure_of(call: "Awaitable[object]") -> Failure:
 
 
 async def start_wire(
-    *embedders: FakeEmbedder, server: ServerSettings | None = None, allow_caller_keys: bool = False
+    *embedders: FakeEmbedder,
+    server: ServerSettings | None = None,
+    allow_caller_keys: bool = False,
+    gate: Gate | None = None,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = FakeStore()
@@ -120,6 +124,7 @@ async def start_wire(
         store=store,
         embedders=pool,
         allow_caller_keys=allow_caller_keys,
+        gate=gate,
     )
     await running.start()
     return Wire(running, store, fakes, pool)
