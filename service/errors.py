@@ -4,10 +4,12 @@ ServiceError
   InvalidRequest                the caller's mistake: every violation is listed
   NotFound                      EmbedderNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
   CollectionAlreadyExists
-  Unauthenticated               ApiKeyMissing, ApiKeyInvalid: nobody knows who calls
-  AccessDenied                  PermissionDenied, CollectionDenied, TenantDenied: the client may not
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
+  CredentialsMissing            nothing says who calls
+  CredentialsInvalid            what says it is not valid here
+  PermissionDenied              the client may not do this
+  QuotaExceeded                 the client has used up what it may: try again later
   StoreRejected                 Weaviate refused what it was asked for
   StoreUnavailable              Weaviate does not answer: try again
 """
@@ -18,25 +20,22 @@ from dataclasses import dataclass
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected, TextTooLong
 
 __all__ = [
-    "AccessDenied",
-    "ApiKeyInvalid",
-    "ApiKeyMissing",
     "CollectionAlreadyExists",
-    "CollectionDenied",
     "CollectionNotBound",
     "CollectionNotFound",
+    "CredentialsInvalid",
+    "CredentialsMissing",
     "EmbedderNotFound",
     "InvalidRequest",
     "NotFound",
     "ObjectNotFound",
     "PermissionDenied",
+    "QuotaExceeded",
     "ServiceError",
     "SpaceMismatch",
     "StoreRejected",
     "StoreUnavailable",
-    "TenantDenied",
     "TenantNotFound",
-    "Unauthenticated",
     "Violation",
     "rejection",
 ]
@@ -116,60 +115,6 @@ class CollectionAlreadyExists(ServiceError):
         self.name = name
 
 
-class Unauthenticated(ServiceError):
-    """Nobody knows who calls."""
-
-
-class ApiKeyMissing(Unauthenticated):
-    """The call brings no key."""
-
-    def __init__(self) -> None:
-        super().__init__("send a key of this server as authorization: Bearer KEY; its operator gives them")
-
-
-class ApiKeyInvalid(Unauthenticated):
-    """The call's key is no client's."""
-
-    def __init__(self) -> None:
-        super().__init__("the key is none of this server's; ask its operator for one")
-
-
-class AccessDenied(ServiceError):
-    """The client may not do what it asks for.
-
-    Attributes:
-        metadata: who may not do what.
-    """
-
-    def __init__(self, message: str, **metadata: str) -> None:
-        super().__init__(message)
-        self.metadata = metadata
-
-
-class PermissionDenied(AccessDenied):
-    """The client has none of the permissions that the call takes."""
-
-    def __init__(self, client: str, any_of: Sequence[str]) -> None:
-        wanted = " or ".join(any_of)
-        takes = f"takes the permission {wanted}, which client {client!r} has not" if wanted else "is open to no client"
-        super().__init__(f"the call {takes}; ask the server's operator", client=client, permission=wanted)
-
-
-class CollectionDenied(AccessDenied):
-    """The client may not use the collection, whether there is one of that name or not."""
-
-    def __init__(self, client: str, name: str) -> None:
-        super().__init__(f"client {client!r} may not use collection {name!r}", client=client, collection=name)
-
-
-class TenantDenied(AccessDenied):
-    """The client may not use the tenant, or all of them at once."""
-
-    def __init__(self, client: str, name: str) -> None:
-        what = "all tenants of a collection at once" if name == "*" else f"tenant {name!r}"
-        super().__init__(f"client {client!r} may not use {what}", client=client, tenant=name)
-
-
 class SpaceMismatch(ServiceError):
     """A named vector is bound to another space than the embedder's or the supplied vector's."""
 
@@ -199,6 +144,34 @@ class CollectionNotBound(ServiceError):
         )
         self.collection = collection
         self.vector = vector
+
+
+class CredentialsMissing(ServiceError):
+    """Nothing says who calls, and this server serves known clients only."""
+
+
+class CredentialsInvalid(ServiceError):
+    """What says who calls is not valid here."""
+
+
+class PermissionDenied(ServiceError):
+    """The client may not do this."""
+
+
+class QuotaExceeded(ServiceError):
+    """The client has used up what it may.
+
+    Attributes:
+        client: its name.
+        quota: which of its bounds.
+        retry_after_s: when to try again, in seconds.
+    """
+
+    def __init__(self, client: str, quota: str, bound: str, *, retry_after_s: float) -> None:
+        super().__init__(f"client {client!r} has used up its {quota} of {bound}; try again later, or ask for more")
+        self.client = client
+        self.quota = quota
+        self.retry_after_s = retry_after_s
 
 
 class StoreRejected(ServiceError):

@@ -1,9 +1,11 @@
 """The command line, a command or a group of them each module.
 
-All but serve, demo, auth, doctor, weaviate and weights talk gRPC through vecgate.client.
+All but auth, demo, doctor, serve, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
+
+import os
 
 import typer
 
@@ -25,14 +27,15 @@ from service.cli import (
 )
 from service.cli.connection import (
     DEFAULT_ADDRESS,
-    ApiKeyFileOption,
+    CaOption,
+    CertOption,
     Connection,
     GlobalAddressOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
+    KeyOption,
     TlsOption,
+    credentials_of,
 )
+from service.cli.output import EXIT_WRONG_USE, fail
 
 __all__ = ["app"]
 
@@ -51,13 +54,19 @@ def _connection(
     context: typer.Context,
     *,
     address: GlobalAddressOption = DEFAULT_ADDRESS,
+    api_key_file: KeyOption = None,
     tls: TlsOption = False,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    api_key_file: ApiKeyFileOption = None,
+    ca_file: CaOption = None,
+    cert_file: CertOption = None,
 ) -> None:
-    context.obj = Connection(address, tls, tls_ca, tls_cert, tls_key, api_key_file)
+    key = os.environ.get("VECGATE_API_KEY", "")
+    if api_key_file is not None:
+        try:
+            key = api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            fail(f"{api_key_file}: {reason}", EXIT_WRONG_USE)
+    context.obj = Connection(address, key, credentials_of(tls=tls, ca=ca_file, cert=cert_file))
 
 
 app.command("serve", cls=serve.ServeCommand)(serve.serve)

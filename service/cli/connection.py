@@ -1,29 +1,29 @@
 """The connection of a command to the server, and the end of a command whose call failed."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail
-from vecgate.client import Client, VecgateError, tls_credentials
+from vecgate.client import Client, VecgateError
 
 __all__ = [
     "DEFAULT_ADDRESS",
     "AddressOption",
-    "ApiKeyFileOption",
+    "CaOption",
+    "CertOption",
     "Connection",
     "GlobalAddressOption",
+    "KeyOption",
     "TenantOption",
-    "TlsCaOption",
-    "TlsCertOption",
-    "TlsKeyOption",
     "TlsOption",
     "connected",
+    "credentials_of",
 ]
 
 DEFAULT_ADDRESS = "127.0.0.1:50070"
@@ -34,40 +34,51 @@ GlobalAddressOption = Annotated[
     str,
     typer.Option("--address", envvar="VECGATE_ADDRESS", metavar="HOST:PORT", help="The server's address."),
 ]
-# Without the variable, which would win over an address given before the command.
-AddressOption = Annotated[
-    str | None,
-    typer.Option("--address", metavar="HOST:PORT", help="As before the command.", show_default=False),
-]
-TlsOption = Annotated[
-    bool, typer.Option("--tls", envvar="VECGATE_TLS", help="Connect over TLS, and trust the public authorities.")
-]
-TlsCaOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--tls-ca",
-        envvar="VECGATE_TLS_CA",
-        metavar="FILE",
-        help="Connect over TLS, and trust the authorities of a file.",
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None,
-    typer.Option("--tls-cert", envvar="VECGATE_TLS_CERT", metavar="FILE", help="Your own certificate, for mTLS."),
-]
-TlsKeyOption = Annotated[
-    Path | None,
-    typer.Option("--tls-key", envvar="VECGATE_TLS_KEY", metavar="FILE", help="The private key of --tls-cert."),
-]
-# A key itself among the arguments could be read by everybody on the machine.
-ApiKeyFileOption = Annotated[
+# There is no option with the key itself: other users of the machine see the words of a command.
+KeyOption = Annotated[
     Path | None,
     typer.Option(
         "--api-key-file",
         envvar="VECGATE_API_KEY_FILE",
+        exists=True,
+        dir_okay=False,
         metavar="FILE",
-        help="File with your key for the server; the variable VECGATE_API_KEY may hold the key itself.",
+        help="Holds the key that says who calls; or set VECGATE_API_KEY.",
+        show_default=False,
     ),
+]
+TlsOption = Annotated[
+    bool,
+    typer.Option("--tls", envvar="VECGATE_TLS", help="Use TLS, with the authorities that this system trusts."),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar="VECGATE_CA_FILE",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Use TLS, with the authorities in this PEM file.",
+        show_default=False,
+    ),
+]
+CertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-file",
+        envvar="VECGATE_CERT_FILE",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Own certificate and its private key in one PEM file, where the server asks for one.",
+        show_default=False,
+    ),
+]
+# Without the variable, which would win over an address given before the command.
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="As before the command.", show_default=False),
 ]
 TenantOption = Annotated[
     str,
@@ -77,44 +88,32 @@ TenantOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the commands find the server, and what they show to it.
+    """Where the commands find the server, and how they prove who they are.
 
     Attributes:
-        address: host and port.
-        tls: whether to connect over TLS; the files say it, too.
-        ca_file: authorities to trust instead of the public ones.
-        cert_file: the caller's own certificate.
-        key_file: its private key.
-        api_key_file: holds the caller's key for the server.
+        address: the server's.
+        api_key: says who calls; empty for nobody.
+        credentials: for TLS; None for clear text.
     """
 
     address: str
-    tls: bool = False
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    api_key_file: Path | None = None
+    api_key: str = ""
+    credentials: grpc.ChannelCredentials | None = None
 
-    def open(self, address: str | None) -> Client:
-        """Return a client for an address, or for this one.
+    def client(self, address: str | None) -> Client:
+        """Return a client, of another address if one is given."""
+        return Client(address or self.address, timeout_s=TIMEOUT_S, api_key=self.api_key, credentials=self.credentials)
 
-        Raises:
-            ValueError: only one of certificate and key is given, or the file of the key has none.
-            OSError: a file cannot be read.
-        """
-        secure = self.tls or self.ca_file is not None or self.cert_file is not None or self.key_file is not None
-        credentials = (
-            tls_credentials(ca_file=self.ca_file, cert_file=self.cert_file, key_file=self.key_file) if secure else None
-        )
-        return Client(address or self.address, timeout_s=TIMEOUT_S, credentials=credentials, api_key=self._api_key())
 
-    def _api_key(self) -> str | None:
-        if self.api_key_file is None:
-            return os.environ.get("VECGATE_API_KEY") or None
-        key = self.api_key_file.read_text(encoding="utf-8").strip()
-        if not key:
-            raise ValueError(f"the key file {self.api_key_file} is empty")
-        return key
+def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.ChannelCredentials | None:
+    """Return what a channel over TLS needs, or None where nothing asks for TLS; unreadable files end the command."""
+    if not (tls or ca or cert):
+        return None
+    try:
+        own = None if cert is None else cert.read_bytes()
+        return grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes(), own, own)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
 
 
 @contextmanager
@@ -126,13 +125,7 @@ def connected(context: typer.Context, address: str | None) -> Iterator[Client]:
         address: given with the command itself; None means the one given before it.
     """
     given = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
-    try:
-        client = given.open(address)
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
-    except ValueError as error:
-        fail(str(error).replace("cert_file and key_file", "--tls-cert and --tls-key"), EXIT_WRONG_USE)
-    with client:
+    with given.client(address) as client:
         try:
             yield client
         except VecgateError as error:

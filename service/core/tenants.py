@@ -1,8 +1,9 @@
 """Tenants: those among whom the objects of a collection are divided."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.access import calling_account
 from service.domain import Tenant
 from service.errors import InvalidRequest, TenantNotFound, Violation
 from service.store.base import Store
@@ -33,16 +34,12 @@ class Tenants:
         await self._check(collection)
         await self._store.create_tenants(collection, tenants)
 
-    async def list_page(
-        self, collection: str, names: Sequence[str], *, after: str, size: int, visible: Callable[[str], bool] = bool
-    ) -> TenantPage:
-        """Return up to `size` visible tenants whose names come after `after`; of certain names, if any are given."""
+    async def list_page(self, collection: str, names: Sequence[str], *, after: str, size: int) -> TenantPage:
+        """Return up to `size` tenants that the caller may touch, after `after`; of certain names, if any are given."""
         await self._check(collection)
-        rest = [
-            each
-            for each in await self._store.list_tenants(collection, names)
-            if each.name > after and visible(each.name)
-        ]
+        may_touch = calling_account.get().client.may_touch_tenant
+        found = await self._store.list_tenants(collection, names)
+        rest = [each for each in found if each.name > after and may_touch(each.name)]
         return TenantPage(tuple(rest[:size]), more=len(rest) > size)
 
     async def update(self, collection: str, tenants: Sequence[Tenant]) -> None:

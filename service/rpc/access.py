@@ -1,134 +1,106 @@
-"""Who calls, and whether that client may: before a request is read, and again when it is known what it names."""
+"""Who calls, and whether they may, before a call reaches its servicer."""
 
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
-from google.protobuf import empty_pb2
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from service.auth.clients import ANYBODY, Client
-from service.auth.gate import Gate, note_client
-from service.auth.rules import METHODS, Rule
-from service.errors import PermissionDenied, ServiceError
-from service.rpc.interceptors import Continuation, Handler, MethodHandler
+from service.access import Authenticator, authorize
+from service.errors import ServiceError
 from service.status import to_status
 
-__all__ = ["AccessInterceptor", "check_scope"]
+__all__ = ["AccessInterceptor"]
 
-Context = grpc.aio.ServicerContext[Any, Any]
+AUTHORIZATION = "authorization"
+OURS = "/vecgate.v1."
+HEALTH = f"/{health.SERVICE_NAME}/"
+REFLECTION = f"/{reflection.SERVICE_NAME}/"
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Unary = Callable[[Any, Context], Awaitable[Any]]
+Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls of known clients through to what they may do.
+    """Lets calls pass whose client may make them.
+
+    Our own calls are checked where their errors become statuses, with their requests; those of health and reflection
+    by the key alone.
 
     Args:
-        gate: knows clients.
+        authenticator: knows the clients, and what is open to everybody.
     """
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._open = {
-            service
-            for service, is_open in (
-                (health.SERVICE_NAME, gate.settings.open_health),
-                (reflection.SERVICE_NAME, gate.settings.open_reflection),
-            )
-            if is_open
-        }
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        switches = ((HEALTH, authenticator.settings.open_health), (REFLECTION, authenticator.settings.open_reflection))
+        self._open = tuple(prefix for prefix, is_open in switches if is_open)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "MethodHandler | None":
-        """Return the handler of a call, or one that refuses it; None if there is no such method."""
+        """Return the handler of a call, behind the check; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method.removeprefix("/")
-        if handler is None or not self._gate.closed or method.partition("/")[0] in self._open:
+        method = handler_call_details.method
+        if handler is None or self._authenticator.open or method.startswith(self._open):
             return handler
-        client = ANYBODY
+        if method.startswith(OURS):
+            return self._guarded(handler, method.removeprefix(OURS))
         try:
-            client = self._gate.identify(handler_call_details.invocation_metadata or ())
-            rule = _rule_of(method)
-            if rule is None:
-                raise PermissionDenied(client.name, [])
-            client.check_permission(rule.any_of)
+            self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
         except ServiceError as error:
-            return _refusing(handler, client, error)
-        if handler.request_streaming or handler.response_streaming:
-            return handler
-        return grpc.unary_unary_rpc_method_handler(
-            _admitting(cast("Handler", handler.unary_unary), client, rule),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+            return _refusing(handler, error)
+        return handler
+
+    def _guarded(self, handler: "MethodHandler", method: str) -> "MethodHandler":
+        if handler.response_streaming:
+            stream = cast("Stream", handler.unary_stream)
+
+            async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
+                self._admit(method, request, context)
+                async for each in stream(request, context):
+                    yield each
+
+            return grpc.unary_stream_rpc_method_handler(
+                streamed, handler.request_deserializer, handler.response_serializer
+            )
+        unary = cast("Unary", handler.unary_unary)
+
+        async def answered(request: Any, context: Context) -> Any:
+            self._admit(method, request, context)
+            return await unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(answered, handler.request_deserializer, handler.response_serializer)
+
+    def _admit(self, method: str, request: Any, context: Context) -> None:
+        account = self._authenticator.admit(_authorization(context.invocation_metadata()))
+        authorize(account.client, method, request)
+        account.receive(request.ByteSize())
 
 
-def check_scope(client: Client, rule: Rule, request: Any) -> None:
-    """Refuse a request that names a collection or a tenant that its client may not use.
-
-    Raises:
-        CollectionDenied: it may not use the collection.
-        TenantDenied: it may not use a tenant.
-    """
-    if rule.collection:
-        for name in _values(request, rule.collection):
-            client.check_collection(name)
-    tenants = [name for name in _values(request, rule.tenants) if name] if rule.tenants else []
-    for name in tenants:
-        client.check_tenant(name)
-    if rule.all_tenants and not tenants:
-        client.check_all_tenants()
+def _authorization(metadata: Any) -> str | None:
+    """Return the metadata of that name, or None where it is not there once."""
+    found = [value for key, value in metadata or () if key == AUTHORIZATION]
+    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
 
 
-def _rule_of(method: str) -> Rule | None:
-    # Any known client may ask for health and reflection.
-    service = method.partition("/")[0]
-    return Rule() if service in (health.SERVICE_NAME, reflection.SERVICE_NAME) else METHODS.get(method)
+def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
+    status = rpc_status.to_status(to_status(error, ""))
 
-
-def _values(message: Any, path: str) -> Iterator[str]:
-    """Yield what stands at a path of fields, of which some may be repeated."""
-    name, _, rest = path.partition(".")
-    found = getattr(message, name)
-    for each in [found] if isinstance(found, str) or hasattr(found, "DESCRIPTOR") else found:
-        if rest:
-            yield from _values(each, rest)
-        else:
-            yield each
-
-
-def _admitting(inner: Handler, client: Client, rule: Rule) -> Handler:
-    async def handler(request: Any, context: Context) -> Any:
-        note_client(client)
-        check_scope(client, rule, request)
-        return await inner(request, context)
-
-    return handler
-
-
-def _refusing(handler: "MethodHandler", client: Client, error: ServiceError) -> "MethodHandler":
-    """Return a handler of the same kind that refuses, and reads nothing of what a stranger sent."""
-
-    async def refuse(request: Any, context: Context) -> Any:
-        del request, context
-        note_client(client)
-        raise error
-
-    async def refuse_stream(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def refuse(request: Any, context: Context) -> NoReturn:
         del request
-        await context.abort_with_status(rpc_status.to_status(to_status(error, "")))
-        yield None
+        await context.abort_with_status(status)
+        raise AssertionError("abort_with_status raises")
 
-    if not handler.request_streaming and not handler.response_streaming:
-        return grpc.unary_unary_rpc_method_handler(
-            refuse, request_deserializer=_unread, response_serializer=handler.response_serializer
-        )
-    make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
-    return make(refuse_stream, request_deserializer=_unread, response_serializer=handler.response_serializer)
-
-
-def _unread(data: bytes) -> empty_pb2.Empty:
-    del data
-    return empty_pb2.Empty()
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[bool(handler.request_streaming), bool(handler.response_streaming)]
+    return make(refuse, handler.request_deserializer, handler.response_serializer)

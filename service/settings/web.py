@@ -1,18 +1,17 @@
 """The settings of the HTTP server."""
 
-from pathlib import Path
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from service.settings.transport import check_transport
-from service.settings.types import MIB, Group, Port, Seconds
+from service.settings.listening import ListeningSettings
+from service.settings.types import MIB, Port, Seconds
 
 __all__ = ["WebSettings"]
 
 
-class WebSettings(Group):
+class WebSettings(ListeningSettings):
     """The HTTP server: the endpoint that answers as a NIM does."""
+
+    group = "web"
 
     enabled: bool = Field(True, description="whether to serve HTTP")
     host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
@@ -22,15 +21,6 @@ class WebSettings(Group):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="path in front of /v1 under which everything is served too, such as /embed",
     )
-    tls_cert_file: Path | None = Field(
-        None, description="certificate chain in PEM; with it HTTP goes over TLS; read again when it changes"
-    )
-    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
-    tls_client_ca_file: Path | None = Field(
-        None,
-        description="authorities in PEM; with them callers have to show a certificate of one of them (mTLS)",
-    )
-    allow_plaintext: bool = Field(False, description="whether web.host may be an address that others reach without TLS")
     timeout_s: Seconds = Field(60, description="seconds that one request may take")
     header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")
     body_timeout_s: Seconds = Field(30, description="seconds in which a request's body must be there")
@@ -45,8 +35,5 @@ class WebSettings(Group):
         False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
     )
 
-    @model_validator(mode="after")
-    def _safe_transport(self) -> Self:
-        if self.enabled:
-            check_transport("web", self)
-        return self
+    def _listens(self) -> bool:
+        return self.enabled

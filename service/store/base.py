@@ -75,6 +75,17 @@ class Store(Protocol):
         """Return all collections, by name."""
         ...
 
+    async def update_collection(self, collection: Collection) -> None:
+        """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing.
+
+        Args:
+            collection: what get_collection returned, changed as core/changes.py allows.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects.
 

@@ -13,9 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders.timing import begin_times
-from service.auth.gate import Gate, note_client
-from service.auth.rules import ROUTES, Rule
-from service.errors import PermissionDenied
+from service.access import HTTP_EMBED, Authenticator, calling_account, check_permission
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
@@ -29,12 +27,14 @@ log = structlog.get_logger(__name__)
 REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
-"""Paths that are never too many and leave no line in the log."""
+"""Paths that need no key, are never too many, and leave no line in the log."""
+
+METRICS = "/metrics"
+EMBEDDINGS = "/v1/embeddings"
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
 
-METRICS = "/metrics"
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
 GONE = 499
@@ -47,8 +47,7 @@ class _Exchange:
     """A request and its answer as they pass by."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
-        self.headers = dict(self.sent)
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = self.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
         self.request_id = given if usable else uuid4().hex
@@ -79,20 +78,22 @@ class Calls:
         in_flight: requests that are being answered.
     """
 
-    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, gate: Gate) -> None:
+    def __init__(
+        self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, authenticator: Authenticator
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: answers what passes.
             name_path: returns what the log calls a path, without what a caller put into it.
             settings: bounds and the path's prefix.
-            gate: finds out who calls.
+            authenticator: who may call.
         """
         self.in_flight = 0
         self._app = app
         self._name_path = name_path
         self._settings = settings
-        self._gate = gate
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -108,6 +109,7 @@ class Calls:
             try:
                 await self._answer(scope, exchange, path, method)
             finally:
+                calling_account.get().receive(exchange.request_bytes)
                 self.in_flight -= 1
                 HTTP_IN_FLIGHT.dec()
                 took_s = time.perf_counter() - started
@@ -140,7 +142,7 @@ class Calls:
 
     async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
         try:
-            self._admit(exchange, path)
+            self._admit(exchange, path, method)
             async with asyncio.timeout(self._settings.timeout_s):
                 await self._app(scope, exchange.receive, exchange.send)
         except CallerGone:
@@ -151,26 +153,13 @@ class Calls:
             if exchange.status is None:
                 await answer_for(error, exchange.request_id)(scope, exchange.receive, exchange.send)
 
-    def _identify(self, exchange: _Exchange, path: str) -> None:
-        opened = self._gate.settings
-        if (
-            (path in HEALTH and opened.open_health)
-            or (path == METRICS and opened.open_metrics)
-            or not self._gate.closed
-        ):
-            return
-        client = self._gate.identify(exchange.sent)
-        note_client(client)
-        rule = Rule() if path in HEALTH else ROUTES.get(self._name_path(path))
-        if rule is None:
-            raise PermissionDenied(client.name, [])
-        client.check_permission(rule.any_of)
-
-    def _admit(self, exchange: _Exchange, path: str) -> None:
-        self._identify(exchange, path)
-        if path in HEALTH:
-            return
-        if self.in_flight > self._settings.max_requests:
+    def _admit(self, exchange: _Exchange, path: str, method: str) -> None:
+        switches = self._authenticator.settings
+        if not (switches.open_health if path in HEALTH else path == METRICS and switches.open_metrics):
+            account = self._authenticator.admit(exchange.headers.get("authorization"))
+            if method == f"POST {EMBEDDINGS}":
+                check_permission(account.client, HTTP_EMBED, f"call {method}")
+        if path not in HEALTH and self.in_flight > self._settings.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "OVERLOADED",

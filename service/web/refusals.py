@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from embedders import nim_endpoint
-from service.errors import ServiceError, Unauthenticated
+from service.errors import ServiceError
 from service.status import message_for, reason_for, rule_for
 
 __all__ = ["JSON", "CallerGone", "Refused", "answer_for", "reason_of"]
@@ -66,7 +66,7 @@ def answer_for(error: Exception, request_id: str) -> Response:
     else:
         rule = rule_for(error)
         status, message, field, headers = rule.http, message_for(error, request_id), None, {}
-        if isinstance(error, Unauthenticated):
+        if status == HTTPStatus.UNAUTHORIZED:
             headers = {"www-authenticate": "Bearer"}
         if rule.retry:
             headers = {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))}

@@ -3,16 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
-from service.auth.certificates import Certificates, watch_certificates
-from service.auth.files import Watched
-from service.auth.gate import Gate
+from service.access import Authenticator
 from service.core.embed import EmbedderPool
 from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.tls import certificates_of
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.protocol import BoundedConfig
@@ -49,7 +47,12 @@ class WebServer:
     """
 
     def __init__(
-        self, settings: WebSettings, drain: ServerSettings, *, embedders: EmbedderPool, gate: Gate | None = None
+        self,
+        settings: WebSettings,
+        drain: ServerSettings,
+        *,
+        embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
     ) -> None:
         """Take the port.
 
@@ -57,15 +60,15 @@ class WebServer:
             settings: address and bounds of the server.
             drain: how long its end may take.
             embedders: what makes vectors.
-            gate: finds out who calls; without one everybody may.
+            authenticator: who may call; None lets everybody.
 
         Raises:
             AddressTaken: another program listens on the address, or it is none of this machine's.
-            InvalidSettings: the certificate, its key or the authorities of clients cannot be used.
+            InvalidSettings: the certificate or its key cannot be used.
         """
-        gate = gate or Gate(AuthSettings())
-        self._endpoint = Endpoint(settings, embedders, keyed=gate.closed)
-        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, gate)
+        authenticator = authenticator or Authenticator(AuthSettings())
+        self._endpoint = Endpoint(settings, embedders, authenticator.settings)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, authenticator)
         self._drain = drain
         self._server = _Server(_configure(settings, self.app, drain))
         self._socket = _listen(settings)
@@ -97,7 +100,6 @@ class WebServer:
 
 
 def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> BoundedConfig:
-    certificates = watch_certificates("web", settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
     config = BoundedConfig(
         app,
         settings=settings,
@@ -112,25 +114,9 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
         timeout_graceful_shutdown=drain.drain_grace_s,
     )
     config.load()
-    if certificates is not None:
-        config.ssl = _context(certificates)
+    if (certificates := certificates_of(settings)) is not None:
+        config.ssl = certificates.context
     return config
-
-
-def _context(certificates: Watched[Certificates]) -> ssl.SSLContext:
-    """Return a context that goes by the certificates as they are when a connection begins."""
-
-    def choose(connection: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
-        del name, context
-        connection.context = certificates.current.context
-
-    context = certificates.current.context
-    # Called for each connection, also for those that name no server.
-    entry = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    entry.minimum_version = context.minimum_version
-    entry.verify_mode = context.verify_mode
-    entry.sni_callback = choose
-    return entry
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -1,36 +1,28 @@
-"""A file of clients: one with each permission alone, with all, with none, and with bounds."""
+"""Files of clients, for tests of who may call."""
 
+import hashlib
 from pathlib import Path
 
-from service.auth.clients import Permission
-from service.auth.keys import hash_key
+from service.settings import AuthSettings
 
-__all__ = ["ALL", "NONE", "ONE_TENANT", "SHOP", "SOME", "bearer", "clients_file"]
-
-SOME = {each: f"key-with-{each}" for each in Permission}
-ALL, NONE, SHOP, ONE_TENANT = "key-with-all", "key-with-none", "key-of-shop", "key-of-one-tenant"
+__all__ = ["key_of", "let_in", "write_clients"]
 
 
-def clients_file(folder: Path, **more: str) -> Path:
-    """Write a file of clients: one with each permission alone, with all, with none, and with bounds."""
-    every = [str(each) for each in Permission]
-    entries = {f"only-{each}": (SOME[each], [str(each)], "") for each in Permission}
-    entries |= {
-        "all": (ALL, every, ""),
-        "none": (NONE, [], ""),
-        "shop": (SHOP, every, 'collections = ["Shop*"]'),
-        "one-tenant": (ONE_TENANT, every, 'tenants = ["mine-*"]'),
-    }
-    entries |= {name: (key, every, "") for name, key in more.items()}
-    file = folder / "keys.toml"
-    file.write_text(
-        "".join(
-            f"[clients.{name}]\nkeys = ['{hash_key(key)}']\npermissions = {permissions}\n{rest}\n"
-            for name, (key, permissions, rest) in entries.items()
-        )
-    )
+def key_of(name: str) -> str:
+    """Return a client's key."""
+    return f"key-of-{name}"
+
+
+def write_clients(file: Path, **clients: str) -> Path:
+    """Write a file of clients, each with its key; the values are lines of TOML about each beside that."""
+    parts = [
+        f'[clients.{name}]\nkeys_sha256 = ["{hashlib.sha256(key_of(name).encode()).hexdigest()}"]\n{lines}\n'
+        for name, lines in clients.items()
+    ]
+    file.write_text("\n".join(parts), encoding="utf-8")
     return file
 
 
-def bearer(key: str) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {key}"),)
+def let_in(file: Path, **clients: str) -> AuthSettings:
+    """Return settings by which those clients alone may call."""
+    return AuthSettings(clients_file=write_clients(file, **clients))

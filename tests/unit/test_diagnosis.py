@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.diagnosis import Reach, diagnose, reach_of
 from service.settings import load_settings
+from tests.fakes.clients import write_clients
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,16 @@ def test_a_hosted_nim_is_a_need_from_outside_and_behind_an_air_gap_a_fault(monke
     assert (plain.exit_code, enclosed.exit_code) == (0, 1)
     assert "Needs from outside: the NIM at https://integrate.api.nvidia.com/v1." in plain.stdout
     assert "VECGATE_NIM__BASE_URL" in plain.stdout
+
+
+def test_a_proxy_outside_is_a_need_from_outside_and_its_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__PROXY="http://user:hunter2@proxy.example.com:3128")
+
+    done = CliRunner().invoke(app, ["doctor", "--air-gap"])
+
+    assert done.exit_code == 1
+    assert "Needs from outside: the proxy before the NIM at proxy.example.com:3128." in done.stdout
+    assert "hunter2" not in done.stdout
 
 
 def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,15 +152,15 @@ def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPat
     assert f"VECGATE_SERVER__HOST is {host}" in note
 
 
-def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_for_keys(
+def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_who_calls(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     configured(monkeypatch, WEB__HOST="0.0.0.0", WEB__ALLOW_PLAINTEXT="true")
     (note,) = diagnose(load_settings()).notes
-    (tmp_path / "keys").write_text("x")
-    configured(monkeypatch, AUTH__KEYS_FILE=str(tmp_path / "keys"))
+    clients = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
+    configured(monkeypatch, AUTH__CLIENTS_FILE=str(clients))
     guarded = diagnose(load_settings()).notes
-    monkeypatch.delenv("VECGATE_AUTH__KEYS_FILE")
+    monkeypatch.delenv("VECGATE_AUTH__CLIENTS_FILE")
     configured(monkeypatch, WEB__ENABLED="false")
 
     assert "VECGATE_WEB__HOST is 0.0.0.0" in note

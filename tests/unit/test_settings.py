@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from embedders.spec import InputLimits
 from service.cli import app
-from service.embedding import _input_limits, build_embedders
+from service.diagnosis import diagnose
+from service.embedding import _input_limits, _nim_configs, build_embedders
 from service.observability import masked_settings
 from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
@@ -179,6 +180,26 @@ def test_the_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> No
     assert "hunter2" not in str(masked_settings(load_settings()))
 
 
+def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "proxy"
+    file.write_text("http://user:hunter2@proxy:3128\n", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__PROXY_FILE", str(file))
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
+    settings = load_settings()
+    proxy = _nim_configs(settings)[0].proxy
+    (contact,) = (each for each in diagnose(settings).contacts if "proxy" in each.what)
+    file.write_text("hunter2 is no address", encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match="PROXY_FILE") as caught:
+        load_settings()
+
+    assert proxy == "http://user:hunter2@proxy:3128"
+    assert (contact.where, contact.setting) == ("proxy:3128", "VECGATE_NIM__PROXY_FILE")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_NIM__MODEL", "nvidia/llama-nemotron-embed-vl-1b-v2")
     monkeypatch.setenv("VECGATE_NIM__MAX_BATCH", "128")
@@ -222,40 +243,4 @@ def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.Mon
     monkeypatch.setenv("VECGATE_EMBEDDER__MAX_QUEUED_INPUTS", "99")
 
     with pytest.raises(InvalidSettings, match=r"MAX_INPUTS is 100, but only .*MAX_QUEUED_INPUTS = 99 may wait"):
-        load_settings()
-
-
-@pytest.mark.parametrize("group", ["SERVER", "WEB"])
-@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.7", "vecgate.example"])
-def test_plain_text_where_others_reach_it_has_to_be_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, host: str
-) -> None:
-    monkeypatch.setenv(f"VECGATE_{group}__HOST", host)
-    with pytest.raises(InvalidSettings, match=f"{group.lower()}.allow_plaintext where the network is trusted"):
-        load_settings()
-
-    monkeypatch.setenv(f"VECGATE_{group}__ALLOW_PLAINTEXT", "true")
-    load_settings()
-    monkeypatch.setenv(f"VECGATE_{group}__ALLOW_PLAINTEXT", "false")
-    monkeypatch.setenv(f"VECGATE_{group}__TLS_CERT_FILE", str(tmp_path / "cert.pem"))
-    monkeypatch.setenv(f"VECGATE_{group}__TLS_KEY_FILE", str(tmp_path / "key.pem"))
-    load_settings()
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "[::1]", "::1", "localhost"])
-def test_plain_text_on_loopback_is_nobodys_business(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    monkeypatch.setenv("VECGATE_SERVER__HOST", host)
-    monkeypatch.setenv("VECGATE_WEB__HOST", host)
-
-    settings = load_settings()
-
-    assert settings.server.host == settings.web.host == host
-
-
-@pytest.mark.parametrize("group", ["server", "web"])
-@pytest.mark.parametrize("alone", ["tls_cert_file", "tls_key_file", "tls_client_ca_file"])
-def test_a_part_of_tls_alone_is_a_fault(monkeypatch: pytest.MonkeyPatch, group: str, alone: str) -> None:
-    monkeypatch.setenv(f"VECGATE_{group}__{alone}".upper(), "/somewhere.pem")
-
-    with pytest.raises(InvalidSettings, match=rf"{group}\.tls_"):
         load_settings()

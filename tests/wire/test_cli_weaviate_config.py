@@ -30,7 +30,7 @@ def fake() -> Iterator[FakeVecgate]:
         running.collections["Things"].vectors.add(
             name="both",
             model="fake-clip",
-            distance=pb.DISTANCE_DOT,
+            index=pb.VectorIndex(distance=pb.DISTANCE_DOT),
             image_fields=[{"name": "zebra", "weight": 0.7}, {"name": "apple"}],
             text_fields=[{"name": "name", "weight": 0.1}],
         )
@@ -111,7 +111,7 @@ def test_the_whole_has_values_for_helm_and_warns_of_what_the_module_cannot_do(ru
     assert '"baseURL": "http://127.0.0.1:8070"' in result.stdout
     assert "the address is a guess" in result.stderr
     assert "with weights, the module wants every object to have every field" in result.stderr
-    assert "auth.keys_file" in result.stderr
+    assert "auth.clients_file" in result.stderr
 
 
 @pytest.mark.parametrize(

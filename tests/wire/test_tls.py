@@ -1,206 +1,227 @@
-"""TLS of both servers: what they serve, whom they let in, and files that change under them."""
+"""TLS of both servers: what they take, what they refuse, and files that change while they serve."""
 
-import asyncio
-import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 import structlog
-from click.testing import Result
-from grpc import StatusCode
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
+import trustme
 from typer.testing import CliRunner
 
-from embedders.spec import InputLimits
 from service.cli import app
-from service.core.embed import EmbedderPool
-from service.rpc.server import GrpcServer
-from service.settings import InvalidSettings, ServerSettings, WeaviateSettings, WebSettings
-from service.web.server import WebServer
-from tests.fakes.certificates import Authority, Pair
-from tests.fakes.embedder import FakeEmbedder
-from tests.fakes.store import FakeStore
+from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.tls import Certificates, TlsFiles
 from tests.fakes.web import running_web
-from tests.wire.conftest import LIMITS, Wire, start_wire, stop_wire
-from vecgate.client import channel_options, tls_credentials
+from tests.wire.conftest import start_wire, stop_wire
+from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 
 
-def tls(pair: Pair, authority: Authority | None = None) -> dict[str, Path | None]:
-    ca = None if authority is None else authority.file
-    return {"tls_cert_file": pair.cert, "tls_key_file": pair.key, "tls_client_ca_file": ca}
+class Site:
+    """A folder with the files of a server, an authority of servers, and one of clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clients = trustme.CA()
+        self.clients.cert_pem.write_to_path(folder / "clients.pem")
+        self.renew()
+
+    def renew(self) -> None:
+        """Write a certificate of another authority."""
+        self.servers = trustme.CA()
+        issued = self.servers.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(self.folder / "cert.pem")
+        issued.private_key_pem.write_to_path(self.folder / "key.pem")
+
+    def settings(self, *, mutual: bool = False) -> dict[str, Any]:
+        files = {"tls_cert_file": self.folder / "cert.pem", "tls_key_file": self.folder / "key.pem"}
+        return files | ({"tls_client_ca_file": self.folder / "clients.pem"} if mutual else {})
+
+    def credentials(self, *, client: trustme.CA | None = None) -> grpc.ChannelCredentials:
+        own = None if client is None else client.issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
+        return grpc.ssl_channel_credentials(self.servers.cert_pem.bytes(), own, own)
+
+    def context(self, *, client: trustme.CA | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.servers.cert_pem.bytes().decode())
+        if client is not None:
+            client.issue_cert("client.example").configure_cert(context)
+        return context
 
 
-async def start_secure(pair: Pair, authority: Authority | None = None) -> Wire:
-    return await start_wire(
-        FakeEmbedder(limits=InputLimits(max_image_bytes=100_000)),
-        server=ServerSettings(port=0, drain_grace_s=5, **tls(pair, authority)),
-    )
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
 
 
-async def code_of(wire: Wire, credentials: grpc.ChannelCredentials | None) -> StatusCode:
-    """Return the code of a call over a connection of its own."""
-    target = f"127.0.0.1:{wire.server.port}"
-    options = [*channel_options(), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    opened = (
-        grpc.aio.insecure_channel(target, options)
-        if credentials is None
-        else grpc.aio.secure_channel(target, credentials, options)
-    )
-    async with opened as channel:
-        return await HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=10).code()
+@pytest.fixture(params=["grpc", "http"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Start a server of either kind, and return how a new connection ends: None, or its error."""
+    ends: list[Callable[[], Any]] = []
+
+    async def start_grpc(site: Site, **settings: Any) -> Callable[..., Any]:
+        wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **settings))
+        ends.append(lambda: stop_wire(wire))
+
+        async def connect(credentials: grpc.ChannelCredentials | None) -> str | None:
+            target = f"127.0.0.1:{wire.server.port}"
+            # Channels of one target would share their connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = (
+                grpc.aio.insecure_channel(target, options)
+                if credentials is None
+                else grpc.aio.secure_channel(target, credentials, options)
+            )
+            async with channel:
+                try:
+                    await EmbeddingServiceStub(channel).ListEmbedders(pb.ListEmbeddersRequest(), timeout=10)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAVAILABLE
+                    return str(error.details())
+            return None
+
+        return lambda client=None, plain=False: connect(None if plain else site.credentials(client=client))
+
+    async def start_http(site: Site, **settings: Any) -> Callable[..., Any]:
+        running = running_web(**settings)
+        web = await running.__aenter__()
+        ends.append(lambda: running.__aexit__(None, None, None))
+
+        async def connect(context: ssl.SSLContext | None) -> str | None:
+            url = f"http{'' if context is None else 's'}://127.0.0.1:{web.server.port}/v1/models"
+            try:
+                async with httpx.AsyncClient(verify=context or True, trust_env=False) as http:
+                    assert (await http.get(url)).status_code == httpx.codes.OK
+            except httpx.TransportError as error:
+                return str(error) or type(error).__name__
+            return None
+
+        return lambda client=None, plain=False: connect(None if plain else site.context(client=client))
+
+    yield start_grpc if request.param == "grpc" else start_http
+    for end in ends:
+        await end()
 
 
-def served(port: int, authority: Authority, own: Pair | None = None) -> bytes | None:
-    """Return the certificate that a server shows, None if it does not let the caller in."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as bare:
-        context = authority.trust(own)
-        context.set_alpn_protocols(["h2", "http/1.1"])
-        with context.wrap_socket(bare, server_hostname="127.0.0.1") as secure:
-            return secure.getpeercert(binary_form=True)
+async def test_a_server_with_a_certificate_takes_tls_alone(serve: Callable[..., Any], site: Site) -> None:
+    connect = await serve(site, **site.settings())
+
+    assert await connect() is None
+    assert await connect(plain=True) is not None
+    site.servers = trustme.CA()
+    assert await connect() is not None
 
 
-async def test_grpc_over_tls_lets_those_in_who_trust_it_and_nobody_in_plain_text(tmp_path: Path) -> None:
-    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
-    wire = await start_secure(authority.issue())
-
-    trusting = await code_of(wire, tls_credentials(ca_file=authority.file))
-    doubting = await code_of(wire, tls_credentials(ca_file=stranger.file))
-    plain = await code_of(wire, None)
-    await stop_wire(wire)
-
-    assert (trusting, doubting, plain) == (StatusCode.OK, StatusCode.UNAVAILABLE, StatusCode.UNAVAILABLE)
-
-
-async def test_with_authorities_of_clients_grpc_lets_only_their_certificates_in(tmp_path: Path) -> None:
-    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
-    mine, other = authority.issue("caller"), stranger.issue("other")
-    wire = await start_secure(authority.issue(), authority)
-
-    codes = [
-        await code_of(
-            wire, tls_credentials(ca_file=authority.file, cert_file=own and own.cert, key_file=own and own.key)
-        )
-        for own in (mine, other, None)
-    ]
-    await stop_wire(wire)
-
-    assert codes == [StatusCode.OK, StatusCode.UNAVAILABLE, StatusCode.UNAVAILABLE]
-
-
-async def test_a_new_certificate_is_served_without_a_restart_and_a_broken_one_is_not(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
-    pair = authority.issue()
-    wire = await start_secure(pair)
-
-    async def shown() -> bytes | None:
-        return await asyncio.to_thread(served, wire.server.port, authority)
-
-    async with running_web(**tls(pair)) as web:
-
-        async def shown_by_web() -> bytes | None:
-            return await asyncio.to_thread(served, web.server.port, authority)
-
-        first = [await shown(), await shown_by_web()]
-        authority.issue()
-        second = [await shown(), await shown_by_web()]
-        with structlog.testing.capture_logs() as lines:
-            pair.cert.write_text("no certificate")
-            broken = [await shown(), await shown_by_web(), await shown()]
-        trusting = await code_of(wire, tls_credentials(ca_file=authority.file))
-    await stop_wire(wire)
-
-    assert first[0] == first[1] != second[0] == second[1]
-    assert broken == [second[0]] * 3
-    warnings = [line for line in lines if line["log_level"] == "warning"]
-    assert [line["setting"] for line in warnings] == ["server.tls_cert_file", "web.tls_cert_file"]
-    assert trusting is StatusCode.OK
-
-
-async def test_new_authorities_of_clients_count_without_a_restart(tmp_path: Path) -> None:
-    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
-    trusted = tmp_path / "clients.pem"
-    trusted.write_bytes(old.file.read_bytes())
-    pair, leaving, coming = old.issue(), old.issue("leaving"), new.issue("coming")
-    files = {**tls(pair), "tls_client_ca_file": trusted}
-    wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=5, **files))
-
-    async def let_in(url: str, own: Pair) -> tuple[bool, bool]:
-        credentials = tls_credentials(ca_file=old.file, cert_file=own.cert, key_file=own.key)
-        by_grpc = await code_of(wire, credentials) is StatusCode.OK
-        try:
-            async with httpx.AsyncClient(verify=old.trust(own)) as http:
-                return by_grpc, (await http.get(f"{url}/v1/models")).status_code == 200
-        except httpx.TransportError:
-            return by_grpc, False
-
-    async with running_web(**files) as web:
-        before = [await let_in(web.url, each) for each in (leaving, coming)]
-        trusted.write_bytes(new.file.read_bytes())
-        after = [await let_in(web.url, each) for each in (leaving, coming)]
-    await stop_wire(wire)
-
-    assert before == [(True, True), (False, False)]
-    assert after == [(False, False), (True, True)]
-
-
-async def test_the_endpoint_with_authorities_of_clients_lets_only_their_certificates_in(tmp_path: Path) -> None:
-    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
-    mine, other = authority.issue("caller"), stranger.issue("other")
-
-    async with running_web(**tls(authority.issue(), authority)) as web:
-        async with httpx.AsyncClient(verify=authority.trust(mine)) as http:
-            answer = await http.get(f"{web.url}/v1/models")
-        for own in (other, None):
-            async with httpx.AsyncClient(verify=authority.trust(own)) as http:
-                with pytest.raises(httpx.TransportError):
-                    await http.get(f"{web.url}/v1/models")
-
-    assert answer.status_code == 200
-
-
-@pytest.mark.parametrize("spoiled", ["cert", "key", "other key", "locked key", "authorities"])
-async def test_files_that_cannot_be_used_are_told_before_anything_starts(tmp_path: Path, spoiled: str) -> None:
-    authority = Authority(tmp_path)
-    pair = authority.issue()
-    if spoiled == "other key":
-        pair.key.write_bytes(authority.issue("other").key.read_bytes())
-    elif spoiled == "locked key":
-        pair.key.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n")
-    else:
-        {"cert": pair.cert, "key": pair.key, "authorities": authority.file}[spoiled].write_text("nothing")
-    files = tls(pair, authority)
-    pool = EmbedderPool([FakeEmbedder()], check_interval_s=3600)
-    setting = "tls_client_ca_file" if spoiled == "authorities" else "tls_cert_file"
-
-    with pytest.raises(InvalidSettings, match=rf"server\.{setting} .*cannot be used"):
-        GrpcServer(ServerSettings(port=0, **files), LIMITS, WeaviateSettings(), store=FakeStore(), embedders=pool)
-    with pytest.raises(InvalidSettings, match=rf"web\.{setting} .*cannot be used"):
-        WebServer(WebSettings(port=0, **files), ServerSettings(), embedders=pool)
-
-
-async def test_commands_reach_a_server_with_tls_by_their_files_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_server_that_asks_for_them_takes_clients_with_the_right_certificate_alone(
+    serve: Callable[..., Any], site: Site
 ) -> None:
-    authority = Authority(tmp_path)
-    own = authority.issue("caller")
-    wire = await start_secure(authority.issue(), authority)
-    at = ("--address", f"127.0.0.1:{wire.server.port}")
+    connect = await serve(site, **site.settings(mutual=True))
 
-    async def run(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, [*at, *arguments, "collections", "list"])
+    assert await connect(client=site.clients) is None
+    assert await connect() is not None
+    assert await connect(client=trustme.CA()) is not None
+    assert await connect(client=site.clients) is None
 
-    whole = await run("--tls-ca", str(authority.file), "--tls-cert", str(own.cert), "--tls-key", str(own.key))
-    keyless = await run("--tls-ca", str(authority.file), "--tls-cert", str(own.cert))
-    nowhere = await run("--tls-ca", str(tmp_path / "nowhere.pem"))
-    for name, file in (("CA", authority.file), ("CERT", own.cert), ("KEY", own.key)):
-        monkeypatch.setenv(f"VECGATE_TLS_{name}", str(file))
-    by_environment = await run()
+
+async def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_not(
+    serve: Callable[..., Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
+    connect = await serve(site, **site.settings(mutual=True))
+    first = site.servers
+    assert await connect(client=site.clients) is None
+
+    site.renew()
+    site.clients = trustme.CA()
+    site.clients.cert_pem.write_to_path(site.folder / "clients.pem")
+    assert await connect(client=site.clients) is None
+    second, site.servers = site.servers, first
+    assert await connect(client=site.clients) is not None
+
+    site.servers = second
+    with structlog.testing.capture_logs() as lines:
+        (site.folder / "key.pem").write_text("no key")
+        assert await connect(client=site.clients) is None
+    assert [line["event"] for line in lines].count("certificate_not_read_again") == 1
+
+
+def test_files_are_looked_at_once_a_second_at_most(site: Site) -> None:
+    now_s = 0.0
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", None)
+    certificates = Certificates("server", files, lambda: now_s)
+    before = certificates.contents()
+    site.renew()
+    now_s = 0.9
+    assert certificates.contents() == before
+    now_s = 1.1
+    assert certificates.contents() == files.read() != before
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem", "clients.pem"])
+@pytest.mark.parametrize("content", [None, "nonsense"])
+def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: str, content: str | None) -> None:
+    (site.folder / name).unlink()
+    if content is not None:
+        (site.folder / name).write_text(content)
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", site.folder / "clients.pem")
+    with pytest.raises(InvalidSettings, match=r"server\.tls_cert_file .* cannot be used"):
+        Certificates("server", files)
+
+
+@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"tls_cert_file": "a"}, "set both or neither"),
+        ({"tls_key_file": "a"}, "set both or neither"),
+        ({"tls_client_ca_file": "a"}, r"tls_client_ca_file: needs \w+\.tls_cert_file"),
+        ({"host": "0.0.0.0"}, r"other machines would be served without TLS; set .* or \w+\.allow_plaintext"),
+        ({"host": "::"}, "without TLS"),
+        ({"host": "vecgate.example"}, "without TLS"),
+    ],
+)
+def test_settings_that_are_not_safe_are_refused(
+    kind: type[ServerSettings | WebSettings], wrong: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        kind.model_validate(wrong)
+
+
+@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"host": "localhost"},
+        {"host": "127.0.0.2"},
+        {"host": "[::1]"},
+        {"host": "0.0.0.0", "allow_plaintext": True},
+        {"host": "0.0.0.0", "tls_cert_file": "a", "tls_key_file": "b"},
+    ],
+)
+def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(
+    kind: type[ServerSettings | WebSettings], fine: dict[str, Any]
+) -> None:
+    assert kind.model_validate(fine).host == fine["host"]
+
+
+async def test_the_command_line_speaks_tls_and_shows_its_key_and_certificate(site: Site) -> None:
+    import asyncio
+
+    wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **site.settings(mutual=True)))
+    site.servers.cert_pem.write_to_path(site.folder / "ca.pem")
+    own = site.folder / "own.pem"
+    own.write_bytes(site.clients.issue_cert("client.example").private_key_and_cert_chain_pem.bytes())
+
+    def status(*options: str) -> Any:
+        return CliRunner().invoke(app, ["--address", f"127.0.0.1:{wire.server.port}", *options, "status"])
+
+    right = await asyncio.to_thread(status, "--ca-file", str(site.folder / "ca.pem"), "--cert-file", str(own))
+    wrong = await asyncio.to_thread(status)
     await stop_wire(wire)
 
-    assert (whole.exit_code, by_environment.exit_code) == (0, 0)
-    assert (keyless.exit_code, nowhere.exit_code) == (2, 2)
-    assert "--tls-cert and --tls-key" in keyless.stderr
-    assert "nowhere.pem" in nowhere.stderr
+    assert right.exit_code == 0, right.output
+    assert "is serving" in right.output
+    assert wrong.exit_code == 3

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -16,12 +16,11 @@ from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderUnavailable
 from embedders.nim_endpoint import EmbeddingsRequest, RequestReader
 from embedders.queueing import QueueBounds
-from service.auth.gate import Gate
-from service.auth.keys import hash_key
 from service.core.embed import EmbedderPool
-from service.settings import AuthSettings, InvalidSettings, ServerSettings, WebSettings
+from service.settings import InvalidSettings, ServerSettings, WebSettings
 from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import AddressTaken, WebServer
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.web import MODEL, Web, running_web
 
@@ -50,7 +49,7 @@ async def send_raw(web: Web) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_any_key_or_none_will_do_without_a_file_of_keys() -> None:
+async def test_any_key_or_none_will_do_without_a_file_of_clients() -> None:
     async with running_web() as web:
         codes = [(await ask(web, key)).status_code for key in (None, "Bearer whatever", "Basic eDp5")]
 
@@ -60,19 +59,21 @@ async def test_any_key_or_none_will_do_without_a_file_of_keys() -> None:
 @pytest.mark.parametrize(
     ("key", "code"),
     [
-        (None, "api_key_missing"),
-        ("Basic first-key", "api_key_missing"),
-        ("Bearer", "api_key_missing"),
-        ("Bearer other-key", "api_key_invalid"),
-        ("Bearer first-key second-key", "api_key_invalid"),
-        ("Bearer first-key", None),
-        ("bearer second-key", None),
+        (None, "credentials_missing"),
+        (f"Basic {key_of('weaviate')}", "credentials_missing"),
+        ("Bearer", "credentials_missing"),
+        ("Bearer other-key", "credentials_invalid"),
+        (f"Bearer {key_of('weaviate')} {key_of('weaviate')}", "credentials_invalid"),
+        (f"Bearer {key_of('weaviate')}", None),
+        (f"bearer {key_of('weaviate')}", None),
     ],
 )
-async def test_with_a_file_of_keys_one_of_them_must_be_sent(tmp_path: Path, key: str | None, code: str | None) -> None:
-    gate = a_gate(tmp_path, ["first-key", "second-key"])
+async def test_with_a_file_of_clients_the_key_of_one_must_be_sent(
+    tmp_path: Path, key: str | None, code: str | None
+) -> None:
+    auth = let_in(tmp_path / "clients.toml", weaviate='permissions = ["embed"]')
     with structlog.testing.capture_logs() as lines:
-        async with running_web(gate=gate) as web:
+        async with running_web(auth=auth) as web:
             answer = await ask(web, key)
             models = await ask(web, key, "/v1/models")
             health = await ask(web, None, "/v1/health/ready")
@@ -84,13 +85,7 @@ async def test_with_a_file_of_keys_one_of_them_must_be_sent(tmp_path: Path, key:
         assert answer.json()["error"]["code"] == code
         assert answer.json()["error"]["type"] == "authentication_error"
         assert answer.headers["www-authenticate"] == "Bearer"
-    assert not any("-key" in str(line) for line in lines)
-
-
-def a_gate(folder: Path, keys: Sequence[str]) -> Gate:
-    file = folder / "keys.toml"
-    file.write_text(f'[clients.caller]\nkeys = {[hash_key(key) for key in keys]}\npermissions = ["embed"]\n')
-    return Gate(AuthSettings(keys_file=file))
+    assert not any("key-of" in str(line) for line in lines)
 
 
 def a_pool() -> EmbedderPool:
@@ -109,7 +104,8 @@ def write_certificate(folder: Path) -> dict[str, Path]:
 
 
 async def test_what_stands_behind_a_chunked_body_is_no_header(tmp_path: Path) -> None:
-    gate = a_gate(tmp_path, ["the-key"])
+    auth = let_in(tmp_path / "clients.toml", weaviate='permissions = ["embed"]')
+    key = f"authorization: Bearer {key_of('weaviate')}\r\n".encode()
     body = b'{"model": "fake/model", "input": "a cat"}'
     chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
     head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
@@ -121,9 +117,9 @@ async def test_what_stands_behind_a_chunked_body_is_no_header(tmp_path: Path) ->
         writer.close()
         return answer.split(b" ", 2)[1]
 
-    async with running_web(gate=gate) as web:
-        by_trailer = await status(b"", b"authorization: Bearer the-key\r\n")
-        with_trailer = await status(b"authorization: Bearer the-key\r\n", b"content-encoding: gzip\r\n")
+    async with running_web(auth=auth) as web:
+        by_trailer = await status(b"", key)
+        with_trailer = await status(key, b"content-encoding: gzip\r\n")
 
     assert by_trailer == b"401"
     assert with_trailer == b"200"
@@ -139,6 +135,39 @@ async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp
 
     assert web.url.startswith("https://127.0.0.1:")
     assert answer.status_code == 200
+
+
+async def test_a_renewed_certificate_is_taken_in_while_it_serves_and_half_of_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
+    (tmp_path / "next").mkdir()
+    files, renewed = write_certificate(tmp_path), write_certificate(tmp_path / "next")
+    old, new = (
+        ssl.create_default_context(cafile=str(folder / "authority.pem")) for folder in (tmp_path, tmp_path / "next")
+    )
+
+    async def trusted(web: Web, trust: ssl.SSLContext) -> bool:
+        try:
+            async with httpx.AsyncClient(verify=trust) as http:
+                return (await http.get(f"{web.url}/v1/health/live")).status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    with structlog.testing.capture_logs() as lines:
+        async with running_web(**files) as web, httpx.AsyncClient(verify=old, base_url=web.url) as held:
+            await held.get("/v1/health/live")
+            files["tls_cert_file"].write_bytes(renewed["tls_cert_file"].read_bytes())
+            with_half = await trusted(web, old), await trusted(web, new)
+            files["tls_key_file"].write_bytes(renewed["tls_key_file"].read_bytes())
+            with_both = await trusted(web, old), await trusted(web, new)
+            still = await held.get("/v1/health/live")
+
+    events = [line["event"] for line in lines]
+    assert (events.count("certificate_not_read_again"), events.count("certificate_read_again")) == (1, 1)
+    assert with_half == (True, False)
+    assert with_both == (False, True)
+    assert still.status_code == 200
 
 
 def test_a_certificate_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:

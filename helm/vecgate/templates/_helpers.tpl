@@ -120,6 +120,31 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the servers' certificate. */}}
+{{- define "vecgate.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "vecgate.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+
+{{/* Secrets by group and field: those of the values, and the certificate of the servers that speak TLS. */}}
+{{- define "vecgate.secrets" -}}
+{{- $secrets := deepCopy .Values.secrets -}}
+{{- range $group, $on := dict "web" .Values.tls.http -}}
+{{- if $on -}}
+{{- $pair := dict -}}
+{{- range $field, $key := dict "tlsCert" "tls.crt" "tlsKey" "tls.key" -}}
+{{- $_ := set $pair $field (dict "existingSecret" (include "vecgate.tlsSecret" $) "key" $key) -}}
+{{- end -}}
+{{- $_ := set $secrets $group (merge $pair (default dict (get $secrets $group))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $secrets -}}
+{{- end -}}
+
+{{/* What HTTP is: http or https. */}}
+{{- define "vecgate.httpScheme" -}}
+{{- or .Values.tls.http (hasKey (default dict .Values.secrets.web) "tlsCert") | ternary "https" "http" -}}
+{{- end -}}
+
 {{/* File of a secret, below the folder of all. Takes a list of group and field in camelCase. */}}
 {{- define "vecgate.secretFile" -}}
 {{ include "vecgate.kebab" (index . 0) }}/{{ include "vecgate.kebab" (index . 1) }}
@@ -145,7 +170,7 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $group, $fields := .Values.secrets -}}
+{{- range $group, $fields := include "vecgate.secrets" . | fromYaml -}}
 {{- range $field, $secret := $fields -}}
 {{- $_ := set $env (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
 {{- end -}}
@@ -155,26 +180,6 @@ readOnlyRootFilesystem: true
   {{- /* Kubernetes would put another variable in for $(NAME), and takes $$ for $. */}}
   value: {{ $value | replace "$" "$$" | toJson }}
 {{- end }}
-{{- end -}}
-
-{{/* What a probe asks. Takes a list of the root, the service of gRPC's health, and the word of HTTP's for it: the kubelet
-speaks gRPC in plain text only, so with TLS it asks over HTTP. */}}
-{{- define "vecgate.probe" -}}
-{{- $root := index . 0 -}}
-{{- if hasKey (default dict $root.Values.secrets.server) "tlsCert" -}}
-{{- $web := default dict $root.Values.secrets.web -}}
-{{- if or (not $root.Values.settings.web.enabled) (hasKey $web "tlsClientCa") -}}
-{{- fail "secrets.server.tlsCert: probes then go over HTTP, which needs settings.web.enabled and no secrets.web.tlsClientCa, because the kubelet has no certificate" -}}
-{{- end -}}
-httpGet:
-  port: http
-  path: /v1/health/{{ index . 2 }}
-  scheme: {{ hasKey $web "tlsCert" | ternary "HTTPS" "HTTP" }}
-{{- else -}}
-grpc:
-  port: {{ $root.Values.settings.server.port }}
-  service: {{ index . 1 | quote }}
-{{- end -}}
 {{- end -}}
 
 {{/* Port of a URL. */}}
@@ -205,6 +210,26 @@ grpc:
 {{- end -}}
 {{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
 {{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- with .Values.tls -}}
+{{- if and .existingSecret .certificate.enabled -}}
+{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
+{{- end -}}
+{{- if and .http (not .existingSecret) (not .certificate.enabled) -}}
+{{- fail "vecgate: tls.http needs a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
+{{- end -}}
+{{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
+{{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
+{{- end -}}
+{{- if and .certificate.enabled (not .http) -}}
+{{- fail "vecgate: tls.certificate.enabled makes a certificate that no server uses; set tls.http" -}}
+{{- end -}}
+{{- if and .http (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
+{{- end -}}
+{{- if and .http (hasKey (default dict $.Values.secrets.web) "tlsCert") -}}
+{{- fail "vecgate: tls.http and secrets.web.tlsCert are two certificates; choose one" -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}

@@ -13,7 +13,7 @@
 It needs grpcio, protobuf and numpy only. What it does not wrap, the generated stubs in `vecgate.v1` do.
 """
 
-from vecgate.client.channel import SERVICE_CONFIG, channel_options, tls_credentials
+from vecgate.client.channel import SERVICE_CONFIG, channel_options
 from vecgate.client.client import Client, Health
 from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
 from vecgate.client.filters import all_of, any_of, negate, where
@@ -47,6 +47,5 @@ __all__ = [
     "decode_vector",
     "encode_vector",
     "negate",
-    "tls_credentials",
     "where",
 ]

@@ -1,12 +1,9 @@
-"""How a channel to Vecgate is set up: message bounds, retries, load balancing, keepalive, TLS."""
+"""How a channel to Vecgate is set up: message bounds, retries, load balancing, keepalive."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-import grpc
-
-__all__ = ["SERVICE_CONFIG", "channel_options", "tls_credentials"]
+__all__ = ["SERVICE_CONFIG", "channel_options"]
 
 MIB = 1024 * 1024
 ChannelOption = tuple[str, int | str]
@@ -75,26 +72,3 @@ def channel_options(
     }
     options.update(extra)
     return list(options.items())
-
-
-def tls_credentials(
-    *, ca_file: Path | None = None, cert_file: Path | None = None, key_file: Path | None = None
-) -> grpc.ChannelCredentials:
-    """Return what a channel over TLS takes.
-
-    Args:
-        ca_file: PEM file of the authorities that the server's certificate is trusted by, instead of the public ones.
-        cert_file: PEM file of the client's own certificate chain, for a server that asks for one (mTLS).
-        key_file: PEM file of the private key of that certificate.
-
-    Raises:
-        ValueError: only one of certificate and key is given.
-        OSError: a file cannot be read.
-
-    Example:
-        Client("vecgate:50070", credentials=tls_credentials(ca_file=Path("ca.pem")))
-    """
-    if (cert_file is None) != (key_file is None):
-        raise ValueError("cert_file and key_file: give both or neither")
-    ca, cert, key = (None if file is None else file.read_bytes() for file in (ca_file, cert_file, key_file))
-    return grpc.ssl_channel_credentials(ca, key, cert)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf import wrappers_pb2
+from google.protobuf import field_mask_pb2, wrappers_pb2
 from numpy.typing import ArrayLike
 
 from vecgate.client.channel import MIB, ChannelOption, channel_options
@@ -68,8 +68,8 @@ class Client:
     Args:
         target: the server's address, such as `vecgate:50070`, or `dns:///vecgate:50070` to spread calls over replicas.
         timeout_s: seconds for one call with all its attempts.
-        credentials: for TLS, as `tls_credentials` makes them; without them the connection is in clear text.
-        api_key: the client's key or token for this server, sent with every call.
+        credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is in clear text.
+        api_key: says who calls, where the server asks.
         metadata: sent with every call.
         max_message_bytes: bytes of a message either way; at most what the server takes.
         options: gRPC channel options, which win over the client's own.
@@ -85,7 +85,7 @@ class Client:
         *,
         timeout_s: float = 120.0,
         credentials: grpc.ChannelCredentials | None = None,
-        api_key: str | None = None,
+        api_key: str = "",
         metadata: Sequence[tuple[str, str]] = (),
         max_message_bytes: int = 64 * MIB,
         options: Sequence[ChannelOption] = (),
@@ -93,8 +93,7 @@ class Client:
         arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
         self.target = target
         self._timeout_s = timeout_s
-        bearer = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
-        self._metadata = (*metadata, *bearer)
+        self._metadata = (*metadata, *((("authorization", f"Bearer {api_key}"),) if api_key else ()))
         self._max_message_bytes = max_message_bytes
         self._channel = (
             grpc.insecure_channel(target, options=arguments)
@@ -178,6 +177,20 @@ class Client:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    def update_collection(
+        self, collection: collection_pb.Collection, update_mask: Sequence[str] = ()
+    ) -> collection_pb.Collection:
+        """Change a collection, add properties and named vectors to it, and return it as it is then.
+
+        Args:
+            collection: its name, and what is to be otherwise; what is left out stays.
+            update_mask: the fields to look at, such as `["description"]`; none means all that are set.
+        """
+        request = collection_pb.UpdateCollectionRequest(
+            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=update_mask)
+        )
+        return self._call(self._collection.UpdateCollection, request).collection
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection with all its objects."""

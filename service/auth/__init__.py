@@ -1,1 +1,0 @@
-"""Who may call: certificates, keys and tokens, and what each client may do. It knows nothing of gRPC and HTTP."""
