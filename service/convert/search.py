@@ -3,7 +3,18 @@
 from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
 from service.core.conformance import parse_id
-from service.core.searching import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query, ReturnNames
+from service.core.searching import (
+    Hybrid,
+    Move,
+    Near,
+    NearImage,
+    NearInputs,
+    NearObject,
+    NearText,
+    NearVector,
+    Query,
+    ReturnNames,
+)
 from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -35,15 +46,53 @@ def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
     return _near_from_pb(request, request.WhichOneof("query"))
 
 
-def _near_from_pb(message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None) -> Near | None:
+def _near_from_pb(
+    message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None, prefix: str = ""
+) -> Near | None:
     match field:
         case "near_text":
-            return NearText(tuple(message.near_text.concepts), message.near_text.truncate)
+            text, path = message.near_text, f"{prefix}near_text"
+            return NearText(
+                tuple(text.concepts),
+                text.truncate,
+                _move_from_pb(text.move_to, f"{path}.move_to") if text.HasField("move_to") else None,
+                _move_from_pb(text.move_away, f"{path}.move_away") if text.HasField("move_away") else None,
+            )
         case "near_image":
             return NearImage(message.near_image.image.content)
         case "near_vector":
-            return NearVector(message.near_vector.vector.data, message.near_vector.space)
+            return _near_vector_from_pb(message.near_vector)
+        case "near_inputs":
+            inputs = [
+                (_content_from_pb(each, f"{prefix}near_inputs.inputs[{index}]"), _weight_of(each))
+                for index, each in enumerate(message.near_inputs.inputs)
+            ]
+            return NearInputs(tuple(inputs), message.near_inputs.truncate)
     return None
+
+
+def _move_from_pb(message: search_pb.Move, path: str) -> Move:
+    objects = (parse_id(each, f"{path}.objects[{index}]") for index, each in enumerate(message.objects))
+    return Move(message.force, tuple(message.concepts), tuple(objects))
+
+
+def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
+    return NearVector(message.vector.data, message.space)
+
+
+def _content_from_pb(message: search_pb.WeightedInput, path: str) -> str | NearImage | NearVector | NearObject:
+    match message.WhichOneof("content"):
+        case "image":
+            return NearImage(message.image.content)
+        case "near_vector":
+            return _near_vector_from_pb(message.near_vector)
+        case "near_object":
+            return NearObject(parse_id(message.near_object.id, f"{path}.near_object.id"))
+    return message.text
+
+
+def _weight_of(message: search_pb.WeightedInput) -> float:
+    return message.weight if message.HasField("weight") else 1.0
 
 
 def _keywords_from_pb(message: search_pb.Bm25) -> Keywords:
@@ -57,7 +106,8 @@ def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
         Fusion(message.fusion_type) if message.fusion_type else None,
         message.max_vector_distance if message.HasField("max_vector_distance") else None,
     )
-    return Hybrid(blend, _near_from_pb(message, message.WhichOneof("vector_side")), message.truncate)
+    side = _near_from_pb(message, message.WhichOneof("vector_side"), "hybrid.")
+    return Hybrid(blend, side, message.truncate)
 
 
 def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:

@@ -2,12 +2,13 @@
 
 import math
 
+from service.validation.search_near import check_id
 from service.validation.violations import Violations
 from vecgate.v1 import search_service_pb2 as pb
 
 __all__ = ["check_search_options"]
 
-NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object"})
+NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object", "near_inputs"})
 
 
 def check_search_options(violations: Violations, request: pb.SearchObjectsRequest) -> None:
@@ -17,6 +18,8 @@ def check_search_options(violations: Violations, request: pb.SearchObjectsReques
     require = violations.require
     require(request.auto_limit >= 0, "auto_limit", f"is {request.auto_limit}; give 0 (for none) or more")
     require(query or not request.auto_limit, "auto_limit", "goes with a query only; use limit")
+    if request.after:
+        check_id(violations, request.after, "after")
     require(not query or not request.after, "after", "goes with listings only; use offset")
     for field, given in (
         ("offset", request.offset),
@@ -34,8 +37,8 @@ def _check_thresholds(violations: Violations, request: pb.SearchObjectsRequest) 
     require = violations.require
     certain, distant = request.HasField("certainty"), request.HasField("distance")
     require(not (certain and distant), "certainty", "cannot be combined with distance; give one of them")
-    require(near or not certain, "certainty", "goes with near_text, near_image, near_vector and near_object only")
-    require(near or not distant, "distance", "goes with near_text, near_image, near_vector and near_object only")
+    require(near or not certain, "certainty", "goes with near_* queries only")
+    require(near or not distant, "distance", "goes with near_* queries only")
     # NaN is within no bounds.
     require(not certain or 0 <= request.certainty <= 1, "certainty", f"is {request.certainty:g}; give 0 to 1")
     require(not math.isnan(request.distance), "distance", "is not a number")

@@ -24,6 +24,63 @@ VALUE = "filters.condition.value"
         ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
         ({"near_text": {"concepts": ["a b c d e f g h"]}}, "TEXT_TOO_LONG", ["near_text.concepts[0]"]),
+        (
+            {"near_text": {"concepts": ["a"], "move_to": {"force": 1.1}, "move_away": {"force": -1, "objects": ["x"]}}},
+            "INVALID_INPUT",
+            [
+                "near_text.move_to.force",
+                "near_text.move_to",
+                "near_text.move_away.force",
+                "near_text.move_away.objects[0]",
+            ],
+        ),
+        (
+            {"near_text": {"concepts": ["a"], "move_away": {"force": float("nan"), "concepts": ["b"] * 51}}},
+            "INVALID_INPUT",
+            ["near_text.move_away.force", "near_text.move_away.concepts"],
+        ),
+        (
+            {"near_text": {"concepts": ["a"], "move_to": {"force": 1, "concepts": ["b", " "]}}},
+            "INVALID_INPUT",
+            ["near_text.move_to.concepts[1]"],
+        ),
+        ({"near_inputs": {}}, "INVALID_INPUT", ["near_inputs.inputs"]),
+        ({"near_inputs": {"inputs": [{"text": "a"}] * 51}}, "BATCH_TOO_LARGE", ["near_inputs.inputs"]),
+        (
+            {
+                "near_inputs": {
+                    "inputs": [
+                        {"weight": 0},
+                        {"text": "a", "weight": float("inf")},
+                        {"near_vector": {}},
+                        {"near_object": {"id": "x"}},
+                    ]
+                }
+            },
+            "INVALID_INPUT",
+            [
+                "near_inputs.inputs[0]",
+                "near_inputs.inputs[0].weight",
+                "near_inputs.inputs[1].weight",
+                "near_inputs.inputs[2].near_vector.vector",
+                "near_inputs.inputs[3].near_object.id",
+            ],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"text": " "}, {"image": Image(content=b"words")}]}},
+            "INVALID_INPUT",
+            ["near_inputs.inputs[0].text", "near_inputs.inputs[1].image.content"],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"near_vector": {"vector": Vector(data=b"1234")}}]}},
+            "INVALID_VECTOR",
+            ["near_inputs.inputs[0].near_vector.vector.data"],
+        ),
+        (
+            {"hybrid": {"near_inputs": {"inputs": [{"text": "a"}, {"near_object": {"id": "x"}}]}}},
+            "INVALID_ID",
+            ["hybrid.near_inputs.inputs[1].near_object.id"],
+        ),
         ({"near_image": {}}, "INVALID_INPUT", ["near_image.image"]),
         ({"near_image": {"image": Image()}}, "IMAGE_EMPTY", ["near_image.image.content"]),
         ({"near_image": {"image": Image(content=b"words")}}, "IMAGE_UNDECODABLE", ["near_image.image.content"]),

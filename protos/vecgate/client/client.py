@@ -279,7 +279,7 @@ class Client:
             offset: hits to pass over.
             target_vector: the named vector to search; may be left out where the collection has just one.
             truncate: whether to cut a text that is longer than the model reads.
-            query: instead, a message NearObject, Bm25 or Hybrid.
+            query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
             more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
             return_properties: properties to return; none named means all but blobs.

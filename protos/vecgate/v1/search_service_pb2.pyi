@@ -86,6 +86,7 @@ class SearchObjectsRequest(_message.Message):
     NEAR_OBJECT_FIELD_NUMBER: _builtins.int
     HYBRID_FIELD_NUMBER: _builtins.int
     BM25_FIELD_NUMBER: _builtins.int
+    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
@@ -145,6 +146,10 @@ class SearchObjectsRequest(_message.Message):
         """Objects with these words."""
 
     @_builtins.property
+    def near_inputs(self) -> Global___NearInputs:
+        """Objects near to several texts, pictures, vectors and objects in one."""
+
+    @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. The named vector to search, at most one; may be left out where the collection has just one (UNKNOWN_VECTOR)."""
 
@@ -178,6 +183,7 @@ class SearchObjectsRequest(_message.Message):
         near_object: Global___NearObject | None = ...,
         hybrid: Global___Hybrid | None = ...,
         bm25: Global___Bm25 | None = ...,
+        near_inputs: Global___NearInputs | None = ...,
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
@@ -193,15 +199,15 @@ class SearchObjectsRequest(_message.Message):
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25", "near_inputs"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
@@ -246,25 +252,152 @@ class NearText(_message.Message):
 
     CONCEPTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    MOVE_TO_FIELD_NUMBER: _builtins.int
+    MOVE_AWAY_FIELD_NUMBER: _builtins.int
     truncate: _builtins.bool
     """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. 1 to ServerLimits.max_inputs texts; of several, the mean of their vectors is searched."""
 
+    @_builtins.property
+    def move_to(self) -> Global___Move:
+        """Optional. What to move the query's vector towards: with force f, v becomes v (1 - f/2) + t f/2. Done before `move_away`."""
+
+    @_builtins.property
+    def move_away(self) -> Global___Move:
+        """Optional. What to move the query's vector away from: with force f, v becomes v + (v - t) f/2."""
+
     def __init__(
         self,
         *,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
         truncate: _builtins.bool = ...,
+        move_to: Global___Move | None = ...,
+        move_away: Global___Move | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move_away", b"move_away", "move_to", b"move_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "move_away", b"move_away", "move_to", b"move_to", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NearText: _TypeAlias = NearText  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """Move shifts a query by t, the mean of its objects' vectors and of the mean of its concepts' vectors, as Weaviate does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCE_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    force: _builtins.float
+    """Required. How far, 0 or more, and at most 1 for `move_to`; 0 leaves the query as it is."""
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. At most ServerLimits.max_inputs texts. A move has concepts or objects."""
+
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. At most ServerLimits.max_inputs ids of objects of the collection (INVALID_ID, OBJECT_NOT_FOUND) that have the
+        searched named vector (UNKNOWN_VECTOR).
+        """
+
+    def __init__(
+        self,
+        *,
+        force: _builtins.float = ...,
+        concepts: _abc.Iterable[_builtins.str] | None = ...,
+        objects: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "force", b"force", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
+
+@_typing.final
+class NearInputs(_message.Message):
+    """NearInputs asks for objects near to several things in one: the mean of their vectors, each scaled to unit length, by weight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    truncate: _builtins.bool
+    """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedInput]:
+        """Required. 1 to ServerLimits.max_inputs things."""
+
+    def __init__(
+        self,
+        *,
+        inputs: _abc.Iterable[Global___WeightedInput] | None = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearInputs: _TypeAlias = NearInputs  # noqa: Y015
+
+@_typing.final
+class WeightedInput(_message.Message):
+    """WeightedInput is one of several things to be near to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    NEAR_OBJECT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text."""
+    weight: _builtins.float
+    """Optional. How much it counts, more than 0. Default: 1."""
+    @_builtins.property
+    def image(self) -> _input_pb2.Image:
+        """A picture."""
+
+    @_builtins.property
+    def near_vector(self) -> Global___NearVector:
+        """A vector."""
+
+    @_builtins.property
+    def near_object(self) -> Global___NearObject:
+        """An object of the collection."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        image: _input_pb2.Image | None = ...,
+        near_vector: Global___NearVector | None = ...,
+        near_object: Global___NearObject | None = ...,
+        weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image", "near_vector", "near_object"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WeightedInput: _TypeAlias = WeightedInput  # noqa: Y015
 
 @_typing.final
 class NearImage(_message.Message):
@@ -388,6 +521,7 @@ class Hybrid(_message.Message):
     NEAR_TEXT_FIELD_NUMBER: _builtins.int
     NEAR_IMAGE_FIELD_NUMBER: _builtins.int
     NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     FUSION_TYPE_FIELD_NUMBER: _builtins.int
     MAX_VECTOR_DISTANCE_FIELD_NUMBER: _builtins.int
@@ -416,6 +550,10 @@ class Hybrid(_message.Message):
     def near_vector(self) -> Global___NearVector:
         """Near to a vector."""
 
+    @_builtins.property
+    def near_inputs(self) -> Global___NearInputs:
+        """Near to several things in one."""
+
     def __init__(
         self,
         *,
@@ -423,20 +561,21 @@ class Hybrid(_message.Message):
         near_text: Global___NearText | None = ...,
         near_image: Global___NearImage | None = ...,
         near_vector: Global___NearVector | None = ...,
+        near_inputs: Global___NearInputs | None = ...,
         alpha: _builtins.float | None = ...,
         fusion_type: Global___FusionType.ValueType = ...,
         max_vector_distance: _builtins.float | None = ...,
         truncate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "vector_side", b"vector_side"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_text", b"near_text", "near_vector", b"near_vector", "vector_side", b"vector_side"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "fusion_type", b"fusion_type", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "truncate", b"truncate", "vector_side", b"vector_side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "fusion_type", b"fusion_type", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_text", b"near_text", "near_vector", b"near_vector", "truncate", b"truncate", "vector_side", b"vector_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
     _WhichOneofReturnType__max_vector_distance: _TypeAlias = _typing.Literal["max_vector_distance"]  # noqa: Y015
     _WhichOneofArgType__max_vector_distance: _TypeAlias = _typing.Literal["_max_vector_distance", b"_max_vector_distance"]  # noqa: Y015
-    _WhichOneofReturnType_vector_side: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector"]  # noqa: Y015
+    _WhichOneofReturnType_vector_side: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_inputs"]  # noqa: Y015
     _WhichOneofArgType_vector_side: _TypeAlias = _typing.Literal["vector_side", b"vector_side"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
