@@ -75,8 +75,9 @@ protos-check: setup ## stubs fresh, API linted, and compatible with the released
 protos-release: setup ## take the API as it is now for the released one
 	$(BIN)/python protos/generate.py --image protos/released.binpb
 
-docs: setup ## write settings and values into the READMEs and the chart's schema
+docs: setup ## write settings, metrics and values into the READMEs and the chart's schema
 	$(BIN)/python -m tests.architecture.settings_table
+	$(BIN)/python -m tests.architecture.metrics_table
 	$(BIN)/python -m tests.helm.generate
 
 lock: setup ## resolve the dependencies anew

@@ -1,14 +1,18 @@
 """Coalescing: inputs of calls that wait at the same time go to the backend in batches."""
 
 import asyncio
+import contextvars
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
 from embedders.inputs import EmbedOptions, Input, Modality, Priority, TextInput
+from embedders.metering import Meter
 from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, input_bytes
 from embedders.spec import EmbedderSpec
+from embedders.timing import CallTimes, begin_times
 
 __all__ = ["BatchingEmbedder"]
 
@@ -26,6 +30,7 @@ class _Batch:
     places: list[tuple[QueuedCall, int]]
     calls: set[QueuedCall]
     begun_s: float
+    times: CallTimes
 
 
 class _Slots:
@@ -65,6 +70,7 @@ class BatchingEmbedder:
         self._inputs_per_s = 0.0
         self._pump_handle: asyncio.Handle | None = None
         self._closed = False
+        self._own_meter: Meter | None = None
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -83,6 +89,26 @@ class BatchingEmbedder:
             ModelUnusable: a local model cannot be loaded.
         """
         await self._inner.start()
+        self._meter.watch(
+            (
+                lambda: self.waiting,
+                lambda: sum(slots.queue.bytes for slots in self._slots.values()),
+                self._longest_wait_s,
+                lambda: sum(len(slots.running) for slots in self._slots.values()),
+            )
+        )
+
+    @property
+    def _meter(self) -> Meter:
+        if self._own_meter is None:
+            # A local model's name is known only once it has been loaded.
+            self._own_meter = Meter(self._inner.spec.name)
+        return self._own_meter
+
+    def _longest_wait_s(self) -> float:
+        """Return how long the oldest call has waited."""
+        came = [at_s for slots in self._slots.values() if (at_s := slots.queue.oldest_s()) is not None]
+        return time.monotonic() - min(came) if came else 0.0
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in batches shared with other calls.
@@ -120,6 +146,8 @@ class BatchingEmbedder:
     async def close(self) -> None:
         """Fail all calls, then close the inner embedder. May be called twice."""
         self._closed = True
+        if self._own_meter is not None:
+            self._own_meter.forget()
         if self._pump_handle is not None:
             self._pump_handle.cancel()
         self._fail_waiting(EmbedderUnavailable("the embedder was closed"))
@@ -157,12 +185,14 @@ class BatchingEmbedder:
     def _require_room(self, inputs: Sequence[Input], bounds: QueueBounds) -> None:
         wanted, size = len(inputs), sum(map(input_bytes, inputs))
         if wanted > bounds.max_inputs or (size > bounds.max_bytes and wanted > 1):
+            self._meter.note_refusal()
             raise EmbedderOverloaded(
                 f"the call has {wanted} inputs of {size} bytes; at most {bounds.max_inputs} inputs of "
                 f"{bounds.max_bytes} bytes may wait for the embedder: send fewer at a time"
             )
         waiting, held = self.waiting, sum(slots.queue.bytes for slots in self._slots.values())
         if waiting and (waiting + wanted > bounds.max_inputs or held + size > bounds.max_bytes):
+            self._meter.note_refusal()
             raise EmbedderOverloaded(
                 f"{waiting} inputs of {held} bytes wait already; at most {bounds.max_inputs} inputs of "
                 f"{bounds.max_bytes} bytes may: try again later",
@@ -213,13 +243,17 @@ class BatchingEmbedder:
 
     def _begin_batch(self, slots: _Slots, size: int) -> None:
         options, places = slots.queue.take(size)
-        batch = _Batch(places, {call for call, _ in places}, asyncio.get_running_loop().time())
+        # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
+        context = contextvars.copy_context()
+        times = context.run(begin_times)
+        batch = _Batch(places, {call for call, _ in places}, asyncio.get_running_loop().time(), times)
+        self._meter.note_begin(batch.calls, options.priority, len(places) / size)
         try:
             work = self._inner.embed([call.inputs[at] for call, at in places], options)
         except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
             _fail(batch.calls, error)
             return
-        task = asyncio.ensure_future(work)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         slots.running[task] = batch
         task.add_done_callback(lambda task: self._end_batch(slots, task))
 
@@ -235,23 +269,26 @@ class BatchingEmbedder:
         self._inputs_per_s = RATE_MEMORY * self._inputs_per_s + (1 - RATE_MEMORY) * rate if self._inputs_per_s else rate
         slots.gather_until_s = now_s + min(self._max_gather_s, GATHER_SHARE * took_s)
         slots.expected = slots.queue.inputs + len(batch.places)
+        self._meter.note_end(batch.calls, batch.times, took_s)
         try:
-            _settle(task, batch)
+            self._settle(task, batch)
         finally:
             if not self._closed:
                 self._pump_soon()
 
-
-def _settle(task: asyncio.Task[list[Outcome]], batch: _Batch) -> None:
-    """Give a batch's outcomes, or what went wrong with it, to its calls."""
-    error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
-    if error is None and len(task.result()) != len(batch.places):
-        error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
-    if error is None:
-        for (call, at), outcome in zip(batch.places, task.result(), strict=True):
-            call.put(at, outcome)
-        return
-    _fail(batch.calls, error)
+    def _settle(self, task: asyncio.Task[list[Outcome]], batch: _Batch) -> None:
+        """Give a batch's outcomes, or what went wrong with it, to its calls."""
+        error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
+        if error is None and len(task.result()) != len(batch.places):
+            error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
+        if error is None:
+            for (call, at), outcome in zip(batch.places, task.result(), strict=True):
+                call.put(at, outcome)
+            self._meter.note_outcomes(task.result())
+            return
+        _fail(batch.calls, error)
+        if not task.cancelled():
+            self._meter.note_failure(len(batch.places))
 
 
 def _fail(calls: Iterable[QueuedCall], error: BaseException) -> None:

@@ -15,7 +15,7 @@ from embedders.errors import (
     ModelGone,
 )
 from embedders.inputs import EmbedOptions, Input
-from embedders.metrics import BREAKER_OPEN
+from embedders.metrics import BREAKER_OPEN, BREAKER_OPENED
 from embedders.spec import EmbedderSpec
 
 __all__ = ["BreakerEmbedder", "BreakerRules"]
@@ -78,6 +78,7 @@ class BreakerEmbedder:
         """
         await self._inner.start()
         BREAKER_OPEN.labels(self.spec.name).set(0)
+        BREAKER_OPENED.labels(self.spec.name)
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, or fail at once while the breaker is open.
@@ -135,6 +136,8 @@ class BreakerEmbedder:
         if self._fault is not None:
             self._cool_down_s = min(2 * self._cool_down_s, self._rules.max_cool_down_s)
         if self._fault is not None or at_once or self._failures >= self._rules.max_failures:
+            if self._fault is None:
+                BREAKER_OPENED.labels(self.spec.name).inc()
             self._fault = error
             self._probe_at_s = self._now_s() + self._cool_down_s
             BREAKER_OPEN.labels(self.spec.name).set(1)

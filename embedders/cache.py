@@ -167,7 +167,8 @@ class CachingEmbedder:
 
     def _count(self, hits: int, misses: int, looked_up: int) -> None:
         for result, number in (("hit", hits), ("miss", misses), ("joined", looked_up - hits - misses)):
-            CACHE_LOOKUPS.labels(self.spec.name, result).inc(number)
+            if number:
+                CACHE_LOOKUPS.labels(self.spec.name, result).inc(number)
 
 
 def _digest(each: Input) -> bytes:

@@ -28,12 +28,14 @@ from embedders.errors import (
 )
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Modality, TextInput, Vector
 from embedders.lifetime import Lifetime
+from embedders.metrics import NIM_ANSWERS, NIM_RETRIES
 from embedders.nim_address import check_key
 from embedders.nim_connection import Answer, ConnectionConfig, NimConnection
 from embedders.nim_profiles import AUTO, Kind, choose_profile
 from embedders.nim_retries import Retries, Transient
 from embedders.spec import EmbedderSpec, InputLimits
 from embedders.texts import check_text
+from embedders.timing import preprocessing
 
 __all__ = ["NimConfig", "NimEmbedder"]
 
@@ -234,10 +236,11 @@ class NimEmbedder:
 
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         async with self._slots:
-            if any(isinstance(each, ImageInput) for each in inputs):
-                items = await asyncio.to_thread(self._items, inputs, options)
-            else:
-                items = self._items(inputs, options)
+            with preprocessing():
+                if any(isinstance(each, ImageInput) for each in inputs):
+                    items = await asyncio.to_thread(self._items, inputs, options)
+                else:
+                    items = self._items(inputs, options)
             outcomes: list[Outcome | None] = [None if isinstance(item, _Item) else item for item in items]
             requests: dict[Kind, list[tuple[int, _Item]]] = {}
             for at, item in enumerate(items):
@@ -312,11 +315,21 @@ class NimEmbedder:
         self, method: str, path: str, content: dict[str, Any] | None, key: str | None, max_bytes: int
     ) -> Answer:
         """Send a request, again where it failed in passing."""
+        name, tried = self._config.name, False
 
         async def attempt(timeout_s: float) -> Answer:
-            answer = await self._connection.ask(
-                method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
-            )
+            nonlocal tried
+            if tried:
+                NIM_RETRIES.labels(name).inc()
+            tried = True
+            status = "none"
+            try:
+                answer = await self._connection.ask(
+                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
+                )
+                status = f"{answer.status // 100}xx"
+            finally:
+                NIM_ANSWERS.labels(name, status).inc()
             if answer.status in _PASSING:
                 failure = self._failure(answer, key)
                 assert isinstance(failure, EmbedderUnavailable)

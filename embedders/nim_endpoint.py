@@ -24,6 +24,9 @@ _PICTURE_LIKE = re.compile(r"\s*(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[
 """A data URI, or nothing but base64 that begins as PNG, JPEG, GIF or WebP files do."""
 
 _PATH = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
+_TOKENS = frozenset({"Expected `str`, got `int`", "Expected `str`, got `array`"})
+"""What is said of token numbers in place of texts, which OpenAI takes and LangChain's client of it sends by default."""
+
 _CHOICES = {"encoding_format": ("float", "base64"), "input_type": ("query", "passage"), "truncate": ("NONE", "END")}
 
 
@@ -116,8 +119,9 @@ class RequestReader:
     def _check_strings(self, body: bytes) -> None:
         # A list of millions of empty strings would take a dozen times the body's memory before its length is looked at.
         # Of a body with n strings, this counts n to 2 n quotes: two a string, less one where a backslash ends it.
-        quotes = body.count(b'"') - body.count(b'\\"')
-        if quotes > 2 * (self._max_inputs + 2 * len(EmbeddingsRequest.__struct_fields__)):
+        bound = 2 * (self._max_inputs + 2 * len(EmbeddingsRequest.__struct_fields__))
+        quotes = body.count(b'"')
+        if quotes > bound and quotes - body.count(b'\\"') > bound:
             raise self._too_many("has far too many items")
 
     def _too_many(self, what: str) -> RequestRefused:
@@ -159,6 +163,8 @@ def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
     if message.startswith("Object contains unknown field"):
         known = ", ".join(EmbeddingsRequest.__struct_fields__)
         message = f"extra inputs are not permitted; the fields are {known}"
+    if message in _TOKENS and (field or "").startswith("input["):
+        message = "token numbers are not taken, because they are another model's; send the text itself"
     return RequestRefused(message.replace("`", ""), field)
 
 

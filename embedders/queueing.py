@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from embedders.base import Outcome
 from embedders.errors import EmbedderError
 from embedders.inputs import EmbedOptions, ImageInput, Input, Priority
+from embedders.timing import call_times
 
 __all__ = ["QueueBounds", "QueuedCall", "WaitingQueue", "input_bytes"]
 
@@ -41,6 +43,9 @@ class QueuedCall:
         waiting: the places of those that wait.
         bytes: the bytes of those.
         done: their outcomes, in the order of their places, once all have one.
+        added_s: when the call came, by time.monotonic.
+        begun: whether a batch with some of them has begun.
+        times: of the call that brought them, if it is timed.
     """
 
     def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
@@ -48,6 +53,9 @@ class QueuedCall:
         self.done = done
         self.waiting = deque(at)
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
+        self.added_s = time.monotonic()
+        self.begun = False
+        self.times = call_times()
         self._outcomes: dict[int, Outcome] = {}
         self._count = len(self.waiting)
 
@@ -113,6 +121,10 @@ class WaitingQueue:
         self._lines.setdefault(options, _Line(options)).calls.append(call)
         self.inputs += len(call.waiting)
         self.bytes += call.bytes
+
+    def oldest_s(self) -> float | None:
+        """Return when the call came that waits longest; None if none waits."""
+        return min((call.added_s for line in self._lines.values() for call in line.calls), default=None)
 
     def remove(self, call: QueuedCall) -> None:
         """Drop what still waits for a call."""

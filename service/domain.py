@@ -17,6 +17,7 @@ __all__ = [
     "Fusion",
     "Hit",
     "Keywords",
+    "MultiTenancy",
     "NamedVector",
     "Property",
     "PropertyValue",
@@ -26,6 +27,8 @@ __all__ = [
     "SortBy",
     "Space",
     "StoredObject",
+    "Tenant",
+    "TenantActivity",
     "WeightedField",
 ]
 
@@ -109,13 +112,49 @@ class NamedVector:
 
 
 @dataclass(frozen=True, slots=True)
+class MultiTenancy:
+    """That a collection's objects belong to tenants.
+
+    Attributes:
+        auto_creation: whether a write for a tenant that is not there creates it.
+        auto_activation: whether a call for an inactive tenant activates it.
+    """
+
+    auto_creation: bool = False
+    auto_activation: bool = False
+
+
+class TenantActivity(Enum):
+    """How active a tenant is. The values are Weaviate's words."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+    OFFLOADED = "OFFLOADED"
+    OFFLOADING = "OFFLOADING"
+    ONLOADING = "ONLOADING"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One of those among whom a collection's objects are divided."""
+
+    name: str
+    activity: TenantActivity = TenantActivity.ACTIVE
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
-    """A set of objects with the same properties and named vectors."""
+    """A set of objects with the same properties and named vectors.
+
+    Attributes:
+        multi_tenancy: None where its objects belong to no tenants.
+    """
 
     name: str
     properties: tuple[Property, ...]
     vectors: tuple[NamedVector, ...]
     description: str = ""
+    multi_tenancy: MultiTenancy | None = None
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""

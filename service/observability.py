@@ -8,9 +8,10 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
+from embedders.timing import CallTimes
 from service.settings import LogSettings, Settings, describe_settings
 
-__all__ = ["configure_logging", "masked_settings"]
+__all__ = ["configure_logging", "masked_settings", "milliseconds"]
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -52,6 +53,18 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers = [handler]
     # Libraries may log contents and requests; what is wrong with them is still heard.
     root.setLevel(logging.WARNING)
+
+
+def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:
+    """Return a call's times as its line in the access log has them; stages that it did not pass are left out."""
+    named = {
+        "duration_ms": took_s,
+        "queue_ms": times.queue_s,
+        "preprocess_ms": times.preprocess_s,
+        "backend_ms": times.backend_s,
+        "store_ms": times.store_s,
+    }
+    return {name: round(seconds * 1000, 1) for name, seconds in named.items() if seconds or name == "duration_ms"}
 
 
 def masked_settings(settings: Settings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from embedders import errors as embedder_errors
 from service import errors
+from service.metrics import FAILURES
 from vecgate.v1.error_reason_pb2 import ErrorReason
 
 __all__ = ["DOMAIN", "TABLE", "Rule", "log_failure", "message_for", "reason_for", "rule_for", "to_status"]
@@ -122,8 +123,10 @@ def reason_for(error: BaseException) -> str:
 
 
 def log_failure(error: Exception, method: str) -> None:
-    """Log why a call failed, as loud as whose fault it is, and never a caller's content."""
-    match rule_for(error).blame:
+    """Count and log why a call failed, as loud as whose fault it is, and never a caller's content."""
+    blame = rule_for(error).blame
+    FAILURES.labels(reason_for(error), blame).inc()
+    match blame:
         case "server":
             # The text of an unexpected exception may hold a caller's content, its place in the code does not.
             places = "".join(traceback.format_tb(error.__traceback__))

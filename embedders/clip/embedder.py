@@ -18,7 +18,9 @@ from embedders.clip.worker import Worker
 from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput, Vector
 from embedders.lifetime import Lifetime
+from embedders.metrics import MODEL_BYTES
 from embedders.spec import EmbedderSpec
+from embedders.timing import preprocessing
 
 __all__ = ["ClipEmbedder"]
 
@@ -90,6 +92,8 @@ class ClipEmbedder:
                 for number, replica in enumerate(loaded.replicas)
             ]
             self._reader, self._spec = loaded.reader, loaded.spec
+            for replica in loaded.replicas:
+                MODEL_BYTES.labels(self._config.name, replica.device).set(replica.weights_bytes)
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, max_batch at a time; CLIP has one role for queries and documents.
@@ -110,6 +114,8 @@ class ClipEmbedder:
         await asyncio.to_thread(self._readers.shutdown, wait=True, cancel_futures=True)
         for device in self._devices:
             await asyncio.to_thread(device.worker.close)
+        for device in self._devices:
+            MODEL_BYTES.labels(self._config.name, device.replica.device).set(0)
         self._reader, self._devices = None, []
 
     def _started_reader(self) -> Reader:
@@ -146,12 +152,14 @@ class ClipEmbedder:
         if device.replica.on_cpu:
             # The model would compete with whoever tokenised beside it, and each thread more costs a change of threads.
             return await self._in(device.worker.run(priority, lambda: device.encode_texts(reader.texts(texts))))
-        read = await self._read(reader.texts, texts)
+        with preprocessing():
+            read = await self._read(reader.texts, texts)
         return await self._in(device.worker.run(priority, device.encode_texts, read))
 
     async def _embed_images(self, device: _Device, images: Sequence[ImageInput], priority: Priority) -> list[Outcome]:
         reader = self._started_reader()
-        read = await asyncio.gather(*(self._read(reader.picture, each) for each in images))
+        with preprocessing():
+            read = await asyncio.gather(*(self._read(reader.picture, each) for each in images))
         outcomes: list[Outcome] = []
         # Some at a time, so that what is more urgent gets in between.
         for start in range(0, len(read), device.max_pictures):

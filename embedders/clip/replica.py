@@ -1,5 +1,6 @@
 """A model on one device."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,6 +60,12 @@ class Replica:
     def on_cpu(self) -> bool:
         """Whether the model computes on the CPU."""
         return self.device == "cpu"
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of the model's weights."""
+        held = itertools.chain(self._model.parameters(), self._model.buffers())
+        return sum(each.numel() * each.element_size() for each in held)
 
     def share_cores(self, threads: int) -> None:
         """Let the calling thread compute on its share of the cores, where several threads share a CPU."""

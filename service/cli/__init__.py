@@ -17,6 +17,7 @@ from service.cli import (
     search,
     serve,
     status,
+    tenants,
     weaviate,
     weaviate_config,
     weights,
@@ -48,6 +49,7 @@ app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
+app.add_typer(tenants.app, name="tenants")
 app.command("import")(importing.import_)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)

@@ -68,6 +68,13 @@ def create(
     ] = "",
     distance: Annotated[DistanceName, typer.Option("--distance", help="The measure.")] = DistanceName.COSINE,
     description: Annotated[str, typer.Option("--description", help="What it holds.", show_default=False)] = "",
+    tenants: Annotated[bool, typer.Option("--multi-tenancy", help="Its objects belong to tenants.")] = False,
+    auto_creation: Annotated[
+        bool, typer.Option("--auto-tenant-creation", help="An import for a new tenant creates it.")
+    ] = False,
+    auto_activation: Annotated[
+        bool, typer.Option("--auto-tenant-activation", help="A call for an inactive tenant activates it.")
+    ] = False,
     address: AddressOption = None,
 ) -> None:
     """Create a collection with one named vector, bound to the embedder's space for good."""
@@ -91,6 +98,10 @@ def create(
             )
         ],
     )
+    if tenants or auto_creation or auto_activation:
+        wanted.multi_tenancy.enabled = True
+        wanted.multi_tenancy.auto_tenant_creation = auto_creation
+        wanted.multi_tenancy.auto_tenant_activation = auto_activation
     with connected(context, address) as client:
         made = client.create_collection(wanted)
     for vector in made.vectors:
@@ -121,15 +132,21 @@ def list_(context: typer.Context, as_json: JsonOption = False, address: AddressO
 
 @app.command("show")
 def show(
-    context: typer.Context, name: NameArgument, as_json: JsonOption = False, address: AddressOption = None
+    context: typer.Context,
+    *,
+    name: NameArgument,
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose objects to count.", show_default=False)] = "",
+    as_json: JsonOption = False,
+    address: AddressOption = None,
 ) -> None:
     """Show a collection: its properties, its vectors with their spaces, and how many objects it holds."""
     with connected(context, address) as client:
-        found = client.get_collection(name)
+        found = client.get_collection(name, tenant)
     if as_json:
         print_json(_as_json(found))
         return
-    say(f"{found.name}: {found.object_count} objects" + (f". {found.description}" if found.description else ""))
+    holds = f"{found.object_count} objects" if found.HasField("object_count") else "its tenants hold its objects"
+    say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
     say()
     rows = [(each.name, TYPE_NAMES.get(each.data_type, "(not handled)"), each.description) for each in found.properties]
     print_table(("property", "type", "description"), rows)
@@ -160,8 +177,11 @@ def delete(
     """Delete a collection with all its objects."""
     with connected(context, address) as client:
         if not yes:
-            count = client.get_collection(name).object_count
-            typer.confirm(f"Delete {name} with its {count} objects?", abort=True)
+            found = client.get_collection(name)
+            what = (
+                "the objects of all its tenants" if found.multi_tenancy.enabled else f"its {found.object_count} objects"
+            )
+            typer.confirm(f"Delete {name} with {what}?", abort=True)
         client.delete_collection(name)
     say(f"{name} is deleted")
 

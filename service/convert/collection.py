@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from service.domain import Collection, DataType, Distance, NamedVector, Property, WeightedField
+from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, WeightedField
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
 __all__ = ["collection_from_pb", "collection_to_pb"]
@@ -29,7 +29,12 @@ def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, d
         for each in message.vectors
     )
     embedders = {each.name: each.embedder for each in message.vectors}
-    return Collection(message.name, properties, vectors, message.description), embedders
+    tenancy = message.multi_tenancy
+    multi_tenancy = MultiTenancy(tenancy.auto_tenant_creation, tenancy.auto_tenant_activation)
+    return (
+        Collection(message.name, properties, vectors, message.description, multi_tenancy if tenancy.enabled else None),
+        embedders,
+    )
 
 
 def _fields_from_pb(fields: Iterable[collection_pb.WeightedField]) -> tuple[WeightedField, ...]:
@@ -59,4 +64,8 @@ def collection_to_pb(collection: Collection, embedder_names: dict[str, str]) -> 
             config.model = vector.space.model
             config.space = vector.space.id
             config.dimension = vector.space.dimension
+    if collection.multi_tenancy is not None:
+        message.multi_tenancy.enabled = True
+        message.multi_tenancy.auto_tenant_creation = collection.multi_tenancy.auto_creation
+        message.multi_tenancy.auto_tenant_activation = collection.multi_tenancy.auto_activation
     return message

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
 from service.core.embed import EmbedderPool
-from service.domain import Collection, Space
+from service.domain import Collection, Scope, Space
 from service.store.base import Store
 
 __all__ = ["CollectionPage", "Collections"]
@@ -53,14 +53,18 @@ class Collections:
         await self._store.create_collection(collection)
         return collection
 
-    async def get(self, name: str) -> tuple[Collection, int]:
-        """Return a collection and how many objects it holds.
+    async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None]:
+        """Return a collection and how many objects it holds, or one of its tenants; None where it has some, none named.
 
         Raises:
             CollectionNotFound: there is none of that name.
+            TenantNotFound: it has no such tenant.
+            InvalidRequest: it has no tenants, and one was named.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        return collection, await self._store.count_objects(name)
+        if collection.multi_tenancy is not None and not tenant:
+            return collection, None
+        return collection, await self._store.count_objects(name, Scope(tenant))
 
     async def list_page(self, *, after: str, size: int) -> CollectionPage:
         """Return up to `size` collections whose names come after `after` in alphabetical order."""

@@ -13,6 +13,7 @@ from embedders.failover import embed_with_first
 from embedders.inputs import Embedding, EmbedOptions, Input
 from service.domain import Collection, NamedVector, Space
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
+from service.metrics import EMBEDDER_UP
 
 __all__ = ["EmbedderPool", "HealthState"]
 
@@ -208,9 +209,11 @@ class EmbedderPool:
         if health.fault is not None:
             log.info("embedder_ready", embedder=embedder.spec.name, space=embedder.spec.space)
             health.fault = None
+            EMBEDDER_UP.labels(embedder.spec.name, embedder.spec.space).set(1)
 
     def _note_fault(self, embedder: Embedder, fault: str) -> None:
         health = self._health[id(embedder)]
         if health.fault in (None, NOT_CHECKED):
             log.warning("embedder_unavailable", embedder=embedder.spec.name, fault=fault)
+            EMBEDDER_UP.labels(embedder.spec.name, embedder.spec.space).set(0)
         health.fault = fault

@@ -20,6 +20,7 @@ from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
 from service.domain import Collection, NamedVector, Scope, StoredObject
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
+from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["ImportOutcome", "ImportReport", "Importer", "VectorOrigin", "VectorReport"]
@@ -173,6 +174,7 @@ class Importer:
                 writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ServiceError):
                     await writing
+        _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
     def _check(
@@ -268,6 +270,18 @@ class Importer:
         for candidate in chunk:
             reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
             outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
+
+
+def _count(outcomes: Sequence[ImportOutcome]) -> None:
+    """Count what became of the objects of an import, for Prometheus."""
+    for outcome in outcomes:
+        what = "stored" if outcome.error is None else "failed"
+        if isinstance(outcome.error, InvalidRequest | InputRejected):
+            what = "rejected"
+        IMPORT_OBJECTS.labels(what).inc()
+        for report in outcome.vectors:
+            absent = report.origin is VectorOrigin.MISSING and report.error is None
+            IMPORT_VECTORS.labels("absent" if absent else report.origin.value).inc()
 
 
 def _fields(vector: NamedVector, candidate: _Candidate, *, truncate: bool) -> Iterator[_Field]:

@@ -5,14 +5,24 @@ from typing import Any
 import grpc
 
 from service.convert.collection import collection_from_pb, collection_to_pb
+from service.convert.tenant import tenants_from_pb, tenants_to_pb
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
+from service.core.tenants import Tenants
 from service.domain import Collection
 from service.validation.collection import (
     check_create_collection,
     check_list_collections,
     decode_page_token,
     encode_page_token,
+)
+from service.validation.scope import TENANT_NAME
+from service.validation.tenant import (
+    check_create_tenants,
+    check_delete_tenants,
+    check_get_collection,
+    check_list_tenants,
+    check_update_tenants,
 )
 from service.validation.violations import check_name
 from vecgate.v1 import collection_service_pb2 as pb
@@ -27,8 +37,9 @@ DEFAULT_PAGE_SIZE = 100
 class CollectionServicer(pb_grpc.CollectionServiceServicer):
     """Answers CollectionService."""
 
-    def __init__(self, collections: Collections, embedders: EmbedderPool) -> None:
+    def __init__(self, collections: Collections, tenants: Tenants, embedders: EmbedderPool) -> None:
         self._collections = collections
+        self._tenants = tenants
         self._embedders = embedders
 
     async def CreateCollection(
@@ -43,10 +54,11 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
         """Return a collection."""
-        check_name(request.name, "name")
-        collection, count = await self._collections.get(request.name)
+        check_get_collection(request)
+        collection, count = await self._collections.get(request.name, request.tenant)
         message = self._to_pb(collection)
-        message.object_count = count
+        if count is not None:
+            message.object_count = count
         return pb.GetCollectionResponse(collection=message)
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
@@ -69,6 +81,36 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         check_name(request.name, "name")
         await self._collections.delete(request.name)
         return pb.DeleteCollectionResponse()
+
+    async def CreateTenants(self, request: pb.CreateTenantsRequest, context: Context) -> pb.CreateTenantsResponse:
+        """Add tenants to a collection."""
+        check_create_tenants(request)
+        await self._tenants.create(request.collection, tenants_from_pb(request.tenants))
+        return pb.CreateTenantsResponse()
+
+    async def ListTenants(self, request: pb.ListTenantsRequest, context: Context) -> pb.ListTenantsResponse:
+        """List a collection's tenants."""
+        check_list_tenants(request)
+        page = await self._tenants.list_page(
+            request.collection,
+            request.names,
+            after=decode_page_token(request.page_token, TENANT_NAME),
+            size=request.page_size or DEFAULT_PAGE_SIZE,
+        )
+        token = encode_page_token(page.tenants[-1].name) if page.more else ""
+        return pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)
+
+    async def UpdateTenants(self, request: pb.UpdateTenantsRequest, context: Context) -> pb.UpdateTenantsResponse:
+        """Change how active tenants are."""
+        check_update_tenants(request)
+        await self._tenants.update(request.collection, tenants_from_pb(request.tenants))
+        return pb.UpdateTenantsResponse()
+
+    async def DeleteTenants(self, request: pb.DeleteTenantsRequest, context: Context) -> pb.DeleteTenantsResponse:
+        """Delete tenants with their objects."""
+        check_delete_tenants(request)
+        await self._tenants.delete(request.collection, request.names)
+        return pb.DeleteTenantsResponse()
 
     def _to_pb(self, collection: Collection) -> pb.Collection:
         names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}

@@ -13,6 +13,9 @@ import grpc
 import structlog
 from grpc_status import rpc_status
 
+from embedders.timing import begin_times
+from service.metrics import IN_FLIGHT, calling_client, note_call
+from service.observability import milliseconds
 from service.status import log_failure, to_status
 
 __all__ = ["REQUEST_ID_KEY", "AccessLogInterceptor", "ErrorInterceptor"]
@@ -67,10 +70,12 @@ class AccessLogInterceptor(_UnaryInterceptor):
 
         async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             request_id = _request_id(context)
+            times = begin_times()
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
             response = None
             self._in_flight += 1
+            IN_FLIGHT.inc()
             self.idle.clear()
             with structlog.contextvars.bound_contextvars(request_id=request_id):
                 try:
@@ -78,14 +83,18 @@ class AccessLogInterceptor(_UnaryInterceptor):
                     return response
                 finally:
                     self._in_flight -= 1
+                    IN_FLIGHT.dec()
                     if not self._in_flight:
                         self.idle.set()
+                    took_s = time.perf_counter() - started
+                    code = _code_name(context, answered=response is not None)
+                    note_call(method, code, calling_client(), took_s)
                     if method not in QUIET_METHODS:
                         log.info(
                             "call",
                             method=method,
-                            code=_code_name(context, answered=response is not None),
-                            duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                            code=code,
+                            **milliseconds(took_s, times),
                             request_bytes=request.ByteSize(),
                             response_bytes=0 if response is None else response.ByteSize(),
                             peer=context.peer(),

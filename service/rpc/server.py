@@ -11,6 +11,7 @@ from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.searching import Searcher
+from service.core.tenants import Tenants
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -106,7 +107,7 @@ class GrpcServer:
             EmbeddingServicer(embedders, request_limits, server_limits, keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
-            CollectionServicer(Collections(store, embedders), embedders), self._server
+            CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(importer, searcher, request_limits, keys), self._server

@@ -5,7 +5,17 @@ from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import (
+    Blend,
+    Collection,
+    Hit,
+    Keywords,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    Tenant,
+)
 from service.errors import StoreRejected
 
 __all__ = ["EVERYTHING", "NO_TENANT", "Store"]
@@ -67,6 +77,38 @@ class Store(Protocol):
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants to a collection that has some; one that is there already stays as it is.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants of a collection, or those of certain names that are there, by name.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are; they are there.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
+        ...
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error.
 
         Raises:
             CollectionNotFound: there is none of that name.

@@ -10,7 +10,14 @@ from service.errors import InvalidRequest, Violation
 from service.validation.violations import Violations
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
-__all__ = ["check_create_collection", "check_list_collections", "decode_page_token", "encode_page_token"]
+__all__ = [
+    "COLLECTION_NAME",
+    "check_create_collection",
+    "check_list_collections",
+    "check_page",
+    "decode_page_token",
+    "encode_page_token",
+]
 
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
 PROPERTY_NAME = re.compile(r"[_a-z][_0-9A-Za-z]{0,230}")
@@ -26,19 +33,27 @@ def check_list_collections(request: collection_pb.ListCollectionsRequest) -> Non
         InvalidRequest: with all violations.
     """
     violations = Violations()
-    good = 0 <= request.page_size <= MAX_PAGE_SIZE
-    violations.require(good, "page_size", f"is {request.page_size}; give 0 (for 100) to {MAX_PAGE_SIZE}")
+    check_page(violations, request.page_size, request.page_token, COLLECTION_NAME)
     violations.raise_if_any()
-    decode_page_token(request.page_token)
+
+
+def check_page(violations: Violations, size: int, token: str, names: re.Pattern[str]) -> None:
+    """Note a page size or token that cannot be; `names` is what the listed things are named like."""
+    good = 0 <= size <= MAX_PAGE_SIZE
+    violations.require(good, "page_size", f"is {size}; give 0 (for 100) to {MAX_PAGE_SIZE}")
+    try:
+        decode_page_token(token, names)
+    except InvalidRequest as error:
+        violations.found += error.violations
 
 
 def encode_page_token(last_name: str) -> str:
-    """Return the token of the page after a collection."""
+    """Return the token of the page after the thing of that name."""
     return base64.urlsafe_b64encode(last_name.encode()).decode()
 
 
-def decode_page_token(token: str) -> str:
-    """Return the collection that a token's page follows; empty for the first page.
+def decode_page_token(token: str, names: re.Pattern[str] = COLLECTION_NAME) -> str:
+    """Return the name that a token's page follows; empty for the first page.
 
     Raises:
         InvalidRequest: it is no token of this server.
@@ -47,7 +62,7 @@ def decode_page_token(token: str) -> str:
         name = base64.urlsafe_b64decode(token.encode()).decode()
     except (binascii.Error, ValueError):
         name = ""
-    if token and not COLLECTION_NAME.fullmatch(name):
+    if token and not names.fullmatch(name):
         message = "is no next_page_token of this server; leave it empty for the first page"
         raise InvalidRequest([Violation("page_token", message)])
     return name
@@ -74,7 +89,16 @@ def check_create_collection(request: collection_pb.CreateCollectionRequest) -> N
     for index, vector in enumerate(collection.vectors):
         _check_vector(violations, vector, types, f"collection.vectors[{index}]")
     violations.require_unique((each.name for each in collection.vectors), "collection.vectors")
+    _check_tenancy(violations, collection.multi_tenancy)
     violations.raise_if_any()
+
+
+def _check_tenancy(violations: Violations, tenancy: collection_pb.MultiTenancyConfig) -> None:
+    for name in ("auto_tenant_creation", "auto_tenant_activation"):
+        good = tenancy.enabled or not getattr(tenancy, name)
+        violations.require(
+            good, f"collection.multi_tenancy.{name}", "is only for collections with tenants; set enabled too"
+        )
 
 
 def _check_property(violations: Violations, each: collection_pb.Property, path: str) -> None:

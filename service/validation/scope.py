@@ -13,13 +13,13 @@ ScopedRequest = object_pb.ImportObjectsRequest | object_pb.GetObjectRequest | se
 """A request about objects of a collection."""
 
 # Weaviate's own rule for the names of tenants.
-TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
+TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def check_scope(violations: Violations, request: ScopedRequest) -> None:
     """Note a request that names no collection, a tenant that cannot be, or a consistency that this version lacks."""
     violations.require(request.collection, "collection", "is required; name a collection")
-    fits = not request.tenant or TENANT.fullmatch(request.tenant)
+    fits = not request.tenant or TENANT_NAME.fullmatch(request.tenant)
     violations.require(fits, "tenant", "is no tenant's name; give 1 to 64 of A-Z, a-z, 0-9, _ and -")
     known = request.consistency in pb.Consistency.values()
     violations.require(known, "consistency", f"{request.consistency} is no Consistency of this version")

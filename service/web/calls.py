@@ -12,6 +12,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from embedders.timing import begin_times
+from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
+from service.observability import milliseconds
 from service.settings import WebSettings
 from service.status import log_failure
 from service.web.keys import Keys
@@ -28,6 +31,8 @@ HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
+
+METHODS = frozenset({"GET", "HEAD", "POST"})
 
 GONE = 499
 """The access log's word for a caller that left, after nginx."""
@@ -91,23 +96,34 @@ class Calls:
         path = scope["path"] = self._own_path(scope["path"])
         scope["app"] = self  # where it is set, Starlette's router raises what it does not find
         method = f"{scope['method']} {self._name_path(path)}"
+        times = begin_times()
         started = time.perf_counter()
         self.in_flight += 1
+        HTTP_IN_FLIGHT.inc()
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 await self._answer(scope, exchange, path, method)
             finally:
                 self.in_flight -= 1
+                HTTP_IN_FLIGHT.dec()
+                took_s = time.perf_counter() - started
+                code = GONE if exchange.status is None else exchange.status
+                note_request(self._route(scope["method"], path), code, calling_client(), took_s)
                 if path not in HEALTH:
                     log.info(
                         "call",
                         method=method,
-                        code=GONE if exchange.status is None else exchange.status,
-                        duration_ms=round((time.perf_counter() - started) * 1000, 1),
+                        code=code,
+                        **milliseconds(took_s, times),
                         request_bytes=exchange.request_bytes,
                         response_bytes=exchange.response_bytes,
                         peer=":".join(map(str, scope.get("client") or ())),
                     )
+
+    def _route(self, method: str, path: str) -> str:
+        """Return what the metrics call a request: one name for all that no route is for."""
+        name = self._name_path(path)
+        return f"{method} {name}" if method in METHODS and name != OTHER else OTHER
 
     def _own_path(self, path: str) -> str:
         """Return a path without the prefix and without the doubled slash that Weaviate's module sends."""

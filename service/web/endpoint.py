@@ -1,5 +1,6 @@
 """What a NIM answers: embeddings, models, health, metadata, version; and OpenAPI and metrics beside it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -15,7 +16,7 @@ from starlette.routing import Route, Router
 from embedders import nim_endpoint
 from embedders.base import Embedder
 from embedders.errors import InputRejected
-from embedders.inputs import Embedding, EmbedOptions, Priority, Purpose
+from embedders.inputs import Embedding, EmbedOptions, Input, Priority, Purpose
 from embedders.nim_endpoint import EmbeddingsRequest, RequestReader, RequestRefused
 from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, rejection
@@ -33,6 +34,9 @@ PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 MODELS = "/v1/models/"
 API_VERSION = "1.0.0"
 """Of the endpoint as OpenAPI describes it."""
+
+READ_IN_THREAD_BYTES = 256 * 1024
+"""Longer bodies are read in a thread: pictures by the megabyte would keep everybody else waiting, over gRPC too."""
 
 OPTIONS = {
     None: EmbedOptions(),
@@ -86,8 +90,9 @@ class Endpoint:
             request, max_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
         )
         try:
-            wanted = self._reader.read(body)
-            inputs = self._reader.read_inputs(wanted)
+            wanted, inputs = (
+                await asyncio.to_thread(self._read, body) if len(body) > READ_IN_THREAD_BYTES else self._read(body)
+            )
         except RequestRefused as error:
             raise _refused(error) from error
         asked = self._embedder_of(wanted)
@@ -162,6 +167,10 @@ class Endpoint:
         """Show the process's metrics to Prometheus."""
         del request
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    def _read(self, body: bytes) -> tuple[EmbeddingsRequest, list[Input]]:
+        wanted = self._reader.read(body)
+        return wanted, self._reader.read_inputs(wanted)
 
     def _embedder_of(self, wanted: EmbeddingsRequest) -> Embedder:
         embedder = self._find(wanted.model)

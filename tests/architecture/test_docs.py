@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+from tests.architecture.metrics_table import with_metrics
 from tests.architecture.settings_table import README, with_table
 from vecgate.v1.error_reason_pb2 import ErrorReason
 
@@ -15,6 +16,12 @@ def test_the_readme_lists_every_setting_as_it_is() -> None:
     text = README.read_text(encoding="utf-8")
 
     assert text == with_table(text), "run `make docs`"
+
+
+def test_the_readme_lists_every_metric_as_it_is() -> None:
+    text = README.read_text(encoding="utf-8")
+
+    assert text == with_metrics(text), "run `make docs`"
 
 
 def test_the_readme_names_every_error_reason() -> None:

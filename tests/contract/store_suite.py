@@ -17,6 +17,7 @@ from service.domain import (
     ReturnFields,
     Space,
     StoredObject,
+    Tenant,
     WeightedField,
 )
 from service.errors import CollectionAlreadyExists, CollectionNotFound, ObjectNotFound, StoreRejected
@@ -99,6 +100,11 @@ BAD: dict[str, StoredObject] = {
 CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "get_collection": lambda store, name: store.get_collection(name),
     "delete_collection": lambda store, name: store.delete_collection(name),
+    "create_tenants": lambda store, name: store.create_tenants(name, [Tenant("a")]),
+    "list_tenants": lambda store, name: store.list_tenants(name),
+    "list_tenants by name": lambda store, name: store.list_tenants(name, ["a"]),
+    "update_tenants": lambda store, name: store.update_tenants(name, [Tenant("a")]),
+    "delete_tenants": lambda store, name: store.delete_tenants(name, ["a"]),
     "count_objects": lambda store, name: store.count_objects(name),
     "put_objects": lambda store, name: store.put_objects(name, [make_object()]),
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),

@@ -5,10 +5,11 @@ import pytest
 from service.errors import StoreRejected, StoreUnavailable
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object
+from tests.contract.tenant_suite import TenantSuite
 from tests.fakes.store import FakeStore
 
 
-class TestFakeStore(StoreSuite, FilterSuite):
+class TestFakeStore(StoreSuite, FilterSuite, TenantSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()

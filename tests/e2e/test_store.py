@@ -26,11 +26,12 @@ from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
+from tests.contract.tenant_suite import TenantSuite
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)

@@ -80,6 +80,7 @@ class FakeVecgate:
         refuse: returns why an object of an import is refused, or None.
         unembeddable: texts that fail alone.
         collections: by name.
+        tenants: by collection and name.
         objects: by collection and id, in the order of their first import.
         healthy: by service.
         page_size: collections in a page.
@@ -91,6 +92,7 @@ class FakeVecgate:
         self.refuse: Callable[[object_pb.Object], status_pb2.Status | None] = lambda _: None
         self.unembeddable: set[str] = set()
         self.collections: dict[str, collection_pb.Collection] = {}
+        self.tenants: dict[str, dict[str, collection_pb.Tenant]] = defaultdict(dict)
         self.objects: dict[str, dict[str, object_pb.Object]] = defaultdict(dict)
         self.healthy: dict[str, bool] = defaultdict(lambda: True)
         self.page_size = 100
@@ -185,7 +187,8 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         self.fake.came("GetCollection", request, context)
         found = collection_pb.Collection()
         found.CopyFrom(self.fake.collection(request.name, context))
-        found.object_count = len(self.fake.objects[request.name])
+        if not found.multi_tenancy.enabled:
+            found.object_count = len(self.fake.objects[request.name])
         return collection_pb.GetCollectionResponse(collection=found)
 
     def ListCollections(self, request: Any, context: Any) -> collection_pb.ListCollectionsResponse:  # noqa: N802
@@ -203,6 +206,32 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         self.fake.collection(request.name, context)
         del self.fake.collections[request.name]
         return collection_pb.DeleteCollectionResponse()
+
+    def CreateTenants(self, request: Any, context: Any) -> collection_pb.CreateTenantsResponse:  # noqa: N802
+        self.fake.came("CreateTenants", request, context)
+        self.fake.tenants[request.collection] |= {each.name: each for each in request.tenants}
+        return collection_pb.CreateTenantsResponse()
+
+    def ListTenants(self, request: Any, context: Any) -> collection_pb.ListTenantsResponse:  # noqa: N802
+        self.fake.came("ListTenants", request, context)
+        there = self.fake.tenants[request.collection]
+        names = [name for name in sorted(there) if name in request.names or not request.names]
+        start = int(request.page_token or 0)
+        end = start + self.fake.page_size
+        return collection_pb.ListTenantsResponse(
+            tenants=[there[name] for name in names[start:end]], next_page_token=str(end) if end < len(names) else ""
+        )
+
+    def UpdateTenants(self, request: Any, context: Any) -> collection_pb.UpdateTenantsResponse:  # noqa: N802
+        self.fake.came("UpdateTenants", request, context)
+        self.fake.tenants[request.collection] |= {each.name: each for each in request.tenants}
+        return collection_pb.UpdateTenantsResponse()
+
+    def DeleteTenants(self, request: Any, context: Any) -> collection_pb.DeleteTenantsResponse:  # noqa: N802
+        self.fake.came("DeleteTenants", request, context)
+        for name in request.names:
+            self.fake.tenants[request.collection].pop(name, None)
+        return collection_pb.DeleteTenantsResponse()
 
 
 class _Objects(object_grpc.ObjectServiceServicer):

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -15,25 +14,22 @@ from service.domain import (
     Distance,
     Hit,
     Keywords,
-    NamedVector,
     ReturnFields,
     Scope,
     SearchOptions,
     StoredObject,
+    TenantActivity,
 )
 from service.errors import (
-    CollectionAlreadyExists,
-    CollectionNotFound,
     InvalidRequest,
     ObjectNotFound,
-    ServiceError,
     StoreRejected,
-    StoreUnavailable,
     TenantNotFound,
     Violation,
 )
 from service.store.base import EVERYTHING, NO_TENANT
 from tests.fakes.blending import blend_hits, keyword_score
+from tests.fakes.collections import FakeCollections
 from tests.fakes.filtering import matches
 from tests.fakes.values import fits, store_value
 
@@ -42,72 +38,22 @@ __all__ = ["FakeStore"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 
-class FakeStore:
+class FakeStore(FakeCollections):
     """Keeps everything in dictionaries and searches by brute force.
 
     Attributes:
-        available: settable; every call raises StoreUnavailable while it is False.
         rejected: why objects of these ids are refused by put_objects.
-        calls: the names of the methods called, in order.
         options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
-        tenants: settable; the tenants of the collections that have some.
         scopes: whose objects each call was about, in order.
     """
 
     def __init__(self) -> None:
-        self.available = True
+        super().__init__()
         self.rejected: dict[UUID, str] = {}
-        self.calls: list[str] = []
         self.puts: list[int] = []
         self.options: list[SearchOptions] = []
-        self.tenants: dict[str, tuple[str, ...]] = {}
         self.scopes: list[Scope] = []
-        self._failures: list[ServiceError] = []
-        self._collections: dict[str, Collection] = {}
-        self._objects: dict[str, dict[UUID, StoredObject]] = {}
-
-    def fail_next(self, *errors: ServiceError) -> None:
-        """Let the next calls raise these, one each."""
-        self._failures.extend(errors)
-
-    async def start(self) -> None:
-        """Do nothing: memory is always connected."""
-
-    async def close(self) -> None:
-        """Do nothing; may be called twice."""
-
-    async def create_collection(self, collection: Collection) -> None:
-        """Create a collection; its name is capitalised as Weaviate does."""
-        self._enter("create_collection")
-        name = _real_name(collection.name)
-        if name in self._collections:
-            raise CollectionAlreadyExists(name)
-        self._collections[name] = replace(
-            collection,
-            name=name,
-            properties=tuple(replace(each, name=_property_name(each.name)) for each in collection.properties),
-            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
-        )
-        self._objects[name] = {}
-
-    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
-        """Return a collection."""
-        del fresh
-        self._enter("get_collection")
-        return self._find(name)
-
-    async def list_collections(self) -> list[Collection]:
-        """Return all collections, by name."""
-        self._enter("list_collections")
-        return [self._collections[name] for name in sorted(self._collections)]
-
-    async def delete_collection(self, name: str) -> None:
-        """Delete a collection and its objects."""
-        self._enter("delete_collection")
-        found = self._find(name).name
-        del self._collections[found]
-        del self._objects[found]
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
         """Return how many objects a collection holds."""
@@ -121,6 +67,8 @@ class FakeStore:
         self._enter("put_objects")
         self.puts.append(len(objects))
         found = self._find(collection)
+        if found.multi_tenancy is not None and found.multi_tenancy.auto_creation and scope.tenant:
+            self.tenants[found.name].setdefault(scope.tenant, TenantActivity.ACTIVE)
         within = self._within(found, scope)
         return [self._put(found, within, each) for each in objects]
 
@@ -243,19 +191,6 @@ class FakeStore:
             )
         return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
 
-    def _enter(self, method: str) -> None:
-        self.calls.append(method)
-        if not self.available:
-            raise StoreUnavailable("Weaviate does not answer")
-        if self._failures:
-            raise self._failures.pop(0)
-
-    def _find(self, name: str) -> Collection:
-        found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None
-        if found is None:
-            raise CollectionNotFound(name)
-        return found
-
     def _within(self, collection: Collection, scope: Scope) -> dict[UUID, StoredObject]:
         self.scopes.append(scope)
         tenants = self.tenants.get(collection.name)
@@ -283,10 +218,6 @@ class FakeStore:
             {name: np.array(vector, np.float32) for name, vector in object_.vectors.items()},
         )
         return None
-
-
-def _real_name(name: str) -> str:
-    return name[:1].upper() + name[1:]
 
 
 def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:
@@ -324,18 +255,6 @@ def _faults(collection: Collection, object_: StoredObject, stored: Sequence[Stor
 def _type_of(collection: Collection, name: str) -> DataType | None:
     property_ = collection.find_property(name)
     return None if property_ is None else property_.data_type
-
-
-def _property_name(name: str) -> str:
-    return name[:1].lower() + name[1:]
-
-
-def _normalise(vector: NamedVector) -> NamedVector:
-    return replace(
-        vector,
-        image_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.image_fields),
-        text_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.text_fields),
-    )
 
 
 def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from service.domain import Collection, DataType, Distance, NamedVector, Property, Space, WeightedField
+from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, Space, WeightedField
 from service.store.weaviate.schema import from_schema, to_schema
 
 COLLECTION = Collection(
@@ -28,6 +28,7 @@ SCHEMA: dict[str, Any] = {
             "indexSearchable": False,
         },
     ],
+    "multiTenancyConfig": {"enabled": False},
     "invertedIndexConfig": {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True},
     "vectorConfig": {
         "main": {
@@ -59,6 +60,12 @@ def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
 @pytest.mark.parametrize("data_type", DataType)
 def test_every_type_survives_the_way_there_and_back(data_type: DataType) -> None:
     collection = Collection("C", (Property("p", data_type),), ())
+    assert from_schema(to_schema(collection)) == collection
+
+
+@pytest.mark.parametrize("tenancy", [MultiTenancy(), MultiTenancy(auto_creation=True), MultiTenancy(False, True)])
+def test_multi_tenancy_survives_the_way_there_and_back(tenancy: MultiTenancy) -> None:
+    collection = Collection("C", (), (), multi_tenancy=tenancy)
     assert from_schema(to_schema(collection)) == collection
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from grpc import StatusCode
 
-from service.domain import Consistency, Scope
+from service.domain import Consistency, Scope, TenantActivity
 from tests.wire.conftest import Wire, failure_of
 from vecgate.v1 import consistency_pb2
 from vecgate.v1 import object_service_pb2 as pb
@@ -41,7 +41,7 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
 async def tenants(wire: Wire) -> Wire:
     """Return a server with a collection whose tenants anna and ben have one object each, of the same id."""
     await wire.create_pictures()
-    wire.store.tenants["Pictures"] = ("anna", "ben")
+    wire.store.tenants["Pictures"] = dict.fromkeys(("anna", "ben"), TenantActivity.ACTIVE)
     for tenant in ("anna", "ben"):
         await wire.objects.ImportObjects(
             pb.ImportObjectsRequest(

@@ -138,7 +138,7 @@ async def test_no_method_of_the_api_is_unimplemented(wire: Wire) -> None:
         call = wire.channel.unary_unary(f"/{method.containing_service.full_name}/{method.name}")(b"")
         codes[method.name] = await call.code()
 
-    assert len(codes) == 9
+    assert len(codes) == sum(len(service.methods) for service in services)
     assert set(codes.values()) == {StatusCode.OK, StatusCode.INVALID_ARGUMENT}
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import trustme
 
 from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderUnavailable
+from embedders.nim_endpoint import EmbeddingsRequest, RequestReader
 from embedders.queueing import QueueBounds
 from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import AddressTaken, WebServer
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.web import MODEL, Web, running_web
@@ -112,6 +115,28 @@ def write_certificate(folder: Path) -> dict[str, Path]:
     return files
 
 
+async def test_what_stands_behind_a_chunked_body_is_no_header(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("the-key\n")
+    body = b'{"model": "fake/model", "input": "a cat"}'
+    chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
+
+    async def status(more: bytes, trailer: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+        writer.write(head + more + b"\r\n" + chunks + trailer + b"\r\n")
+        answer = await reader.read()
+        writer.close()
+        return answer.split(b" ", 2)[1]
+
+    async with running_web(api_keys_file=file) as web:
+        by_trailer = await status(b"", b"authorization: Bearer the-key\r\n")
+        with_trailer = await status(b"authorization: Bearer the-key\r\n", b"content-encoding: gzip\r\n")
+
+    assert by_trailer == b"401"
+    assert with_trailer == b"200"
+
+
 async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp_path: Path) -> None:
     files = write_certificate(tmp_path)
     trust = ssl.create_default_context(cafile=str(tmp_path / "authority.pem"))
@@ -174,6 +199,26 @@ async def test_requests_that_come_one_by_one_share_batches() -> None:
     assert [answer.json()["data"][0]["embedding"] for answer in answers] == [
         pytest.approx(vector.tolist()) for vector in expected
     ]
+
+
+async def test_a_long_body_is_read_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, go_on, seen = RequestReader.read, threading.Event(), []
+
+    def read_when_told(reader: RequestReader, body: bytes) -> EmbeddingsRequest:
+        seen.append(go_on.wait(5))
+        return read(reader, body)
+
+    monkeypatch.setattr(RequestReader, "read", read_when_told)
+    long = {"model": MODEL, "input": ["a cat"], "user": "x" * (READ_IN_THREAD_BYTES + 1)}
+    async with running_web() as web, httpx.AsyncClient(base_url=web.url) as http:
+        asked = asyncio.create_task(http.post("/v1/embeddings", json=long))
+        await until(lambda: web.server.app.in_flight)
+        health = await ask(web, path="/v1/health/live")
+        go_on.set()
+        answer = await asked
+
+    assert (health.status_code, answer.status_code) == (200, 200)
+    assert seen == [True]
 
 
 async def test_a_request_past_its_time_is_answered_so_and_its_work_is_dropped() -> None:

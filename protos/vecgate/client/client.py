@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
@@ -38,11 +39,14 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
+Item = TypeVar("Item")
 Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 
 # Of a request: the collection's name and the frame around the objects.
 REQUEST_FRAME_BYTES = 1024
 CHUNK_BYTES = 8 * MIB
+# What the server takes and gives in one call.
+TENANTS_PER_CALL = 1000
 
 
 class Health(Enum):
@@ -157,9 +161,10 @@ class Client:
         request = collection_pb.CreateCollectionRequest(collection=collection)
         return self._call(self._collection.CreateCollection, request).collection
 
-    def get_collection(self, name: str) -> collection_pb.Collection:
-        """Return a collection with the number of its objects."""
-        return self._call(self._collection.GetCollection, collection_pb.GetCollectionRequest(name=name)).collection
+    def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
+        """Return a collection with the number of its objects, or of those of one tenant where it has some."""
+        request = collection_pb.GetCollectionRequest(name=name, tenant=tenant)
+        return self._call(self._collection.GetCollection, request).collection
 
     def list_collections(self) -> Iterator[collection_pb.Collection]:
         """Yield all collections by name; further pages are fetched as they are needed."""
@@ -174,6 +179,37 @@ class Client:
     def delete_collection(self, name: str) -> None:
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
+
+    def create_tenants(self, collection: str, tenants: Iterable[str | collection_pb.Tenant]) -> None:
+        """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.CreateTenantsRequest(
+                collection=collection,
+                tenants=[collection_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
+            )
+            self._call(self._collection.CreateTenants, request)
+
+    def list_tenants(self, collection: str, names: Sequence[str] = ()) -> Iterator[collection_pb.Tenant]:
+        """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
+        request = collection_pb.ListTenantsRequest(collection=collection, names=names, page_size=TENANTS_PER_CALL)
+        while True:
+            response = self._call(self._collection.ListTenants, request)
+            yield from response.tenants
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def update_tenants(self, collection: str, tenants: Iterable[collection_pb.Tenant]) -> None:
+        """Change how active tenants are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
+            self._call(self._collection.UpdateTenants, request)
+
+    def delete_tenants(self, collection: str, names: Iterable[str]) -> None:
+        """Delete tenants with all their objects; those that are not there are no error."""
+        for some in _in_calls(names):
+            request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
+            self._call(self._collection.DeleteTenants, request)
 
     def import_objects(
         self,
@@ -324,3 +360,9 @@ class Client:
             return method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_from_rpc(error) from error
+
+
+def _in_calls(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while some := list(islice(rest, TENANTS_PER_CALL)):
+        yield some

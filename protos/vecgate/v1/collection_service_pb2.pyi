@@ -123,6 +123,42 @@ DISTANCE_L2_SQUARED: Distance.ValueType  # 3
 """The squared Euclidean distance."""
 Global___Distance: _TypeAlias = Distance  # noqa: Y015
 
+class _TenantActivityStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TenantActivityStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TenantActivityStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TENANT_ACTIVITY_STATUS_UNSPECIFIED: _TenantActivityStatus.ValueType  # 0
+    """ACTIVE in CreateTenants, not allowed in UpdateTenants."""
+    TENANT_ACTIVITY_STATUS_ACTIVE: _TenantActivityStatus.ValueType  # 1
+    """Its objects can be read and written."""
+    TENANT_ACTIVITY_STATUS_INACTIVE: _TenantActivityStatus.ValueType  # 2
+    """Its objects rest on Weaviate's disk, and calls on them fail."""
+    TENANT_ACTIVITY_STATUS_OFFLOADED: _TenantActivityStatus.ValueType  # 3
+    """Its objects rest in the cloud, and calls on them fail. Weaviate needs its module offload-s3 for that."""
+    TENANT_ACTIVITY_STATUS_OFFLOADING: _TenantActivityStatus.ValueType  # 4
+    """Output only. On the way to the cloud."""
+    TENANT_ACTIVITY_STATUS_ONLOADING: _TenantActivityStatus.ValueType  # 5
+    """Output only. On the way back."""
+
+class TenantActivityStatus(_TenantActivityStatus, metaclass=_TenantActivityStatusEnumTypeWrapper):
+    """TenantActivityStatus is how active a tenant is, in Weaviate's words."""
+
+TENANT_ACTIVITY_STATUS_UNSPECIFIED: TenantActivityStatus.ValueType  # 0
+"""ACTIVE in CreateTenants, not allowed in UpdateTenants."""
+TENANT_ACTIVITY_STATUS_ACTIVE: TenantActivityStatus.ValueType  # 1
+"""Its objects can be read and written."""
+TENANT_ACTIVITY_STATUS_INACTIVE: TenantActivityStatus.ValueType  # 2
+"""Its objects rest on Weaviate's disk, and calls on them fail."""
+TENANT_ACTIVITY_STATUS_OFFLOADED: TenantActivityStatus.ValueType  # 3
+"""Its objects rest in the cloud, and calls on them fail. Weaviate needs its module offload-s3 for that."""
+TENANT_ACTIVITY_STATUS_OFFLOADING: TenantActivityStatus.ValueType  # 4
+"""Output only. On the way to the cloud."""
+TENANT_ACTIVITY_STATUS_ONLOADING: TenantActivityStatus.ValueType  # 5
+"""Output only. On the way back."""
+Global___TenantActivityStatus: _TypeAlias = TenantActivityStatus  # noqa: Y015
+
 @_typing.final
 class Collection(_message.Message):
     """Collection is a set of objects with the same properties and named vectors."""
@@ -134,12 +170,15 @@ class Collection(_message.Message):
     PROPERTIES_FIELD_NUMBER: _builtins.int
     VECTORS_FIELD_NUMBER: _builtins.int
     OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    MULTI_TENANCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254}: Weaviate's names begin with a capital letter. Otherwise INVALID_INPUT."""
     description: _builtins.str
     """Optional. What it holds."""
     object_count: _builtins.int
-    """Output only, and only from GetCollection. How many objects it holds."""
+    """Output only, and only from GetCollection. How many objects it holds, or the tenant that was named; missing where it has
+    tenants and none was named.
+    """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
         """Optional. Its properties, each name once."""
@@ -147,6 +186,10 @@ class Collection(_message.Message):
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorConfig]:
         """Required. Its named vectors, each name once, at least one."""
+
+    @_builtins.property
+    def multi_tenancy(self) -> Global___MultiTenancyConfig:
+        """Optional. Whether its objects belong to tenants. Default: they do not."""
 
     def __init__(
         self,
@@ -156,16 +199,47 @@ class Collection(_message.Message):
         properties: _abc.Iterable[Global___Property] | None = ...,
         vectors: _abc.Iterable[Global___VectorConfig] | None = ...,
         object_count: _builtins.int | None = ...,
+        multi_tenancy: Global___MultiTenancyConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "object_count", b"object_count"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "name", b"name", "object_count", b"object_count", "properties", b"properties", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object_count) -> _WhichOneofReturnType__object_count | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class MultiTenancyConfig(_message.Message):
+    """MultiTenancyConfig says whether a collection's objects belong to tenants, kept apart from each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    AUTO_TENANT_CREATION_FIELD_NUMBER: _builtins.int
+    AUTO_TENANT_ACTIVATION_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Optional. Whether they do; then every call on its objects names a tenant. Cannot be changed later. Default: false."""
+    auto_tenant_creation: _builtins.bool
+    """Optional. Whether an import for a tenant that is not there creates it. Only where enabled (INVALID_INPUT). Default: false."""
+    auto_tenant_activation: _builtins.bool
+    """Optional. Whether a call for an inactive tenant activates it. Only where enabled (INVALID_INPUT). Default: false."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool = ...,
+        auto_tenant_creation: _builtins.bool = ...,
+        auto_tenant_activation: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_tenant_activation", b"auto_tenant_activation", "auto_tenant_creation", b"auto_tenant_creation", "enabled", b"enabled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MultiTenancyConfig: _TypeAlias = MultiTenancyConfig  # noqa: Y015
 
 @_typing.final
 class Property(_message.Message):
@@ -340,16 +414,20 @@ class GetCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The collection's name."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects to count (TENANT_NOT_FOUND); left out where the collection has none (INVALID_INPUT)."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        tenant: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -471,3 +549,230 @@ class DeleteCollectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
+class Tenant(_message.Message):
+    """Tenant is one of those among whom a collection's objects are divided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTIVITY_STATUS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Matches [A-Za-z0-9_-]{1,64}; otherwise INVALID_INPUT."""
+    activity_status: Global___TenantActivityStatus.ValueType
+    """How active it is. In CreateTenants ACTIVE or INACTIVE, by default ACTIVE; in UpdateTenants required: ACTIVE, INACTIVE or
+    OFFLOADED.
+    """
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        activity_status: Global___TenantActivityStatus.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity_status", b"activity_status", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
+
+@_typing.final
+class CreateTenantsRequest(_message.Message):
+    """CreateTenantsRequest is the request of CreateTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection with tenants (INVALID_INPUT)."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
+        """Required. 1 to 1000 tenants, each name once."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tenants: _abc.Iterable[Global___Tenant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTenantsRequest: _TypeAlias = CreateTenantsRequest  # noqa: Y015
+
+@_typing.final
+class CreateTenantsResponse(_message.Message):
+    """CreateTenantsResponse is the response of CreateTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTenantsResponse: _TypeAlias = CreateTenantsResponse  # noqa: Y015
+
+@_typing.final
+class ListTenantsRequest(_message.Message):
+    """ListTenantsRequest is the request of ListTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection with tenants (INVALID_INPUT)."""
+    page_size: _builtins.int
+    """Optional. 0 to 1000 tenants in the answer; 0 means 100."""
+    page_token: _builtins.str
+    """Optional. The next_page_token of the answer before. Another text is INVALID_INPUT."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Only the tenants of these names, at most 1000; those that are not there are left out. Default: all."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "names", b"names", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTenantsRequest: _TypeAlias = ListTenantsRequest  # noqa: Y015
+
+@_typing.final
+class ListTenantsResponse(_message.Message):
+    """ListTenantsResponse is the response of ListTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty at the end."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
+        """The tenants of this page."""
+
+    def __init__(
+        self,
+        *,
+        tenants: _abc.Iterable[Global___Tenant] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTenantsResponse: _TypeAlias = ListTenantsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateTenantsRequest(_message.Message):
+    """UpdateTenantsRequest is the request of UpdateTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection with tenants (INVALID_INPUT)."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
+        """Required. 1 to 1000 tenants, each name once."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        tenants: _abc.Iterable[Global___Tenant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "tenants", b"tenants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTenantsRequest: _TypeAlias = UpdateTenantsRequest  # noqa: Y015
+
+@_typing.final
+class UpdateTenantsResponse(_message.Message):
+    """UpdateTenantsResponse is the response of UpdateTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateTenantsResponse: _TypeAlias = UpdateTenantsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTenantsRequest(_message.Message):
+    """DeleteTenantsRequest is the request of DeleteTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The name of a collection with tenants (INVALID_INPUT)."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Required. 1 to 1000 names of tenants, each once."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantsRequest: _TypeAlias = DeleteTenantsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTenantsResponse(_message.Message):
+    """DeleteTenantsResponse is the response of DeleteTenants."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantsResponse: _TypeAlias = DeleteTenantsResponse  # noqa: Y015

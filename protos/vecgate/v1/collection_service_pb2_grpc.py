@@ -55,6 +55,26 @@ class CollectionServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.CreateTenants = channel.unary_unary(
+                '/vecgate.v1.CollectionService/CreateTenants',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.FromString,
+                _registered_method=True)
+        self.ListTenants = channel.unary_unary(
+                '/vecgate.v1.CollectionService/ListTenants',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.FromString,
+                _registered_method=True)
+        self.UpdateTenants = channel.unary_unary(
+                '/vecgate.v1.CollectionService/UpdateTenants',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.FromString,
+                _registered_method=True)
+        self.DeleteTenants = channel.unary_unary(
+                '/vecgate.v1.CollectionService/DeleteTenants',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -70,7 +90,7 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetCollection(self, request, context):
-        """GetCollection returns a collection. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +105,38 @@ class CollectionServiceServicer(object):
 
     def DeleteCollection(self, request, context):
         """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateTenants(self, request, context):
+        """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTenants(self, request, context):
+        """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateTenants(self, request, context):
+        """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteTenants(self, request, context):
+        """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +164,26 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.DeleteCollection,
                     request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'CreateTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTenants,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.SerializeToString,
+            ),
+            'ListTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTenants,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.SerializeToString,
+            ),
+            'UpdateTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateTenants,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.SerializeToString,
+            ),
+            'DeleteTenants': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenants,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +295,114 @@ class CollectionService(object):
             '/vecgate.v1.CollectionService/DeleteCollection',
             vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
             vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/CreateTenants',
+            vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/ListTenants',
+            vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/UpdateTenants',
+            vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/DeleteTenants',
+            vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,11 +38,27 @@ class CollectionServiceStub:
     Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]
-    """GetCollection returns a collection. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
     """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    CreateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]
+    """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListTenantsRequest, _collection_service_pb2.ListTenantsResponse]
+    """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    STORE_UNAVAILABLE.
+    """
+    UpdateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateTenantsRequest, _collection_service_pb2.UpdateTenantsResponse]
+    """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+    """
+    DeleteTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteTenantsRequest, _collection_service_pb2.DeleteTenantsResponse]
+    """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class CollectionServiceAsyncStub(CollectionServiceStub):
@@ -54,11 +70,27 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
-    """GetCollection returns a collection. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    CreateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]  # type: ignore[assignment]
+    """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """
+    ListTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListTenantsRequest, _collection_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    STORE_UNAVAILABLE.
+    """
+    UpdateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateTenantsRequest, _collection_service_pb2.UpdateTenantsResponse]  # type: ignore[assignment]
+    """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+    """
+    DeleteTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteTenantsRequest, _collection_service_pb2.DeleteTenantsResponse]  # type: ignore[assignment]
+    """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
 
 class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """CollectionService manages collections in Weaviate."""
@@ -79,7 +111,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.GetCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.GetCollectionResponse, _abc.Awaitable[_collection_service_pb2.GetCollectionResponse]]:
-        """GetCollection returns a collection. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+        """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
 
     @_abc_1.abstractmethod
     def ListCollections(
@@ -96,5 +128,45 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
         """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def CreateTenants(
+        self,
+        request: _collection_service_pb2.CreateTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.CreateTenantsResponse, _abc.Awaitable[_collection_service_pb2.CreateTenantsResponse]]:
+        """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTenants(
+        self,
+        request: _collection_service_pb2.ListTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.ListTenantsResponse, _abc.Awaitable[_collection_service_pb2.ListTenantsResponse]]:
+        """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateTenants(
+        self,
+        request: _collection_service_pb2.UpdateTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.UpdateTenantsResponse, _abc.Awaitable[_collection_service_pb2.UpdateTenantsResponse]]:
+        """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteTenants(
+        self,
+        request: _collection_service_pb2.DeleteTenantsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.DeleteTenantsResponse, _abc.Awaitable[_collection_service_pb2.DeleteTenantsResponse]]:
+        """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

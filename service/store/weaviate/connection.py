@@ -14,6 +14,7 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateStartUpError
 
 from service.errors import ServiceError, StoreUnavailable
+from service.metrics import STORE_UP
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate.errors import translate
 
@@ -54,6 +55,7 @@ class Connection:
     async def start(self) -> None:
         """Try to connect once, and go on watching and connecting in the background."""
         if self._watcher is None:
+            STORE_UP.set(0)
             await self._check()
             self._watcher = asyncio.create_task(self._watch(), name="weaviate-watch")
 
@@ -125,6 +127,7 @@ class Connection:
                 _log.warning("weaviate unavailable", reason=reason)
             self._reason = reason
         else:
+            STORE_UP.set(1)
             _log.info("weaviate connected", address=self._describe_address())
 
     async def _make_client(self) -> WeaviateAsyncClient:
@@ -166,6 +169,7 @@ class Connection:
         if client is None:
             return
         self._reason = reason
+        STORE_UP.set(0)
         log = _log.info if self._watcher is None else _log.warning
         log("weaviate disconnected", reason=reason, calls_ended=len(self._calls))
         now = asyncio.get_running_loop().time()

@@ -45,7 +45,7 @@ _UNAVAILABLE_CODES = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema")
+_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')

@@ -8,7 +8,7 @@ model, its fields are the module's.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.domain import Collection, DataType, Distance, NamedVector, Property, Space, WeightedField
+from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, Space, WeightedField
 
 __all__ = ["from_schema", "to_schema"]
 
@@ -28,6 +28,7 @@ def to_schema(collection: Collection) -> Schema:
         # Without these Weaviate refuses filters by null, by length and by time.
         "invertedIndexConfig": {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True},
         "vectorConfig": {each.name: _vector_to_schema(each) for each in collection.vectors},
+        "multiTenancyConfig": _tenancy_to_schema(collection.multi_tenancy),
     }
 
 
@@ -43,7 +44,24 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         properties=tuple(_property_from_schema(_mapping(each)) for each in schema.get("properties") or ()),
         vectors=tuple(_vector_from_schema(name, _mapping(vectors[name])) for name in sorted(vectors)),
         description=str(schema.get("description") or ""),
+        multi_tenancy=_tenancy_from_schema(_mapping(schema.get("multiTenancyConfig"))),
     )
+
+
+def _tenancy_to_schema(tenancy: MultiTenancy | None) -> Schema:
+    if tenancy is None:
+        return {"enabled": False}
+    return {
+        "enabled": True,
+        "autoTenantCreation": tenancy.auto_creation,
+        "autoTenantActivation": tenancy.auto_activation,
+    }
+
+
+def _tenancy_from_schema(schema: Mapping[str, Any]) -> MultiTenancy | None:
+    if not schema.get("enabled"):
+        return None
+    return MultiTenancy(bool(schema.get("autoTenantCreation")), bool(schema.get("autoTenantActivation")))
 
 
 def _property_to_schema(property_: Property) -> Schema:

@@ -1,47 +1,41 @@
 """The store that keeps its objects in Weaviate."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from cachetools import TTLCache
-from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
-from weaviate.connect import executor
-from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Collection, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
-from service.errors import CollectionNotFound, ObjectNotFound, StoreRejected
+from service.domain import Blend, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.errors import ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING, NO_TENANT
+from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
+from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
-from service.store.weaviate.schema import from_schema, to_schema
 from service.store.weaviate.scope import Objects, objects_within
 
 __all__ = ["WeaviateStore"]
 
-_COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 SCORE = MetadataQuery(score=True)
-MAX_SCHEMAS = 1024
 
 Outcomes = list[StoreRejected | None]
 
 
-class WeaviateStore:
+@measured
+class WeaviateStore(WeaviateCollections):
     """A Store over a Weaviate server that runs elsewhere or beside us.
 
-    Collections are created with their space binding; those of other programs can be read. A collection's name gets a
-    capital first letter, a property's a small one, as Weaviate does.
+    Objects and searches are here, collections in its base.
     """
 
     def __init__(self, settings: WeaviateSettings) -> None:
@@ -50,8 +44,7 @@ class WeaviateStore:
         Raises:
             InvalidSettings: the key file cannot be read.
         """
-        self._connection = Connection(settings)
-        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, settings.schema_max_age_s)
+        super().__init__(Connection(settings), schema_max_age_s=settings.schema_max_age_s)
 
     @property
     def available(self) -> bool:
@@ -66,40 +59,9 @@ class WeaviateStore:
         """Disconnect; calls in flight end with StoreUnavailable. May be called twice."""
         await self._connection.close()
 
-    async def create_collection(self, collection: Collection) -> None:
-        """Create a collection, with the space binding of its named vectors in the schema."""
-        async with self._connection.call(_real_name(collection.name)) as client:
-            await client.collections.create_from_dict(to_schema(collection))
-
-    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
-        """Return a collection, also when another program made it."""
-        name = _check_name(name)
-        if not fresh and self.available and (seen := self._schemas.get(name)) is not None:
-            return seen
-        self._schemas.pop(name, None)
-        async with self._connection.call(name) as client:
-            found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
-        return found
-
-    async def list_collections(self) -> list[Collection]:
-        """Return all collections, by name."""
-        async with self._connection.call() as client:
-            schema = await _get_json(client, "/schema")
-        return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
-
-    async def delete_collection(self, name: str) -> None:
-        """Delete a collection and its objects."""
-        name = _check_name(name)
-        async with self._connection.call(name) as client:
-            # Weaviate is content to delete what is not there.
-            if not await client.collections.exists(name):
-                raise CollectionNotFound(name)
-            await client.collections.delete(name)
-        self._schemas.pop(name, None)
-
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
         """Return how many objects a collection, or one of its tenants, holds."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             counted = await objects_within(client, name, scope).aggregate.over_all(total_count=True)
         return counted.total_count or 0
@@ -108,7 +70,7 @@ class WeaviateStore:
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
     ) -> list[StoreRejected | None]:
         """Write objects, each on its own; one of an id that is there replaces it."""
-        name = _check_name(collection)
+        name = check_name(collection)
         faults = [find_fault(each) for each in objects]
         outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
@@ -122,7 +84,7 @@ class WeaviateStore:
         self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
     ) -> StoredObject:
         """Return an object."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_object_by_id(
                 id_, include_vector=_vectors_of(fields), return_properties=_properties_of(fields)
@@ -144,7 +106,7 @@ class WeaviateStore:
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects whose named vector is nearest to a vector, nearest first."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.near_vector(
                 near_vector=vector.tolist(),
@@ -169,7 +131,7 @@ class WeaviateStore:
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects with certain words, best first."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
@@ -193,7 +155,7 @@ class WeaviateStore:
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.hybrid(
                 vector=vector.tolist(),
@@ -216,7 +178,7 @@ class WeaviateStore:
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
-        name = _check_name(collection)
+        name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
                 **listing_to_weaviate(options), **_common(limit, offset, fields, options)
@@ -256,25 +218,6 @@ def _rejected(message: str, collection: str) -> StoreRejected:
         # reports the others as stored although they are not.
         raise rejection
     return rejection
-
-
-async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
-    # The client's own reader of schemas raises on types and indexes that are newer than itself.
-    response = client._connection.get(  # noqa: SLF001
-        path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
-    )
-    return (await executor.aresult(response)).json()
-
-
-def _real_name(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
-def _check_name(name: str) -> str:
-    # Names become parts of paths.
-    if not _COLLECTION_NAME.fullmatch(name):
-        raise CollectionNotFound(name)
-    return _real_name(name)
 
 
 def _properties_of(fields: ReturnFields) -> list[str]:

@@ -1,0 +1,55 @@
+"""Where a call's time goes.
+
+Whoever answers a call begins its times; what works for it further down, in whatever task, adds to them.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+__all__ = ["CallTimes", "begin_times", "call_times", "preprocessing"]
+
+
+@dataclass(slots=True)
+class CallTimes:
+    """Seconds of one call by stage; work for it that ran at the same time is added up.
+
+    Attributes:
+        queue_s: until the first batch with inputs of it began.
+        preprocess_s: reading the inputs of its batches.
+        backend_s: its batches in the model or at the NIM.
+        store_s: in calls to the store.
+    """
+
+    queue_s: float = 0.0
+    preprocess_s: float = 0.0
+    backend_s: float = 0.0
+    store_s: float = 0.0
+
+
+_current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
+
+
+def begin_times() -> CallTimes:
+    """Return new times, to which everything adds that this task or one that it starts does from now on."""
+    times = CallTimes()
+    _current.set(times)
+    return times
+
+
+def call_times() -> CallTimes | None:
+    """Return the times of the call that is being worked for; None outside of calls."""
+    return _current.get()
+
+
+@contextmanager
+def preprocessing() -> Iterator[None]:
+    """Count what happens inside as the reading of inputs."""
+    began_s = time.perf_counter()
+    try:
+        yield
+    finally:
+        if (times := _current.get()) is not None:
+            times.preprocess_s += time.perf_counter() - began_s

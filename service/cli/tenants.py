@@ -1,0 +1,101 @@
+"""`vecgate tenants`: create, list, update and delete a collection's tenants."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from service.cli.connection import AddressOption, connected
+from service.cli.output import print_json, print_table, say
+from vecgate.v1 import collection_service_pb2 as pb
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Create, list, update and delete a collection's tenants.", no_args_is_help=True)
+
+PREFIX = "TENANT_ACTIVITY_STATUS_"
+CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="A collection with tenants.")]
+NamesArgument = Annotated[list[str], typer.Argument(metavar="TENANT...", help="The tenants' names.")]
+
+
+class Status(Enum):
+    """How active a tenant is, in Weaviate's words."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+    OFFLOADED = "offloaded"
+
+
+@app.command("create")
+def create(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    names: NamesArgument,
+    inactive: Annotated[bool, typer.Option("--inactive", help="Create them inactive.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Add tenants to a collection; those that are there already stay as they are."""
+    status = Status.INACTIVE if inactive else Status.ACTIVE
+    with connected(context, address) as client:
+        client.create_tenants(collection, _tenants(names, status))
+    say(f"{collection} has {', '.join(names)}")
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """List a collection's tenants and how active they are."""
+    with connected(context, address) as client:
+        found = [
+            (each.name, pb.TenantActivityStatus.Name(each.activity_status).removeprefix(PREFIX).lower())
+            for each in client.list_tenants(collection)
+        ]
+    if as_json:
+        print_json([{"name": name, "activity_status": status} for name, status in found])
+    elif found:
+        print_table(("tenant", "activity"), found, whole=("tenant",))
+    else:
+        say(f"{collection} has no tenants yet.")
+
+
+@app.command("update")
+def update(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    names: NamesArgument,
+    status: Annotated[Status, typer.Option("--status", help="How active they are to be.")],
+    address: AddressOption = None,
+) -> None:
+    """Change how active tenants are."""
+    with connected(context, address) as client:
+        client.update_tenants(collection, _tenants(names, status))
+    say(f"{', '.join(names)}: {status.value}")
+
+
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    *,
+    collection: CollectionArgument,
+    names: NamesArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    address: AddressOption = None,
+) -> None:
+    """Delete tenants with all their objects."""
+    if not yes:
+        typer.confirm(f"Delete {', '.join(names)} of {collection} with all their objects?", abort=True)
+    with connected(context, address) as client:
+        client.delete_tenants(collection, names)
+    say(f"{', '.join(names)}: deleted")
+
+
+def _tenants(names: list[str], status: Status) -> list[pb.Tenant]:
+    number = pb.TenantActivityStatus.Value(f"{PREFIX}{status.name}")
+    return [pb.Tenant(name=name, activity_status=number) for name in names]

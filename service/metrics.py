@@ -1,0 +1,102 @@
+"""What the service measures, for Prometheus; what embedders measure is in embedders/metrics.py.
+
+Label values are bounded: methods and routes are those that there are, clients those of the configuration.
+"""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from embedders.metrics import SECONDS
+
+__all__ = [
+    "ANONYMOUS",
+    "EMBEDDER_UP",
+    "FAILURES",
+    "HTTP_IN_FLIGHT",
+    "IMPORT_OBJECTS",
+    "IMPORT_VECTORS",
+    "IN_FLIGHT",
+    "STORE_FAILURES",
+    "STORE_SECONDS",
+    "STORE_UP",
+    "calling_client",
+    "note_call",
+    "note_request",
+]
+
+ANONYMOUS = "anonymous"
+"""The client of calls that said nothing of who makes them."""
+
+CALLS = Counter(
+    "vecgate_grpc_calls_total",
+    "Unary calls that ended, by gRPC status code and by the client that its key names.",
+    ["method", "code", "client"],
+)
+CALL_SECONDS = Histogram("vecgate_grpc_call_seconds", "What unary calls took.", ["method"], buckets=SECONDS)
+IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Unary calls that are being answered.")
+REQUESTS = Counter(
+    "vecgate_http_requests_total",
+    "HTTP requests that ended, by status code (499: the caller left) and by the client that its key names.",
+    ["route", "code", "client"],
+)
+REQUEST_SECONDS = Histogram("vecgate_http_request_seconds", "What HTTP requests took.", ["route"], buckets=SECONDS)
+HTTP_IN_FLIGHT = Gauge("vecgate_http_requests_in_flight", "HTTP requests that are being answered.")
+FAILURES = Counter(
+    "vecgate_failures_total",
+    "Calls and requests that failed, by reason, such as EMBEDDING_SPACE_MISMATCH, and by whose fault it was.",
+    ["reason", "blame"],
+)
+EMBEDDER_UP = Gauge(
+    "vecgate_embedder_up", "1 if an embedder's last call or check succeeded, else 0.", ["embedder", "space"]
+)
+STORE_UP = Gauge("vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.")
+STORE_SECONDS = Histogram(
+    "vecgate_store_seconds", "What calls to Weaviate took, by what they were for.", ["operation"], buckets=SECONDS
+)
+STORE_FAILURES = Counter(
+    "vecgate_store_failures_total", "Calls to Weaviate that it did not answer, or not in time.", ["operation"]
+)
+IMPORT_OBJECTS = Counter(
+    "vecgate_import_objects_total",
+    "Objects of imports that were answered: stored, rejected (the object's own fault), or failed (an embedder's or "
+    "Weaviate's).",
+    ["outcome"],
+)
+IMPORT_VECTORS = Counter(
+    "vecgate_import_vectors_total",
+    "Named vectors of stored objects: computed, supplied, absent (the object has no fields for it), or missing because "
+    "embedders failed.",
+    ["origin"],
+)
+BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
+BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
+
+_calls: dict[tuple[str, str, str], Counter] = {}
+_call_seconds: dict[str, Histogram] = {}
+
+
+def calling_client(bound: Mapping[str, object] | None = None) -> str:
+    """Return the name of the client that makes the present call, as the configuration has it, or "anonymous"."""
+    names = structlog.contextvars.get_contextvars() if bound is None else bound
+    return str(names.get("client", ANONYMOUS))
+
+
+def note_call(method: str, code: str, client: str, took_s: float) -> None:
+    """Count and time a gRPC call; the method is a path as gRPC has it."""
+    # Finding the children of a metric costs more than counting does, and every call pays for it.
+    key = (method, code, client)
+    if (calls := _calls.get(key)) is None:
+        calls = _calls[key] = CALLS.labels(method.removeprefix("/"), code, client)
+        _call_seconds[method] = CALL_SECONDS.labels(method.removeprefix("/"))
+    calls.inc()
+    _call_seconds[method].observe(took_s)
+
+
+def note_request(route: str, code: int, client: str, took_s: float) -> None:
+    """Count and time an HTTP request; the route is a method and a path without what a caller put into it."""
+    REQUESTS.labels(route, str(code), client).inc()
+    REQUEST_SECONDS.labels(route).observe(took_s)

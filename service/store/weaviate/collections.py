@@ -1,0 +1,115 @@
+"""Collections and their tenants in Weaviate."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cachetools import TTLCache
+from weaviate import WeaviateAsyncClient
+from weaviate.connect import executor
+from weaviate.connect.v4 import _ExpectedStatusCodes
+
+from service.domain import Collection, Tenant
+from service.errors import CollectionNotFound
+from service.store.weaviate.connection import Connection
+from service.store.weaviate.measuring import measured
+from service.store.weaviate.schema import from_schema, to_schema
+from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
+
+__all__ = ["WeaviateCollections", "check_name"]
+
+MAX_SCHEMAS = 1024
+_COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
+
+
+@measured
+class WeaviateCollections:
+    """The part of a Store that is about collections and their tenants.
+
+    Collections are created with their space binding; those of other programs can be read. A collection's name gets a
+    capital first letter, a property's a small one, as Weaviate does.
+    """
+
+    def __init__(self, connection: Connection, *, schema_max_age_s: float) -> None:
+        self._connection = connection
+        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, schema_max_age_s)
+
+    async def create_collection(self, collection: Collection) -> None:
+        """Create a collection, with the space binding of its named vectors in the schema."""
+        async with self._connection.call(_real_name(collection.name)) as client:
+            await client.collections.create_from_dict(to_schema(collection))
+
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection, also when another program made it."""
+        name = check_name(name)
+        if not fresh and self._connection.available and (seen := self._schemas.get(name)) is not None:
+            return seen
+        self._schemas.pop(name, None)
+        async with self._connection.call(name) as client:
+            found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
+        return found
+
+    async def list_collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        async with self._connection.call() as client:
+            schema = await _get_json(client, "/schema")
+        return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and its objects."""
+        name = check_name(name)
+        async with self._connection.call(name) as client:
+            # Weaviate is content to delete what is not there.
+            if not await client.collections.exists(name):
+                raise CollectionNotFound(name)
+            await client.collections.delete(name)
+        self._schemas.pop(name, None)
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants to a collection that has some; one that is there already stays as it is."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.create(tenants_to_create(tenants))
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants of a collection, or those of certain names that are there, by name."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            tenants = client.collections.use(name).tenants
+            return tenants_from_weaviate(await (tenants.get_by_names(list(names)) if names else tenants.get()))
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are; they are there."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.update(tenants_to_update(tenants))
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            await client.collections.use(name).tenants.remove(list(names))
+
+
+def check_name(name: str) -> str:
+    """Return a collection's name as Weaviate has it.
+
+    Raises:
+        CollectionNotFound: there can be none of that name.
+    """
+    # Names become parts of paths.
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise CollectionNotFound(name)
+    return _real_name(name)
+
+
+def _real_name(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
+    # The client's own reader of schemas raises on types and indexes that are newer than itself.
+    response = client._connection.get(  # noqa: SLF001
+        path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
+    )
+    return (await executor.aresult(response)).json()

@@ -1,0 +1,140 @@
+"""The part of the store in memory that is about collections and their tenants."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
+
+from service.domain import Collection, NamedVector, StoredObject, Tenant, TenantActivity
+from service.errors import CollectionAlreadyExists, CollectionNotFound, ServiceError, StoreRejected, StoreUnavailable
+
+__all__ = ["FakeCollections"]
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
+
+
+class FakeCollections:
+    """Keeps collections and tenants in dictionaries.
+
+    Attributes:
+        available: settable; every call raises StoreUnavailable while it is False.
+        calls: the names of the methods called, in order.
+        tenants: settable; how active the tenants of the collections are that have some.
+    """
+
+    def __init__(self) -> None:
+        self.available = True
+        self.calls: list[str] = []
+        self.tenants: dict[str, dict[str, TenantActivity]] = {}
+        self._failures: list[ServiceError] = []
+        self._collections: dict[str, Collection] = {}
+        self._objects: dict[str, dict[UUID, StoredObject]] = {}
+
+    def fail_next(self, *errors: ServiceError) -> None:
+        """Let the next calls raise these, one each."""
+        self._failures.extend(errors)
+
+    async def start(self) -> None:
+        """Do nothing: memory is always connected."""
+
+    async def close(self) -> None:
+        """Do nothing; may be called twice."""
+
+    async def create_collection(self, collection: Collection) -> None:
+        """Create a collection; its name is capitalised as Weaviate does."""
+        self._enter("create_collection")
+        name = _real_name(collection.name)
+        if name in self._collections:
+            raise CollectionAlreadyExists(name)
+        self._collections[name] = replace(
+            collection,
+            name=name,
+            properties=tuple(replace(each, name=_property_name(each.name)) for each in collection.properties),
+            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
+        )
+        self._objects[name] = {}
+        if collection.multi_tenancy is not None:
+            self.tenants[name] = {}
+
+    async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
+        """Return a collection."""
+        del fresh
+        self._enter("get_collection")
+        return self._find(name)
+
+    async def list_collections(self) -> list[Collection]:
+        """Return all collections, by name."""
+        self._enter("list_collections")
+        return [self._collections[name] for name in sorted(self._collections)]
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and its objects."""
+        self._enter("delete_collection")
+        found = self._find(name).name
+        del self._collections[found]
+        del self._objects[found]
+        self.tenants.pop(found, None)
+
+    async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants; one that is there already stays as it is."""
+        self._enter("create_tenants")
+        there = self._tenants_of(collection)
+        for each in tenants:
+            there.setdefault(each.name, each.activity)
+
+    async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
+        """Return all tenants, or those of certain names, by name."""
+        self._enter("list_tenants")
+        there = self._tenants_of(collection)
+        return [Tenant(name, there[name]) for name in sorted(there) if not names or name in names]
+
+    async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are."""
+        self._enter("update_tenants")
+        there = self._tenants_of(collection)
+        if any(each.activity is TenantActivity.OFFLOADED for each in tenants):
+            raise StoreRejected("can't offload tenants, because offload-s3 module is not enabled")
+        there.update({each.name: each.activity for each in tenants})
+
+    async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects."""
+        self._enter("delete_tenants")
+        there = self._tenants_of(collection)
+        for name in names:
+            there.pop(name, None)
+            self._objects.pop(f"{self._find(collection).name}/{name}", None)
+
+    def _enter(self, method: str) -> None:
+        self.calls.append(method)
+        if not self.available:
+            raise StoreUnavailable("Weaviate does not answer")
+        if self._failures:
+            raise self._failures.pop(0)
+
+    def _find(self, name: str) -> Collection:
+        found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None
+        if found is None:
+            raise CollectionNotFound(name)
+        return found
+
+    def _tenants_of(self, collection: str) -> dict[str, TenantActivity]:
+        found = self._find(collection)
+        if found.multi_tenancy is None:
+            raise StoreRejected(f"multi-tenancy is not enabled for class {found.name!r}")
+        return self.tenants[found.name]
+
+
+def _real_name(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _property_name(name: str) -> str:
+    return name[:1].lower() + name[1:]
+
+
+def _normalise(vector: NamedVector) -> NamedVector:
+    return replace(
+        vector,
+        image_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.image_fields),
+        text_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.text_fields),
+    )
