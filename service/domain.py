@@ -245,6 +245,31 @@ class SearchOptions:
     sort: tuple[SortBy, ...] = ()
 
 
+class TargetJoin(Enum):
+    """How the distances to several named vectors become one; the numbers are those of the API."""
+
+    MINIMUM = 1
+    SUM = 2
+    AVERAGE = 3
+    MANUAL_WEIGHTS = 4
+    RELATIVE_SCORE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class TargetVectors:
+    """Named vectors to search, and for each the query's vector in its space.
+
+    Attributes:
+        vectors: float32, shape (dimension,), by named vector; at least one.
+        join: how their distances become one; None leaves it to the store.
+        weights: by named vector, for joins by weights.
+    """
+
+    vectors: Mapping[str, Vector]
+    join: TargetJoin | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Keywords:
     """Words to look for.

@@ -18,6 +18,7 @@ __all__ = [
     "MoveAwayOption",
     "MoveToOption",
     "NearObjectOption",
+    "TargetVectorOption",
     "WordsArgument",
     "build_query",
 ]
@@ -59,6 +60,15 @@ MoveToOption = Annotated[
 MoveAwayOption = Annotated[
     str | None,
     typer.Option("--move-away", metavar="WORDS", help="Move it as far away from these.", show_default=False),
+]
+TargetVectorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target-vector",
+        metavar="NAME",
+        help="Needed if there are several; given more than once, the nearest of them counts.",
+        show_default=False,
+    ),
 ]
 
 # The most that is moved towards something, which is half of the way.

@@ -17,6 +17,7 @@ from service.cli.queries import (
     MoveAwayOption,
     MoveToOption,
     NearObjectOption,
+    TargetVectorOption,
     WordsArgument,
     build_query,
 )
@@ -69,10 +70,7 @@ def search(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to pass over.")] = 0,
-    target_vector: Annotated[
-        str,
-        typer.Option("--target-vector", metavar="NAME", help="Needed if there are several.", show_default=False),
-    ] = "",
+    target_vector: TargetVectorOption = None,
     keywords: KeywordsOption = False,
     hybrid: HybridOption = None,
     near_object: NearObjectOption = None,
@@ -102,7 +100,7 @@ def search(
             more=search_pb.SearchObjectsRequest(certainty=certainty, auto_limit=auto_limit),
             limit=limit,
             offset=offset,
-            target_vector=target_vector,
+            target_vector=target_vector or "",
             filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
             tenant=tenant,

@@ -14,12 +14,13 @@ from service.core.searching import (
     NearVector,
     Query,
     ReturnNames,
+    TargetChoice,
 )
-from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy
+from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy, TargetJoin
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["hit_to_pb", "options_from_pb", "query_from_pb", "return_names"]
+__all__ = ["hit_to_pb", "options_from_pb", "query_from_pb", "return_names", "target_choice"]
 
 NEED_ALL: dict[int, bool | None] = {
     search_pb.KEYWORD_OPERATOR_UNSPECIFIED: None,
@@ -77,7 +78,8 @@ def _move_from_pb(message: search_pb.Move, path: str) -> Move:
 
 
 def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
-    return NearVector(message.vector.data, message.space)
+    by_target = {name: each.data for name, each in message.target_vectors.items()}
+    return NearVector(message.vector.data, message.space, by_target)
 
 
 def _content_from_pb(message: search_pb.WeightedInput, path: str) -> str | NearImage | NearVector | NearObject:
@@ -124,6 +126,12 @@ def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
         after=parse_id(request.after, "after") if request.after else None,
         sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
     )
+
+
+def target_choice(request: search_pb.SearchObjectsRequest) -> TargetChoice:
+    """Return which named vectors a caller wants searched."""
+    join = TargetJoin(request.target_join) if request.target_join else None
+    return TargetChoice(tuple(request.target_vectors), join, tuple(request.target_weights))
 
 
 def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:

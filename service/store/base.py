@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from embedders.inputs import Vector
 from service.domain import (
     Blend,
     Collection,
@@ -14,6 +13,7 @@ from service.domain import (
     Scope,
     SearchOptions,
     StoredObject,
+    TargetVectors,
     Tenant,
 )
 from service.errors import StoreRejected
@@ -142,8 +142,7 @@ class Store(Protocol):
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -151,7 +150,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         ...
 
     async def search_keywords(
@@ -171,8 +170,7 @@ class Store(Protocol):
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -181,7 +179,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         ...
 
     async def list_objects(

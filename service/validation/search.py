@@ -6,6 +6,7 @@ from service.validation.filter import check_filter_form
 from service.validation.scope import check_scope
 from service.validation.search_near import check_near
 from service.validation.search_options import check_search_options
+from service.validation.search_targets import check_targets
 from service.validation.violations import RequestLimits, Violations
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -31,8 +32,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
     if request.HasField("filters"):
         check_filter_form(violations, request.filters, "filters", limits)
     check_search_options(violations, request)
-    targets = len(request.target_vectors)
-    violations.require(targets <= 1, "target_vectors", f"has {targets} names; a search uses one named vector")
+    check_targets(violations, request)
     match request.WhichOneof("query"):
         case "bm25":
             _check_bm25(violations, request.bm25, "bm25")

@@ -24,7 +24,8 @@ def check_near(
         case "near_image":
             violations.require(message.near_image.HasField("image"), f"{path}.image", "is required")
         case "near_vector":
-            violations.require(message.near_vector.HasField("vector"), f"{path}.vector", "is required")
+            given = message.near_vector.HasField("vector") or message.near_vector.target_vectors
+            violations.require(given, f"{path}.vector", "is required")
         case "near_object" if isinstance(message, search_pb.SearchObjectsRequest):
             check_id(violations, message.near_object.id, f"{path}.id")
         case "near_inputs":

@@ -17,7 +17,7 @@ from embedders.inputs import DOCUMENT, Embedding, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from service import domain
 from service.core.embed import EmbedderPool
-from service.core.searching import Hybrid, Move, NearImage, NearText, Query, ReturnNames, Searcher
+from service.core.searching import Hybrid, Move, NearImage, NearText, Query, ReturnNames, Searcher, TargetChoice
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close
@@ -26,6 +26,7 @@ from tests.fakes.nim import FakeNim
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("car", "dog", "hat", "tree")]
 IDS = [UUID(int=number + 1) for number in range(len(TITLES))]
+TITLE = TargetChoice(("title",))
 RED = picture((255, 0, 0))
 
 Found = list[tuple[UUID, float | None]]
@@ -42,7 +43,12 @@ class Sides:
     async def ours(self, query: Query) -> Found:
         """Search through Vecgate."""
         found = await self.searcher.search(
-            f"Ours{self.name}", query, target_vector="title", limit=len(IDS), offset=0, returned=ReturnNames()
+            f"Ours{self.name}",
+            query,
+            targets=TargetChoice(("title",)),
+            limit=len(IDS),
+            offset=0,
+            returned=ReturnNames(),
         )
         return [(hit.object.id, hit.distance if hit.score is None else hit.score) for hit in found.hits]
 

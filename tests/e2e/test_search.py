@@ -5,19 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import grpc
 import httpx
 import numpy as np
 import pytest
-import weaviate
 from google.protobuf.struct_pb2 import Struct
-from weaviate.classes.init import AdditionalConfig, Auth
 from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery, Sort
 
-from service.core.embed import EmbedderPool
-from service.rpc.server import GrpcServer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
-from service.store.weaviate import WeaviateStore
+from service.settings import WeaviateSettings
+from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from vecgate.client import all_of, any_of, negate, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -61,33 +56,12 @@ def suffix() -> str:
 
 @pytest.fixture
 async def both(weaviate_settings: WeaviateSettings, suffix: str) -> AsyncIterator[Both]:
-    assert weaviate_settings.api_key is not None
     embedder = FakeEmbedder()
-    store = WeaviateStore(weaviate_settings)
-    pool = EmbedderPool((embedder,), check_interval_s=60)
-    await store.start()
-    await pool.start()
-    server = GrpcServer(ServerSettings(port=0), LimitSettings(), weaviate_settings, store=store, embedders=pool)
-    await server.start()
-    direct = weaviate.use_async_with_custom(
-        http_host=weaviate_settings.http_host,
-        http_port=weaviate_settings.http_port,
-        http_secure=False,
-        grpc_host=weaviate_settings.grpc_host or weaviate_settings.http_host,
-        grpc_port=weaviate_settings.grpc_port,
-        grpc_secure=False,
-        auth_credentials=Auth.api_key(weaviate_settings.api_key.get_secret_value()),
-        additional_config=AdditionalConfig(),
-        skip_init_checks=True,
-    )
-    async with direct, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with beside(weaviate_settings, embedder) as (channel, direct):
         name, objects = f"Both{suffix}", ObjectServiceStub(channel)
         if not await direct.collections.exists(name):
             await _fill(name, CollectionServiceStub(channel), objects, weaviate_settings)
         yield Both(name, SearchServiceStub(channel), objects, direct.collections.use(name), embedder)
-    await server.stop()
-    await pool.close()
-    await store.close()
 
 
 async def _fill(

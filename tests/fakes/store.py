@@ -1,12 +1,11 @@
 """A store in memory, held to the same contract as Weaviate by tests/contract/store_suite.py."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import numpy as np
 
-from embedders.inputs import Vector
 from service.domain import (
     Blend,
     Collection,
@@ -18,6 +17,7 @@ from service.domain import (
     Scope,
     SearchOptions,
     StoredObject,
+    TargetVectors,
     TenantActivity,
 )
 from service.errors import (
@@ -30,6 +30,7 @@ from service.errors import (
 from service.store.base import EVERYTHING, NO_TENANT
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
+from tests.fakes.distances import has_vectors, join_distances
 from tests.fakes.filtering import matches
 from tests.fakes.values import fits, store_value
 
@@ -85,8 +86,7 @@ class FakeStore(FakeCollections):
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -97,23 +97,27 @@ class FakeStore(FakeCollections):
         """Return the nearest objects; one that lacks the named vector is not seen."""
         self._enter("search")
         found = self._find(collection)
-        named = found.find_vector(vector_name)
-        if named is None or named.distance is None:
-            raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
-        seen = [each for each in self._within(found, scope).values() if vector_name in each.vectors]
+        for name in targets.vectors:
+            named = found.find_vector(name)
+            if named is None or named.distance is None:
+                raise StoreRejected(f"collection {found.name!r} has no named vector {name!r}")
+        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets)]
         seen = [each for each in seen if matches(each, options.filters)]
-        if any(each.vectors[vector_name].shape != vector.shape for each in seen):
+        if any(
+            each.vectors[name].shape != targets.vectors[name].shape
+            for each in seen
+            for name in targets.vectors.keys() & each.vectors.keys()
+        ):
             raise StoreRejected("vector lengths don't match")
         self.options.append(options)
         farthest = 2 * (1 - options.certainty) if options.certainty is not None else options.distance
-        measured = sorted(
-            ((_measure(named.distance, each.vectors[vector_name], vector), each) for each in seen), key=_by
-        )
+        measured = sorted(zip(join_distances(found, targets, seen), seen, strict=True), key=_by)
+        cosine = all(each.distance is Distance.COSINE for each in found.vectors if each.name in targets.vectors)
         return [
             Hit(
                 _select(each, fields),
                 distance=distance,
-                certainty=1 - distance / 2 if named.distance is Distance.COSINE else None,
+                certainty=1 - distance / 2 if cosine else None,
             )
             for distance, each in [pair for pair in measured if farthest is None or pair[0] <= farthest][
                 offset : offset + limit
@@ -143,8 +147,7 @@ class FakeStore(FakeCollections):
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -155,7 +158,7 @@ class FakeStore(FakeCollections):
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
         near = await self.search(
-            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options, scope=scope
+            collection, targets, limit=10_000, offset=0, fields=fields, options=options, scope=scope
         )
         words: list[Hit] = []
         if blend.keywords is not None:
@@ -222,15 +225,6 @@ class FakeStore(FakeCollections):
 
 def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:
     return measured[0], measured[1].id
-
-
-def _measure(distance: Distance, one: Vector, other: Vector) -> float:
-    measures: dict[Distance, Callable[[Vector, Vector], float]] = {
-        Distance.COSINE: lambda a, b: 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)),
-        Distance.DOT: lambda a, b: -float(a @ b),
-        Distance.L2_SQUARED: lambda a, b: float(((a - b) ** 2).sum()),
-    }
-    return measures[distance](one, other)
 
 
 def _faults(collection: Collection, object_: StoredObject, stored: Sequence[StoredObject]) -> Iterator[str]:

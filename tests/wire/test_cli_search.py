@@ -32,7 +32,10 @@ def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecg
         (("dog", "--keywords", "--auto-limit", "2"), {"bm25": {"query": "dog"}, "auto_limit": 2}),
         (("dog", "--keywords"), {"bm25": {"query": "dog"}}),
         (("dog", "--hybrid", "0.25"), {"hybrid": {"bm25": {"query": "dog"}, "alpha": 0.25}}),
-        (("--near-object", "x"), {"near_object": {"id": "x"}}),
+        (
+            ("--near-object", "x", "--target-vector", "a", "--target-vector", "b"),
+            {"near_object": {"id": "x"}, "target_vectors": ["a", "b"]},
+        ),
         (
             ("dog", "--move-to", "cat", "--move-away", "boat"),
             {

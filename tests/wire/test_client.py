@@ -21,7 +21,6 @@ from vecgate.client import (
     VecgateError,
     decode_vector,
     encode_vector,
-    near_inputs,
     where,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -364,17 +363,15 @@ def test_a_search_takes_a_picture_a_vector_or_nothing(client: Client, fake: Fake
     client.search("Pictures", vector=np.ones(4), vector_space="other")
     client.search("Pictures", query=search_pb.Hybrid(bm25=search_pb.Bm25(query="red"), alpha=0.5))
     client.search("Pictures", query=search_pb.Bm25(query="red"))
-    client.search("Pictures", query=near_inputs("red", file))
     client.search("Pictures", query=search_pb.NearObject(id="x"))
     listed = client.search("Pictures")
 
-    by_image, by_vector, hybrid, keywords, mixed, by_object, listing = fake.requests["SearchObjects"]
+    by_image, by_vector, hybrid, keywords, by_object, listing = fake.requests["SearchObjects"]
     assert by_image.near_image.image.content == b"picture"
     assert by_vector.near_vector.space == "other"
     assert_close(decode_vector(by_vector.near_vector.vector), [1, 1, 1, 1])
     assert (hybrid.hybrid.bm25.query, hybrid.hybrid.alpha) == ("red", 0.5)
     assert (keywords.bm25.query, by_object.near_object.id) == ("red", "x")
-    assert mixed.near_inputs == near_inputs("red", b"picture")
     assert listing.WhichOneof("query") is None
     assert listed.embedder is None
 

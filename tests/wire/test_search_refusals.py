@@ -88,6 +88,41 @@ VALUE = "filters.condition.value"
         ({"near_vector": {"vector": Vector(data=b"1234")}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
         ({"near_vector": {"vector": Vector(data=bytes(32))}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
         ({"target_vectors": ["a", "b"]}, "INVALID_INPUT", ["target_vectors"]),
+        ({"target_vectors": ["a"], "bm25": {"query": "x"}}, "INVALID_INPUT", ["target_vectors"]),
+        (
+            {"target_vectors": ["a", "a", ""], "target_join": 9, "target_weights": [1], **CATS},
+            "INVALID_INPUT",
+            ["target_vectors[1]", "target_vectors[2]", "target_join", "target_weights"],
+        ),
+        (
+            {"target_vectors": ["a", "b"], "target_join": 4, "target_weights": [float("nan")], **CATS},
+            "INVALID_INPUT",
+            ["target_weights", "target_weights[0]"],
+        ),
+        ({"target_vectors": ["default"], "target_join": 1, **CATS}, "INVALID_INPUT", ["target_join"]),
+        (
+            {"target_vectors": ["a", "default", "b"], **CATS},
+            "UNKNOWN_VECTOR",
+            ["target_vectors[0]", "target_vectors[2]"],
+        ),
+        (
+            {"near_vector": {"vector": Vector(data=b"1234"), "target_vectors": {"default": Vector(data=b"1234")}}},
+            "INVALID_INPUT",
+            ["near_vector.vector", "near_vector.target_vectors"],
+        ),
+        (
+            {
+                "near_vector": {"target_vectors": {"default": Vector(data=b"1234")}},
+                "target_vectors": ["default"],
+            },
+            "INVALID_VECTOR",
+            ['near_vector.target_vectors["default"].data'],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"near_vector": {"target_vectors": {"default": Vector(data=b"1234")}}}]}},
+            "INVALID_INPUT",
+            ["near_inputs.inputs[0].near_vector.target_vectors", "near_inputs.inputs[0].near_vector.vector"],
+        ),
         ({"target_vectors": ["other"], "near_text": {"concepts": ["a"]}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
         ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
         ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),

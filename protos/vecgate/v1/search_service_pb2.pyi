@@ -25,6 +25,44 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TargetJoin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TargetJoinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetJoin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TARGET_JOIN_UNSPECIFIED: _TargetJoin.ValueType  # 0
+    """Weaviate's own, the minimum."""
+    TARGET_JOIN_MINIMUM: _TargetJoin.ValueType  # 1
+    """The least of them."""
+    TARGET_JOIN_SUM: _TargetJoin.ValueType  # 2
+    """Their sum."""
+    TARGET_JOIN_AVERAGE: _TargetJoin.ValueType  # 3
+    """Their mean."""
+    TARGET_JOIN_MANUAL_WEIGHTS: _TargetJoin.ValueType  # 4
+    """Their sum by weights."""
+    TARGET_JOIN_RELATIVE_SCORE: _TargetJoin.ValueType  # 5
+    """Their sum by weights, each scaled to 0 to 1 over the hits first."""
+
+class TargetJoin(_TargetJoin, metaclass=_TargetJoinEnumTypeWrapper):
+    """TargetJoin says how the distances to several target vectors become one. An object that lacks some of these vectors is a hit by
+    the others with the minimum, and no hit with other joins.
+    """
+
+TARGET_JOIN_UNSPECIFIED: TargetJoin.ValueType  # 0
+"""Weaviate's own, the minimum."""
+TARGET_JOIN_MINIMUM: TargetJoin.ValueType  # 1
+"""The least of them."""
+TARGET_JOIN_SUM: TargetJoin.ValueType  # 2
+"""Their sum."""
+TARGET_JOIN_AVERAGE: TargetJoin.ValueType  # 3
+"""Their mean."""
+TARGET_JOIN_MANUAL_WEIGHTS: TargetJoin.ValueType  # 4
+"""Their sum by weights."""
+TARGET_JOIN_RELATIVE_SCORE: TargetJoin.ValueType  # 5
+"""Their sum by weights, each scaled to 0 to 1 over the hits first."""
+Global___TargetJoin: _TypeAlias = TargetJoin  # noqa: Y015
+
 class _KeywordOperator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -90,6 +128,8 @@ class SearchObjectsRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
+    TARGET_JOIN_FIELD_NUMBER: _builtins.int
+    TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
@@ -107,6 +147,8 @@ class SearchObjectsRequest(_message.Message):
     """Optional. Hits to return, 0 to ServerLimits.max_hits; 0 means 10."""
     offset: _builtins.int
     """Optional. Hits to pass over, 0 or more. Offset and limit together are at most ServerLimits.max_hits."""
+    target_join: Global___TargetJoin.ValueType
+    """Optional. With several target vectors: how their distances are joined."""
     certainty: _builtins.float
     """Optional. With near_*: the least certainty of a hit, 0 to 1, of named vectors with cosine distance; not with `distance`."""
     distance: _builtins.float
@@ -151,7 +193,15 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. The named vector to search, at most one; may be left out where the collection has just one (UNKNOWN_VECTOR)."""
+        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once; may be left out where the collection
+        has just one. The query is embedded for each by its own embedder, and `target_join` makes one distance of theirs.
+        """
+
+    @_builtins.property
+    def target_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Required with TARGET_JOIN_MANUAL_WEIGHTS and TARGET_JOIN_RELATIVE_SCORE, left out with others: a finite weight for each of
+        the target vectors, in their order.
+        """
 
     @_builtins.property
     def filters(self) -> _filter_pb2.Filter:
@@ -187,6 +237,8 @@ class SearchObjectsRequest(_message.Message):
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        target_join: Global___TargetJoin.ValueType = ...,
+        target_weights: _abc.Iterable[_builtins.float] | None = ...,
         filters: _filter_pb2.Filter | None = ...,
         certainty: _builtins.float | None = ...,
         distance: _builtins.float | None = ...,
@@ -201,7 +253,7 @@ class SearchObjectsRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
@@ -429,23 +481,50 @@ class NearVector(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TargetVectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _vector_pb2.Vector: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _vector_pb2.Vector | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VECTOR_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
+    TARGET_VECTORS_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """Optional. The space that the vector comes from. When set and not the bound one: EMBEDDING_SPACE_MISMATCH."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
-        """Required. The vector, of the space and dimension that the searched named vector is bound to."""
+        """The vector, of the space and dimension that the searched named vector is bound to. Required without `target_vectors`."""
+
+    @_builtins.property
+    def target_vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
+        """Optional. Instead of `vector` and `space`: one for each of the request's target vectors, by name."""
 
     def __init__(
         self,
         *,
         vector: _vector_pb2.Vector | None = ...,
         space: _builtins.str = ...,
+        target_vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "target_vectors", b"target_vectors", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -593,10 +672,15 @@ class SearchObjectsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EMBEDDER_FIELD_NUMBER: _builtins.int
+    EMBEDDERS_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedder(self) -> _embedding_service_pb2.EmbedderInfo:
         """The embedder that embedded the query: name, model, space and dimension. Unset when nothing was embedded."""
+
+    @_builtins.property
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
+        """The embedders of all searched target vectors, each once, that of the first one first."""
 
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
@@ -606,11 +690,12 @@ class SearchObjectsResponse(_message.Message):
         self,
         *,
         embedder: _embedding_service_pb2.EmbedderInfo | None = ...,
+        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "hits", b"hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -12,6 +12,7 @@ from service.core.searching.queries import (
     Query,
 )
 from service.core.searching.searcher import ReturnNames, Searcher, SearchResult
+from service.core.searching.targets import TargetChoice
 
 __all__ = [
     "Hybrid",
@@ -26,4 +27,5 @@ __all__ = [
     "ReturnNames",
     "SearchResult",
     "Searcher",
+    "TargetChoice",
 ]

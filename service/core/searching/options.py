@@ -1,5 +1,6 @@
 """Whether what narrows a search fits the collection."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from service.core.filtering import check_filter
@@ -36,12 +37,13 @@ def check_options(collection: Collection, options: SearchOptions) -> SearchOptio
     return replace(options, filters=filters)
 
 
-def check_certainty(target: NamedVector, options: SearchOptions) -> None:
-    """Check that the searched vector has certainties, where one is asked for.
+def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> None:
+    """Check that the searched vectors have certainties, where one is asked for.
 
     Raises:
-        InvalidRequest: its distance is another one than cosine.
+        InvalidRequest: the distance of one is another one than cosine.
     """
-    if options.certainty is not None and target.distance is not Distance.COSINE:
-        message = f"named vector {target.name!r} has no cosine distance, so there is no certainty; give distance"
+    other = [each.name for each in targets if each.distance is not Distance.COSINE]
+    if options.certainty is not None and other:
+        message = f"named vector {other[0]!r} has no cosine distance, so there is no certainty; give distance"
         raise InvalidRequest([Violation("certainty", message)])

@@ -1,6 +1,7 @@
 """What a search looks for."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from service.domain import Blend, Keywords
@@ -46,10 +47,12 @@ class NearVector:
     Attributes:
         data: little-endian float32 bytes.
         space: the space that it comes from, or empty when the caller does not say.
+        by_target: instead of both, one for each named vector.
     """
 
-    data: bytes
+    data: bytes = b""
     space: str = ""
+    by_target: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Searching: the query becomes a vector, which the store takes."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,7 +10,6 @@ from uuid import UUID
 import structlog
 
 from embedders.errors import CallerKeyRejected, EmbedderError
-from embedders.inputs import Vector
 from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields
@@ -18,13 +18,16 @@ from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options
 from service.core.searching.queries import Hybrid, Near, NearObject, Query
 from service.core.searching.sources import Source, vector_source
-from service.core.searching.targets import target_of_object, targets_of_query
-from service.core.searching.vectors import Asked, QueryVectors
+from service.core.searching.targets import TargetChoice, named_targets, targets_of_query
+from service.core.searching.vectors import Asked, QueryVector, QueryVectors
 from service.domain import Hit, Keywords, NamedVector, ReturnFields, Scope, SearchOptions, StoredObject
 from service.store.base import EVERYTHING, NO_TENANT, Store
 
 __all__ = ["ReturnNames", "SearchResult", "Searcher"]
 
+
+ANY_TARGET = TargetChoice()
+"""The server's own choice."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,10 +43,10 @@ class ReturnNames:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The hits, nearest first, and the embedder of the query; None when nothing was embedded."""
+    """The hits, nearest first, and the embedders of the query, that of the first searched vector first."""
 
     hits: list[Hit]
-    embedder: EmbedderSpec | None
+    embedders: Sequence[EmbedderSpec] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Searcher:
         name: str,
         query: Query,
         *,
-        target_vector: str,
+        targets: TargetChoice = ANY_TARGET,
         limit: int,
         offset: int,
         returned: ReturnNames,
@@ -103,7 +106,7 @@ class Searcher:
         Args:
             name: the collection.
             query: what to look for.
-            target_vector: the named vector to search; empty where the collection has just one.
+            targets: the named vectors to search; none where the collection has just one.
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
@@ -128,16 +131,13 @@ class Searcher:
         page = Page(limit, offset, fields, options, scope)
         asked = Asked(collection, scope, api_key)
         if query is None:
-            return SearchResult(await self._store.list_objects(name, **page.arguments()), None)
+            return SearchResult(await self._store.list_objects(name, **page.arguments()))
         if isinstance(query, Keywords):
             check_keyword_properties(collection, query, "bm25")
-            return SearchResult(await self._store.search_keywords(name, query, **page.arguments()), None)
+            return SearchResult(await self._store.search_keywords(name, query, **page.arguments()))
         if isinstance(query, NearObject):
-            target = target_of_object(collection, target_vector)
-            check_certainty(target, options)
-            vector = await self._vectors.of_object(asked, target, query.id, "near_object.id")
-            return SearchResult(await self._store.search(name, target.name, vector, **page.arguments()), None)
-        return await self._search_embedded(asked, query, target_vector, page)
+            return SearchResult(await self._search_near_object(asked, query, targets, page))
+        return await self._search_embedded(asked, query, targets, page)
 
     async def get_object(self, name: str, id_: UUID, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
         """Return an object.
@@ -152,35 +152,51 @@ class Searcher:
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields, scope)
 
+    async def _search_near_object(
+        self, asked: Asked, query: NearObject, choice: TargetChoice, page: "Page"
+    ) -> list[Hit]:
+        targets = named_targets(asked.collection, choice.names)
+        check_certainty(targets, page.options)
+        vectors = await self._vectors.of_object(asked, targets, query.id, "near_object.id")
+        return await self._store.search(asked.collection.name, choice.with_vectors(vectors), **page.arguments())
+
     async def _search_embedded(
-        self, asked: Asked, query: Near | Hybrid, target_vector: str, page: "Page"
+        self, asked: Asked, query: Near | Hybrid, choice: TargetChoice, page: "Page"
     ) -> SearchResult:
         name = asked.collection.name
         if isinstance(query, Hybrid) and query.blend.keywords is not None:
             check_keyword_properties(asked.collection, query.blend.keywords, "hybrid.bm25")
         source = vector_source(query)
-        served = [each.spec.space for each in self._embedders.all]
-        targets = targets_of_query(asked.collection, target_vector, source, served)
-        target, spec, vector = await self._first_query_vector(asked, targets, source)
-        check_certainty(target, page.options)
-        if isinstance(query, Hybrid):
-            hits = await self._store.search_hybrid(name, target.name, vector, query.blend, **page.arguments())
+        if len(choice.names) > 1:
+            made = await self._all_query_vectors(asked, named_targets(asked.collection, choice.names), source)
         else:
-            hits = await self._store.search(name, target.name, vector, **page.arguments())
-        return SearchResult(hits, spec)
+            served = [each.spec.space for each in self._embedders.all]
+            targets = targets_of_query(asked.collection, choice.names, source, served)
+            made = [await self._first_query_vector(asked, targets, source)]
+        check_certainty([each.target for each in made], page.options)
+        found = choice.with_vectors({each.target.name: each.vector for each in made})
+        if isinstance(query, Hybrid):
+            hits = await self._store.search_hybrid(name, found, query.blend, **page.arguments())
+        else:
+            hits = await self._store.search(name, found, **page.arguments())
+        specs = {each.embedder.name: each.embedder for each in made if each.embedder is not None}
+        return SearchResult(hits, list(specs.values()))
 
-    async def _first_query_vector(
+    async def _all_query_vectors(
         self, asked: Asked, targets: Sequence[NamedVector], source: Source
-    ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
-        """Return the first target whose embedders work, and the query's vector in its space."""
+    ) -> list[QueryVector]:
+        return await asyncio.gather(*(self._vectors.make(asked, each, source) for each in targets))
+
+    async def _first_query_vector(self, asked: Asked, targets: Sequence[NamedVector], source: Source) -> QueryVector:
+        """Return the query's vector in the space of the first target whose embedders work."""
         name = asked.collection.name
         for target, other in pairwise(targets):
             try:
-                return target, *await self._vectors.make(asked, target, source)
+                return await self._vectors.make(asked, target, source)
             except CallerKeyRejected:
                 raise  # The caller shall learn of it, and not be served by others.
             except EmbedderError as error:
                 log.info("search_target_switched", collection=name, failed=target.name, reason=str(error))
                 failed, tried = (self._embedders.for_vector(name, each)[0] for each in (target, other))
                 FAILOVERS.labels(failed.spec.name, tried.spec.name).inc()
-        return targets[-1], *await self._vectors.make(asked, targets[-1], source)
+        return await self._vectors.make(asked, targets[-1], source)

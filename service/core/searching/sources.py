@@ -34,7 +34,7 @@ class Source:
     def own_spaces(self) -> set[str]:
         """Return the spaces that the caller's own vectors come from, empty for one that is not said."""
         match self.near:
-            case NearVector(_, space):
+            case NearVector(space=space):
                 return {space}
             case NearInputs(inputs):
                 return {content.space for content, _ in inputs if isinstance(content, NearVector)}

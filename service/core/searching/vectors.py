@@ -19,7 +19,7 @@ from service.domain import Collection, NamedVector, ReturnFields, Scope
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
 from service.store.base import Store
 
-__all__ = ["Asked", "QueryVectors"]
+__all__ = ["Asked", "QueryVector", "QueryVectors"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,15 @@ class Asked:
     collection: Collection
     scope: Scope
     api_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """A query as a vector of the space of a named vector, and its embedder; None where nothing was embedded."""
+
+    target: NamedVector
+    vector: Vector
+    embedder: EmbedderSpec | None
 
 
 class QueryVectors:
@@ -47,8 +56,12 @@ class QueryVectors:
         self._store = store
         self._embedders = embedders
 
-    async def make(self, asked: Asked, target: NamedVector, source: Source) -> tuple[EmbedderSpec | None, Vector]:
-        """Return the embedder of a query, None where nothing is embedded, and the query's vector."""
+    async def make(self, asked: Asked, target: NamedVector, source: Source) -> QueryVector:
+        """Return a query as a vector."""
+        spec, vector = await self._make(asked, target, source)
+        return QueryVector(target, vector, spec)
+
+    async def _make(self, asked: Asked, target: NamedVector, source: Source) -> tuple[EmbedderSpec | None, Vector]:
         match source.near:
             case NearVector():
                 return None, _own_vector(target, source.near, source.path)
@@ -61,15 +74,16 @@ class QueryVectors:
             case NearInputs():
                 return await self._of_inputs(asked, target, source.near, source.path)
 
-    async def of_object(self, asked: Asked, target: NamedVector, id_: UUID, path: str) -> Vector:
-        """Return the vector of an object of the collection."""
-        fields = ReturnFields(vectors=[target.name])
+    async def of_object(self, asked: Asked, targets: Sequence[NamedVector], id_: UUID, path: str) -> dict[str, Vector]:
+        """Return vectors of an object of the collection."""
+        names = [each.name for each in targets]
+        fields = ReturnFields(vectors=names)
         found = await self._store.get_object(asked.collection.name, id_, fields, asked.scope)
-        vector = found.vectors.get(target.name)
-        if vector is None:
-            message = f"object {id_} has no vector {target.name!r}; choose another object or target vector"
-            raise InvalidRequest([Violation(path, message, "UNKNOWN_VECTOR")])
-        return vector
+        for name in names:
+            if name not in found.vectors:
+                message = f"object {id_} has no vector {name!r}; choose another object or target vector"
+                raise InvalidRequest([Violation(path, message, "UNKNOWN_VECTOR")])
+        return {name: found.vectors[name] for name in names}
 
     async def _of_texts(
         self, asked: Asked, target: NamedVector, near: NearText, source: Source
@@ -101,13 +115,16 @@ class QueryVectors:
         self, asked: Asked, target: NamedVector, move: Move, path: str, vectors: Mapping[str, Vector]
     ) -> Vector:
         objects = [
-            self.of_object(asked, target, id_, f"{path}.objects[{index}]") for index, id_ in enumerate(move.objects)
+            self._vector_of(asked, target, id_, f"{path}.objects[{index}]") for index, id_ in enumerate(move.objects)
         ]
         # All concepts count as much as one object, as in Weaviate.
         concepts = [vectors[f"{path}.concepts[{index}]"] for index in range(len(move.concepts))]
         parts = [*([_mean(concepts)] if concepts else []), *await asyncio.gather(*objects)]
         _check_lengths([*parts, *vectors.values()], path)
         return _mean(parts)
+
+    async def _vector_of(self, asked: Asked, target: NamedVector, id_: UUID, path: str) -> Vector:
+        return (await self.of_object(asked, [target], id_, path))[target.name]
 
     async def _of_inputs(
         self, asked: Asked, target: NamedVector, near: NearInputs, path: str
@@ -120,7 +137,7 @@ class QueryVectors:
                 case NearVector():
                     made.append(_own_vector(target, content, f"{where}.near_vector"))
                 case NearObject(id_):
-                    made.append(await self.of_object(asked, target, id_, f"{where}.near_object.id"))
+                    made.append(await self._vector_of(asked, target, id_, f"{where}.near_object.id"))
                 case str():
                     inputs[f"{where}.text"] = TextInput(content, near.truncate)
                     made.append(f"{where}.text")
@@ -152,6 +169,9 @@ class QueryVectors:
 
 def _own_vector(target: NamedVector, near: NearVector, path: str) -> Vector:
     space = target.space
+    dimension = (space.dimension or None) if space else None
+    if near.by_target:
+        return parse_vector(near.by_target[target.name], dimension, f'{path}.target_vectors["{target.name}"].data')
     if near.space and space and near.space != space.id:
         raise SpaceMismatch(
             vector=target.name,
@@ -160,7 +180,7 @@ def _own_vector(target: NamedVector, near: NearVector, path: str) -> Vector:
             bound_dimension=space.dimension,
             given_dimension=len(near.data) // 4,
         )
-    return parse_vector(near.data, (space.dimension or None) if space else None, f"{path}.vector.data")
+    return parse_vector(near.data, dimension, f"{path}.vector.data")
 
 
 def _check_lengths(vectors: Sequence[Vector], path: str) -> None:

@@ -8,8 +8,7 @@ from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
-from embedders.inputs import Vector
-from service.domain import Blend, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Blend, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject, TargetVectors
 from service.errors import ObjectNotFound, StoreRejected
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING, NO_TENANT
@@ -22,6 +21,7 @@ from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
+from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
 
 __all__ = ["WeaviateStore"]
 
@@ -96,8 +96,7 @@ class WeaviateStore(WeaviateCollections):
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -105,12 +104,11 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.near_vector(
-                near_vector=vector.tolist(),
-                target_vector=vector_name,
+                **near_to_weaviate(targets),
                 certainty=options.certainty,
                 distance=options.distance,
                 auto_limit=options.auto_limit or None,
@@ -144,8 +142,7 @@ class WeaviateStore(WeaviateCollections):
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -154,12 +151,11 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.hybrid(
-                vector=vector.tolist(),
-                target_vector=vector_name,
+                **hybrid_to_weaviate(targets),
                 **blend_to_weaviate(blend),
                 auto_limit=options.auto_limit or None,
                 **_common(limit, offset, fields, options),
