@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from embedders.errors import ModelUnusable
+from service.access import Authenticator
 from service.core.embed import EmbedderPool
 from service.embedding import build_embedders
 from service.observability import configure_logging, masked_settings
@@ -66,6 +67,7 @@ async def run(settings: Settings) -> int:
 async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
     # What is wrong with an embedder's settings is to be known before anything runs.
+    authenticator = Authenticator(settings.auth)
     embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
     where = settings.weaviate
     if where.embedded:
@@ -80,11 +82,14 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         settings.weaviate,
         store=store,
         embedders=embedders,
+        authenticator=authenticator,
         allow_caller_keys=settings.nim.allow_caller_keys,
     )
     servers: list[GrpcServer | WebServer] = [server]
     if settings.web.enabled:
-        servers.append(WebServer(settings.web, settings.server, embedders=embedders))
+        servers.append(WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator))
+    ends.push_async_callback(authenticator.close)
+    await authenticator.start()
     ends.push_async_callback(store.close)
     await store.start()
     ends.push_async_callback(embedders.close)

@@ -150,9 +150,10 @@ def _clip_faults(settings: ClipSettings) -> Iterator[str]:
 
 
 def _notes(settings: Settings) -> Iterator[str]:
-    yield from _open_to_all("server", settings.server.host)
-    if settings.web.enabled and settings.web.api_keys_file is None:
-        yield from _open_to_all("web", settings.web.host)
+    if settings.auth.clients_file is None:
+        yield from _open_to_all("server", settings.server.host)
+        if settings.web.enabled:
+            yield from _open_to_all("web", settings.web.host)
 
 
 def _open_to_all(group: str, host: str) -> Iterator[str]:

@@ -6,6 +6,10 @@ ServiceError
   CollectionAlreadyExists
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
+  CredentialsMissing            nothing says who calls
+  CredentialsInvalid            what says it is not valid here
+  PermissionDenied              the client may not do this
+  QuotaExceeded                 the client has used up what it may: try again later
   StoreRejected                 Weaviate refused what it was asked for
   StoreUnavailable              Weaviate does not answer: try again
 """
@@ -19,10 +23,14 @@ __all__ = [
     "CollectionAlreadyExists",
     "CollectionNotBound",
     "CollectionNotFound",
+    "CredentialsInvalid",
+    "CredentialsMissing",
     "EmbedderNotFound",
     "InvalidRequest",
     "NotFound",
     "ObjectNotFound",
+    "PermissionDenied",
+    "QuotaExceeded",
     "ServiceError",
     "SpaceMismatch",
     "StoreRejected",
@@ -136,6 +144,34 @@ class CollectionNotBound(ServiceError):
         )
         self.collection = collection
         self.vector = vector
+
+
+class CredentialsMissing(ServiceError):
+    """Nothing says who calls, and this server serves known clients only."""
+
+
+class CredentialsInvalid(ServiceError):
+    """What says who calls is not valid here."""
+
+
+class PermissionDenied(ServiceError):
+    """The client may not do this."""
+
+
+class QuotaExceeded(ServiceError):
+    """The client has used up what it may.
+
+    Attributes:
+        client: its name.
+        quota: which of its bounds.
+        retry_after_s: when to try again, in seconds.
+    """
+
+    def __init__(self, client: str, quota: str, bound: str, *, retry_after_s: float) -> None:
+        super().__init__(f"client {client!r} has used up its {quota} of {bound}; try again later, or ask for more")
+        self.client = client
+        self.quota = quota
+        self.retry_after_s = retry_after_s
 
 
 class StoreRejected(ServiceError):

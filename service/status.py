@@ -77,6 +77,10 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.CollectionAlreadyExists: _rule(Code.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS"),
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
+    errors.CredentialsMissing: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_MISSING"),
+    errors.CredentialsInvalid: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
+    errors.PermissionDenied: _rule(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
+    errors.QuotaExceeded: _rule(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", retry=True),
     errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", http=424, blame="upstream"),
     errors.StoreUnavailable: _rule(Code.UNAVAILABLE, "STORE_UNAVAILABLE", retry=True, blame="upstream"),
     embedder_errors.EmbedderOverloaded: _rule(Code.UNAVAILABLE, "OVERLOADED", retry=True),
@@ -168,6 +172,11 @@ def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Mess
                 for violation in error.violations
             ]
         )
+    if isinstance(error, errors.QuotaExceeded):
+        violation = error_details_pb2.QuotaFailure.Violation(
+            subject=f"client:{error.client}", description=str(error), quota_id=error.quota
+        )
+        yield error_details_pb2.QuotaFailure(violations=[violation])
     if rule.retry:
         delay = duration_pb2.Duration()
         delay.FromTimedelta(timedelta(seconds=getattr(error, "retry_after_s", 1.0)))

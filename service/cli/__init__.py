@@ -1,13 +1,16 @@
 """The command line, a command or a group of them each module.
 
-All but serve, demo, doctor, weaviate and weights talk gRPC through vecgate.client.
+All but auth, demo, doctor, serve, weaviate and weights talk gRPC through vecgate.client.
 
 Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.
 """
 
+import os
+
 import typer
 
 from service.cli import (
+    auth,
     collections,
     demo,
     doctor,
@@ -22,7 +25,17 @@ from service.cli import (
     weaviate_config,
     weights,
 )
-from service.cli.connection import DEFAULT_ADDRESS, Connection, GlobalAddressOption
+from service.cli.connection import (
+    DEFAULT_ADDRESS,
+    CaOption,
+    CertOption,
+    Connection,
+    GlobalAddressOption,
+    KeyOption,
+    TlsOption,
+    credentials_of,
+)
+from service.cli.output import EXIT_WRONG_USE, fail
 
 __all__ = ["app"]
 
@@ -37,14 +50,30 @@ app = typer.Typer(
 
 
 @app.callback()
-def _connection(context: typer.Context, address: GlobalAddressOption = DEFAULT_ADDRESS) -> None:
-    context.obj = Connection(address)
+def _connection(
+    context: typer.Context,
+    *,
+    address: GlobalAddressOption = DEFAULT_ADDRESS,
+    api_key_file: KeyOption = None,
+    tls: TlsOption = False,
+    ca_file: CaOption = None,
+    cert_file: CertOption = None,
+) -> None:
+    key = os.environ.get("VECGATE_API_KEY", "")
+    if api_key_file is not None:
+        try:
+            key = api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            fail(f"{api_key_file}: {reason}", EXIT_WRONG_USE)
+    context.obj = Connection(address, key, credentials_of(tls=tls, ca=ca_file, cert=cert_file))
 
 
 app.command("serve", cls=serve.ServeCommand)(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(weaviate.app, name="weaviate")
 app.add_typer(weights.app, name="weights")
+app.add_typer(auth.app, name="auth")
 app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)

@@ -3,14 +3,28 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 
-from service.cli.output import EXIT_FAILED, describe_error, fail
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail
 from vecgate.client import Client, VecgateError
 
-__all__ = ["DEFAULT_ADDRESS", "AddressOption", "Connection", "GlobalAddressOption", "TenantOption", "connected"]
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "AddressOption",
+    "CaOption",
+    "CertOption",
+    "Connection",
+    "GlobalAddressOption",
+    "KeyOption",
+    "TenantOption",
+    "TlsOption",
+    "connected",
+    "credentials_of",
+]
 
 DEFAULT_ADDRESS = "127.0.0.1:50070"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
@@ -19,6 +33,47 @@ TIMEOUT_S = 300.0
 GlobalAddressOption = Annotated[
     str,
     typer.Option("--address", envvar="VECGATE_ADDRESS", metavar="HOST:PORT", help="The server's address."),
+]
+# There is no option with the key itself: other users of the machine see the words of a command.
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file",
+        envvar="VECGATE_API_KEY_FILE",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Holds the key that says who calls; or set VECGATE_API_KEY.",
+        show_default=False,
+    ),
+]
+TlsOption = Annotated[
+    bool,
+    typer.Option("--tls", envvar="VECGATE_TLS", help="Use TLS, with the authorities that this system trusts."),
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar="VECGATE_CA_FILE",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Use TLS, with the authorities in this PEM file.",
+        show_default=False,
+    ),
+]
+CertOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cert-file",
+        envvar="VECGATE_CERT_FILE",
+        exists=True,
+        dir_okay=False,
+        metavar="FILE",
+        help="Own certificate and its private key in one PEM file, where the server asks for one.",
+        show_default=False,
+    ),
 ]
 # Without the variable, which would win over an address given before the command.
 AddressOption = Annotated[
@@ -33,9 +88,32 @@ TenantOption = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where the commands find the server."""
+    """Where the commands find the server, and how they prove who they are.
+
+    Attributes:
+        address: the server's.
+        api_key: says who calls; empty for nobody.
+        credentials: for TLS; None for clear text.
+    """
 
     address: str
+    api_key: str = ""
+    credentials: grpc.ChannelCredentials | None = None
+
+    def client(self, address: str | None) -> Client:
+        """Return a client, of another address if one is given."""
+        return Client(address or self.address, timeout_s=TIMEOUT_S, api_key=self.api_key, credentials=self.credentials)
+
+
+def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.ChannelCredentials | None:
+    """Return what a channel over TLS needs, or None where nothing asks for TLS; unreadable files end the command."""
+    if not (tls or ca or cert):
+        return None
+    try:
+        own = None if cert is None else cert.read_bytes()
+        return grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes(), own, own)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
 
 
 @contextmanager
@@ -46,12 +124,11 @@ def connected(context: typer.Context, address: str | None) -> Iterator[Client]:
         context: of the command.
         address: given with the command itself; None means the one given before it.
     """
-    given = context.find_object(Connection)
-    target = address or (given.address if given else DEFAULT_ADDRESS)
-    with Client(target, timeout_s=TIMEOUT_S) as client:
+    given = context.find_object(Connection) or Connection(DEFAULT_ADDRESS)
+    with given.client(address) as client:
         try:
             yield client
         except VecgateError as error:
-            fail(*describe_error(error, target=target))
+            fail(*describe_error(error, target=client.target))
         except OSError as error:
             fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), EXIT_FAILED)

@@ -128,7 +128,7 @@ def _helm_values() -> str:
 
 def _warnings(vectors: Iterable[pb.VectorConfig], *, guessed: bool) -> Iterable[str]:
     yield (
-        f"{KEY} stands for one of the keys in web.api_keys_file, or for anything if Vecgate has no such file; "
+        f"{KEY} stands for the key of a client in auth.clients_file, or for anything if Vecgate has no such file; "
         "keep a real one in a Secret and name it in envSecrets instead of env"
     )
     if guessed:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
+from service.access import calling_account
 from service.core.embed import EmbedderPool
 from service.domain import Collection, Scope, Space
 from service.store.base import Store
@@ -67,11 +68,10 @@ class Collections:
         return collection, await self._store.count_objects(name, Scope(tenant))
 
     async def list_page(self, *, after: str, size: int) -> CollectionPage:
-        """Return up to `size` collections whose names come after `after` in alphabetical order."""
-        rest = sorted(
-            (self._embedders.resolve(each) for each in await self._store.list_collections() if each.name > after),
-            key=lambda each: each.name,
-        )
+        """Return up to `size` collections that the caller may touch, whose names come after `after` by alphabet."""
+        may_touch = calling_account.get().client.may_touch
+        found = (each for each in await self._store.list_collections() if each.name > after and may_touch(each.name))
+        rest = sorted(map(self._embedders.resolve, found), key=lambda each: each.name)
         return CollectionPage(tuple(rest[:size]), more=len(rest) > size)
 
     async def delete(self, name: str) -> None:

@@ -11,6 +11,7 @@ from embedders.base import Embedder, Outcome
 from embedders.errors import CredentialRejected, EmbedderError, EmbedderOverloaded, EmbedderRateLimited
 from embedders.failover import embed_with_first
 from embedders.inputs import Embedding, EmbedOptions, Input
+from service.access import calling_account
 from service.domain import Collection, NamedVector, Space
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
 from service.metrics import EMBEDDER_UP
@@ -160,7 +161,8 @@ class EmbedderPool:
         self, embedders: Sequence[Embedder], inputs: Sequence[Input], options: EmbedOptions
     ) -> tuple[Embedder, list[Outcome]]:
         """Embed inputs with the first of some embedders of one space that works; see embedders.failover."""
-        return await embed_with_first(embedders, inputs, options, embed=self.embed)
+        with calling_account.get().embedding(len(inputs)):
+            return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: Embedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs and note how it went; see Embedder.embed."""

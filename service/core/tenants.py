@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.access import calling_account
 from service.domain import Tenant
 from service.errors import InvalidRequest, TenantNotFound, Violation
 from service.store.base import Store
@@ -34,9 +35,11 @@ class Tenants:
         await self._store.create_tenants(collection, tenants)
 
     async def list_page(self, collection: str, names: Sequence[str], *, after: str, size: int) -> TenantPage:
-        """Return up to `size` tenants whose names come after `after`; of certain names, if any are given."""
+        """Return up to `size` tenants that the caller may touch, after `after`; of certain names, if any are given."""
         await self._check(collection)
-        rest = [each for each in await self._store.list_tenants(collection, names) if each.name > after]
+        may_touch = calling_account.get().client.may_touch_tenant
+        found = await self._store.list_tenants(collection, names)
+        rest = [each for each in found if each.name > after and may_touch(each.name)]
         return TenantPage(tuple(rest[:size]), more=len(rest) > size)
 
     async def update(self, collection: str, tenants: Sequence[Tenant]) -> None:

@@ -7,11 +7,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service.access import Authenticator
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
+from service.rpc.access import AccessInterceptor
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -19,8 +21,9 @@ from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthRepo
 from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
+from service.tls import Certificates, certificates_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     collection_service_pb2_grpc,
@@ -52,9 +55,11 @@ class GrpcServer:
         writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
+        authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
 
     Raises:
+        InvalidSettings: the files for TLS cannot be used.
         PortTaken: another program listens on the address, or it is none of this machine's.
     """
 
@@ -66,13 +71,18 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
     ) -> None:
         self._settings = settings
         self._health = HealthReporter(store, embedders)
         self._calls = AccessLogInterceptor()
         self._server = grpc.aio.server(
-            interceptors=(self._calls, ErrorInterceptor(settings.max_call_s)),
+            interceptors=(
+                self._calls,
+                ErrorInterceptor(settings.max_call_s),
+                AccessInterceptor(authenticator or Authenticator(AuthSettings())),
+            ),
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.max_send_message_length", settings.max_response_bytes),
@@ -81,8 +91,13 @@ class GrpcServer:
             ],
         )
         address = f"{settings.host}:{settings.port}"
+        certificates = certificates_of(settings)
         try:
-            self.port: int = self._server.add_insecure_port(address)
+            self.port: int = (
+                self._server.add_insecure_port(address)
+                if certificates is None
+                else self._server.add_secure_port(address, _credentials(certificates))
+            )
         except RuntimeError as error:
             raise PortTaken(
                 f"cannot listen on {address}: another program does, or the address is not this machine's; "
@@ -134,3 +149,16 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that every new connection finds as the files are by then."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        cert, key, client_ca = certificates.contents()
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+
+    asks_clients = certificates.contents()[2] is not None
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), configuration, require_client_authentication=asks_clients
+    )

@@ -1,5 +1,6 @@
 """The settings: environment variables VECGATE_<GROUP>__<FIELD>, read once at start, all faults reported at once."""
 
+from service.settings.auth import AuthSettings
 from service.settings.groups import (
     ClipSettings,
     EmbedderSettings,
@@ -14,6 +15,7 @@ from service.settings.types import InvalidSettings, read_secret
 from service.settings.web import WebSettings
 
 __all__ = [
+    "AuthSettings",
     "ClipSettings",
     "EmbedderSettings",
     "InvalidSettings",

@@ -7,6 +7,7 @@ from platformdirs import user_data_path
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from service.settings.listening import ListeningSettings
 from service.settings.types import MIB, Group, Port, Seconds, SecretFile, split_names
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
 EmbedderName = Literal["clip", "nim"]
 
 
-class ServerSettings(Group):
+class ServerSettings(ListeningSettings):
     """The gRPC server."""
+
+    group = "server"
 
     host: str = Field("127.0.0.1", description="address that the gRPC server listens on")
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")

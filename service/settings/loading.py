@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.settings.auth import AuthSettings
 from service.settings.groups import (
     ClipSettings,
     EmbedderSettings,
@@ -40,6 +41,7 @@ class Settings(BaseSettings):
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
+    auth: AuthSettings = AuthSettings()
 
     @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:

@@ -1,17 +1,17 @@
 """The settings of the HTTP server."""
 
-from pathlib import Path
-from typing import Self
+from pydantic import Field
 
-from pydantic import Field, model_validator
-
-from service.settings.types import MIB, Group, Port, Seconds
+from service.settings.listening import ListeningSettings
+from service.settings.types import MIB, Port, Seconds
 
 __all__ = ["WebSettings"]
 
 
-class WebSettings(Group):
+class WebSettings(ListeningSettings):
     """The HTTP server: the endpoint that answers as a NIM does."""
+
+    group = "web"
 
     enabled: bool = Field(True, description="whether to serve HTTP")
     host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
@@ -21,11 +21,6 @@ class WebSettings(Group):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="path in front of /v1 under which everything is served too, such as /embed",
     )
-    api_keys_file: Path | None = Field(
-        None, description="file with the keys that callers may send, one a line; without it any key or none will do"
-    )
-    tls_cert_file: Path | None = Field(None, description="certificate chain in PEM; with it HTTP goes over TLS")
-    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
     timeout_s: Seconds = Field(60, description="seconds that one request may take")
     header_timeout_s: Seconds = Field(10, description="seconds in which a request's headers must be there")
     body_timeout_s: Seconds = Field(30, description="seconds in which a request's body must be there")
@@ -40,8 +35,5 @@ class WebSettings(Group):
         False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
     )
 
-    @model_validator(mode="after")
-    def _whole_pair(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("web.tls_cert_file and web.tls_key_file: set both or neither")
-        return self
+    def _listens(self) -> bool:
+        return self.enabled

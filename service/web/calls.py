@@ -13,11 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders.timing import begin_times
+from service.access import HTTP_EMBED, Authenticator, calling_account, check_permission
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
 from service.status import log_failure
-from service.web.keys import Keys
 from service.web.refusals import CallerGone, Refused, answer_for
 
 __all__ = ["HEALTH", "OTHER", "Calls"]
@@ -28,6 +28,9 @@ REQUEST_ID = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 """Paths that need no key, are never too many, and leave no line in the log."""
+
+METRICS = "/metrics"
+EMBEDDINGS = "/v1/embeddings"
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
@@ -75,20 +78,22 @@ class Calls:
         in_flight: requests that are being answered.
     """
 
-    def __init__(self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, keys: Keys | None) -> None:
+    def __init__(
+        self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, authenticator: Authenticator
+    ) -> None:
         """Wrap an application.
 
         Args:
             app: answers what passes.
             name_path: returns what the log calls a path, without what a caller put into it.
             settings: bounds and the path's prefix.
-            keys: of callers; None lets everybody in.
+            authenticator: who may call.
         """
         self.in_flight = 0
         self._app = app
         self._name_path = name_path
         self._settings = settings
-        self._keys = keys
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -104,6 +109,7 @@ class Calls:
             try:
                 await self._answer(scope, exchange, path, method)
             finally:
+                calling_account.get().receive(exchange.request_bytes)
                 self.in_flight -= 1
                 HTTP_IN_FLIGHT.dec()
                 took_s = time.perf_counter() - started
@@ -136,7 +142,7 @@ class Calls:
 
     async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
         try:
-            self._admit(exchange, path)
+            self._admit(exchange, path, method)
             async with asyncio.timeout(self._settings.timeout_s):
                 await self._app(scope, exchange.receive, exchange.send)
         except CallerGone:
@@ -147,12 +153,13 @@ class Calls:
             if exchange.status is None:
                 await answer_for(error, exchange.request_id)(scope, exchange.receive, exchange.send)
 
-    def _admit(self, exchange: _Exchange, path: str) -> None:
-        if path in HEALTH:
-            return
-        if self._keys is not None:
-            self._keys.check(exchange.headers.get("authorization", ""))
-        if self.in_flight > self._settings.max_requests:
+    def _admit(self, exchange: _Exchange, path: str, method: str) -> None:
+        switches = self._authenticator.settings
+        if not (switches.open_health if path in HEALTH else path == METRICS and switches.open_metrics):
+            account = self._authenticator.admit(exchange.headers.get("authorization"))
+            if method == f"POST {EMBEDDINGS}":
+                check_permission(account.client, HTTP_EMBED, f"call {method}")
+        if path not in HEALTH and self.in_flight > self._settings.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "OVERLOADED",

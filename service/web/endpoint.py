@@ -20,7 +20,7 @@ from embedders.inputs import Embedding, EmbedOptions, Input, Priority, Purpose
 from embedders.nim_endpoint import EmbeddingsRequest, RequestReader, RequestRefused
 from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, rejection
-from service.settings import WebSettings
+from service.settings import AuthSettings, WebSettings
 from service.web.caller import WhileConnected, read_body
 from service.web.calls import OTHER
 from service.web.openapi import openapi_document
@@ -55,10 +55,11 @@ class Endpoint:
         router: the ASGI application.
     """
 
-    def __init__(self, settings: WebSettings, embedders: EmbedderPool) -> None:
+    def __init__(self, settings: WebSettings, embedders: EmbedderPool, access: AuthSettings) -> None:
         self.draining = False
         self._settings = settings
         self._embedders = embedders
+        self._access = access
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")
@@ -161,7 +162,7 @@ class Endpoint:
         """Describe the endpoint."""
         del request
         models = {model: each.spec.dimension for model, each in self._by_model().items()}
-        return _json(openapi_document(self._settings, models, API_VERSION))
+        return _json(openapi_document(self._settings, self._access, models, API_VERSION))
 
     async def get_metrics(self, request: Request) -> Response:
         """Show the process's metrics to Prometheus."""

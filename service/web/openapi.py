@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from service.settings import WebSettings
+from service.settings import AuthSettings, WebSettings
 
 __all__ = ["openapi_document"]
 
@@ -29,7 +29,9 @@ ERROR_STATUSES = {
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
 
-def openapi_document(settings: WebSettings, models: Mapping[str, int], version: str) -> dict[str, Any]:
+def openapi_document(
+    settings: WebSettings, access: AuthSettings, models: Mapping[str, int], version: str
+) -> dict[str, Any]:
     """Return the document for a server with these settings, and these models with their dimensions."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
@@ -53,10 +55,11 @@ def openapi_document(settings: WebSettings, models: Mapping[str, int], version: 
             }
         },
     }
-    if settings.api_keys_file is not None:
+    if access.clients_file is not None:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
-        for path in ("/v1/health/live", "/v1/health/ready"):
+        health, metrics = ("/v1/health/live", "/v1/health/ready"), ("/metrics",)
+        for path in (*(health if access.open_health else ()), *(metrics if access.open_metrics else ())):
             document["paths"][path]["get"]["security"] = []
     return document
 

@@ -66,6 +66,8 @@ def answer_for(error: Exception, request_id: str) -> Response:
     else:
         rule = rule_for(error)
         status, message, field, headers = rule.http, message_for(error, request_id), None, {}
+        if status == HTTPStatus.UNAUTHORIZED:
+            headers = {"www-authenticate": "Bearer"}
         if rule.retry:
             headers = {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))}
     kind = KINDS.get(status, "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error")

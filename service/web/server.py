@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 
+from service.access import Authenticator
 from service.core.embed import EmbedderPool
-from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.tls import certificates_of
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
-from service.web.keys import Keys
 from service.web.protocol import BoundedConfig
 
 __all__ = ["AddressTaken", "WebServer"]
@@ -46,21 +46,29 @@ class WebServer:
         app: the ASGI application.
     """
 
-    def __init__(self, settings: WebSettings, drain: ServerSettings, *, embedders: EmbedderPool) -> None:
+    def __init__(
+        self,
+        settings: WebSettings,
+        drain: ServerSettings,
+        *,
+        embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         """Take the port.
 
         Args:
             settings: address and bounds of the server.
             drain: how long its end may take.
             embedders: what makes vectors.
+            authenticator: who may call; None lets everybody.
 
         Raises:
             AddressTaken: another program listens on the address, or it is none of this machine's.
-            InvalidSettings: the keys, the certificate or its key cannot be used.
+            InvalidSettings: the certificate or its key cannot be used.
         """
-        keys = None if settings.api_keys_file is None else Keys(settings.api_keys_file)
-        self._endpoint = Endpoint(settings, embedders)
-        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, keys)
+        authenticator = authenticator or Authenticator(AuthSettings())
+        self._endpoint = Endpoint(settings, embedders, authenticator.settings)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, authenticator)
         self._drain = drain
         self._server = _Server(_configure(settings, self.app, drain))
         self._socket = _listen(settings)
@@ -104,17 +112,10 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
         server_header=False,
         timeout_keep_alive=settings.idle_timeout_s,
         timeout_graceful_shutdown=drain.drain_grace_s,
-        ssl_certfile=settings.tls_cert_file,
-        ssl_keyfile=settings.tls_key_file,
     )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        raise InvalidSettings(
-            f"web.tls_cert_file {settings.tls_cert_file} and web.tls_key_file {settings.tls_key_file} "
-            f"cannot be used: {reason}"
-        ) from error
+    config.load()
+    if (certificates := certificates_of(settings)) is not None:
+        config.ssl = certificates.context
     return config
 
 

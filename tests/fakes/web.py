@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from embedders.base import Embedder
+from service.access import Authenticator
 from service.core.embed import EmbedderPool
-from service.settings import ServerSettings, WebSettings
+from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder
 
@@ -33,14 +34,23 @@ class Web:
 
 @asynccontextmanager
 async def running_web(
-    *embedders: FakeEmbedder, wrapped: Embedder | None = None, drain: ServerSettings | None = None, **settings: object
+    *embedders: FakeEmbedder,
+    wrapped: Embedder | None = None,
+    drain: ServerSettings | None = None,
+    auth: AuthSettings | None = None,
+    **settings: object,
 ) -> AsyncIterator[Web]:
     """Run a server; `wrapped` stands in front of the only embedder."""
     fakes = embedders or (FakeEmbedder(),)
     pool = EmbedderPool(fakes if wrapped is None else (wrapped,), check_interval_s=3600)
     await pool.start()
     chosen = WebSettings.model_validate({"port": 0, **settings})
-    server = WebServer(chosen, drain or ServerSettings(drain_grace_s=5), embedders=pool)
+    server = WebServer(
+        chosen,
+        drain or ServerSettings(drain_grace_s=5),
+        embedders=pool,
+        authenticator=Authenticator(auth or AuthSettings()),
+    )
     await server.start()
     try:
         yield Web(server, pool, fakes[0])

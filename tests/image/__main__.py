@@ -103,6 +103,7 @@ def bundle(folder: Path, root: str, network: str, configuration: dict[str, Any],
     """Write what runc needs to run the image as strictly as Pod Security "restricted" does, and stricter."""
     image = configuration["OCIv1"]["config"]
     ours = {"VECGATE_NIM__BASE_URL": nim, "VECGATE_NIM__DIMENSION": DIMENSION, "VECGATE_LOG__FORMAT": "json"}
+    ours |= {"VECGATE_SERVER__ALLOW_PLAINTEXT": "true", "VECGATE_WEB__ALLOW_PLAINTEXT": "true"}
     environment = [*image["Env"], *(f"{name}={value}" for name, value in ours.items())]
     uid, _, gid = image["User"].partition(":")
     kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")

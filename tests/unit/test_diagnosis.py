@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.diagnosis import Reach, diagnose, reach_of
 from service.settings import load_settings
+from tests.fakes.clients import write_clients
 
 
 @pytest.mark.parametrize(
@@ -134,21 +135,22 @@ def test_an_install_without_torch_is_told_of_when_a_local_model_is_to_run(monkey
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "10.0.0.7"])
 def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    configured(monkeypatch, SERVER__HOST=host)
+    configured(monkeypatch, SERVER__HOST=host, SERVER__ALLOW_PLAINTEXT="true")
 
     (note,) = diagnose(load_settings()).notes
 
     assert f"VECGATE_SERVER__HOST is {host}" in note
 
 
-def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_for_keys(
+def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_who_calls(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    configured(monkeypatch, WEB__HOST="0.0.0.0")
+    configured(monkeypatch, WEB__HOST="0.0.0.0", WEB__ALLOW_PLAINTEXT="true")
     (note,) = diagnose(load_settings()).notes
-    configured(monkeypatch, WEB__API_KEYS_FILE=str(tmp_path / "keys"))
+    clients = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
+    configured(monkeypatch, AUTH__CLIENTS_FILE=str(clients))
     guarded = diagnose(load_settings()).notes
-    monkeypatch.delenv("VECGATE_WEB__API_KEYS_FILE")
+    monkeypatch.delenv("VECGATE_AUTH__CLIENTS_FILE")
     configured(monkeypatch, WEB__ENABLED="false")
 
     assert "VECGATE_WEB__HOST is 0.0.0.0" in note

@@ -12,10 +12,11 @@ from grpc_status import rpc_status
 from typer.testing import CliRunner
 
 from embedders.spec import InputLimits
+from service.access import Authenticator
 from service.cli import app
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
@@ -83,6 +84,7 @@ class Failure:
     fields: list[str]
     reasons: list[str]
     retry_s: float | None
+    quota: list[tuple[str, str]]
     request_id: str
 
 
@@ -94,7 +96,10 @@ def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
     assert len(kinds) == len(set(kinds))
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
-    found = {type(each) for detail in status.details for each in (info, bad, retry, request) if detail.Unpack(each)}
+    quota = error_details_pb2.QuotaFailure()
+    found = {
+        type(each) for detail in status.details for each in (info, bad, retry, request, quota) if detail.Unpack(each)
+    }
     assert info.domain == "vecgate"
     return Failure(
         next(code for code in grpc.StatusCode if code.value[0] == status.code),
@@ -104,6 +109,7 @@ def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
         [violation.field for violation in bad.field_violations],
         [violation.reason for violation in bad.field_violations],
         retry.retry_delay.ToTimedelta().total_seconds() if error_details_pb2.RetryInfo in found else None,
+        [(violation.subject, violation.quota_id) for violation in quota.violations],
         request.request_id,
     )
 
@@ -116,7 +122,10 @@ async def failure_of(call: "Awaitable[object]") -> Failure:
 
 
 async def start_wire(
-    *embedders: FakeEmbedder, server: ServerSettings | None = None, allow_caller_keys: bool = False
+    *embedders: FakeEmbedder,
+    server: ServerSettings | None = None,
+    auth: AuthSettings | None = None,
+    allow_caller_keys: bool = False,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = FakeStore()
@@ -130,6 +139,7 @@ async def start_wire(
         WeaviateSettings(max_batch_objects=3),
         store=store,
         embedders=pool,
+        authenticator=Authenticator(auth or AuthSettings()),
         allow_caller_keys=allow_caller_keys,
     )
     await running.start()

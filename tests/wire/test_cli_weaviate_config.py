@@ -111,7 +111,7 @@ def test_the_whole_has_values_for_helm_and_warns_of_what_the_module_cannot_do(ru
     assert '"baseURL": "http://127.0.0.1:8070"' in result.stdout
     assert "the address is a guess" in result.stderr
     assert "with weights, the module wants every object to have every field" in result.stderr
-    assert "web.api_keys_file" in result.stderr
+    assert "auth.clients_file" in result.stderr
 
 
 @pytest.mark.parametrize(

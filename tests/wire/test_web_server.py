@@ -20,6 +20,7 @@ from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
 from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import AddressTaken, WebServer
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.web import MODEL, Web, running_web
 
@@ -48,7 +49,7 @@ async def send_raw(web: Web) -> asyncio.StreamWriter:
     return writer
 
 
-async def test_any_key_or_none_will_do_without_a_file_of_keys() -> None:
+async def test_any_key_or_none_will_do_without_a_file_of_clients() -> None:
     async with running_web() as web:
         codes = [(await ask(web, key)).status_code for key in (None, "Bearer whatever", "Basic eDp5")]
 
@@ -58,21 +59,21 @@ async def test_any_key_or_none_will_do_without_a_file_of_keys() -> None:
 @pytest.mark.parametrize(
     ("key", "code"),
     [
-        (None, "api_key_missing"),
-        ("Basic first-key", "api_key_missing"),
-        ("Bearer", "api_key_missing"),
-        ("Bearer other-key", "api_key_invalid"),
-        ("Bearer first-key second-key", "api_key_invalid"),
-        ("Bearer # no key", "api_key_invalid"),
-        ("Bearer first-key", None),
-        ("bearer second-key", None),
+        (None, "credentials_missing"),
+        (f"Basic {key_of('weaviate')}", "credentials_missing"),
+        ("Bearer", "credentials_missing"),
+        ("Bearer other-key", "credentials_invalid"),
+        (f"Bearer {key_of('weaviate')} {key_of('weaviate')}", "credentials_invalid"),
+        (f"Bearer {key_of('weaviate')}", None),
+        (f"bearer {key_of('weaviate')}", None),
     ],
 )
-async def test_with_a_file_of_keys_one_of_them_must_be_sent(tmp_path: Path, key: str | None, code: str | None) -> None:
-    file = tmp_path / "keys"
-    file.write_text("# no key\nfirst-key\n\n  second-key\n", encoding="utf-8")
+async def test_with_a_file_of_clients_the_key_of_one_must_be_sent(
+    tmp_path: Path, key: str | None, code: str | None
+) -> None:
+    auth = let_in(tmp_path / "clients.toml", weaviate='permissions = ["embed"]')
     with structlog.testing.capture_logs() as lines:
-        async with running_web(api_keys_file=file) as web:
+        async with running_web(auth=auth) as web:
             answer = await ask(web, key)
             models = await ask(web, key, "/v1/models")
             health = await ask(web, None, "/v1/health/ready")
@@ -84,20 +85,7 @@ async def test_with_a_file_of_keys_one_of_them_must_be_sent(tmp_path: Path, key:
         assert answer.json()["error"]["code"] == code
         assert answer.json()["error"]["type"] == "authentication_error"
         assert answer.headers["www-authenticate"] == "Bearer"
-    assert not any("-key" in str(line) for line in lines)
-    assert "first-key" not in repr(vars(web.server.app._keys))
-
-
-@pytest.mark.parametrize("content", [None, b"", b"# none\n\n", b"a b\n", "schl\u00fcssel\n".encode(), b"\xff\n"])
-async def test_a_file_of_keys_that_is_none_is_told_before_anything_starts(
-    tmp_path: Path, content: bytes | None
-) -> None:
-    file = tmp_path / "keys"
-    if content is not None:
-        file.write_bytes(content)
-
-    with pytest.raises(InvalidSettings, match="key file"):
-        WebServer(WebSettings(port=0, api_keys_file=file), ServerSettings(), embedders=a_pool())
+    assert not any("key-of" in str(line) for line in lines)
 
 
 def a_pool() -> EmbedderPool:
@@ -116,8 +104,8 @@ def write_certificate(folder: Path) -> dict[str, Path]:
 
 
 async def test_what_stands_behind_a_chunked_body_is_no_header(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    file.write_text("the-key\n")
+    auth = let_in(tmp_path / "clients.toml", weaviate='permissions = ["embed"]')
+    key = f"authorization: Bearer {key_of('weaviate')}\r\n".encode()
     body = b'{"model": "fake/model", "input": "a cat"}'
     chunks = b"%x\r\n%s\r\n0\r\n" % (len(body), body)
     head = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n"
@@ -129,9 +117,9 @@ async def test_what_stands_behind_a_chunked_body_is_no_header(tmp_path: Path) ->
         writer.close()
         return answer.split(b" ", 2)[1]
 
-    async with running_web(api_keys_file=file) as web:
-        by_trailer = await status(b"", b"authorization: Bearer the-key\r\n")
-        with_trailer = await status(b"authorization: Bearer the-key\r\n", b"content-encoding: gzip\r\n")
+    async with running_web(auth=auth) as web:
+        by_trailer = await status(b"", key)
+        with_trailer = await status(key, b"content-encoding: gzip\r\n")
 
     assert by_trailer == b"401"
     assert with_trailer == b"200"

@@ -69,6 +69,7 @@ class Client:
         target: the server's address, such as `vecgate:50070`, or `dns:///vecgate:50070` to spread calls over replicas.
         timeout_s: seconds for one call with all its attempts.
         credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is in clear text.
+        api_key: says who calls, where the server asks.
         metadata: sent with every call.
         max_message_bytes: bytes of a message either way; at most what the server takes.
         options: gRPC channel options, which win over the client's own.
@@ -84,6 +85,7 @@ class Client:
         *,
         timeout_s: float = 120.0,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str = "",
         metadata: Sequence[tuple[str, str]] = (),
         max_message_bytes: int = 64 * MIB,
         options: Sequence[ChannelOption] = (),
@@ -91,7 +93,7 @@ class Client:
         arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
         self.target = target
         self._timeout_s = timeout_s
-        self._metadata = tuple(metadata)
+        self._metadata = (*metadata, *((("authorization", f"Bearer {api_key}"),) if api_key else ()))
         self._max_message_bytes = max_message_bytes
         self._channel = (
             grpc.insecure_channel(target, options=arguments)

@@ -70,6 +70,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
+    ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
+    """UNAUTHENTICATED: the call says not who makes it; send a key or a token in the metadata authorization."""
+    ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 37
+    """UNAUTHENTICATED: the key or token is none of this server's, or is not valid any more."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 38
+    """PERMISSION_DENIED: the client lacks the permission, or may not touch the collection or the tenant."""
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 39
+    """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
     ERROR_REASON_EMBEDDER_UNAVAILABLE: _ErrorReason.ValueType  # 40
     """UNAVAILABLE with RetryInfo: the embedder does not answer."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 41
@@ -138,6 +146,14 @@ ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
+ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36
+"""UNAUTHENTICATED: the call says not who makes it; send a key or a token in the metadata authorization."""
+ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 37
+"""UNAUTHENTICATED: the key or token is none of this server's, or is not valid any more."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 38
+"""PERMISSION_DENIED: the client lacks the permission, or may not touch the collection or the tenant."""
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 39
+"""RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
 ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
 """UNAVAILABLE with RetryInfo: the embedder does not answer."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 41

@@ -1,0 +1,101 @@
+"""What a client has used up of its quota."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from service.access.clients import EVERYBODY, Client
+from service.errors import QuotaExceeded
+
+__all__ = ["Account", "calling_account"]
+
+BURST_S = 1.0
+"""So many seconds' worth may be used at once by a client that was idle."""
+
+
+class _Bucket:
+    """A token bucket that may go into debt: whoever is not in debt gets all it asks for, and pays it off afterwards.
+
+    Libraries refuse for good what is more than the bucket holds; here a batch of any size means as much as its inputs
+    one by one.
+
+    Args:
+        rate: tokens a second.
+        clock: seconds, never going back.
+    """
+
+    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._balance = rate * BURST_S
+        self._seen_s = clock()
+
+    def debt_s(self) -> float:
+        """Return the seconds until there is no debt any more; 0 or less when there is none."""
+        now_s = self._clock()
+        self._balance = min(self._rate * BURST_S, self._balance + (now_s - self._seen_s) * self._rate)
+        self._seen_s = now_s
+        return -self._balance / self._rate
+
+    def take(self, tokens: float) -> None:
+        """Take tokens, whether they are there or not."""
+        self.debt_s()
+        self._balance -= tokens
+
+
+class Account:
+    """What one client uses up; belongs to one event loop.
+
+    Args:
+        client: whose quota counts.
+        clock: seconds, never going back.
+
+    Attributes:
+        client: the client as it is now.
+        inputs_in_flight: its inputs that wait for an embedder or are in it.
+    """
+
+    def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic) -> None:
+        quota = client.quota
+        self.client = client
+        self.inputs_in_flight = 0
+        self._inputs = None if quota.inputs_per_second is None else _Bucket(quota.inputs_per_second, clock)
+        self._bytes = None if quota.bytes_per_second is None else _Bucket(quota.bytes_per_second, clock)
+
+    def begin_call(self) -> None:
+        """Let a call begin.
+
+        Raises:
+            QuotaExceeded: the client has used up its quota; the call changes nothing.
+        """
+        quota = self.client.quota
+        for bucket, name, bound in (
+            (self._inputs, "inputs_per_second", quota.inputs_per_second),
+            (self._bytes, "bytes_per_second", quota.bytes_per_second),
+        ):
+            if bucket is not None and (wait_s := bucket.debt_s()) > 0:
+                raise QuotaExceeded(self.client.name, name, f"{bound:g}", retry_after_s=wait_s)
+        most = quota.max_inputs_in_flight
+        if most is not None and self.inputs_in_flight >= most:
+            raise QuotaExceeded(self.client.name, "max_inputs_in_flight", str(most), retry_after_s=1.0)
+
+    def receive(self, size: int) -> None:
+        """Charge the bytes of a request."""
+        if self._bytes is not None:
+            self._bytes.take(size)
+
+    @contextmanager
+    def embedding(self, inputs: int) -> Iterator[None]:
+        """Charge so many inputs, which are in flight inside."""
+        if self._inputs is not None:
+            self._inputs.take(inputs)
+        self.inputs_in_flight += inputs
+        try:
+            yield
+        finally:
+            self.inputs_in_flight -= inputs
+
+
+calling_account: ContextVar[Account] = ContextVar("calling_account", default=Account(EVERYBODY))  # noqa: B039
+"""The account of the client that makes the present call."""

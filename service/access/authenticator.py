@@ -1,0 +1,151 @@
+"""Who calls: files of clients and of an issuer's keys, read again when they change."""
+
+import asyncio
+import contextlib
+import hmac
+from pathlib import Path
+
+import structlog
+
+from service.access.accounts import Account, calling_account
+from service.access.clients import EVERYBODY, Client, digest_of, read_clients
+from service.access.tokens import TokenVerifier, looks_like_a_token
+from service.errors import CredentialsInvalid, CredentialsMissing
+from service.settings import AuthSettings, InvalidSettings
+
+__all__ = ["Authenticator"]
+
+log = structlog.get_logger(__name__)
+
+BEARER = "bearer"
+
+
+class Authenticator:
+    """Tells which client a call is from. Without a file of clients everybody may call, and do everything.
+
+    Args:
+        settings: the files, what tokens must say, and what is open to everybody.
+
+    Raises:
+        InvalidSettings: a file cannot be read or breaks rules; all its faults are listed.
+    """
+
+    def __init__(self, settings: AuthSettings) -> None:
+        self.settings = settings
+        self._contents: dict[Path, bytes] = {}
+        self._clients: tuple[Client, ...] = ()
+        self._tokens: TokenVerifier | None = None
+        self._accounts: dict[str, Account] = {}
+        self._watcher: asyncio.Task[None] | None = None
+        self._load(self._read())
+
+    @property
+    def open(self) -> bool:
+        """Whether everybody may call."""
+        return self.settings.clients_file is None
+
+    def identify(self, authorization: str | None) -> Client:
+        """Return the client that a call is from.
+
+        Args:
+            authorization: the call's header or metadata of that name; None where there is none.
+
+        Raises:
+            CredentialsMissing: there is none, or it is no bearer's.
+            CredentialsInvalid: it is nobody's key, or a token that is not valid or nobody's.
+        """
+        if self.open:
+            return EVERYBODY
+        scheme, _, credential = (authorization or "").partition(" ")
+        credential = credential.strip()
+        if scheme.lower() != BEARER or not credential:
+            raise CredentialsMissing("this server serves known clients only; send authorization: Bearer KEY")
+        if self._tokens is not None and looks_like_a_token(credential):
+            return self._of_subject(self._tokens.subject_of(credential))
+        given = digest_of(credential)
+        # All are compared, so that the time says nothing of which one was nearest.
+        found = [each for each in self._clients if any([hmac.compare_digest(given, key) for key in each.keys])]  # noqa: C419
+        if not found:
+            raise CredentialsInvalid("the key is none of this server's; ask its operator for one")
+        return found[0]
+
+    def admit(self, authorization: str | None) -> Account:
+        """Return the account of the client that a call is from, and let the call begin.
+
+        Args:
+            authorization: the call's header or metadata of that name; None where there is none.
+
+        Raises:
+            CredentialsMissing: there is none, or it is no bearer's.
+            CredentialsInvalid: it is nobody's key, or a token that is not valid or nobody's.
+            QuotaExceeded: the client has used up its quota.
+        """
+        client = self.identify(authorization)
+        account = self._accounts.get(client.name)
+        if account is None or account.client.quota != client.quota:
+            account = self._accounts[client.name] = Account(client)
+        account.client = client
+        calling_account.set(account)
+        if not self.open:
+            # For the log and the metrics.
+            structlog.contextvars.bind_contextvars(client=client.name)
+        account.begin_call()
+        return account
+
+    async def start(self) -> None:
+        """Look in the background whether the files change."""
+        if not self.open:
+            self._watcher = asyncio.create_task(self._watch(), name="auth-files")
+
+    async def close(self) -> None:
+        """Stop looking. May be called twice."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+
+    def _of_subject(self, subject: str) -> Client:
+        for client in self._clients:
+            if subject in client.subjects:
+                return client
+        raise CredentialsInvalid("the token is valid, but its subject is no client of this server; ask its operator")
+
+    async def _watch(self) -> None:
+        seen = self._contents
+        while True:
+            await asyncio.sleep(self.settings.check_interval_s)
+            try:
+                contents = await asyncio.to_thread(self._read)
+                if contents != seen:
+                    seen = contents
+                    self._load(contents)
+                    log.info("clients_read_again", clients=[each.name for each in self._clients])
+            except InvalidSettings as error:
+                log.warning("clients_not_read_again", reason=str(error))
+
+    def _read(self) -> dict[Path, bytes]:
+        contents = {}
+        for file in (self.settings.clients_file, self.settings.jwks_file):
+            if file is not None:
+                try:
+                    contents[file] = file.read_bytes()
+                except OSError as error:
+                    raise InvalidSettings(f"{file} cannot be read: {error.strerror}") from error
+        return contents
+
+    def _load(self, contents: dict[Path, bytes]) -> None:
+        settings = self.settings
+        if settings.clients_file is None:
+            return
+        clients = read_clients(contents[settings.clients_file], str(settings.clients_file))
+        tokens = None
+        if settings.jwks_file is not None:
+            tokens = TokenVerifier(
+                contents[settings.jwks_file],
+                str(settings.jwks_file),
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                algorithms=settings.jwt_algorithms,
+            )
+        self._contents, self._clients, self._tokens = contents, clients, tokens

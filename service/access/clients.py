@@ -1,0 +1,151 @@
+"""Clients: the programs that call, by name, with what each may do."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.settings import InvalidSettings
+
+__all__ = ["EVERYBODY", "Client", "Permission", "Quota", "digest_of", "read_clients"]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Pattern = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Permission(Enum):
+    """What a client may do."""
+
+    EMBED = "embed"
+    SEARCH = "search"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Quota(_Strict):
+    """What a client may use up; None for as much as there is.
+
+    Attributes:
+        inputs_per_second: texts and images to embed, on average.
+        bytes_per_second: bytes of requests, on average.
+        max_inputs_in_flight: inputs that wait for an embedder or are in it, beyond which no further call begins.
+    """
+
+    inputs_per_second: float | None = Field(None, gt=0, le=1e9)
+    bytes_per_second: float | None = Field(None, gt=0, le=1e12)
+    max_inputs_in_flight: int | None = Field(None, ge=1)
+
+
+class _Entry(_Strict):
+    """A client as the file has it."""
+
+    keys_sha256: tuple[Digest, ...] = ()
+    subjects: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
+    permissions: tuple[Permission, ...] = Field(min_length=1)
+    collections: tuple[Pattern, ...] = ("*",)
+    tenants: tuple[Pattern, ...] = ("*",)
+    quota: Quota = Quota()
+
+
+class _File(_Strict):
+    clients: dict[Name, _Entry] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A program that calls.
+
+    Attributes:
+        name: for logs, metrics and fair shares.
+        permissions: what it may do.
+        collections: patterns of the collections that it may touch; `*` and `?` stand for what they do in a shell.
+        tenants: patterns of the tenants, where a collection has some.
+        quota: what it may use up.
+        keys: SHA-256 digests of its keys.
+        subjects: the `sub` of tokens that are its.
+    """
+
+    name: str
+    permissions: frozenset[Permission]
+    collections: tuple[str, ...] = ("*",)
+    tenants: tuple[str, ...] = ("*",)
+    quota: Quota = field(default_factory=Quota)
+    keys: tuple[bytes, ...] = field(default=(), repr=False)
+    subjects: tuple[str, ...] = ()
+
+    def may_touch(self, collection: str) -> bool:
+        """Return whether the client may touch a collection; its first letter's case does not count, as in Weaviate."""
+        return _matches(_capital(collection), (_capital(each) for each in self.collections))
+
+    def may_touch_tenant(self, tenant: str) -> bool:
+        """Return whether the client may touch a tenant."""
+        return _matches(tenant, self.tenants)
+
+
+EVERYBODY = Client("", frozenset(Permission))
+"""The client of every call where none are named: it may do everything."""
+
+
+def read_clients(content: bytes, where: str) -> tuple[Client, ...]:
+    """Return the clients that a TOML file names.
+
+    Args:
+        content: of the file.
+        where: the file's name, for messages.
+
+    Raises:
+        InvalidSettings: it is no TOML, or breaks rules; all faults are listed, without any key or digest.
+    """
+    try:
+        entries = _File.model_validate(tomllib.loads(content.decode())).clients
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidSettings(f"{where} is no TOML: {error}") from error
+    except ValidationError as error:
+        broken = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in error.errors())
+        raise InvalidSettings("\n".join(f"{where}: {each}" for each in broken)) from error
+    faults = [*_repeated(entries, "keys_sha256", where), *_repeated(entries, "subjects", where)]
+    faults += [
+        f"{where}: clients.{name}: has no keys_sha256 and no subjects, so nobody can be it"
+        for name, entry in entries.items()
+        if not entry.keys_sha256 and not entry.subjects
+    ]
+    if faults:
+        raise InvalidSettings("\n".join(faults))
+    return tuple(_client(name, entry) for name, entry in entries.items())
+
+
+def digest_of(key: str) -> bytes:
+    """Return what is kept of a key. Keys have 256 random bits, so one round of SHA-256 cannot be turned around."""
+    return hashlib.sha256(key.encode(errors="replace")).digest()
+
+
+def _client(name: str, entry: _Entry) -> Client:
+    keys = tuple(bytes.fromhex(each) for each in entry.keys_sha256)
+    permissions = frozenset(entry.permissions)
+    return Client(name, permissions, entry.collections, entry.tenants, entry.quota, keys, entry.subjects)
+
+
+def _repeated(entries: dict[str, _Entry], field_: str, where: str) -> Iterator[str]:
+    owner: dict[str, str] = {}
+    for name, entry in entries.items():
+        for value in getattr(entry, field_):
+            if owner.setdefault(value, name) != name:
+                yield f"{where}: clients.{name}.{field_}: has one that is {owner[value]}'s too"
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, each) for each in patterns)

@@ -1,0 +1,116 @@
+"""Which permission each RPC needs, and which collections and tenants of a request count; others are refused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from service.access.clients import Client, Permission
+from service.errors import PermissionDenied
+
+__all__ = ["HTTP_EMBED", "RULES", "Rule", "authorize", "check_permission"]
+
+READERS = frozenset({Permission.SEARCH, Permission.WRITE, Permission.ADMIN})
+EMBEDDERS = frozenset({Permission.EMBED})
+SEARCHERS = frozenset({Permission.SEARCH})
+WRITERS = frozenset({Permission.WRITE})
+ADMINS = frozenset({Permission.ADMIN})
+ANY = frozenset(Permission)
+
+HTTP_EMBED = EMBEDDERS
+"""What POST /v1/embeddings needs; other routes need any."""
+
+
+def _nothing(request: Any) -> Sequence[str]:
+    del request
+    return ()
+
+
+def _tenant(request: Any) -> Sequence[str]:
+    return [request.tenant] if request.tenant else []
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an RPC needs.
+
+    Attributes:
+        permissions: one of which the client must have.
+        collections: the collections that a request touches.
+        tenants: the tenants.
+    """
+
+    permissions: frozenset[Permission]
+    collections: Callable[[Any], Sequence[str]] = _nothing
+    tenants: Callable[[Any], Sequence[str]] = _nothing
+
+
+def _objects(permissions: frozenset[Permission]) -> Rule:
+    return Rule(permissions, lambda request: [request.collection], _tenant)
+
+
+RULES: dict[str, Rule] = {
+    "EmbeddingService/EmbedInputs": Rule(EMBEDDERS),
+    "EmbeddingService/ListEmbedders": Rule(ANY),
+    "CollectionService/CreateCollection": Rule(ADMINS, lambda request: [request.collection.name]),
+    "CollectionService/UpdateCollection": Rule(ADMINS, lambda request: [request.collection.name]),
+    "CollectionService/DeleteCollection": Rule(ADMINS, lambda request: [request.name]),
+    "CollectionService/GetCollection": Rule(READERS, lambda request: [request.name], _tenant),
+    # Shows those that the client may touch.
+    "CollectionService/ListCollections": Rule(READERS),
+    "CollectionService/CreateTenants": Rule(
+        ADMINS, lambda request: [request.collection], lambda request: [each.name for each in request.tenants]
+    ),
+    "CollectionService/UpdateTenants": Rule(
+        ADMINS, lambda request: [request.collection], lambda request: [each.name for each in request.tenants]
+    ),
+    "CollectionService/DeleteTenants": Rule(
+        ADMINS, lambda request: [request.collection], lambda request: list(request.names)
+    ),
+    # Shows those that the client may touch.
+    "CollectionService/ListTenants": Rule(
+        READERS, lambda request: [request.collection], lambda request: list(request.names)
+    ),
+    "ObjectService/ImportObjects": _objects(WRITERS),
+    "ObjectService/UpdateObject": _objects(WRITERS),
+    "ObjectService/DeleteObject": _objects(WRITERS),
+    "ObjectService/DeleteObjects": _objects(WRITERS),
+    "ObjectService/BackfillVectors": _objects(WRITERS),
+    "ObjectService/GetObject": _objects(SEARCHERS),
+    "ObjectService/ListObjects": _objects(SEARCHERS),
+    "SearchService/SearchObjects": _objects(SEARCHERS),
+}
+"""By service and method, without the package."""
+
+
+def check_permission(client: Client, needed: frozenset[Permission], what: str) -> None:
+    """Check that a client has one of some permissions.
+
+    Raises:
+        PermissionDenied: it has none.
+    """
+    if not client.permissions & needed:
+        names = " or ".join(sorted(each.value for each in needed))
+        raise PermissionDenied(f"client {client.name!r} may not {what}: it needs the permission {names}")
+
+
+def authorize(client: Client, method: str, request: Any) -> None:
+    """Check that a client may make a call.
+
+    Args:
+        client: who calls.
+        method: service and method, such as "SearchService/SearchObjects".
+        request: the message.
+
+    Raises:
+        PermissionDenied: it may not. Whether the collection or the tenant is there is not told.
+    """
+    rule = RULES.get(method)
+    if rule is None:
+        raise PermissionDenied(f"{method} is open to nobody: this server has no rule for it")
+    check_permission(client, rule.permissions, f"call {method}")
+    for collection in rule.collections(request):
+        if not client.may_touch(collection):
+            raise PermissionDenied(f"client {client.name!r} may not touch collection {collection!r}")
+    for tenant in rule.tenants(request):
+        if not client.may_touch_tenant(tenant):
+            raise PermissionDenied(f"client {client.name!r} may not touch tenant {tenant!r}")

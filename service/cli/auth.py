@@ -1,0 +1,41 @@
+"""`vecgate auth`: keys of clients."""
+
+import secrets
+from typing import Annotated
+
+import typer
+
+from service.access.clients import digest_of
+from service.cli.output import note, say
+
+__all__ = ["app"]
+
+KEY_BYTES = 32
+PREFIX = "vg_"
+
+app = typer.Typer(help="Keys of clients.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `new-key` a command of its own although it is the only one."""
+
+
+@app.command("new-key")
+def new_key(name: Annotated[str, typer.Argument(metavar="CLIENT", help="The client's name.")]) -> None:
+    """Make a key: print it once, and what to put into the file of VECGATE_AUTH__CLIENTS_FILE.
+
+    The file holds the key's SHA-256 digest alone; the key itself is kept nowhere. Nothing needs to be running.
+    """
+    key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    note(f"the key of {name}, which is shown this once:")
+    say(key)
+    note("the client in the file, read again within seconds; more keys in the list let it change them one by one:")
+    for line in (
+        f"[clients.{name}]",
+        f'keys_sha256 = ["{digest_of(key).hex()}"]',
+        'permissions = ["embed", "search"]  # of embed, search, write, admin',
+        'collections = ["*"]',
+        'tenants = ["*"]',
+    ):
+        note(line)
