@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
@@ -15,12 +16,15 @@ __all__ = [
     "DataType",
     "Distance",
     "Fusion",
+    "Group",
+    "GroupBy",
     "Hit",
     "Keywords",
     "MultiTenancy",
     "NamedVector",
     "Property",
     "PropertyValue",
+    "Rerank",
     "ReturnFields",
     "Scope",
     "SearchOptions",
@@ -225,6 +229,23 @@ class SortBy:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupBy:
+    """Return hits by the values of a property: so many groups, so many objects of each."""
+
+    property: str
+    groups: int
+    objects_per_group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rerank:
+    """Order hits by how well a property fits a text, as the store's own reranker says."""
+
+    property: str
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class SearchOptions:
     """What narrows and shapes a search or a listing, beside its query and its page.
 
@@ -235,6 +256,10 @@ class SearchOptions:
         auto_limit: after how many jumps of the distance or score the hits of a search end; 0 for never.
         after: the object after which a listing begins.
         sort: what a listing is sorted by.
+        group_by: how hits of a search are grouped; None for not at all.
+        rerank: how hits of a search are ordered anew; None for not at all.
+        times: whether hits say when their objects were created and updated.
+        explain_score: whether hits say how their scores came about.
     """
 
     filters: Filter | None = None
@@ -243,6 +268,10 @@ class SearchOptions:
     auto_limit: int = 0
     after: UUID | None = None
     sort: tuple[SortBy, ...] = ()
+    group_by: GroupBy | None = None
+    rerank: Rerank | None = None
+    times: bool = False
+    explain_score: bool = False
 
 
 class TargetJoin(Enum):
@@ -310,10 +339,35 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """What hits have in common; distances are None when nothing was measured, the score when nothing was reranked."""
+
+    name: str
+    object_count: int
+    min_distance: float | None = None
+    max_distance: float | None = None
+    rerank_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """An object found; distance and certainty are None when nothing was measured, score when nothing was scored."""
+    """An object found.
+
+    Attributes:
+        distance: None when nothing was measured, as the certainty.
+        score: None when nothing was scored.
+        created: when asked for, as the time of the update.
+        explain_score: how the score came about, when asked for.
+        rerank_score: None when nothing was reranked.
+        group: when hits are grouped.
+    """
 
     object: StoredObject
     distance: float | None = None
     certainty: float | None = None
     score: float | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
+    explain_score: str = ""
+    rerank_score: float | None = None
+    group: Group | None = None

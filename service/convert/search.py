@@ -1,5 +1,10 @@
 """SearchService: queries and hits."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
 from service.core.conformance import parse_id
@@ -16,11 +21,11 @@ from service.core.searching import (
     ReturnNames,
     TargetChoice,
 )
-from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy, TargetJoin
+from service.domain import Blend, Fusion, GroupBy, Hit, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["hit_to_pb", "options_from_pb", "query_from_pb", "return_names", "target_choice"]
+__all__ = ["groups_to_pb", "hit_to_pb", "options_from_pb", "query_from_pb", "return_names", "target_choice"]
 
 NEED_ALL: dict[int, bool | None] = {
     search_pb.KEYWORD_OPERATOR_UNSPECIFIED: None,
@@ -125,7 +130,15 @@ def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
         auto_limit=request.auto_limit,
         after=parse_id(request.after, "after") if request.after else None,
         sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
+        group_by=_group_by_from_pb(request.group_by) if request.HasField("group_by") else None,
+        rerank=Rerank(request.rerank.property, request.rerank.query) if request.HasField("rerank") else None,
+        times=request.return_times,
+        explain_score=request.return_explain_score,
     )
+
+
+def _group_by_from_pb(message: search_pb.GroupBy) -> GroupBy:
+    return GroupBy(message.property, message.number_of_groups, message.objects_per_group)
 
 
 def target_choice(request: search_pb.SearchObjectsRequest) -> TargetChoice:
@@ -142,5 +155,36 @@ def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRe
 def hit_to_pb(hit: Hit) -> search_pb.Hit:
     """Return a hit."""
     return search_pb.Hit(
-        object=object_to_pb(hit.object), distance=hit.distance, certainty=hit.certainty, score=hit.score
+        object=object_to_pb(hit.object),
+        distance=hit.distance,
+        certainty=hit.certainty,
+        score=hit.score,
+        creation_time=_time_to_pb(hit.created),
+        update_time=_time_to_pb(hit.updated),
+        explain_score=hit.explain_score,
+        rerank_score=hit.rerank_score,
+        group=hit.group.name if hit.group is not None else "",
     )
+
+
+def _time_to_pb(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def groups_to_pb(hits: Iterable[Hit]) -> list[search_pb.Group]:
+    """Return the groups of hits, in their order."""
+    groups = dict.fromkeys(hit.group for hit in hits if hit.group is not None)
+    return [
+        search_pb.Group(
+            name=each.name,
+            object_count=each.object_count,
+            min_distance=each.min_distance,
+            max_distance=each.max_distance,
+            rerank_score=each.rerank_score,
+        )
+        for each in groups
+    ]

@@ -31,7 +31,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
     )
     if request.HasField("filters"):
         check_filter_form(violations, request.filters, "filters", limits)
-    check_search_options(violations, request)
+    check_search_options(violations, request, limits.max_hits)
     check_targets(violations, request)
     match request.WhichOneof("query"):
         case "bm25":

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -32,6 +33,7 @@ from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
 from tests.fakes.distances import has_vectors, join_distances
 from tests.fakes.filtering import matches
+from tests.fakes.shaping import shape_hits
 from tests.fakes.values import fits, store_value
 
 __all__ = ["FakeStore"]
@@ -113,16 +115,12 @@ class FakeStore(FakeCollections):
         farthest = 2 * (1 - options.certainty) if options.certainty is not None else options.distance
         measured = sorted(zip(join_distances(found, targets, seen), seen, strict=True), key=_by)
         cosine = all(each.distance is Distance.COSINE for each in found.vectors if each.name in targets.vectors)
-        return [
-            Hit(
-                _select(each, fields),
-                distance=distance,
-                certainty=1 - distance / 2 if cosine else None,
-            )
-            for distance, each in [pair for pair in measured if farthest is None or pair[0] <= farthest][
-                offset : offset + limit
-            ]
+        near = [pair for pair in measured if farthest is None or pair[0] <= farthest]
+        hits = [
+            Hit(each, distance=distance, certainty=1 - distance / 2 if cosine else None)
+            for distance, each in near[offset : offset + limit]
         ]
+        return _selected(shape_hits(hits, options), fields)
 
     async def search_keywords(
         self,
@@ -142,7 +140,8 @@ class FakeStore(FakeCollections):
         ]
         scores = {each.id: keyword_score(each, keywords) for each in counted}
         found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
-        return [Hit(_select(each, fields), score=scores[each.id]) for each in found[offset : offset + limit]]
+        hits = [Hit(each, score=scores[each.id]) for each in found[offset : offset + limit]]
+        return _selected(shape_hits(hits, options), fields)
 
     async def search_hybrid(
         self,
@@ -157,16 +156,14 @@ class FakeStore(FakeCollections):
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
-        near = await self.search(
-            collection, targets, limit=10_000, offset=0, fields=fields, options=options, scope=scope
-        )
+        everything = {"limit": 10_000, "offset": 0, "scope": scope}
+        narrowed, all_ = SearchOptions(filters=options.filters), _all_fields(self._find(collection))
+        near = await self.search(collection, targets, fields=all_, options=narrowed, **everything)
         words: list[Hit] = []
         if blend.keywords is not None:
-            words = await self.search_keywords(
-                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options, scope=scope
-            )
+            words = await self.search_keywords(collection, blend.keywords, fields=all_, options=narrowed, **everything)
         found = blend_hits(near, words, blend)
-        return found[offset : offset + limit]
+        return _selected(shape_hits(found[offset : offset + limit], options), fields)
 
     async def list_objects(
         self,
@@ -192,7 +189,8 @@ class FakeStore(FakeCollections):
                 key=lambda each: (name in each.properties, each.properties.get(name)),
                 reverse=order.descending,
             )
-        return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
+        hits = [Hit(each) for each in counted[offset : offset + limit]]
+        return _selected(shape_hits(hits, options), fields)
 
     def _within(self, collection: Collection, scope: Scope) -> dict[UUID, StoredObject]:
         self.scopes.append(scope)
@@ -258,3 +256,12 @@ def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:
         {name: object_.images[name] for name in fields.images if name in object_.images},
         {name: object_.vectors[name].copy() for name in fields.vectors if name in object_.vectors},
     )
+
+
+def _selected(hits: Sequence[Hit], fields: ReturnFields) -> list[Hit]:
+    return [replace(each, object=_select(each.object, fields)) for each in hits]
+
+
+def _all_fields(collection: Collection) -> ReturnFields:
+    names = [each.name for each in collection.properties]
+    return ReturnFields(names, names, [each.name for each in collection.vectors])

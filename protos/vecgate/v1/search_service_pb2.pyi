@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import consistency_pb2 as _consistency_pb2
@@ -141,6 +142,10 @@ class SearchObjectsRequest(_message.Message):
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
+    RETURN_TIMES_FIELD_NUMBER: _builtins.int
+    RETURN_EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     limit: _builtins.int
@@ -163,6 +168,12 @@ class SearchObjectsRequest(_message.Message):
     """
     consistency: _consistency_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    return_times: _builtins.bool
+    """Optional. Whether hits say when their objects were created and updated; not with `group_by`. Default: false."""
+    return_explain_score: _builtins.bool
+    """Optional. With bm25 and hybrid: whether hits say in Weaviate's words how their scores came about; not with `group_by`.
+    Default: false.
+    """
     @_builtins.property
     def near_text(self) -> Global___NearText:
         """Objects near to texts."""
@@ -223,6 +234,14 @@ class SearchObjectsRequest(_message.Message):
     def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Named vectors to return. Default: none."""
 
+    @_builtins.property
+    def group_by(self) -> Global___GroupBy:
+        """Optional. With a query: return the nearest objects by groups. `auto_limit`, `limit` and `offset` apply before."""
+
+    @_builtins.property
+    def rerank(self) -> Global___Rerank:
+        """Optional. With a query: order its hits anew by the collection's reranker module (INVALID_INPUT where there is none)."""
+
     def __init__(
         self,
         *,
@@ -250,10 +269,14 @@ class SearchObjectsRequest(_message.Message):
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        return_times: _builtins.bool = ...,
+        return_explain_score: _builtins.bool = ...,
+        group_by: Global___GroupBy | None = ...,
+        rerank: Global___Rerank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "rerank", b"rerank", "return_explain_score", b"return_explain_score", "return_images", b"return_images", "return_properties", b"return_properties", "return_times", b"return_times", "return_vectors", b"return_vectors", "sort", b"sort", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
@@ -269,6 +292,64 @@ class SearchObjectsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
 Global___SearchObjectsRequest: _TypeAlias = SearchObjectsRequest  # noqa: Y015
+
+@_typing.final
+class GroupBy(_message.Message):
+    """GroupBy asks for hits by the values of a property; groups come in the order of their nearest object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    NUMBER_OF_GROUPS_FIELD_NUMBER: _builtins.int
+    OBJECTS_PER_GROUP_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """Required. The property, no blob and no place, and with bm25 and hybrid of type text or text[], because Weaviate groups their
+    hits by no others (UNKNOWN_PROPERTY, INVALID_PROPERTY).
+    """
+    number_of_groups: _builtins.int
+    """Required. Groups to return, 1 or more. Groups and objects make at most ServerLimits.max_hits hits."""
+    objects_per_group: _builtins.int
+    """Required. Objects to return of a group, 1 or more."""
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        number_of_groups: _builtins.int = ...,
+        objects_per_group: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number_of_groups", b"number_of_groups", "objects_per_group", b"objects_per_group", "property", b"property"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
+
+@_typing.final
+class Rerank(_message.Message):
+    """Rerank asks for the order of a reranker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """Required. The property of type text whose values the reranker reads (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+    query: _builtins.str
+    """Required. What it compares them with."""
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        query: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["property", b"property", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
 
 @_typing.final
 class Sort(_message.Message):
@@ -674,6 +755,7 @@ class SearchObjectsResponse(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     EMBEDDERS_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedder(self) -> _embedding_service_pb2.EmbedderInfo:
         """The embedder that embedded the query: name, model, space and dimension. Unset when nothing was embedded."""
@@ -684,7 +766,11 @@ class SearchObjectsResponse(_message.Message):
 
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """The hits, nearest first."""
+        """The hits, nearest first, with `group_by` group by group."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
+        """With `group_by`, the groups in their order."""
 
     def __init__(
         self,
@@ -692,10 +778,11 @@ class SearchObjectsResponse(_message.Message):
         embedder: _embedding_service_pb2.EmbedderInfo | None = ...,
         embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
+        groups: _abc.Iterable[Global___Group] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "groups", b"groups", "hits", b"hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -711,15 +798,34 @@ class Hit(_message.Message):
     DISTANCE_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    CREATION_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     distance: _builtins.float
     """The distance to the query, by the named vector's measure; unset when nothing was measured."""
     certainty: _builtins.float
     """1 - distance / 2, for cosine distance only."""
     score: _builtins.float
-    """How well it fits bm25 and hybrid, more is better; unset for other queries."""
+    """How well it fits bm25 and hybrid, more is better; unset for other queries, and with `group_by`."""
+    explain_score: _builtins.str
+    """How the score came about, with `return_explain_score`."""
+    rerank_score: _builtins.float
+    """The reranker's score, with `rerank`; more is better. With `group_by` it stands in the group."""
+    group: _builtins.str
+    """The name of its group, with `group_by`."""
     @_builtins.property
     def object(self) -> _object_service_pb2.Object:
         """The object."""
+
+    @_builtins.property
+    def creation_time(self) -> _timestamp_pb2.Timestamp:
+        """When the object was created, with `return_times`."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was updated last, with `return_times`."""
 
     def __init__(
         self,
@@ -728,15 +834,22 @@ class Hit(_message.Message):
         distance: _builtins.float | None = ...,
         certainty: _builtins.float | None = ...,
         score: _builtins.float | None = ...,
+        creation_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        explain_score: _builtins.str = ...,
+        rerank_score: _builtins.float | None = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_rerank_score", b"_rerank_score", "_score", b"_score", "certainty", b"certainty", "creation_time", b"creation_time", "distance", b"distance", "object", b"object", "rerank_score", b"rerank_score", "score", b"score", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_rerank_score", b"_rerank_score", "_score", b"_score", "certainty", b"certainty", "creation_time", b"creation_time", "distance", b"distance", "explain_score", b"explain_score", "group", b"group", "object", b"object", "rerank_score", b"rerank_score", "score", b"score", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     @_typing.overload
@@ -744,6 +857,57 @@ class Hit(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__distance) -> _WhichOneofReturnType__distance | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hit: _TypeAlias = Hit  # noqa: Y015
+
+@_typing.final
+class Group(_message.Message):
+    """Group is what hits have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    MIN_DISTANCE_FIELD_NUMBER: _builtins.int
+    MAX_DISTANCE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The property's value, as text."""
+    object_count: _builtins.int
+    """Its hits."""
+    min_distance: _builtins.float
+    """The distance of its nearest hit; unset when nothing was measured."""
+    max_distance: _builtins.float
+    """The distance of its farthest hit; unset when nothing was measured."""
+    rerank_score: _builtins.float
+    """The reranker's score, with `rerank`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        object_count: _builtins.int = ...,
+        min_distance: _builtins.float | None = ...,
+        max_distance: _builtins.float | None = ...,
+        rerank_score: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "_min_distance", b"_min_distance", "_rerank_score", b"_rerank_score", "max_distance", b"max_distance", "min_distance", b"min_distance", "rerank_score", b"rerank_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "_min_distance", b"_min_distance", "_rerank_score", b"_rerank_score", "max_distance", b"max_distance", "min_distance", b"min_distance", "name", b"name", "object_count", b"object_count", "rerank_score", b"rerank_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_distance: _TypeAlias = _typing.Literal["max_distance"]  # noqa: Y015
+    _WhichOneofArgType__max_distance: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance"]  # noqa: Y015
+    _WhichOneofReturnType__min_distance: _TypeAlias = _typing.Literal["min_distance"]  # noqa: Y015
+    _WhichOneofArgType__min_distance: _TypeAlias = _typing.Literal["_min_distance", b"_min_distance"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_distance) -> _WhichOneofReturnType__max_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_distance) -> _WhichOneofReturnType__min_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015

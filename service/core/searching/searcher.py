@@ -127,7 +127,8 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        options = check_options(collection, options)
+        by_vector = not isinstance(query, Hybrid | Keywords)
+        options = check_options(collection, options, by_vector=by_vector)
         page = Page(limit, offset, fields, options, scope)
         asked = Asked(collection, scope, api_key)
         if query is None:

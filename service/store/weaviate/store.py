@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
@@ -16,6 +15,7 @@ from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
+from service.store.weaviate.hits import hits_from_weaviate, metadata_to_weaviate, shape_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
@@ -25,8 +25,6 @@ from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
 
 __all__ = ["WeaviateStore"]
 
-
-SCORE = MetadataQuery(score=True)
 
 Outcomes = list[StoreRejected | None]
 
@@ -111,11 +109,11 @@ class WeaviateStore(WeaviateCollections):
                 **near_to_weaviate(targets),
                 certainty=options.certainty,
                 distance=options.distance,
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=MetadataQuery(distance=True, certainty=True),
+                return_metadata=metadata_to_weaviate(options, measured=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options, measured=True)
 
     async def search_keywords(
         self,
@@ -133,11 +131,11 @@ class WeaviateStore(WeaviateCollections):
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def search_hybrid(
         self,
@@ -157,11 +155,11 @@ class WeaviateStore(WeaviateCollections):
             found = await objects_within(client, name, scope).query.hybrid(
                 **hybrid_to_weaviate(targets),
                 **blend_to_weaviate(blend),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def list_objects(
         self,
@@ -177,9 +175,11 @@ class WeaviateStore(WeaviateCollections):
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
-                **listing_to_weaviate(options), **_common(limit, offset, fields, options)
+                **listing_to_weaviate(options),
+                **_common(limit, offset, fields, options),
+                return_metadata=metadata_to_weaviate(options) if options.times else None,
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
 
 async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
@@ -228,15 +228,6 @@ def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOption
         "include_vector": _vectors_of(fields),
         "return_properties": _properties_of(fields),
     }
-
-
-def _hit(found: Any, fields: ReturnFields) -> Hit:
-    return Hit(
-        from_weaviate(found.uuid, found.properties, found.vector, fields),
-        distance=found.metadata.distance,
-        certainty=found.metadata.certainty,
-        score=found.metadata.score,
-    )
 
 
 def _filters_of(options: SearchOptions) -> _Filters | None:
