@@ -4,39 +4,57 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.filters import Filter
 
 __all__ = [
-    "Blend",
     "Collection",
     "Consistency",
     "DataType",
     "Distance",
-    "Fusion",
     "Group",
-    "GroupBy",
     "Hit",
-    "Keywords",
     "MultiTenancy",
     "NamedVector",
+    "ObjectValue",
+    "Parameters",
     "Property",
     "PropertyValue",
-    "Rerank",
+    "Quantizer",
     "ReturnFields",
     "Scope",
-    "SearchOptions",
-    "SortBy",
     "Space",
     "StoredObject",
     "Tenant",
     "TenantActivity",
+    "VectorIndex",
     "WeightedField",
 ]
 
-PropertyValue = None | bool | int | float | str | list[bool] | list[int] | list[float] | list[str] | dict[str, float]
+Parameters = Mapping[str, Any]
+"""By the names and with the values that Weaviate's schema has; those that are left out are the store's own."""
+
+
+class ObjectValue(dict[str, Any]):
+    """The value of a property of type object; a plain dict is a place."""
+
+
+PropertyValue = (
+    None
+    | bool
+    | int
+    | float
+    | str
+    | list[bool]
+    | list[int]
+    | list[float]
+    | list[str]
+    | list[ObjectValue]
+    | dict[str, float]
+    | ObjectValue
+)
 """A property's value. Dates and UUIDs are strings, places dicts; blobs are not properties but images."""
 
 
@@ -57,6 +75,8 @@ class DataType(Enum):
     UUID_ARRAY = "uuid[]"
     BLOB = "blob"
     GEO_COORDINATES = "geoCoordinates"
+    OBJECT = "object"
+    OBJECT_ARRAY = "object[]"
 
 
 class Distance(Enum):
@@ -65,6 +85,8 @@ class Distance(Enum):
     COSINE = "cosine"
     DOT = "dot"
     L2_SQUARED = "l2-squared"
+    MANHATTAN = "manhattan"
+    HAMMING = "hamming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +106,19 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A typed field of a collection's objects; `data_type` is None for a type that this version does not handle."""
+    """A typed field of a collection's objects.
+
+    Attributes:
+        data_type: None for a type that this version does not handle.
+        indexing: tokenization, indexFilterable, indexSearchable and indexRangeFilters.
+        nested: what an object holds.
+    """
 
     name: str
     data_type: DataType | None
     description: str = ""
+    indexing: Parameters = field(default_factory=dict)
+    nested: tuple["Property", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +130,38 @@ class WeightedField:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantizer:
+    """How vectors are made smaller; the type is Weaviate's word, or none."""
+
+    type: str
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """How vectors are found.
+
+    Attributes:
+        type: Weaviate's word; empty where nothing is said.
+        quantizer: None leaves it to the store.
+        flat_quantizer: of a dynamic index, that of its flat part.
+    """
+
+    type: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    quantizer: Quantizer | None = None
+    flat_quantizer: Quantizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NamedVector:
     """How a named vector is made.
 
     Attributes:
         space: what it is bound to; None where nothing says.
         distance: the measure of searches; None for one that this version does not handle.
+        native: whether Weaviate's own module fills and searches it, too.
+        base_url: where that module gets vectors; empty where it is NVIDIA's cloud.
     """
 
     name: str
@@ -113,6 +169,9 @@ class NamedVector:
     image_fields: tuple[WeightedField, ...] = ()
     text_fields: tuple[WeightedField, ...] = ()
     distance: Distance | None = Distance.COSINE
+    index: VectorIndex = VectorIndex()
+    native: bool = False
+    base_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +211,9 @@ class Collection:
 
     Attributes:
         multi_tenancy: None where its objects belong to no tenants.
+        replication: factor and deletionStrategy.
+        sharding: desiredCount and virtualPerPhysical.
+        inverted_index: as in Weaviate's invertedIndexConfig.
     """
 
     name: str
@@ -159,6 +221,9 @@ class Collection:
     vectors: tuple[NamedVector, ...]
     description: str = ""
     multi_tenancy: MultiTenancy | None = None
+    replication: Parameters = field(default_factory=dict)
+    sharding: Parameters = field(default_factory=dict)
+    inverted_index: Parameters = field(default_factory=dict)
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
@@ -213,129 +278,13 @@ class ReturnFields:
         properties: names, without blobs.
         images: names of blob properties.
         vectors: names of named vectors.
+        nested: what the objects among the properties hold.
     """
 
     properties: Sequence[str] = ()
     images: Sequence[str] = ()
     vectors: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SortBy:
-    """One thing to sort by."""
-
-    property: str
-    descending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class GroupBy:
-    """Return hits by the values of a property: so many groups, so many objects of each."""
-
-    property: str
-    groups: int
-    objects_per_group: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rerank:
-    """Order hits by how well a property fits a text, as the store's own reranker says."""
-
-    property: str
-    query: str
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What narrows and shapes a search or a listing, beside its query and its page.
-
-    Attributes:
-        filters: which objects count; None for all.
-        certainty: the least certainty of a hit of a search by vector.
-        distance: the largest distance of such a hit.
-        auto_limit: after how many jumps of the distance or score the hits of a search end; 0 for never.
-        after: the object after which a listing begins.
-        sort: what a listing is sorted by.
-        group_by: how hits of a search are grouped; None for not at all.
-        rerank: how hits of a search are ordered anew; None for not at all.
-        times: whether hits say when their objects were created and updated.
-        explain_score: whether hits say how their scores came about.
-    """
-
-    filters: Filter | None = None
-    certainty: float | None = None
-    distance: float | None = None
-    auto_limit: int = 0
-    after: UUID | None = None
-    sort: tuple[SortBy, ...] = ()
-    group_by: GroupBy | None = None
-    rerank: Rerank | None = None
-    times: bool = False
-    explain_score: bool = False
-
-
-class TargetJoin(Enum):
-    """How the distances to several named vectors become one; the numbers are those of the API."""
-
-    MINIMUM = 1
-    SUM = 2
-    AVERAGE = 3
-    MANUAL_WEIGHTS = 4
-    RELATIVE_SCORE = 5
-
-
-@dataclass(frozen=True, slots=True)
-class TargetVectors:
-    """Named vectors to search, and for each the query's vector in its space.
-
-    Attributes:
-        vectors: float32, shape (dimension,), by named vector; at least one.
-        join: how their distances become one; None leaves it to the store.
-        weights: by named vector, for joins by weights.
-    """
-
-    vectors: Mapping[str, Vector]
-    join: TargetJoin | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Keywords:
-    """Words to look for.
-
-    Attributes:
-        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
-        need_all: whether an object needs all words; None leaves it to the store.
-        minimum_match: how many words it needs where it does not need all.
-    """
-
-    query: str
-    properties: tuple[str, ...] = ()
-    need_all: bool | None = None
-    minimum_match: int = 0
-
-
-class Fusion(Enum):
-    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
-
-    RANKED = 1
-    RELATIVE_SCORE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """What a hybrid search has beside its vector.
-
-    Attributes:
-        keywords: the keyword side; None for none.
-        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
-        max_vector_distance: the largest distance that the vector side counts.
-    """
-
-    keywords: Keywords | None
-    alpha: float | None = None
-    fusion: Fusion | None = None
-    max_vector_distance: float | None = None
+    nested: Mapping[str, tuple[Property, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from service.core.searching import (
     ReturnNames,
     TargetChoice,
 )
-from service.domain import Blend, Fusion, GroupBy, Hit, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
+from service.domain import Hit
+from service.searches import Blend, Fusion, GroupBy, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 

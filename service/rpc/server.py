@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -33,7 +34,7 @@ from vecgate.v1 import (
     search_service_pb2_grpc,
 )
 
-__all__ = ["GrpcServer", "PortTaken"]
+__all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
@@ -41,6 +42,30 @@ LAST_ANSWERS_S = 1.0
 
 class PortTaken(Exception):
     """The gRPC server cannot listen on its address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether the server will get its address, before something is started that takes long.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise PortTaken(f"{settings.host}:{settings.port}") from error
 
 
 class GrpcServer:
@@ -90,19 +115,7 @@ class GrpcServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        address = f"{settings.host}:{settings.port}"
-        certificates = certificates_of(settings)
-        try:
-            self.port: int = (
-                self._server.add_insecure_port(address)
-                if certificates is None
-                else self._server.add_secure_port(address, _credentials(certificates))
-            )
-        except RuntimeError as error:
-            raise PortTaken(
-                f"cannot listen on {address}: another program does, or the address is not this machine's; "
-                "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-            ) from error
+        self.port: int = self._take_port()
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
@@ -133,6 +146,16 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    def _take_port(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        certificates = certificates_of(self._settings)
+        try:
+            if certificates is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, _credentials(certificates))
+        except RuntimeError as error:
+            raise PortTaken(address) from error
 
     async def start(self) -> None:
         """Answer calls, and report health."""

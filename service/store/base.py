@@ -4,19 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from service.domain import (
-    Blend,
-    Collection,
-    Hit,
-    Keywords,
-    ReturnFields,
-    Scope,
-    SearchOptions,
-    StoredObject,
-    TargetVectors,
-    Tenant,
-)
+from service.domain import Collection, Hit, ReturnFields, Scope, StoredObject, Tenant
 from service.errors import StoreRejected
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 
 __all__ = ["EVERYTHING", "NO_TENANT", "Store"]
 
@@ -73,6 +63,17 @@ class Store(Protocol):
 
     async def list_collections(self) -> list[Collection]:
         """Return all collections, by name."""
+        ...
+
+    async def update_collection(self, collection: Collection) -> None:
+        """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing.
+
+        Args:
+            collection: what get_collection returned, changed as core/changes.py allows.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+        """
         ...
 
     async def delete_collection(self, name: str) -> None:

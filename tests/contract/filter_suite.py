@@ -5,8 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.domain import Blend, Fusion, Keywords, ReturnFields, SearchOptions, TargetJoin, TargetVectors
+from service.domain import ReturnFields
 from service.filters import AllOf, AnyOf, Condition, Filter, Not, Operator, Target
+from service.searches import Blend, Fusion, Keywords, SearchOptions, TargetJoin, TargetVectors
 from service.store.base import Store
 from tests.contract.store_suite import at, make_collection, make_object, make_vector
 

@@ -18,6 +18,7 @@ from embedders.nim import NimConfig, NimEmbedder
 from service import domain
 from service.core.embed import EmbedderPool
 from service.core.searching import Hybrid, Move, NearImage, NearText, Query, ReturnNames, Searcher, TargetChoice
+from service.searches import Blend, Fusion, Keywords
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close
@@ -156,9 +157,9 @@ async def test_near_image_finds_what_the_module_finds(sides: Sides) -> None:
     assert_same(ours, theirs)
 
 
-@pytest.mark.parametrize("fusion", domain.Fusion)
-async def test_hybrid_scores_as_the_module_does(sides: Sides, fusion: domain.Fusion) -> None:
-    blend = domain.Blend(domain.Keywords("a red car"), 0.6, fusion)
+@pytest.mark.parametrize("fusion", Fusion)
+async def test_hybrid_scores_as_the_module_does(sides: Sides, fusion: Fusion) -> None:
+    blend = Blend(Keywords("a red car"), 0.6, fusion)
 
     ours = await sides.ours(Hybrid(blend))
     theirs = await sides.theirs("hybrid", query="a red car", alpha=0.6, fusion_type=HybridFusion[fusion.name])

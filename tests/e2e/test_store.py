@@ -25,13 +25,14 @@ from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
 from tests.contract.filter_suite import FilterSuite
+from tests.contract.schema_suite import SchemaSuite
 from tests.contract.store_suite import StoreSuite, at, make_collection, make_object, make_vector
 from tests.contract.tenant_suite import TenantSuite
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -57,36 +58,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
         self, store: WeaviateStore, weaviate_settings: WeaviateSettings
     ) -> None:
         suffix = uuid4().hex
-        fields = {"imageFields": ["photo"], "textFields": ["title"]}
-        module = {"multi2vec-nvidia": fields | {"weights": {"imageFields": [0.9], "textFields": [0.1]}}}
-        schemas: list[dict[str, Any]] = [
-            {"class": f"Legacy{suffix}", "vectorizer": "none", "properties": [{"name": "t", "dataType": ["text"]}]},
-            {
-                "class": f"Named{suffix}",
-                "properties": [
-                    {"name": "title", "dataType": ["text"]},
-                    {"name": "photo", "dataType": ["blob"]},
-                    {"name": "place", "dataType": ["geoCoordinates"]},
-                    {"name": "phone", "dataType": ["phoneNumber"]},
-                    {"name": "hash", "dataType": ["blobHash"]},
-                    {"name": "other", "dataType": [f"Legacy{suffix}"]},
-                    {
-                        "name": "nested",
-                        "dataType": ["object"],
-                        "nestedProperties": [{"name": "inner", "dataType": ["text"]}],
-                    },
-                ],
-                "vectorConfig": {
-                    "own": {"vectorizer": {"none": {}}, "vectorIndexType": "flat"},
-                    "far": {
-                        "vectorizer": {"none": {}},
-                        "vectorIndexType": "hnsw",
-                        "vectorIndexConfig": {"distance": "manhattan"},
-                    },
-                    "nvidia": {"vectorizer": module, "vectorIndexType": "hfresh"},
-                },
-            },
-        ]
+        schemas = _schemas_of_others(suffix)
         async with _rest(weaviate_settings) as rest:
             for schema in schemas:
                 answer = await rest.post("/v1/schema", json=schema)
@@ -98,15 +70,22 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite):
             DataType.TEXT,
             DataType.BLOB,
             DataType.GEO_COORDINATES,
-            *[None] * 4,
+            *[None] * 3,
+            DataType.OBJECT,
         ]
+        assert [each.name for each in named.properties[-1].nested] == ["inner"]
+        assert {each.name: each.index.type for each in named.vectors} == {
+            "own": "flat",
+            "far": "hnsw",
+            "nvidia": "hfresh",
+        }
         assert {each.name: each.space and each.space.id for each in named.vectors} == {
             "far": None,
             "nvidia": "nvidia/nvclip",
             "own": None,
         }
         distances = {each.name: each.distance for each in named.vectors}
-        assert distances == {"own": Distance.COSINE, "far": None, "nvidia": Distance.COSINE}
+        assert distances == {"own": Distance.COSINE, "far": Distance.MANHATTAN, "nvidia": Distance.COSINE}
         nvidia = named.find_vector("nvidia")
         assert nvidia is not None
         assert nvidia.image_fields == (WeightedField("photo", 0.9),)
@@ -385,3 +364,36 @@ async def _wait_until(condition: Callable[[], bool], limit_s: float = 15) -> Non
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+def _schemas_of_others(suffix: str) -> list[dict[str, Any]]:
+    fields = {"imageFields": ["photo"], "textFields": ["title"]}
+    module = {"multi2vec-nvidia": fields | {"weights": {"imageFields": [0.9], "textFields": [0.1]}}}
+    return [
+        {"class": f"Legacy{suffix}", "vectorizer": "none", "properties": [{"name": "t", "dataType": ["text"]}]},
+        {
+            "class": f"Named{suffix}",
+            "properties": [
+                {"name": "title", "dataType": ["text"]},
+                {"name": "photo", "dataType": ["blob"]},
+                {"name": "place", "dataType": ["geoCoordinates"]},
+                {"name": "phone", "dataType": ["phoneNumber"]},
+                {"name": "hash", "dataType": ["blobHash"]},
+                {"name": "other", "dataType": [f"Legacy{suffix}"]},
+                {
+                    "name": "nested",
+                    "dataType": ["object"],
+                    "nestedProperties": [{"name": "inner", "dataType": ["text"]}],
+                },
+            ],
+            "vectorConfig": {
+                "own": {"vectorizer": {"none": {}}, "vectorIndexType": "flat"},
+                "far": {
+                    "vectorizer": {"none": {}},
+                    "vectorIndexType": "hnsw",
+                    "vectorIndexConfig": {"distance": "manhattan"},
+                },
+                "nvidia": {"vectorizer": module, "vectorIndexType": "hfresh"},
+            },
+        },
+    ]

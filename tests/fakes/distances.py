@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from embedders.inputs import Vector
-from service.domain import Collection, Distance, StoredObject, TargetJoin, TargetVectors
+from service.domain import Collection, Distance, StoredObject
+from service.searches import TargetJoin, TargetVectors
 
 __all__ = ["has_vectors", "join_distances"]
 
@@ -51,6 +52,8 @@ def measure(distance: Distance, one: Vector, other: Vector) -> float:
     measures: dict[Distance, Callable[[Vector, Vector], float]] = {
         Distance.COSINE: lambda a, b: 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)),
         Distance.DOT: lambda a, b: -float(a @ b),
+        Distance.MANHATTAN: lambda a, b: float(np.abs(a - b).sum()),
+        Distance.HAMMING: lambda a, b: float((a != b).sum()),
         Distance.L2_SQUARED: lambda a, b: float(((a - b) ** 2).sum()),
     }
     return measures[distance](one, other)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from service.domain import Group, GroupBy, Hit, SearchOptions
+from service.domain import Group, Hit
 from service.errors import InvalidRequest, Violation
+from service.searches import GroupBy, SearchOptions
 
 __all__ = ["SOME_TIME", "shape_hits"]
 

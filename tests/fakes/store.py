@@ -7,20 +7,7 @@ from uuid import UUID
 
 import numpy as np
 
-from service.domain import (
-    Blend,
-    Collection,
-    DataType,
-    Distance,
-    Hit,
-    Keywords,
-    ReturnFields,
-    Scope,
-    SearchOptions,
-    StoredObject,
-    TargetVectors,
-    TenantActivity,
-)
+from service.domain import Collection, DataType, Distance, Hit, ReturnFields, Scope, StoredObject, TenantActivity
 from service.errors import (
     InvalidRequest,
     ObjectNotFound,
@@ -28,6 +15,7 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.store.base import EVERYTHING, NO_TENANT
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections

@@ -33,9 +33,14 @@ EVERYTHING: dict[str, Any] = {
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
         "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},
-        "web": {
-            "tlsCert": {"existingSecret": "vectors-tls", "key": "tls.crt"},
-            "tlsKey": {"existingSecret": "vectors-tls", "key": "tls.key"},
+        "auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}},
+    },
+    "tls": {
+        "http": True,
+        "certificate": {
+            "enabled": True,
+            "issuerRef": {"name": "site", "kind": "ClusterIssuer", "group": "issuers.example.com"},
+            "dnsNames": ["*.vectors.example", "vectors"],
         },
     },
     "extraEnv": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp/home"},
@@ -47,6 +52,12 @@ EVERYTHING: dict[str, Any] = {
         "initContainer": {"command": ["copy", "--all", "a: b"]},
     },
     "service": {"port": 443, "annotations": {"example.com/note": "a: b, # c"}},
+    "grpcRoute": {
+        "enabled": True,
+        "parentRefs": [{"name": "edge", "namespace": "gateways", "sectionName": "grpc", "port": 443}],
+        "hostnames": ["*.vectors.example"],
+        "annotations": {"example.com/note": "a: b"},
+    },
     "serviceAccount": {"name": "vectors-account", "annotations": {"example.com/role": "reader"}},
     "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
     "termination": {"preStopSeconds": 20},

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
+from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
@@ -21,6 +21,8 @@ HOST_PATH = {
     "settings": {"embedder": {"order": ["clip"]}},
     "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
 }
+DOMAINS = ("", ".default", ".default.svc", ".default.svc.cluster.local")
+PAIR = {"tlsCert": "tls.crt", "tlsKey": "tls.key"}
 
 
 def needs_image_volumes(values: dict[str, Any]) -> bool:
@@ -71,7 +73,7 @@ def test_every_manifest_fits_its_version_of_kubernetes(name: str, kubernetes: st
     assert manifests
     for manifest in manifests:
         # A kind without a schema raises too.
-        kubernetes_validate.validate(manifest, kubernetes, strict=True)
+        check_manifest(manifest, kubernetes)
     assert broken_rules(manifests) == {}
     assert violations(manifests) == []
 
@@ -122,7 +124,7 @@ def test_words_that_yaml_takes_for_something_else_stay_names() -> None:
 
     assert broken_rules(manifests) == {}
     for manifest in manifests:
-        kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
+        check_manifest(manifest, KUBERNETES[-1])
 
 
 def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
@@ -177,9 +179,39 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert sources == [
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
+        {"name": "callers", "items": [{"key": "keys", "path": "web/api-keys"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
+
+
+def test_a_certificate_is_for_every_name_of_the_services_and_goes_where_http_reads_it() -> None:
+    (certificate,) = (each for each in render(EVERYTHING) if each["kind"] == "Certificate")
+    names = certificate["spec"]["dnsNames"]
+    own = [f"{service}{domain}" for service in ("vectors", "vectors-headless") for domain in DOMAINS]
+    existing = {"tls": {"http": True, "existingSecret": "site-tls"}}
+    by_hand = {"secrets": {"web": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}}}
+
+    assert names == [*own, "*.vectors.example", "vectors"]
+    assert certificate["spec"]["secretName"] == "vectors-tls"
+    assert certificate["spec"]["issuerRef"] == {
+        "name": "site",
+        "kind": "ClusterIssuer",
+        "group": "issuers.example.com",
+    }
+    assert deployment(render(existing)) == deployment(render(by_hand))
+    assert [each["kind"] for each in render(existing) if each["kind"] == "Certificate"] == []
+
+
+def test_a_route_leads_to_the_service_where_one_is_asked_for() -> None:
+    (route,) = (each for each in render(EVERYTHING) if each["kind"] == "GRPCRoute")
+
+    assert [each for each in render({}) if each["kind"] == "GRPCRoute"] == []
+    assert route["spec"] == {
+        "parentRefs": [{"name": "edge", "namespace": "gateways", "sectionName": "grpc", "port": 443}],
+        "hostnames": ["*.vectors.example"],
+        "rules": [{"backendRefs": [{"name": "vectors", "port": 443}]}],
+    }
 
 
 def test_http_is_served_and_named_for_what_it_is_or_not_at_all() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import kubernetes_validate
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from service.diagnosis import diagnose
 from service.settings import InvalidSettings, load_settings
+from tests.helm.definitions import check_manifest
 from tests.helm.generate import (
     SCHEMA,
     camel,
@@ -60,7 +60,7 @@ def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
             return
         taken.append(True)
         for manifest in manifests:
-            kubernetes_validate.validate(manifest, NEWEST, strict=True)
+            check_manifest(manifest, NEWEST)
         broken = broken_rules(manifests)
         if values.get("gpu", {}).get("surge"):
             # Asked for in so many words.
@@ -75,6 +75,7 @@ def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
     assert 10 < sum(taken) < len(taken), "it says nothing if all are refused"
 
 
+ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
     "an unknown value below": ({"gpu": {"on": True}}, "at '/gpu': additional properties 'on' not allowed"),
@@ -109,6 +110,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "memory in a made-up unit": ({"resources": {"limits": {"memory": "10 GB"}}}, "/resources/limits/memory"),
     "more at least than at most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, "vecgate: autoscaling"),
+    "a certificate of nobody": ({"tls": {"certificate": {"enabled": True}}}, "/tls/certificate/issuerRef/name"),
+    "a certificate for nothing": ({"tls": {"certificate": ISSUED}}, "vecgate: tls.certificate.enabled"),
+    "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.http needs a certificate"),
+    "two certificates": (
+        {"tls": {"http": True, "existingSecret": "a", "certificate": ISSUED}},
+        "vecgate: tls.existingSecret and tls.certificate",
+    ),
+    "a certificate renewed before it is made": (
+        {"tls": {"http": True, "certificate": {**ISSUED, "duration": "24h"}}},
+        "vecgate: tls.certificate.renewBefore",
+    ),
+    "TLS for no server": (
+        {"tls": {"http": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
+        "vecgate: tls.http is for settings.web.enabled",
+    ),
+    "the certificate twice": (
+        {
+            "tls": {"http": True, "existingSecret": "a"},
+            "secrets": {"web": {"tlsCert": {"existingSecret": "a", "key": "b"}}},
+        },
+        "vecgate: tls.http and secrets.web.tlsCert",
+    ),
+    "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "/grpcRoute/parentRefs"),
     "a budget that stops every drain": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
 }
 
@@ -173,7 +197,7 @@ def snake(name: str) -> str:
 
 
 def test_every_way_through_the_templates_gives_settings_that_the_service_takes(tmp_path: Path) -> None:
-    for name in ("nim/api-key", "weaviate/api-key", "web/tls-cert", "web/tls-key"):
+    for name in ("nim/api-key", "weaviate/api-key", "web/api-keys", "web/tls-cert", "web/tls-key"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("secret")
 
@@ -202,8 +226,7 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
     unreachable = {f"{group}.{name}" for group, model in groups() for name in secret_fields(model) - mountable(model)}
 
     assert known == fields
-    # The address of a proxy may hold a password, and has no file of its own.
-    assert unreachable <= {"nim.proxy"}, "a secret that no pod can be given"
+    assert unreachable == set(), "a secret that no pod can be given"
 
 
 def test_every_value_has_its_meaning_above_it() -> None:

@@ -120,6 +120,31 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the servers' certificate. */}}
+{{- define "vecgate.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "vecgate.fullname" .)) .Values.tls.existingSecret -}}
+{{- end -}}
+
+{{/* Secrets by group and field: those of the values, and the certificate of the servers that speak TLS. */}}
+{{- define "vecgate.secrets" -}}
+{{- $secrets := deepCopy .Values.secrets -}}
+{{- range $group, $on := dict "web" .Values.tls.http -}}
+{{- if $on -}}
+{{- $pair := dict -}}
+{{- range $field, $key := dict "tlsCert" "tls.crt" "tlsKey" "tls.key" -}}
+{{- $_ := set $pair $field (dict "existingSecret" (include "vecgate.tlsSecret" $) "key" $key) -}}
+{{- end -}}
+{{- $_ := set $secrets $group (merge $pair (default dict (get $secrets $group))) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $secrets -}}
+{{- end -}}
+
+{{/* What HTTP is: http or https. */}}
+{{- define "vecgate.httpScheme" -}}
+{{- or .Values.tls.http (hasKey (default dict .Values.secrets.web) "tlsCert") | ternary "https" "http" -}}
+{{- end -}}
+
 {{/* File of a secret, below the folder of all. Takes a list of group and field in camelCase. */}}
 {{- define "vecgate.secretFile" -}}
 {{ include "vecgate.kebab" (index . 0) }}/{{ include "vecgate.kebab" (index . 1) }}
@@ -145,7 +170,7 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range $group, $fields := .Values.secrets -}}
+{{- range $group, $fields := include "vecgate.secrets" . | fromYaml -}}
 {{- range $field, $secret := $fields -}}
 {{- $_ := set $env (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
 {{- end -}}
@@ -185,6 +210,26 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
 {{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- with .Values.tls -}}
+{{- if and .existingSecret .certificate.enabled -}}
+{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
+{{- end -}}
+{{- if and .http (not .existingSecret) (not .certificate.enabled) -}}
+{{- fail "vecgate: tls.http needs a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
+{{- end -}}
+{{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
+{{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
+{{- end -}}
+{{- if and .certificate.enabled (not .http) -}}
+{{- fail "vecgate: tls.certificate.enabled makes a certificate that no server uses; set tls.http" -}}
+{{- end -}}
+{{- if and .http (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
+{{- end -}}
+{{- if and .http (hasKey (default dict $.Values.secrets.web) "tlsCert") -}}
+{{- fail "vecgate: tls.http and secrets.web.tlsCert are two certificates; choose one" -}}
+{{- end -}}
 {{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}

@@ -4,8 +4,9 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from service.core.filtering import check_filter
-from service.domain import Collection, DataType, Distance, NamedVector, SearchOptions
+from service.domain import Collection, DataType, Distance, NamedVector
 from service.errors import InvalidRequest, Violation
+from service.searches import SearchOptions
 
 __all__ = ["check_certainty", "check_options"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from service.domain import Blend, Keywords
+from service.searches import Blend, Keywords
 
 __all__ = ["Hybrid", "Move", "Near", "NearImage", "NearInputs", "NearObject", "NearText", "NearVector", "Query"]
 

@@ -20,7 +20,8 @@ from service.core.searching.queries import Hybrid, Near, NearObject, Query
 from service.core.searching.sources import Source, vector_source
 from service.core.searching.targets import TargetChoice, named_targets, targets_of_query
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
-from service.domain import Hit, Keywords, NamedVector, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Hit, NamedVector, ReturnFields, Scope, StoredObject
+from service.searches import Keywords, SearchOptions
 from service.store.base import EVERYTHING, NO_TENANT, Store
 
 __all__ = ["ReturnNames", "SearchResult", "Searcher"]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from embedders.inputs import Vector
 from service.core.searching.sources import Source
-from service.domain import Collection, NamedVector, TargetJoin, TargetVectors
+from service.domain import Collection, NamedVector
 from service.errors import InvalidRequest, Violation
+from service.searches import TargetJoin, TargetVectors
 
 __all__ = ["TargetChoice", "named_targets", "targets_of_query"]
 

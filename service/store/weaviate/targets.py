@@ -4,7 +4,7 @@ from typing import Any
 
 from weaviate.classes.query import TargetVectors as ClientTargets
 
-from service.domain import TargetJoin, TargetVectors
+from service.searches import TargetJoin, TargetVectors
 
 __all__ = ["hybrid_to_weaviate", "near_to_weaviate"]
 
