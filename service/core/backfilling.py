@@ -10,9 +10,10 @@ import structlog
 from embedders.errors import EmbedderError
 from service.core.embed import EmbedderPool
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
-from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
 from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, Violation
 from service.filters import Condition, Operator, Target
+from service.searches import SearchOptions, TargetVectors
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
@@ -192,8 +193,7 @@ class Backfiller:
         some = next(iter(having.values())).vectors[vector.name]
         hits = await self._store.search(
             name,
-            vector.name,
-            some,
+            TargetVectors({vector.name: some}),
             limit=len(having),
             offset=0,
             fields=NOTHING,

@@ -8,9 +8,10 @@ from service.core.conformance import check_return_fields
 from service.core.embed import EmbedderPool
 from service.core.filtering import check_filter
 from service.core.searching import ReturnNames
-from service.domain import ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
 from service.filters import Condition, Filter, Operator, Target
+from service.searches import SearchOptions
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["DeletionReport", "Objects"]

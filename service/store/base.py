@@ -6,20 +6,10 @@ from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import (
-    Blend,
-    Collection,
-    Hit,
-    Keywords,
-    ObjectChange,
-    ReturnFields,
-    Scope,
-    SearchOptions,
-    StoredObject,
-    Tenant,
-)
+from service.domain import Collection, Hit, ObjectChange, ReturnFields, Scope, StoredObject, Tenant
 from service.errors import StoreRejected
 from service.filters import Filter
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 
 __all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store"]
 
@@ -190,8 +180,7 @@ class Store(Protocol):
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -199,7 +188,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         ...
 
     async def search_keywords(
@@ -219,8 +208,7 @@ class Store(Protocol):
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -229,7 +217,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         ...
 
     async def list_objects(

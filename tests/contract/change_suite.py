@@ -7,9 +7,10 @@ import pytest
 from service.domain import ObjectChange, ReturnFields
 from service.errors import ObjectNotFound
 from service.filters import Condition, Operator, Target
+from service.searches import TargetVectors
 from service.store.base import Store
 from tests.contract.people import OBJECTS, PERSON
-from tests.contract.store_suite import ALL_TYPES, NOTHING, make_object, make_vector, property_of
+from tests.contract.store_suite import ALL_TYPES, NOTHING, at, make_object, make_vector, property_of
 
 __all__ = ["ChangeSuite"]
 
@@ -80,7 +81,7 @@ class ChangeSuite:
         assert {name: vector.tobytes() for name, vector in found.vectors.items()} == {
             "other": make_vector(0.1, 2).tobytes()
         }
-        assert await store.search(pictures, "main", make_vector(1, 2, 3), limit=1, offset=0, fields=fields) == []
+        assert await store.search(pictures, at("main", 1, 2, 3), limit=1, offset=0, fields=fields) == []
 
     async def test_says_that_an_object_to_change_is_not_there(self, store: Store, pictures: str) -> None:
         with pytest.raises(ObjectNotFound):
@@ -95,7 +96,9 @@ class ChangeSuite:
         await store.reindex_vector(pictures, UUID(int=1), "main", vectors["main"])
 
         fields = ReturnFields(properties=["int"], vectors=["main", "other"])
-        (hit,) = await store.search(pictures, "main", vectors["main"], limit=1, offset=0, fields=fields)
+        (hit,) = await store.search(
+            pictures, TargetVectors({"main": vectors["main"]}), limit=1, offset=0, fields=fields
+        )
         assert hit.object.properties == {"int": 3}
         assert {name: vector.tobytes() for name, vector in hit.object.vectors.items()} == {
             name: vector.tobytes() for name, vector in vectors.items()

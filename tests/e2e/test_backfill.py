@@ -10,6 +10,7 @@ import numpy as np
 from service.core.backfilling import Backfiller, BackfillWishes
 from service.core.embed import EmbedderPool
 from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject
+from service.searches import TargetVectors
 from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
@@ -24,7 +25,9 @@ async def not_found(store: WeaviateStore) -> set[int]:
     """Return which objects a search by their own vector does not find first."""
     lost = set()
     for number in range(COUNT):
-        hits = await store.search(NAME, "main", VECTORS[number], limit=1, offset=0, fields=ReturnFields())
+        hits = await store.search(
+            NAME, TargetVectors({"main": VECTORS[number]}), limit=1, offset=0, fields=ReturnFields()
+        )
         if not hits or hits[0].object.id != UUID(int=number):
             lost.add(number)
     return lost

@@ -228,7 +228,7 @@ class Client(ObjectCalls):
         vector_space: str = "",
         limit: int = 10,
         offset: int = 0,
-        target_vector: str = "",
+        target_vector: str | Sequence[str] = "",
         truncate: bool = False,
         query: Query | None = None,
         filters: filter_pb.Filter | None = None,
@@ -248,9 +248,9 @@ class Client(ObjectCalls):
             vector_space: the space that the vector comes from.
             limit: hits to return.
             offset: hits to pass over.
-            target_vector: the named vector to search; may be left out where the collection has just one.
+            target_vector: the named vector to search, or several; may be left out where the collection has just one.
             truncate: whether to cut a text that is longer than the model reads.
-            query: instead, a message NearObject, Bm25 or Hybrid.
+            query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
             more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
             return_properties: properties to return; none named means all but blobs.
@@ -269,7 +269,7 @@ class Client(ObjectCalls):
             collection=collection,
             limit=limit,
             offset=offset,
-            target_vectors=[target_vector] if target_vector else [],
+            target_vectors=[target_vector] if target_vector and isinstance(target_vector, str) else target_vector,
             filters=filters,
             return_properties=return_properties,
             return_images=return_images,

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Hit, Keywords, ObjectChange, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Hit, ObjectChange, ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
 from service.filters import Filter
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from service.store.weaviate.collections import WeaviateCollections, check_name
@@ -19,17 +19,17 @@ from service.store.weaviate.connection import Connection
 from service.store.weaviate.deleting import delete_fitting
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
+from service.store.weaviate.hits import hits_from_weaviate, metadata_to_weaviate, shape_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, nudge, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
+from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
 from service.store.weaviate.updating import update_in_weaviate
 
 __all__ = ["WeaviateStore"]
 
-
-SCORE = MetadataQuery(score=True)
 
 Outcomes = list[StoreRejected | None]
 
@@ -129,8 +129,7 @@ class WeaviateStore(WeaviateCollections):
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -138,19 +137,18 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.near_vector(
-                near_vector=vector.tolist(),
-                target_vector=vector_name,
+                **near_to_weaviate(targets),
                 certainty=options.certainty,
                 distance=options.distance,
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=MetadataQuery(distance=True, certainty=True),
+                return_metadata=metadata_to_weaviate(options, measured=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options, measured=True)
 
     async def search_keywords(
         self,
@@ -168,17 +166,16 @@ class WeaviateStore(WeaviateCollections):
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -187,18 +184,17 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.hybrid(
-                vector=vector.tolist(),
-                target_vector=vector_name,
+                **hybrid_to_weaviate(targets),
                 **blend_to_weaviate(blend),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def list_objects(
         self,
@@ -214,9 +210,11 @@ class WeaviateStore(WeaviateCollections):
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
-                **listing_to_weaviate(options), **_common(limit, offset, fields, options)
+                **listing_to_weaviate(options),
+                **_common(limit, offset, fields, options),
+                return_metadata=metadata_to_weaviate(options) if options.times else None,
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
         """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
@@ -267,15 +265,6 @@ def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOption
         "include_vector": _vectors_of(fields),
         "return_properties": names_to_weaviate(fields),
     }
-
-
-def _hit(found: Any, fields: ReturnFields) -> Hit:
-    return Hit(
-        from_weaviate(found.uuid, found.properties, found.vector, fields),
-        distance=found.metadata.distance,
-        certainty=found.metadata.certainty,
-        score=found.metadata.score,
-    )
 
 
 def _filters_of(options: SearchOptions) -> _Filters | None:
