@@ -9,6 +9,7 @@ UV_VERSION := 0.13.9
 SOURCES := embedders service protos tests helm
 PYTEST_ARGS ?=
 BUNDLE_ARGS ?=
+TARGET ?= gateway
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,7 @@ weaviate: setup ## get the Weaviate server for the demo and the tests (built onc
 
 helm: setup ## get the helm programs and Prometheus for the tests of the chart (once, then cached)
 	@$(BIN)/python -m tests.helm.helm
+	@$(BIN)/python -m tests.helm.definitions
 	@$(BIN)/python -m tests.helm.prometheus
 
 run: setup weaviate ## run everything on this machine and show a search
@@ -43,8 +45,8 @@ test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m tests.helm.helm | head -n 1)" $(BUNDLE_ARGS)
 
-image-test: setup ## build the gateway image and run it strictly confined; needs root, buildah, iproute2, mmdebstrap and runc
-	$(BIN)/python -m tests.image
+image-test: setup ## build an image and run it strictly confined, TARGET=gateway or clip; needs root, buildah, iproute2, mmdebstrap, runc
+	$(BIN)/python -m tests.image $(TARGET)
 
 check: setup lint type imports protos-check ## everything that is checked without running the code
 

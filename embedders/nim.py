@@ -208,6 +208,8 @@ class NimEmbedder:
             except ValueError as error:
                 raise CallerKeyRejected(str(error)) from error
         size = self._spec.max_batch
+        if len(inputs) <= size:
+            return await self._embed_batch(inputs, options)
         try:
             async with asyncio.TaskGroup() as group:
                 batches = [

@@ -198,6 +198,18 @@ def download_wheels(lock: Path, folder: Path) -> None:
         raise BundleFailed(f"the wheels of {lock.name} cannot be had: {done.stderr.strip()}")
 
 
+def build_wheel(folder: Path) -> None:
+    """Build Vecgate's own wheel.
+
+    Raises:
+        BundleFailed: it cannot be built.
+    """
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    done = subprocess.run([*command, str(CHART.parents[1])], capture_output=True, text=True, check=False)  # noqa: S603 -- our own project
+    if done.returncode != 0:
+        raise BundleFailed(f"the wheel of Vecgate cannot be built: {done.stderr.strip()}")
+
+
 def covers(name: str, reference: str) -> bool:
     """Return whether an image of a name is the one that a render refers to, whatever registry each names."""
     own, asked = _without_registry(name), _without_registry(reference)
@@ -232,6 +244,7 @@ def install_page(bundle: Bundle, images: Sequence[str], inside: dict[str, ImageA
             "## Python packages",
             "For a machine without containers, with the Python that this was made with:",
             "\n".join(f"{install} {lock}" for lock in locks),
+            "    pip install --no-index --no-deps wheels/vecgate-*.whl",
         ]
     parts.append("`vecgate doctor --air-gap`, with the pod's settings, says what would still be needed from outside.")
     return "\n\n".join(parts) + "\n"
@@ -274,6 +287,8 @@ def make(options: argparse.Namespace, scratch: Path) -> list[str]:
     for lock in options.wheels:
         download_wheels(lock, scratch)
         bundle.add(f"wheels/{lock.name}", lock)
+    if options.wheels:
+        build_wheel(scratch)
     for wheel in sorted(scratch.iterdir()):
         bundle.add(f"wheels/{wheel.name}", wheel)
     bundle.texts[f"chart/vecgate-{chart_version()}.tgz"] = packed_chart()

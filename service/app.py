@@ -12,7 +12,7 @@ from service.access import Authenticator
 from service.core.embed import EmbedderPool
 from service.embedding import build_embedders
 from service.observability import configure_logging, masked_settings
-from service.rpc.server import GrpcServer, PortTaken
+from service.rpc.server import GrpcServer, PortTaken, check_address
 from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
@@ -70,10 +70,15 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     # What is wrong with an embedder's settings is to be known before anything runs.
     authenticator = Authenticator(settings.auth)
     embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
+    # So are taken addresses: Weaviate would be started for nothing.
+    web = None
+    if settings.web.enabled:
+        web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
     tracing = Tracing(settings.tracing)
     ends.push_async_callback(tracing.close)
     where = settings.weaviate
     if where.embedded:
+        check_address(settings.server)
         weaviate = EmbeddedWeaviate(where)
         ends.push_async_callback(weaviate.stop)
         await weaviate.start()
@@ -88,9 +93,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         authenticator=authenticator,
         allow_caller_keys=settings.nim.allow_caller_keys,
     )
-    servers: list[GrpcServer | WebServer] = [server]
-    if settings.web.enabled:
-        servers.append(WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator))
+    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
     ends.push_async_callback(authenticator.close)
     await authenticator.start()
     ends.push_async_callback(store.close)
@@ -103,7 +106,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     log.info(
         "serving",
         grpc=f"{settings.server.host}:{server.port}",
-        http=next((each.address for each in servers if isinstance(each, WebServer)), None),
+        http=None if web is None else web.address,
         weaviate=f"{where.http_host}:{where.http_port}",
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
-from service.settings import ClipSettings, Settings, WeaviateSettings, variable
+from embedders.nim_address import resolve_proxy
+from service.settings import ClipSettings, NimSettings, Settings, WeaviateSettings, read_secret, variable
 from service.store.binary import WeaviateBinaryMissing, find_binary
 
 __all__ = ["Contact", "Diagnosis", "Reach", "diagnose", "reach_of"]
@@ -105,6 +106,7 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
     if "nim" in settings.embedder.order:
         for url in settings.nim.base_url:
             yield Contact("the NIM", url, variable("nim", "base_url"), reach_of(urlsplit(url).hostname or ""))
+        yield from _proxies(settings.nim)
     where = settings.weaviate
     if not where.embedded:
         host, grpc_host = where.http_host, where.grpc_host or where.http_host
@@ -115,6 +117,16 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield Contact(
             "Weaviate's gRPC port", f"{grpc_host}:{where.grpc_port}", variable("weaviate", named), reach_of(grpc_host)
         )
+
+
+def _proxies(nim: NimSettings) -> Iterator[Contact]:
+    proxy, named = read_secret(nim.proxy, nim.proxy_file), "proxy_file" if nim.proxy is None else "proxy"
+    for found in dict.fromkeys(resolve_proxy(proxy, url) for url in nim.base_url):
+        if found is not None:
+            # Its user and password stay out.
+            parts = urlsplit(found)
+            where = parts.netloc.rpartition("@")[2]
+            yield Contact("the proxy before the NIM", where, variable("nim", named), reach_of(parts.hostname or ""))
 
 
 def _faults(settings: Settings) -> Iterator[str]:

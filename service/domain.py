@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 from embedders.inputs import Vector
@@ -19,8 +20,11 @@ __all__ = [
     "Keywords",
     "MultiTenancy",
     "NamedVector",
+    "ObjectValue",
+    "Parameters",
     "Property",
     "PropertyValue",
+    "Quantizer",
     "ReturnFields",
     "Scope",
     "SearchOptions",
@@ -29,10 +33,32 @@ __all__ = [
     "StoredObject",
     "Tenant",
     "TenantActivity",
+    "VectorIndex",
     "WeightedField",
 ]
 
-PropertyValue = None | bool | int | float | str | list[bool] | list[int] | list[float] | list[str] | dict[str, float]
+Parameters = Mapping[str, Any]
+"""By the names and with the values that Weaviate's schema has; those that are left out are the store's own."""
+
+
+class ObjectValue(dict[str, Any]):
+    """The value of a property of type object; a plain dict is a place."""
+
+
+PropertyValue = (
+    None
+    | bool
+    | int
+    | float
+    | str
+    | list[bool]
+    | list[int]
+    | list[float]
+    | list[str]
+    | list[ObjectValue]
+    | dict[str, float]
+    | ObjectValue
+)
 """A property's value. Dates and UUIDs are strings, places dicts; blobs are not properties but images."""
 
 
@@ -53,6 +79,8 @@ class DataType(Enum):
     UUID_ARRAY = "uuid[]"
     BLOB = "blob"
     GEO_COORDINATES = "geoCoordinates"
+    OBJECT = "object"
+    OBJECT_ARRAY = "object[]"
 
 
 class Distance(Enum):
@@ -61,6 +89,8 @@ class Distance(Enum):
     COSINE = "cosine"
     DOT = "dot"
     L2_SQUARED = "l2-squared"
+    MANHATTAN = "manhattan"
+    HAMMING = "hamming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +110,19 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """A typed field of a collection's objects; `data_type` is None for a type that this version does not handle."""
+    """A typed field of a collection's objects.
+
+    Attributes:
+        data_type: None for a type that this version does not handle.
+        indexing: tokenization, indexFilterable, indexSearchable and indexRangeFilters.
+        nested: what an object holds.
+    """
 
     name: str
     data_type: DataType | None
     description: str = ""
+    indexing: Parameters = field(default_factory=dict)
+    nested: tuple["Property", ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +134,38 @@ class WeightedField:
 
 
 @dataclass(frozen=True, slots=True)
+class Quantizer:
+    """How vectors are made smaller; the type is Weaviate's word, or none."""
+
+    type: str
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorIndex:
+    """How vectors are found.
+
+    Attributes:
+        type: Weaviate's word; empty where nothing is said.
+        quantizer: None leaves it to the store.
+        flat_quantizer: of a dynamic index, that of its flat part.
+    """
+
+    type: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    quantizer: Quantizer | None = None
+    flat_quantizer: Quantizer | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NamedVector:
     """How a named vector is made.
 
     Attributes:
         space: what it is bound to; None where nothing says.
         distance: the measure of searches; None for one that this version does not handle.
+        native: whether Weaviate's own module fills and searches it, too.
+        base_url: where that module gets vectors; empty where it is NVIDIA's cloud.
     """
 
     name: str
@@ -109,6 +173,9 @@ class NamedVector:
     image_fields: tuple[WeightedField, ...] = ()
     text_fields: tuple[WeightedField, ...] = ()
     distance: Distance | None = Distance.COSINE
+    index: VectorIndex = VectorIndex()
+    native: bool = False
+    base_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +215,9 @@ class Collection:
 
     Attributes:
         multi_tenancy: None where its objects belong to no tenants.
+        replication: factor and deletionStrategy.
+        sharding: desiredCount and virtualPerPhysical.
+        inverted_index: as in Weaviate's invertedIndexConfig.
     """
 
     name: str
@@ -155,6 +225,9 @@ class Collection:
     vectors: tuple[NamedVector, ...]
     description: str = ""
     multi_tenancy: MultiTenancy | None = None
+    replication: Parameters = field(default_factory=dict)
+    sharding: Parameters = field(default_factory=dict)
+    inverted_index: Parameters = field(default_factory=dict)
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
@@ -209,11 +282,13 @@ class ReturnFields:
         properties: names, without blobs.
         images: names of blob properties.
         vectors: names of named vectors.
+        nested: what the objects among the properties hold.
     """
 
     properties: Sequence[str] = ()
     images: Sequence[str] = ()
     vectors: Sequence[str] = ()
+    nested: Mapping[str, tuple[Property, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

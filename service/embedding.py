@@ -96,7 +96,7 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         dimension=nim.dimension,
         api_key=read_secret(nim.api_key, nim.api_key_file),
         ca_file=nim.ca_file,
-        proxy=nim.proxy.get_secret_value() if nim.proxy else None,
+        proxy=read_secret(nim.proxy, nim.proxy_file),
         timeout_s=nim.timeout_s,
         max_batch=nim.max_batch,
         max_connections=nim.max_connections,

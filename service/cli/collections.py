@@ -1,6 +1,7 @@
-"""`vecgate collections`: create, list, show and delete collections."""
+"""`vecgate collections`: create, list, show, update and delete collections."""
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,15 +11,17 @@ from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["app", "parse_weighted_field"]
+__all__ = ["app", "parse_weighted_field", "read_collection"]
 
-app = typer.Typer(help="Create, list, show and delete collections.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, show, update and delete collections.", no_args_is_help=True)
 
 TYPES = {
     name.removeprefix("DATA_TYPE_").lower().replace("_array", "[]"): number for name, number in pb.DataType.items()
 }
-del TYPES["unspecified"]
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
+for name in ("unspecified", "object", "object[]"):
+    # Objects hold properties of their own, which --from has room for.
+    del TYPES[name]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PropertyOption = Annotated[
@@ -43,6 +46,15 @@ TextFieldOption = Annotated[
         show_default=False,
     ),
 ]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="JSON of a collection as `vecgate collections show --json` prints it; - is standard input.",
+        show_default=False,
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
 
@@ -52,6 +64,8 @@ class DistanceName(Enum):
     COSINE = "cosine"
     DOT = "dot"
     L2_SQUARED = "l2-squared"
+    MANHATTAN = "manhattan"
+    HAMMING = "hamming"
 
 
 @app.command("create")
@@ -59,6 +73,7 @@ def create(
     context: typer.Context,
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Begins with a capital letter.")],
+    file: FileOption = None,
     properties: PropertyOption = None,
     image_fields: ImageFieldOption = None,
     text_fields: TextFieldOption = None,
@@ -77,7 +92,12 @@ def create(
     ] = False,
     address: AddressOption = None,
 ) -> None:
-    """Create a collection with one named vector, bound to the embedder's space for good."""
+    """Create a collection with one named vector, bound to the embedder's space for good, or all that a file says."""
+    if file is not None:
+        if properties or image_fields or text_fields:
+            fail("--from says what the collection is made of; give it or fields and properties", EXIT_WRONG_USE)
+        _create(context, address, read_collection(file, name))
+        return
     images = [parse_weighted_field(each, "--image-field") for each in image_fields or ()]
     texts = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
     declared = dict(_parse_property(each) for each in properties or ())
@@ -94,7 +114,7 @@ def create(
                 embedder=embedder,
                 image_fields=images,
                 text_fields=texts,
-                distance=pb.Distance.Value(f"DISTANCE_{distance.name}"),
+                index=pb.VectorIndex(distance=pb.Distance.Value(f"DISTANCE_{distance.name}")),
             )
         ],
     )
@@ -102,6 +122,10 @@ def create(
         wanted.multi_tenancy.enabled = True
         wanted.multi_tenancy.auto_tenant_creation = auto_creation
         wanted.multi_tenancy.auto_tenant_activation = auto_activation
+    _create(context, address, wanted)
+
+
+def _create(context: typer.Context, address: str | None, wanted: pb.Collection) -> None:
     with connected(context, address) as client:
         made = client.create_collection(wanted)
     for vector in made.vectors:
@@ -148,7 +172,10 @@ def show(
     holds = f"{found.object_count} objects" if found.HasField("object_count") else "its tenants hold its objects"
     say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
     say()
-    rows = [(each.name, TYPE_NAMES.get(each.data_type, "(not handled)"), each.description) for each in found.properties]
+    rows = [
+        (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not handled)", each.description)
+        for each in found.properties
+    ]
     print_table(("property", "type", "description"), rows)
     say()
     vectors = [
@@ -157,13 +184,41 @@ def show(
             each.model,
             each.space or "not bound",
             str(each.dimension),
-            pb.Distance.Name(each.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
+            pb.Distance.Name(each.index.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
+            _index(each.index),
             ", ".join(_field(field) for field in (*each.image_fields, *each.text_fields)) or "(supplied vectors only)",
             each.embedder or "(none of this server's)",
         )
         for each in found.vectors
     ]
-    print_table(("vector", "model", "space", "dimension", "distance", "fields", "embedder"), vectors)
+    print_table(("vector", "model", "space", "dimension", "distance", "index", "fields", "embedder"), vectors)
+
+
+@app.command("update")
+def update(
+    context: typer.Context,
+    *,
+    name: NameArgument,
+    file: FileOption = None,
+    description: Annotated[
+        str | None, typer.Option("--description", help="What it holds; an empty one is taken away.", show_default=False)
+    ] = None,
+    properties: PropertyOption = None,
+    address: AddressOption = None,
+) -> None:
+    """Change a collection, or add properties and named vectors; what is left out stays as it is."""
+    wanted = pb.Collection(name=name) if file is None else read_collection(file, name)
+    wanted.properties.extend(
+        pb.Property(name=each, data_type=data_type) for each, data_type in map(_parse_property, properties or ())
+    )
+    mask: list[str] = []
+    if description is not None:
+        wanted.description = description
+        mask = [field.name for field, _ in wanted.ListFields() if field.name not in ("name", "object_count")]
+        mask = sorted({*mask, "description"})
+    with connected(context, address) as client:
+        client.update_collection(wanted, mask)
+    say(f"{name} is as it should be")
 
 
 @app.command("delete")
@@ -186,6 +241,19 @@ def delete(
     say(f"{name} is deleted")
 
 
+def read_collection(file: Path, name: str) -> pb.Collection:
+    """Return the collection of a JSON file under a name; what is none ends the command."""
+    try:
+        text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        collection = json_format.Parse(text, pb.Collection())
+    except OSError as error:
+        fail(f"--from {file}: {error.strerror}", EXIT_WRONG_USE)
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        fail(f"--from {file}: is no JSON of a collection: {error}", EXIT_WRONG_USE)
+    collection.name = name
+    return collection
+
+
 def parse_weighted_field(text: str, option: str) -> pb.WeightedField:
     """Return the field of NAME or NAME=WEIGHT; anything else ends the command."""
     name, equals, weight = text.partition("=")
@@ -200,6 +268,11 @@ def _parse_property(text: str) -> tuple[str, pb.DataType.ValueType]:
     if kind not in TYPES:
         fail(f"--property {text}: write it as NAME:TYPE with one of the types {', '.join(TYPES)}", EXIT_WRONG_USE)
     return name, TYPES[kind]
+
+
+def _index(index: pb.VectorIndex) -> str:
+    type_, quantizer = index.WhichOneof("type") or "(not handled)", index.quantizer.WhichOneof("type")
+    return type_ if quantizer in (None, "none") else f"{type_}, {quantizer}"
 
 
 def _field(field: pb.WeightedField) -> str:

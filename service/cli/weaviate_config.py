@@ -79,7 +79,7 @@ def _config(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
             if fields
         }
     index: dict[str, Any] = {"vectorizer": {MODULE: module}, "vectorIndexType": "hnsw"}
-    if vector.distance not in (pb.DISTANCE_UNSPECIFIED, pb.DISTANCE_COSINE):
+    if vector.index.distance not in (pb.DISTANCE_UNSPECIFIED, pb.DISTANCE_COSINE):
         index["vectorIndexConfig"] = {"distance": _distance(vector).lower().replace("_", "-")}
     return index
 
@@ -109,7 +109,7 @@ def _vector_call(vector: pb.VectorConfig, url: str) -> str:
     for key, fields in (("image_fields", vector.image_fields), ("text_fields", vector.text_fields)):
         if fields:
             lines.append(f"{key}=[{', '.join(_field_call(each, vector) for each in _sorted(fields))}]")
-    if vector.distance not in (pb.DISTANCE_UNSPECIFIED, pb.DISTANCE_COSINE):
+    if vector.index.distance not in (pb.DISTANCE_UNSPECIFIED, pb.DISTANCE_COSINE):
         distance = f"wvc.VectorDistances.{_distance(vector)}"
         lines.append(f"vector_index_config=wvc.Configure.VectorIndex.hnsw(distance_metric={distance})")
     inside = "".join(f"            {line},\n" for line in lines)
@@ -162,4 +162,4 @@ def _data_type(number: "pb.DataType.ValueType") -> str:
 
 
 def _distance(vector: pb.VectorConfig) -> str:
-    return pb.Distance.Name(vector.distance).removeprefix("DISTANCE_")
+    return pb.Distance.Name(vector.index.distance).removeprefix("DISTANCE_")

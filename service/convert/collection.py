@@ -1,40 +1,83 @@
 """CollectionService: collections, properties and named vectors."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, WeightedField
+from service.convert.parameters import parameters_from_pb, parameters_to_pb
+from service.convert.vector_index import DISTANCES_FROM_PB, index_from_pb, index_to_pb
+from service.core.changes import CollectionChange, VectorDraft
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, WeightedField
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
-__all__ = ["collection_from_pb", "collection_to_pb"]
+__all__ = ["change_from_pb", "collection_from_pb", "collection_to_pb"]
 
 DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
-DISTANCES = {distance: collection_pb.Distance.Value(f"DISTANCE_{distance.name}") for distance in Distance}
-DISTANCES_FROM_PB = {number: distance for distance, number in DISTANCES.items()}
+INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
+OUTPUT_ONLY = ("asyncEnabled", "actualCount")
+FIELDS = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
 
 
-def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, dict[str, str]]:
-    """Return a collection whose named vectors have no spaces yet, and the embedder named for each of them."""
-    properties = tuple(
-        Property(each.name, DATA_TYPES_FROM_PB[each.data_type], each.description) for each in message.properties
-    )
-    vectors = tuple(
-        NamedVector(
-            each.name,
-            space=None,
-            image_fields=_fields_from_pb(each.image_fields),
-            text_fields=_fields_from_pb(each.text_fields),
-            distance=DISTANCES_FROM_PB.get(each.distance, Distance.COSINE),
-        )
-        for each in message.vectors
-    )
-    embedders = {each.name: each.embedder for each in message.vectors}
+def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, list[VectorDraft]]:
+    """Return a collection to create, without its named vectors, and these, which have no spaces yet."""
     tenancy = message.multi_tenancy
     multi_tenancy = MultiTenancy(tenancy.auto_tenant_creation, tenancy.auto_tenant_activation)
-    return (
-        Collection(message.name, properties, vectors, message.description, multi_tenancy if tenancy.enabled else None),
-        embedders,
+    collection = Collection(
+        message.name,
+        tuple(_property_from_pb(each) for each in message.properties),
+        (),
+        message.description,
+        multi_tenancy if tenancy.enabled else None,
+        *(_settings(message, name) for name in ("replication", "sharding", "inverted_index")),
     )
+    return collection, [_vector_from_pb(each) for each in message.vectors]
+
+
+def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> CollectionChange:
+    """Return what is to be changed; an empty mask means all fields that are set."""
+    wanted = FIELDS if not mask or "*" in mask else mask
+
+    def parameters(name: str) -> dict[str, object]:
+        return _settings(message, name) if name in wanted else {}
+
+    described = "description" in wanted and bool(message.description or mask)
+    return CollectionChange(
+        description=message.description if described else None,
+        properties=tuple(map(_property_from_pb, message.properties)) if "properties" in wanted else (),
+        vectors=tuple(map(_vector_from_pb, message.vectors)) if "vectors" in wanted else (),
+        multi_tenancy=parameters("multi_tenancy"),
+        replication=parameters("replication"),
+        sharding=parameters("sharding"),
+        inverted_index=parameters("inverted_index"),
+    )
+
+
+def _settings(message: collection_pb.Collection, name: str) -> dict[str, object]:
+    parameters = parameters_from_pb(getattr(message, name))
+    return {each: value for each, value in parameters.items() if each not in OUTPUT_ONLY}
+
+
+def _property_from_pb(message: collection_pb.Property) -> Property:
+    return Property(
+        message.name,
+        DATA_TYPES_FROM_PB.get(message.data_type),
+        message.description,
+        parameters_from_pb(message, only=INDEXING),
+        tuple(map(_property_from_pb, message.nested_properties)),
+    )
+
+
+def _vector_from_pb(message: collection_pb.VectorConfig) -> VectorDraft:
+    vector = NamedVector(
+        message.name,
+        space=None,
+        image_fields=_fields_from_pb(message.image_fields),
+        text_fields=_fields_from_pb(message.text_fields),
+        distance=DISTANCES_FROM_PB.get(message.index.distance),
+        index=index_from_pb(message.index),
+        native=message.native,
+        base_url=message.base_url,
+    )
+    return VectorDraft(vector, message.embedder, message.model)
 
 
 def _fields_from_pb(fields: Iterable[collection_pb.WeightedField]) -> tuple[WeightedField, ...]:
@@ -50,22 +93,37 @@ def collection_to_pb(collection: Collection, embedder_names: dict[str, str]) -> 
     """
     message = collection_pb.Collection(name=collection.name, description=collection.description)
     for each in collection.properties:
-        data_type = DATA_TYPES[each.data_type] if each.data_type else collection_pb.DATA_TYPE_UNSPECIFIED
-        message.properties.add(name=each.name, data_type=data_type, description=each.description)
+        _property_to_pb(each, message.properties.add())
     for vector in collection.vectors:
-        config = message.vectors.add(name=vector.name)
-        config.distance = DISTANCES[vector.distance] if vector.distance else collection_pb.DISTANCE_UNSPECIFIED
-        for field in vector.image_fields:
-            config.image_fields.add(name=field.name, weight=field.weight)
-        for field in vector.text_fields:
-            config.text_fields.add(name=field.name, weight=field.weight)
-        if vector.space:
-            config.embedder = embedder_names.get(vector.space.id, "")
-            config.model = vector.space.model
-            config.space = vector.space.id
-            config.dimension = vector.space.dimension
+        _vector_to_pb(vector, embedder_names, message.vectors.add())
     if collection.multi_tenancy is not None:
         message.multi_tenancy.enabled = True
         message.multi_tenancy.auto_tenant_creation = collection.multi_tenancy.auto_creation
         message.multi_tenancy.auto_tenant_activation = collection.multi_tenancy.auto_activation
+    for name in ("replication", "sharding", "inverted_index"):
+        parameters_to_pb(getattr(collection, name), getattr(message, name))
     return message
+
+
+def _property_to_pb(property_: Property, message: collection_pb.Property) -> None:
+    message.name = property_.name
+    message.description = property_.description
+    if property_.data_type is not None:
+        message.data_type = DATA_TYPES[property_.data_type]
+    parameters_to_pb({name: property_.indexing.get(name) for name in INDEXING}, message)
+    for each in property_.nested:
+        _property_to_pb(each, message.nested_properties.add())
+
+
+def _vector_to_pb(vector: NamedVector, embedder_names: dict[str, str], message: collection_pb.VectorConfig) -> None:
+    message.name = vector.name
+    for fields, listed in ((vector.image_fields, message.image_fields), (vector.text_fields, message.text_fields)):
+        for field in fields:
+            listed.add(name=field.name, weight=field.weight)
+    index_to_pb(vector.index, vector.distance, message.index)
+    message.native, message.base_url = vector.native, vector.base_url
+    if vector.space:
+        message.embedder = embedder_names.get(vector.space.id, "")
+        message.model = vector.space.model
+        message.space = vector.space.id
+        message.dimension = vector.space.dimension

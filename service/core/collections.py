@@ -1,12 +1,14 @@
 """Collections: creating them with their spaces bound, and looking at them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
 from service.access import calling_account
+from service.core.changes import CollectionChange, VectorDraft, apply_change
 from service.core.embed import EmbedderPool
-from service.domain import Collection, Scope, Space
+from service.domain import Collection, NamedVector, Scope, Space
+from service.errors import InvalidRequest, Violation
 from service.store.base import Store
 
 __all__ = ["CollectionPage", "Collections"]
@@ -27,32 +29,60 @@ class Collections:
         self._store = store
         self._embedders = embedders
 
-    async def create(self, draft: Collection, embedder_names: Mapping[str, str]) -> Collection:
-        """Create a collection and bind each named vector to its embedder's space.
+    async def create(self, draft: Collection, vectors: Sequence[VectorDraft]) -> Collection:
+        """Create a collection, bind each named vector to its embedder's space, and return it as Weaviate made it.
 
         Args:
-            draft: the collection, its named vectors without spaces.
-            embedder_names: the embedder of each named vector; empty means the default one.
+            draft: the collection without its named vectors.
+            vectors: these.
 
         Raises:
             EmbedderNotFound: there is no such embedder.
             EmbedderUnavailable: an embedder has not told its model's dimension yet.
+            InvalidRequest: an embedder has another model than the one asked for.
             CollectionAlreadyExists: there is such a collection.
         """
-        specs = {name: self._embedders.get(embedder).spec for name, embedder in embedder_names.items()}
-        for spec in specs.values():
+        bound = self._bind(enumerate(vectors))
+        await self._store.create_collection(replace(draft, vectors=tuple(bound[each.vector.name] for each in vectors)))
+        return self._embedders.resolve(await self._store.get_collection(draft.name))
+
+    async def update(self, name: str, change: CollectionChange) -> Collection:
+        """Change a collection and return it as it is then.
+
+        Raises:
+            CollectionNotFound: there is none of that name.
+            EmbedderNotFound: there is no such embedder.
+            EmbedderUnavailable: an embedder has not told its model's dimension yet.
+            InvalidRequest: what is to be changed cannot be; nothing is changed then.
+        """
+        present = self._embedders.resolve(await self._store.get_collection(name))
+        # Of a vector that is there, an embedder that is named must have its space; nobody else is asked.
+        asked = [
+            (index, each)
+            for index, each in enumerate(change.vectors)
+            if each.embedder or present.find_vector(each.vector.name) is None
+        ]
+        bound = self._bind(asked)
+        drafts = tuple(replace(each, vector=bound.get(each.vector.name, each.vector)) for each in change.vectors)
+        await self._store.update_collection(apply_change(present, replace(change, vectors=drafts)))
+        return self._embedders.resolve(await self._store.get_collection(name))
+
+    def _bind(self, drafts: Iterable[tuple[int, VectorDraft]]) -> dict[str, NamedVector]:
+        bound: dict[str, NamedVector] = {}
+        violations: list[Violation] = []
+        for index, draft in drafts:
+            spec = self._embedders.get(draft.embedder).spec
             if not spec.dimension:
                 raise EmbedderUnavailable(
                     f"the dimension of {spec.model} is not known yet, because {spec.name} has not answered; try again"
                 )
-        vectors = tuple(
-            replace(vector, space=Space(spec.space, spec.dimension, spec.model))
-            for vector in draft.vectors
-            for spec in (specs[vector.name],)
-        )
-        collection = replace(draft, vectors=vectors)
-        await self._store.create_collection(collection)
-        return collection
+            if draft.model not in ("", spec.model):
+                message = f"embedder {spec.name!r} has the model {spec.model!r}; name that, or another embedder"
+                violations.append(Violation(f"collection.vectors[{index}].model", message))
+            bound[draft.vector.name] = replace(draft.vector, space=Space(spec.space, spec.dimension, spec.model))
+        if violations:
+            raise InvalidRequest(violations)
+        return bound
 
     async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None]:
         """Return a collection and how many objects it holds, or one of its tenants; None where it has some, none named.

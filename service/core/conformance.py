@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from embedders.inputs import Vector
-from service.domain import Collection, DataType, PropertyValue, ReturnFields, StoredObject
+from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
 from service.errors import InvalidRequest, Violation
 
 __all__ = ["DraftObject", "check_object", "check_return_fields", "content_id", "is_date", "parse_id", "parse_vector"]
@@ -160,7 +160,9 @@ def check_return_fields(
             violations.append(_unknown_vector(collection, f"return_vectors[{index}]"))
     if violations:
         raise InvalidRequest(violations)
-    return ReturnFields(properties or plain, images, vectors)
+    properties = properties or plain
+    nested = {each.name: each.nested for each in collection.properties if each.nested and each.name in properties}
+    return ReturnFields(properties, images, vectors, nested)
 
 
 def _check_properties(
@@ -179,7 +181,7 @@ def _check_properties(
             message = "the property's type is not handled by this version; leave it out"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif value is not None:
-            checked[name] = _check_value(declared.data_type, value, where, violations)
+            checked[name] = _check_value(declared, value, where, violations)
     return checked
 
 
@@ -200,12 +202,16 @@ def _check_vectors(
     return checked
 
 
-def _check_value(data_type: DataType, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+def _check_value(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
     """Return a value in the form of its type; what is wrong joins the violations, which do not repeat the value."""
+    data_type = declared.data_type
+    assert data_type is not None, "a type that is not handled is refused before"
     if data_type.value.endswith("[]"):
-        return _check_items(data_type, value, path, violations)
+        return _check_items(declared, data_type, value, path, violations)
     if data_type is DataType.GEO_COORDINATES:
         return _check_place(value, path, violations)
+    if data_type is DataType.OBJECT:
+        return _check_nested(declared, value, path, violations)
     expected = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}.get(data_type, str)
     try:
         if isinstance(value, expected):
@@ -217,14 +223,36 @@ def _check_value(data_type: DataType, value: Any, path: str, violations: list[Vi
     return None
 
 
-def _check_items(data_type: DataType, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+def _check_items(
+    declared: Property, data_type: DataType, value: Any, path: str, violations: list[Violation]
+) -> PropertyValue:
     if not isinstance(value, list):
         message = f"is a {_json_name(value)}, the property takes a list ({data_type.value})"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
-    item_type = DataType(data_type.value.removesuffix("[]"))
-    items: Any = [_check_value(item_type, item, f"{path}[{index}]", violations) for index, item in enumerate(value)]
+    item = replace(declared, data_type=DataType(data_type.value.removesuffix("[]")))
+    items: Any = [_check_value(item, each, f"{path}[{index}]", violations) for index, each in enumerate(value)]
     return items  # type: ignore[no-any-return]  # a list of one type, as the property says
+
+
+def _check_nested(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    if not isinstance(value, dict):
+        message = f"is a {_json_name(value)}, the property takes an object"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    parts = {each.name: each for each in declared.nested}
+    checked = ObjectValue()
+    for name, part in value.items():
+        where, inner = f'{path}["{name}"]', parts.get(name)
+        if inner is None:
+            message = f"the object has no such property; it has: {', '.join(parts)}"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif inner.data_type is None:
+            message = "the property's type is not handled by this version; leave it out"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif part is not None:
+            checked[name] = _check_value(inner, part, where, violations)
+    return checked
 
 
 def _check_place(value: Any, path: str, violations: list[Violation]) -> PropertyValue:

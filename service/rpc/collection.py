@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from service.convert.collection import collection_from_pb, collection_to_pb
+from service.convert.collection import change_from_pb, collection_from_pb, collection_to_pb
 from service.convert.tenant import tenants_from_pb, tenants_to_pb
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
@@ -13,6 +13,7 @@ from service.domain import Collection
 from service.validation.collection import (
     check_create_collection,
     check_list_collections,
+    check_update_collection,
     decode_page_token,
     encode_page_token,
 )
@@ -71,6 +72,17 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         return pb.ListCollectionsResponse(
             collections=[self._to_pb(each) for each in page.collections], next_page_token=token
         )
+
+    async def UpdateCollection(
+        self,
+        request: pb.UpdateCollectionRequest,
+        context: Context,
+    ) -> pb.UpdateCollectionResponse:
+        """Change a collection."""
+        check_update_collection(request)
+        change = change_from_pb(request.collection, request.update_mask.paths)
+        updated = await self._collections.update(request.collection.name, change)
+        return pb.UpdateCollectionResponse(collection=self._to_pb(updated))
 
     async def DeleteCollection(
         self,

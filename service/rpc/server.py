@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -33,7 +34,7 @@ from vecgate.v1 import (
     search_service_pb2_grpc,
 )
 
-__all__ = ["GrpcServer", "PortTaken"]
+__all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
@@ -41,6 +42,30 @@ LAST_ANSWERS_S = 1.0
 
 class PortTaken(Exception):
     """The gRPC server cannot listen on its address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether the server will get its address, before something is started that takes long.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise PortTaken(f"{settings.host}:{settings.port}") from error
 
 
 class GrpcServer:
@@ -130,10 +155,7 @@ class GrpcServer:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, _credentials(certificates))
         except RuntimeError as error:
-            raise PortTaken(
-                f"cannot listen on {address}: another program does, or the address is not this machine's; "
-                "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-            ) from error
+            raise PortTaken(address) from error
 
     async def start(self) -> None:
         """Answer calls, and report health."""

@@ -51,6 +51,9 @@ class NimSettings(Group):
         description="address of the proxy to go through, or environment for that of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
         "and NO_PROXY; without it none is used, whatever the environment says",
     )
+    proxy_file: SecretFile | None = Field(
+        None, description="file that holds the proxy's address, instead of nim.proxy, for one with a password in it"
+    )
     timeout_s: Seconds = Field(30, description="seconds for one request to the NIM")
     max_batch: int | None = Field(
         None,
@@ -99,11 +102,17 @@ class NimSettings(Group):
 
     @field_validator("proxy")
     @classmethod
-    def _check_proxy(cls, proxy: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _check_proxy_address(cls, proxy: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if proxy is not None:
-            for address in info.data.get("base_url", ["http://127.0.0.1"]):
-                resolve_proxy(proxy.get_secret_value(), address)
+            _check_proxy(proxy.get_secret_value(), info)
         return proxy
+
+    @field_validator("proxy_file")
+    @classmethod
+    def _check_proxy_file(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        if file is not None:
+            _check_proxy(read_secret_file(file), info)
+        return file
 
     @field_validator("max_batch")
     @classmethod
@@ -113,3 +122,8 @@ class NimSettings(Group):
             if max_batch > profile.max_inputs:
                 raise ValueError(f"a NIM of profile {profile.name} takes at most {profile.max_inputs} inputs a request")
         return max_batch
+
+
+def _check_proxy(proxy: str, info: ValidationInfo) -> None:
+    for address in info.data.get("base_url", ["http://127.0.0.1"]):
+        resolve_proxy(proxy, address)

@@ -7,6 +7,9 @@ import re
 from collections.abc import Sequence
 
 from service.errors import InvalidRequest, Violation
+from service.validation.parameters import check_parameters
+from service.validation.property import TEXTS, check_property
+from service.validation.vector_index import check_index
 from service.validation.violations import Violations
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
@@ -15,14 +18,15 @@ __all__ = [
     "check_create_collection",
     "check_list_collections",
     "check_page",
+    "check_update_collection",
     "decode_page_token",
     "encode_page_token",
 ]
 
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
-PROPERTY_NAME = re.compile(r"[_a-z][_0-9A-Za-z]{0,230}")
 VECTOR_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
-RESERVED_NAMES = frozenset({"id", "_id", "_additional", "vector"})
+BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+UPDATABLE = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
 MAX_PAGE_SIZE = 1000
 
 
@@ -82,57 +86,89 @@ def check_create_collection(request: collection_pb.CreateCollectionRequest) -> N
         "must be a capital letter, then up to 254 letters, digits or underscores, such as Pictures",
     )
     for index, each in enumerate(collection.properties):
-        _check_property(violations, each, f"collection.properties[{index}]")
+        check_property(violations, each, f"collection.properties[{index}]", typed=True)
     violations.require_unique((each.name for each in collection.properties), "collection.properties")
     violations.require(collection.vectors, "collection.vectors", "is empty; give at least one named vector")
     types = {each.name: each.data_type for each in collection.properties}
     for index, vector in enumerate(collection.vectors):
-        _check_vector(violations, vector, types, f"collection.vectors[{index}]")
+        path = f"collection.vectors[{index}]"
+        _check_vector(violations, vector, path, index_type="hnsw")
+        _check_types(violations, vector.image_fields, types, (collection_pb.DATA_TYPE_BLOB,), f"{path}.image_fields")
+        _check_types(violations, vector.text_fields, types, TEXTS, f"{path}.text_fields")
+        _check_native(violations, vector, path)
     violations.require_unique((each.name for each in collection.vectors), "collection.vectors")
-    _check_tenancy(violations, collection.multi_tenancy)
-    violations.raise_if_any()
-
-
-def _check_tenancy(violations: Violations, tenancy: collection_pb.MultiTenancyConfig) -> None:
+    _check_settings(violations, collection)
     for name in ("auto_tenant_creation", "auto_tenant_activation"):
-        good = tenancy.enabled or not getattr(tenancy, name)
+        good = collection.multi_tenancy.enabled or not getattr(collection.multi_tenancy, name)
         violations.require(
             good, f"collection.multi_tenancy.{name}", "is only for collections with tenants; set enabled too"
         )
+    shards = collection.HasField("sharding") and collection.multi_tenancy.enabled
+    violations.require(not shards, "collection.sharding", "is not for collections with tenants; leave it out")
+    violations.raise_if_any()
 
 
-def _check_property(violations: Violations, each: collection_pb.Property, path: str) -> None:
-    good = PROPERTY_NAME.fullmatch(each.name) and each.name not in RESERVED_NAMES
-    message = (
-        "must be a small letter or underscore, then up to 230 letters, digits or underscores, and not one of "
-        f"Weaviate's own: {', '.join(sorted(RESERVED_NAMES))}"
-    )
-    violations.require(good, f"{path}.name", message)
-    known = each.data_type in collection_pb.DataType.values() and each.data_type != collection_pb.DATA_TYPE_UNSPECIFIED
-    violations.require(
-        known, f"{path}.data_type", "is required; give one of the DataType values, such as DATA_TYPE_TEXT"
-    )
+def check_update_collection(request: collection_pb.UpdateCollectionRequest) -> None:
+    """Check an UpdateCollectionRequest.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    collection = request.collection
+    violations.require(collection.name, "collection.name", "is required; name a collection")
+    for index, path in enumerate(request.update_mask.paths):
+        message = f"{path!r} is no field to change; give {', '.join(UPDATABLE)} or *"
+        violations.require(path in (*UPDATABLE, "*"), f"update_mask.paths[{index}]", message)
+    for index, each in enumerate(collection.properties):
+        check_property(violations, each, f"collection.properties[{index}]", typed=False)
+    violations.require_unique((each.name for each in collection.properties), "collection.properties")
+    for index, vector in enumerate(collection.vectors):
+        _check_vector(violations, vector, f"collection.vectors[{index}]", index_type="")
+    violations.require_unique((each.name for each in collection.vectors), "collection.vectors")
+    _check_settings(violations, collection)
+    violations.raise_if_any()
 
 
-def _check_vector(
-    violations: Violations,
-    vector: collection_pb.VectorConfig,
-    types: dict[str, "collection_pb.DataType.ValueType"],
-    path: str,
-) -> None:
+def _check_settings(violations: Violations, collection: collection_pb.Collection) -> None:
+    for name in ("replication", "sharding", "inverted_index"):
+        check_parameters(violations, getattr(collection, name), f"collection.{name}")
+
+
+def _check_vector(violations: Violations, vector: collection_pb.VectorConfig, path: str, *, index_type: str) -> None:
     violations.require(
         VECTOR_NAME.fullmatch(vector.name),
         f"{path}.name",
         "must be a letter or underscore, then up to 229 letters, digits or underscores, such as default",
     )
-    known = vector.distance in collection_pb.Distance.values()
-    violations.require(known, f"{path}.distance", f"{vector.distance} is no Distance that this server knows")
-    texts = (collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
-    _check_fields(violations, vector.image_fields, types, (collection_pb.DATA_TYPE_BLOB,), f"{path}.image_fields")
-    _check_fields(violations, vector.text_fields, types, texts, f"{path}.text_fields")
+    _check_fields(violations, vector.image_fields, f"{path}.image_fields")
+    _check_fields(violations, vector.text_fields, f"{path}.text_fields")
+    url = vector.base_url
+    good = not url or (BASE_URL.fullmatch(url) and not url.rstrip("/").endswith("/v1"))
+    violations.require(good, f"{path}.base_url", "must be an address such as http://vecgate:8070, without /v1")
+    check_index(violations, vector.index, f"{path}.index", index_type)
 
 
-def _check_fields(
+def _check_native(violations: Violations, vector: collection_pb.VectorConfig, path: str) -> None:
+    if not vector.native:
+        violations.require(not vector.base_url, f"{path}.base_url", "is for native vectors only; set native too")
+        return
+    message = "is required of native vectors: where Weaviate reaches Vecgate's HTTP endpoint"
+    violations.require(vector.base_url, f"{path}.base_url", message)
+    fields = len(vector.image_fields) + len(vector.text_fields)
+    violations.require(fields, f"{path}.native", "Weaviate's module needs image_fields or text_fields")
+
+
+def _check_fields(violations: Violations, fields: Sequence[collection_pb.WeightedField], path: str) -> None:
+    for index, each in enumerate(fields):
+        good = not each.HasField("weight") or (math.isfinite(each.weight) and each.weight > 0)
+        violations.require(
+            good, f"{path}[{index}].weight", f"is {each.weight}; give a finite number over 0, or leave it out"
+        )
+    violations.require_unique((each.name for each in fields), path)
+
+
+def _check_types(
     violations: Violations,
     fields: Sequence[collection_pb.WeightedField],
     types: dict[str, "collection_pb.DataType.ValueType"],
@@ -145,8 +181,3 @@ def _check_fields(
         violations.require(
             fits, f"{path}[{index}].name", f"{each.name!r} is no property of type {words} of this collection"
         )
-        good = not each.HasField("weight") or (math.isfinite(each.weight) and each.weight > 0)
-        violations.require(
-            good, f"{path}[{index}].weight", f"is {each.weight}; give a finite number over 0, or leave it out"
-        )
-    violations.require_unique((each.name for each in fields), path)

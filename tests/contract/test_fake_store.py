@@ -4,12 +4,13 @@ import pytest
 
 from service.errors import StoreRejected, StoreUnavailable
 from tests.contract.filter_suite import FilterSuite
+from tests.contract.schema_suite import SchemaSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object
 from tests.contract.tenant_suite import TenantSuite
 from tests.fakes.store import FakeStore
 
 
-class TestFakeStore(StoreSuite, FilterSuite, TenantSuite):
+class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()

@@ -305,16 +305,23 @@ def test_what_weaviate_config_prints_makes_a_collection_that_works(
     assert made.query.near_text(name, limit=1).objects[0].uuid == uuid
 
 
-def test_a_taken_http_port_is_one_clear_line_and_http_can_be_turned_off(running: Serving, tmp_path: Path) -> None:
-    settings = {"VECGATE_WEB__PORT": running.url.rpartition(":")[2], **tiny_model(tmp_path / "model")}
-    with serving(tmp_path / "data", **settings) as other:
-        code = other.process.wait(60)
-        reason = other.wait_for("cannot_start")["reason"]
-    with serving(tmp_path / "data", VECGATE_WEB__ENABLED="false", **settings) as other:
+def test_a_taken_port_is_one_clear_line_before_weaviate_starts_and_http_can_be_turned_off(
+    running: Serving, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    taken = {"WEB": running.url.rpartition(":")[2], "SERVER": running.address.rpartition(":")[2]}
+    for group, port in taken.items():
+        with serving(tmp_path / group, **{f"VECGATE_{group}__PORT": port}, **model) as other:
+            code = other.process.wait(60)
+            reason = other.wait_for("cannot_start")["reason"]
+
+        assert code == 1
+        assert f"VECGATE_{group}__PORT" in reason
+        assert not (tmp_path / group).exists(), "Weaviate was started for nothing"
+    off = {"VECGATE_WEB__ENABLED": "false", "VECGATE_WEB__PORT": taken["WEB"], **model}
+    with serving(tmp_path / "data", **off) as other:
         without = other.wait_for("serving")["http"]
 
-    assert code == 1
-    assert "VECGATE_WEB__PORT" in reason
     assert without is None
 
 

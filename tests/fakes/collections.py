@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from service.domain import Collection, NamedVector, StoredObject, Tenant, TenantActivity
+from service.domain import Collection, Distance, NamedVector, Quantizer, StoredObject, Tenant, TenantActivity
 from service.errors import CollectionAlreadyExists, CollectionNotFound, ServiceError, StoreRejected, StoreUnavailable
 
 __all__ = ["FakeCollections"]
+
+NO_QUANTIZER = Quantizer("none")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
@@ -66,6 +68,15 @@ class FakeCollections:
         """Return all collections, by name."""
         self._enter("list_collections")
         return [self._collections[name] for name in sorted(self._collections)]
+
+    async def update_collection(self, collection: Collection) -> None:
+        """Make a collection as it is to be."""
+        self._enter("update_collection")
+        found = self._find(collection.name)
+        self._collections[found.name] = replace(
+            collection,
+            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
+        )
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""
@@ -135,6 +146,8 @@ def _property_name(name: str) -> str:
 def _normalise(vector: NamedVector) -> NamedVector:
     return replace(
         vector,
+        distance=vector.distance or Distance.COSINE,
+        index=replace(vector.index, type=vector.index.type or "hnsw", quantizer=vector.index.quantizer or NO_QUANTIZER),
         image_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.image_fields),
         text_fields=tuple(replace(each, name=_property_name(each.name)) for each in vector.text_fields),
     )

@@ -201,6 +201,11 @@ class _Collections(collection_grpc.CollectionServiceServicer):
             next_page_token=str(end) if end < len(names) else "",
         )
 
+    def UpdateCollection(self, request: Any, context: Any) -> collection_pb.UpdateCollectionResponse:  # noqa: N802
+        self.fake.came("UpdateCollection", request, context)
+        found = self.fake.collection(request.collection.name, context)
+        return collection_pb.UpdateCollectionResponse(collection=found)
+
     def DeleteCollection(self, request: Any, context: Any) -> collection_pb.DeleteCollectionResponse:  # noqa: N802
         self.fake.came("DeleteCollection", request, context)
         self.fake.collection(request.name, context)

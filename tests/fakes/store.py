@@ -228,6 +228,8 @@ def _measure(distance: Distance, one: Vector, other: Vector) -> float:
     measures: dict[Distance, Callable[[Vector, Vector], float]] = {
         Distance.COSINE: lambda a, b: 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)),
         Distance.DOT: lambda a, b: -float(a @ b),
+        Distance.MANHATTAN: lambda a, b: float(np.abs(a - b).sum()),
+        Distance.HAMMING: lambda a, b: float((a != b).sum()),
         Distance.L2_SQUARED: lambda a, b: float(((a - b) ** 2).sum()),
     }
     return measures[distance](one, other)

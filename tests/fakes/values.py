@@ -7,7 +7,7 @@ from uuid import UUID
 
 import numpy as np
 
-from service.domain import DataType, PropertyValue
+from service.domain import DataType, ObjectValue, PropertyValue
 
 __all__ = ["fits", "store_value"]
 
@@ -28,6 +28,7 @@ def fits(data_type: DataType, value: PropertyValue) -> bool:
         DataType.INT: lambda number: _is_number(number) and number == int(number) and abs(number) <= MAX_EXACT_INT,
         DataType.NUMBER: lambda number: _is_number(number) and bool(np.isfinite(number)),
         DataType.GEO_COORDINATES: _is_place,
+        DataType.OBJECT: lambda value: isinstance(value, ObjectValue),
     }
     return data_type in tests and tests[data_type](value)
 

@@ -10,7 +10,7 @@ import yaml
 from tests.helm.helm import HELM
 from tests.helm.manifests import Manifest
 
-__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "render", "render_text"]
+__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "SECURED", "render", "render_text"]
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 KUBERNETES = ("1.29", "1.31", "1.34", "1.37")
@@ -34,9 +34,14 @@ EVERYTHING: dict[str, Any] = {
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
         "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},
-        "web": {
-            "tlsCert": {"existingSecret": "vectors-tls", "key": "tls.crt"},
-            "tlsKey": {"existingSecret": "vectors-tls", "key": "tls.key"},
+        "auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}},
+    },
+    "tls": {
+        "http": True,
+        "certificate": {
+            "enabled": True,
+            "issuerRef": {"name": "site", "kind": "ClusterIssuer", "group": "issuers.example.com"},
+            "dnsNames": ["*.vectors.example", "vectors"],
         },
     },
     "extraEnv": {"HTTPS_PROXY": "http://proxy:3128", "HOME": "/tmp/home"},
@@ -48,6 +53,12 @@ EVERYTHING: dict[str, Any] = {
         "initContainer": {"command": ["copy", "--all", "a: b"]},
     },
     "service": {"port": 443, "annotations": {"example.com/note": "a: b, # c"}},
+    "grpcRoute": {
+        "enabled": True,
+        "parentRefs": [{"name": "edge", "namespace": "gateways", "sectionName": "grpc", "port": 443}],
+        "hostnames": ["*.vectors.example"],
+        "annotations": {"example.com/note": "a: b"},
+    },
     "serviceAccount": {"name": "vectors-account", "annotations": {"example.com/role": "reader"}},
     "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
     "termination": {"preStopSeconds": 20},
@@ -85,8 +96,16 @@ EVERYTHING: dict[str, Any] = {
     "commonLabels": {"team": "search", "app.kubernetes.io/name": "never"},
     "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
     "podAnnotations": {"example.com/scrape": "true"},
+    "test": {"apiKey": {"existingSecret": "tester", "key": "key"}},
 }
-"""Values that take every way through the templates that the profiles do not take."""
+"""Values that take every way through the templates that the profiles do not take, but for SECURED."""
+
+SECURED: dict[str, Any] = {
+    "tls": {"grpc": True, "http": True, "existingSecret": "site-tls"},
+    "secrets": {"server": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
+    "test": {"clientCertificate": "tester"},
+}
+"""Values for TLS on both ports, with clients that show certificates of their own on one."""
 
 
 @cache

@@ -78,13 +78,13 @@ def _resources(pod: PodUse) -> Faults:
 
 def _probes(pod: PodUse) -> Faults:
     for container in containers(pod):
-        open_ports = {port["containerPort"] for port in container.get("ports", [])}
+        open_ports = {port[key] for port in container.get("ports", []) for key in ("containerPort", "name")}
         actions = {name: container[name] for name in PROBES if name in container} | container.get("lifecycle", {})
         for name, action in actions.items():
             handlers = action.keys() & HANDLERS
             if len(handlers) != 1:
                 yield f"{name} has {len(handlers)} handlers, not one"
-            port = action.get("grpc", {}).get("port")
+            port = (action.get("grpc") or action.get("httpGet") or {}).get("port")
             if port is not None and port not in open_ports:
                 yield f"{name} asks port {port}, which the container does not open"
 
@@ -144,6 +144,8 @@ def _references(manifests: list[Manifest]) -> Faults:
         for port in service["spec"]["ports"]:
             if isinstance(port.get("targetPort"), str) and port["targetPort"] not in port_names:
                 yield f"{named(service)}: no container has a port {port['targetPort']}"
+    yield from _routes(manifests)
+    yield from _certificates(manifests)
     for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
         target = scaler["spec"]["scaleTargetRef"]
         if f"{target['kind']}/{target['name']}" not in names:
@@ -154,6 +156,33 @@ def _references(manifests: list[Manifest]) -> Faults:
     yield from _monitored_ports(manifests)
     if len(names) != len(manifests):
         yield "two manifests have one name"
+
+
+def _routes(manifests: list[Manifest]) -> Faults:
+    open_ports = {
+        (service["metadata"]["name"], port["port"])
+        for service in _of_kind(manifests, "Service")
+        for port in service["spec"]["ports"]
+    }
+    for route in _of_kind(manifests, "GRPCRoute"):
+        for backend in (each for rule in route["spec"]["rules"] for each in rule["backendRefs"]):
+            if (backend["name"], backend["port"]) not in open_ports:
+                yield f"{named(route)}: there is no Service {backend['name']} with port {backend['port']}"
+
+
+def _certificates(manifests: list[Manifest]) -> Faults:
+    mounted = {
+        source.get("secret", {}).get("name")
+        for pod in pods(manifests)
+        for volume in pod.spec.get("volumes", [])
+        for source in volume.get("projected", {}).get("sources", [])
+    }
+    services = {service["metadata"]["name"] for service in _of_kind(manifests, "Service")}
+    for certificate in _of_kind(manifests, "Certificate"):
+        if certificate["spec"]["secretName"] not in mounted:
+            yield f"{named(certificate)}: no pod mounts the Secret {certificate['spec']['secretName']}"
+        if missing := services - set(certificate["spec"]["dnsNames"]):
+            yield f"{named(certificate)}: is not for {sorted(missing)}"
 
 
 def _volumes(pod: PodUse) -> Faults:

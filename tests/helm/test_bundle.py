@@ -176,6 +176,9 @@ def test_the_wheels_of_a_lock_are_had_by_their_hashes(
         if "download" in command:
             (Path(command[command.index("--dest") + 1]) / "numpy-2.0-py3-none-any.whl").write_bytes(b"wheel")
             return subprocess.CompletedProcess(command, 0, "", "")
+        if "wheel" in command:
+            (Path(command[command.index("--wheel-dir") + 1]) / "vecgate-0.1.0-py3-none-any.whl").write_bytes(b"own")
+            return subprocess.CompletedProcess(command, 0, "", "")
         return original(command, capture_output=True, text=True, check=False)
 
     original = subprocess.run
@@ -184,8 +187,11 @@ def test_the_wheels_of_a_lock_are_had_by_their_hashes(
 
     _, made = run(bundle, tmp_path, "--wheels", lock)
 
-    assert "--require-hashes" in commands[-1]
+    (download,) = (command for command in commands if "download" in command)
+    assert "--require-hashes" in download
     assert (made / "wheels" / "numpy-2.0-py3-none-any.whl").read_bytes() == b"wheel"
+    assert (made / "wheels" / "vecgate-0.1.0-py3-none-any.whl").read_bytes() == b"own"
+    assert "pip install --no-index --no-deps wheels/vecgate-*.whl" in (made / "INSTALL.md").read_text()
     assert (
         "--find-links wheels --require-hashes --requirement wheels/requirements-gateway.txt"
         in (made / "INSTALL.md").read_text()

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, render, render_text
+from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, SECURED, render, render_text
 from tests.helm.rules import broken_rules
-from tests.helm.schemas import validate
 
-SETS = {"defaults": {}, "everything": EVERYTHING, **PROFILES}
+SETS = {"defaults": {}, "everything": EVERYTHING, "secured": SECURED, **PROFILES}
 HOST_PATH = {
     "settings": {"embedder": {"order": ["clip"]}},
     "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
 }
+DOMAINS = ("", ".default", ".default.svc", ".default.svc.cluster.local")
+PAIR = {"tlsCert": "tls.crt", "tlsKey": "tls.key"}
 
 
 def needs_image_volumes(values: dict[str, Any]) -> bool:
@@ -71,7 +73,7 @@ def test_every_manifest_fits_its_version_of_kubernetes(name: str, kubernetes: st
     assert manifests
     for manifest in manifests:
         # A kind without a schema raises too.
-        validate(manifest, kubernetes)
+        check_manifest(manifest, kubernetes)
     assert broken_rules(manifests) == {}
     assert violations(manifests) == []
 
@@ -122,7 +124,7 @@ def test_words_that_yaml_takes_for_something_else_stay_names() -> None:
 
     assert broken_rules(manifests) == {}
     for manifest in manifests:
-        validate(manifest, KUBERNETES[-1])
+        check_manifest(manifest, KUBERNETES[-1])
 
 
 def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
@@ -130,6 +132,38 @@ def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
 
     assert asked == {"startup": "liveness", "readiness": "", "liveness": "liveness"}
+
+
+def test_over_tls_probes_ask_the_http_port_and_the_service_is_named_for_it() -> None:
+    by_hand = {
+        "secrets": {"server": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}},
+    }
+    for values, scheme in ((SECURED, "HTTPS"), (by_hand, "HTTP")):
+        manifests = render(values)
+        (server,) = containers(next(pods(manifests)))
+        asked = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+
+        assert asked == {
+            "startup": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+            "readiness": {"port": "http", "path": "/v1/health/ready", "scheme": scheme},
+            "liveness": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+        }
+        assert not any("grpc" in server[f"{name}Probe"] for name in asked)
+        services = [each["spec"]["ports"][0] for each in manifests if each["kind"] == "Service"]
+        assert [port["appProtocol"] for port in services] == ["https", "https"]
+
+
+def test_the_test_s_pod_has_what_a_secured_server_asks_for() -> None:
+    def given(values: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
+        (pod,) = (each for each in render(values) if each["kind"] == "Pod")
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "credentials")
+        secrets = [each["secret"] for each in volume["projected"]["sources"]]
+        return [
+            (each["name"], [item["path"] for item in each["items"]], each.get("optional", False)) for each in secrets
+        ]
+
+    assert given(SECURED) == [("site-tls", ["ca.crt"], True), ("tester", ["tls.crt", "tls.key"], False)]
+    assert given(EVERYTHING) == [("tester", ["api-key"], False)]
 
 
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
@@ -175,11 +209,41 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
     assert {"VECGATE_NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
     assert sources == [
+        {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
+
+
+def test_a_certificate_is_for_every_name_of_the_services_and_goes_where_http_reads_it() -> None:
+    (certificate,) = (each for each in render(EVERYTHING) if each["kind"] == "Certificate")
+    names = certificate["spec"]["dnsNames"]
+    own = [f"{service}{domain}" for service in ("vectors", "vectors-headless") for domain in DOMAINS]
+    existing = {"tls": {"http": True, "existingSecret": "site-tls"}}
+    by_hand = {"secrets": {"web": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}}}
+
+    assert names == [*own, "*.vectors.example", "vectors"]
+    assert certificate["spec"]["secretName"] == "vectors-tls"
+    assert certificate["spec"]["issuerRef"] == {
+        "name": "site",
+        "kind": "ClusterIssuer",
+        "group": "issuers.example.com",
+    }
+    assert deployment(render(existing)) == deployment(render(by_hand))
+    assert [each["kind"] for each in render(existing) if each["kind"] == "Certificate"] == []
+
+
+def test_a_route_leads_to_the_service_where_one_is_asked_for() -> None:
+    (route,) = (each for each in render(EVERYTHING) if each["kind"] == "GRPCRoute")
+
+    assert [each for each in render({}) if each["kind"] == "GRPCRoute"] == []
+    assert route["spec"] == {
+        "parentRefs": [{"name": "edge", "namespace": "gateways", "sectionName": "grpc", "port": 443}],
+        "hostnames": ["*.vectors.example"],
+        "rules": [{"backendRefs": [{"name": "vectors", "port": 443}]}],
+    }
 
 
 def test_http_is_served_and_named_for_what_it_is_or_not_at_all() -> None:

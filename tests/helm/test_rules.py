@@ -8,11 +8,12 @@ import kubernetes_validate
 import pytest
 from pydantic import ValidationError
 
+from tests.helm.definitions import BadManifest, check_manifest
 from tests.helm.manifests import Manifest, images
 from tests.helm.pod_security import violations
 from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
 from tests.helm.rules import broken_rules
-from tests.helm.schemas import KINDS, UnknownField, validate
+from tests.helm.schemas import KINDS, UnknownField
 
 Change = Callable[[dict[str, Manifest]], object]
 
@@ -46,9 +47,16 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
     "a folder of no size": ("resources", lambda of: pod(of)["volumes"][0].update(emptyDir={"sizeLimit": "big"})),
     "two handlers": ("probes", lambda of: server(of)["livenessProbe"].update(tcpSocket={"port": 50070})),
     "no handler": ("probes", lambda of: server(of)["livenessProbe"].pop("grpc")),
+    "a probe of an unknown page": (
+        "probes",
+        lambda of: [
+            server(of)["readinessProbe"].pop("grpc"),
+            server(of)["readinessProbe"].update(httpGet={"port": "web", "path": "/"}),
+        ],
+    ),
     "a probe of a closed port": ("probes", lambda of: server(of)["readinessProbe"]["grpc"].update(port=1)),
     "a long port name": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(name="grpc-and-sixteen")),
-    "a port out of range": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(port=99999)),
+    "a port out of range": ("ports", lambda of: of["Service"]["spec"]["ports"][1].update(port=99999)),
     "a policy's port out of range": (
         "ports",
         lambda of: of["NetworkPolicy"]["spec"]["egress"][0]["ports"][0].update(port=0),
@@ -94,7 +102,14 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         lambda of: server(of)["volumeMounts"].append({"name": "tmp", "mountPath": "/weights"}),
     ),
     "an upper-case name": ("names", lambda of: of["NetworkPolicy"]["metadata"].update(name="Vectors")),
-    "a Service that begins with a digit": ("names", lambda of: of["Service"]["metadata"].update(name="1st")),
+    "a Service that begins with a digit": (
+        "names",
+        lambda of: [
+            of["Service"]["metadata"].update(name="1st"),
+            of["GRPCRoute"]["spec"]["rules"][0]["backendRefs"][0].update(name="1st"),
+            of["Certificate"]["spec"]["dnsNames"].append("1st"),
+        ],
+    ),
     "a container with a dot": ("names", lambda of: server(of).update(name="vec.gate")),
     "a bad label": ("labels", lambda of: of["Deployment"]["metadata"]["labels"].update(team="search & find")),
     "a bad node label": ("labels", lambda of: pod(of)["nodeSelector"].update(pool="-gpu")),
@@ -118,6 +133,16 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "rollouts",
         lambda of: of["Deployment"]["spec"]["strategy"]["rollingUpdate"].update(maxSurge=1),
     ),
+    "a route to a Service of another release": (
+        "references",
+        lambda of: of["GRPCRoute"]["spec"]["rules"][0]["backendRefs"][0].update(name="other"),
+    ),
+    "a route to a port that no Service has": (
+        "references",
+        lambda of: of["GRPCRoute"]["spec"]["rules"][0]["backendRefs"][0].update(port=50071),
+    ),
+    "a certificate for another name": ("references", lambda of: of["Certificate"]["spec"].update(dnsNames=["other"])),
+    "a certificate that nobody mounts": ("references", lambda of: of["Certificate"]["spec"].update(secretName="other")),
     "an end that is cut off": ("ends", lambda of: pod(of).update(terminationGracePeriodSeconds=30)),
 }
 
@@ -128,7 +153,7 @@ def test_a_rule_finds_what_the_schemas_of_kubernetes_let_pass(rule: str, change:
 
     assert set(broken_rules(manifests)) == {rule}
     for manifest in manifests:
-        validate(manifest, NEWEST)
+        check_manifest(manifest, NEWEST)
 
 
 def test_each_rule_was_shown_to_find_something() -> None:
@@ -154,11 +179,37 @@ def test_the_schemas_of_kubernetes_find_what_no_rule_looks_for(change: Change) -
         kubernetes_validate.validate(changed, NEWEST, strict=True)
 
 
+DEFINED: dict[str, tuple[str, Change]] = {
+    "an unknown field": ("Certificate", lambda of: of["Certificate"]["spec"].update(colour="red")),
+    "an unknown field below": ("Certificate", lambda of: of["Certificate"]["spec"]["privateKey"].update(bits=256)),
+    "an unknown algorithm": ("Certificate", lambda of: of["Certificate"]["spec"]["privateKey"].update(algorithm="X")),
+    "a certificate in no Secret": ("Certificate", lambda of: of["Certificate"]["spec"].pop("secretName")),
+    "a port in words": (
+        "GRPCRoute",
+        lambda of: of["GRPCRoute"]["spec"]["rules"][0]["backendRefs"][0].update(port="grpc"),
+    ),
+    "a route to nowhere": (
+        "GRPCRoute",
+        lambda of: of["GRPCRoute"]["spec"]["rules"][0]["backendRefs"][0].pop("name"),
+    ),
+    "a host of bad letters": ("GRPCRoute", lambda of: of["GRPCRoute"]["spec"].update(hostnames=["a_b"])),
+    "an unknown rule": ("GRPCRoute", lambda of: of["GRPCRoute"]["spec"]["rules"][0].update(retries=3)),
+}
+
+
+@pytest.mark.parametrize(("kind", "change"), DEFINED.values(), ids=DEFINED)
+def test_the_definitions_of_other_projects_find_what_does_not_fit_them(kind: str, change: Change) -> None:
+    (changed,) = (manifest for manifest in broken(EVERYTHING, change) if manifest["kind"] == kind)
+
+    with pytest.raises(BadManifest, match=f"{kind}/vectors"):
+        check_manifest(changed, NEWEST)
+
+
 def test_a_kind_without_a_schema_is_a_failure() -> None:
     monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "a"}}
 
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
-        validate(monitor, NEWEST)
+        check_manifest(monitor, NEWEST)
 
 
 OPERATOR: dict[str, Change] = {
@@ -177,7 +228,7 @@ def test_the_schemas_of_the_prometheus_operator_find(change: Change) -> None:
 
     (changed,) = (each for each in manifests.values() if each["kind"] in KINDS and each not in kept)
     with pytest.raises((ValidationError, UnknownField)):
-        validate(changed, NEWEST)
+        check_manifest(changed, NEWEST)
 
 
 def context(of: dict[str, Manifest]) -> Manifest:

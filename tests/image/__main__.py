@@ -1,10 +1,12 @@
-"""Builds the gateway image and runs it as a strict cluster would: python -m tests.image (make image-test).
+"""Builds an image and runs it as a strict cluster would: python -m tests.image [gateway|clip] (make image-test).
 
 The base image is made here from Debian's packages, once, and kept in the user's cache. The image runs with runc: as
 user 10001, its root file system read-only, without capabilities or new privileges, in a network that is loopback alone.
-A NIM of the tests stands beside it there, and a client makes an EmbedInputs call. What it starts, it ends.
+A client makes an EmbedInputs call there: to `gateway`, beside which a NIM of the tests stands, or to `clip`, which
+embeds with the bundled model on the CPU. What it starts, it ends.
 
-It needs root and Debian's packages buildah, iproute2, mmdebstrap and runc, and takes a few minutes.
+It needs root and Debian's packages buildah, iproute2, mmdebstrap and runc, and takes a few minutes; `clip` downloads
+torch with CUDA, and takes 30 GB of temporary files meanwhile.
 """
 
 import json
@@ -26,12 +28,24 @@ PROGRAMS = ("buildah", "ip", "mmdebstrap", "runc")
 SUITE = "bookworm"
 USER = 10001
 PORT = 50070
-START_S = 60
-IMAGE = "localhost/vecgate/gateway"
+START_S = 180
+LAST_LINES = 40
+"""Of what a failing build printed."""
+
 BASE = "localhost/vecgate-base"
 # Of the vectors of the tests' NIM.
 DIMENSION = 16
-EXPECTED = {"alive": True, "embedding": True, "whole": False, "space": "nvidia/nvclip", "shape": [3, DIMENSION]}
+EXPECTED = {
+    "gateway": {
+        "alive": True,
+        "embedding": True,
+        "whole": False,
+        "model": "nvidia/nvclip",
+        "shape": [3, DIMENSION],
+    },
+    "clip": {"alive": True, "embedding": True, "whole": False, "model": "pictogram-clip", "shape": [3, 1024]},
+}
+"""What the call answers, by the target of the Dockerfile."""
 
 
 def say(line: str) -> None:
@@ -69,8 +83,8 @@ def base_system() -> Path:
     return tar
 
 
-def build(buildah: Buildah, folder: Path) -> None:
-    """Build the base image and the gateway's."""
+def build(buildah: Buildah, folder: Path, target: str) -> str:
+    """Build the base image and a target's, and return the name of that."""
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, base_system(), "/")
     buildah("commit", "--quiet", container, BASE)
@@ -80,11 +94,17 @@ def build(buildah: Buildah, folder: Path) -> None:
     config = folder / "pip.conf"
     config.write_text(f"[global]\ncert = {certificate}\n" if certificate else "", encoding="utf-8")
     volumes = ("--volume", f"{certificate}:{certificate}:ro") if certificate else ()
-    say("building the gateway image")
+    say(f"building the {target} image")
+    image = f"localhost/vecgate/{target}"
     secret = f"id=pip_conf,src={config}"
     base = f"BASE_IMAGE={BASE}"
     options = ("--network", "host", "--secret", secret, *volumes, "--build-arg", base, "--format", "docker")
-    buildah("build", "--quiet", *options, "--target", "gateway", "--tag", IMAGE, ROOT)
+    try:
+        buildah("build", *options, "--target", target, "--tag", image, ROOT)
+    except subprocess.CalledProcessError as error:
+        say("\n".join(error.stdout.splitlines()[-LAST_LINES:]))
+        raise
+    return image
 
 
 @contextmanager
@@ -183,8 +203,12 @@ def check_confinement(pid: int) -> str:
     return " ".join(status["VmHWM"])
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Build, run, call, end; 0 if all of it is as it should be."""
+    target = arguments[0] if arguments else "gateway"
+    if target not in EXPECTED or len(arguments) > 1:
+        say(f"name one target: {' or '.join(EXPECTED)}")
+        return 2
     missing = [program for program in PROGRAMS if shutil.which(program) is None]
     if missing or os.geteuid() != 0:
         say(f"needs root, and these programs, of which are missing: {', '.join(missing) or 'none'}")
@@ -192,11 +216,11 @@ def main() -> int:
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="vecgate-image-")))
         buildah = Buildah(folder)
-        build(buildah, folder)
-        container = buildah("from", IMAGE)
+        image = build(buildah, folder, target)
+        container = buildah("from", image)
         ends.callback(buildah, "rm", container)
         root = buildah("mount", container)
-        configuration = json.loads(buildah("inspect", "--type", "image", IMAGE))
+        configuration = json.loads(buildah("inspect", "--type", "image", image))
         network = ends.enter_context(loopback_network())
         nim = ends.enter_context(started(peer(network, "nim"), stdout=subprocess.PIPE, cwd=ROOT))
         assert nim.stdout is not None
@@ -206,7 +230,7 @@ def main() -> int:
         name = f"vecgate-{os.getpid()}"
         server = ends.enter_context(started([*runc, "run", "--bundle", folder, name], stderr=subprocess.PIPE))
         answer = wait_for_answer(network, server)
-        assert answer == EXPECTED, answer
+        assert answer == EXPECTED[target], answer
         memory = check_confinement(json.loads(run(*runc, "state", name))["pid"])
         run(*runc, "kill", name, "TERM")
         _, log = server.communicate(timeout=60)
@@ -217,4 +241,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ def call(address: str) -> dict[str, object]:
             "embedding": client.health("vecgate.v1.EmbeddingService") is Health.SERVING,
             # Weaviate is not there.
             "whole": client.health() is Health.SERVING,
-            "space": answer.embedder.space,
+            "model": answer.embedder.model,
             "shape": list(answer.matrix().shape),
         }
 

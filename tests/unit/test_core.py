@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from embedders.errors import EmbedderOverloaded, EmbedderUnavailable
 from embedders.inputs import QUERY, TextInput
+from service.core.changes import VectorDraft
 from service.core.collections import Collections
 from service.core.conformance import DraftObject, check_object, content_id, parse_vector
 from service.core.embed import EmbedderPool
@@ -176,10 +177,10 @@ def bound_collection(embedder: FakeEmbedder) -> Collection:
 
 async def test_nothing_is_bound_to_a_space_whose_dimension_is_not_known_yet() -> None:
     pool = EmbedderPool([FakeEmbedder(dimension=0)], check_interval_s=60)
-    draft = Collection("Pictures", (), (NamedVector("default", None),))
+    vectors = [VectorDraft(NamedVector("default", None))]
 
     with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is not known yet"):
-        await Collections(FakeStore(), pool).create(draft, {"default": ""})
+        await Collections(FakeStore(), pool).create(Collection("Pictures", (), ()), vectors)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,16 @@ def test_a_hosted_nim_is_a_need_from_outside_and_behind_an_air_gap_a_fault(monke
     assert "VECGATE_NIM__BASE_URL" in plain.stdout
 
 
+def test_a_proxy_outside_is_a_need_from_outside_and_its_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__PROXY="http://user:hunter2@proxy.example.com:3128")
+
+    done = CliRunner().invoke(app, ["doctor", "--air-gap"])
+
+    assert done.exit_code == 1
+    assert "Needs from outside: the proxy before the NIM at proxy.example.com:3128." in done.stdout
+    assert "hunter2" not in done.stdout
+
+
 def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__BASE_URL="http://nim:8000,https://nim.example.com")
 

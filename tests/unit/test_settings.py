@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from embedders.spec import InputLimits
 from service.cli import app
-from service.embedding import _input_limits, build_embedders
+from service.diagnosis import diagnose
+from service.embedding import _input_limits, _nim_configs, build_embedders
 from service.observability import masked_settings
 from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
@@ -177,6 +178,26 @@ def test_the_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("VECGATE_NIM__PROXY", "http://user:hunter2@proxy:3128")
 
     assert "hunter2" not in str(masked_settings(load_settings()))
+
+
+def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "proxy"
+    file.write_text("http://user:hunter2@proxy:3128\n", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__PROXY_FILE", str(file))
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
+    settings = load_settings()
+    proxy = _nim_configs(settings)[0].proxy
+    (contact,) = (each for each in diagnose(settings).contacts if "proxy" in each.what)
+    file.write_text("hunter2 is no address", encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match="PROXY_FILE") as caught:
+        load_settings()
+
+    assert proxy == "http://user:hunter2@proxy:3128"
+    assert (contact.where, contact.setting) == ("proxy:3128", "VECGATE_NIM__PROXY_FILE")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:

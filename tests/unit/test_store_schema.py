@@ -1,9 +1,23 @@
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, Space, WeightedField
-from service.store.weaviate.schema import from_schema, to_schema
+from service.domain import (
+    Collection,
+    DataType,
+    Distance,
+    MultiTenancy,
+    NamedVector,
+    Property,
+    Quantizer,
+    Space,
+    VectorIndex,
+    WeightedField,
+)
+from service.store.weaviate.schema import from_schema, patch_schema, to_schema
+from tests.contract.people import bare
 
 COLLECTION = Collection(
     "Pictures",
@@ -54,19 +68,85 @@ def test_a_collection_becomes_a_schema_with_its_binding() -> None:
 
 
 def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
-    assert from_schema(SCHEMA) == COLLECTION
+    assert bare(from_schema(SCHEMA)) == COLLECTION
 
 
 @pytest.mark.parametrize("data_type", DataType)
 def test_every_type_survives_the_way_there_and_back(data_type: DataType) -> None:
-    collection = Collection("C", (Property("p", data_type),), ())
-    assert from_schema(to_schema(collection)) == collection
+    nested = (Property("n", DataType.INT),) if data_type in (DataType.OBJECT, DataType.OBJECT_ARRAY) else ()
+    collection = Collection("C", (Property("p", data_type, nested=nested),), ())
+    assert bare(from_schema(to_schema(collection))) == collection
 
 
 @pytest.mark.parametrize("tenancy", [MultiTenancy(), MultiTenancy(auto_creation=True), MultiTenancy(False, True)])
 def test_multi_tenancy_survives_the_way_there_and_back(tenancy: MultiTenancy) -> None:
     collection = Collection("C", (), (), multi_tenancy=tenancy)
-    assert from_schema(to_schema(collection)) == collection
+    assert bare(from_schema(to_schema(collection))) == collection
+
+
+def test_a_native_vector_is_the_module_s_in_the_order_that_it_counts_in() -> None:
+    vector = NamedVector(
+        "v",
+        Space("s", 2, "m"),
+        (),
+        (WeightedField("title", 0.25), WeightedField("alt", 0.75)),
+        native=True,
+        base_url="http://vecgate:8070",
+    )
+    schema = to_schema(Collection("C", (Property("title", DataType.TEXT), Property("alt", DataType.TEXT)), (vector,)))
+    assert schema["vectorConfig"]["v"]["vectorizer"] == {
+        "multi2vec-nvidia": {
+            "space": "s",
+            "dimension": 2,
+            "model": "m",
+            "baseURL": "http://vecgate:8070",
+            "textFields": ["alt", "title"],
+            "weights": {"textFields": [0.75, 0.25]},
+        }
+    }
+    (read,) = from_schema(schema).vectors
+    assert (read.native, read.base_url, read.space) == (True, "http://vecgate:8070", vector.space)
+    assert set(read.text_fields) == set(vector.text_fields)
+
+
+def test_a_dynamic_index_holds_a_graph_and_a_flat_one_of_one_distance() -> None:
+    index = VectorIndex(
+        "dynamic",
+        {"threshold": 5, "hnsw": {"ef": 7}, "flat": {"vectorCacheMaxObjects": 3}},
+        Quantizer("rq", {"bits": 8}),
+        Quantizer("bq", {"rescoreLimit": 4}),
+    )
+    vector = NamedVector("v", Space("s", 3, "m"), distance=Distance.DOT, index=index)
+    schema = to_schema(Collection("C", (), (vector,)))
+    assert schema["vectorConfig"]["v"]["vectorIndexConfig"] == {
+        "distance": "dot",
+        "threshold": 5,
+        "hnsw": {"distance": "dot", "ef": 7, "rq": {"bits": 8, "enabled": True}},
+        "flat": {"distance": "dot", "vectorCacheMaxObjects": 3, "bq": {"rescoreLimit": 4, "enabled": True}},
+    }
+    assert from_schema(schema).vectors == (vector,)
+
+
+def test_a_patch_keeps_what_this_version_does_not_know() -> None:
+    unknown: dict[str, Any] = {
+        **to_schema(COLLECTION),
+        "moduleConfig": {"generative-dummy": {}},
+        "invertedIndexConfig": {"usingBlockMaxWAND": True, "bm25": {"b": 0.1, "k1": 1}},
+    }
+    unknown["vectorConfig"]["main"]["vectorIndexConfig"] |= {
+        "newer": {"than": "this"},
+        "skipDefaultQuantization": False,
+    }
+    unknown["vectorConfig"]["main"]["vectorizer"] = {"other-module": {"kept": True}}
+    before = deepcopy(unknown)
+    wanted = replace(from_schema(unknown), description="new", inverted_index={"bm25": {"b": 0.2, "k1": 1}})
+    patched, added = patch_schema(unknown, wanted)
+    assert (patched["description"], added) == ("new", [])
+    for name in ("moduleConfig", "vectorConfig", "properties", "multiTenancyConfig"):
+        assert patched[name] == unknown[name]
+    assert patched["invertedIndexConfig"]["usingBlockMaxWAND"] is True
+    assert patched["invertedIndexConfig"]["bm25"] == {"b": 0.2, "k1": 1}
+    assert unknown == before
 
 
 def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
@@ -90,14 +170,15 @@ def test_a_type_that_is_not_handled_is_none(types: list[str] | None) -> None:
     [
         ({"distance": "cosine"}, Distance.COSINE),
         ({"distance": "l2-squared"}, Distance.L2_SQUARED),
-        ({"distance": "manhattan"}, None),
+        ({"distance": "manhattan"}, Distance.MANHATTAN),
+        ({"distance": "new"}, None),
         ({}, None),
         (None, None),
     ],
 )
 def test_a_distance_that_is_not_handled_is_none(config: Any, distance: Distance | None) -> None:
     collection = from_schema({"class": "C", "vectorConfig": {"v": {"vectorIndexConfig": config}}})
-    assert collection.vectors == (NamedVector("v", None, distance=distance),)
+    assert bare(collection).vectors == (NamedVector("v", None, distance=distance),)
 
 
 @pytest.mark.parametrize(

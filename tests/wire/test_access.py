@@ -36,6 +36,7 @@ NEEDED: dict[str, Sequence[str]] = {
     "EmbeddingService/EmbedInputs": ["embed"],
     "EmbeddingService/ListEmbedders": PERMISSIONS,
     "CollectionService/CreateCollection": ["admin"],
+    "CollectionService/UpdateCollection": ["admin"],
     "CollectionService/DeleteCollection": ["admin"],
     "CollectionService/GetCollection": ["search", "write", "admin"],
     "CollectionService/ListCollections": ["search", "write", "admin"],

@@ -118,7 +118,7 @@ def test_create_sends_the_collection_and_says_its_space(run: Run, fake: FakeVecg
         "caption": collection_pb.DATA_TYPE_TEXT,
     }
     vector = made.vectors[0]
-    assert (vector.name, vector.embedder, vector.distance) == ("both", "fake", collection_pb.DISTANCE_L2_SQUARED)
+    assert (vector.name, vector.embedder, vector.index.distance) == ("both", "fake", collection_pb.DISTANCE_L2_SQUARED)
     assert [(each.name, each.HasField("weight")) for each in vector.text_fields] == [("name", True), ("caption", False)]
     assert made.description == "All things"
 

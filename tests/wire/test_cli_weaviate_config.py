@@ -30,7 +30,7 @@ def fake() -> Iterator[FakeVecgate]:
         running.collections["Things"].vectors.add(
             name="both",
             model="fake-clip",
-            distance=pb.DISTANCE_DOT,
+            index=pb.VectorIndex(distance=pb.DISTANCE_DOT),
             image_fields=[{"name": "zebra", "weight": 0.7}, {"name": "apple"}],
             text_fields=[{"name": "name", "weight": 0.1}],
         )

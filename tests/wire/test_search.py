@@ -53,7 +53,7 @@ async def test_thresholds_bound_how_far_hits_are(wire: Wire) -> None:
 
 
 async def test_a_certainty_needs_cosine_distance(wire: Wire) -> None:
-    await wire.create_pictures(distance=2)
+    await wire.create_pictures(index={"distance": 2})
 
     failure = await failure_of(wire.search.SearchObjects(search(certainty=0.5, **CATS)))
 

@@ -37,7 +37,9 @@ async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wir
     got = (await wire.collections.GetCollection(pb.GetCollectionRequest(name="Shared"))).collection
 
     assert got == created
-    assert got.multi_tenancy == pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=True)
+    assert got.multi_tenancy == pb.MultiTenancyConfig(
+        enabled=True, auto_tenant_creation=True, auto_tenant_activation=False
+    )
     assert not got.HasField("object_count")
 
 
@@ -238,6 +240,8 @@ def test_the_command_line_creates_and_shows_a_collection_with_tenants(fake: Fake
     deleted = collections("delete", "Shared", input="y\n")
 
     (request,) = fake.requests["CreateCollection"]
-    assert request.collection.multi_tenancy == pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=True)
+    assert request.collection.multi_tenancy == pb.MultiTenancyConfig(
+        enabled=True, auto_tenant_creation=True, auto_tenant_activation=False
+    )
     assert shown.stdout.startswith("Shared: its tenants hold its objects\n")
     assert "the objects of all its tenants" in deleted.output

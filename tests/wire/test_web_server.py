@@ -137,6 +137,39 @@ async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp
     assert answer.status_code == 200
 
 
+async def test_a_renewed_certificate_is_taken_in_while_it_serves_and_half_of_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
+    (tmp_path / "next").mkdir()
+    files, renewed = write_certificate(tmp_path), write_certificate(tmp_path / "next")
+    old, new = (
+        ssl.create_default_context(cafile=str(folder / "authority.pem")) for folder in (tmp_path, tmp_path / "next")
+    )
+
+    async def trusted(web: Web, trust: ssl.SSLContext) -> bool:
+        try:
+            async with httpx.AsyncClient(verify=trust) as http:
+                return (await http.get(f"{web.url}/v1/health/live")).status_code == 200
+        except httpx.ConnectError:
+            return False
+
+    with structlog.testing.capture_logs() as lines:
+        async with running_web(**files) as web, httpx.AsyncClient(verify=old, base_url=web.url) as held:
+            await held.get("/v1/health/live")
+            files["tls_cert_file"].write_bytes(renewed["tls_cert_file"].read_bytes())
+            with_half = await trusted(web, old), await trusted(web, new)
+            files["tls_key_file"].write_bytes(renewed["tls_key_file"].read_bytes())
+            with_both = await trusted(web, old), await trusted(web, new)
+            still = await held.get("/v1/health/live")
+
+    events = [line["event"] for line in lines]
+    assert (events.count("certificate_not_read_again"), events.count("certificate_read_again")) == (1, 1)
+    assert with_half == (True, False)
+    assert with_both == (False, True)
+    assert still.status_code == 200
+
+
 def test_a_certificate_that_is_none_is_told_before_anything_starts(tmp_path: Path) -> None:
     files = write_certificate(tmp_path)
     files["tls_cert_file"].write_text("no certificate", encoding="utf-8")

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf import wrappers_pb2
+from google.protobuf import field_mask_pb2, wrappers_pb2
 from numpy.typing import ArrayLike
 
 from vecgate.client.channel import MIB, ChannelOption, channel_options
@@ -177,6 +177,20 @@ class Client:
             if not response.next_page_token:
                 return
             request.page_token = response.next_page_token
+
+    def update_collection(
+        self, collection: collection_pb.Collection, update_mask: Sequence[str] = ()
+    ) -> collection_pb.Collection:
+        """Change a collection, add properties and named vectors to it, and return it as it is then.
+
+        Args:
+            collection: its name, and what is to be otherwise; what is left out stays.
+            update_mask: the fields to look at, such as `["description"]`; none means all that are set.
+        """
+        request = collection_pb.UpdateCollectionRequest(
+            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=update_mask)
+        )
+        return self._call(self._collection.UpdateCollection, request).collection
 
     def delete_collection(self, name: str) -> None:
         """Delete a collection with all its objects."""

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -18,6 +19,86 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeletionStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeletionStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeletionStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELETION_STRATEGY_UNSPECIFIED: _DeletionStrategy.ValueType  # 0
+    """Weaviate's default."""
+    DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION: _DeletionStrategy.ValueType  # 1
+    """Not by itself."""
+    DELETION_STRATEGY_DELETE_ON_CONFLICT: _DeletionStrategy.ValueType  # 2
+    """The object is deleted."""
+    DELETION_STRATEGY_TIME_BASED_RESOLUTION: _DeletionStrategy.ValueType  # 3
+    """The later of deletion and write counts."""
+
+class DeletionStrategy(_DeletionStrategy, metaclass=_DeletionStrategyEnumTypeWrapper):
+    """DeletionStrategy is how replicas that disagree about a deletion are brought together, in Weaviate's words."""
+
+DELETION_STRATEGY_UNSPECIFIED: DeletionStrategy.ValueType  # 0
+"""Weaviate's default."""
+DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION: DeletionStrategy.ValueType  # 1
+"""Not by itself."""
+DELETION_STRATEGY_DELETE_ON_CONFLICT: DeletionStrategy.ValueType  # 2
+"""The object is deleted."""
+DELETION_STRATEGY_TIME_BASED_RESOLUTION: DeletionStrategy.ValueType  # 3
+"""The later of deletion and write counts."""
+Global___DeletionStrategy: _TypeAlias = DeletionStrategy  # noqa: Y015
+
+class _Tokenization:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tokenization.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKENIZATION_UNSPECIFIED: _Tokenization.ValueType  # 0
+    """Weaviate's default; in an answer: a property that is not cut, or a way that this version does not know."""
+    TOKENIZATION_WORD: _Tokenization.ValueType  # 1
+    """Letters and digits, in lower case."""
+    TOKENIZATION_LOWERCASE: _Tokenization.ValueType  # 2
+    """Whatever stands between spaces, in lower case."""
+    TOKENIZATION_WHITESPACE: _Tokenization.ValueType  # 3
+    """Whatever stands between spaces."""
+    TOKENIZATION_FIELD: _Tokenization.ValueType  # 4
+    """The whole text."""
+    TOKENIZATION_TRIGRAM: _Tokenization.ValueType  # 5
+    """Three letters each."""
+    TOKENIZATION_GSE: _Tokenization.ValueType  # 6
+    """Chinese and Japanese words; Weaviate needs ENABLE_TOKENIZER_GSE."""
+    TOKENIZATION_KAGOME_JA: _Tokenization.ValueType  # 7
+    """Japanese words; Weaviate needs ENABLE_TOKENIZER_KAGOME_JA."""
+    TOKENIZATION_KAGOME_KR: _Tokenization.ValueType  # 8
+    """Korean words; Weaviate needs ENABLE_TOKENIZER_KAGOME_KR."""
+    TOKENIZATION_GSE_CH: _Tokenization.ValueType  # 9
+    """Chinese words; Weaviate needs ENABLE_TOKENIZER_GSE_CH."""
+
+class Tokenization(_Tokenization, metaclass=_TokenizationEnumTypeWrapper):
+    """Tokenization is how a text is cut into words for filters and keywords, in Weaviate's words."""
+
+TOKENIZATION_UNSPECIFIED: Tokenization.ValueType  # 0
+"""Weaviate's default; in an answer: a property that is not cut, or a way that this version does not know."""
+TOKENIZATION_WORD: Tokenization.ValueType  # 1
+"""Letters and digits, in lower case."""
+TOKENIZATION_LOWERCASE: Tokenization.ValueType  # 2
+"""Whatever stands between spaces, in lower case."""
+TOKENIZATION_WHITESPACE: Tokenization.ValueType  # 3
+"""Whatever stands between spaces."""
+TOKENIZATION_FIELD: Tokenization.ValueType  # 4
+"""The whole text."""
+TOKENIZATION_TRIGRAM: Tokenization.ValueType  # 5
+"""Three letters each."""
+TOKENIZATION_GSE: Tokenization.ValueType  # 6
+"""Chinese and Japanese words; Weaviate needs ENABLE_TOKENIZER_GSE."""
+TOKENIZATION_KAGOME_JA: Tokenization.ValueType  # 7
+"""Japanese words; Weaviate needs ENABLE_TOKENIZER_KAGOME_JA."""
+TOKENIZATION_KAGOME_KR: Tokenization.ValueType  # 8
+"""Korean words; Weaviate needs ENABLE_TOKENIZER_KAGOME_KR."""
+TOKENIZATION_GSE_CH: Tokenization.ValueType  # 9
+"""Chinese words; Weaviate needs ENABLE_TOKENIZER_GSE_CH."""
+Global___Tokenization: _TypeAlias = Tokenization  # noqa: Y015
 
 class _DataType:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -57,6 +138,10 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
     keeps them as 32-bit floats, about seven digits.
     """
+    DATA_TYPE_OBJECT: _DataType.ValueType  # 15
+    """An object of nested_properties. It can be stored and returned, not embedded."""
+    DATA_TYPE_OBJECT_ARRAY: _DataType.ValueType  # 16
+    """A list of such objects."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is what a property holds, in Weaviate's words."""
@@ -93,7 +178,35 @@ DATA_TYPE_GEO_COORDINATES: DataType.ValueType  # 14
 """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
 keeps them as 32-bit floats, about seven digits.
 """
+DATA_TYPE_OBJECT: DataType.ValueType  # 15
+"""An object of nested_properties. It can be stored and returned, not embedded."""
+DATA_TYPE_OBJECT_ARRAY: DataType.ValueType  # 16
+"""A list of such objects."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
+
+class _FilterStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FilterStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FilterStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FILTER_STRATEGY_UNSPECIFIED: _FilterStrategy.ValueType  # 0
+    """Weaviate's default."""
+    FILTER_STRATEGY_SWEEPING: _FilterStrategy.ValueType  # 1
+    """Everything is walked, and what the filter holds back is left out."""
+    FILTER_STRATEGY_ACORN: _FilterStrategy.ValueType  # 2
+    """Steps over what the filter holds back."""
+
+class FilterStrategy(_FilterStrategy, metaclass=_FilterStrategyEnumTypeWrapper):
+    """FilterStrategy is how a filtered search walks the graph, in Weaviate's words."""
+
+FILTER_STRATEGY_UNSPECIFIED: FilterStrategy.ValueType  # 0
+"""Weaviate's default."""
+FILTER_STRATEGY_SWEEPING: FilterStrategy.ValueType  # 1
+"""Everything is walked, and what the filter holds back is left out."""
+FILTER_STRATEGY_ACORN: FilterStrategy.ValueType  # 2
+"""Steps over what the filter holds back."""
+Global___FilterStrategy: _TypeAlias = FilterStrategy  # noqa: Y015
 
 class _Distance:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -109,6 +222,10 @@ class _DistanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Distance.Val
     """The negative dot product."""
     DISTANCE_L2_SQUARED: _Distance.ValueType  # 3
     """The squared Euclidean distance."""
+    DISTANCE_MANHATTAN: _Distance.ValueType  # 4
+    """The sum of the differences."""
+    DISTANCE_HAMMING: _Distance.ValueType  # 5
+    """How many values differ."""
 
 class Distance(_Distance, metaclass=_DistanceEnumTypeWrapper):
     """Distance is a measure between two vectors, in Weaviate's words."""
@@ -121,6 +238,10 @@ DISTANCE_DOT: Distance.ValueType  # 2
 """The negative dot product."""
 DISTANCE_L2_SQUARED: Distance.ValueType  # 3
 """The squared Euclidean distance."""
+DISTANCE_MANHATTAN: Distance.ValueType  # 4
+"""The sum of the differences."""
+DISTANCE_HAMMING: Distance.ValueType  # 5
+"""How many values differ."""
 Global___Distance: _TypeAlias = Distance  # noqa: Y015
 
 class _TenantActivityStatus:
@@ -171,6 +292,9 @@ class Collection(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     OBJECT_COUNT_FIELD_NUMBER: _builtins.int
     MULTI_TENANCY_FIELD_NUMBER: _builtins.int
+    REPLICATION_FIELD_NUMBER: _builtins.int
+    SHARDING_FIELD_NUMBER: _builtins.int
+    INVERTED_INDEX_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254}: Weaviate's names begin with a capital letter. Otherwise INVALID_INPUT."""
     description: _builtins.str
@@ -191,6 +315,18 @@ class Collection(_message.Message):
     def multi_tenancy(self) -> Global___MultiTenancyConfig:
         """Optional. Whether its objects belong to tenants. Default: they do not."""
 
+    @_builtins.property
+    def replication(self) -> Global___ReplicationConfig:
+        """Optional. How it is replicated."""
+
+    @_builtins.property
+    def sharding(self) -> Global___ShardingConfig:
+        """Optional. How it is divided into shards; not where it has tenants (INVALID_INPUT), each of which is one."""
+
+    @_builtins.property
+    def inverted_index(self) -> Global___InvertedIndexConfig:
+        """Optional. How its properties are indexed for filters and words."""
+
     def __init__(
         self,
         *,
@@ -200,16 +336,227 @@ class Collection(_message.Message):
         vectors: _abc.Iterable[Global___VectorConfig] | None = ...,
         object_count: _builtins.int | None = ...,
         multi_tenancy: Global___MultiTenancyConfig | None = ...,
+        replication: Global___ReplicationConfig | None = ...,
+        sharding: Global___ShardingConfig | None = ...,
+        inverted_index: Global___InvertedIndexConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "replication", b"replication", "sharding", b"sharding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object_count) -> _WhichOneofReturnType__object_count | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class ReplicationConfig(_message.Message):
+    """ReplicationConfig says how a collection is replicated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTOR_FIELD_NUMBER: _builtins.int
+    ASYNC_ENABLED_FIELD_NUMBER: _builtins.int
+    DELETION_STRATEGY_FIELD_NUMBER: _builtins.int
+    factor: _builtins.int
+    """Optional. Replicas, at least 1 and at most Weaviate's nodes (STORE_REJECTED). Default: Weaviate's."""
+    async_enabled: _builtins.bool
+    """Output only. Weaviate's word; from 1.38 on it replicates asynchronously wherever factor is over 1, whatever this says."""
+    deletion_strategy: Global___DeletionStrategy.ValueType
+    """Optional. What happens to an object that was deleted on some replicas only. Default: Weaviate's."""
+    def __init__(
+        self,
+        *,
+        factor: _builtins.int | None = ...,
+        async_enabled: _builtins.bool | None = ...,
+        deletion_strategy: Global___DeletionStrategy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_async_enabled", b"_async_enabled", "_factor", b"_factor", "async_enabled", b"async_enabled", "factor", b"factor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_async_enabled", b"_async_enabled", "_factor", b"_factor", "async_enabled", b"async_enabled", "deletion_strategy", b"deletion_strategy", "factor", b"factor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__async_enabled: _TypeAlias = _typing.Literal["async_enabled"]  # noqa: Y015
+    _WhichOneofArgType__async_enabled: _TypeAlias = _typing.Literal["_async_enabled", b"_async_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__factor: _TypeAlias = _typing.Literal["factor"]  # noqa: Y015
+    _WhichOneofArgType__factor: _TypeAlias = _typing.Literal["_factor", b"_factor"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__async_enabled) -> _WhichOneofReturnType__async_enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__factor) -> _WhichOneofReturnType__factor | None: ...
+
+Global___ReplicationConfig: _TypeAlias = ReplicationConfig  # noqa: Y015
+
+@_typing.final
+class ShardingConfig(_message.Message):
+    """ShardingConfig says how a collection is divided. Cannot be changed later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESIRED_COUNT_FIELD_NUMBER: _builtins.int
+    VIRTUAL_PER_PHYSICAL_FIELD_NUMBER: _builtins.int
+    ACTUAL_COUNT_FIELD_NUMBER: _builtins.int
+    desired_count: _builtins.int
+    """Optional. Shards, at least 1. Default: Weaviate's, one a node."""
+    virtual_per_physical: _builtins.int
+    """Optional. Virtual shards in a shard, at least 1. Default: Weaviate's, 128."""
+    actual_count: _builtins.int
+    """Output only. Shards that there are."""
+    def __init__(
+        self,
+        *,
+        desired_count: _builtins.int | None = ...,
+        virtual_per_physical: _builtins.int | None = ...,
+        actual_count: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_actual_count", b"_actual_count", "_desired_count", b"_desired_count", "_virtual_per_physical", b"_virtual_per_physical", "actual_count", b"actual_count", "desired_count", b"desired_count", "virtual_per_physical", b"virtual_per_physical"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_actual_count", b"_actual_count", "_desired_count", b"_desired_count", "_virtual_per_physical", b"_virtual_per_physical", "actual_count", b"actual_count", "desired_count", b"desired_count", "virtual_per_physical", b"virtual_per_physical"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__actual_count: _TypeAlias = _typing.Literal["actual_count"]  # noqa: Y015
+    _WhichOneofArgType__actual_count: _TypeAlias = _typing.Literal["_actual_count", b"_actual_count"]  # noqa: Y015
+    _WhichOneofReturnType__desired_count: _TypeAlias = _typing.Literal["desired_count"]  # noqa: Y015
+    _WhichOneofArgType__desired_count: _TypeAlias = _typing.Literal["_desired_count", b"_desired_count"]  # noqa: Y015
+    _WhichOneofReturnType__virtual_per_physical: _TypeAlias = _typing.Literal["virtual_per_physical"]  # noqa: Y015
+    _WhichOneofArgType__virtual_per_physical: _TypeAlias = _typing.Literal["_virtual_per_physical", b"_virtual_per_physical"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__actual_count) -> _WhichOneofReturnType__actual_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__desired_count) -> _WhichOneofReturnType__desired_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__virtual_per_physical) -> _WhichOneofReturnType__virtual_per_physical | None: ...
+
+Global___ShardingConfig: _TypeAlias = ShardingConfig  # noqa: Y015
+
+@_typing.final
+class InvertedIndexConfig(_message.Message):
+    """InvertedIndexConfig says how properties are indexed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BM25_FIELD_NUMBER: _builtins.int
+    STOPWORDS_FIELD_NUMBER: _builtins.int
+    INDEX_NULL_STATE_FIELD_NUMBER: _builtins.int
+    INDEX_PROPERTY_LENGTH_FIELD_NUMBER: _builtins.int
+    INDEX_TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    CLEANUP_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    index_null_state: _builtins.bool
+    """Optional. Whether filters may ask for missing values. Cannot be changed later. Default: true."""
+    index_property_length: _builtins.bool
+    """Optional. Whether filters may ask for lengths. Cannot be changed later. Default: true."""
+    index_timestamps: _builtins.bool
+    """Optional. Whether filters may ask for the times of creation and update. Cannot be changed later. Default: true."""
+    cleanup_interval_seconds: _builtins.int
+    """Optional. Seconds between clean-ups, at least 0. Default: Weaviate's, 60."""
+    @_builtins.property
+    def bm25(self) -> Global___Bm25Config:
+        """Optional. How words are weighed."""
+
+    @_builtins.property
+    def stopwords(self) -> Global___StopwordsConfig:
+        """Optional. Words that do not count."""
+
+    def __init__(
+        self,
+        *,
+        bm25: Global___Bm25Config | None = ...,
+        stopwords: Global___StopwordsConfig | None = ...,
+        index_null_state: _builtins.bool | None = ...,
+        index_property_length: _builtins.bool | None = ...,
+        index_timestamps: _builtins.bool | None = ...,
+        cleanup_interval_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds", "_index_null_state", b"_index_null_state", "_index_property_length", b"_index_property_length", "_index_timestamps", b"_index_timestamps", "bm25", b"bm25", "cleanup_interval_seconds", b"cleanup_interval_seconds", "index_null_state", b"index_null_state", "index_property_length", b"index_property_length", "index_timestamps", b"index_timestamps", "stopwords", b"stopwords"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds", "_index_null_state", b"_index_null_state", "_index_property_length", b"_index_property_length", "_index_timestamps", b"_index_timestamps", "bm25", b"bm25", "cleanup_interval_seconds", b"cleanup_interval_seconds", "index_null_state", b"index_null_state", "index_property_length", b"index_property_length", "index_timestamps", b"index_timestamps", "stopwords", b"stopwords"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cleanup_interval_seconds: _TypeAlias = _typing.Literal["cleanup_interval_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cleanup_interval_seconds: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__index_null_state: _TypeAlias = _typing.Literal["index_null_state"]  # noqa: Y015
+    _WhichOneofArgType__index_null_state: _TypeAlias = _typing.Literal["_index_null_state", b"_index_null_state"]  # noqa: Y015
+    _WhichOneofReturnType__index_property_length: _TypeAlias = _typing.Literal["index_property_length"]  # noqa: Y015
+    _WhichOneofArgType__index_property_length: _TypeAlias = _typing.Literal["_index_property_length", b"_index_property_length"]  # noqa: Y015
+    _WhichOneofReturnType__index_timestamps: _TypeAlias = _typing.Literal["index_timestamps"]  # noqa: Y015
+    _WhichOneofArgType__index_timestamps: _TypeAlias = _typing.Literal["_index_timestamps", b"_index_timestamps"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cleanup_interval_seconds) -> _WhichOneofReturnType__cleanup_interval_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_null_state) -> _WhichOneofReturnType__index_null_state | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_property_length) -> _WhichOneofReturnType__index_property_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_timestamps) -> _WhichOneofReturnType__index_timestamps | None: ...
+
+Global___InvertedIndexConfig: _TypeAlias = InvertedIndexConfig  # noqa: Y015
+
+@_typing.final
+class Bm25Config(_message.Message):
+    """Bm25Config holds the two parameters of BM25."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    B_FIELD_NUMBER: _builtins.int
+    K1_FIELD_NUMBER: _builtins.int
+    b: _builtins.float
+    """Optional. How much an object's length counts, 0 to 1. Default: Weaviate's, 0.75."""
+    k1: _builtins.float
+    """Optional. How soon repetitions stop to count, at least 0. Default: Weaviate's, 1.2."""
+    def __init__(
+        self,
+        *,
+        b: _builtins.float | None = ...,
+        k1: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_b", b"_b", "_k1", b"_k1", "b", b"b", "k1", b"k1"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_b", b"_b", "_k1", b"_k1", "b", b"b", "k1", b"k1"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__b: _TypeAlias = _typing.Literal["b"]  # noqa: Y015
+    _WhichOneofArgType__b: _TypeAlias = _typing.Literal["_b", b"_b"]  # noqa: Y015
+    _WhichOneofReturnType__k1: _TypeAlias = _typing.Literal["k1"]  # noqa: Y015
+    _WhichOneofArgType__k1: _TypeAlias = _typing.Literal["_k1", b"_k1"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__b) -> _WhichOneofReturnType__b | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__k1) -> _WhichOneofReturnType__k1 | None: ...
+
+Global___Bm25Config: _TypeAlias = Bm25Config  # noqa: Y015
+
+@_typing.final
+class StopwordsConfig(_message.Message):
+    """StopwordsConfig says which words do not count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRESET_FIELD_NUMBER: _builtins.int
+    ADDITIONS_FIELD_NUMBER: _builtins.int
+    REMOVALS_FIELD_NUMBER: _builtins.int
+    preset: _builtins.str
+    """Optional. Weaviate's list to begin with: "en" or "none". Default: Weaviate's, "en"."""
+    @_builtins.property
+    def additions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Words beside the list. In an update with any of the two lists, both are replaced."""
+
+    @_builtins.property
+    def removals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Words of the list that count after all."""
+
+    def __init__(
+        self,
+        *,
+        preset: _builtins.str | None = ...,
+        additions: _abc.Iterable[_builtins.str] | None = ...,
+        removals: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "preset", b"preset"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_preset", b"_preset", "additions", b"additions", "preset", b"preset", "removals", b"removals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__preset: _TypeAlias = _typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = _typing.Literal["_preset", b"_preset"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
+
+Global___StopwordsConfig: _TypeAlias = StopwordsConfig  # noqa: Y015
 
 @_typing.final
 class MultiTenancyConfig(_message.Message):
@@ -229,15 +576,26 @@ class MultiTenancyConfig(_message.Message):
     def __init__(
         self,
         *,
-        enabled: _builtins.bool = ...,
-        auto_tenant_creation: _builtins.bool = ...,
-        auto_tenant_activation: _builtins.bool = ...,
+        enabled: _builtins.bool | None = ...,
+        auto_tenant_creation: _builtins.bool | None = ...,
+        auto_tenant_activation: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_tenant_activation", b"_auto_tenant_activation", "_auto_tenant_creation", b"_auto_tenant_creation", "_enabled", b"_enabled", "auto_tenant_activation", b"auto_tenant_activation", "auto_tenant_creation", b"auto_tenant_creation", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_tenant_activation", b"auto_tenant_activation", "auto_tenant_creation", b"auto_tenant_creation", "enabled", b"enabled"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_tenant_activation", b"_auto_tenant_activation", "_auto_tenant_creation", b"_auto_tenant_creation", "_enabled", b"_enabled", "auto_tenant_activation", b"auto_tenant_activation", "auto_tenant_creation", b"auto_tenant_creation", "enabled", b"enabled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__auto_tenant_activation: _TypeAlias = _typing.Literal["auto_tenant_activation"]  # noqa: Y015
+    _WhichOneofArgType__auto_tenant_activation: _TypeAlias = _typing.Literal["_auto_tenant_activation", b"_auto_tenant_activation"]  # noqa: Y015
+    _WhichOneofReturnType__auto_tenant_creation: _TypeAlias = _typing.Literal["auto_tenant_creation"]  # noqa: Y015
+    _WhichOneofArgType__auto_tenant_creation: _TypeAlias = _typing.Literal["_auto_tenant_creation", b"_auto_tenant_creation"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_tenant_activation) -> _WhichOneofReturnType__auto_tenant_activation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_tenant_creation) -> _WhichOneofReturnType__auto_tenant_creation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
 
 Global___MultiTenancyConfig: _TypeAlias = MultiTenancyConfig  # noqa: Y015
 
@@ -250,24 +608,57 @@ class Property(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DATA_TYPE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TOKENIZATION_FIELD_NUMBER: _builtins.int
+    INDEX_FILTERABLE_FIELD_NUMBER: _builtins.int
+    INDEX_SEARCHABLE_FIELD_NUMBER: _builtins.int
+    INDEX_RANGE_FILTERS_FIELD_NUMBER: _builtins.int
+    NESTED_PROPERTIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [_a-z][_0-9A-Za-z]{0,230} and is not "id", "_id", "_additional" or "vector": those are Weaviate's."""
     data_type: Global___DataType.ValueType
     """Required. What it holds."""
     description: _builtins.str
     """Optional. What it means."""
+    tokenization: Global___Tokenization.ValueType
+    """Optional. How a text is cut into words; of texts and text arrays only. Default: Weaviate's, WORD."""
+    index_filterable: _builtins.bool
+    """Optional. Whether filters may compare it. Default: true, of blobs false."""
+    index_searchable: _builtins.bool
+    """Optional. Whether bm25 and hybrid search it; of texts and text arrays only. Default: true of those."""
+    index_range_filters: _builtins.bool
+    """Optional. Whether ranges of it are found fast; of int, number and date only. Default: false."""
+    @_builtins.property
+    def nested_properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
+        """What an object holds: required of objects and object arrays, and of no other type. At most 10 levels deep."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         data_type: Global___DataType.ValueType = ...,
         description: _builtins.str = ...,
+        tokenization: Global___Tokenization.ValueType = ...,
+        index_filterable: _builtins.bool | None = ...,
+        index_searchable: _builtins.bool | None = ...,
+        index_range_filters: _builtins.bool | None = ...,
+        nested_properties: _abc.Iterable[Global___Property] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_index_filterable", b"_index_filterable", "_index_range_filters", b"_index_range_filters", "_index_searchable", b"_index_searchable", "index_filterable", b"index_filterable", "index_range_filters", b"index_range_filters", "index_searchable", b"index_searchable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "description", b"description", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_index_filterable", b"_index_filterable", "_index_range_filters", b"_index_range_filters", "_index_searchable", b"_index_searchable", "data_type", b"data_type", "description", b"description", "index_filterable", b"index_filterable", "index_range_filters", b"index_range_filters", "index_searchable", b"index_searchable", "name", b"name", "nested_properties", b"nested_properties", "tokenization", b"tokenization"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__index_filterable: _TypeAlias = _typing.Literal["index_filterable"]  # noqa: Y015
+    _WhichOneofArgType__index_filterable: _TypeAlias = _typing.Literal["_index_filterable", b"_index_filterable"]  # noqa: Y015
+    _WhichOneofReturnType__index_range_filters: _TypeAlias = _typing.Literal["index_range_filters"]  # noqa: Y015
+    _WhichOneofArgType__index_range_filters: _TypeAlias = _typing.Literal["_index_range_filters", b"_index_range_filters"]  # noqa: Y015
+    _WhichOneofReturnType__index_searchable: _TypeAlias = _typing.Literal["index_searchable"]  # noqa: Y015
+    _WhichOneofArgType__index_searchable: _TypeAlias = _typing.Literal["_index_searchable", b"_index_searchable"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_filterable) -> _WhichOneofReturnType__index_filterable | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_range_filters) -> _WhichOneofReturnType__index_range_filters | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index_searchable) -> _WhichOneofReturnType__index_searchable | None: ...
 
 Global___Property: _TypeAlias = Property  # noqa: Y015
 
@@ -311,26 +702,34 @@ class VectorConfig(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     IMAGE_FIELDS_FIELD_NUMBER: _builtins.int
     TEXT_FIELDS_FIELD_NUMBER: _builtins.int
-    DISTANCE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    NATIVE_FIELD_NUMBER: _builtins.int
+    BASE_URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}."""
     embedder: _builtins.str
     """Optional. The embedder's name; empty means the default one. An unknown name is EMBEDDER_NOT_FOUND. In an answer: the
     name of this server's embedder of that space, empty if it has none.
     """
-    distance: Global___Distance.ValueType
-    """Optional. The distance that searches use. Default: cosine."""
     model: _builtins.str
-    """Output only. The model at creation."""
+    """Optional. The model that the embedder must have; another one is INVALID_INPUT. In an answer: the model at creation."""
     space: _builtins.str
     """Output only. The space that it is bound to. Of a named vector that Weaviate's own multi2vec-nvidia fills: that of this
     server's embedder of its model, else the model's name. Empty where nothing says.
     """
     dimension: _builtins.int
     """Output only. Values in a vector; 0 where nothing says."""
+    native: _builtins.bool
+    """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches it, too, so that any Weaviate client has near_text,
+    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Default: false.
+    """
+    base_url: _builtins.str
+    """Required with native, otherwise left out (INVALID_INPUT). Where Weaviate reaches Vecgate's HTTP endpoint, or a NIM of the
+    model, such as "http://vecgate:8070".
+    """
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
         """Optional. The images that take part. A named vector without any field takes supplied vectors only."""
@@ -339,6 +738,10 @@ class VectorConfig(_message.Message):
     def text_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
         """Optional. The texts that take part."""
 
+    @_builtins.property
+    def index(self) -> Global___VectorIndex:
+        """Optional. How the vectors are indexed. Default: hnsw with Weaviate's parameters."""
+
     def __init__(
         self,
         *,
@@ -346,18 +749,530 @@ class VectorConfig(_message.Message):
         embedder: _builtins.str = ...,
         image_fields: _abc.Iterable[Global___WeightedField] | None = ...,
         text_fields: _abc.Iterable[Global___WeightedField] | None = ...,
-        distance: Global___Distance.ValueType = ...,
         model: _builtins.str = ...,
         space: _builtins.str = ...,
         dimension: _builtins.int = ...,
+        index: Global___VectorIndex | None = ...,
+        native: _builtins.bool = ...,
+        base_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "distance", b"distance", "embedder", b"embedder", "image_fields", b"image_fields", "model", b"model", "name", b"name", "space", b"space", "text_fields", b"text_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "dimension", b"dimension", "embedder", b"embedder", "image_fields", b"image_fields", "index", b"index", "model", b"model", "name", b"name", "native", b"native", "space", b"space", "text_fields", b"text_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VectorConfig: _TypeAlias = VectorConfig  # noqa: Y015
+
+@_typing.final
+class VectorIndex(_message.Message):
+    """VectorIndex says how vectors are found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HNSW_FIELD_NUMBER: _builtins.int
+    FLAT_FIELD_NUMBER: _builtins.int
+    DYNAMIC_FIELD_NUMBER: _builtins.int
+    HFRESH_FIELD_NUMBER: _builtins.int
+    DISTANCE_FIELD_NUMBER: _builtins.int
+    QUANTIZER_FIELD_NUMBER: _builtins.int
+    distance: Global___Distance.ValueType
+    """Optional. The distance that searches use. Cannot be changed later. Default: cosine."""
+    @_builtins.property
+    def hnsw(self) -> Global___HnswIndex:
+        """A graph in memory: fast."""
+
+    @_builtins.property
+    def flat(self) -> Global___FlatIndex:
+        """None: each search compares all vectors. For small tenants."""
+
+    @_builtins.property
+    def dynamic(self) -> Global___DynamicIndex:
+        """Flat up to a number of objects, then hnsw. Weaviate needs ASYNC_INDEXING."""
+
+    @_builtins.property
+    def hfresh(self) -> Global___HfreshIndex:
+        """Clusters on disk: for more vectors than memory. Cosine and l2-squared only (INVALID_INPUT)."""
+
+    @_builtins.property
+    def quantizer(self) -> Global___Quantizer:
+        """Optional. How vectors are made smaller. Of hnsw it can be switched on later, never off; of the others it cannot be changed.
+        Default: the one that Weaviate's operator chose (DEFAULT_QUANTIZATION), else none; of hfresh rq. Of dynamic: that of its hnsw.
+        """
+
+    def __init__(
+        self,
+        *,
+        hnsw: Global___HnswIndex | None = ...,
+        flat: Global___FlatIndex | None = ...,
+        dynamic: Global___DynamicIndex | None = ...,
+        hfresh: Global___HfreshIndex | None = ...,
+        distance: Global___Distance.ValueType = ...,
+        quantizer: Global___Quantizer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic", b"dynamic", "flat", b"flat", "hfresh", b"hfresh", "hnsw", b"hnsw", "quantizer", b"quantizer", "type", b"type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["distance", b"distance", "dynamic", b"dynamic", "flat", b"flat", "hfresh", b"hfresh", "hnsw", b"hnsw", "quantizer", b"quantizer", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_type: _TypeAlias = _typing.Literal["hnsw", "flat", "dynamic", "hfresh"]  # noqa: Y015
+    _WhichOneofArgType_type: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_type) -> _WhichOneofReturnType_type | None: ...
+
+Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
+
+@_typing.final
+class HnswIndex(_message.Message):
+    """HnswIndex holds the parameters of hnsw. Weaviate's defaults apply to what is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EF_CONSTRUCTION_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    EF_FIELD_NUMBER: _builtins.int
+    DYNAMIC_EF_MIN_FIELD_NUMBER: _builtins.int
+    DYNAMIC_EF_MAX_FIELD_NUMBER: _builtins.int
+    DYNAMIC_EF_FACTOR_FIELD_NUMBER: _builtins.int
+    VECTOR_CACHE_MAX_OBJECTS_FIELD_NUMBER: _builtins.int
+    FLAT_SEARCH_CUTOFF_FIELD_NUMBER: _builtins.int
+    FILTER_STRATEGY_FIELD_NUMBER: _builtins.int
+    CLEANUP_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    ef_construction: _builtins.int
+    """Optional. How thoroughly the graph is built, at least 4. Cannot be changed later."""
+    max_connections: _builtins.int
+    """Optional. Neighbours of a vector, 4 to 2047. Cannot be changed later."""
+    ef: _builtins.int
+    """Optional. How thoroughly a search looks, at least 1; -1 lets it depend on the limit."""
+    dynamic_ef_min: _builtins.int
+    """Optional. The least that depends on the limit, at least 1."""
+    dynamic_ef_max: _builtins.int
+    """Optional. The most, at least 1."""
+    dynamic_ef_factor: _builtins.int
+    """Optional. How many times the limit, at least 1."""
+    vector_cache_max_objects: _builtins.int
+    """Optional. Vectors in memory, at least 0."""
+    flat_search_cutoff: _builtins.int
+    """Optional. Up to how many objects that a filter lets through all are compared instead, at least 0."""
+    filter_strategy: Global___FilterStrategy.ValueType
+    """Optional. How a filtered search walks the graph."""
+    cleanup_interval_seconds: _builtins.int
+    """Optional. Seconds between clean-ups, at least 0. Cannot be changed later."""
+    def __init__(
+        self,
+        *,
+        ef_construction: _builtins.int | None = ...,
+        max_connections: _builtins.int | None = ...,
+        ef: _builtins.int | None = ...,
+        dynamic_ef_min: _builtins.int | None = ...,
+        dynamic_ef_max: _builtins.int | None = ...,
+        dynamic_ef_factor: _builtins.int | None = ...,
+        vector_cache_max_objects: _builtins.int | None = ...,
+        flat_search_cutoff: _builtins.int | None = ...,
+        filter_strategy: Global___FilterStrategy.ValueType = ...,
+        cleanup_interval_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds", "_dynamic_ef_factor", b"_dynamic_ef_factor", "_dynamic_ef_max", b"_dynamic_ef_max", "_dynamic_ef_min", b"_dynamic_ef_min", "_ef", b"_ef", "_ef_construction", b"_ef_construction", "_flat_search_cutoff", b"_flat_search_cutoff", "_max_connections", b"_max_connections", "_vector_cache_max_objects", b"_vector_cache_max_objects", "cleanup_interval_seconds", b"cleanup_interval_seconds", "dynamic_ef_factor", b"dynamic_ef_factor", "dynamic_ef_max", b"dynamic_ef_max", "dynamic_ef_min", b"dynamic_ef_min", "ef", b"ef", "ef_construction", b"ef_construction", "flat_search_cutoff", b"flat_search_cutoff", "max_connections", b"max_connections", "vector_cache_max_objects", b"vector_cache_max_objects"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds", "_dynamic_ef_factor", b"_dynamic_ef_factor", "_dynamic_ef_max", b"_dynamic_ef_max", "_dynamic_ef_min", b"_dynamic_ef_min", "_ef", b"_ef", "_ef_construction", b"_ef_construction", "_flat_search_cutoff", b"_flat_search_cutoff", "_max_connections", b"_max_connections", "_vector_cache_max_objects", b"_vector_cache_max_objects", "cleanup_interval_seconds", b"cleanup_interval_seconds", "dynamic_ef_factor", b"dynamic_ef_factor", "dynamic_ef_max", b"dynamic_ef_max", "dynamic_ef_min", b"dynamic_ef_min", "ef", b"ef", "ef_construction", b"ef_construction", "filter_strategy", b"filter_strategy", "flat_search_cutoff", b"flat_search_cutoff", "max_connections", b"max_connections", "vector_cache_max_objects", b"vector_cache_max_objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cleanup_interval_seconds: _TypeAlias = _typing.Literal["cleanup_interval_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cleanup_interval_seconds: _TypeAlias = _typing.Literal["_cleanup_interval_seconds", b"_cleanup_interval_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__dynamic_ef_factor: _TypeAlias = _typing.Literal["dynamic_ef_factor"]  # noqa: Y015
+    _WhichOneofArgType__dynamic_ef_factor: _TypeAlias = _typing.Literal["_dynamic_ef_factor", b"_dynamic_ef_factor"]  # noqa: Y015
+    _WhichOneofReturnType__dynamic_ef_max: _TypeAlias = _typing.Literal["dynamic_ef_max"]  # noqa: Y015
+    _WhichOneofArgType__dynamic_ef_max: _TypeAlias = _typing.Literal["_dynamic_ef_max", b"_dynamic_ef_max"]  # noqa: Y015
+    _WhichOneofReturnType__dynamic_ef_min: _TypeAlias = _typing.Literal["dynamic_ef_min"]  # noqa: Y015
+    _WhichOneofArgType__dynamic_ef_min: _TypeAlias = _typing.Literal["_dynamic_ef_min", b"_dynamic_ef_min"]  # noqa: Y015
+    _WhichOneofReturnType__ef: _TypeAlias = _typing.Literal["ef"]  # noqa: Y015
+    _WhichOneofArgType__ef: _TypeAlias = _typing.Literal["_ef", b"_ef"]  # noqa: Y015
+    _WhichOneofReturnType__ef_construction: _TypeAlias = _typing.Literal["ef_construction"]  # noqa: Y015
+    _WhichOneofArgType__ef_construction: _TypeAlias = _typing.Literal["_ef_construction", b"_ef_construction"]  # noqa: Y015
+    _WhichOneofReturnType__flat_search_cutoff: _TypeAlias = _typing.Literal["flat_search_cutoff"]  # noqa: Y015
+    _WhichOneofArgType__flat_search_cutoff: _TypeAlias = _typing.Literal["_flat_search_cutoff", b"_flat_search_cutoff"]  # noqa: Y015
+    _WhichOneofReturnType__max_connections: _TypeAlias = _typing.Literal["max_connections"]  # noqa: Y015
+    _WhichOneofArgType__max_connections: _TypeAlias = _typing.Literal["_max_connections", b"_max_connections"]  # noqa: Y015
+    _WhichOneofReturnType__vector_cache_max_objects: _TypeAlias = _typing.Literal["vector_cache_max_objects"]  # noqa: Y015
+    _WhichOneofArgType__vector_cache_max_objects: _TypeAlias = _typing.Literal["_vector_cache_max_objects", b"_vector_cache_max_objects"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cleanup_interval_seconds) -> _WhichOneofReturnType__cleanup_interval_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_ef_factor) -> _WhichOneofReturnType__dynamic_ef_factor | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_ef_max) -> _WhichOneofReturnType__dynamic_ef_max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dynamic_ef_min) -> _WhichOneofReturnType__dynamic_ef_min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ef) -> _WhichOneofReturnType__ef | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ef_construction) -> _WhichOneofReturnType__ef_construction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flat_search_cutoff) -> _WhichOneofReturnType__flat_search_cutoff | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_connections) -> _WhichOneofReturnType__max_connections | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vector_cache_max_objects) -> _WhichOneofReturnType__vector_cache_max_objects | None: ...
+
+Global___HnswIndex: _TypeAlias = HnswIndex  # noqa: Y015
+
+@_typing.final
+class FlatIndex(_message.Message):
+    """FlatIndex holds the parameters of flat."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VECTOR_CACHE_MAX_OBJECTS_FIELD_NUMBER: _builtins.int
+    vector_cache_max_objects: _builtins.int
+    """Optional. Vectors in memory, at least 0; with a quantizer that has cache."""
+    def __init__(
+        self,
+        *,
+        vector_cache_max_objects: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_vector_cache_max_objects", b"_vector_cache_max_objects", "vector_cache_max_objects", b"vector_cache_max_objects"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_vector_cache_max_objects", b"_vector_cache_max_objects", "vector_cache_max_objects", b"vector_cache_max_objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__vector_cache_max_objects: _TypeAlias = _typing.Literal["vector_cache_max_objects"]  # noqa: Y015
+    _WhichOneofArgType__vector_cache_max_objects: _TypeAlias = _typing.Literal["_vector_cache_max_objects", b"_vector_cache_max_objects"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vector_cache_max_objects) -> _WhichOneofReturnType__vector_cache_max_objects | None: ...
+
+Global___FlatIndex: _TypeAlias = FlatIndex  # noqa: Y015
+
+@_typing.final
+class DynamicIndex(_message.Message):
+    """DynamicIndex holds the parameters of dynamic."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    HNSW_FIELD_NUMBER: _builtins.int
+    FLAT_FIELD_NUMBER: _builtins.int
+    FLAT_QUANTIZER_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.int
+    """Optional. From how many objects on it is hnsw, at least 1. Default: Weaviate's, 10,000."""
+    @_builtins.property
+    def hnsw(self) -> Global___HnswIndex:
+        """Optional. The hnsw that it becomes."""
+
+    @_builtins.property
+    def flat(self) -> Global___FlatIndex:
+        """Optional. The flat one before that."""
+
+    @_builtins.property
+    def flat_quantizer(self) -> Global___Quantizer:
+        """Optional. The flat one's quantizer: rq, bq or none."""
+
+    def __init__(
+        self,
+        *,
+        threshold: _builtins.int | None = ...,
+        hnsw: Global___HnswIndex | None = ...,
+        flat: Global___FlatIndex | None = ...,
+        flat_quantizer: Global___Quantizer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "flat", b"flat", "flat_quantizer", b"flat_quantizer", "hnsw", b"hnsw", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_threshold", b"_threshold", "flat", b"flat", "flat_quantizer", b"flat_quantizer", "hnsw", b"hnsw", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___DynamicIndex: _TypeAlias = DynamicIndex  # noqa: Y015
+
+@_typing.final
+class HfreshIndex(_message.Message):
+    """HfreshIndex holds the parameters of hfresh. Weaviate's defaults apply to what is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_POSTING_SIZE_KB_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    SEARCH_PROBE_FIELD_NUMBER: _builtins.int
+    max_posting_size_kb: _builtins.int
+    """Optional. The size of a cluster, 8 to 1024."""
+    replicas: _builtins.int
+    """Optional. In how many clusters a vector is, 1 to 10. Cannot be changed later."""
+    search_probe: _builtins.int
+    """Optional. Clusters that a search reads, at least 1."""
+    def __init__(
+        self,
+        *,
+        max_posting_size_kb: _builtins.int | None = ...,
+        replicas: _builtins.int | None = ...,
+        search_probe: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_posting_size_kb", b"_max_posting_size_kb", "_replicas", b"_replicas", "_search_probe", b"_search_probe", "max_posting_size_kb", b"max_posting_size_kb", "replicas", b"replicas", "search_probe", b"search_probe"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_posting_size_kb", b"_max_posting_size_kb", "_replicas", b"_replicas", "_search_probe", b"_search_probe", "max_posting_size_kb", b"max_posting_size_kb", "replicas", b"replicas", "search_probe", b"search_probe"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_posting_size_kb: _TypeAlias = _typing.Literal["max_posting_size_kb"]  # noqa: Y015
+    _WhichOneofArgType__max_posting_size_kb: _TypeAlias = _typing.Literal["_max_posting_size_kb", b"_max_posting_size_kb"]  # noqa: Y015
+    _WhichOneofReturnType__replicas: _TypeAlias = _typing.Literal["replicas"]  # noqa: Y015
+    _WhichOneofArgType__replicas: _TypeAlias = _typing.Literal["_replicas", b"_replicas"]  # noqa: Y015
+    _WhichOneofReturnType__search_probe: _TypeAlias = _typing.Literal["search_probe"]  # noqa: Y015
+    _WhichOneofArgType__search_probe: _TypeAlias = _typing.Literal["_search_probe", b"_search_probe"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_posting_size_kb) -> _WhichOneofReturnType__max_posting_size_kb | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__replicas) -> _WhichOneofReturnType__replicas | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__search_probe) -> _WhichOneofReturnType__search_probe | None: ...
+
+Global___HfreshIndex: _TypeAlias = HfreshIndex  # noqa: Y015
+
+@_typing.final
+class Quantizer(_message.Message):
+    """Quantizer says how vectors are made smaller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RQ_FIELD_NUMBER: _builtins.int
+    BQ_FIELD_NUMBER: _builtins.int
+    PQ_FIELD_NUMBER: _builtins.int
+    SQ_FIELD_NUMBER: _builtins.int
+    NONE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rq(self) -> Global___RotationalQuantizer:
+        """Rotated and rounded: of every index."""
+
+    @_builtins.property
+    def bq(self) -> Global___BinaryQuantizer:
+        """One bit a value: of hnsw and flat."""
+
+    @_builtins.property
+    def pq(self) -> Global___ProductQuantizer:
+        """Cut into segments that are looked up: of hnsw."""
+
+    @_builtins.property
+    def sq(self) -> Global___ScalarQuantizer:
+        """One byte a value: of hnsw."""
+
+    @_builtins.property
+    def none(self) -> Global___NoQuantizer:
+        """Not at all, whatever Weaviate's operator chose: of hnsw and flat."""
+
+    def __init__(
+        self,
+        *,
+        rq: Global___RotationalQuantizer | None = ...,
+        bq: Global___BinaryQuantizer | None = ...,
+        pq: Global___ProductQuantizer | None = ...,
+        sq: Global___ScalarQuantizer | None = ...,
+        none: Global___NoQuantizer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bq", b"bq", "none", b"none", "pq", b"pq", "rq", b"rq", "sq", b"sq", "type", b"type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bq", b"bq", "none", b"none", "pq", b"pq", "rq", b"rq", "sq", b"sq", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_type: _TypeAlias = _typing.Literal["rq", "bq", "pq", "sq", "none"]  # noqa: Y015
+    _WhichOneofArgType_type: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_type) -> _WhichOneofReturnType_type | None: ...
+
+Global___Quantizer: _TypeAlias = Quantizer  # noqa: Y015
+
+@_typing.final
+class RotationalQuantizer(_message.Message):
+    """RotationalQuantizer holds the parameters of rq."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BITS_FIELD_NUMBER: _builtins.int
+    RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    bits: _builtins.int
+    """Optional. Bits a value: 1, 4 or 8; of flat 1 or 8; of hfresh 1. Cannot be changed later."""
+    rescore_limit: _builtins.int
+    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    cache: _builtins.bool
+    """Optional, of flat only (INVALID_INPUT). Whether vectors stay in memory."""
+    def __init__(
+        self,
+        *,
+        bits: _builtins.int | None = ...,
+        rescore_limit: _builtins.int | None = ...,
+        cache: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_cache", b"_cache", "_rescore_limit", b"_rescore_limit", "bits", b"bits", "cache", b"cache", "rescore_limit", b"rescore_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bits", b"_bits", "_cache", b"_cache", "_rescore_limit", b"_rescore_limit", "bits", b"bits", "cache", b"cache", "rescore_limit", b"rescore_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bits: _TypeAlias = _typing.Literal["bits"]  # noqa: Y015
+    _WhichOneofArgType__bits: _TypeAlias = _typing.Literal["_bits", b"_bits"]  # noqa: Y015
+    _WhichOneofReturnType__cache: _TypeAlias = _typing.Literal["cache"]  # noqa: Y015
+    _WhichOneofArgType__cache: _TypeAlias = _typing.Literal["_cache", b"_cache"]  # noqa: Y015
+    _WhichOneofReturnType__rescore_limit: _TypeAlias = _typing.Literal["rescore_limit"]  # noqa: Y015
+    _WhichOneofArgType__rescore_limit: _TypeAlias = _typing.Literal["_rescore_limit", b"_rescore_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bits) -> _WhichOneofReturnType__bits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache) -> _WhichOneofReturnType__cache | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rescore_limit) -> _WhichOneofReturnType__rescore_limit | None: ...
+
+Global___RotationalQuantizer: _TypeAlias = RotationalQuantizer  # noqa: Y015
+
+@_typing.final
+class BinaryQuantizer(_message.Message):
+    """BinaryQuantizer holds the parameters of bq; hnsw takes none of them (INVALID_INPUT)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
+    CACHE_FIELD_NUMBER: _builtins.int
+    rescore_limit: _builtins.int
+    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    cache: _builtins.bool
+    """Optional. Whether vectors stay in memory."""
+    def __init__(
+        self,
+        *,
+        rescore_limit: _builtins.int | None = ...,
+        cache: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache", b"_cache", "_rescore_limit", b"_rescore_limit", "cache", b"cache", "rescore_limit", b"rescore_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache", b"_cache", "_rescore_limit", b"_rescore_limit", "cache", b"cache", "rescore_limit", b"rescore_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cache: _TypeAlias = _typing.Literal["cache"]  # noqa: Y015
+    _WhichOneofArgType__cache: _TypeAlias = _typing.Literal["_cache", b"_cache"]  # noqa: Y015
+    _WhichOneofReturnType__rescore_limit: _TypeAlias = _typing.Literal["rescore_limit"]  # noqa: Y015
+    _WhichOneofArgType__rescore_limit: _TypeAlias = _typing.Literal["_rescore_limit", b"_rescore_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache) -> _WhichOneofReturnType__cache | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rescore_limit) -> _WhichOneofReturnType__rescore_limit | None: ...
+
+Global___BinaryQuantizer: _TypeAlias = BinaryQuantizer  # noqa: Y015
+
+@_typing.final
+class ProductQuantizer(_message.Message):
+    """ProductQuantizer holds the parameters of pq. They cannot be changed later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    CENTROIDS_FIELD_NUMBER: _builtins.int
+    TRAINING_LIMIT_FIELD_NUMBER: _builtins.int
+    ENCODER_FIELD_NUMBER: _builtins.int
+    segments: _builtins.int
+    """Optional. Segments, at least 1 and a divisor of the dimension; 0 leaves it to Weaviate."""
+    centroids: _builtins.int
+    """Optional. Entries in a segment's table, 2 to 256."""
+    training_limit: _builtins.int
+    """Optional. Objects that it learns from, at least 1."""
+    @_builtins.property
+    def encoder(self) -> Global___ProductEncoder:
+        """Optional. How it learns."""
+
+    def __init__(
+        self,
+        *,
+        segments: _builtins.int | None = ...,
+        centroids: _builtins.int | None = ...,
+        training_limit: _builtins.int | None = ...,
+        encoder: Global___ProductEncoder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_centroids", b"_centroids", "_segments", b"_segments", "_training_limit", b"_training_limit", "centroids", b"centroids", "encoder", b"encoder", "segments", b"segments", "training_limit", b"training_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_centroids", b"_centroids", "_segments", b"_segments", "_training_limit", b"_training_limit", "centroids", b"centroids", "encoder", b"encoder", "segments", b"segments", "training_limit", b"training_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__centroids: _TypeAlias = _typing.Literal["centroids"]  # noqa: Y015
+    _WhichOneofArgType__centroids: _TypeAlias = _typing.Literal["_centroids", b"_centroids"]  # noqa: Y015
+    _WhichOneofReturnType__segments: _TypeAlias = _typing.Literal["segments"]  # noqa: Y015
+    _WhichOneofArgType__segments: _TypeAlias = _typing.Literal["_segments", b"_segments"]  # noqa: Y015
+    _WhichOneofReturnType__training_limit: _TypeAlias = _typing.Literal["training_limit"]  # noqa: Y015
+    _WhichOneofArgType__training_limit: _TypeAlias = _typing.Literal["_training_limit", b"_training_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__centroids) -> _WhichOneofReturnType__centroids | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__segments) -> _WhichOneofReturnType__segments | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_limit) -> _WhichOneofReturnType__training_limit | None: ...
+
+Global___ProductQuantizer: _TypeAlias = ProductQuantizer  # noqa: Y015
+
+@_typing.final
+class ProductEncoder(_message.Message):
+    """ProductEncoder says how pq learns its tables."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """Optional. "kmeans" or "tile". Default: Weaviate's, "kmeans"."""
+    distribution: _builtins.str
+    """Optional. Of tile: "log-normal" or "normal". Default: Weaviate's, "log-normal"."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str | None = ...,
+        distribution: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_distribution", b"_distribution", "_type", b"_type", "distribution", b"distribution", "type", b"type"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_distribution", b"_distribution", "_type", b"_type", "distribution", b"distribution", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__distribution: _TypeAlias = _typing.Literal["distribution"]  # noqa: Y015
+    _WhichOneofArgType__distribution: _TypeAlias = _typing.Literal["_distribution", b"_distribution"]  # noqa: Y015
+    _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
+    _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__distribution) -> _WhichOneofReturnType__distribution | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
+
+Global___ProductEncoder: _TypeAlias = ProductEncoder  # noqa: Y015
+
+@_typing.final
+class ScalarQuantizer(_message.Message):
+    """ScalarQuantizer holds the parameters of sq."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_LIMIT_FIELD_NUMBER: _builtins.int
+    RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
+    training_limit: _builtins.int
+    """Optional. Objects that it learns from, at least 1. Cannot be changed later."""
+    rescore_limit: _builtins.int
+    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    def __init__(
+        self,
+        *,
+        training_limit: _builtins.int | None = ...,
+        rescore_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rescore_limit", b"_rescore_limit", "_training_limit", b"_training_limit", "rescore_limit", b"rescore_limit", "training_limit", b"training_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rescore_limit", b"_rescore_limit", "_training_limit", b"_training_limit", "rescore_limit", b"rescore_limit", "training_limit", b"training_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rescore_limit: _TypeAlias = _typing.Literal["rescore_limit"]  # noqa: Y015
+    _WhichOneofArgType__rescore_limit: _TypeAlias = _typing.Literal["_rescore_limit", b"_rescore_limit"]  # noqa: Y015
+    _WhichOneofReturnType__training_limit: _TypeAlias = _typing.Literal["training_limit"]  # noqa: Y015
+    _WhichOneofArgType__training_limit: _TypeAlias = _typing.Literal["_training_limit", b"_training_limit"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rescore_limit) -> _WhichOneofReturnType__rescore_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__training_limit) -> _WhichOneofReturnType__training_limit | None: ...
+
+Global___ScalarQuantizer: _TypeAlias = ScalarQuantizer  # noqa: Y015
+
+@_typing.final
+class NoQuantizer(_message.Message):
+    """NoQuantizer has no parameters."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoQuantizer: _TypeAlias = NoQuantizer  # noqa: Y015
 
 @_typing.final
 class CreateCollectionRequest(_message.Message):
@@ -510,6 +1425,64 @@ class ListCollectionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCollectionsResponse: _TypeAlias = ListCollectionsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateCollectionRequest(_message.Message):
+    """UpdateCollectionRequest is the request of UpdateCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> Global___Collection:
+        """Required. The name of the collection, and what of it is to be as it is here. Properties and named vectors go by their names:
+        those that are not there yet are added, those left out stay. Fields that are not set stay as they are, too.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding" and "inverted_index" to
+        look at; "*" means all. With it an empty description empties the collection's. Default: all that are set.
+        """
+
+    def __init__(
+        self,
+        *,
+        collection: Global___Collection | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCollectionRequest: _TypeAlias = UpdateCollectionRequest  # noqa: Y015
+
+@_typing.final
+class UpdateCollectionResponse(_message.Message):
+    """UpdateCollectionResponse is the response of UpdateCollection."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> Global___Collection:
+        """The collection as it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: Global___Collection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateCollectionResponse: _TypeAlias = UpdateCollectionResponse  # noqa: Y015
 
 @_typing.final
 class DeleteCollectionRequest(_message.Message):

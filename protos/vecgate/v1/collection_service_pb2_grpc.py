@@ -50,6 +50,11 @@ class CollectionServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.FromString,
                 _registered_method=True)
+        self.UpdateCollection = channel.unary_unary(
+                '/vecgate.v1.CollectionService/UpdateCollection',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.FromString,
+                _registered_method=True)
         self.DeleteCollection = channel.unary_unary(
                 '/vecgate.v1.CollectionService/DeleteCollection',
                 request_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
@@ -98,6 +103,17 @@ class CollectionServiceServicer(object):
 
     def ListCollections(self, request, context):
         """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCollection(self, request, context):
+        """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
+        INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +175,11 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.ListCollections,
                     request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.SerializeToString,
             ),
             'DeleteCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteCollection,
@@ -268,6 +289,33 @@ class CollectionService(object):
             '/vecgate.v1.CollectionService/ListCollections',
             vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsRequest.SerializeToString,
             vecgate_dot_v1_dot_collection__service__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/UpdateCollection',
+            vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.UpdateCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,13 @@ class CollectionServiceStub:
     """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+    UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
+    """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
+    INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
     """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
     CreateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]
@@ -73,6 +80,13 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+    UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
+    """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
+    INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
     CreateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]  # type: ignore[assignment]
@@ -120,6 +134,19 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.ListCollectionsResponse, _abc.Awaitable[_collection_service_pb2.ListCollectionsResponse]]:
         """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def UpdateCollection(
+        self,
+        request: _collection_service_pb2.UpdateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
+        """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
+        INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def DeleteCollection(

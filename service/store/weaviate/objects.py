@@ -1,18 +1,19 @@
 """Objects on their way to Weaviate and back."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from weaviate.classes.data import DataObject, GeoCoordinate
+from weaviate.classes.query import QueryNested
 
 from embedders.inputs import Vector
-from service.domain import PropertyValue, ReturnFields, StoredObject
+from service.domain import DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
 
-__all__ = ["find_fault", "from_weaviate", "to_weaviate"]
+__all__ = ["find_fault", "from_weaviate", "names_to_weaviate", "to_weaviate"]
 
 MAX_EXACT_INT = 2**53
 
@@ -55,12 +56,31 @@ def from_weaviate(
     )
 
 
+def names_to_weaviate(fields: ReturnFields) -> list[str | QueryNested]:
+    """Return the properties and images that were asked for as the client asks for them; objects by their parts."""
+    names: list[str | QueryNested] = [
+        _nested_to_weaviate(name, fields.nested[name]) if name in fields.nested else name for name in fields.properties
+    ]
+    return [*names, *fields.images]
+
+
+def _nested_to_weaviate(name: str, parts: Sequence[Property]) -> QueryNested:
+    # Weaviate returns of an object only what is named.
+    handled = [each for each in parts if each.data_type not in (None, DataType.BLOB)]
+    inner: list[Any] = [_nested_to_weaviate(each.name, each.nested) if each.nested else each.name for each in handled]
+    return QueryNested(name=name, properties=inner)
+
+
 def _value_to_weaviate(value: PropertyValue) -> object:
+    if isinstance(value, ObjectValue):
+        return {name: _value_to_weaviate(each) for name, each in value.items()}
+    if isinstance(value, list) and any(isinstance(each, ObjectValue) for each in value):
+        return [_value_to_weaviate(each) for each in value]
     if isinstance(value, dict):
         return GeoCoordinate(latitude=value["latitude"], longitude=value["longitude"])
     # The client chooses an array's type by its first item.
     if isinstance(value, list) and any(isinstance(each, float) for each in value):
-        return [float(each) for each in value]
+        return [float(each) for each in value if isinstance(each, int | float)]
     return value
 
 
@@ -72,6 +92,9 @@ def _value_from_weaviate(value: object) -> PropertyValue:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, Mapping):
+        parts = ((name, _value_from_weaviate(each)) for name, each in value.items())
+        return ObjectValue({name: part for name, part in parts if part is not None})
     if isinstance(value, GeoCoordinate):
         return {"latitude": _shortest(value.latitude), "longitude": _shortest(value.longitude)}
     return value if isinstance(value, bool | int | float | str) else None

@@ -1,35 +1,68 @@
-"""Collections as Weaviate's schema has them, both ways.
-
-The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
-them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
-model, its fields are the module's.
-"""
+"""Collections as Weaviate's schema has them, both ways."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
-from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, Space, WeightedField
+from service.domain import Collection, DataType, MultiTenancy, Parameters, Property
+from service.store.weaviate.vector_schema import (
+    Schema,
+    as_mapping,
+    patch_vector,
+    property_name,
+    vector_from_schema,
+    vector_to_schema,
+)
 
-__all__ = ["from_schema", "to_schema"]
+__all__ = ["from_schema", "patch_schema", "to_schema"]
 
-Schema = dict[str, Any]
-
-MODULE = "multi2vec-nvidia"
-MODULE_MODEL = "nvidia/nvclip"
-"""The module's model where the schema names none."""
+# Without these Weaviate refuses filters by null, by length and by time.
+INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True}
+# Weaviate leaves out what is false.
+SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
+INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
+REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
+SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
+OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
 
 
 def to_schema(collection: Collection) -> Schema:
     """Return what Weaviate is asked to create."""
-    return {
+    schema = {
         "class": collection.name,
         "description": collection.description,
         "properties": [_property_to_schema(each) for each in collection.properties],
-        # Without these Weaviate refuses filters by null, by length and by time.
-        "invertedIndexConfig": {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True},
-        "vectorConfig": {each.name: _vector_to_schema(each) for each in collection.vectors},
+        "invertedIndexConfig": {**INVERTED_INDEX, **collection.inverted_index},
+        "vectorConfig": {each.name: vector_to_schema(each) for each in collection.vectors},
         "multiTenancyConfig": _tenancy_to_schema(collection.multi_tenancy),
     }
+    if collection.replication:
+        schema["replicationConfig"] = _only(collection.replication, ("factor", "deletionStrategy"))
+    if collection.sharding:
+        schema["shardingConfig"] = _only(collection.sharding, ("desiredCount", "virtualPerPhysical"))
+    return schema
+
+
+def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Schema, list[Schema]]:
+    """Return a collection's schema, as Weaviate returned it, changed, and the properties to add to it."""
+    patched = deepcopy(dict(schema))
+    patched["description"] = collection.description
+    there = {str(each["name"]): each for each in patched.get("properties") or ()}
+    new = [each for each in collection.properties if each.name not in there]
+    for each in collection.properties:
+        if each.name in there:
+            there[each.name]["description"] = each.description
+    vectors = patched.setdefault("vectorConfig", {})
+    for vector in collection.vectors:
+        if vector.name in vectors:
+            patch_vector(vectors[vector.name], vector)
+        else:
+            vectors[vector.name] = vector_to_schema(vector)
+    if collection.multi_tenancy is not None:
+        patched["multiTenancyConfig"] = _tenancy_to_schema(collection.multi_tenancy)
+    patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
+    patched["invertedIndexConfig"] = {**as_mapping(schema.get("invertedIndexConfig")), **collection.inverted_index}
+    return patched, [_property_to_schema(each) for each in new]
 
 
 def from_schema(schema: Mapping[str, Any]) -> Collection:
@@ -38,13 +71,19 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
     What this version does not handle stays visible without its meaning: a property's type, a vector's distance is None
     then. The nameless vector of an old collection is left out.
     """
-    vectors = _mapping(schema.get("vectorConfig"))
+    vectors = as_mapping(schema.get("vectorConfig"))
+    tenancy = _tenancy_from_schema(as_mapping(schema.get("multiTenancyConfig")))
+    inverted = as_mapping(schema.get("invertedIndexConfig"))
     return Collection(
         name=str(schema["class"]),
-        properties=tuple(_property_from_schema(_mapping(each)) for each in schema.get("properties") or ()),
-        vectors=tuple(_vector_from_schema(name, _mapping(vectors[name])) for name in sorted(vectors)),
+        properties=tuple(_property_from_schema(as_mapping(each)) for each in schema.get("properties") or ()),
+        vectors=tuple(vector_from_schema(name, as_mapping(vectors[name])) for name in sorted(vectors)),
         description=str(schema.get("description") or ""),
-        multi_tenancy=_tenancy_from_schema(_mapping(schema.get("multiTenancyConfig"))),
+        multi_tenancy=tenancy,
+        replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
+        # With tenants each is a shard of its own, and Weaviate says nothing but zeros.
+        sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
+        inverted_index={**SWITCHES, **inverted} if inverted else {},
     )
 
 
@@ -67,82 +106,29 @@ def _tenancy_from_schema(schema: Mapping[str, Any]) -> MultiTenancy | None:
 def _property_to_schema(property_: Property) -> Schema:
     assert property_.data_type is not None, "a collection to create has known types only"
     schema: Schema = {
-        "name": _property_name(property_.name),
+        "name": property_name(property_.name),
         "dataType": [property_.data_type.value],
         "description": property_.description,
     }
     if property_.data_type is DataType.BLOB:
         schema |= {"indexFilterable": False, "indexSearchable": False}
+    schema |= property_.indexing
+    if property_.data_type in OBJECTS:
+        schema["nestedProperties"] = [_property_to_schema(each) for each in property_.nested]
     return schema
 
 
 def _property_from_schema(schema: Mapping[str, Any]) -> Property:
     types: Sequence[str] = schema.get("dataType") or ()
     known = {each.value: each for each in DataType}
-    data_type = known.get(types[0]) if len(types) == 1 else None
-    return Property(str(schema["name"]), data_type, str(schema.get("description") or ""))
-
-
-def _vector_to_schema(vector: NamedVector) -> Schema:
-    assert vector.space is not None, "a named vector to create is bound to a space"
-    assert vector.distance is not None, "a named vector to create has a known distance"
-    binding = {
-        "space": vector.space.id,
-        "dimension": vector.space.dimension,
-        "model": vector.space.model,
-        "imageFields": [_property_name(each.name) for each in vector.image_fields],
-        "textFields": [_property_name(each.name) for each in vector.text_fields],
-        "weights": {
-            "imageFields": [each.weight for each in vector.image_fields],
-            "textFields": [each.weight for each in vector.text_fields],
-        },
-    }
-    return {
-        "vectorizer": {"none": binding},
-        "vectorIndexType": "hnsw",
-        "vectorIndexConfig": {"distance": vector.distance.value},
-    }
-
-
-def _vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
-    vectorizer = _mapping(schema.get("vectorizer"))
-    module = next(iter(vectorizer), "none")
-    config = _mapping(vectorizer.get(module))
-    known = {each.value: each for each in Distance}
-    return NamedVector(
-        name=name,
-        space=_space_from_schema(config) or (_adopted_space(config) if module == MODULE else None),
-        image_fields=_fields_from_schema(config, "imageFields"),
-        text_fields=_fields_from_schema(config, "textFields"),
-        distance=known.get(str(_mapping(schema.get("vectorIndexConfig")).get("distance"))),
+    return Property(
+        str(schema["name"]),
+        known.get(types[0]) if len(types) == 1 else None,
+        str(schema.get("description") or ""),
+        _only(schema, INDEXING),
+        tuple(_property_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
     )
 
 
-def _space_from_schema(config: Mapping[str, Any]) -> Space | None:
-    id_, dimension = config.get("space"), config.get("dimension")
-    if not isinstance(id_, str) or not isinstance(dimension, int | float):
-        return None
-    return Space(id_, int(dimension), str(config.get("model") or ""))
-
-
-def _adopted_space(config: Mapping[str, Any]) -> Space:
-    """Return the space of a named vector that Weaviate's own module for nvclip fills: its model's."""
-    model = str(config.get("model") or MODULE_MODEL)
-    return Space(model, 0, model)
-
-
-def _fields_from_schema(config: Mapping[str, Any], key: str) -> tuple[WeightedField, ...]:
-    names = config.get(key) or ()
-    weights = _mapping(config.get("weights")).get(key) or ()
-    if len(weights) != len(names):
-        return tuple(WeightedField(str(name)) for name in names)
-    return tuple(WeightedField(str(name), float(weight)) for name, weight in zip(names, weights, strict=True))
-
-
-def _property_name(name: str) -> str:
-    # Weaviate does the same to the property itself; the fields of a vector have to follow.
-    return name[:1].lower() + name[1:]
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _only(parameters: Parameters, names: Sequence[str]) -> Schema:
+    return {name: parameters[name] for name in names if parameters.get(name) is not None}

@@ -20,7 +20,7 @@ from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
-from service.store.weaviate.objects import find_fault, from_weaviate, to_weaviate
+from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
 
 __all__ = ["WeaviateStore"]
@@ -87,7 +87,7 @@ class WeaviateStore(WeaviateCollections):
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_object_by_id(
-                id_, include_vector=_vectors_of(fields), return_properties=_properties_of(fields)
+                id_, include_vector=_vectors_of(fields), return_properties=names_to_weaviate(fields)
             )
         if found is None:
             raise ObjectNotFound(str(id_))
@@ -220,17 +220,13 @@ def _rejected(message: str, collection: str) -> StoreRejected:
     return rejection
 
 
-def _properties_of(fields: ReturnFields) -> list[str]:
-    return [*fields.properties, *fields.images]
-
-
 def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOptions) -> dict[str, Any]:
     return {
         "limit": limit,
         "offset": offset or None,
         "filters": _filters_of(options),
         "include_vector": _vectors_of(fields),
-        "return_properties": _properties_of(fields),
+        "return_properties": names_to_weaviate(fields),
     }
 
 

@@ -1,0 +1,172 @@
+"""Named vectors as Weaviate's schema has them, both ways: binding, module, index, quantizer.
+
+The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
+them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
+model, its fields are the module's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from service.domain import Distance, NamedVector, Parameters, Quantizer, Space, VectorIndex, WeightedField
+
+__all__ = ["Schema", "as_mapping", "patch_vector", "property_name", "vector_from_schema", "vector_to_schema"]
+
+Schema = dict[str, Any]
+
+MODULE = "multi2vec-nvidia"
+MODULE_MODEL = "nvidia/nvclip"
+"""The module's model where the schema names none."""
+
+QUANTIZERS = ("rq", "bq", "pq", "sq")
+# Of an index, what is no parameter of its own, or one that nobody but Weaviate sets.
+NOT_PARAMETERS = frozenset(
+    (*QUANTIZERS, "distance", "multivector", "skip", "skipDefaultQuantization", "trackDefaultQuantization")
+)
+
+
+def vector_to_schema(vector: NamedVector) -> Schema:
+    """Return what Weaviate is asked to create."""
+    assert vector.space is not None, "a named vector to create is bound to a space"
+    binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
+    binding |= _native_fields(vector) if vector.native else _fields(vector)
+    type_ = vector.index.type or "hnsw"
+    config = {"distance": (vector.distance or Distance.COSINE).value}
+    _set_index(config, vector.index, type_)
+    return {
+        "vectorizer": {MODULE if vector.native else "none": binding},
+        "vectorIndexType": type_,
+        "vectorIndexConfig": config,
+    }
+
+
+def _fields(vector: NamedVector) -> Schema:
+    kinds = {"imageFields": vector.image_fields, "textFields": vector.text_fields}
+    names: Schema = {kind: [property_name(each.name) for each in fields] for kind, fields in kinds.items()}
+    return names | {"weights": {kind: [each.weight for each in fields] for kind, fields in kinds.items()}}
+
+
+def _native_fields(vector: NamedVector) -> Schema:
+    # The module counts an object's inputs off against the weights, alphabetically, without looking at names; and it
+    # refuses an empty list.
+    ordered = _fields(
+        replace(
+            vector,
+            image_fields=tuple(sorted(vector.image_fields, key=_field_name)),
+            text_fields=tuple(sorted(vector.text_fields, key=_field_name)),
+        )
+    )
+    weights = {kind: listed for kind, listed in ordered.pop("weights").items() if listed}
+    return {kind: names for kind, names in ordered.items() if names} | {"weights": weights, "baseURL": vector.base_url}
+
+
+def patch_vector(schema: Schema, vector: NamedVector) -> None:
+    """Give a named vector's schema, as Weaviate returned it, the index of a vector."""
+    _set_index(schema["vectorIndexConfig"], vector.index, schema["vectorIndexType"])
+
+
+def _set_index(config: Schema, index: VectorIndex, type_: str) -> None:
+    _merge(config, index.parameters)
+    if type_ != "dynamic":
+        _set_quantizer(config, index.quantizer)
+        return
+    for name, quantizer in (("hnsw", index.quantizer), ("flat", index.flat_quantizer)):
+        part = config.setdefault(name, {})
+        part["distance"] = config["distance"]
+        _set_quantizer(part, quantizer)
+
+
+def _set_quantizer(config: Schema, quantizer: Quantizer | None) -> None:
+    if quantizer is None:
+        return
+    if quantizer.type == "none":
+        # Of an index that is there Weaviate keeps what it was made with.
+        config.setdefault("skipDefaultQuantization", True)
+        return
+    config[quantizer.type] = {**config.get(quantizer.type, {}), **quantizer.parameters, "enabled": True}
+
+
+def _merge(target: Schema, parameters: Parameters) -> None:
+    for name, value in parameters.items():
+        if isinstance(value, Mapping):
+            _merge(target.setdefault(name, {}), value)
+        else:
+            target[name] = value
+
+
+def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
+    """Return a named vector from Weaviate's schema, whoever made it."""
+    vectorizer = as_mapping(schema.get("vectorizer"))
+    module = next(iter(vectorizer), "none")
+    config = as_mapping(vectorizer.get(module))
+    index = as_mapping(schema.get("vectorIndexConfig"))
+    known = {each.value: each for each in Distance}
+    return NamedVector(
+        name=name,
+        space=_space_from_schema(config) or (_adopted_space(config) if module == MODULE else None),
+        image_fields=_fields_from_schema(config, "imageFields"),
+        text_fields=_fields_from_schema(config, "textFields"),
+        distance=known.get(str(index.get("distance"))),
+        index=_index_from_schema(str(schema.get("vectorIndexType") or ""), index),
+        native=module == MODULE,
+        base_url=str(config.get("baseURL") or "") if module == MODULE else "",
+    )
+
+
+def _index_from_schema(type_: str, config: Mapping[str, Any]) -> VectorIndex:
+    if type_ != "dynamic":
+        return VectorIndex(type_, _parameters(config), _quantizer_from_schema(config))
+    hnsw, flat = as_mapping(config.get("hnsw")), as_mapping(config.get("flat"))
+    parameters = {**_parameters(config), "hnsw": _parameters(hnsw), "flat": _parameters(flat)}
+    return VectorIndex(type_, parameters, _quantizer_from_schema(hnsw), _quantizer_from_schema(flat))
+
+
+def _parameters(config: Mapping[str, Any]) -> Parameters:
+    return {name: value for name, value in config.items() if name not in NOT_PARAMETERS}
+
+
+def _quantizer_from_schema(config: Mapping[str, Any]) -> Quantizer | None:
+    if not config:
+        return None
+    for type_ in QUANTIZERS:
+        found = as_mapping(config.get(type_))
+        if found.get("enabled"):
+            return Quantizer(type_, {name: value for name, value in found.items() if name != "enabled"})
+    return Quantizer("none")
+
+
+def _space_from_schema(config: Mapping[str, Any]) -> Space | None:
+    id_, dimension = config.get("space"), config.get("dimension")
+    if not isinstance(id_, str) or not isinstance(dimension, int | float):
+        return None
+    return Space(id_, int(dimension), str(config.get("model") or ""))
+
+
+def _adopted_space(config: Mapping[str, Any]) -> Space:
+    """Return the space of a named vector that Weaviate's own module for nvclip fills: its model's."""
+    model = str(config.get("model") or MODULE_MODEL)
+    return Space(model, 0, model)
+
+
+def _fields_from_schema(config: Mapping[str, Any], key: str) -> tuple[WeightedField, ...]:
+    names = config.get(key) or ()
+    weights = as_mapping(config.get("weights")).get(key) or ()
+    if len(weights) != len(names):
+        return tuple(WeightedField(str(name)) for name in names)
+    return tuple(WeightedField(str(name), float(weight)) for name, weight in zip(names, weights, strict=True))
+
+
+def property_name(name: str) -> str:
+    """Return a property's name as Weaviate has it."""
+    # Weaviate does the same to the property itself; the fields of a vector have to follow.
+    return name[:1].lower() + name[1:]
+
+
+def _field_name(field: WeightedField) -> str:
+    return property_name(field.name)
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Return a value of Weaviate's JSON that should be an object, or an empty one."""
+    return value if isinstance(value, Mapping) else {}

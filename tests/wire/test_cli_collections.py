@@ -1,0 +1,125 @@
+"""`vecgate collections` with files and updates, against a server in memory."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from service.cli import app
+from tests.fakes.server import FakeVecgate, serving
+from vecgate.client import Client
+from vecgate.v1 import collection_service_pb2 as pb
+
+WANTED = {
+    "name": "Elsewhere",
+    "description": "from a file",
+    "properties": [
+        {"name": "title", "data_type": "DATA_TYPE_TEXT", "tokenization": "TOKENIZATION_FIELD"},
+        {
+            "name": "maker",
+            "data_type": "DATA_TYPE_OBJECT",
+            "nested_properties": [{"name": "name", "data_type": "DATA_TYPE_TEXT"}],
+        },
+    ],
+    "vectors": [
+        {
+            "name": "default",
+            "text_fields": [{"name": "title"}],
+            "index": {"hnsw": {"ef": 99}, "quantizer": {"rq": {"bits": 1}}},
+        }
+    ],
+    "object_count": 7,
+}
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVecgate]:
+    with serving(FakeVecgate()) as running:
+        yield running
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "collection.json"
+    path.write_text(json.dumps(WANTED))
+    return str(path)
+
+
+def run(fake: FakeVecgate, *arguments: str, **more: str) -> Result:
+    return CliRunner().invoke(app, ["--address", fake.address, "collections", *arguments], **more)
+
+
+def test_create_makes_what_a_file_says_under_another_name(fake: FakeVecgate, file: str) -> None:
+    result = run(fake, "create", "Pictures", "--from", file)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    made = fake.requests["CreateCollection"][0].collection
+    assert (made.name, made.description) == ("Pictures", "from a file")
+    assert (made.vectors[0].index.hnsw.ef, made.vectors[0].index.quantizer.rq.bits) == (99, 1)
+    assert made.properties[0].tokenization == pb.TOKENIZATION_FIELD
+
+
+def test_what_show_prints_can_be_created_again(fake: FakeVecgate, file: str) -> None:
+    run(fake, "create", "Pictures", "--from", file)
+
+    shown = run(fake, "show", "Pictures", "--json").stdout
+    result = run(fake, "create", "Copy", "--from", "-", input=shown)
+
+    assert result.exit_code == 0
+    first, second = (each.collection for each in fake.requests["CreateCollection"])
+    assert list(first.properties) == list(second.properties)
+    assert first.vectors[0].index == second.vectors[0].index
+    table = run(fake, "show", "Pictures").stdout
+    assert "hnsw, rq" in table
+    assert "object" in table
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "no JSON of a collection"), ('{"nope": 1}', "no JSON of a collection"), (None, "No such file")],
+)
+@pytest.mark.parametrize("command", ["create", "update"])
+def test_a_file_that_cannot_be_read_ends_with_2(
+    fake: FakeVecgate, tmp_path: Path, command: str, content: str | None, message: str
+) -> None:
+    path = tmp_path / "collection.json"
+    if content is not None:
+        path.write_text(content)
+
+    result = run(fake, command, "Pictures", "--from", str(path))
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "CreateCollection" not in fake.requests
+
+
+def test_a_file_does_not_go_with_fields(fake: FakeVecgate, file: str) -> None:
+    result = run(fake, "create", "Pictures", "--from", file, "--text-field", "title")
+
+    assert (result.exit_code, "CreateCollection" in fake.requests) == (2, False)
+
+
+def test_update_sends_a_description_properties_and_a_file(fake: FakeVecgate, file: str) -> None:
+    fake.add_collection("Pictures", title=pb.DATA_TYPE_TEXT)
+
+    described = run(fake, "update", "Pictures", "--description", "")
+    extended = run(fake, "update", "Pictures", "--property", "year:int", "--from", file)
+
+    assert [described.exit_code, extended.exit_code] == [0, 0]
+    first, second = fake.requests["UpdateCollection"]
+    assert (first.collection, list(first.update_mask.paths)) == (pb.Collection(name="Pictures"), ["description"])
+    assert [each.name for each in second.collection.properties] == ["title", "maker", "year"]
+    assert (second.collection.vectors[0].index.hnsw.ef, list(second.update_mask.paths)) == (99, [])
+
+
+def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVecgate) -> None:
+    fake.add_collection("Pictures", title=pb.DATA_TYPE_TEXT)
+
+    with Client(fake.address) as client:
+        updated = client.update_collection(pb.Collection(name="Pictures", description="x"), ["description"])
+
+    assert updated == fake.collections["Pictures"]
+    assert list(fake.requests["UpdateCollection"][0].update_mask.paths) == ["description"]
