@@ -3,6 +3,7 @@
 Label values are bounded: methods and routes are those that there are, clients those of the configuration.
 """
 
+import asyncio
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -80,6 +81,18 @@ for _outcome in ("stored", "rejected", "failed"):
     IMPORT_OBJECTS.labels(_outcome)
 for _origin in ("computed", "supplied", "absent", "missing"):
     IMPORT_VECTORS.labels(_origin)
+
+TASKS = Gauge("vecgate_tasks", "Tasks of the event loop; more than calls account for is a leak.")
+
+
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # asked for outside of the event loop
+
+
+TASKS.set_function(_count_tasks)
 
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}

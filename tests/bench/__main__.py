@@ -28,6 +28,7 @@ from service.store.embedded import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.bench.nim import bench_nim
 from tests.bench.serving import bench_call_cost, bench_overload, bench_pictures, bench_texts, write_random_clip
+from tests.bench.soak import bench_soak
 from tests.fakes.store import FakeStore
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -181,13 +182,15 @@ BENCHMARKS: dict[str, Work] = {
     "nim": bench_nim,
     "overload": lambda: bench_serving(bench_overload),
 }
+LONG: dict[str, Work] = {"soak": bench_soak}
+"""Those that run only when they are named."""
 
 
 async def main(names: Sequence[str]) -> None:
     """Run the benchmarks of these names, all if there is none."""
     configure_logging(LogSettings(level="warning"))
     for name in names or BENCHMARKS:
-        await BENCHMARKS[name]()
+        await (BENCHMARKS | LONG)[name]()
 
 
 if __name__ == "__main__":

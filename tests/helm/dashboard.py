@@ -169,7 +169,11 @@ ROWS: dict[str, list[Panel]] = {
                 "{{pod}} cache": f"vecgate_embedder_cache_bytes{{{HERE}}}",
             },
         ),
-        ("CPU", "short", {"{{pod}}": rate("process_cpu_seconds_total")}),
+        (
+            "CPU and tasks",
+            "short",
+            {"{{pod}}": rate("process_cpu_seconds_total"), "{{pod}} tasks": f"vecgate_tasks{{{HERE}}}"},
+        ),
         (
             "Open files and releases",
             "short",

@@ -189,3 +189,26 @@ async def test_an_embedder_that_fails_its_check_is_down_until_one_passes() -> No
     await pool.close()
 
     assert (down, up) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("failure", "event", "level"),
+    [
+        (None, "call_refused", "info"),
+        (EmbedderUnavailable("down"), "call_failed", "warning"),
+        (KeyError("a cat"), "call_failed", "error"),
+    ],
+    ids=["the caller's fault", "the backend's", "ours"],
+)
+async def test_a_failure_is_as_loud_as_whose_fault_it_is_and_ours_shows_its_place(
+    wire: Wire, failure: Exception | None, event: str, level: str
+) -> None:
+    wire.embedder.failure = failure
+    with structlog.testing.capture_logs() as lines:
+        await failure_of(wire.embedding.EmbedInputs(A_TEXT if failure else pb.EmbedInputsRequest()))
+        await lines_of(lines, 1)
+
+    (line,) = (each for each in lines if each["event"] == event)
+    assert line["log_level"] == level
+    assert ("traceback" in line) == (level == "error")
+    assert "a cat" not in str(lines)
