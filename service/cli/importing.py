@@ -41,6 +41,15 @@ __all__ = ["ensure_collection", "import_", "import_with_progress", "pace", "read
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
 
+TextFieldsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field",
+        metavar="NAME[=WEIGHT]",
+        help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
+        show_default=False,
+    ),
+]
 ResumeOption = Annotated[
     Path | None,
     typer.Option(
@@ -72,15 +81,7 @@ def import_(
         ),
     ] = None,
     no_properties: Annotated[bool, typer.Option("--no-properties", help="Take no CSV or JSONL.")] = False,
-    text_fields: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text-field",
-            metavar="NAME[=WEIGHT]",
-            help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    text_fields: TextFieldsOption = None,
     embedder: Annotated[
         str,
         typer.Option("--embedder", help="The embedder, when the collection is created.", show_default=False),
