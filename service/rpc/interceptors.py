@@ -7,13 +7,16 @@ reflection) pass untouched.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeAlias, cast
 from uuid import uuid4
 
 import grpc
 import structlog
 from grpc_status import rpc_status
+from opentelemetry.trace import Span, SpanKind
 
+from embedders import tracing
 from embedders.timing import begin_times
 from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
@@ -26,6 +29,9 @@ log = structlog.get_logger(__name__)
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 OURS = "/vecgate."
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
+
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -89,7 +95,10 @@ class AccessLogInterceptor(_Interceptor):
             self._in_flight += 1
             IN_FLIGHT.inc()
             self.idle.clear()
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
+            with (
+                _span(method, context) as span,
+                structlog.contextvars.bound_contextvars(request_id=request_id, **tracing.trace_names(span)),
+            ):
                 try:
                     response = await inner(request, context)
                     answered = True
@@ -102,6 +111,9 @@ class AccessLogInterceptor(_Interceptor):
                     took_s = time.perf_counter() - started
                     code = _code_name(context, answered=answered)
                     note_call(method, code, calling_client(), took_s)
+                    span.set_attribute("rpc.response.status_code", code)
+                    if code in FAULTS:
+                        tracing.fail(span, code)
                     if method not in QUIET_METHODS:
                         log.info(
                             "call",
@@ -152,6 +164,16 @@ class ErrorInterceptor(_Interceptor):
         log_failure(error, method)
         await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
         raise AssertionError("abort_with_status raises")
+
+
+def _span(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AbstractContextManager[Span]:
+    """Return what makes a span of a call, within the trace that its caller named; health is not traced."""
+    if not tracing.active() or method in QUIET_METHODS:
+        return tracing.NOTHING
+    name = method.removeprefix("/")
+    carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
 
 
 def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:

@@ -89,6 +89,8 @@ class Store(Protocol):
     async def update_collection(self, collection: Collection) -> None:
         """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing.
 
+        Indexes of properties may be built in the background, and are seen when they are done.
+
         Args:
             collection: what get_collection returned, changed as core/changes.py allows.
 
