@@ -8,7 +8,7 @@ import grpc
 
 from vecgate.client.channel import MIB
 from vecgate.client.errors import error_from_rpc
-from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
+from vecgate.client.importing import Call, ChunkBounds, Patience, import_in_chunks
 from vecgate.client.values import ImportOutcome, Object, object_from_pb, object_to_pb
 from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -51,6 +51,8 @@ class ObjectCalls(ABC):
         truncate: bool = False,
         embed_unchanged: bool = False,
         chunk_objects: int = 64,
+        in_flight: int = 2,
+        retry_s: float = 60.0,
         tenant: str = "",
         consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Generator[ImportOutcome, None, None]:
@@ -66,6 +68,9 @@ class ObjectCalls(ABC):
             truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
             embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
             chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+            in_flight: calls at the same time.
+            retry_s: seconds for which a call, or an object of it, is sent again that fails for a passing reason: the
+                server says when to come back, or does not answer. 0 for not at all.
             tenant: whose objects they are, where the collection has tenants.
             consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
 
@@ -97,7 +102,7 @@ class ObjectCalls(ABC):
             )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
-        yield from import_in_chunks(send, objects, bounds)
+        yield from import_in_chunks(send, objects, bounds, in_flight=in_flight, patience=Patience(retry_s))
 
     def get_object(
         self,
