@@ -148,7 +148,9 @@ def target_choice(request: search_pb.SearchObjectsRequest) -> TargetChoice:
     return TargetChoice(tuple(request.target_vectors), join, tuple(request.target_weights))
 
 
-def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:
+def return_names(
+    request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest | object_pb.ListObjectsRequest,
+) -> ReturnNames:
     """Return which fields a caller asked for."""
     return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
 

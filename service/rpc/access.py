@@ -1,6 +1,6 @@
 """Who calls, and whether they may, before a call reaches its servicer."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -21,8 +21,7 @@ REFLECTION = f"/{reflection.SERVICE_NAME}/"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Unary = Callable[[Any, Context], Awaitable[Any]]
-Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Handler = Callable[[Any, Context], Awaitable[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
@@ -58,24 +57,17 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guarded(self, handler: "MethodHandler", method: str) -> "MethodHandler":
-        if handler.response_streaming:
-            stream = cast("Stream", handler.unary_stream)
+        # Our streamed calls write to their context and return nothing, so both kinds are awaited.
+        inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
 
-            async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
-                self._admit(method, request, context)
-                async for each in stream(request, context):
-                    yield each
-
-            return grpc.unary_stream_rpc_method_handler(
-                streamed, handler.request_deserializer, handler.response_serializer
-            )
-        unary = cast("Unary", handler.unary_unary)
-
-        async def answered(request: Any, context: Context) -> Any:
+        async def admitted(request: Any, context: Context) -> Any:
             self._admit(method, request, context)
-            return await unary(request, context)
+            return await inner(request, context)
 
-        return grpc.unary_unary_rpc_method_handler(answered, handler.request_deserializer, handler.response_serializer)
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        return make(admitted, handler.request_deserializer, handler.response_serializer)
 
     def _admit(self, method: str, request: Any, context: Context) -> None:
         account = self._authenticator.admit(_authorization(context.invocation_metadata()))

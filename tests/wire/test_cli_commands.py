@@ -13,7 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
-from tests.fakes.server import FakeVecgate, failure, serving
+from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.statuses import failure
 from tests.wire.conftest import PNG, Run
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb

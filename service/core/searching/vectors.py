@@ -12,9 +12,9 @@ from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vec
 from embedders.spec import EmbedderSpec
 from service.core.conformance import parse_vector
 from service.core.embed import EmbedderPool
-from service.core.importing import LEAST_NORM, join
 from service.core.searching.queries import Move, NearImage, NearInputs, NearObject, NearText, NearVector
 from service.core.searching.sources import Source
+from service.core.vectorizing import LEAST_NORM, join
 from service.domain import Collection, NamedVector, ReturnFields, Scope
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
 from service.store.base import Store
