@@ -1,6 +1,7 @@
 """What Weaviate measures, for the store in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from uuid import UUID
 
 import numpy as np
 
@@ -11,10 +12,10 @@ from service.searches import TargetJoin, TargetVectors
 __all__ = ["has_vectors", "join_distances"]
 
 
-def has_vectors(object_: StoredObject, targets: TargetVectors) -> bool:
+def has_vectors(object_: StoredObject, targets: TargetVectors, lost: Container[tuple[UUID, str]]) -> bool:
     """Return whether an object has what a search measures: for the minimum one of the vectors, for other joins all."""
     enough = any if targets.join in (None, TargetJoin.MINIMUM) else all
-    return enough(name in object_.vectors for name in targets.vectors)
+    return enough(name in object_.vectors and (object_.id, name) not in lost for name in targets.vectors)
 
 
 def join_distances(collection: Collection, targets: TargetVectors, objects: Sequence[StoredObject]) -> list[float]:

@@ -159,11 +159,7 @@ class FakeStore(FakeCollections):
             named = found.find_vector(name)
             if named is None or named.distance is None:
                 raise StoreRejected(f"collection {found.name!r} has no named vector {name!r}")
-        seen = [
-            each
-            for each in self._within(found, scope).values()
-            if has_vectors(each, targets) and not any((each.id, name) in self.lost for name in targets.vectors)
-        ]
+        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets, self.lost)]
         seen = [each for each in seen if matches(each, options.filters)]
         if any(
             each.vectors[name].shape != targets.vectors[name].shape
