@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
+from google.protobuf import empty_pb2
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from service.access import Authenticator, authorize
+from service.access import Account, Authenticator, authorize
 from service.errors import ServiceError
 from service.status import to_status
 
@@ -50,19 +51,24 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or self._authenticator.open or method.startswith(self._open):
             return handler
         if method.startswith(OURS):
-            return self._guarded(handler, method.removeprefix(OURS))
+            return self._guarded(handler, method.removeprefix(OURS), handler_call_details.invocation_metadata)
         try:
             self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
         except ServiceError as error:
             return _refusing(handler, error)
         return handler
 
-    def _guarded(self, handler: "MethodHandler", method: str) -> "MethodHandler":
+    def _guarded(self, handler: "MethodHandler", method: str, metadata: Any) -> "MethodHandler":
+        # Before the request is read: what a stranger sends is not worth the parsing.
+        try:
+            account = self._authenticator.admit(_authorization(metadata))
+        except ServiceError as error:
+            return _refusing(handler, error) if handler.response_streaming else _raising(handler, error)
         if handler.response_streaming:
             stream = cast("Stream", handler.unary_stream)
 
             async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
-                self._admit(method, request, context)
+                _charge(account, method, request)
                 async for each in stream(request, context):
                     yield each
 
@@ -72,15 +78,15 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         unary = cast("Unary", handler.unary_unary)
 
         async def answered(request: Any, context: Context) -> Any:
-            self._admit(method, request, context)
+            _charge(account, method, request)
             return await unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(answered, handler.request_deserializer, handler.response_serializer)
 
-    def _admit(self, method: str, request: Any, context: Context) -> None:
-        account = self._authenticator.admit(_authorization(context.invocation_metadata()))
-        authorize(account.client, method, request)
-        account.receive(request.ByteSize())
+
+def _charge(account: Account, method: str, request: Any) -> None:
+    authorize(account.client, method, request)
+    account.receive(request.ByteSize())
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -103,4 +109,17 @@ def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+    return make(refuse, _unread, handler.response_serializer)
+
+
+def _raising(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
+    async def refuse(request: Any, context: Context) -> NoReturn:
+        del request, context
+        raise error
+
+    return grpc.unary_unary_rpc_method_handler(refuse, _unread, handler.response_serializer)
+
+
+def _unread(data: bytes) -> empty_pb2.Empty:
+    del data
+    return empty_pb2.Empty()
