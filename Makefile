@@ -31,9 +31,10 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 weaviate: setup ## get the Weaviate server for the demo and the tests (built once, then cached)
 	@$(BIN)/vecgate weaviate install
 
-helm: setup ## get the helm programs for the tests of the chart (built once, then cached)
+helm: setup ## get the helm programs and Prometheus for the tests of the chart (once, then cached)
 	@$(BIN)/python -m tests.helm.helm
 	@$(BIN)/python -m tests.helm.definitions
+	@$(BIN)/python -m tests.helm.prometheus
 
 run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
@@ -41,7 +42,7 @@ run: setup weaviate ## run everything on this machine and show a search
 test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bundle: setup helm ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
+bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m tests.helm.helm | head -n 1)" $(BUNDLE_ARGS)
 
 image-test: setup ## build an image and run it strictly confined, TARGET=gateway or clip; needs root, buildah, iproute2, mmdebstrap, runc

@@ -13,6 +13,7 @@ from embedders.metering import Meter
 from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, input_bytes
 from embedders.spec import EmbedderSpec
 from embedders.timing import CallTimes, begin_times
+from embedders.tracing import SharedSpan
 
 __all__ = ["BatchingEmbedder"]
 
@@ -31,6 +32,7 @@ class _Batch:
     calls: set[QueuedCall]
     begun_s: float
     times: CallTimes
+    span: SharedSpan | None = None
 
 
 class _Slots:
@@ -248,9 +250,18 @@ class BatchingEmbedder:
         times = context.run(begin_times)
         batch = _Batch(places, {call for call, _ in places}, asyncio.get_running_loop().time(), times)
         self._meter.note_begin(batch.calls, options.priority, len(places) / size)
+        if spans := [call.span for call, _ in places if call.span is not None]:
+            batch.span = SharedSpan(
+                f"batch {self._inner.spec.name}",
+                {"vecgate.embedder": self._inner.spec.name, "vecgate.batch.inputs": len(places)},
+                spans,
+                context,
+            )
         try:
             work = self._inner.embed([call.inputs[at] for call, at in places], options)
         except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
+            if batch.span is not None:
+                batch.span.end(error, {})
             _fail(batch.calls, error)
             return
         task = asyncio.get_running_loop().create_task(work, context=context)
@@ -281,6 +292,8 @@ class BatchingEmbedder:
         error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
         if error is None and len(task.result()) != len(batch.places):
             error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
+        if batch.span is not None:
+            batch.span.end(error, {"vecgate.batch.preprocess_ms": round(batch.times.preprocess_s * 1000, 1)})
         if error is None:
             for (call, at), outcome in zip(batch.places, task.result(), strict=True):
                 call.put(at, outcome)

@@ -89,13 +89,19 @@ class BreakerEmbedder:
         if self._fault is not None:
             if self._probing or self._now_s() < self._probe_at_s:
                 raise self._refusal(self._fault)
-            await self.check()
+            try:
+                await self.check()
+            except asyncio.CancelledError:
+                # A backend that hangs would use up every caller's time in turn.
+                self._probe_at_s = self._now_s() + self._cool_down_s
+                raise
         try:
             outcomes = await self._inner.embed(inputs, options)
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise  # busy is not broken
         except EmbedderError as error:
-            if not (isinstance(error, CredentialRejected) and options.api_key is not None):
+            # Once it is open, calls from before tell nothing new; they shall not make the backend wait for its probe.
+            if self._fault is None and not (isinstance(error, CredentialRejected) and options.api_key is not None):
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
         self._note_success()

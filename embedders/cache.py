@@ -92,6 +92,7 @@ class CachingEmbedder:
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}
         joined: set[_Flight] = set()
+        me = asyncio.current_task()
         for key, each in zip(keys, inputs, strict=True):
             if key in outcomes or key in missing:
                 continue
@@ -99,18 +100,23 @@ class CachingEmbedder:
                 outcomes[key] = known
             elif (flight := self._flights.get((options, key))) is not None:
                 joined.add(flight)
+                flight.waiters.add(me)  # from now on: its first caller may go while this one's own inputs are embedded
             else:
                 missing[key] = each
         self._count(len(outcomes), len(missing), len(keys))
-        if missing:
-            outcomes |= await self._wait_for(self._take_off(missing, options))
-        for flight in joined:
-            try:
-                outcomes |= await self._wait_for(flight)
-            except EmbedderOverloaded:
-                # Another call's inputs did not fit into the queue; these may.
-                own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in flight.inputs}
-                outcomes |= await self._wait_for(self._take_off(own, options))
+        try:
+            if missing:
+                outcomes |= await self._wait_for(self._take_off(missing, options))
+            for flight in joined:
+                try:
+                    outcomes |= await self._wait_for(flight)
+                except EmbedderOverloaded:
+                    # Another call's inputs did not fit into the queue; these may.
+                    own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in flight.inputs}
+                    outcomes |= await self._wait_for(self._take_off(own, options))
+        finally:
+            for flight in joined:
+                self._leave(flight, me)
         return [outcomes[key] for key in keys]
 
     async def check(self) -> None:
@@ -145,16 +151,20 @@ class CachingEmbedder:
                 del self._flights[each]
 
     async def _wait_for(self, flight: _Flight) -> dict[Key, Outcome]:
-        """Return a flight's outcomes; the last one who waits for it takes it along when it goes."""
+        """Return a flight's outcomes."""
         me = asyncio.current_task()
         flight.waiters.add(me)
         try:
             return await asyncio.shield(flight.task)
         finally:
-            flight.waiters.discard(me)
-            if not flight.waiters and not flight.task.done():
-                self._land(flight)
-                flight.task.cancel()
+            self._leave(flight, me)
+
+    def _leave(self, flight: _Flight, waiter: asyncio.Task[object] | None) -> None:
+        """Wait no more; the last one who waits for a flight takes it along when it goes."""
+        flight.waiters.discard(waiter)
+        if not flight.waiters and not flight.task.done():
+            self._land(flight)
+            flight.task.cancel()
 
     async def _keys(self, inputs: Sequence[Input], purpose: Purpose) -> list[Key]:
         space = self.spec.space

@@ -10,6 +10,7 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from PIL import Image
@@ -28,9 +29,9 @@ from embedders.errors import (
 )
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Modality, TextInput, Vector
 from embedders.lifetime import Lifetime
-from embedders.metrics import NIM_ANSWERS, NIM_RETRIES
 from embedders.nim_address import check_key
 from embedders.nim_connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim_measuring import measure
 from embedders.nim_profiles import AUTO, Kind, choose_profile
 from embedders.nim_retries import Retries, Transient
 from embedders.spec import EmbedderSpec, InputLimits
@@ -142,6 +143,7 @@ class NimEmbedder:
             ),
             transport=transport,
         )
+        self._host = urlsplit(config.base_url).hostname or ""
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
@@ -317,21 +319,15 @@ class NimEmbedder:
         self, method: str, path: str, content: dict[str, Any] | None, key: str | None, max_bytes: int
     ) -> Answer:
         """Send a request, again where it failed in passing."""
-        name, tried = self._config.name, False
+        tries = -1
 
         async def attempt(timeout_s: float) -> Answer:
-            nonlocal tried
-            if tried:
-                NIM_RETRIES.labels(name).inc()
-            tried = True
-            status = "none"
-            try:
-                answer = await self._connection.ask(
-                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
-                )
-                status = f"{answer.status // 100}xx"
-            finally:
-                NIM_ANSWERS.labels(name, status).inc()
+            nonlocal tries
+            tries += 1
+            asked = self._connection.ask(method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s)
+            answer = await measure(
+                asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
+            )
             if answer.status in _PASSING:
                 failure = self._failure(answer, key)
                 assert isinstance(failure, EmbedderUnavailable)

@@ -17,6 +17,7 @@ import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
 
+from embedders import tracing
 from embedders.errors import AnswerInvalid, EmbedderUnavailable
 from embedders.nim_address import check_key, parse_base_url, resolve_proxy
 from embedders.nim_retries import Transient, parse_retry_after
@@ -130,7 +131,7 @@ class NimConnection:
     def _request(self, method: str, path: str, content: dict[str, Any] | None, key: str | None) -> httpx.Request:
         if path not in self._urls:
             self._urls[path] = httpx.URL(self._root + path)
-        headers = dict(HEADERS)
+        headers = HEADERS | tracing.outgoing()
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         if content is None:

@@ -10,6 +10,7 @@ from itertools import chain
 
 import structlog
 
+from embedders import tracing
 from embedders.base import Outcome
 from embedders.errors import EmbedderError
 from embedders.inputs import EmbedOptions, ImageInput, Input, Priority
@@ -50,6 +51,7 @@ class QueuedCall:
         added_s: when the call came, by time.monotonic.
         begun: whether a batch with some of them has begun.
         times: of the call that brought them, if it is timed.
+        span: of the call that brought them, if it is traced.
     """
 
     def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
@@ -61,6 +63,7 @@ class QueuedCall:
         self.added_s = time.monotonic()
         self.begun = False
         self.times = call_times()
+        self.span = tracing.here()
         self._outcomes: dict[int, Outcome] = {}
         self._count = len(self.waiting)
 

@@ -17,6 +17,7 @@ from service.settings import InvalidSettings, Settings
 from service.store.binary import WeaviateBinaryMissing
 from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
+from service.tracing import Tracing
 from service.web.server import AddressTaken, WebServer
 
 __all__ = ["run"]
@@ -73,6 +74,8 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     web = None
     if settings.web.enabled:
         web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
+    tracing = Tracing(settings.tracing)
+    ends.push_async_callback(tracing.close)
     where = settings.weaviate
     if where.embedded:
         check_address(settings.server)

@@ -20,6 +20,7 @@ __all__ = [
     "Keywords",
     "MultiTenancy",
     "NamedVector",
+    "ObjectChange",
     "ObjectValue",
     "Parameters",
     "Property",
@@ -272,6 +273,24 @@ class StoredObject:
     properties: Mapping[str, PropertyValue] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
     vectors: Mapping[str, Vector] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectChange:
+    """What to change of an object.
+
+    Attributes:
+        properties: values by name; None takes one away.
+        images: encoded pictures by blob property; None takes one away.
+        vectors: by named vector.
+        lost_vectors: names of those to take away.
+    """
+
+    id: UUID
+    properties: Mapping[str, PropertyValue] = field(default_factory=dict)
+    images: Mapping[str, bytes | None] = field(default_factory=dict)
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    lost_vectors: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

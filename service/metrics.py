@@ -75,6 +75,12 @@ IMPORT_VECTORS = Counter(
 BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
 BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
 
+# A counter that appears with its first event has not increased for Prometheus, so these are there from the beginning.
+for _outcome in ("stored", "rejected", "failed"):
+    IMPORT_OBJECTS.labels(_outcome)
+for _origin in ("computed", "supplied", "absent", "missing"):
+    IMPORT_VECTORS.labels(_origin)
+
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
 

@@ -103,6 +103,10 @@ TABLE: dict[type[BaseException], Rule] = {
 }
 """The most specific class decides."""
 
+for _rule_of in TABLE.values():
+    # A counter that appears with its first event has not increased for Prometheus.
+    FAILURES.labels(ErrorReason.Name(_rule_of.reason).removeprefix(PREFIX), _rule_of.blame)
+
 
 def rule_for(error: BaseException) -> Rule:
     """Return the rule of an exception's most specific class in the table."""

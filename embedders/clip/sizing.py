@@ -79,6 +79,8 @@ class BatchSizer:
 
 
 _OUT_OF_MEMORY = "out of memory"
+_SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What torch calls a shortage where it raises a plain RuntimeError: on a CPU, and in CUDA and its libraries."""
 
 
 def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[Any, str]:
@@ -97,7 +99,7 @@ def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[
 def _is_shortage(error: Exception) -> bool:
     import torch
 
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(words in str(error) for words in _SHORTAGES)
 
 
 def _free_memory() -> None:

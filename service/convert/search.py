@@ -76,7 +76,9 @@ def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
     )
 
 
-def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:
+def return_names(
+    request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest | object_pb.ListObjectsRequest,
+) -> ReturnNames:
     """Return which fields a caller asked for."""
     return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
 

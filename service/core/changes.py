@@ -38,6 +38,7 @@ MUTABLE_PARAMETERS = {
 
 MUTABLE_OF_QUANTIZERS = frozenset(("rescoreLimit", "cache"))
 MUTABLE_OF_INVERTED_INDEX = frozenset(("bm25", "stopwords", "cleanupIntervalSeconds"))
+RANGES = (DataType.INT, DataType.NUMBER, DataType.DATE)
 TEXTS = (DataType.TEXT, DataType.TEXT_ARRAY)
 
 
@@ -115,15 +116,20 @@ def _changed_properties(
                 violations.append(Violation(path, f"is required: {wanted.name!r} is not there yet, and is added"))
             properties[wanted.name] = wanted
             continue
-        violations += _property_faults(present, wanted, f"collection.properties[{index}]")
-        properties[wanted.name] = replace(present, description=wanted.description or present.description)
+        path = f"collection.properties[{index}]"
+        violations += _property_faults(present, wanted, path)
+        violations += _indexing_faults(present, wanted, path)
+        properties[wanted.name] = replace(
+            present,
+            description=wanted.description or present.description,
+            indexing={**present.indexing, **wanted.indexing},
+        )
     return tuple(properties.values())
 
 
 def _property_faults(present: Property, wanted: Property, path: str) -> Iterator[Violation]:
     if wanted.data_type not in (None, present.data_type):
         yield _immutable(f"{path}.data_type")
-    yield from _immutable_in(present.indexing, wanted.indexing, (), path)
     there = {each.name: each for each in present.nested}
     for index, each in enumerate(wanted.nested):
         inner = f"{path}.nested_properties[{index}]"
@@ -131,6 +137,23 @@ def _property_faults(present: Property, wanted: Property, path: str) -> Iterator
             yield Violation(f"{inner}.name", f"{each.name!r} is not there, and cannot be added to an object later")
         else:
             yield from _property_faults(there[each.name], each, inner)
+            yield from _immutable_in(there[each.name].indexing, each.indexing, (), inner)
+
+
+def _indexing_faults(present: Property, wanted: Property, path: str) -> Iterator[Violation]:
+    differing = _differing(present.indexing, wanted.indexing)
+    text = present.data_type in TEXTS
+    if "tokenization" in differing:
+        indexed = present.indexing.get("indexSearchable") or present.indexing.get("indexFilterable")
+        if not text or not indexed:
+            yield Violation(f"{path}.tokenization", "is for texts that are searchable or filterable")
+        elif len(differing) > 1:
+            message = "cannot be changed together with how the text is indexed; change one, then the other"
+            yield Violation(f"{path}.tokenization", message)
+    if wanted.indexing.get("indexSearchable") and not text:
+        yield Violation(f"{path}.index_searchable", "is for texts only")
+    if wanted.indexing.get("indexRangeFilters") and present.data_type not in RANGES:
+        yield Violation(f"{path}.index_range_filters", "is for int, number and date only")
 
 
 def _changed_vectors(

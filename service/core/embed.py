@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import structlog
+from opentelemetry.trace import Span, SpanKind
+from opentelemetry.util.types import AttributeValue
 
+from embedders import tracing
 from embedders.base import Embedder, Outcome
 from embedders.errors import CredentialRejected, EmbedderError, EmbedderOverloaded, EmbedderRateLimited
 from embedders.failover import embed_with_first
@@ -21,6 +25,26 @@ __all__ = ["EmbedderPool", "HealthState"]
 log = structlog.get_logger(__name__)
 
 NOT_CHECKED = "it has not been checked yet"
+
+
+def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
+    """Return what makes a span of an embedder's work for one call."""
+    if not tracing.active():
+        return tracing.NOTHING
+    spec = embedder.spec
+    attributes: dict[str, AttributeValue] = {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": spec.name,
+        "gen_ai.request.model": spec.model,
+        "gen_ai.embeddings.dimension.count": spec.dimension,
+        "vecgate.space": spec.space,
+        "vecgate.inputs": len(inputs),
+    }
+    return tracing.span(f"embeddings {spec.model}", attributes, kind=SpanKind.CLIENT)
+
+
+def _tokens(outcomes: Sequence[Outcome]) -> int:
+    return sum(each.token_count or 0 for each in outcomes if isinstance(each, Embedding))
 
 
 class HealthState:
@@ -168,7 +192,10 @@ class EmbedderPool:
         """Embed inputs and note how it went; see Embedder.embed."""
         health = self._health[id(embedder)]
         try:
-            outcomes = await embedder.embed(inputs, options)
+            with _embedding_span(embedder, inputs) as span:
+                outcomes = await embedder.embed(inputs, options)
+                if tracing.active():
+                    span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise  # Busy is not broken.
         except EmbedderError as error:

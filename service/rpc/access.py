@@ -1,6 +1,6 @@
 """Who calls, and whether they may, before a call reaches its servicer."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
@@ -9,7 +9,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from service.access import Account, Authenticator, authorize
+from service.access import Authenticator, authorize
 from service.errors import ServiceError
 from service.status import to_status
 
@@ -22,8 +22,7 @@ REFLECTION = f"/{reflection.SERVICE_NAME}/"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Unary = Callable[[Any, Context], Awaitable[Any]]
-Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Handler = Callable[[Any, Context], Awaitable[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
@@ -59,34 +58,23 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     def _guarded(self, handler: "MethodHandler", method: str, metadata: Any) -> "MethodHandler":
+        # Our streamed calls write to their context and return nothing, so both kinds are awaited.
+        inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
         # Before the request is read: what a stranger sends is not worth the parsing.
         try:
             account = self._authenticator.admit(_authorization(metadata))
         except ServiceError as error:
-            return _refusing(handler, error) if handler.response_streaming else _raising(handler, error)
-        if handler.response_streaming:
-            stream = cast("Stream", handler.unary_stream)
+            return make(_raising(error), _unread, handler.response_serializer)
 
-            async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
-                _charge(account, method, request)
-                async for each in stream(request, context):
-                    yield each
+        async def admitted(request: Any, context: Context) -> Any:
+            authorize(account.client, method, request)
+            account.receive(request.ByteSize())
+            return await inner(request, context)
 
-            return grpc.unary_stream_rpc_method_handler(
-                streamed, handler.request_deserializer, handler.response_serializer
-            )
-        unary = cast("Unary", handler.unary_unary)
-
-        async def answered(request: Any, context: Context) -> Any:
-            _charge(account, method, request)
-            return await unary(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(answered, handler.request_deserializer, handler.response_serializer)
-
-
-def _charge(account: Account, method: str, request: Any) -> None:
-    authorize(account.client, method, request)
-    account.receive(request.ByteSize())
+        return make(admitted, handler.request_deserializer, handler.response_serializer)
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -112,12 +100,12 @@ def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
     return make(refuse, _unread, handler.response_serializer)
 
 
-def _raising(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
+def _raising(error: ServiceError) -> Handler:
     async def refuse(request: Any, context: Context) -> NoReturn:
         del request, context
         raise error
 
-    return grpc.unary_unary_rpc_method_handler(refuse, _unread, handler.response_serializer)
+    return refuse
 
 
 def _unread(data: bytes) -> empty_pb2.Empty:

@@ -1,18 +1,22 @@
-"""Around every unary call: a request id, one line in the access log, the deadline, and the table of errors.
+"""Around every call of ours: a request id, one line in the access log, the deadline, and the table of errors.
 
-Streaming calls (health watches, reflection) are not ours and pass untouched.
+Our calls that answer in a stream write to their context and return nothing. Other streaming calls (health watches,
+reflection) pass untouched.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeAlias, cast
 from uuid import uuid4
 
 import grpc
 import structlog
 from grpc_status import rpc_status
+from opentelemetry.trace import Span, SpanKind
 
+from embedders import tracing
 from embedders.timing import begin_times
 from service.errors import Overloaded
 from service.metrics import IN_FLIGHT, calling_client, note_call
@@ -25,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
+OURS = "/vecgate."
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -33,16 +40,25 @@ MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
-class _UnaryInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of unary calls."""
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of calls with one request."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "MethodHandler | None":
-        """Return the handler of a call, wrapped if it is unary; None if there is no such method."""
+        """Return the handler of a call, wrapped if it is ours; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
+        method = handler_call_details.method
+        if handler is None or handler.request_streaming:
             return handler
+        if handler.response_streaming:
+            if not method.startswith(OURS):
+                return handler
+            return grpc.unary_stream_rpc_method_handler(
+                self.wrap(cast("Handler", handler.unary_stream), method),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self.wrap(cast("Handler", handler.unary_unary), handler_call_details.method),
             request_deserializer=handler.request_deserializer,
@@ -54,11 +70,11 @@ class _UnaryInterceptor(grpc.aio.ServerInterceptor):
         raise NotImplementedError
 
 
-class AccessLogInterceptor(_UnaryInterceptor):
+class AccessLogInterceptor(_Interceptor):
     """Gives each call a request id, the caller's own if it sent one, and writes one line when the call ends.
 
     Attributes:
-        idle: set while no unary call is in flight.
+        idle: set while no call is in flight.
     """
 
     def __init__(self) -> None:
@@ -75,12 +91,17 @@ class AccessLogInterceptor(_UnaryInterceptor):
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
             response = None
+            answered = False
             self._in_flight += 1
             IN_FLIGHT.inc()
             self.idle.clear()
-            with structlog.contextvars.bound_contextvars(request_id=request_id):
+            with (
+                _span(method, context) as span,
+                structlog.contextvars.bound_contextvars(request_id=request_id, **tracing.trace_names(span)),
+            ):
                 try:
                     response = await inner(request, context)
+                    answered = True
                     return response
                 finally:
                     self._in_flight -= 1
@@ -88,8 +109,11 @@ class AccessLogInterceptor(_UnaryInterceptor):
                     if not self._in_flight:
                         self.idle.set()
                     took_s = time.perf_counter() - started
-                    code = _code_name(context, answered=response is not None)
+                    code = _code_name(context, answered=answered)
                     note_call(method, code, calling_client(), took_s)
+                    span.set_attribute("rpc.response.status_code", code)
+                    if code in FAULTS:
+                        tracing.fail(span, code)
                     if method not in QUIET_METHODS:
                         log.info(
                             "call",
@@ -104,7 +128,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
         return handler
 
 
-class ErrorInterceptor(_UnaryInterceptor):
+class ErrorInterceptor(_Interceptor):
     """Ends calls in time, and turns what they raise into statuses.
 
     Args:
@@ -152,6 +176,16 @@ class ErrorInterceptor(_UnaryInterceptor):
         log_failure(error, method)
         await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
         raise AssertionError("abort_with_status raises")
+
+
+def _span(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AbstractContextManager[Span]:
+    """Return what makes a span of a call, within the trace that its caller named; health is not traced."""
+    if not tracing.active() or method in QUIET_METHODS:
+        return tracing.NOTHING
+    name = method.removeprefix("/")
+    carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
 
 
 def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:

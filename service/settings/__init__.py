@@ -11,6 +11,7 @@ from service.settings.groups import (
 )
 from service.settings.loading import Settings, describe_settings, load_settings, variable
 from service.settings.nim import NimSettings
+from service.settings.tracing import TracingSettings
 from service.settings.types import InvalidSettings, read_secret
 from service.settings.web import WebSettings
 
@@ -24,6 +25,7 @@ __all__ = [
     "NimSettings",
     "ServerSettings",
     "Settings",
+    "TracingSettings",
     "WeaviateSettings",
     "WebSettings",
     "describe_settings",

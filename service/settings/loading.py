@@ -18,6 +18,7 @@ from service.settings.groups import (
     WeaviateSettings,
 )
 from service.settings.nim import NimSettings
+from service.settings.tracing import TracingSettings
 from service.settings.types import InvalidSettings
 from service.settings.web import WebSettings
 
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:

@@ -1,6 +1,7 @@
 """The contract of a store; tests/contract/store_suite.py holds every store to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from service.domain import (
     Collection,
     Hit,
     Keywords,
+    ObjectChange,
     ReturnFields,
     Scope,
     SearchOptions,
@@ -17,14 +19,23 @@ from service.domain import (
     Tenant,
 )
 from service.errors import StoreRejected
+from service.filters import Filter
 
-__all__ = ["EVERYTHING", "NO_TENANT", "Store"]
+__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""
 
 NO_TENANT = Scope()
 """All objects of a collection without tenants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Objects that are deleted, and why others are not, by id."""
+
+    deleted: Sequence[UUID]
+    failures: Mapping[UUID, StoreRejected]
 
 
 class Store(Protocol):
@@ -78,6 +89,8 @@ class Store(Protocol):
     async def update_collection(self, collection: Collection) -> None:
         """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing.
 
+        Indexes of properties may be built in the background, and are seen when they are done.
+
         Args:
             collection: what get_collection returned, changed as core/changes.py allows.
 
@@ -126,8 +139,8 @@ class Store(Protocol):
         """
         ...
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection, or one of its tenants, holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         ...
 
     async def put_objects(
@@ -144,6 +157,30 @@ class Store(Protocol):
         self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
     ) -> StoredObject:
         """Return an object.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        ...
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it.
 
         Raises:
             ObjectNotFound: the collection has none of that id.
@@ -206,4 +243,12 @@ class Store(Protocol):
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
+        ...
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one.
+
+        Returns:
+            What is deleted, and what is not although its turn came.
+        """
         ...

@@ -4,14 +4,17 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http import HTTPStatus
 from uuid import uuid4
 
 import structlog
+from opentelemetry.trace import Span, SpanKind
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from embedders import tracing
 from embedders.timing import begin_times
 from service.access import HTTP_EMBED, Authenticator, calling_account, check_permission
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
@@ -105,7 +108,10 @@ class Calls:
         started = time.perf_counter()
         self.in_flight += 1
         HTTP_IN_FLIGHT.inc()
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        with (
+            self._span(scope["method"], path, exchange) as span,
+            structlog.contextvars.bound_contextvars(request_id=exchange.request_id, **tracing.trace_names(span)),
+        ):
             try:
                 await self._answer(scope, exchange, path, method)
             finally:
@@ -115,6 +121,9 @@ class Calls:
                 took_s = time.perf_counter() - started
                 code = GONE if exchange.status is None else exchange.status
                 note_request(self._route(scope["method"], path), code, calling_client(), took_s)
+                span.set_attribute("http.response.status_code", code)
+                if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                    tracing.fail(span, str(code))
                 if path not in HEALTH:
                     log.info(
                         "call",
@@ -125,6 +134,15 @@ class Calls:
                         response_bytes=exchange.response_bytes,
                         peer=":".join(map(str, scope.get("client") or ())),
                     )
+
+    def _span(self, method: str, path: str, exchange: _Exchange) -> AbstractContextManager[Span]:
+        """Return what makes a span of a request, within the trace that its caller named; health is not traced."""
+        if not tracing.active() or path in HEALTH:
+            return tracing.NOTHING
+        route = self._name_path(path)
+        attributes = {"http.request.method": method if method in METHODS else "_OTHER", "http.route": route}
+        parent = tracing.incoming(exchange.headers)
+        return tracing.span(self._route(method, path), attributes, kind=SpanKind.SERVER, parent=parent)
 
     def _route(self, method: str, path: str) -> str:
         """Return what the metrics call a request: one name for all that no route is for."""

@@ -1,5 +1,6 @@
 """What every store does with what collections are made of; its tests derive from SchemaSuite and bring `store`."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -170,6 +171,35 @@ class SchemaSuite:
         assert await store.count_objects(name) == 1
         objects = [make_object(2, extra=1.5, vectors={"added": make_vector(1, 2)})]
         assert await store.put_objects(name, objects) == [None]
+
+    async def test_an_update_changes_how_properties_are_indexed(self, store: Store) -> None:
+        name = f"X{uuid4().hex}"
+        text = {"tokenization": "word", "indexFilterable": True, "indexSearchable": True}
+        number = {"indexFilterable": True, "indexRangeFilters": False}
+        properties = (
+            Property("dropped", DataType.TEXT, indexing=text),
+            Property("built", DataType.TEXT, indexing={**text, "indexSearchable": False}),
+            Property("cut", DataType.TEXT, indexing=text),
+            Property("ranged", DataType.INT, indexing=number),
+        )
+        await store.create_collection(Collection(name, properties, (NamedVector("main", SPACE),)))
+        await store.put_objects(name, [make_object(1, dropped="a", built="b", cut="c", ranged=1)])
+        present = await store.get_collection(name)
+        wanted = {
+            "dropped": {"indexFilterable": False, "indexSearchable": False},
+            "built": {"indexSearchable": True},
+            "cut": {"tokenization": "field"},
+            "ranged": {"indexRangeFilters": True},
+        }
+        changed = tuple(replace(each, indexing={**each.indexing, **wanted[each.name]}) for each in present.properties)
+        await store.update_collection(replace(present, properties=changed))
+        async with asyncio.timeout(30):
+            while any(
+                not covers(each.indexing, wanted[each.name]) for each in (await store.get_collection(name)).properties
+            ):
+                await asyncio.sleep(0.05)
+        found = await store.get_collection(name)
+        assert {each.name: each.indexing for each in found.properties} == {each.name: each.indexing for each in changed}
 
     async def test_an_update_sets_the_automatisms_of_tenants(self, store: Store) -> None:
         name = f"T{uuid4().hex}"

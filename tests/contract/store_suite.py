@@ -23,10 +23,11 @@ from service.domain import (
     WeightedField,
 )
 from service.errors import CollectionAlreadyExists, CollectionNotFound, ObjectNotFound, StoreRejected
+from service.filters import Condition, Operator, Target
 from service.store.base import Store
 from tests.contract.people import OBJECTS, PERSON, bare
 
-__all__ = ["StoreSuite", "make_collection", "make_object", "make_vector"]
+__all__ = ["ALL_TYPES", "NOTHING", "StoreSuite", "make_collection", "make_object", "make_vector", "property_of"]
 
 NOTHING = ReturnFields()
 ALL_TYPES: dict[DataType, PropertyValue] = {
@@ -53,7 +54,7 @@ ALL_TYPES: dict[DataType, PropertyValue] = {
 def make_collection(name: str, *, distance: Distance = Distance.COSINE) -> Collection:
     """Return a collection with a property of every type and the named vectors "main" and "other"."""
     properties = tuple(
-        Property(_name(each), each, f"of type {each.value}", nested=PERSON if each in OBJECTS else ())
+        Property(property_of(each), each, f"of type {each.value}", nested=PERSON if each in OBJECTS else ())
         for each in DataType
     )
     vectors = (
@@ -87,7 +88,8 @@ def make_object(
     return StoredObject(UUID(int=number or uuid4().int), properties, images or {}, vectors)
 
 
-def _name(data_type: DataType) -> str:
+def property_of(data_type: DataType) -> str:
+    """Return the name of the property of a type."""
     return data_type.value.replace("[]", "_array")
 
 
@@ -120,6 +122,10 @@ CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),
     "search": lambda store, name: store.search(name, "main", make_vector(1), limit=1, offset=0, fields=NOTHING),
     "list_objects": lambda store, name: store.list_objects(name, limit=1, offset=0, fields=NOTHING),
+    "get_objects": lambda store, name: store.get_objects(name, [uuid4()], NOTHING),
+    "delete_objects": lambda store, name: store.delete_objects(
+        name, Condition(Target.ID, Operator.EQUAL, str(uuid4()))
+    ),
 }
 
 
@@ -203,7 +209,7 @@ class StoreSuite:
     async def test_returns_a_value_of_every_type_as_it_came(
         self, store: Store, pictures: str, data_type: DataType
     ) -> None:
-        name = _name(data_type)
+        name = property_of(data_type)
         value: Any = ALL_TYPES[data_type]
         assert await store.put_objects(pictures, [make_object(1, **{name: value})]) == [None]
         fields = ReturnFields(properties=[name], nested={name: PERSON} if data_type in OBJECTS else {})

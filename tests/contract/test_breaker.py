@@ -141,6 +141,20 @@ async def test_each_failed_probe_doubles_the_time_to_the_next_up_to_the_bound(
     assert probes == [10, 30, 65, 100]
 
 
+async def test_calls_that_fail_together_do_not_lengthen_the_time_to_cool_down(
+    breaker: BreakerEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.failure, inner.gate = EmbedderUnavailable("down"), asyncio.Event()
+    calls = [asyncio.create_task(breaker.embed(A, QUERY)) for _ in range(20)]
+    await asyncio.sleep(0)
+    inner.gate.set()
+    await asyncio.wait(calls)
+    assert [type(each.exception()) for each in calls] == [EmbedderUnavailable] * 20
+    refusal = await fail(breaker)
+    assert isinstance(refusal, EmbedderUnavailable)
+    assert refusal.retry_after_s == RULES.cool_down_s
+
+
 async def test_a_backend_that_comes_and_goes_is_asked_less_until_it_has_stayed(
     breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
 ) -> None:
@@ -182,7 +196,7 @@ async def test_a_check_that_takes_too_long_is_a_failure(inner: FakeEmbedder) -> 
     assert breaker.open
 
 
-async def test_a_cancelled_probe_leaves_the_way_free_for_the_next(
+async def test_a_probe_whose_caller_goes_costs_the_next_callers_nothing_and_leaves_the_way_free_later(
     breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
 ) -> None:
     inner.failure = ModelGone("gone")
@@ -194,5 +208,10 @@ async def test_a_cancelled_probe_leaves_the_way_free_for_the_next(
     probing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probing
+    asked = len(inner.calls)
+    async with asyncio.timeout(1):
+        await fail(breaker)  # at once: a backend that hangs shall not use up every caller's time in turn
+    assert len(inner.calls) == asked
     inner.gate = None
+    clock.now_s += 10
     assert len(await breaker.embed(A, QUERY)) == 1

@@ -143,6 +143,23 @@ async def test_who_waits_along_gets_its_answer_when_the_first_caller_goes(
     assert len(inner.calls) == 1
 
 
+async def test_who_waits_along_keeps_the_work_going_while_its_own_inputs_are_embedded(
+    embedder: CachingEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.gate = asyncio.Event()
+    first = asyncio.create_task(embedder.embed([A], QUERY))
+    await inner.entered.wait()
+    second = asyncio.create_task(embedder.embed([A, B], QUERY))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    inner.gate.set()
+    await asyncio.wait([second])
+    assert not second.cancelled()
+    np.testing.assert_array_equal(vectors(second.result()), np.stack([inner.vector("a"), inner.vector("b")]))
+    assert asked(inner) == [[A], [B]]
+
+
 async def test_the_work_ends_when_the_last_one_who_waits_goes_and_begins_anew_for_the_next(
     embedder: CachingEmbedder, inner: FakeEmbedder
 ) -> None:

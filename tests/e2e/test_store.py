@@ -3,6 +3,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,15 +25,18 @@ from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
+from tests.contract.change_suite import ChangeSuite
 from tests.contract.filter_suite import FilterSuite
+from tests.contract.people import bare
 from tests.contract.schema_suite import SchemaSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
 from tests.contract.tenant_suite import TenantSuite
+from tests.e2e.schemas import schemas_of_others
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -58,7 +62,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
         self, store: WeaviateStore, weaviate_settings: WeaviateSettings
     ) -> None:
         suffix = uuid4().hex
-        schemas = _schemas_of_others(suffix)
+        schemas = schemas_of_others(suffix)
         async with _rest(weaviate_settings) as rest:
             for schema in schemas:
                 answer = await rest.post("/v1/schema", json=schema)
@@ -91,6 +95,8 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
         assert nvidia.image_fields == (WeightedField("photo", 0.9),)
         assert nvidia.text_fields == (WeightedField("title", 0.1),)
         assert named in await store.list_collections()
+        await store.update_collection(replace(named, description="adopted"))
+        assert (await store.get_collection(named.name)).description == "adopted"
 
     async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
         self, weaviate_settings: WeaviateSettings, pictures: str
@@ -100,11 +106,11 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
         try:
             for store in (patient, exact):
                 await store.start()
-                assert await store.get_collection(pictures, fresh=False) == make_collection(pictures)
+                assert bare(await store.get_collection(pictures, fresh=False)) == make_collection(pictures)
             async with _rest(weaviate_settings) as rest:
                 answer = await rest.delete(f"/v1/schema/{pictures}")
                 assert answer.status_code == 200, answer.text
-            assert await patient.get_collection(pictures, fresh=False) == make_collection(pictures)
+            assert bare(await patient.get_collection(pictures, fresh=False)) == make_collection(pictures)
             with pytest.raises(CollectionNotFound):
                 await exact.get_collection(pictures, fresh=False)
             for fresh in (True, False):
@@ -270,7 +276,7 @@ async def test_a_refused_change_of_the_space_binding_does_not_outlive_a_restart(
     await _wait_until(lambda: not own_store.available)
     await server.start()
     await _wait_until(lambda: own_store.available)
-    assert await own_store.get_collection("Pictures") == make_collection("Pictures")
+    assert bare(await own_store.get_collection("Pictures")) == make_collection("Pictures")
 
 
 @pytest.mark.usefixtures("own_store")
@@ -364,36 +370,3 @@ async def _wait_until(condition: Callable[[], bool], limit_s: float = 15) -> Non
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.02)
-
-
-def _schemas_of_others(suffix: str) -> list[dict[str, Any]]:
-    fields = {"imageFields": ["photo"], "textFields": ["title"]}
-    module = {"multi2vec-nvidia": fields | {"weights": {"imageFields": [0.9], "textFields": [0.1]}}}
-    return [
-        {"class": f"Legacy{suffix}", "vectorizer": "none", "properties": [{"name": "t", "dataType": ["text"]}]},
-        {
-            "class": f"Named{suffix}",
-            "properties": [
-                {"name": "title", "dataType": ["text"]},
-                {"name": "photo", "dataType": ["blob"]},
-                {"name": "place", "dataType": ["geoCoordinates"]},
-                {"name": "phone", "dataType": ["phoneNumber"]},
-                {"name": "hash", "dataType": ["blobHash"]},
-                {"name": "other", "dataType": [f"Legacy{suffix}"]},
-                {
-                    "name": "nested",
-                    "dataType": ["object"],
-                    "nestedProperties": [{"name": "inner", "dataType": ["text"]}],
-                },
-            ],
-            "vectorConfig": {
-                "own": {"vectorizer": {"none": {}}, "vectorIndexType": "flat"},
-                "far": {
-                    "vectorizer": {"none": {}},
-                    "vectorIndexType": "hnsw",
-                    "vectorIndexConfig": {"distance": "manhattan"},
-                },
-                "nvidia": {"vectorizer": module, "vectorIndexType": "hfresh"},
-            },
-        },
-    ]

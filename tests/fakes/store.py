@@ -14,6 +14,7 @@ from service.domain import (
     Distance,
     Hit,
     Keywords,
+    ObjectChange,
     ReturnFields,
     Scope,
     SearchOptions,
@@ -27,7 +28,8 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
-from service.store.base import EVERYTHING, NO_TENANT
+from service.filters import Filter
+from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
 from tests.fakes.filtering import matches
@@ -46,6 +48,10 @@ class FakeStore(FakeCollections):
         options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
         scopes: whose objects each call was about, in order.
+        undeletable: why objects of these ids are refused by delete_objects.
+        max_deletions: objects in one delete_objects.
+        lost: objects and named vectors whose index has lost them.
+        unindexable: objects that reindex_vector does not bring back.
     """
 
     def __init__(self) -> None:
@@ -54,11 +60,27 @@ class FakeStore(FakeCollections):
         self.puts: list[int] = []
         self.options: list[SearchOptions] = []
         self.scopes: list[Scope] = []
+        self.undeletable: dict[UUID, str] = {}
+        self.max_deletions = 3
+        self.lost: set[tuple[UUID, str]] = set()
+        self.unindexable: set[UUID] = set()
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection holds, or how many of them fit a filter."""
         self._enter("count_objects")
-        return len(self._within(self._find(collection), scope))
+        return sum(matches(each, filters) for each in self._within(self._find(collection), scope).values())
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter, a few at a time; those of `undeletable` stay."""
+        self._enter("delete_objects")
+        objects = self._within(self._find(collection), scope)
+        turn = [each.id for each in objects.values() if matches(each, filters)]
+        turn = sorted(turn, key=lambda id_: (id_ in self.undeletable, id_))[: self.max_deletions]
+        for id_ in turn:
+            if id_ not in self.undeletable:
+                del objects[id_]
+        refused = {id_: StoreRejected(self.undeletable[id_]) for id_ in turn if id_ in self.undeletable}
+        return Deletion([id_ for id_ in turn if id_ not in refused], refused)
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
@@ -82,6 +104,42 @@ class FakeStore(FakeCollections):
             raise ObjectNotFound(str(id_))
         return _select(objects[id_], fields)
 
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        self._enter("get_objects")
+        objects = self._within(self._find(collection), scope)
+        return {id_: _select(objects[id_], fields) for id_ in ids if id_ in objects}
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it."""
+        self._enter("update_object")
+        found = self._find(collection)
+        objects = self._within(found, scope)
+        if change.id not in objects:
+            raise ObjectNotFound(str(change.id))
+        before = objects[change.id]
+        images = {**before.images, **change.images}
+        vectors = {**before.vectors, **change.vectors}
+        after = StoredObject(
+            change.id,
+            {**before.properties, **change.properties},
+            {name: content for name, content in images.items() if content is not None},
+            {name: vector for name, vector in vectors.items() if name not in change.lost_vectors},
+        )
+        refusal = self._put(found, objects, after)
+        if refusal is not None:
+            raise refusal
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it."""
+        await self.update_object(collection, ObjectChange(id_, vectors={vector_name: vector}), scope)
+        if id_ not in self.unindexable:
+            self.lost.discard((id_, vector_name))
+
     async def search(
         self,
         collection: str,
@@ -100,7 +158,8 @@ class FakeStore(FakeCollections):
         named = found.find_vector(vector_name)
         if named is None or named.distance is None:
             raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
-        seen = [each for each in self._within(found, scope).values() if vector_name in each.vectors]
+        within = self._within(found, scope).values()
+        seen = [each for each in within if vector_name in each.vectors and (each.id, vector_name) not in self.lost]
         seen = [each for each in seen if matches(each, options.filters)]
         if any(each.vectors[vector_name].shape != vector.shape for each in seen):
             raise StoreRejected("vector lengths don't match")

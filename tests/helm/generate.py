@@ -1,7 +1,7 @@
 """What the chart says of settings and values, made from where these are: python -m tests.helm.generate [--check].
 
 The schema of `settings` and `secrets` in values.schema.json comes from service/settings.py; the tables in the chart's
-README come from there and from the comments in values.yaml.
+README come from there, from the comments in values.yaml and from the alerts; the dashboard comes from dashboard.py.
 """
 
 import json
@@ -16,11 +16,14 @@ from pydantic import BaseModel, SecretStr
 
 from service.settings import Settings, describe_settings
 from tests.architecture.settings_table import shown_default
+from tests.helm.dashboard import make_dashboard
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 SCHEMA = CHART / "values.schema.json"
 VALUES = CHART / "values.yaml"
 README = CHART / "README.md"
+ALERTS = CHART / "files" / "alerts.yaml"
+DASHBOARD = CHART / "files" / "dashboard.json"
 TEXT = {"$ref": "#/$defs/text"}
 SECRET = {"$ref": "#/$defs/secret"}
 FILE = "_file"
@@ -164,9 +167,21 @@ def make_settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def make_alerts_table() -> str:
+    """Return the table of alerts in Markdown, with what to do about each."""
+    rows = ["| Alert | Severity | What is wrong | What to do |", "| --- | --- | --- | --- |"]
+    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            # What stands for a label's value in the alert is the label's name in the table.
+            told = {name: re.sub(r"{{ \$labels\.(\w+) }}", r"*\1*", text) for name, text in rule["annotations"].items()}
+            rows.append(f"| `{rule['alert']}` | {rule['labels']['severity']} | {told['summary']} | {told['runbook']} |")
+    return "\n".join(rows) + "\n"
+
+
 def with_tables(text: str) -> str:
     """Return the README's text with the tables as they should be."""
-    for name, table in (("values", make_values_table()), ("settings", make_settings_table())):
+    tables = {"values": make_values_table(), "settings": make_settings_table(), "alerts": make_alerts_table()}
+    for name, table in tables.items():
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
@@ -177,7 +192,8 @@ def with_tables(text: str) -> str:
 def main(arguments: list[str]) -> int:
     """Write the files, or with --check say which are not as they should be."""
     stale = []
-    for path, change in ((SCHEMA, with_settings), (README, with_tables)):
+    made = {SCHEMA: with_settings, README: with_tables, DASHBOARD: lambda _: make_dashboard()}
+    for path, change in made.items():
         text = path.read_text(encoding="utf-8")
         if (changed := change(text)) != text:
             stale.append(path.name)

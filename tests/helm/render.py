@@ -10,7 +10,7 @@ import yaml
 from tests.helm.helm import HELM
 from tests.helm.manifests import Manifest
 
-__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "render", "render_text"]
+__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "SECURED", "render", "render_text"]
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 KUBERNETES = ("1.29", "1.31", "1.34", "1.37")
@@ -29,6 +29,7 @@ EVERYTHING: dict[str, Any] = {
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
         "web": {"pathPrefix": "/embed"},
+        "tracing": {"endpoint": "https://collector.example:4318", "sampleRatio": 0.5},
     },
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
@@ -64,12 +65,28 @@ EVERYTHING: dict[str, Any] = {
     "autoscaling": {
         "enabled": True,
         "targetCPUUtilizationPercentage": 0,
-        "podMetrics": [{"name": "vecgate_queued_inputs", "averageValue": "100"}],
+        "targetQueuedInputs": 200,
+        "podMetrics": [{"name": "requests_per_second", "averageValue": "100"}],
     },
     "podDisruptionBudget": {"maxUnavailable": "25%"},
     "networkPolicy": {
         "ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}, {"podSelector": {"matchLabels": {"may": "call"}}}]},
         "egress": {"nim": {"to": [{"ipBlock": {"cidr": "2001:db8::/32"}}], "podPorts": [8000, 8000]}},
+    },
+    "monitoring": {
+        "serviceMonitor": {
+            "enabled": True,
+            "labels": {"release": "prometheus", "app.kubernetes.io/name": "never"},
+            "intervalSeconds": 5,
+            "authorization": {"existingSecret": "scrape"},
+            "ca": {"existingSecret": "vectors-tls"},
+        },
+        "prometheusRule": {
+            "enabled": True,
+            "labels": {"release": "prometheus"},
+            "disabled": ["VecgateFileDescriptors"],
+        },
+        "dashboard": {"enabled": True, "annotations": {"grafana_folder": "Search"}},
     },
     "topologySpread": {"whenUnsatisfiable": "DoNotSchedule"},
     "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"},
@@ -79,8 +96,16 @@ EVERYTHING: dict[str, Any] = {
     "commonLabels": {"team": "search", "app.kubernetes.io/name": "never"},
     "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
     "podAnnotations": {"example.com/scrape": "true"},
+    "test": {"apiKey": {"existingSecret": "tester", "key": "key"}},
 }
-"""Values that take every way through the templates that the profiles do not take."""
+"""Values that take every way through the templates that the profiles do not take, but for SECURED."""
+
+SECURED: dict[str, Any] = {
+    "tls": {"grpc": True, "http": True, "existingSecret": "site-tls"},
+    "secrets": {"server": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
+    "test": {"clientCertificate": "tester"},
+}
+"""Values for TLS on both ports, with clients that show certificates of their own on one."""
 
 
 @cache

@@ -78,13 +78,13 @@ def _resources(pod: PodUse) -> Faults:
 
 def _probes(pod: PodUse) -> Faults:
     for container in containers(pod):
-        open_ports = {port["containerPort"] for port in container.get("ports", [])}
+        open_ports = {port[key] for port in container.get("ports", []) for key in ("containerPort", "name")}
         actions = {name: container[name] for name in PROBES if name in container} | container.get("lifecycle", {})
         for name, action in actions.items():
             handlers = action.keys() & HANDLERS
             if len(handlers) != 1:
                 yield f"{name} has {len(handlers)} handlers, not one"
-            port = action.get("grpc", {}).get("port")
+            port = (action.get("grpc") or action.get("httpGet") or {}).get("port")
             if port is not None and port not in open_ports:
                 yield f"{name} asks port {port}, which the container does not open"
 
@@ -119,6 +119,11 @@ def _selectors(manifests: list[Manifest]) -> Faults:
             if not selector.items() <= labels.items():
                 yield f"{named(manifest)}: its selector does not select its own pods"
             continue
+        if manifest["kind"] == "ServiceMonitor":
+            found = [named(each) for each in _services_of(manifest, manifests)]
+            if len(found) != 1:
+                yield f"{named(manifest)}: selects {found}, so pods are scraped {len(found)} times"
+            continue
         chosen = spec.get("selector") if manifest["kind"] == "Service" else spec.get("selector", {}).get("matchLabels")
         if manifest["kind"] == "NetworkPolicy":
             chosen = spec["podSelector"].get("matchLabels")
@@ -148,6 +153,7 @@ def _references(manifests: list[Manifest]) -> Faults:
         for deployment in _of_kind(manifests, "Deployment"):
             if "replicas" in deployment["spec"]:
                 yield f"{named(deployment)}: sets replicas and is scaled by {named(scaler)}"
+    yield from _monitored_ports(manifests)
     if len(names) != len(manifests):
         yield "two manifests have one name"
 
@@ -290,6 +296,19 @@ def _stop_seconds(action: Manifest) -> int:
         return int(action["sleep"]["seconds"])
     slept = re.search(r"sleep\((\d+)\)", " ".join(action.get("exec", {}).get("command", [])))
     return int(slept[1]) if slept else 0
+
+
+def _monitored_ports(manifests: list[Manifest]) -> Faults:
+    for monitor in _of_kind(manifests, "ServiceMonitor"):
+        opened = {port["name"] for each in _services_of(monitor, manifests) for port in each["spec"]["ports"]}
+        for endpoint in monitor["spec"]["endpoints"]:
+            if opened and endpoint["port"] not in opened:
+                yield f"{named(monitor)}: no Service has a port {endpoint['port']}"
+
+
+def _services_of(monitor: Manifest, manifests: list[Manifest]) -> list[Manifest]:
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    return [each for each in _of_kind(manifests, "Service") if wanted <= each["metadata"]["labels"].items()]
 
 
 def _of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:

@@ -1,5 +1,6 @@
 """Values made from a JSON schema of the kinds of words that values.schema.json uses."""
 
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -51,9 +52,15 @@ def _array(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[An
     return st.lists(values_of(schema["items"], root), min_size=schema.get("minItems", 0), max_size=3)
 
 
+@cache
+def _matching(pattern: str) -> st.SearchStrategy[str]:
+    # A class of most of Unicode takes its strategy a second to unfold, so each is unfolded once.
+    return st.from_regex(pattern, fullmatch=True)
+
+
 def _string(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
     if "pattern" in schema:
-        made = st.from_regex(schema["pattern"], fullmatch=True)
+        made = _matching(schema["pattern"])
         return made.filter(lambda text: schema.get("minLength", 0) <= len(text) <= schema.get("maxLength", 300))
     return st.text(min_size=schema.get("minLength", 0), max_size=min(schema.get("maxLength", 50), 50))
 

@@ -13,10 +13,10 @@ from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, render, render_text
+from tests.helm.render import CHART, EVERYTHING, KUBERNETES, PROFILES, SECURED, render, render_text
 from tests.helm.rules import broken_rules
 
-SETS = {"defaults": {}, "everything": EVERYTHING, **PROFILES}
+SETS = {"defaults": {}, "everything": EVERYTHING, "secured": SECURED, **PROFILES}
 HOST_PATH = {
     "settings": {"embedder": {"order": ["clip"]}},
     "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
@@ -134,6 +134,38 @@ def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     assert asked == {"startup": "liveness", "readiness": "", "liveness": "liveness"}
 
 
+def test_over_tls_probes_ask_the_http_port_and_the_service_is_named_for_it() -> None:
+    by_hand = {
+        "secrets": {"server": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}},
+    }
+    for values, scheme in ((SECURED, "HTTPS"), (by_hand, "HTTP")):
+        manifests = render(values)
+        (server,) = containers(next(pods(manifests)))
+        asked = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
+
+        assert asked == {
+            "startup": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+            "readiness": {"port": "http", "path": "/v1/health/ready", "scheme": scheme},
+            "liveness": {"port": "http", "path": "/v1/health/live", "scheme": scheme},
+        }
+        assert not any("grpc" in server[f"{name}Probe"] for name in asked)
+        services = [each["spec"]["ports"][0] for each in manifests if each["kind"] == "Service"]
+        assert [port["appProtocol"] for port in services] == ["https", "https"]
+
+
+def test_the_test_s_pod_has_what_a_secured_server_asks_for() -> None:
+    def given(values: dict[str, Any]) -> list[tuple[str, list[str], bool]]:
+        (pod,) = (each for each in render(values) if each["kind"] == "Pod")
+        (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "credentials")
+        secrets = [each["secret"] for each in volume["projected"]["sources"]]
+        return [
+            (each["name"], [item["path"] for item in each["items"]], each.get("optional", False)) for each in secrets
+        ]
+
+    assert given(SECURED) == [("site-tls", ["ca.crt"], True), ("tester", ["tls.crt", "tls.key"], False)]
+    assert given(EVERYTHING) == [("tester", ["api-key"], False)]
+
+
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
 def test_the_end_is_delayed_without_a_shell(kubernetes: str) -> None:
     (server,) = containers(next(pods(render({}, kubernetes))))
@@ -177,9 +209,9 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
     assert {"VECGATE_NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
     assert sources == [
+        {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
-        {"name": "callers", "items": [{"key": "keys", "path": "web/api-keys"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
@@ -233,7 +265,7 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     (policy,) = (each for each in render(EVERYTHING) if each["kind"] == "NetworkPolicy")
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
 
-    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000]]
+    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000], [4318, 4317]]
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
 
 

@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import trustme
 
+from service.settings import ServerSettings
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.server import FakeVecgate, serving
 from tests.helm.render import CHART, render
 from tests.wire.conftest import start_wire, stop_wire
@@ -16,9 +20,11 @@ SCRIPT = CHART / "files" / "embed_store_search.py"
 ROOT = CHART.parents[1]
 
 
-def run(address: str) -> "subprocess.CompletedProcess[str]":
+def run(address: str, credentials: Path | None = None) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"VECGATE_ADDRESS": address, "PYTHONPATH": str(ROOT / "protos")}
     command = [sys.executable, str(SCRIPT)]
+    if credentials is not None:
+        environment |= {"VECGATE_TLS": "true", "VECGATE_CREDENTIALS": str(credentials)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -33,6 +39,41 @@ async def test_a_good_release_passes_and_keeps_nothing_of_the_test() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "found 'a red bicycle'" in done.stdout
     assert list(left) == []
+
+
+async def test_a_release_that_asks_for_a_certificate_and_a_key_gets_both(tmp_path: Path) -> None:
+    authority, files = trustme.CA(), tmp_path / "test"
+    files.mkdir()
+    issued, own = authority.issue_cert("127.0.0.1"), authority.issue_cert("tester.example")
+    authority.cert_pem.write_to_path(files / "ca.crt")
+    own.cert_chain_pems[0].write_to_path(files / "tls.crt")
+    own.private_key_pem.write_to_path(files / "tls.key")
+    (files / "api-key").write_text(f"{key_of('tester')}\n")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    server = ServerSettings(
+        port=0,
+        tls_cert_file=tmp_path / "cert.pem",
+        tls_key_file=tmp_path / "key.pem",
+        tls_client_ca_file=files / "ca.crt",
+    )
+    wire = await start_wire(
+        server=server,
+        auth=let_in(
+            tmp_path / "clients.toml",
+            tester='permissions = ["embed", "search", "write", "admin"]\ncollections = ["VecgateHelmTest*"]',
+        ),
+    )
+    try:
+        done = await asyncio.to_thread(run, f"127.0.0.1:{wire.server.port}", files)
+        (files / "tls.key").unlink()
+        (files / "tls.crt").unlink()
+        without = await asyncio.to_thread(run, f"127.0.0.1:{wire.server.port}", files)
+    finally:
+        await stop_wire(wire)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert without.returncode != 0
 
 
 def test_a_release_whose_search_finds_the_wrong_object_fails_and_keeps_nothing_either() -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from pydantic import ValidationError
 
 from tests.helm.definitions import BadManifest, check_manifest
 from tests.helm.manifests import Manifest, images
 from tests.helm.pod_security import violations
 from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
 from tests.helm.rules import broken_rules
+from tests.helm.schemas import KINDS, UnknownField
 
 Change = Callable[[dict[str, Manifest]], object]
 
@@ -45,6 +47,13 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
     "a folder of no size": ("resources", lambda of: pod(of)["volumes"][0].update(emptyDir={"sizeLimit": "big"})),
     "two handlers": ("probes", lambda of: server(of)["livenessProbe"].update(tcpSocket={"port": 50070})),
     "no handler": ("probes", lambda of: server(of)["livenessProbe"].pop("grpc")),
+    "a probe of an unknown page": (
+        "probes",
+        lambda of: [
+            server(of)["readinessProbe"].pop("grpc"),
+            server(of)["readinessProbe"].update(httpGet={"port": "web", "path": "/"}),
+        ],
+    ),
     "a probe of a closed port": ("probes", lambda of: server(of)["readinessProbe"]["grpc"].update(port=1)),
     "a long port name": ("ports", lambda of: of["Service"]["spec"]["ports"][0].update(name="grpc-and-sixteen")),
     "a port out of range": ("ports", lambda of: of["Service"]["spec"]["ports"][1].update(port=99999)),
@@ -66,6 +75,18 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
     "a policy that finds no pods": (
         "selectors",
         lambda of: of["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].update(a="b"),
+    ),
+    "a monitor of no Service": (
+        "selectors",
+        lambda of: of["ServiceMonitor"]["spec"]["selector"]["matchLabels"].update(a="b"),
+    ),
+    "a monitor of both Services": (
+        "selectors",
+        lambda of: of["ServiceMonitor"]["spec"]["selector"]["matchLabels"].pop("app.kubernetes.io/component"),
+    ),
+    "a port that no Service has": (
+        "references",
+        lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(port="web"),
     ),
     "a port nobody opens": ("references", lambda of: of["Service"]["spec"]["ports"][0].update(targetPort="web")),
     "a scaler of nothing": (
@@ -185,10 +206,29 @@ def test_the_definitions_of_other_projects_find_what_does_not_fit_them(kind: str
 
 
 def test_a_kind_without_a_schema_is_a_failure() -> None:
-    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "a"}}
+    monitor = {"apiVersion": "monitoring.coreos.com/v1", "kind": "PodMonitor", "metadata": {"name": "a"}}
 
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
         check_manifest(monitor, NEWEST)
+
+
+OPERATOR: dict[str, Change] = {
+    "an interval in words": lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(interval="often"),
+    "no selector": lambda of: of["ServiceMonitor"]["spec"].pop("selector"),
+    "an unknown field deep inside": lambda of: of["ServiceMonitor"]["spec"]["endpoints"][0].update(colour="red"),
+    "a rule without an expression": lambda of: of["PrometheusRule"]["spec"]["groups"][0]["rules"][0].pop("expr"),
+    "an unknown field of a rule": lambda of: of["PrometheusRule"]["spec"]["groups"][0]["rules"][0].update(colour="red"),
+}
+
+
+@pytest.mark.parametrize("change", OPERATOR.values(), ids=OPERATOR)
+def test_the_schemas_of_the_prometheus_operator_find(change: Change) -> None:
+    manifests = {manifest["kind"]: manifest for manifest in broken(EVERYTHING, change)}
+    kept = render(EVERYTHING)
+
+    (changed,) = (each for each in manifests.values() if each["kind"] in KINDS and each not in kept)
+    with pytest.raises((ValidationError, UnknownField)):
+        check_manifest(changed, NEWEST)
 
 
 def context(of: dict[str, Manifest]) -> Manifest:

@@ -27,7 +27,7 @@ from tests.helm.generate import (
 from tests.helm.helm import HelmFailed
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
-from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
+from tests.helm.render import EVERYTHING, NEWEST, PROFILES, SECURED, render
 from tests.helm.rules import broken_rules
 from tests.helm.schema_values import values_of
 
@@ -46,6 +46,7 @@ def some_values(draw: st.DrawFn) -> dict[str, Any]:
     return {section: draw(values_of(ROOT["properties"][section], ROOT)) for section in chosen}
 
 
+@pytest.mark.timeout(600)
 def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
     taken: list[bool] = []
 
@@ -112,7 +113,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "more at least than at most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, "vecgate: autoscaling"),
     "a certificate of nobody": ({"tls": {"certificate": {"enabled": True}}}, "/tls/certificate/issuerRef/name"),
     "a certificate for nothing": ({"tls": {"certificate": ISSUED}}, "vecgate: tls.certificate.enabled"),
-    "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.http needs a certificate"),
+    "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.grpc and tls.http need a certificate"),
     "two certificates": (
         {"tls": {"http": True, "existingSecret": "a", "certificate": ISSUED}},
         "vecgate: tls.existingSecret and tls.certificate",
@@ -131,6 +132,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
             "secrets": {"web": {"tlsCert": {"existingSecret": "a", "key": "b"}}},
         },
         "vecgate: tls.http and secrets.web.tlsCert",
+    ),
+    "TLS that nobody can probe": (
+        {"tls": {"grpc": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
+        "vecgate: gRPC over TLS is probed at the HTTP port",
+    ),
+    "TLS that the kubelet cannot prove itself to": (
+        {
+            "tls": {"grpc": True, "http": True, "existingSecret": "a"},
+            "secrets": {"web": {"tlsClientCa": {"existingSecret": "a", "key": "b"}}},
+        },
+        "vecgate: gRPC over TLS is probed at the HTTP port",
+    ),
+    "probes without a key": ({"settings": {"auth": {"openHealth": False}}}, "vecgate: settings.auth.openHealth"),
+    "a test without a key": (
+        {"secrets": {"auth": {"clients": {"existingSecret": "a", "key": "b"}}}},
+        "vecgate: helm test needs a key",
+    ),
+    "a test without a certificate": (
+        {
+            "tls": {"grpc": True, "existingSecret": "a"},
+            "secrets": {"server": {"tlsClientCa": {"existingSecret": "a", "key": "b"}}},
+        },
+        "vecgate: helm test needs a certificate",
     ),
     "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "/grpcRoute/parentRefs"),
     "a budget that stops every drain": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
@@ -197,17 +221,19 @@ def snake(name: str) -> str:
 
 
 def test_every_way_through_the_templates_gives_settings_that_the_service_takes(tmp_path: Path) -> None:
-    for name in ("nim/api-key", "weaviate/api-key", "web/api-keys", "web/tls-cert", "web/tls-key"):
+    for name in ("nim/api-key", "weaviate/api-key", "auth/clients", "web/tls-cert", "web/tls-key"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("secret")
 
-    arrived = loaded(EVERYTHING, tmp_path)
+    arrived, secured = loaded(EVERYTHING, tmp_path), loaded(SECURED, tmp_path)
 
     assert arrived["clip"]["model"] == EVERYTHING["settings"]["clip"]["model"]
     assert arrived["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
     assert arrived["server"]["max_request_bytes"] == 134217728
     assert arrived["nim"]["api_key_file"] == tmp_path / "nim" / "api-key"
     assert arrived["web"]["tls_key_file"] == tmp_path / "web" / "tls-key"
+    assert secured["server"]["tls_cert_file"] == tmp_path / "server" / "tls-cert"
+    assert secured["server"]["tls_client_ca_file"] == tmp_path / "server" / "tls-client-ca"
 
 
 def test_every_setting_can_be_set_and_every_secret_is_one() -> None:

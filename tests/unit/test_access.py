@@ -169,15 +169,17 @@ class TestTokens:
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": "svc-1",
-            "exp": int(time.time()) + 60,
+            "exp": 60,
         } | changes
+        now_s = int(time.time())
+        claims |= {name: now_s + claims[name] for name in ("exp", "nbf") if claims.get(name) is not None}
         header = {"alg": alg, "kid": kid}
         claims = {name: value for name, value in claims.items() if value is not None}
         return jwt.encode(header, claims, keys or self.keys, algorithms=[alg])
 
     @pytest.mark.parametrize(
         "given",
-        [{}, {"kid": "rsa", "alg": "RS256"}, {"sub": "svc-2"}, {"aud": ["x", AUDIENCE]}, {"exp": int(time.time()) - 5}],
+        [{}, {"kid": "rsa", "alg": "RS256"}, {"sub": "svc-2"}, {"aud": ["x", AUDIENCE]}, {"exp": -5}],
     )
     def test_a_valid_token_names_its_client(self, settings: AuthSettings, given: Mapping[str, Any]) -> None:
         assert Authenticator(settings).identify(bearer(self.token(**given))).name == "svc"
@@ -194,9 +196,9 @@ class TestTokens:
             {"aud": None},
             {"sub": "other"},
             {"sub": None},
-            {"exp": 1},
+            {"exp": -60},
             {"exp": None},
-            {"nbf": int(time.time()) + 600},
+            {"nbf": 600},
             {"kid": "rsa", "alg": "RS512"},
             {"keys": KeySet([ECKey.generate_key("P-256", {"kid": "ec"})])},
             {"keys": KeySet([ECKey.generate_key("P-256", {"kid": "unknown"})]), "kid": "unknown"},

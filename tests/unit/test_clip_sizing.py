@@ -49,14 +49,25 @@ def test_when_memory_runs_out_the_batch_is_halved_until_it_fits_and_nothing_is_l
     assert sizer.size == 2, "later batches begin where memory sufficed"
 
 
-@pytest.mark.parametrize("shortage", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")])
+@pytest.mark.parametrize(
+    "shortage",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_other_words_for_a_shortage_of_memory_are_understood(shortage: Exception) -> None:
     def encode(items: Sequence[int]) -> NDArray[np.float32]:
         if len(items) > 1:
             raise shortage
         return np.ones((1, 2), np.float32)
 
-    assert len(BatchSizer(8).run(encode, range(8))) == 8
+    sizer = BatchSizer(8)
+
+    assert len(sizer.run(encode, range(8))) == 8
+    assert sizer.size == 1, "later batches begin where memory sufficed; after a bad input they would not"
 
 
 def test_memory_that_does_not_suffice_for_one_input_is_told() -> None:

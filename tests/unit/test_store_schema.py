@@ -1,9 +1,22 @@
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from service.domain import Collection, DataType, Distance, MultiTenancy, NamedVector, Property, Space, WeightedField
-from service.store.weaviate.schema import from_schema, to_schema
+from service.domain import (
+    Collection,
+    DataType,
+    Distance,
+    MultiTenancy,
+    NamedVector,
+    Property,
+    Quantizer,
+    Space,
+    VectorIndex,
+    WeightedField,
+)
+from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from tests.contract.people import bare
 
 COLLECTION = Collection(
@@ -94,6 +107,46 @@ def test_a_native_vector_is_the_module_s_in_the_order_that_it_counts_in() -> Non
     (read,) = from_schema(schema).vectors
     assert (read.native, read.base_url, read.space) == (True, "http://vecgate:8070", vector.space)
     assert set(read.text_fields) == set(vector.text_fields)
+
+
+def test_a_dynamic_index_holds_a_graph_and_a_flat_one_of_one_distance() -> None:
+    index = VectorIndex(
+        "dynamic",
+        {"threshold": 5, "hnsw": {"ef": 7}, "flat": {"vectorCacheMaxObjects": 3}},
+        Quantizer("rq", {"bits": 8}),
+        Quantizer("bq", {"rescoreLimit": 4}),
+    )
+    vector = NamedVector("v", Space("s", 3, "m"), distance=Distance.DOT, index=index)
+    schema = to_schema(Collection("C", (), (vector,)))
+    assert schema["vectorConfig"]["v"]["vectorIndexConfig"] == {
+        "distance": "dot",
+        "threshold": 5,
+        "hnsw": {"distance": "dot", "ef": 7, "rq": {"bits": 8, "enabled": True}},
+        "flat": {"distance": "dot", "vectorCacheMaxObjects": 3, "bq": {"rescoreLimit": 4, "enabled": True}},
+    }
+    assert from_schema(schema).vectors == (vector,)
+
+
+def test_a_patch_keeps_what_this_version_does_not_know() -> None:
+    unknown: dict[str, Any] = {
+        **to_schema(COLLECTION),
+        "moduleConfig": {"generative-dummy": {}},
+        "invertedIndexConfig": {"usingBlockMaxWAND": True, "bm25": {"b": 0.1, "k1": 1}},
+    }
+    unknown["vectorConfig"]["main"]["vectorIndexConfig"] |= {
+        "newer": {"than": "this"},
+        "skipDefaultQuantization": False,
+    }
+    unknown["vectorConfig"]["main"]["vectorizer"] = {"other-module": {"kept": True}}
+    before = deepcopy(unknown)
+    wanted = replace(from_schema(unknown), description="new", inverted_index={"bm25": {"b": 0.2, "k1": 1}})
+    patched, added = patch_schema(unknown, wanted)
+    assert (patched["description"], added) == ("new", [])
+    for name in ("moduleConfig", "vectorConfig", "properties", "multiTenancyConfig"):
+        assert patched[name] == unknown[name]
+    assert patched["invertedIndexConfig"]["usingBlockMaxWAND"] is True
+    assert patched["invertedIndexConfig"]["bm25"] == {"b": 0.2, "k1": 1}
+    assert unknown == before
 
 
 def test_fields_follow_their_properties_to_a_small_first_letter() -> None:

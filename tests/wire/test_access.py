@@ -45,7 +45,12 @@ NEEDED: dict[str, Sequence[str]] = {
     "CollectionService/DeleteTenants": ["admin"],
     "CollectionService/ListTenants": ["search", "write", "admin"],
     "ObjectService/ImportObjects": ["write"],
+    "ObjectService/UpdateObject": ["write"],
+    "ObjectService/DeleteObject": ["write"],
+    "ObjectService/DeleteObjects": ["write"],
+    "ObjectService/BackfillVectors": ["write"],
     "ObjectService/GetObject": ["search"],
+    "ObjectService/ListObjects": ["search"],
     "SearchService/SearchObjects": ["search"],
 }
 """What each RPC needs, written down a second time."""

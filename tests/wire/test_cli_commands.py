@@ -16,7 +16,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from service.cli import app
-from tests.fakes.server import FakeVecgate, failure, serving
+from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.statuses import failure
 from vecgate.client import Client, Object, all_of, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.cli.pictures import picture_id
-from tests.fakes.server import FakeVecgate, failure, serving
+from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.statuses import failure
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
 Import = Callable[..., Result]

@@ -30,6 +30,13 @@ def value(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
+async def becomes(wanted: float, name: str, **labels: str) -> None:
+    """Wait until a sample has a value: a caller may hear of a call's end before the server has counted it."""
+    async with asyncio.timeout(5):
+        while value(name, **labels) != wanted:
+            await asyncio.sleep(0)
+
+
 async def lines_of(lines: list[Any], count: int) -> list[Any]:
     """Return the lines of the access log once there are so many."""
     async with asyncio.timeout(5):
@@ -47,9 +54,9 @@ async def test_calls_are_counted_by_method_code_and_client_and_timed(wire: Wire)
     await failure_of(wire.embedding.EmbedInputs(pb.EmbedInputsRequest()))
 
     for code, before in calls.items():
-        assert value("vecgate_grpc_calls_total", method=EMBED, code=code, client="anonymous") == before + 1
-    assert value("vecgate_grpc_call_seconds_count", method=EMBED) == timed + 2
-    assert value("vecgate_grpc_calls_in_flight") == 0
+        await becomes(before + 1, "vecgate_grpc_calls_total", method=EMBED, code=code, client="anonymous")
+    await becomes(timed + 2, "vecgate_grpc_call_seconds_count", method=EMBED)
+    await becomes(0, "vecgate_grpc_calls_in_flight")
 
 
 async def test_a_call_counts_for_the_client_that_the_context_names() -> None:
@@ -68,7 +75,7 @@ async def test_a_call_counts_for_the_client_that_the_context_names() -> None:
     finally:
         await stop_wire(wire)
 
-    assert value("vecgate_grpc_calls_total", method=EMBED, code="OK", client="search-team") == before + 1
+    await becomes(before + 1, "vecgate_grpc_calls_total", method=EMBED, code="OK", client="search-team")
 
 
 @pytest.mark.parametrize(
@@ -86,7 +93,7 @@ async def test_failures_are_counted_by_reason_and_by_whose_fault_they_are(
 
     await failure_of(wire.embedding.EmbedInputs(A_TEXT))
 
-    assert value("vecgate_failures_total", reason=reason, blame=blame) == before + 1
+    await becomes(before + 1, "vecgate_failures_total", reason=reason, blame=blame)
 
 
 async def test_a_space_mismatch_is_counted(wire: Wire) -> None:
@@ -101,7 +108,7 @@ async def test_a_space_mismatch_is_counted(wire: Wire) -> None:
         await stop_wire(other)
 
     assert failure.reason == "EMBEDDING_SPACE_MISMATCH"
-    assert value("vecgate_failures_total", reason="EMBEDDING_SPACE_MISMATCH", blame="caller") == before + 1
+    await becomes(before + 1, "vecgate_failures_total", reason="EMBEDDING_SPACE_MISMATCH", blame="caller")
 
 
 async def test_objects_of_imports_are_counted_by_what_became_of_them(wire: Wire) -> None:

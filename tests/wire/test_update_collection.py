@@ -30,7 +30,12 @@ async def create(wire: Wire, **fields: Any) -> pb.Collection:
         "description": "old",
         "properties": [
             {"name": "image", "data_type": pb.DATA_TYPE_BLOB},
-            {"name": "title", "data_type": pb.DATA_TYPE_TEXT, "tokenization": pb.TOKENIZATION_FIELD},
+            {
+                "name": "title",
+                "data_type": pb.DATA_TYPE_TEXT,
+                "tokenization": pb.TOKENIZATION_FIELD,
+                "index_filterable": True,
+            },
             {
                 "name": "maker",
                 "data_type": pb.DATA_TYPE_OBJECT,
@@ -92,6 +97,20 @@ async def test_descriptions_are_changed_and_a_mask_can_empty_them(wire: Wire) ->
     assert (await update(wire, "*", description="all")).description == "all"
 
 
+async def test_how_properties_are_indexed_is_changed(wire: Wire) -> None:
+    await create(wire)
+
+    cut = await update(wire, properties=[{"name": "title", "tokenization": pb.TOKENIZATION_TRIGRAM}])
+    assert cut.properties[1].tokenization == pb.TOKENIZATION_TRIGRAM
+    off = await update(wire, properties=[{"name": "title", "index_filterable": False, "index_searchable": True}])
+    title = off.properties[1]
+    assert (title.tokenization, title.index_filterable, title.index_searchable) == (
+        pb.TOKENIZATION_TRIGRAM,
+        False,
+        True,
+    )
+
+
 async def test_a_property_and_a_vector_of_another_embedder_are_added_and_used(wire: Wire) -> None:
     await create(wire)
 
@@ -144,7 +163,15 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
     ({"properties": [{"name": "new"}]}, ["collection.properties[0].data_type"]),
     (
         {"properties": [{"name": "title", "tokenization": pb.TOKENIZATION_WORD, "index_filterable": False}]},
-        ["collection.properties[0].tokenization", "collection.properties[0].index_filterable"],
+        ["collection.properties[0].tokenization"],
+    ),
+    (
+        {"properties": [{"name": "image", "tokenization": pb.TOKENIZATION_WORD, "index_searchable": True}]},
+        ["collection.properties[0].tokenization", "collection.properties[0].index_searchable"],
+    ),
+    (
+        {"properties": [{"name": "title", "index_range_filters": True}]},
+        ["collection.properties[0].index_range_filters"],
     ),
     (
         {

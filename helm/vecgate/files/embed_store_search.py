@@ -3,6 +3,9 @@
 import os
 import sys
 import uuid
+from pathlib import Path
+
+import grpc
 
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
@@ -10,10 +13,20 @@ from vecgate.v1 import collection_service_pb2 as pb
 TITLES = ("a dog on a beach", "a red bicycle", "a birthday cake")
 
 
-def main(address: str) -> None:
+def connect(address: str, *, tls: bool, folder: Path) -> Client:
+    """Return a client with what the folder holds: an authority's certificate, a client's own, and a key."""
+
+    def read(name: str) -> bytes | None:
+        return (folder / name).read_bytes() if (folder / name).exists() else None
+
+    credentials = grpc.ssl_channel_credentials(read("ca.crt"), read("tls.key"), read("tls.crt")) if tls else None
+    return Client(address, credentials=credentials, api_key=(read("api-key") or b"").decode().strip())
+
+
+def main(address: str, *, tls: bool, folder: Path) -> None:
     """Try a server; whatever goes wrong is raised."""
     collection = f"VecgateHelmTest{uuid.uuid4().hex[:12]}"
-    with Client(address) as client:
+    with connect(address, tls=tls, folder=folder) as client:
         embedded = client.embed(TITLES)
         print(f"embedded {len(embedded.matrix())} texts in space {embedded.embedder.space}")
         client.create_collection(
@@ -38,4 +51,8 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(os.environ["VECGATE_ADDRESS"])
+    main(
+        os.environ["VECGATE_ADDRESS"],
+        tls=bool(os.environ.get("VECGATE_TLS")),
+        folder=Path(os.environ.get("VECGATE_CREDENTIALS", "/test-credentials")),
+    )

@@ -128,7 +128,7 @@ readOnlyRootFilesystem: true
 {{/* Secrets by group and field: those of the values, and the certificate of the servers that speak TLS. */}}
 {{- define "vecgate.secrets" -}}
 {{- $secrets := deepCopy .Values.secrets -}}
-{{- range $group, $on := dict "web" .Values.tls.http -}}
+{{- range $group, $on := dict "server" .Values.tls.grpc "web" .Values.tls.http -}}
 {{- if $on -}}
 {{- $pair := dict -}}
 {{- range $field, $key := dict "tlsCert" "tls.crt" "tlsKey" "tls.key" -}}
@@ -143,6 +143,29 @@ readOnlyRootFilesystem: true
 {{/* What HTTP is: http or https. */}}
 {{- define "vecgate.httpScheme" -}}
 {{- or .Values.tls.http (hasKey (default dict .Values.secrets.web) "tlsCert") | ternary "https" "http" -}}
+{{- end -}}
+
+{{/* "true" if gRPC goes over TLS, else empty. */}}
+{{- define "vecgate.grpcOverTls" -}}
+{{- if or .Values.tls.grpc (hasKey (default dict .Values.secrets.server) "tlsCert") -}}true{{- end -}}
+{{- end -}}
+
+{{/*
+What a probe asks. Takes a list of the root, the health service and the HTTP path that says about the same: over TLS the
+kubelet cannot ask gRPC.
+*/}}
+{{- define "vecgate.probe" -}}
+{{- $root := index . 0 -}}
+{{- if include "vecgate.grpcOverTls" $root -}}
+httpGet:
+  port: http
+  path: {{ index . 2 }}
+  scheme: {{ include "vecgate.httpScheme" $root | upper }}
+{{- else -}}
+grpc:
+  port: {{ $root.Values.settings.server.port }}
+  service: {{ index . 1 | quote }}
+{{- end -}}
 {{- end -}}
 
 {{/* File of a secret, below the folder of all. Takes a list of group and field in camelCase. */}}
@@ -215,20 +238,48 @@ readOnlyRootFilesystem: true
 {{- if and .existingSecret .certificate.enabled -}}
 {{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
 {{- end -}}
-{{- if and .http (not .existingSecret) (not .certificate.enabled) -}}
-{{- fail "vecgate: tls.http needs a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
+{{- if and (or .grpc .http) (not .existingSecret) (not .certificate.enabled) -}}
+{{- fail "vecgate: tls.grpc and tls.http need a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
 {{- end -}}
 {{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
 {{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
 {{- end -}}
-{{- if and .certificate.enabled (not .http) -}}
-{{- fail "vecgate: tls.certificate.enabled makes a certificate that no server uses; set tls.http" -}}
+{{- if and .certificate.enabled (not .grpc) (not .http) -}}
+{{- fail "vecgate: tls.certificate.enabled makes a certificate that no server uses; set tls.grpc or tls.http" -}}
 {{- end -}}
 {{- if and .http (not $.Values.settings.web.enabled) -}}
 {{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
 {{- end -}}
-{{- if and .http (hasKey (default dict $.Values.secrets.web) "tlsCert") -}}
-{{- fail "vecgate: tls.http and secrets.web.tlsCert are two certificates; choose one" -}}
+{{- range $value, $group := dict "grpc" "server" "http" "web" -}}
+{{- if and (get $.Values.tls $value) (hasKey (default dict (get $.Values.secrets $group)) "tlsCert") -}}
+{{- fail (printf "vecgate: tls.%s and secrets.%s.tlsCert are two certificates; choose one" $value $group) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if include "vecgate.grpcOverTls" . -}}
+{{- if or (not .Values.settings.web.enabled) (hasKey (default dict .Values.secrets.web) "tlsClientCa") -}}
+{{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.settings.auth -}}
+{{- if eq (toJson .openHealth) "false" -}}
+{{- fail "vecgate: settings.auth.openHealth is false, and probes bring no key; leave it true" -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.test.enabled -}}
+{{- if and (hasKey (default dict .Values.secrets.auth) "clients") (not .Values.test.apiKey) -}}
+{{- fail "vecgate: helm test needs a key where secrets.auth.clients is set: set test.apiKey, or test.enabled to false" -}}
+{{- end -}}
+{{- if and (hasKey (default dict .Values.secrets.server) "tlsClientCa") (not .Values.test.clientCertificate) -}}
+{{- fail "vecgate: helm test needs a certificate where secrets.server.tlsClientCa is set: set test.clientCertificate, or test.enabled to false" -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.monitoring.serviceMonitor -}}
+{{- if and .enabled (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
+{{- end -}}
+{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
+{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}

@@ -110,7 +110,8 @@ class CollectionServiceServicer(object):
 
     def UpdateCollection(self, request, context):
         """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
-        automatisms, replication, the inverted index; and it adds properties and named vectors. A change of anything else is
+        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
         INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """

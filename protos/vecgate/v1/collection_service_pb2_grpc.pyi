@@ -43,7 +43,8 @@ class CollectionServiceStub:
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
     """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
-    automatisms, replication, the inverted index; and it adds properties and named vectors. A change of anything else is
+    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
@@ -81,7 +82,8 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
     """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
-    automatisms, replication, the inverted index; and it adds properties and named vectors. A change of anything else is
+    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
@@ -140,7 +142,8 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
         """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
-        automatisms, replication, the inverted index; and it adds properties and named vectors. A change of anything else is
+        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
+        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
         INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """

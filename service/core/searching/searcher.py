@@ -14,11 +14,11 @@ from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_vector
 from service.core.embed import EmbedderPool
-from service.core.importing import join
 from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options
 from service.core.searching.queries import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query
 from service.core.searching.sources import Source, vector_source
+from service.core.vectorizing import join
 from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, Scope, SearchOptions, StoredObject
 from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
 from service.store.base import EVERYTHING, NO_TENANT, Store

@@ -9,13 +9,13 @@ from weaviate import WeaviateAsyncClient
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
-from service.domain import Collection, Tenant
+from service.domain import Collection, Parameters, Tenant
 from service.errors import CollectionNotFound
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.measuring import measured
+from service.store.weaviate.property_indexes import index_changes
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
-from service.store.weaviate.vector_schema import Schema
 
 __all__ = ["WeaviateCollections", "check_name"]
 
@@ -61,10 +61,13 @@ class WeaviateCollections:
         name = check_name(collection.name)
         self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
-            schema, properties = patch_schema(await _get_json(client, f"/schema/{name}"), collection)
+            present = await _get_json(client, f"/schema/{name}")
+            schema, properties = patch_schema(present, collection)
             await _send_json(client, "put", f"/schema/{name}", schema)
             for each in properties:
                 await _send_json(client, "post", f"/schema/{name}/properties", each)
+            for change in index_changes(present, collection):
+                await _send_json(client, change.method, f"/schema/{name}{change.path}", change.body)
         self._schemas.pop(name, None)
 
     async def delete_collection(self, name: str) -> None:
@@ -127,9 +130,10 @@ async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
     return (await executor.aresult(response)).json()
 
 
-async def _send_json(client: WeaviateAsyncClient, method: Literal["post", "put"], path: str, body: Schema) -> None:
+async def _send_json(
+    client: WeaviateAsyncClient, method: Literal["post", "put", "delete"], path: str, body: Parameters
+) -> None:
     # The client's own update knows only the parameters that it was made with.
     send = getattr(client._connection, method)  # noqa: SLF001
-    await executor.aresult(
-        send(path, body, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema"))
-    )
+    accepted = _ExpectedStatusCodes(ok_in=[200, 202], error="schema")
+    await executor.aresult(send(path, dict(body), error_msg="schema", status_codes=accepted))

@@ -17,6 +17,7 @@ from service.errors import ServiceError, StoreUnavailable
 from service.metrics import STORE_UP
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate.errors import translate
+from service.store.weaviate.measuring import hand_on_traces
 
 __all__ = ["Connection"]
 
@@ -132,6 +133,7 @@ class Connection:
 
     async def _make_client(self) -> WeaviateAsyncClient:
         client = _new_client(self._settings, self._api_key)
+        hand_on_traces(client)
         try:
             await client.connect()
             await _probe(client)

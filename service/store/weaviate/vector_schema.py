@@ -81,7 +81,8 @@ def _set_quantizer(config: Schema, quantizer: Quantizer | None) -> None:
     if quantizer is None:
         return
     if quantizer.type == "none":
-        config["skipDefaultQuantization"] = True
+        # Of an index that is there Weaviate keeps what it was made with.
+        config.setdefault("skipDefaultQuantization", True)
         return
     config[quantizer.type] = {**config.get(quantizer.type, {}), **quantizer.parameters, "enabled": True}
 
