@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
+from google.protobuf import empty_pb2
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -49,30 +50,31 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or self._authenticator.open or method.startswith(self._open):
             return handler
         if method.startswith(OURS):
-            return self._guarded(handler, method.removeprefix(OURS))
+            return self._guarded(handler, method.removeprefix(OURS), handler_call_details.invocation_metadata)
         try:
             self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
         except ServiceError as error:
             return _refusing(handler, error)
         return handler
 
-    def _guarded(self, handler: "MethodHandler", method: str) -> "MethodHandler":
+    def _guarded(self, handler: "MethodHandler", method: str, metadata: Any) -> "MethodHandler":
         # Our streamed calls write to their context and return nothing, so both kinds are awaited.
         inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
-
-        async def admitted(request: Any, context: Context) -> Any:
-            self._admit(method, request, context)
-            return await inner(request, context)
-
         make = (
             grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(admitted, handler.request_deserializer, handler.response_serializer)
+        # Before the request is read: what a stranger sends is not worth the parsing.
+        try:
+            account = self._authenticator.admit(_authorization(metadata))
+        except ServiceError as error:
+            return make(_raising(error), _unread, handler.response_serializer)
 
-    def _admit(self, method: str, request: Any, context: Context) -> None:
-        account = self._authenticator.admit(_authorization(context.invocation_metadata()))
-        authorize(account.client, method, request)
-        account.receive(request.ByteSize())
+        async def admitted(request: Any, context: Context) -> Any:
+            authorize(account.client, method, request)
+            account.receive(request.ByteSize())
+            return await inner(request, context)
+
+        return make(admitted, handler.request_deserializer, handler.response_serializer)
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -95,4 +97,17 @@ def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+    return make(refuse, _unread, handler.response_serializer)
+
+
+def _raising(error: ServiceError) -> Handler:
+    async def refuse(request: Any, context: Context) -> NoReturn:
+        del request, context
+        raise error
+
+    return refuse
+
+
+def _unread(data: bytes) -> empty_pb2.Empty:
+    del data
+    return empty_pb2.Empty()

@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
 from embedders.timing import begin_times
+from service.errors import Overloaded
 from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
 from service.status import log_failure, to_status
@@ -133,24 +134,36 @@ class ErrorInterceptor(_Interceptor):
 
     Args:
         max_call_s: seconds that a call may take when its caller sets no nearer deadline.
+        max_calls: calls at the same time; those of health do not count.
     """
 
-    def __init__(self, max_call_s: float) -> None:
+    def __init__(self, max_call_s: float, max_calls: int) -> None:
         self._max_call_s = max_call_s
+        self._max_calls = max_calls
+        self._calls = 0
 
     def wrap(self, inner: Handler, method: str) -> Handler:
         """Return a handler around another one."""
 
         async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            counts = method not in QUIET_METHODS
+            self._calls += counts
             try:
+                self._check_number(counted=counts)
                 async with asyncio.timeout(self._time_left(context)):
                     return await inner(request, context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
                 await self._abort(error, method, context)
+            finally:
+                self._calls -= counts
 
         return handler
+
+    def _check_number(self, *, counted: bool) -> None:
+        if counted and self._calls > self._max_calls:
+            raise Overloaded(f"{self._max_calls} calls are being answered, and no more may be: try again later")
 
     def _time_left(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""

@@ -41,6 +41,7 @@ __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
+KEEPALIVE_TIMEOUT_MS = 20_000
 
 
 class PortTaken(Exception):
@@ -108,15 +109,10 @@ class GrpcServer:
         self._server = grpc.aio.server(
             interceptors=(
                 self._calls,
-                ErrorInterceptor(settings.max_call_s),
+                ErrorInterceptor(settings.max_call_s, settings.max_calls),
                 AccessInterceptor(authenticator or Authenticator(AuthSettings())),
             ),
-            options=[
-                ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.max_send_message_length", settings.max_response_bytes),
-                # Two servers on one port would share its callers without a word.
-                ("grpc.so_reuseport", 0),
-            ],
+            options=_options(settings),
         )
         self.port: int = self._take_port()
         request_limits = RequestLimits(
@@ -181,6 +177,27 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    def ms(seconds: float) -> int:
+        return max(1, round(seconds * 1000))
+
+    return [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.max_connection_idle_ms", ms(settings.max_connection_idle_s)),
+        ("grpc.max_connection_age_ms", ms(settings.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
+        ("grpc.keepalive_time_ms", ms(settings.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_ping_interval_s)),
+        # Two servers on one port would share its callers without a word.
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding_service_pb2.ServerLimits:
