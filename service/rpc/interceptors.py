@@ -28,10 +28,9 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
-OURS = "/vecgate."
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
-
+OURS = "/vecgate."
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
 
 Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
