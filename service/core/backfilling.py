@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import numpy as np
 import structlog
 
 from embedders.errors import EmbedderError
 from service.core.embed import EmbedderPool
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
-from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
+from service.domain import Collection, Distance, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
 from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, Violation
 from service.filters import Condition, Operator, Target
 from service.searches import SearchOptions, TargetVectors
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 WRITES = 8
 """Objects that are written at the same time."""
 NOTHING = ReturnFields()
+TOLERANCE = 1e-4
 
 Failures = dict[UUID, ServiceError | EmbedderError]
 
@@ -165,6 +167,9 @@ class Backfiller:
         """Enter those vectors of a page into their index again that it has lost."""
         having = {each.id: each for each in page if vector.name in each.vectors}
         lost = await self._lost(name, vector, having, scope)
+        # The index may know an entry and have lost the way to it: a log that was cut off in the middle.
+        known = [id_ for id_ in having if id_ not in lost]
+        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, having[id_], scope)]
 
         async def enter(id_: UUID) -> None:
             try:
@@ -181,6 +186,19 @@ class Backfiller:
         for id_ in still - progress.failures.keys():
             progress.failures[id_] = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
         progress.repaired += len(lost) - len(still)
+
+    async def _out_of_reach(self, name: str, vector: NamedVector, object_: StoredObject, scope: Scope) -> bool:
+        """Return whether a search by an object's own vector finds only what is farther than it is itself."""
+        own = object_.vectors[vector.name]
+        target = TargetVectors({vector.name: own})
+        hits = await self._store.search(name, target, limit=1, offset=0, fields=NOTHING, scope=scope)
+        if not hits:
+            return True
+        length = float(own.astype(np.float64) @ own.astype(np.float64))
+        expected = -length if vector.distance is Distance.DOT else 0.0
+        nearest = hits[0]
+        farther = nearest.distance is not None and nearest.distance > expected + TOLERANCE * max(1.0, length)
+        return nearest.object.id != object_.id and farther
 
     async def _lost(
         self, name: str, vector: NamedVector, having: Mapping[UUID, StoredObject], scope: Scope
