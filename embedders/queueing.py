@@ -6,6 +6,9 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+
+import structlog
 
 from embedders import tracing
 from embedders.base import Outcome
@@ -44,6 +47,7 @@ class QueuedCall:
         waiting: the places of those that wait.
         bytes: the bytes of those.
         done: their outcomes, in the order of their places, once all have one.
+        client: the name of whose call it is, as the log has it; empty if nobody knows.
         added_s: when the call came, by time.monotonic.
         begun: whether a batch with some of them has begun.
         times: of the call that brought them, if it is timed.
@@ -55,6 +59,7 @@ class QueuedCall:
         self.done = done
         self.waiting = deque(at)
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
+        self.client = str(structlog.contextvars.get_contextvars().get("client", ""))
         self.added_s = time.monotonic()
         self.begun = False
         self.times = call_times()
@@ -88,21 +93,52 @@ class QueuedCall:
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """Calls that may share batches, with those in front that were served least lately."""
+    """Calls that may share batches, by client; of clients as of calls, those in front were served least lately."""
 
     options: EmbedOptions
-    calls: deque[QueuedCall] = field(default_factory=deque)
+    clients: dict[str, deque[QueuedCall]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> Iterator[QueuedCall]:
+        """All calls."""
+        return chain.from_iterable(self.clients.values())
+
+    def add(self, call: QueuedCall) -> None:
+        """Let a call wait behind the others of its client."""
+        self.clients.setdefault(call.client, deque()).append(call)
+
+    def remove(self, call: QueuedCall) -> None:
+        """Forget a call."""
+        calls = self.clients[call.client]
+        calls.remove(call)
+        if not calls:
+            del self.clients[call.client]
 
     def take(self, most: int) -> list[tuple[QueuedCall, int]]:
-        """Take a batch, in equal parts from every call."""
+        """Take a batch, in equal parts from every client however many calls it has, and of those from every call."""
         places: list[tuple[QueuedCall, int]] = []
-        while self.calls and len(places) < most:
-            share = max(1, (most - len(places)) // len(self.calls))
-            call = self.calls.popleft()
-            places += [(call, at) for at in call.take(share)]
-            if call.waiting:
-                self.calls.append(call)
+        while self.clients and len(places) < most:
+            for left, client in zip(range(len(self.clients), 0, -1), list(self.clients), strict=True):
+                if len(places) == most:
+                    break
+                calls = self.clients.pop(client)
+                places += _take_from(calls, max(1, (most - len(places)) // left))
+                if calls:
+                    self.clients[client] = calls
         return places
+
+
+def _take_from(calls: deque[QueuedCall], most: int) -> list[tuple[QueuedCall, int]]:
+    places: list[tuple[QueuedCall, int]] = []
+    while calls and len(places) < most:
+        for left in range(len(calls), 0, -1):
+            if len(places) == most:
+                break
+            call = calls.popleft()
+            places += [(call, at) for at in call.take(max(1, (most - len(places)) // left))]
+            if call.waiting:
+                calls.append(call)
+    return places
 
 
 class WaitingQueue:
@@ -121,7 +157,7 @@ class WaitingQueue:
 
     def add(self, options: EmbedOptions, call: QueuedCall) -> None:
         """Let a call wait."""
-        self._lines.setdefault(options, _Line(options)).calls.append(call)
+        self._lines.setdefault(options, _Line(options)).add(call)
         self.inputs += len(call.waiting)
         self.bytes += call.bytes
 
@@ -135,10 +171,10 @@ class WaitingQueue:
             return
         for options, line in self._lines.items():
             if call in line.calls:
-                line.calls.remove(call)
+                line.remove(call)
                 self.inputs -= len(call.waiting)
                 self.bytes -= call.bytes
-                if not line.calls:
+                if not line.clients:
                     del self._lines[options]
                 return
 
@@ -169,7 +205,7 @@ class WaitingQueue:
         self.inputs -= len(places)
         self.bytes -= before - sum(call.bytes for call in line.calls)
         del self._lines[line.options]
-        if line.calls:
+        if line.clients:
             self._lines[line.options] = line  # behind the others
         return line.options, places
 

@@ -2,24 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.filters import Filter
 
 __all__ = [
-    "Blend",
     "Collection",
     "Consistency",
     "DataType",
     "Distance",
-    "Fusion",
+    "Group",
     "Hit",
-    "Keywords",
     "MultiTenancy",
     "NamedVector",
+    "ObjectChange",
     "ObjectValue",
     "Parameters",
     "Property",
@@ -27,8 +26,6 @@ __all__ = [
     "Quantizer",
     "ReturnFields",
     "Scope",
-    "SearchOptions",
-    "SortBy",
     "Space",
     "StoredObject",
     "Tenant",
@@ -275,6 +272,24 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectChange:
+    """What to change of an object.
+
+    Attributes:
+        properties: values by name; None takes one away.
+        images: encoded pictures by blob property; None takes one away.
+        vectors: by named vector.
+        lost_vectors: names of those to take away.
+    """
+
+    id: UUID
+    properties: Mapping[str, PropertyValue] = field(default_factory=dict)
+    images: Mapping[str, bytes | None] = field(default_factory=dict)
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    lost_vectors: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReturnFields:
     """Which parts of an object to return; the names exist in the collection.
 
@@ -292,78 +307,35 @@ class ReturnFields:
 
 
 @dataclass(frozen=True, slots=True)
-class SortBy:
-    """One thing to sort by."""
+class Group:
+    """What hits have in common; distances are None when nothing was measured, the score when nothing was reranked."""
 
-    property: str
-    descending: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What narrows and shapes a search or a listing, beside its query and its page.
-
-    Attributes:
-        filters: which objects count; None for all.
-        certainty: the least certainty of a hit of a search by vector.
-        distance: the largest distance of such a hit.
-        auto_limit: after how many jumps of the distance or score the hits of a search end; 0 for never.
-        after: the object after which a listing begins.
-        sort: what a listing is sorted by.
-    """
-
-    filters: Filter | None = None
-    certainty: float | None = None
-    distance: float | None = None
-    auto_limit: int = 0
-    after: UUID | None = None
-    sort: tuple[SortBy, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Keywords:
-    """Words to look for.
-
-    Attributes:
-        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
-        need_all: whether an object needs all words; None leaves it to the store.
-        minimum_match: how many words it needs where it does not need all.
-    """
-
-    query: str
-    properties: tuple[str, ...] = ()
-    need_all: bool | None = None
-    minimum_match: int = 0
-
-
-class Fusion(Enum):
-    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
-
-    RANKED = 1
-    RELATIVE_SCORE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """What a hybrid search has beside its vector.
-
-    Attributes:
-        keywords: the keyword side; None for none.
-        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
-        max_vector_distance: the largest distance that the vector side counts.
-    """
-
-    keywords: Keywords | None
-    alpha: float | None = None
-    fusion: Fusion | None = None
-    max_vector_distance: float | None = None
+    name: str
+    object_count: int
+    min_distance: float | None = None
+    max_distance: float | None = None
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An object found; distance and certainty are None when nothing was measured, score when nothing was scored."""
+    """An object found.
+
+    Attributes:
+        distance: None when nothing was measured, as the certainty.
+        score: None when nothing was scored.
+        created: when asked for, as the time of the update.
+        explain_score: how the score came about, when asked for.
+        rerank_score: None when nothing was reranked.
+        group: when hits are grouped.
+    """
 
     object: StoredObject
     distance: float | None = None
     certainty: float | None = None
     score: float | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
+    explain_score: str = ""
+    rerank_score: float | None = None
+    group: Group | None = None

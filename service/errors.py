@@ -11,6 +11,7 @@ ServiceError
   PermissionDenied              the client may not do this
   QuotaExceeded                 the client has used up what it may: try again later
   StoreRejected                 Weaviate refused what it was asked for
+  Overloaded                    as many calls as there may be: try again
   StoreUnavailable              Weaviate does not answer: try again
 """
 
@@ -29,6 +30,7 @@ __all__ = [
     "InvalidRequest",
     "NotFound",
     "ObjectNotFound",
+    "Overloaded",
     "PermissionDenied",
     "QuotaExceeded",
     "ServiceError",
@@ -176,6 +178,10 @@ class QuotaExceeded(ServiceError):
 
 class StoreRejected(ServiceError):
     """Weaviate refused what it was asked for; the message says what it said."""
+
+
+class Overloaded(ServiceError):
+    """The server has as many calls as it may have: try again."""
 
 
 class StoreUnavailable(ServiceError):

@@ -91,6 +91,11 @@ class Client:
         """Return whether the client may touch a tenant."""
         return _matches(tenant, self.tenants)
 
+    @property
+    def may_touch_every_tenant(self) -> bool:
+        """Whether no tenant is kept from the client."""
+        return "*" in self.tenants
+
 
 EVERYBODY = Client("", frozenset(Permission))
 """The client of every call where none are named: it may do everything."""

@@ -1,7 +1,7 @@
 """Which permission each RPC needs, and which collections and tenants of a request count; others are refused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from service.access.clients import Client, Permission
@@ -37,11 +37,13 @@ class Rule:
         permissions: one of which the client must have.
         collections: the collections that a request touches.
         tenants: the tenants.
+        every_tenant: whether a request that names no tenant touches every one there is.
     """
 
     permissions: frozenset[Permission]
     collections: Callable[[Any], Sequence[str]] = _nothing
     tenants: Callable[[Any], Sequence[str]] = _nothing
+    every_tenant: bool = False
 
 
 def _objects(permissions: frozenset[Permission]) -> Rule:
@@ -52,8 +54,8 @@ RULES: dict[str, Rule] = {
     "EmbeddingService/EmbedInputs": Rule(EMBEDDERS),
     "EmbeddingService/ListEmbedders": Rule(ANY),
     "CollectionService/CreateCollection": Rule(ADMINS, lambda request: [request.collection.name]),
-    "CollectionService/UpdateCollection": Rule(ADMINS, lambda request: [request.collection.name]),
-    "CollectionService/DeleteCollection": Rule(ADMINS, lambda request: [request.name]),
+    "CollectionService/UpdateCollection": Rule(ADMINS, lambda request: [request.collection.name], every_tenant=True),
+    "CollectionService/DeleteCollection": Rule(ADMINS, lambda request: [request.name], every_tenant=True),
     "CollectionService/GetCollection": Rule(READERS, lambda request: [request.name], _tenant),
     # Shows those that the client may touch.
     "CollectionService/ListCollections": Rule(READERS),
@@ -74,7 +76,7 @@ RULES: dict[str, Rule] = {
     "ObjectService/UpdateObject": _objects(WRITERS),
     "ObjectService/DeleteObject": _objects(WRITERS),
     "ObjectService/DeleteObjects": _objects(WRITERS),
-    "ObjectService/BackfillVectors": _objects(WRITERS),
+    "ObjectService/BackfillVectors": replace(_objects(WRITERS), every_tenant=True),
     "ObjectService/GetObject": _objects(SEARCHERS),
     "ObjectService/ListObjects": _objects(SEARCHERS),
     "SearchService/SearchObjects": _objects(SEARCHERS),
@@ -111,6 +113,9 @@ def authorize(client: Client, method: str, request: Any) -> None:
     for collection in rule.collections(request):
         if not client.may_touch(collection):
             raise PermissionDenied(f"client {client.name!r} may not touch collection {collection!r}")
-    for tenant in rule.tenants(request):
+    tenants = rule.tenants(request)
+    if rule.every_tenant and not tenants and not client.may_touch_every_tenant:
+        raise PermissionDenied(f"client {client.name!r} may touch some tenants only, and {method} touches all of them")
+    for tenant in tenants:
         if not client.may_touch_tenant(tenant):
             raise PermissionDenied(f"client {client.name!r} may not touch tenant {tenant!r}")

@@ -16,6 +16,7 @@ from service.cli import (
     doctor,
     embed,
     importing,
+    objects,
     probe,
     search,
     serve,
@@ -79,6 +80,7 @@ app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(objects.app, name="objects")
 app.command("import")(importing.import_)
 app.command("search")(search.search)
 app.command("embed")(embed.embed)

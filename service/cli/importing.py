@@ -1,5 +1,6 @@
 """`vecgate import`: a folder of pictures into a collection."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from service.cli.collections import parse_weighted_field
 from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.journal import InvalidJournal, Journal
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
@@ -39,6 +41,26 @@ __all__ = ["ensure_collection", "import_", "import_with_progress", "pace", "read
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
 
+TextFieldsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-field",
+        metavar="NAME[=WEIGHT]",
+        help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
+        show_default=False,
+    ),
+]
+ResumeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--resume",
+        dir_okay=False,
+        metavar="FILE",
+        help="Keep in FILE what is stored, and pass over what it says is.",
+        show_default=False,
+    ),
+]
+
 
 def import_(
     context: typer.Context,
@@ -59,15 +81,7 @@ def import_(
         ),
     ] = None,
     no_properties: Annotated[bool, typer.Option("--no-properties", help="Take no CSV or JSONL.")] = False,
-    text_fields: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text-field",
-            metavar="NAME[=WEIGHT]",
-            help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    text_fields: TextFieldsOption = None,
     embedder: Annotated[
         str,
         typer.Option("--embedder", help="The embedder, when the collection is created.", show_default=False),
@@ -76,6 +90,7 @@ def import_(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Import the first so many pictures.", show_default=False)
     ] = None,
+    resume: ResumeOption = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
@@ -85,11 +100,14 @@ def import_(
     """
     fields = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
     pictures = read_folder(folder, properties, no_properties=no_properties, limit=limit)
-    with connected(context, address) as client:
+    with ExitStack() as opened, connected(context, address) as client:
+        journal = None if resume is None else opened.enter_context(_open_journal(resume, collection, tenant))
         wanted = schema_of(collection, pictures, text_fields=fields, embedder=embedder)
         with_path = ensure_collection(client, wanted)
+        if journal is not None and not client.get_collection(collection, tenant).object_count:
+            journal.forget()
         summary = import_with_progress(
-            client, collection, pictures, truncate=truncate, with_path=with_path, tenant=tenant
+            client, collection, pictures, truncate=truncate, with_path=with_path, tenant=tenant, journal=journal
         )
         target = client.target
     show_summary(collection, pictures, summary)
@@ -97,6 +115,14 @@ def import_(
         fail(*describe_error(summary.stopped, target=target))
     if summary.failed or pictures.rows_without_picture:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _open_journal(file: Path, collection: str, tenant: str) -> Journal:
+    """Return the journal in a file; a file that is something else ends the command."""
+    try:
+        return Journal(file, collection, tenant)
+    except InvalidJournal as error:
+        fail(str(error), EXIT_WRONG_USE)
 
 
 def read_folder(
@@ -165,6 +191,7 @@ def import_with_progress(
     truncate: bool = False,
     with_path: bool = True,
     tenant: str = "",
+    journal: Journal | None = None,
 ) -> ImportSummary:
     """Import pictures under a progress bar, which a pipe does not get."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace())
@@ -178,14 +205,17 @@ def import_with_progress(
             truncate=truncate,
             with_path=with_path,
             tenant=tenant,
+            journal=journal,
             advance=lambda: progress.advance(task),
         )
 
 
 def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
     """Print what became of every picture and row."""
-    unknown = len(pictures.files) - summary.stored - summary.failed_count
+    unknown = len(pictures.files) - summary.stored - summary.skipped - summary.failed_count
     counts = f"{collection}: {summary.stored} stored, {summary.failed_count} failed"
+    if summary.skipped:
+        counts += f", {summary.skipped} stored before"
     say(counts + (f", {unknown} not imported because the import stopped" if unknown else ""), style="bold")
     for reason, files in summary.failed.items():
         _list(f"{reason} ({len(files)})", files)

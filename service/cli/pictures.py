@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid5
 
+from service.cli.journal import Journal
 from service.cli.sidecar import Row, Sidecar, normal_path
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
@@ -58,11 +59,13 @@ class ImportSummary:
 
     Attributes:
         stored: how many are stored.
+        skipped: how many are passed over, because the journal says that they are stored.
         failed: the files that are not, by reason.
         stopped: why the import ended before the last picture; None when it did not.
     """
 
     stored: int = 0
+    skipped: int = 0
     failed: dict[str, list[str]] = field(default_factory=dict)
     stopped: VecgateError | None = None
 
@@ -141,6 +144,7 @@ def send_pictures(
     truncate: bool = False,
     with_path: bool = True,
     tenant: str = "",
+    journal: Journal | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> ImportSummary:
     """Import pictures. Files are read as they are sent; whatever fails is in the summary.
@@ -152,10 +156,11 @@ def send_pictures(
         truncate: whether to cut texts that are longer than the model reads.
         with_path: whether the collection has the property for the path.
         tenant: whose pictures they are.
+        journal: says which are stored already, and learns of those that are stored now.
         advance: called once for each picture that is done, stored or not.
     """
     summary = ImportSummary()
-    sent: deque[str] = deque()
+    sent: deque[tuple[str, str]] = deque()
 
     def objects() -> Iterator[Object]:
         for file in pictures.files:
@@ -168,12 +173,21 @@ def send_pictures(
             properties = pictures.properties(file)
             if not with_path:
                 del properties[PATH_PROPERTY]
-            sent.append(file)
-            yield Object(properties, images={IMAGE_PROPERTY: content}, id=picture_id(collection, file))
+            made = Object(properties, images={IMAGE_PROPERTY: content}, id=picture_id(collection, file))
+            digest = journal.digest(made) if journal else ""
+            if journal and journal.has(made.id, digest):
+                summary.skipped += 1
+                advance()
+                continue
+            sent.append((file, digest))
+            yield made
 
     try:
         for outcome in client.import_objects(collection, objects(), truncate=truncate, tenant=tenant):
-            summary.add(sent.popleft(), outcome)
+            file, digest = sent.popleft()
+            summary.add(file, outcome)
+            if journal and outcome.error is None:
+                journal.add(outcome.id, digest)
             advance()
     except VecgateError as error:
         summary.stopped = error

@@ -1,4 +1,4 @@
-"""`vecgate search`: the objects nearest to words or a picture."""
+"""`vecgate search`: the objects nearest to words, a picture or both."""
 
 import re
 from collections.abc import Sequence
@@ -10,8 +10,18 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from service.cli.queries import (
+    HybridOption,
+    ImageOption,
+    KeywordsOption,
+    MoveAwayOption,
+    MoveToOption,
+    NearObjectOption,
+    TargetVectorOption,
+    WordsArgument,
+    build_query,
+)
 from vecgate.client import Client, Hit, SearchResult
-from vecgate.client.searching import Query
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -31,24 +41,6 @@ _SIGNATURES = {
     b"MM\x00*": ".tif",
 }
 
-KeywordsOption = Annotated[
-    bool, typer.Option("--keywords", help="Look for the words themselves (BM25), not for their meaning.")
-]
-HybridOption = Annotated[
-    float | None,
-    typer.Option(
-        "--hybrid",
-        min=0,
-        max=1,
-        metavar="ALPHA",
-        help="Look for both; 0 is the words alone, 1 the meaning.",
-        show_default=False,
-    ),
-]
-NearObjectOption = Annotated[
-    str | None,
-    typer.Option("--near-object", metavar="ID", help="Object to look for the like of.", show_default=False),
-]
 CertaintyOption = Annotated[
     float | None,
     typer.Option("--certainty", min=0, max=1, help="Least certainty of a hit.", show_default=False),
@@ -66,18 +58,11 @@ WhereOption = Annotated[
     ),
 ]
 
-ImageOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--image", exists=True, dir_okay=False, metavar="FILE", help="Picture to look for.", show_default=False
-    ),
-]
-
 
 def search(
     context: typer.Context,
     *,
-    words: Annotated[str | None, typer.Argument(metavar="WORDS", help="What to look for.", show_default=False)] = None,
+    words: WordsArgument = None,
     image: ImageOption = None,
     collection: Annotated[
         str | None,
@@ -85,13 +70,12 @@ def search(
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to pass over.")] = 0,
-    target_vector: Annotated[
-        str,
-        typer.Option("--target-vector", metavar="NAME", help="Needed if there are several.", show_default=False),
-    ] = "",
+    target_vector: TargetVectorOption = None,
     keywords: KeywordsOption = False,
     hybrid: HybridOption = None,
     near_object: NearObjectOption = None,
+    move_to: MoveToOption = None,
+    move_away: MoveAwayOption = None,
     certainty: CertaintyOption = None,
     auto_limit: AutoLimitOption = 0,
     where: WhereOption = None,
@@ -103,22 +87,20 @@ def search(
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """Find the objects nearest to words or a picture."""
-    if sum(each is not None for each in (words, image, near_object)) != 1:
-        fail("give one of words, --image FILE and --near-object ID", EXIT_WRONG_USE)
-    query = _query(words, near_object, keywords=keywords, hybrid=hybrid)
+    """Find the objects nearest to words, a picture or both."""
+    query = build_query(
+        words, image, near_object, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
+    )
     with connected(context, address) as client:
         name = collection or _only_collection(client)
         blobs = _blob_properties(client, name) if save is not None else []
         result = client.search(
             name,
-            text=None if query else words,
             query=query,
             more=search_pb.SearchObjectsRequest(certainty=certainty, auto_limit=auto_limit),
-            image=image,
             limit=limit,
             offset=offset,
-            target_vector=target_vector,
+            target_vector=target_vector or "",
             filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
             tenant=tenant,
@@ -130,20 +112,6 @@ def search(
         show_hits(name, result, offset=offset)
     if save is not None:
         note(f"{sum(map(len, saved))} pictures are in {save}")
-
-
-def _query(words: str | None, near_object: str | None, *, keywords: bool, hybrid: float | None) -> Query | None:
-    if near_object is not None:
-        return search_pb.NearObject(id=near_object)
-    if words is None:
-        if keywords or hybrid is not None:
-            fail("--keywords and --hybrid need words", EXIT_WRONG_USE)
-        return None
-    if keywords and hybrid is not None:
-        fail("give one of --keywords and --hybrid", EXIT_WRONG_USE)
-    if keywords:
-        return search_pb.Bm25(query=words)
-    return None if hybrid is None else search_pb.Hybrid(bm25=search_pb.Bm25(query=words), alpha=hybrid)
 
 
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:

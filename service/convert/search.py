@@ -1,14 +1,32 @@
 """SearchService: queries and hits."""
 
+from collections.abc import Iterable
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
 from service.core.conformance import parse_id
-from service.core.searching import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query, ReturnNames
-from service.domain import Blend, Fusion, Hit, Keywords, SearchOptions, SortBy
+from service.core.searching import (
+    Hybrid,
+    Move,
+    Near,
+    NearImage,
+    NearInputs,
+    NearObject,
+    NearText,
+    NearVector,
+    Query,
+    ReturnNames,
+    TargetChoice,
+)
+from service.domain import Hit
+from service.searches import Blend, Fusion, GroupBy, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["hit_to_pb", "options_from_pb", "query_from_pb", "return_names"]
+__all__ = ["groups_to_pb", "hit_to_pb", "options_from_pb", "query_from_pb", "return_names", "target_choice"]
 
 NEED_ALL: dict[int, bool | None] = {
     search_pb.KEYWORD_OPERATOR_UNSPECIFIED: None,
@@ -35,15 +53,54 @@ def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
     return _near_from_pb(request, request.WhichOneof("query"))
 
 
-def _near_from_pb(message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None) -> Near | None:
+def _near_from_pb(
+    message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None, prefix: str = ""
+) -> Near | None:
     match field:
         case "near_text":
-            return NearText(tuple(message.near_text.concepts), message.near_text.truncate)
+            text, path = message.near_text, f"{prefix}near_text"
+            return NearText(
+                tuple(text.concepts),
+                text.truncate,
+                _move_from_pb(text.move_to, f"{path}.move_to") if text.HasField("move_to") else None,
+                _move_from_pb(text.move_away, f"{path}.move_away") if text.HasField("move_away") else None,
+            )
         case "near_image":
             return NearImage(message.near_image.image.content)
         case "near_vector":
-            return NearVector(message.near_vector.vector.data, message.near_vector.space)
+            return _near_vector_from_pb(message.near_vector)
+        case "near_inputs":
+            inputs = [
+                (_content_from_pb(each, f"{prefix}near_inputs.inputs[{index}]"), _weight_of(each))
+                for index, each in enumerate(message.near_inputs.inputs)
+            ]
+            return NearInputs(tuple(inputs), message.near_inputs.truncate)
     return None
+
+
+def _move_from_pb(message: search_pb.Move, path: str) -> Move:
+    objects = (parse_id(each, f"{path}.objects[{index}]") for index, each in enumerate(message.objects))
+    return Move(message.force, tuple(message.concepts), tuple(objects))
+
+
+def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
+    by_target = {name: each.data for name, each in message.target_vectors.items()}
+    return NearVector(message.vector.data, message.space, by_target)
+
+
+def _content_from_pb(message: search_pb.WeightedInput, path: str) -> str | NearImage | NearVector | NearObject:
+    match message.WhichOneof("content"):
+        case "image":
+            return NearImage(message.image.content)
+        case "near_vector":
+            return _near_vector_from_pb(message.near_vector)
+        case "near_object":
+            return NearObject(parse_id(message.near_object.id, f"{path}.near_object.id"))
+    return message.text
+
+
+def _weight_of(message: search_pb.WeightedInput) -> float:
+    return message.weight if message.HasField("weight") else 1.0
 
 
 def _keywords_from_pb(message: search_pb.Bm25) -> Keywords:
@@ -57,7 +114,8 @@ def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
         Fusion(message.fusion_type) if message.fusion_type else None,
         message.max_vector_distance if message.HasField("max_vector_distance") else None,
     )
-    return Hybrid(blend, _near_from_pb(message, message.WhichOneof("vector_side")), message.truncate)
+    side = _near_from_pb(message, message.WhichOneof("vector_side"), "hybrid.")
+    return Hybrid(blend, side, message.truncate)
 
 
 def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
@@ -73,10 +131,26 @@ def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
         auto_limit=request.auto_limit,
         after=parse_id(request.after, "after") if request.after else None,
         sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
+        group_by=_group_by_from_pb(request.group_by) if request.HasField("group_by") else None,
+        rerank=Rerank(request.rerank.property, request.rerank.query) if request.HasField("rerank") else None,
+        times=request.return_times,
+        explain_score=request.return_explain_score,
     )
 
 
-def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest) -> ReturnNames:
+def _group_by_from_pb(message: search_pb.GroupBy) -> GroupBy:
+    return GroupBy(message.property, message.number_of_groups, message.objects_per_group)
+
+
+def target_choice(request: search_pb.SearchObjectsRequest) -> TargetChoice:
+    """Return which named vectors a caller wants searched."""
+    join = TargetJoin(request.target_join) if request.target_join else None
+    return TargetChoice(tuple(request.target_vectors), join, tuple(request.target_weights))
+
+
+def return_names(
+    request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest | object_pb.ListObjectsRequest,
+) -> ReturnNames:
     """Return which fields a caller asked for."""
     return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
 
@@ -84,5 +158,36 @@ def return_names(request: search_pb.SearchObjectsRequest | object_pb.GetObjectRe
 def hit_to_pb(hit: Hit) -> search_pb.Hit:
     """Return a hit."""
     return search_pb.Hit(
-        object=object_to_pb(hit.object), distance=hit.distance, certainty=hit.certainty, score=hit.score
+        object=object_to_pb(hit.object),
+        distance=hit.distance,
+        certainty=hit.certainty,
+        score=hit.score,
+        creation_time=_time_to_pb(hit.created),
+        update_time=_time_to_pb(hit.updated),
+        explain_score=hit.explain_score,
+        rerank_score=hit.rerank_score,
+        group=hit.group.name if hit.group is not None else "",
     )
+
+
+def _time_to_pb(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def groups_to_pb(hits: Iterable[Hit]) -> list[search_pb.Group]:
+    """Return the groups of hits, in their order."""
+    groups = dict.fromkeys(hit.group for hit in hits if hit.group is not None)
+    return [
+        search_pb.Group(
+            name=each.name,
+            object_count=each.object_count,
+            min_distance=each.min_distance,
+            max_distance=each.max_distance,
+            rerank_score=each.rerank_score,
+        )
+        for each in groups
+    ]

@@ -1,9 +1,10 @@
 """Who calls, and whether they may, before a call reaches its servicer."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
+from google.protobuf import empty_pb2
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
@@ -21,8 +22,7 @@ REFLECTION = f"/{reflection.SERVICE_NAME}/"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Unary = Callable[[Any, Context], Awaitable[Any]]
-Stream = Callable[[Any, Context], AsyncIterator[Any]]
+Handler = Callable[[Any, Context], Awaitable[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
@@ -50,37 +50,31 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or self._authenticator.open or method.startswith(self._open):
             return handler
         if method.startswith(OURS):
-            return self._guarded(handler, method.removeprefix(OURS))
+            return self._guarded(handler, method.removeprefix(OURS), handler_call_details.invocation_metadata)
         try:
             self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
         except ServiceError as error:
             return _refusing(handler, error)
         return handler
 
-    def _guarded(self, handler: "MethodHandler", method: str) -> "MethodHandler":
-        if handler.response_streaming:
-            stream = cast("Stream", handler.unary_stream)
+    def _guarded(self, handler: "MethodHandler", method: str, metadata: Any) -> "MethodHandler":
+        # Our streamed calls write to their context and return nothing, so both kinds are awaited.
+        inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
+        make = (
+            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+        )
+        # Before the request is read: what a stranger sends is not worth the parsing.
+        try:
+            account = self._authenticator.admit(_authorization(metadata))
+        except ServiceError as error:
+            return make(_raising(error), _unread, handler.response_serializer)
 
-            async def streamed(request: Any, context: Context) -> AsyncIterator[Any]:
-                self._admit(method, request, context)
-                async for each in stream(request, context):
-                    yield each
+        async def admitted(request: Any, context: Context) -> Any:
+            authorize(account.client, method, request)
+            account.receive(request.ByteSize())
+            return await inner(request, context)
 
-            return grpc.unary_stream_rpc_method_handler(
-                streamed, handler.request_deserializer, handler.response_serializer
-            )
-        unary = cast("Unary", handler.unary_unary)
-
-        async def answered(request: Any, context: Context) -> Any:
-            self._admit(method, request, context)
-            return await unary(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(answered, handler.request_deserializer, handler.response_serializer)
-
-    def _admit(self, method: str, request: Any, context: Context) -> None:
-        account = self._authenticator.admit(_authorization(context.invocation_metadata()))
-        authorize(account.client, method, request)
-        account.receive(request.ByteSize())
+        return make(admitted, handler.request_deserializer, handler.response_serializer)
 
 
 def _authorization(metadata: Any) -> str | None:
@@ -103,4 +97,17 @@ def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return make(refuse, handler.request_deserializer, handler.response_serializer)
+    return make(refuse, _unread, handler.response_serializer)
+
+
+def _raising(error: ServiceError) -> Handler:
+    async def refuse(request: Any, context: Context) -> NoReturn:
+        del request, context
+        raise error
+
+    return refuse
+
+
+def _unread(data: bytes) -> empty_pb2.Empty:
+    del data
+    return empty_pb2.Empty()

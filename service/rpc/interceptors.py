@@ -1,6 +1,7 @@
-"""Around every unary call: a request id, one line in the access log, the deadline, and the table of errors.
+"""Around every call of ours: a request id, one line in the access log, the deadline, and the table of errors.
 
-Streaming calls (health watches, reflection) are not ours and pass untouched.
+Our calls that answer in a stream write to their context and return nothing. Other streaming calls (health watches,
+reflection) pass untouched.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
 from embedders.timing import begin_times
+from service.errors import Overloaded
 from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
 from service.status import log_failure, to_status
@@ -27,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
+OURS = "/vecgate."
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
 
@@ -38,16 +41,25 @@ MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
-class _UnaryInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of unary calls."""
+class _Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of calls with one request."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "MethodHandler | None":
-        """Return the handler of a call, wrapped if it is unary; None if there is no such method."""
+        """Return the handler of a call, wrapped if it is ours; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming or handler.response_streaming:
+        method = handler_call_details.method
+        if handler is None or handler.request_streaming:
             return handler
+        if handler.response_streaming:
+            if not method.startswith(OURS):
+                return handler
+            return grpc.unary_stream_rpc_method_handler(
+                self.wrap(cast("Handler", handler.unary_stream), method),
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self.wrap(cast("Handler", handler.unary_unary), handler_call_details.method),
             request_deserializer=handler.request_deserializer,
@@ -59,11 +71,11 @@ class _UnaryInterceptor(grpc.aio.ServerInterceptor):
         raise NotImplementedError
 
 
-class AccessLogInterceptor(_UnaryInterceptor):
+class AccessLogInterceptor(_Interceptor):
     """Gives each call a request id, the caller's own if it sent one, and writes one line when the call ends.
 
     Attributes:
-        idle: set while no unary call is in flight.
+        idle: set while no call is in flight.
     """
 
     def __init__(self) -> None:
@@ -80,6 +92,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
             response = None
+            answered = False
             self._in_flight += 1
             IN_FLIGHT.inc()
             self.idle.clear()
@@ -89,6 +102,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
             ):
                 try:
                     response = await inner(request, context)
+                    answered = True
                     return response
                 finally:
                     self._in_flight -= 1
@@ -96,7 +110,7 @@ class AccessLogInterceptor(_UnaryInterceptor):
                     if not self._in_flight:
                         self.idle.set()
                     took_s = time.perf_counter() - started
-                    code = _code_name(context, answered=response is not None)
+                    code = _code_name(context, answered=answered)
                     note_call(method, code, calling_client(), took_s)
                     span.set_attribute("rpc.response.status_code", code)
                     if code in FAULTS:
@@ -115,29 +129,41 @@ class AccessLogInterceptor(_UnaryInterceptor):
         return handler
 
 
-class ErrorInterceptor(_UnaryInterceptor):
+class ErrorInterceptor(_Interceptor):
     """Ends calls in time, and turns what they raise into statuses.
 
     Args:
         max_call_s: seconds that a call may take when its caller sets no nearer deadline.
+        max_calls: calls at the same time; those of health do not count.
     """
 
-    def __init__(self, max_call_s: float) -> None:
+    def __init__(self, max_call_s: float, max_calls: int) -> None:
         self._max_call_s = max_call_s
+        self._max_calls = max_calls
+        self._calls = 0
 
     def wrap(self, inner: Handler, method: str) -> Handler:
         """Return a handler around another one."""
 
         async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            counts = method not in QUIET_METHODS
+            self._calls += counts
             try:
+                self._check_number(counted=counts)
                 async with asyncio.timeout(self._time_left(context)):
                     return await inner(request, context)
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
                 await self._abort(error, method, context)
+            finally:
+                self._calls -= counts
 
         return handler
+
+    def _check_number(self, *, counted: bool) -> None:
+        if counted and self._calls > self._max_calls:
+            raise Overloaded(f"{self._max_calls} calls are being answered, and no more may be: try again later")
 
     def _time_left(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
         """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""

@@ -6,7 +6,7 @@ import grpc
 
 from service.convert.embedding import embedder_to_pb
 from service.convert.scope import scope_from_pb
-from service.convert.search import hit_to_pb, options_from_pb, query_from_pb, return_names
+from service.convert.search import groups_to_pb, hit_to_pb, options_from_pb, query_from_pb, return_names, target_choice
 from service.core.searching import Searcher
 from service.rpc.caller_keys import CallerKeys
 from service.validation.search import check_search_objects
@@ -34,7 +34,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         result = await self._searcher.search(
             request.collection,
             query_from_pb(request),
-            target_vector=request.target_vectors[0] if request.target_vectors else "",
+            targets=target_choice(request),
             limit=request.limit or DEFAULT_LIMIT,
             offset=request.offset,
             returned=return_names(request),
@@ -43,6 +43,8 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             api_key=self._keys.of(context),
         )
         return pb.SearchObjectsResponse(
-            embedder=embedder_to_pb(result.embedder) if result.embedder else None,
+            embedder=embedder_to_pb(result.embedders[0]) if result.embedders else None,
+            embedders=[embedder_to_pb(each) for each in result.embedders],
             hits=[hit_to_pb(each) for each in result.hits],
+            groups=groups_to_pb(result.hits),
         )

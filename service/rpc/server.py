@@ -9,11 +9,14 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service.access import Authenticator
+from service.core.backfilling import Backfiller
 from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
+from service.core.objects import Objects
 from service.core.searching import Searcher
 from service.core.tenants import Tenants
+from service.core.updating import Updater
 from service.rpc.access import AccessInterceptor
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
@@ -38,6 +41,7 @@ __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
 LAST_ANSWERS_S = 1.0
+KEEPALIVE_TIMEOUT_MS = 20_000
 
 
 class PortTaken(Exception):
@@ -105,40 +109,35 @@ class GrpcServer:
         self._server = grpc.aio.server(
             interceptors=(
                 self._calls,
-                ErrorInterceptor(settings.max_call_s),
+                ErrorInterceptor(settings.max_call_s, settings.max_calls),
                 AccessInterceptor(authenticator or Authenticator(AuthSettings())),
             ),
-            options=[
-                ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.max_send_message_length", settings.max_response_bytes),
-                # Two servers on one port would share its callers without a word.
-                ("grpc.so_reuseport", 0),
-            ],
+            options=_options(settings),
         )
         self.port: int = self._take_port()
         request_limits = RequestLimits(
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
-        server_limits = embedding_service_pb2.ServerLimits(
-            max_request_bytes=settings.max_request_bytes,
-            max_response_bytes=settings.max_response_bytes,
-            max_inputs=limits.max_inputs,
-            max_objects=limits.max_objects,
-            max_hits=limits.max_hits,
-        )
-        importer = Importer(
-            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
-        )
         searcher = Searcher(store, embedders)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, request_limits, server_limits, keys), self._server
+            EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
-            ObjectServicer(importer, searcher, request_limits, keys), self._server
+            ObjectServicer(
+                self._importer(store, embedders, writes),
+                Updater(store, embedders),
+                Backfiller(store, embedders, page_size=writes.max_batch_objects),
+                Objects(store, embedders),
+                searcher,
+                limits=request_limits,
+                keys=keys,
+                max_response_bytes=settings.max_response_bytes,
+            ),
+            self._server,
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
             SearchServicer(searcher, request_limits, keys), self._server
@@ -146,6 +145,12 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+
+    @staticmethod
+    def _importer(store: Store, embedders: EmbedderPool, writes: WeaviateSettings) -> Importer:
+        return Importer(
+            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
+        )
 
     def _take_port(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
@@ -172,6 +177,38 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    def ms(seconds: float) -> int:
+        return max(1, round(seconds * 1000))
+
+    return [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.max_connection_idle_ms", ms(settings.max_connection_idle_s)),
+        ("grpc.max_connection_age_ms", ms(settings.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
+        ("grpc.keepalive_time_ms", ms(settings.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_ping_interval_s)),
+        # Two servers on one port would share its callers without a word.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding_service_pb2.ServerLimits:
+    """Return the bounds that clients are told."""
+    return embedding_service_pb2.ServerLimits(
+        max_request_bytes=settings.max_request_bytes,
+        max_response_bytes=settings.max_response_bytes,
+        max_inputs=limits.max_inputs,
+        max_objects=limits.max_objects,
+        max_hits=limits.max_hits,
+    )
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:

@@ -31,6 +31,27 @@ class ServerSettings(ListeningSettings):
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
     max_request_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request message")
     max_response_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a response message")
+    max_header_bytes: int = Field(
+        16 * 1024, ge=1024, le=MIB, description="bytes of a call's metadata; more is refused before the call begins"
+    )
+    max_calls: int = Field(
+        1024, ge=1, le=1_000_000, description="calls at the same time; more are refused as OVERLOADED"
+    )
+    max_connection_idle_s: Seconds = Field(
+        1800,
+        description="seconds without a call after which a connection is closed; clients open it again",
+    )
+    max_connection_age_s: Seconds = Field(
+        3600,
+        description="seconds, give or take a tenth, after which a client is told to connect anew, so that new replicas "
+        "get their share; its calls finish",
+    )
+    keepalive_s: Seconds = Field(
+        60, description="seconds of silence after which a client is pinged; one that is gone holds nothing 20 s later"
+    )
+    min_ping_interval_s: Seconds = Field(
+        60, description="seconds between a client's own pings; one that pings more often is disconnected"
+    )
     max_call_s: Seconds = Field(
         300, description="seconds that one call may take when its caller sets no nearer deadline"
     )

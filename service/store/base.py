@@ -1,30 +1,31 @@
 """The contract of a store; tests/contract/store_suite.py holds every store to it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from embedders.inputs import Vector
-from service.domain import (
-    Blend,
-    Collection,
-    Hit,
-    Keywords,
-    ReturnFields,
-    Scope,
-    SearchOptions,
-    StoredObject,
-    Tenant,
-)
+from service.domain import Collection, Hit, ObjectChange, ReturnFields, Scope, StoredObject, Tenant
 from service.errors import StoreRejected
+from service.filters import Filter
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 
-__all__ = ["EVERYTHING", "NO_TENANT", "Store"]
+__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""
 
 NO_TENANT = Scope()
 """All objects of a collection without tenants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Objects that are deleted, and why others are not, by id."""
+
+    deleted: Sequence[UUID]
+    failures: Mapping[UUID, StoreRejected]
 
 
 class Store(Protocol):
@@ -128,8 +129,8 @@ class Store(Protocol):
         """
         ...
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection, or one of its tenants, holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         ...
 
     async def put_objects(
@@ -152,11 +153,34 @@ class Store(Protocol):
         """
         ...
 
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        ...
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it.
+
+        Raises:
+            ObjectNotFound: the collection has none of that id.
+        """
+        ...
+
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -164,7 +188,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         ...
 
     async def search_keywords(
@@ -184,8 +208,7 @@ class Store(Protocol):
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -194,7 +217,7 @@ class Store(Protocol):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         ...
 
     async def list_objects(
@@ -208,4 +231,12 @@ class Store(Protocol):
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
+        ...
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one.
+
+        Returns:
+            What is deleted, and what is not although its turn came.
+        """
         ...

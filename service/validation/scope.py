@@ -9,7 +9,16 @@ from vecgate.v1 import search_service_pb2 as search_pb
 
 __all__ = ["ScopedRequest", "check_scope"]
 
-ScopedRequest = object_pb.ImportObjectsRequest | object_pb.GetObjectRequest | search_pb.SearchObjectsRequest
+ScopedRequest = (
+    object_pb.ImportObjectsRequest
+    | object_pb.GetObjectRequest
+    | object_pb.ListObjectsRequest
+    | object_pb.BackfillVectorsRequest
+    | object_pb.UpdateObjectRequest
+    | object_pb.DeleteObjectRequest
+    | object_pb.DeleteObjectsRequest
+    | search_pb.SearchObjectsRequest
+)
 """A request about objects of a collection."""
 
 # Weaviate's own rule for the names of tenants.

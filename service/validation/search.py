@@ -4,8 +4,10 @@ import math
 
 from service.validation.filter import check_filter_form
 from service.validation.scope import check_scope
+from service.validation.search_near import check_near
 from service.validation.search_options import check_search_options
-from service.validation.violations import RequestLimits, Violations, check_count
+from service.validation.search_targets import check_targets
+from service.validation.violations import RequestLimits, Violations
 from vecgate.v1 import search_service_pb2 as search_pb
 
 __all__ = ["check_search_objects"]
@@ -29,36 +31,16 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
     )
     if request.HasField("filters"):
         check_filter_form(violations, request.filters, "filters", limits)
-    check_search_options(violations, request)
-    targets = len(request.target_vectors)
-    violations.require(targets <= 1, "target_vectors", f"has {targets} names; a search uses one named vector")
+    check_search_options(violations, request, limits.max_hits)
+    check_targets(violations, request)
     match request.WhichOneof("query"):
-        case "near_object":
-            violations.require(request.near_object.id, "near_object.id", "is required; give an object's id")
         case "bm25":
             _check_bm25(violations, request.bm25, "bm25")
         case "hybrid":
             _check_hybrid(violations, request.hybrid, limits)
         case field:
-            _check_near(violations, request, field, "", limits)
+            check_near(violations, request, field, "", limits)
     violations.raise_if_any()
-
-
-def _check_near(
-    violations: Violations,
-    message: search_pb.SearchObjectsRequest | search_pb.Hybrid,
-    field: str | None,
-    prefix: str,
-    limits: RequestLimits,
-) -> None:
-    match field:
-        case "near_text":
-            count = len(message.near_text.concepts)
-            check_count(violations, count, limits.max_inputs, f"{prefix}near_text.concepts", "texts")
-        case "near_image":
-            violations.require(message.near_image.HasField("image"), f"{prefix}near_image.image", "is required")
-        case "near_vector":
-            violations.require(message.near_vector.HasField("vector"), f"{prefix}near_vector.vector", "is required")
 
 
 def _check_bm25(violations: Violations, bm25: search_pb.Bm25, path: str) -> None:
@@ -76,10 +58,12 @@ def _check_hybrid(violations: Violations, hybrid: search_pb.Hybrid, limits: Requ
     if hybrid.HasField("bm25"):
         _check_bm25(violations, hybrid.bm25, "hybrid.bm25")
     else:
-        violations.require(side, "hybrid", "is empty; set bm25, or one of near_text, near_image and near_vector")
+        violations.require(
+            side, "hybrid", "is empty; set bm25, or one of near_text, near_image, near_vector and near_inputs"
+        )
         vector_only = not hybrid.HasField("alpha") or hybrid.alpha == 1
         violations.require(vector_only, "hybrid.alpha", "is 1 where there is no bm25; set bm25 or leave this out")
-    _check_near(violations, hybrid, side, "hybrid.", limits)
+    check_near(violations, hybrid, side, "hybrid.", limits)
     # NaN is within no bounds.
     share_fits = not hybrid.HasField("alpha") or 0 <= hybrid.alpha <= 1
     violations.require(share_fits, "hybrid.alpha", f"is {hybrid.alpha:g}; give 0 (words only) to 1 (vector only)")

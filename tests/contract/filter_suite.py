@@ -5,10 +5,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from service.domain import Blend, Fusion, Keywords, ReturnFields, SearchOptions
+from service.domain import ReturnFields
 from service.filters import AllOf, AnyOf, Condition, Filter, Not, Operator, Target
+from service.searches import Blend, Fusion, Keywords, SearchOptions, TargetJoin, TargetVectors
 from service.store.base import Store
-from tests.contract.store_suite import make_collection, make_object, make_vector
+from tests.contract.store_suite import at, make_collection, make_object, make_vector
 
 __all__ = ["FILTERS", "FilterSuite", "where"]
 
@@ -88,9 +89,7 @@ class FilterSuite:
         options = SearchOptions(filters=filter_)
         nothing = ReturnFields()
         listed = await store.list_objects(name, limit=10, offset=0, fields=nothing, options=options)
-        found = await store.search(
-            name, "main", make_vector(1, 2, 3), limit=10, offset=0, fields=nothing, options=options
-        )
+        found = await store.search(name, at("main", 1, 2, 3), limit=10, offset=0, fields=nothing, options=options)
         # Weaviate lists what a filter lets through in the order in which it was stored, of one write in none.
         assert {each.object.id.int for each in listed} == expected
         assert len(listed) == len(found) == len(expected)
@@ -128,7 +127,7 @@ class FilterSuite:
 
         async def find(blend: Blend) -> list[int]:
             hits = await store.search_hybrid(
-                name, "main", make_vector(0.1, 1, 0), blend, limit=10, offset=0, fields=ReturnFields()
+                name, at("main", 0.1, 1, 0), blend, limit=10, offset=0, fields=ReturnFields()
             )
             scores = [each.score or 0 for each in hits]
             assert scores == sorted(scores, reverse=True)
@@ -141,3 +140,35 @@ class FilterSuite:
         assert (await find(Blend(cat, alpha=0.25, fusion=Fusion.RELATIVE_SCORE)))[0] == 1
         # What is too far away is no hit, though it has the words.
         assert await find(Blend(cat, alpha=0.5, max_vector_distance=0.5)) == [2]
+
+    @pytest.mark.parametrize(
+        ("join", "expected"),
+        [
+            # What lacks one of the vectors is a hit by the others here, and none below.
+            (None, [1, 4, 2, 3]),
+            (TargetJoin.MINIMUM, [1, 4, 2, 3]),
+            (TargetJoin.SUM, [2, 1, 3]),
+            (TargetJoin.AVERAGE, [2, 1, 3]),
+            (TargetJoin.MANUAL_WEIGHTS, [2, 3, 1]),
+            (TargetJoin.RELATIVE_SCORE, [2, 3, 1]),
+        ],
+    )
+    async def test_several_named_vectors_are_searched_as_one(
+        self, store: Store, join: TargetJoin | None, expected: list[int]
+    ) -> None:
+        name = f"Joined{uuid4().hex}"
+        await store.create_collection(make_collection(name))
+        rows = [((1, 0, 0), (0, 1)), ((1, 1, 0), (1, 0.5)), ((0, 0, 1), (1, 1.2)), ((1, 0.1, 0), None)]
+        objects = [
+            make_object(
+                number,
+                vectors={"main": make_vector(*main), **({"other": make_vector(*other)} if other else {})},
+            )
+            for number, (main, other) in enumerate(rows, 1)
+        ]
+        await store.put_objects(name, objects)
+        vectors = {"main": make_vector(1, 0, 0), "other": make_vector(1, 0)}
+        weighted = join in (TargetJoin.MANUAL_WEIGHTS, TargetJoin.RELATIVE_SCORE)
+        targets = TargetVectors(vectors, join, {"main": 0.1, "other": 2.0} if weighted else {})
+        hits = await store.search(name, targets, limit=10, offset=0, fields=ReturnFields())
+        assert [each.object.id.int for each in hits] == expected

@@ -23,10 +23,12 @@ from service.domain import (
     WeightedField,
 )
 from service.errors import CollectionAlreadyExists, CollectionNotFound, ObjectNotFound, StoreRejected
+from service.filters import Condition, Operator, Target
+from service.searches import TargetVectors
 from service.store.base import Store
 from tests.contract.people import OBJECTS, PERSON, bare
 
-__all__ = ["StoreSuite", "make_collection", "make_object", "make_vector"]
+__all__ = ["ALL_TYPES", "NOTHING", "StoreSuite", "at", "make_collection", "make_object", "make_vector", "property_of"]
 
 NOTHING = ReturnFields()
 ALL_TYPES: dict[DataType, PropertyValue] = {
@@ -53,7 +55,7 @@ ALL_TYPES: dict[DataType, PropertyValue] = {
 def make_collection(name: str, *, distance: Distance = Distance.COSINE) -> Collection:
     """Return a collection with a property of every type and the named vectors "main" and "other"."""
     properties = tuple(
-        Property(_name(each), each, f"of type {each.value}", nested=PERSON if each in OBJECTS else ())
+        Property(property_of(each), each, f"of type {each.value}", nested=PERSON if each in OBJECTS else ())
         for each in DataType
     )
     vectors = (
@@ -74,6 +76,11 @@ def make_vector(*values: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     return np.array(values, np.float32)
 
 
+def at(name: str, *values: float) -> TargetVectors:
+    """Return a named vector to search and the vector to search it with."""
+    return TargetVectors({name: make_vector(*values)})
+
+
 def make_object(
     number: int = 0,
     /,
@@ -87,7 +94,8 @@ def make_object(
     return StoredObject(UUID(int=number or uuid4().int), properties, images or {}, vectors)
 
 
-def _name(data_type: DataType) -> str:
+def property_of(data_type: DataType) -> str:
+    """Return the name of the property of a type."""
     return data_type.value.replace("[]", "_array")
 
 
@@ -118,8 +126,12 @@ CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "count_objects": lambda store, name: store.count_objects(name),
     "put_objects": lambda store, name: store.put_objects(name, [make_object()]),
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),
-    "search": lambda store, name: store.search(name, "main", make_vector(1), limit=1, offset=0, fields=NOTHING),
+    "search": lambda store, name: store.search(name, at("main", 1), limit=1, offset=0, fields=NOTHING),
     "list_objects": lambda store, name: store.list_objects(name, limit=1, offset=0, fields=NOTHING),
+    "get_objects": lambda store, name: store.get_objects(name, [uuid4()], NOTHING),
+    "delete_objects": lambda store, name: store.delete_objects(
+        name, Condition(Target.ID, Operator.EQUAL, str(uuid4()))
+    ),
 }
 
 
@@ -203,7 +215,7 @@ class StoreSuite:
     async def test_returns_a_value_of_every_type_as_it_came(
         self, store: Store, pictures: str, data_type: DataType
     ) -> None:
-        name = _name(data_type)
+        name = property_of(data_type)
         value: Any = ALL_TYPES[data_type]
         assert await store.put_objects(pictures, [make_object(1, **{name: value})]) == [None]
         fields = ReturnFields(properties=[name], nested={name: PERSON} if data_type in OBJECTS else {})
@@ -336,7 +348,7 @@ class StoreSuite:
         objects = [make_object(n, vectors={"main": make_vector(*each)}, int=n) for n, each in enumerate(vectors, 1)]
         assert await store.put_objects(name, objects[::-1]) == [None] * 3
         fields = ReturnFields(properties=["int"])
-        hits = await store.search(name, "main", make_vector(1, 0, 0), limit=10, offset=0, fields=fields)
+        hits = await store.search(name, at("main", 1, 0, 0), limit=10, offset=0, fields=fields)
         assert [each.object.id.int for each in hits] == [1, 2, 3]
         assert [each.object.properties for each in hits] == [{"int": 1}, {"int": 2}, {"int": 3}]
         assert [each.distance for each in hits] == pytest.approx(measured, abs=1e-6)
@@ -350,7 +362,7 @@ class StoreSuite:
         await store.put_objects(pictures, objects)
         found = []
         for offset in (0, 3, 6, 9):
-            page = await store.search(pictures, "main", make_vector(1, 0, 0), limit=3, offset=offset, fields=NOTHING)
+            page = await store.search(pictures, at("main", 1, 0, 0), limit=3, offset=offset, fields=NOTHING)
             found.append([each.object.id.int for each in page])
         assert found == [[1, 2, 3], [4, 5, 6], [7], []]
 
@@ -358,10 +370,10 @@ class StoreSuite:
         await store.put_objects(pictures, [make_object(1, vectors={"main": make_vector(1, 0, 0)})])
         await store.put_objects(pictures, [make_object(2, vectors={"other": make_vector(1, 0)})])
         await store.put_objects(pictures, [make_object(3, vectors={})])
-        hits = await store.search(pictures, "other", make_vector(1, 0), limit=5, offset=0, fields=NOTHING)
+        hits = await store.search(pictures, at("other", 1, 0), limit=5, offset=0, fields=NOTHING)
         assert [each.object.id.int for each in hits] == [2]
         await store.put_objects(pictures, [make_object(3, vectors={"other": make_vector(1, 1)})])
-        hits = await store.search(pictures, "other", make_vector(1, 0), limit=5, offset=0, fields=NOTHING)
+        hits = await store.search(pictures, at("other", 1, 0), limit=5, offset=0, fields=NOTHING)
         assert [each.object.id.int for each in hits] == [2, 3]
 
     @pytest.mark.parametrize(("name", "vector"), [("main", make_vector(1, 2)), ("nope", make_vector(1, 2, 3))])
@@ -370,7 +382,7 @@ class StoreSuite:
     ) -> None:
         await store.put_objects(pictures, [make_object(1)])
         with pytest.raises(StoreRejected):
-            await store.search(pictures, name, vector, limit=5, offset=0, fields=NOTHING)
+            await store.search(pictures, TargetVectors({name: vector}), limit=5, offset=0, fields=NOTHING)
 
     async def test_lists_objects_in_the_order_of_ids(self, store: Store, pictures: str) -> None:
         objects = [make_object(int=number) for number in range(10)]

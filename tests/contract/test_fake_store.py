@@ -3,6 +3,7 @@ from uuid import UUID
 import pytest
 
 from service.errors import StoreRejected, StoreUnavailable
+from tests.contract.change_suite import ChangeSuite
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.schema_suite import SchemaSuite
 from tests.contract.store_suite import StoreSuite, make_collection, make_object
@@ -10,7 +11,7 @@ from tests.contract.tenant_suite import TenantSuite
 from tests.fakes.store import FakeStore
 
 
-class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
+class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()

@@ -9,15 +9,11 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-import weaviate
 from google.protobuf.struct_pb2 import Struct
-from weaviate.classes.init import AdditionalConfig, Auth
-from weaviate.classes.query import BM25Operator, Filter, HybridFusion, MetadataQuery, Sort
+from weaviate.classes.query import BM25Operator, Filter, GroupBy, HybridFusion, MetadataQuery, Sort
 
-from service.core.embed import EmbedderPool
-from service.rpc.server import GrpcServer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
-from service.store.weaviate import WeaviateStore
+from service.settings import WeaviateSettings
+from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from vecgate.client import all_of, any_of, negate, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -61,33 +57,12 @@ def suffix() -> str:
 
 @pytest.fixture
 async def both(weaviate_settings: WeaviateSettings, suffix: str) -> AsyncIterator[Both]:
-    assert weaviate_settings.api_key is not None
     embedder = FakeEmbedder()
-    store = WeaviateStore(weaviate_settings)
-    pool = EmbedderPool((embedder,), check_interval_s=60)
-    await store.start()
-    await pool.start()
-    server = GrpcServer(ServerSettings(port=0), LimitSettings(), weaviate_settings, store=store, embedders=pool)
-    await server.start()
-    direct = weaviate.use_async_with_custom(
-        http_host=weaviate_settings.http_host,
-        http_port=weaviate_settings.http_port,
-        http_secure=False,
-        grpc_host=weaviate_settings.grpc_host or weaviate_settings.http_host,
-        grpc_port=weaviate_settings.grpc_port,
-        grpc_secure=False,
-        auth_credentials=Auth.api_key(weaviate_settings.api_key.get_secret_value()),
-        additional_config=AdditionalConfig(),
-        skip_init_checks=True,
-    )
-    async with direct, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    async with beside(weaviate_settings, embedder) as (channel, direct):
         name, objects = f"Both{suffix}", ObjectServiceStub(channel)
         if not await direct.collections.exists(name):
             await _fill(name, CollectionServiceStub(channel), objects, weaviate_settings)
         yield Both(name, SearchServiceStub(channel), objects, direct.collections.use(name), embedder)
-    await server.stop()
-    await pool.close()
-    await store.close()
 
 
 async def _fill(
@@ -306,3 +281,65 @@ async def test_cursor_and_sort_list_as_through_weaviates_own_client(both: Both) 
     assert [hit.object.id for hit in after] == [str(each.uuid) for each in expected_after.objects]
     assert [hit.object.id for hit in after] == [str(UUID(int=number)) for number in range(21, 36)]
     assert [hit.object.id for hit in ordered] == [str(each.uuid) for each in expected_order.objects]
+
+
+@pytest.mark.parametrize("prop", ["sold", "year", "title", "tags", "price", "taken"])
+async def test_groups_are_those_of_weaviates_own_client(both: Both, prop: str) -> None:
+    wanted = {"property": prop, "number_of_groups": 3, "objects_per_group": 4}
+    request = pb.SearchObjectsRequest(
+        collection=both.name, near_text={"concepts": ["a red cat"]}, group_by=wanted, limit=50
+    )
+    response = await both.search.SearchObjects(request)
+
+    expected = await both.direct.query.near_vector(
+        both.vector("a red cat"),
+        limit=50,
+        group_by=GroupBy(prop=prop, number_of_groups=3, objects_per_group=4),
+        return_metadata=MetadataQuery(distance=True),
+    )
+
+    groups = expected.groups.values()
+    assert [(each.name, each.object_count, each.min_distance, each.max_distance) for each in response.groups] == [
+        (each.name, each.number_of_objects, each.min_distance, each.max_distance) for each in groups
+    ]
+    assert [(hit.object.id, hit.distance, hit.group) for hit in response.hits] == [
+        (str(one.uuid), one.metadata.distance, each.name) for each in groups for one in each.objects
+    ]
+    assert response.hits
+
+
+async def test_words_are_grouped_by_texts_as_through_weaviates_own_client(both: Both) -> None:
+    wanted = {"property": "tags", "number_of_groups": 3, "objects_per_group": 2}
+    request = pb.SearchObjectsRequest(collection=both.name, bm25={"query": "red cat"}, group_by=wanted, limit=50)
+    response = await both.search.SearchObjects(request)
+
+    expected = await both.direct.query.bm25(
+        "red cat", limit=50, group_by=GroupBy(prop="tags", number_of_groups=3, objects_per_group=2)
+    )
+
+    assert [each.name for each in response.groups] == list(expected.groups)
+    assert [hit.object.id for hit in response.hits] == [str(each.uuid) for each in expected.objects]
+    assert response.hits
+    assert not any(each.HasField("min_distance") for each in response.groups)
+
+
+async def test_times_and_explanations_are_weaviates(both: Both) -> None:
+    hits = await both.find(hybrid={"bm25": {"query": "red cat"}}, return_times=True, return_explain_score=True)
+
+    wanted = MetadataQuery(explain_score=True, creation_time=True, last_update_time=True)
+    expected = await both.direct.query.hybrid(
+        "red cat", vector=both.vector("red cat"), limit=10, return_metadata=wanted
+    )
+
+    assert [
+        (hit.explain_score, hit.creation_time.ToDatetime(UTC), hit.update_time.ToDatetime(UTC)) for hit in hits
+    ] == [
+        (each.metadata.explain_score, each.metadata.creation_time, each.metadata.last_update_time)
+        for each in expected.objects
+    ]
+    assert all(hit.explain_score for hit in hits)
+
+
+async def test_a_collection_without_a_reranker_says_so(both: Both) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=r"rerank: collection .* has no reranker module in Weaviate"):
+        await both.find(near_text={"concepts": ["x"]}, rerank={"property": "title", "query": "x"})

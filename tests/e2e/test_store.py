@@ -25,17 +25,18 @@ from service.settings import WeaviateSettings
 from service.store.embedded import EmbeddedWeaviate
 from service.store.ports import free_ports
 from service.store.weaviate import WeaviateStore
+from tests.contract.change_suite import ChangeSuite
 from tests.contract.filter_suite import FilterSuite
 from tests.contract.people import bare
 from tests.contract.schema_suite import SchemaSuite
-from tests.contract.store_suite import StoreSuite, make_collection, make_object, make_vector
+from tests.contract.store_suite import StoreSuite, at, make_collection, make_object, make_vector
 from tests.contract.tenant_suite import TenantSuite
 from tests.e2e.schemas import schemas_of_others
 
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -139,7 +140,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite):
             await store.get_object(name, object_.id, NOTHING, ben)
         calls: dict[str, Callable[[Scope], Coroutine[Any, Any, list[Any]]]] = {
             "search": lambda scope: store.search(
-                name, "main", make_vector(1, 2, 3), limit=5, offset=0, fields=NOTHING, scope=scope
+                name, at("main", 1, 2, 3), limit=5, offset=0, fields=NOTHING, scope=scope
             ),
             "list": lambda scope: store.list_objects(name, limit=5, offset=0, fields=NOTHING, scope=scope),
             "put": lambda scope: store.put_objects(name, [object_], scope),
@@ -214,7 +215,7 @@ async def own_store(server: EmbeddedWeaviate) -> AsyncIterator[WeaviateStore]:
 
 
 CALLS: dict[str, Callable[[WeaviateStore], Coroutine[Any, Any, object]]] = {
-    "search": lambda store: store.search("Pictures", "main", make_vector(1, 2, 3), limit=1, offset=0, fields=NOTHING),
+    "search": lambda store: store.search("Pictures", at("main", 1, 2, 3), limit=1, offset=0, fields=NOTHING),
     "put": lambda store: store.put_objects("Pictures", [make_object(2)]),
     "count": lambda store: store.count_objects("Pictures"),
     "get_object": lambda store: store.get_object("Pictures", UUID(int=1), NOTHING),

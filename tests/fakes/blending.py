@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.domain import Blend, Hit, Keywords, StoredObject
+from service.domain import Hit, StoredObject
+from service.searches import Blend, Keywords
 
 __all__ = ["blend_hits", "keyword_score"]
 

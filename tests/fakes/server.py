@@ -18,11 +18,11 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from tests.fakes.statuses import failure
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import collection_service_pb2_grpc as collection_grpc
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -37,38 +37,6 @@ DIMENSION = 4
 MIB = 1024 * 1024
 SPACE = "fake/space"
 EMBEDDER = embedding_pb.EmbedderInfo(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
-
-
-def failure(
-    code: grpc.StatusCode,
-    reason: str = "",
-    message: str = "it failed",
-    *,
-    violations: tuple[tuple[str, str, str], ...] = (),
-    retry_after_s: int | None = None,
-    request_id: str = "",
-    metadata: dict[str, str] | None = None,
-) -> status_pb2.Status:
-    """Return a status with the details that the real server gives."""
-    status = status_pb2.Status(code=code.value[0], message=message)
-    details: list[Message] = []
-    if reason:
-        details.append(error_details_pb2.ErrorInfo(reason=reason, domain="vecgate", metadata=metadata or {}))
-    if violations:
-        listed = [
-            error_details_pb2.BadRequest.FieldViolation(field=field, description=text, reason=why)
-            for field, text, why in violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=listed))
-    if retry_after_s is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.seconds = retry_after_s
-        details.append(retry)
-    if request_id:
-        details.append(error_details_pb2.RequestInfo(request_id=request_id))
-    for detail in details:
-        status.details.add().Pack(detail)
-    return status
 
 
 class FakeVecgate:
@@ -265,6 +233,68 @@ class _Objects(object_grpc.ObjectServiceServicer):
             missing = failure(grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND", f"there is no object {request.id!r}")
             context.abort_with_status(rpc_status.to_status(missing))
         return object_pb.GetObjectResponse(object=shown(found, request))
+
+    def ListObjects(self, request: Any, context: Any) -> object_pb.ListObjectsResponse:  # noqa: N802
+        self.fake.came("ListObjects", request, context)
+        self.fake.collection(request.collection, context)
+        objects = self.fake.objects[request.collection]
+        ids = [id_ for id_ in sorted(objects) if id_ > request.page_token]
+        page = ids[: min(request.page_size or self.fake.page_size, self.fake.page_size)]
+        return object_pb.ListObjectsResponse(
+            objects=[shown(objects[id_], request) for id_ in page],
+            next_page_token=page[-1] if len(page) < len(ids) else "",
+        )
+
+    def UpdateObject(self, request: Any, context: Any) -> object_pb.UpdateObjectResponse:  # noqa: N802
+        self.fake.came("UpdateObject", request, context)
+        self.fake.collection(request.collection, context)
+        vector = object_pb.StoredVector(name="default", origin=object_pb.VECTOR_ORIGIN_COMPUTED, embedder="fake")
+        return object_pb.UpdateObjectResponse(stored=object_pb.StoredObject(vectors=[vector]))
+
+    def BackfillVectors(self, request: Any, context: Any) -> Iterator[object_pb.BackfillVectorsResponse]:  # noqa: N802
+        self.fake.came("BackfillVectors", request, context)
+        self.fake.collection(request.collection, context)
+        ids = [id_ for id_ in sorted(self.fake.objects[request.collection]) if id_ > request.page_token]
+        for number, start in enumerate(range(0, len(ids), 2), start=1):
+            if self.fake.failing[f"BackfillVectors page {number}"]:
+                status = self.fake.failing[f"BackfillVectors page {number}"].pop()
+                context.abort_with_status(rpc_status.to_status(status))
+            page = ids[start : start + 2]
+            # The last object fails.
+            failed = [
+                object_pb.BackfillFailure(id=id_, error=failure(grpc.StatusCode.INTERNAL))
+                for id_ in page
+                if id_ == ids[-1]
+            ]
+            yield object_pb.BackfillVectorsResponse(
+                page_token=page[-1], seen=len(page), filled=len(page) - len(failed), failures=failed
+            )
+
+    def DeleteObject(self, request: Any, context: Any) -> object_pb.DeleteObjectResponse:  # noqa: N802
+        self.fake.came("DeleteObject", request, context)
+        self.fake.collection(request.collection, context)
+        if self.fake.objects[request.collection].pop(request.id, None) is None:
+            missing = failure(grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND", f"there is no object {request.id!r}")
+            context.abort_with_status(rpc_status.to_status(missing))
+        return object_pb.DeleteObjectResponse()
+
+    def DeleteObjects(self, request: Any, context: Any) -> object_pb.DeleteObjectsResponse:  # noqa: N802
+        self.fake.came("DeleteObjects", request, context)
+        self.fake.collection(request.collection, context)
+        objects = self.fake.objects[request.collection]
+        # Whatever the filter says: those of an odd place fit it, and the last one of them cannot be deleted.
+        fitting = list(objects)[1::2]
+        if request.dry_run:
+            return object_pb.DeleteObjectsResponse(matched=len(fitting), ids=fitting)
+        for id_ in fitting[:-1]:
+            del objects[id_]
+        failed = [
+            object_pb.DeleteFailure(id=id_, error=failure(grpc.StatusCode.FAILED_PRECONDITION, "STORE_REJECTED"))
+            for id_ in fitting[-1:]
+        ]
+        return object_pb.DeleteObjectsResponse(
+            matched=len(fitting), deleted=len(fitting[:-1]), failed=len(failed), ids=fitting[:-1], failures=failed
+        )
 
 
 class _Search(search_grpc.SearchServiceServicer):

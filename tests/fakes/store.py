@@ -1,22 +1,21 @@
 """A store in memory, held to the same contract as Weaviate by tests/contract/store_suite.py."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
 
 from embedders.inputs import Vector
 from service.domain import (
-    Blend,
     Collection,
     DataType,
     Distance,
     Hit,
-    Keywords,
+    ObjectChange,
     ReturnFields,
     Scope,
-    SearchOptions,
     StoredObject,
     TenantActivity,
 )
@@ -27,10 +26,14 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
-from service.store.base import EVERYTHING, NO_TENANT
+from service.filters import Filter
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
+from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
+from tests.fakes.distances import has_vectors, join_distances
 from tests.fakes.filtering import matches
+from tests.fakes.shaping import shape_hits
 from tests.fakes.values import fits, store_value
 
 __all__ = ["FakeStore"]
@@ -46,6 +49,10 @@ class FakeStore(FakeCollections):
         options: what narrowed each search by vector and each listing, in order; auto_limit changes nothing here.
         puts: how many objects each put_objects call brought, in order.
         scopes: whose objects each call was about, in order.
+        undeletable: why objects of these ids are refused by delete_objects.
+        max_deletions: objects in one delete_objects.
+        lost: objects and named vectors whose index has lost them.
+        unindexable: objects that reindex_vector does not bring back.
     """
 
     def __init__(self) -> None:
@@ -54,11 +61,27 @@ class FakeStore(FakeCollections):
         self.puts: list[int] = []
         self.options: list[SearchOptions] = []
         self.scopes: list[Scope] = []
+        self.undeletable: dict[UUID, str] = {}
+        self.max_deletions = 3
+        self.lost: set[tuple[UUID, str]] = set()
+        self.unindexable: set[UUID] = set()
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection holds, or how many of them fit a filter."""
         self._enter("count_objects")
-        return len(self._within(self._find(collection), scope))
+        return sum(matches(each, filters) for each in self._within(self._find(collection), scope).values())
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter, a few at a time; those of `undeletable` stay."""
+        self._enter("delete_objects")
+        objects = self._within(self._find(collection), scope)
+        turn = [each.id for each in objects.values() if matches(each, filters)]
+        turn = sorted(turn, key=lambda id_: (id_ in self.undeletable, id_))[: self.max_deletions]
+        for id_ in turn:
+            if id_ not in self.undeletable:
+                del objects[id_]
+        refused = {id_: StoreRejected(self.undeletable[id_]) for id_ in turn if id_ in self.undeletable}
+        return Deletion([id_ for id_ in turn if id_ not in refused], refused)
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
@@ -82,11 +105,46 @@ class FakeStore(FakeCollections):
             raise ObjectNotFound(str(id_))
         return _select(objects[id_], fields)
 
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        self._enter("get_objects")
+        objects = self._within(self._find(collection), scope)
+        return {id_: _select(objects[id_], fields) for id_ in ids if id_ in objects}
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it."""
+        self._enter("update_object")
+        found = self._find(collection)
+        objects = self._within(found, scope)
+        if change.id not in objects:
+            raise ObjectNotFound(str(change.id))
+        before = objects[change.id]
+        images = {**before.images, **change.images}
+        vectors = {**before.vectors, **change.vectors}
+        after = StoredObject(
+            change.id,
+            {**before.properties, **change.properties},
+            {name: content for name, content in images.items() if content is not None},
+            {name: vector for name, vector in vectors.items() if name not in change.lost_vectors},
+        )
+        refusal = self._put(found, objects, after)
+        if refusal is not None:
+            raise refusal
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it."""
+        await self.update_object(collection, ObjectChange(id_, vectors={vector_name: vector}), scope)
+        if id_ not in self.unindexable:
+            self.lost.discard((id_, vector_name))
+
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -97,28 +155,28 @@ class FakeStore(FakeCollections):
         """Return the nearest objects; one that lacks the named vector is not seen."""
         self._enter("search")
         found = self._find(collection)
-        named = found.find_vector(vector_name)
-        if named is None or named.distance is None:
-            raise StoreRejected(f"collection {found.name!r} has no named vector {vector_name!r}")
-        seen = [each for each in self._within(found, scope).values() if vector_name in each.vectors]
+        for name in targets.vectors:
+            named = found.find_vector(name)
+            if named is None or named.distance is None:
+                raise StoreRejected(f"collection {found.name!r} has no named vector {name!r}")
+        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets, self.lost)]
         seen = [each for each in seen if matches(each, options.filters)]
-        if any(each.vectors[vector_name].shape != vector.shape for each in seen):
+        if any(
+            each.vectors[name].shape != targets.vectors[name].shape
+            for each in seen
+            for name in targets.vectors.keys() & each.vectors.keys()
+        ):
             raise StoreRejected("vector lengths don't match")
         self.options.append(options)
         farthest = 2 * (1 - options.certainty) if options.certainty is not None else options.distance
-        measured = sorted(
-            ((_measure(named.distance, each.vectors[vector_name], vector), each) for each in seen), key=_by
-        )
-        return [
-            Hit(
-                _select(each, fields),
-                distance=distance,
-                certainty=1 - distance / 2 if named.distance is Distance.COSINE else None,
-            )
-            for distance, each in [pair for pair in measured if farthest is None or pair[0] <= farthest][
-                offset : offset + limit
-            ]
+        measured = sorted(zip(join_distances(found, targets, seen), seen, strict=True), key=_by)
+        cosine = all(each.distance is Distance.COSINE for each in found.vectors if each.name in targets.vectors)
+        near = [pair for pair in measured if farthest is None or pair[0] <= farthest]
+        hits = [
+            Hit(each, distance=distance, certainty=1 - distance / 2 if cosine else None)
+            for distance, each in near[offset : offset + limit]
         ]
+        return _selected(shape_hits(hits, options), fields)
 
     async def search_keywords(
         self,
@@ -138,13 +196,13 @@ class FakeStore(FakeCollections):
         ]
         scores = {each.id: keyword_score(each, keywords) for each in counted}
         found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
-        return [Hit(_select(each, fields), score=scores[each.id]) for each in found[offset : offset + limit]]
+        hits = [Hit(each, score=scores[each.id]) for each in found[offset : offset + limit]]
+        return _selected(shape_hits(hits, options), fields)
 
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -154,16 +212,14 @@ class FakeStore(FakeCollections):
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
         """Return the objects near to a vector and those with certain words, joined, best first."""
-        near = await self.search(
-            collection, vector_name, vector, limit=10_000, offset=0, fields=fields, options=options, scope=scope
-        )
+        everything = {"limit": 10_000, "offset": 0, "scope": scope}
+        narrowed, all_ = SearchOptions(filters=options.filters), _all_fields(self._find(collection))
+        near = await self.search(collection, targets, fields=all_, options=narrowed, **everything)
         words: list[Hit] = []
         if blend.keywords is not None:
-            words = await self.search_keywords(
-                collection, blend.keywords, limit=10_000, offset=0, fields=fields, options=options, scope=scope
-            )
+            words = await self.search_keywords(collection, blend.keywords, fields=all_, options=narrowed, **everything)
         found = blend_hits(near, words, blend)
-        return found[offset : offset + limit]
+        return _selected(shape_hits(found[offset : offset + limit], options), fields)
 
     async def list_objects(
         self,
@@ -189,7 +245,8 @@ class FakeStore(FakeCollections):
                 key=lambda each: (name in each.properties, each.properties.get(name)),
                 reverse=order.descending,
             )
-        return [Hit(_select(each, fields)) for each in counted[offset : offset + limit]]
+        hits = [Hit(each) for each in counted[offset : offset + limit]]
+        return _selected(shape_hits(hits, options), fields)
 
     def _within(self, collection: Collection, scope: Scope) -> dict[UUID, StoredObject]:
         self.scopes.append(scope)
@@ -224,17 +281,6 @@ def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:
     return measured[0], measured[1].id
 
 
-def _measure(distance: Distance, one: Vector, other: Vector) -> float:
-    measures: dict[Distance, Callable[[Vector, Vector], float]] = {
-        Distance.COSINE: lambda a, b: 1 - float(a @ b) / float(np.linalg.norm(a) * np.linalg.norm(b)),
-        Distance.DOT: lambda a, b: -float(a @ b),
-        Distance.MANHATTAN: lambda a, b: float(np.abs(a - b).sum()),
-        Distance.HAMMING: lambda a, b: float((a != b).sum()),
-        Distance.L2_SQUARED: lambda a, b: float(((a - b) ** 2).sum()),
-    }
-    return measures[distance](one, other)
-
-
 def _faults(collection: Collection, object_: StoredObject, stored: Sequence[StoredObject]) -> Iterator[str]:
     for name, value in object_.properties.items():
         data_type = _type_of(collection, name)
@@ -266,3 +312,12 @@ def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:
         {name: object_.images[name] for name in fields.images if name in object_.images},
         {name: object_.vectors[name].copy() for name in fields.vectors if name in object_.vectors},
     )
+
+
+def _selected(hits: Sequence[Hit], fields: ReturnFields) -> list[Hit]:
+    return [replace(each, object=_select(each.object, fields)) for each in hits]
+
+
+def _all_fields(collection: Collection) -> ReturnFields:
+    names = [each.name for each in collection.properties]
+    return ReturnFields(names, names, [each.name for each in collection.vectors])

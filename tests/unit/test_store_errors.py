@@ -107,6 +107,11 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
             InvalidRequest,
             "tenant: collection 'Pictures' has no tenants; leave this out",
         ),
+        (
+            _query_error(grpc.StatusCode.UNKNOWN, "explorer: get class: extend: unknown capability: rerank"),
+            InvalidRequest,
+            "rerank: collection 'Pictures' has no reranker module in Weaviate; leave this out",
+        ),
         (_query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"), StoreRejected, "tenant not active: 'off'"),
         (_query_error(grpc.StatusCode.UNKNOWN, "vector lengths don't match"), StoreRejected, "vector lengths"),
         (_query_error(grpc.StatusCode.UNAUTHENTICATED, "no key"), StoreRejected, "API key"),

@@ -1,25 +1,36 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import grpc
 import pytest
+from click.testing import Result
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from typer.testing import CliRunner
 
 from embedders.spec import InputLimits
 from service.access import Authenticator
+from service.cli import app
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
+from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+PNG = b"\x89PNG\r\n\x1a\n picture"
+
+Run = Callable[..., Result]
+"""Runs a command of the command line."""
 
 LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100, max_filter_depth=4, max_filter_nodes=20)
 
@@ -148,3 +159,27 @@ async def wire() -> AsyncIterator[Wire]:
     running = await start_wire()
     yield running
     await stop_wire(running)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVecgate]:
+    with serving(FakeVecgate()) as running:
+        yield running
+
+
+@pytest.fixture
+def run(fake: FakeVecgate) -> Run:
+    return lambda *arguments, **more: CliRunner().invoke(app, ["--address", fake.address, *arguments], **more)
+
+
+@pytest.fixture
+def pictures(fake: FakeVecgate) -> FakeVecgate:
+    """Three pictures in a collection."""
+    fake.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, name=collection_pb.DATA_TYPE_TEXT)
+    names = ("red [car]", "../../etc/passwd", "dog")
+    objects = [
+        Object({"name": name, "year": 2020 + n}, {"image": PNG}, id=str(UUID(int=n))) for n, name in enumerate(names)
+    ]
+    with Client(fake.address) as client:
+        assert all(outcome.stored for outcome in client.import_objects("Pictures", objects))
+    return fake

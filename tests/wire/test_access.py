@@ -45,7 +45,12 @@ NEEDED: dict[str, Sequence[str]] = {
     "CollectionService/DeleteTenants": ["admin"],
     "CollectionService/ListTenants": ["search", "write", "admin"],
     "ObjectService/ImportObjects": ["write"],
+    "ObjectService/UpdateObject": ["write"],
+    "ObjectService/DeleteObject": ["write"],
+    "ObjectService/DeleteObjects": ["write"],
+    "ObjectService/BackfillVectors": ["write"],
     "ObjectService/GetObject": ["search"],
+    "ObjectService/ListObjects": ["search"],
     "SearchService/SearchObjects": ["search"],
 }
 """What each RPC needs, written down a second time."""
@@ -170,12 +175,30 @@ async def test_another_clients_collection_or_tenant_is_refused_whether_it_is_the
     assert "Theirs" in theirs.message
     for spelling in ("Mine", "mineToo"):
         own = await call(guarded, name, request_for(method, spelling, "ours-1"), bearer("limited"))
-        assert own is None or own.code not in REFUSED
+        assert own is None or own.code not in REFUSED or "some tenants only" in own.message
     if request_for(method, "Mine") != request_for(method, "Mine", "theirs"):
         tenant = await call(guarded, name, request_for(method, "Mine", "theirs"), bearer("limited"))
         assert tenant is not None
         assert tenant.code is StatusCode.PERMISSION_DENIED
         assert "theirs" in tenant.message
+
+
+@pytest.mark.parametrize("name", ["CollectionService/DeleteCollection", "CollectionService/UpdateCollection"])
+async def test_who_may_touch_some_tenants_only_may_not_touch_all_of_them_at_once(guarded: Wire, name: str) -> None:
+    failure = await call(guarded, name, request_for(METHODS[name], "Mine"), bearer("limited"))
+    everyone = await call(guarded, name, request_for(METHODS[name], "Mine"), bearer("admin"))
+
+    assert failure is not None
+    assert (failure.code, failure.reason) == (StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED")
+    assert "some tenants only" in failure.message
+    assert everyone is None or everyone.code not in REFUSED
+
+
+async def test_what_a_stranger_sends_is_not_read(guarded: Wire) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await guarded.channel.unary_unary("/vecgate.v1.EmbeddingService/EmbedInputs")(b"\xff is no message")
+
+    assert unpack(caught.value).reason == "CREDENTIALS_MISSING"
 
 
 async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:

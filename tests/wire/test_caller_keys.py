@@ -27,7 +27,8 @@ CALLS: dict[str, Callable[[Wire, Any], Any]] = {
         metadata=metadata,
     ),
     "import": lambda wire, metadata: wire.objects.ImportObjects(
-        object_pb.ImportObjectsRequest(collection="Pictures", objects=[a_picture()]), metadata=metadata
+        object_pb.ImportObjectsRequest(collection="Pictures", objects=[a_picture()], embed_unchanged=True),
+        metadata=metadata,
     ),
 }
 

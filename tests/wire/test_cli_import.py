@@ -1,6 +1,9 @@
 """`vecgate import`: folders with and without tables, second runs, and everything that goes wrong."""
 
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,9 +14,12 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.cli.pictures import picture_id
-from tests.fakes.server import FakeVecgate, failure, serving
+from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.statuses import failure
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as object_pb
 
+ROOT = Path(__file__).parents[2]
 Import = Callable[..., Result]
 
 
@@ -204,3 +210,90 @@ def test_truncation_is_asked_for_only_on_wish(import_: Import, fake: FakeVecgate
     import_("--truncate")
 
     assert [each.truncate for each in fake.requests["ImportObjects"]] == [False, True]
+
+
+def test_a_journal_passes_over_what_is_stored_and_not_what_has_changed(
+    import_: Import, fake: FakeVecgate, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    fake.refuse = lambda each: failure(grpc.StatusCode.INTERNAL) if each.properties["name"] == "B" else None
+    assert import_("--resume", str(journal)).exit_code == 1
+    fake.refuse = lambda _: None
+    (folder / "a.png").write_bytes(b"another")
+    fake.requests["ImportObjects"].clear()
+
+    result = import_("--resume", str(journal))
+
+    assert (result.exit_code, result.stdout) == (0, "Pictures: 2 stored, 0 failed, 1 stored before\n")
+    (request,) = fake.requests["ImportObjects"]
+    assert [each.properties["path"] for each in request.objects] == ["a.png", "b.jpg"]
+    assert import_("--resume", str(journal)).stdout == "Pictures: 0 stored, 0 failed, 3 stored before\n"
+    (folder / "pictures.csv").write_text("file,name,keywords\na.png,A,new\n", encoding="utf-8")
+    assert import_("--resume", str(journal)).stdout.startswith("Pictures: 3 stored, 0 failed\n")
+
+
+def test_a_journal_counts_for_nothing_when_the_collection_is_empty_or_another_one(
+    import_: Import, fake: FakeVecgate, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    import_("--resume", str(journal))
+    assert "3 stored, 0 failed\n" in import_("--resume", str(journal), "--collection", "Others").stdout
+    fake.objects["Pictures"].clear()
+    assert import_("--resume", str(journal)).stdout == "Pictures: 3 stored, 0 failed\n"
+
+
+def test_a_line_that_was_cut_off_counts_for_nothing_and_spoils_nothing(
+    import_: Import, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    import_("--resume", str(journal))
+    journal.write_bytes(journal.read_bytes()[:-10])
+    assert "1 stored, 0 failed, 2 stored before" in import_("--resume", str(journal)).stdout
+    assert "0 stored, 0 failed, 3 stored before" in import_("--resume", str(journal)).stdout
+
+
+def test_a_file_that_is_no_journal_is_left_alone(
+    import_: Import, fake: FakeVecgate, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("journals") / "letter"
+    other.write_text("Dear all")
+    result = import_("--resume", str(other))
+    assert (result.exit_code, other.read_text()) == (2, "Dear all")
+    assert not fake.objects["Pictures"]
+
+
+def test_an_import_that_is_killed_goes_on_with_what_is_not_stored(
+    fake: FakeVecgate, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for number in range(300):
+        (folder / f"{number:03}.png").write_bytes(b"%d" % number)
+    journal = tmp_path_factory.mktemp("journals") / "done"
+    fake.limits.max_objects = 10
+    options = ["import", str(folder), "--collection", "Pictures", "--no-properties", "--resume", str(journal)]
+    command = [sys.executable, "-m", "service", "--address", fake.address, *options]
+    came = threading.Semaphore(0)
+    going_on = threading.Event()
+
+    def slow(_: object_pb.Object) -> None:
+        came.release()
+        if len(fake.objects["Pictures"]) > 100:
+            going_on.wait(30)
+
+    fake.refuse = slow
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(100):
+        assert came.acquire(timeout=30)
+    running.kill()
+    running.wait()
+    going_on.set()
+    fake.refuse = lambda _: None
+    fake.requests["ImportObjects"].clear()
+
+    result = CliRunner().invoke(app, ["--address", fake.address, *options])
+
+    sent = sum(len(request.objects) for request in fake.requests["ImportObjects"])
+    noted = journal.read_text().count("\n") - 1
+    assert (result.exit_code, noted) == (0, 303)
+    assert 50 <= 303 - sent <= 120, "most of what was stored before is not sent again"
+    assert len(fake.objects["Pictures"]) == 303
+    assert f"{sent} stored, 0 failed, {303 - sent} stored before" in result.stdout

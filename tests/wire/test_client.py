@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import assert_close
-from tests.fakes.server import DIMENSION, FakeVecgate, failure, serving
+from tests.fakes.server import DIMENSION, FakeVecgate, serving
+from tests.fakes.statuses import failure
 from vecgate import client as client_module
 from vecgate.client import (
     Client,

@@ -8,6 +8,7 @@ from grpc import StatusCode
 
 from service.domain import Consistency, Scope, TenantActivity
 from tests.wire.conftest import Wire, failure_of
+from vecgate.client import where
 from vecgate.v1 import consistency_pb2
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -22,12 +23,33 @@ async def search(wire: Wire, **fields: object) -> search_pb.SearchObjectsRespons
     return await wire.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures", **fields))
 
 
+async def backfill(wire: Wire, **fields: object) -> list[pb.BackfillVectorsResponse]:
+    request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, **fields)
+    return [each async for each in wire.objects.BackfillVectors(request)]
+
+
 CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "ImportObjects": lambda wire, **scope: wire.objects.ImportObjects(
         pb.ImportObjectsRequest(collection="Pictures", objects=[{"id": ID, "vectors": VECTORS}], **scope)
     ),
     "GetObject": lambda wire, **scope: wire.objects.GetObject(
         pb.GetObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "ListObjects": lambda wire, **scope: wire.objects.ListObjects(
+        pb.ListObjectsRequest(collection="Pictures", **scope)
+    ),
+    "UpdateObject": lambda wire, **scope: wire.objects.UpdateObject(
+        pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, **scope)
+    ),
+    "BackfillVectors": backfill,
+    "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
+        pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "DeleteObjects": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), **scope)
+    ),
+    "dry run": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, **scope)
     ),
     "listing": search,
     "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, **scope),

@@ -1,3 +1,4 @@
+from datetime import UTC
 from typing import Any
 from uuid import UUID
 
@@ -6,9 +7,10 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from embedders.inputs import QUERY, TextInput
-from service.domain import Collection, NamedVector
+from service.domain import Collection, NamedVector, StoredObject
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
+from tests.fakes.shaping import SOME_TIME
 from tests.wire.conftest import Wire, failure_of
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as pb
@@ -253,3 +255,34 @@ async def test_a_collection_that_is_not_there_is_not_found(wire: Wire) -> None:
     failure = await failure_of(wire.search.SearchObjects(search(near_text={"concepts": ["a"]})))
 
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND")
+
+
+async def test_hits_come_in_groups_of_a_property(wire: Wire) -> None:
+    await fill(wire, "a dog", "a bird")
+    objects = [
+        StoredObject(UUID(int=n), {"title": "a cat"}, {}, {"default": wire.embedder.vector("a cat")}) for n in range(3)
+    ]
+    await wire.store.put_objects("Pictures", objects)
+    by_title = {"property": "title", "number_of_groups": 2, "objects_per_group": 2}
+
+    response = await wire.search.SearchObjects(search(group_by=by_title, return_properties=["year"], **CATS))
+
+    cats, others = response.groups
+    assert (cats.name, cats.object_count) == ("a cat", 2)
+    assert_close([cats.min_distance, cats.max_distance], [0, 0])
+    assert not cats.HasField("rerank_score")
+    assert others.min_distance > 0
+    assert [hit.group for hit in response.hits] == ["a cat", "a cat", others.name]
+
+
+async def test_hits_say_when_they_came_and_how_they_were_scored(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+
+    listed = await wire.search.SearchObjects(search(return_times=True))
+    scored = await wire.search.SearchObjects(search(bm25={"query": "cat"}, return_explain_score=True))
+    plain = await wire.search.SearchObjects(search(**CATS))
+
+    assert all(hit.creation_time.ToDatetime(UTC) == SOME_TIME for hit in listed.hits)
+    assert all(hit.update_time.ToDatetime(UTC) == SOME_TIME for hit in listed.hits)
+    assert [hit.explain_score for hit in scored.hits] == ["in memory"]
+    assert not any(hit.HasField("creation_time") or hit.explain_score for hit in plain.hits)

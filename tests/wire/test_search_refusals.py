@@ -24,6 +24,63 @@ VALUE = "filters.condition.value"
         ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
         ({"near_text": {"concepts": ["a b c d e f g h"]}}, "TEXT_TOO_LONG", ["near_text.concepts[0]"]),
+        (
+            {"near_text": {"concepts": ["a"], "move_to": {"force": 1.1}, "move_away": {"force": -1, "objects": ["x"]}}},
+            "INVALID_INPUT",
+            [
+                "near_text.move_to.force",
+                "near_text.move_to",
+                "near_text.move_away.force",
+                "near_text.move_away.objects[0]",
+            ],
+        ),
+        (
+            {"near_text": {"concepts": ["a"], "move_away": {"force": float("nan"), "concepts": ["b"] * 51}}},
+            "INVALID_INPUT",
+            ["near_text.move_away.force", "near_text.move_away.concepts"],
+        ),
+        (
+            {"near_text": {"concepts": ["a"], "move_to": {"force": 1, "concepts": ["b", " "]}}},
+            "INVALID_INPUT",
+            ["near_text.move_to.concepts[1]"],
+        ),
+        ({"near_inputs": {}}, "INVALID_INPUT", ["near_inputs.inputs"]),
+        ({"near_inputs": {"inputs": [{"text": "a"}] * 51}}, "BATCH_TOO_LARGE", ["near_inputs.inputs"]),
+        (
+            {
+                "near_inputs": {
+                    "inputs": [
+                        {"weight": 0},
+                        {"text": "a", "weight": float("inf")},
+                        {"near_vector": {}},
+                        {"near_object": {"id": "x"}},
+                    ]
+                }
+            },
+            "INVALID_INPUT",
+            [
+                "near_inputs.inputs[0]",
+                "near_inputs.inputs[0].weight",
+                "near_inputs.inputs[1].weight",
+                "near_inputs.inputs[2].near_vector.vector",
+                "near_inputs.inputs[3].near_object.id",
+            ],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"text": " "}, {"image": Image(content=b"words")}]}},
+            "INVALID_INPUT",
+            ["near_inputs.inputs[0].text", "near_inputs.inputs[1].image.content"],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"near_vector": {"vector": Vector(data=b"1234")}}]}},
+            "INVALID_VECTOR",
+            ["near_inputs.inputs[0].near_vector.vector.data"],
+        ),
+        (
+            {"hybrid": {"near_inputs": {"inputs": [{"text": "a"}, {"near_object": {"id": "x"}}]}}},
+            "INVALID_ID",
+            ["hybrid.near_inputs.inputs[1].near_object.id"],
+        ),
         ({"near_image": {}}, "INVALID_INPUT", ["near_image.image"]),
         ({"near_image": {"image": Image()}}, "IMAGE_EMPTY", ["near_image.image.content"]),
         ({"near_image": {"image": Image(content=b"words")}}, "IMAGE_UNDECODABLE", ["near_image.image.content"]),
@@ -31,6 +88,41 @@ VALUE = "filters.condition.value"
         ({"near_vector": {"vector": Vector(data=b"1234")}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
         ({"near_vector": {"vector": Vector(data=bytes(32))}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
         ({"target_vectors": ["a", "b"]}, "INVALID_INPUT", ["target_vectors"]),
+        ({"target_vectors": ["a"], "bm25": {"query": "x"}}, "INVALID_INPUT", ["target_vectors"]),
+        (
+            {"target_vectors": ["a", "a", ""], "target_join": 9, "target_weights": [1], **CATS},
+            "INVALID_INPUT",
+            ["target_vectors[1]", "target_vectors[2]", "target_join", "target_weights"],
+        ),
+        (
+            {"target_vectors": ["a", "b"], "target_join": 4, "target_weights": [float("nan")], **CATS},
+            "INVALID_INPUT",
+            ["target_weights", "target_weights[0]"],
+        ),
+        ({"target_vectors": ["default"], "target_join": 1, **CATS}, "INVALID_INPUT", ["target_join"]),
+        (
+            {"target_vectors": ["a", "default", "b"], **CATS},
+            "UNKNOWN_VECTOR",
+            ["target_vectors[0]", "target_vectors[2]"],
+        ),
+        (
+            {"near_vector": {"vector": Vector(data=b"1234"), "target_vectors": {"default": Vector(data=b"1234")}}},
+            "INVALID_INPUT",
+            ["near_vector.vector", "near_vector.target_vectors"],
+        ),
+        (
+            {
+                "near_vector": {"target_vectors": {"default": Vector(data=b"1234")}},
+                "target_vectors": ["default"],
+            },
+            "INVALID_VECTOR",
+            ['near_vector.target_vectors["default"].data'],
+        ),
+        (
+            {"near_inputs": {"inputs": [{"near_vector": {"target_vectors": {"default": Vector(data=b"1234")}}}]}},
+            "INVALID_INPUT",
+            ["near_inputs.inputs[0].near_vector.target_vectors", "near_inputs.inputs[0].near_vector.vector"],
+        ),
         ({"target_vectors": ["other"], "near_text": {"concepts": ["a"]}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
         ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
         ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
@@ -53,6 +145,46 @@ VALUE = "filters.condition.value"
         ({"certainty": 0.5}, "INVALID_INPUT", ["certainty"]),
         ({"distance": float("nan"), **CATS}, "INVALID_INPUT", ["distance"]),
         ({"distance": 1.0, "bm25": {"query": "x"}}, "INVALID_INPUT", ["distance"]),
+        (
+            {"group_by": {}, "rerank": {}, "return_explain_score": True, "return_times": True},
+            "INVALID_INPUT",
+            [
+                "return_explain_score",
+                "group_by",
+                "group_by.property",
+                "group_by.number_of_groups",
+                "group_by.objects_per_group",
+                "return_times",
+                "return_explain_score",
+                "rerank",
+                "rerank.property",
+                "rerank.query",
+            ],
+        ),
+        (
+            {"group_by": {"property": "title", "number_of_groups": 11, "objects_per_group": 10}, **CATS},
+            "INVALID_INPUT",
+            ["group_by"],
+        ),
+        (
+            {
+                "group_by": {"property": "image", "number_of_groups": 1, "objects_per_group": 1},
+                "rerank": {"property": "year", "query": "x"},
+                **CATS,
+            },
+            "INVALID_PROPERTY",
+            ["group_by.property", "rerank.property"],
+        ),
+        (
+            {
+                "group_by": {"property": "year", "number_of_groups": 1, "objects_per_group": 1},
+                "rerank": {"property": "nope", "query": "x"},
+                "bm25": {"query": "x"},
+            },
+            "INVALID_INPUT",
+            ["group_by.property", "rerank.property"],
+        ),
+        ({"rerank": {"property": "title", "query": "x"}, **CATS}, "INVALID_INPUT", ["rerank"]),
         ({"near_object": {}}, "INVALID_INPUT", ["near_object.id"]),
         ({"near_object": {"id": "x"}}, "INVALID_ID", ["near_object.id"]),
         ({"bm25": {}}, "INVALID_INPUT", ["bm25.query"]),

@@ -1,11 +1,11 @@
 """The client itself: one method for each thing that Vecgate does."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar
+from typing import Self, TypeVar
 
 import grpc
 from google.protobuf import field_mask_pb2, wrappers_pb2
@@ -13,23 +13,18 @@ from numpy.typing import ArrayLike
 
 from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.errors import error_from_rpc
-from vecgate.client.importing import Call, ChunkBounds, import_in_chunks
+from vecgate.client.objects import ObjectCalls
 from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
-    ImportOutcome,
-    Object,
     SearchResult,
     embedded_from_pb,
     input_to_pb,
-    object_from_pb,
     result_from_pb,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
-from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
-from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -40,11 +35,7 @@ __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
 Item = TypeVar("Item")
-Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 
-# Of a request: the collection's name and the frame around the objects.
-REQUEST_FRAME_BYTES = 1024
-CHUNK_BYTES = 8 * MIB
 # What the server takes and gives in one call.
 TENANTS_PER_CALL = 1000
 
@@ -58,7 +49,7 @@ class Health(Enum):
     SERVICE_UNKNOWN = 3
 
 
-class Client:
+class Client(ObjectCalls):
     """A connection to Vecgate. Use it as a context manager, or call `close`. Threads may share it.
 
     Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
@@ -227,78 +218,6 @@ class Client:
             request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
             self._call(self._collection.DeleteTenants, request)
 
-    def import_objects(
-        self,
-        collection: str,
-        objects: Iterable[Object],
-        *,
-        truncate: bool = False,
-        chunk_objects: int = 64,
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> Generator[ImportOutcome, None, None]:
-        """Embed and store objects, and yield one outcome for each, in order.
-
-        Nothing is sent before the first outcome is asked for. Objects are read as they are needed, so a generator that
-        reads files keeps the memory small. `close` on the answer gives up the calls in flight. An object that cannot be
-        stored, or is too large to be sent, fails alone.
-
-        Args:
-            collection: the collection's name.
-            objects: what to import.
-            truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
-            chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
-            tenant: whose objects they are, where the collection has tenants.
-            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
-
-        Raises:
-            VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
-                because an object replaces the one of its id.
-
-        Example:
-            files = sorted(Path("pictures").glob("*.png"))
-            objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
-            failed = [outcome for outcome in client.import_objects("Pictures", objects) if outcome.error]
-        """
-        limits = self.embedders().limits
-        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
-        bounds = ChunkBounds(
-            max_objects=max(1, min(chunk_objects, limits.max_objects or chunk_objects)),
-            target_bytes=min(CHUNK_BYTES, largest // 4),
-            max_bytes=largest - REQUEST_FRAME_BYTES,
-        )
-
-        def send(messages: list[object_pb.Object]) -> Call:
-            request = object_pb.ImportObjectsRequest(
-                collection=collection, objects=messages, truncate=truncate, tenant=tenant, consistency=consistency
-            )
-            return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
-
-        yield from import_in_chunks(send, objects, bounds)
-
-    def get_object(
-        self,
-        collection: str,
-        id_: str,
-        *,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
-        tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
-    ) -> Object:
-        """Return an object: all its properties or the named ones, and the images and vectors that are named."""
-        request = object_pb.GetObjectRequest(
-            collection=collection,
-            id=id_,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
-            tenant=tenant,
-            consistency=consistency,
-        )
-        return object_from_pb(self._call(self._object.GetObject, request).object)
-
     def search(
         self,
         collection: str,
@@ -309,7 +228,7 @@ class Client:
         vector_space: str = "",
         limit: int = 10,
         offset: int = 0,
-        target_vector: str = "",
+        target_vector: str | Sequence[str] = "",
         truncate: bool = False,
         query: Query | None = None,
         filters: filter_pb.Filter | None = None,
@@ -329,9 +248,9 @@ class Client:
             vector_space: the space that the vector comes from.
             limit: hits to return.
             offset: hits to pass over.
-            target_vector: the named vector to search; may be left out where the collection has just one.
+            target_vector: the named vector to search, or several; may be left out where the collection has just one.
             truncate: whether to cut a text that is longer than the model reads.
-            query: instead, a message NearObject, Bm25 or Hybrid.
+            query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
             more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
             return_properties: properties to return; none named means all but blobs.
@@ -350,7 +269,7 @@ class Client:
             collection=collection,
             limit=limit,
             offset=offset,
-            target_vectors=[target_vector] if target_vector else [],
+            target_vectors=[target_vector] if target_vector and isinstance(target_vector, str) else target_vector,
             filters=filters,
             return_properties=return_properties,
             return_images=return_images,

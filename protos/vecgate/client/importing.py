@@ -1,5 +1,9 @@
-"""Import in chunks: bounded by count and bytes, a few in flight, one outcome for each object, in order."""
+"""Import in chunks: bounded by count and bytes, a few in flight, one outcome for each object, in order.
 
+What fails for a passing reason is sent again, chunks as a whole and objects by themselves.
+"""
+
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,14 +11,16 @@ from typing import Protocol
 
 import grpc
 
-from vecgate.client.errors import VecgateError, error_from_rpc
+from vecgate.client.errors import Unreachable, VecgateError, error_from_rpc
 from vecgate.client.values import ImportOutcome, Object, object_to_pb, outcome_from_pb
 from vecgate.v1 import object_service_pb2 as pb
 
-__all__ = ["ChunkBounds", "import_in_chunks"]
+__all__ = ["ChunkBounds", "Patience", "import_in_chunks"]
 
 # Tag and length before an object in its request.
 FRAME_BYTES = 16
+LEAST_WAIT_S = 0.1
+LONGEST_WAIT_S = 5.0
 
 
 class Call(Protocol):
@@ -44,6 +50,21 @@ class ChunkBounds:
     max_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to go on with what fails for a passing reason.
+
+    Attributes:
+        seconds: from a chunk's first failure on; 0 for not at all.
+        clock: seconds that only grow.
+        sleep: waits.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
 @dataclass(slots=True)
 class _Chunk:
     """Objects to send, and outcomes by position in the chunk of those that cannot be sent."""
@@ -55,20 +76,20 @@ class _Chunk:
     def __len__(self) -> int:
         return len(self.objects) + len(self.refused)
 
-    def outcomes(self, response: pb.ImportObjectsResponse | None) -> Iterator[ImportOutcome]:
+    def outcomes(self, answers: Iterable[ImportOutcome]) -> Iterator[ImportOutcome]:
         """Yield one outcome for each object, in order."""
-        results = list(response.results) if response is not None else []
-        if len(results) != len(self.objects):
-            raise VecgateError(
-                grpc.StatusCode.INTERNAL, f"the server answered {len(results)} results for {len(self.objects)} objects"
-            )
-        answered = iter(results)
+        answered = iter(answers)
         for position in range(len(self)):
-            yield self.refused.get(position) or outcome_from_pb(next(answered))
+            yield self.refused.get(position) or next(answered)
 
 
 def import_in_chunks(
-    send: Callable[[list[pb.Object]], Call], objects: Iterable[Object], bounds: ChunkBounds, *, in_flight: int = 2
+    send: Callable[[list[pb.Object]], Call],
+    objects: Iterable[Object],
+    bounds: ChunkBounds,
+    *,
+    in_flight: int = 2,
+    patience: Patience,
 ) -> Iterator[ImportOutcome]:
     """Send objects in chunks and yield their outcomes in order; read no further ahead than the chunks in flight.
 
@@ -77,6 +98,7 @@ def import_in_chunks(
         objects: what to import.
         bounds: how large a chunk may grow.
         in_flight: calls at the same time: one to be embedded while the other travels or is written.
+        patience: how long to send again what fails for a passing reason.
 
     Raises:
         VecgateError: a whole call failed. Objects of the calls in flight may be stored or not; sending again is safe.
@@ -86,22 +108,69 @@ def import_in_chunks(
         for chunk in _chunks(objects, bounds):
             sent.append((chunk, send(chunk.objects) if chunk.objects else None))
             if len(sent) >= in_flight:
-                yield from _collect(sent.popleft())
+                yield from _collect(sent.popleft(), send, patience)
         while sent:
-            yield from _collect(sent.popleft())
+            yield from _collect(sent.popleft(), send, patience)
     finally:
         for _, call in sent:
             if call is not None:
                 call.cancel()
 
 
-def _collect(sent: tuple[_Chunk, Call | None]) -> Iterator[ImportOutcome]:
+def _collect(
+    sent: tuple[_Chunk, Call | None], send: Callable[[list[pb.Object]], Call], patience: Patience
+) -> Iterator[ImportOutcome]:
     chunk, call = sent
+    answers: dict[int, ImportOutcome] = {}
+    waiting = list(range(len(chunk.objects)))
+    since: float | None = None
+    wait_s = LEAST_WAIT_S
+    while call is not None:
+        failure: VecgateError | None = None
+        try:
+            results = _results(call, len(waiting))
+        except VecgateError as error:
+            if not _passes(error):
+                raise
+            failure = error
+        else:
+            answers.update(zip(waiting, results, strict=True))
+            waiting = [at for at in waiting if (why := answers[at].error) is not None and _passes(why)]
+            if not waiting:
+                break
+        since = patience.clock() if since is None else since
+        told_s = (failure or answers[waiting[0]].error or VecgateError(grpc.StatusCode.UNKNOWN, "")).retry_after_s
+        pause_s = min(max(told_s or 0, wait_s), LONGEST_WAIT_S)
+        if patience.clock() + pause_s - since > patience.seconds:
+            if failure is not None:
+                raise failure
+            break
+        patience.sleep(pause_s)
+        wait_s *= 2
+        call = send([chunk.objects[at] for at in waiting])
+    return chunk.outcomes(answers[at] for at in range(len(chunk.objects)))
+
+
+def _results(call: Call, count: int) -> list[ImportOutcome]:
+    """Return the outcomes of a call.
+
+    Raises:
+        VecgateError: it failed as a whole.
+    """
     try:
-        response = call.result() if call is not None else None
+        response = call.result()
     except grpc.RpcError as error:
         raise error_from_rpc(error) from error
-    return chunk.outcomes(response)
+    if len(response.results) != count:
+        raise VecgateError(
+            grpc.StatusCode.INTERNAL, f"the server answered {len(response.results)} results for {count} objects"
+        )
+    return [outcome_from_pb(each) for each in response.results]
+
+
+def _passes(error: VecgateError) -> bool:
+    """Return whether trying again may help: the server says so, or did not answer."""
+    return error.retry_after_s is not None or isinstance(error, Unreachable)
 
 
 def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:

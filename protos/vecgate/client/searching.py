@@ -1,16 +1,85 @@
 """Queries as messages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from uuid import UUID
 
 from numpy.typing import ArrayLike
 
 from vecgate.client.values import encode_vector, image_to_pb
 from vecgate.v1 import search_service_pb2 as pb
 
-__all__ = ["Query", "set_query"]
+__all__ = ["Query", "move", "near_inputs", "near_text", "set_query"]
 
-Query = pb.NearObject | pb.Bm25 | pb.Hybrid
+Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
+"""A message that a search can look for."""
+
+FIELDS: dict[type, str] = {
+    pb.NearText: "near_text",
+    pb.NearImage: "near_image",
+    pb.NearVector: "near_vector",
+    pb.NearInputs: "near_inputs",
+    pb.NearObject: "near_object",
+    pb.Bm25: "bm25",
+    pb.Hybrid: "hybrid",
+}
+
+
+def near_text(
+    *concepts: str, move_to: pb.Move | None = None, move_away: pb.Move | None = None, truncate: bool = False
+) -> pb.NearText:
+    """Return a query for what is near to texts, moved towards something and then away from something.
+
+    Example:
+        client.search("Pictures", query=near_text("a beach", move_to=move(0.5, "at night")))
+    """
+    return pb.NearText(concepts=concepts, move_to=move_to, move_away=move_away, truncate=truncate)
+
+
+def move(force: float, *concepts: str, objects: Iterable[str | UUID] = ()) -> pb.Move:
+    """Return what to move a query by, and how far: 0 to 1 towards it, 0 or more away from it.
+
+    Args:
+        force: how far.
+        concepts: texts.
+        objects: ids of objects of the collection.
+    """
+    return pb.Move(force=force, concepts=concepts, objects=map(str, objects))
+
+
+def near_inputs(
+    *inputs: str | bytes | Path | UUID | ArrayLike, weights: Sequence[float] = (), truncate: bool = False
+) -> pb.NearInputs:
+    """Return a query for what is near to several things in one.
+
+    Args:
+        inputs: texts (str), pictures (bytes, or the Path of a file), objects of the collection (UUID) and vectors.
+        weights: how much each counts; none for all alike.
+        truncate: whether to cut texts that are longer than the model reads.
+
+    Raises:
+        ValueError: there are more or fewer weights than inputs.
+        OSError: a file cannot be read.
+
+    Example:
+        client.search("Pictures", query=near_inputs("at night", Path("beach.jpg"), weights=(1, 2)))
+    """
+    messages = [_weighted_input(each) for each in inputs]
+    if weights:
+        for message, weight in zip(messages, weights, strict=True):
+            message.weight = weight
+    return pb.NearInputs(inputs=messages, truncate=truncate)
+
+
+def _weighted_input(content: str | bytes | Path | UUID | ArrayLike) -> pb.WeightedInput:
+    match content:
+        case str():
+            return pb.WeightedInput(text=content)
+        case bytes() | Path():
+            return pb.WeightedInput(image=image_to_pb(content))
+        case UUID():
+            return pb.WeightedInput(near_object=pb.NearObject(id=str(content)))
+    return pb.WeightedInput(near_vector=pb.NearVector(vector=encode_vector(content)))
 
 
 def set_query(
@@ -32,17 +101,12 @@ def set_query(
     if sum(each is not None for each in (text, image, vector, query)) > 1:
         raise ValueError("give one of text, image, vector and query")
     if text is not None:
-        request.near_text.concepts.extend([text] if isinstance(text, str) else text)
-        request.near_text.truncate = truncate
+        query = near_text(*([text] if isinstance(text, str) else text), truncate=truncate)
     elif image is not None:
-        request.near_image.image.CopyFrom(image_to_pb(image))
-    elif isinstance(query, pb.NearObject):
-        request.near_object.CopyFrom(query)
-    elif isinstance(query, pb.Bm25):
-        request.bm25.CopyFrom(query)
-    elif isinstance(query, pb.Hybrid):
-        request.hybrid.CopyFrom(query)
+        query = pb.NearImage(image=image_to_pb(image))
     elif vector is not None:
-        request.near_vector.CopyFrom(pb.NearVector(vector=encode_vector(vector), space=vector_space))
+        query = pb.NearVector(vector=encode_vector(vector), space=vector_space)
+    if query is not None:
+        getattr(request, FIELDS[type(query)]).CopyFrom(query)
     if more is not None:
         request.MergeFrom(more)

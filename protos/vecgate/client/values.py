@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -145,12 +145,22 @@ class Hit:
         distance: to the query; None when nothing was measured.
         certainty: 1 - distance / 2, for cosine distance only.
         score: how well it fits a keyword or hybrid search.
+        created: when the object was created, if asked for with `return_times`.
+        updated: when it was updated last.
+        explain_score: how the score came about, if asked for with `return_explain_score`.
+        rerank_score: the reranker's, with `rerank`.
+        group: the name of its group, with `group_by`.
     """
 
     object: Object
     distance: float | None
     certainty: float | None
     score: float | None = None
+    created: datetime | None = None
+    updated: datetime | None = None
+    explain_score: str = ""
+    rerank_score: float | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,11 +169,15 @@ class SearchResult:
 
     Attributes:
         embedder: who embedded the query; None when nothing was embedded.
-        hits: nearest first.
+        hits: nearest first, with `group_by` group by group.
+        groups: with `group_by`, in their order.
+        embedders: who embedded the query for the searched vectors, if there are several.
     """
 
     embedder: embedding_pb.EmbedderInfo | None
     hits: tuple[Hit, ...]
+    groups: tuple[search_pb.Group, ...] = ()
+    embedders: tuple[embedding_pb.EmbedderInfo, ...] = ()
 
 
 def input_to_pb(value: str | bytes | Path) -> input_pb.Input:
@@ -236,10 +250,16 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
             hit.distance if hit.HasField("distance") else None,
             hit.certainty if hit.HasField("certainty") else None,
             hit.score if hit.HasField("score") else None,
+            hit.creation_time.ToDatetime(UTC) if hit.HasField("creation_time") else None,
+            hit.update_time.ToDatetime(UTC) if hit.HasField("update_time") else None,
+            hit.explain_score,
+            hit.rerank_score if hit.HasField("rerank_score") else None,
+            hit.group,
         )
         for hit in response.hits
     )
-    return SearchResult(response.embedder if response.HasField("embedder") else None, tuple(hits))
+    embedder = response.embedder if response.HasField("embedder") else None
+    return SearchResult(embedder, tuple(hits), tuple(response.groups), tuple(response.embedders))
 
 
 def _plain(value: Any) -> Any:

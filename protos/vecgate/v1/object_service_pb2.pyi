@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
 from vecgate.v1 import consistency_pb2 as _consistency_pb2
 from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -39,6 +40,8 @@ class _VectorOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorOr
     """Given with the object."""
     VECTOR_ORIGIN_MISSING: _VectorOrigin.ValueType  # 3
     """There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+    VECTOR_ORIGIN_KEPT: _VectorOrigin.ValueType  # 4
+    """Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 
 class VectorOrigin(_VectorOrigin, metaclass=_VectorOriginEnumTypeWrapper):
     """VectorOrigin is where a vector came from."""
@@ -51,6 +54,8 @@ VECTOR_ORIGIN_SUPPLIED: VectorOrigin.ValueType  # 2
 """Given with the object."""
 VECTOR_ORIGIN_MISSING: VectorOrigin.ValueType  # 3
 """There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+VECTOR_ORIGIN_KEPT: VectorOrigin.ValueType  # 4
+"""Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 Global___VectorOrigin: _TypeAlias = VectorOrigin  # noqa: Y015
 
 @_typing.final
@@ -150,6 +155,7 @@ class ImportObjectsRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    EMBED_UNCHANGED_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     tenant: _builtins.str
@@ -161,6 +167,10 @@ class ImportObjectsRequest(_message.Message):
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
+    """
+    embed_unchanged: _builtins.bool
+    """Optional. Whether to embed objects anew that are stored already with a vector of the same texts and images. Default:
+    false, they keep it, as with Weaviate's own modules.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
@@ -174,10 +184,11 @@ class ImportObjectsRequest(_message.Message):
         tenant: _builtins.str = ...,
         consistency: _consistency_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
+        embed_unchanged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,3 +403,455 @@ class GetObjectResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetObjectResponse: _TypeAlias = GetObjectResponse  # noqa: Y015
+
+@_typing.final
+class ListObjectsRequest(_message.Message):
+    """ListObjectsRequest is the request of ListObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
+    RETURN_IMAGES_FIELD_NUMBER: _builtins.int
+    RETURN_VECTORS_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    page_size: _builtins.int
+    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer where more would not fit in an
+    answer, and on the last one.
+    """
+    page_token: _builtins.str
+    """Optional. The `next_page_token` of the page before, of a request that is the same otherwise. Default: the first page."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Properties to return; empty means all but blobs."""
+
+    @_builtins.property
+    def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Blob properties to return as images. Default: none."""
+
+    @_builtins.property
+    def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Named vectors to return. Default: none."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        return_properties: _abc.Iterable[_builtins.str] | None = ...,
+        return_images: _abc.Iterable[_builtins.str] | None = ...,
+        return_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsRequest: _TypeAlias = ListObjectsRequest  # noqa: Y015
+
+@_typing.final
+class ListObjectsResponse(_message.Message):
+    """ListObjectsResponse is the response of ListObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Leads to the next page; empty on the last one. Objects that are stored meanwhile are seen if their ids are still to come."""
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
+        """The objects, by id."""
+
+    def __init__(
+        self,
+        *,
+        objects: _abc.Iterable[Global___Object] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObjectsResponse: _TypeAlias = ListObjectsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateObjectRequest(_message.Message):
+    """UpdateObjectRequest is the request of UpdateObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    tenant: _builtins.str
+    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    truncate: _builtins.bool
+    """Optional. Whether to cut texts that are longer than the model reads; the answer then says so. Default: false, an object
+    with such a text fails with TEXT_TOO_LONG.
+    """
+    @_builtins.property
+    def object(self) -> Global___Object:
+        """Required. The object's id, and what changes: properties, where a null takes a value away, images, where one without
+        content takes a picture away, and vectors. What is not named stays as it is.
+        """
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        object: Global___Object | None = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "object", b"object", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateObjectRequest: _TypeAlias = UpdateObjectRequest  # noqa: Y015
+
+@_typing.final
+class UpdateObjectResponse(_message.Message):
+    """UpdateObjectResponse is the response of UpdateObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: _builtins.int
+    EMBEDDERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stored(self) -> Global___StoredObject:
+        """Where the object's vectors come from now."""
+
+    @_builtins.property
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
+        """The embedders that made vectors in this call: name, model, space and dimension."""
+
+    def __init__(
+        self,
+        *,
+        stored: Global___StoredObject | None = ...,
+        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedders", b"embedders", "stored", b"stored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateObjectResponse: _TypeAlias = UpdateObjectResponse  # noqa: Y015
+
+@_typing.final
+class DeleteObjectRequest(_message.Message):
+    """DeleteObjectRequest is the request of DeleteObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    id: _builtins.str
+    """Required. The object's id."""
+    tenant: _builtins.str
+    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "id", b"id", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectRequest: _TypeAlias = DeleteObjectRequest  # noqa: Y015
+
+@_typing.final
+class DeleteObjectResponse(_message.Message):
+    """DeleteObjectResponse is the response of DeleteObject."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectResponse: _TypeAlias = DeleteObjectResponse  # noqa: Y015
+
+@_typing.final
+class DeleteObjectsRequest(_message.Message):
+    """DeleteObjectsRequest is the request of DeleteObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    dry_run: _builtins.bool
+    """Optional. Whether to count and name the objects only, without deleting any."""
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Required. Which objects to delete (UNKNOWN_PROPERTY, INVALID_PROPERTY). To delete all of them, delete the collection."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        filters: _filter_pb2.Filter | None = ...,
+        dry_run: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "dry_run", b"dry_run", "filters", b"filters", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectsRequest: _TypeAlias = DeleteObjectsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteObjectsResponse(_message.Message):
+    """DeleteObjectsResponse is the response of DeleteObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCHED_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    matched: _builtins.int
+    """Objects that fitted the filter."""
+    deleted: _builtins.int
+    """Those that are deleted; with `dry_run` 0."""
+    failed: _builtins.int
+    """Those that are not, although they were to be."""
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the first 1000 that are deleted; with `dry_run` of the first 1000 that fitted."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteFailure]:
+        """Why the first 1000 of those that failed did."""
+
+    def __init__(
+        self,
+        *,
+        matched: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        failures: _abc.Iterable[Global___DeleteFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "failed", b"failed", "failures", b"failures", "ids", b"ids", "matched", b"matched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteObjectsResponse: _TypeAlias = DeleteObjectsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteFailure(_message.Message):
+    """DeleteFailure is an object that could not be deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The object's id."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteFailure: _TypeAlias = DeleteFailure  # noqa: Y015
+
+@_typing.final
+class BackfillVectorsRequest(_message.Message):
+    """BackfillVectorsRequest is the request of BackfillVectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VECTORS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    page_token: _builtins.str
+    """Optional. The `page_token` of an answer, to go on after it. Default: the first object."""
+    verify: _builtins.bool
+    """Optional. Whether to make sure of the vectors that objects have, too: a Weaviate that was killed may have lost the index
+    entries of the last objects that it stored, which are listed with their vectors but not found by them. They are entered
+    again. Not with Weaviate's asynchronous indexing, where entries come late. Default: false.
+    """
+    truncate: _builtins.bool
+    """Optional. Whether to cut texts that are longer than the model reads. Default: false, an object with such a text fails with
+    TEXT_TOO_LONG.
+    """
+    tenant: _builtins.str
+    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
+    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """
+    consistency: _consistency_pb2.Consistency.ValueType
+    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The named vectors to fill. Default: all that have fields (UNKNOWN_VECTOR)."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        vectors: _abc.Iterable[_builtins.str] | None = ...,
+        page_token: _builtins.str = ...,
+        verify: _builtins.bool = ...,
+        truncate: _builtins.bool = ...,
+        tenant: _builtins.str = ...,
+        consistency: _consistency_pb2.Consistency.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_token", b"page_token", "tenant", b"tenant", "truncate", b"truncate", "vectors", b"vectors", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillVectorsRequest: _TypeAlias = BackfillVectorsRequest  # noqa: Y015
+
+@_typing.final
+class BackfillVectorsResponse(_message.Message):
+    """BackfillVectorsResponse is one answer of BackfillVectors: what became of the objects since the one before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    FILLED_FIELD_NUMBER: _builtins.int
+    REPAIRED_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    page_token: _builtins.str
+    """Begins again after these objects."""
+    seen: _builtins.int
+    """How many they are."""
+    filled: _builtins.int
+    """Those that got a vector."""
+    repaired: _builtins.int
+    """Those of which a vector was entered into its index again."""
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackfillFailure]:
+        """Those that have not got theirs. Objects without any of a vector's fields are none of them."""
+
+    def __init__(
+        self,
+        *,
+        page_token: _builtins.str = ...,
+        seen: _builtins.int = ...,
+        filled: _builtins.int = ...,
+        repaired: _builtins.int = ...,
+        failures: _abc.Iterable[Global___BackfillFailure] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "filled", b"filled", "page_token", b"page_token", "repaired", b"repaired", "seen", b"seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillVectorsResponse: _TypeAlias = BackfillVectorsResponse  # noqa: Y015
+
+@_typing.final
+class BackfillFailure(_message.Message):
+    """BackfillFailure is an object that did not get a vector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The object's id."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackfillFailure: _TypeAlias = BackfillFailure  # noqa: Y015

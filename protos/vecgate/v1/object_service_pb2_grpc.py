@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ObjectServiceStub(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,35 @@ class ObjectServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.FromString,
                 _registered_method=True)
+        self.ListObjects = channel.unary_unary(
+                '/vecgate.v1.ObjectService/ListObjects',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
+                _registered_method=True)
+        self.UpdateObject = channel.unary_unary(
+                '/vecgate.v1.ObjectService/UpdateObject',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObject = channel.unary_unary(
+                '/vecgate.v1.ObjectService/DeleteObject',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.FromString,
+                _registered_method=True)
+        self.DeleteObjects = channel.unary_unary(
+                '/vecgate.v1.ObjectService/DeleteObjects',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
+                _registered_method=True)
+        self.BackfillVectors = channel.unary_stream(
+                '/vecgate.v1.ObjectService/BackfillVectors',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
+                _registered_method=True)
 
 
 class ObjectServiceServicer(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     def ImportObjects(self, request, context):
@@ -69,6 +94,52 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObjects(self, request, context):
+        """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateObject(self, request, context):
+        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObject(self, request, context):
+        """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
+        TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteObjects(self, request, context):
+        """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
+        the objects may be deleted: send the call again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BackfillVectors(self, request, context):
+        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+        and those of EmbedInputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +153,31 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     request_deserializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.SerializeToString,
             ),
+            'ListObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObjects,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.SerializeToString,
+            ),
+            'UpdateObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateObject,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.SerializeToString,
+            ),
+            'DeleteObject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObject,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.SerializeToString,
+            ),
+            'DeleteObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteObjects,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.SerializeToString,
+            ),
+            'BackfillVectors': grpc.unary_stream_rpc_method_handler(
+                    servicer.BackfillVectors,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'vecgate.v1.ObjectService', rpc_method_handlers)
@@ -91,7 +187,7 @@ def add_ObjectServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ObjectService(object):
-    """ObjectService writes and reads objects.
+    """ObjectService writes, reads and deletes objects.
     """
 
     @staticmethod
@@ -138,6 +234,141 @@ class ObjectService(object):
             '/vecgate.v1.ObjectService/GetObject',
             vecgate_dot_v1_dot_object__service__pb2.GetObjectRequest.SerializeToString,
             vecgate_dot_v1_dot_object__service__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/ListObjects',
+            vecgate_dot_v1_dot_object__service__pb2.ListObjectsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/UpdateObject',
+            vecgate_dot_v1_dot_object__service__pb2.UpdateObjectRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.UpdateObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/DeleteObject',
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/DeleteObjects',
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.DeleteObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BackfillVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/BackfillVectors',
+            vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ObjectServiceStub:
-    """ObjectService writes and reads objects."""
+    """ObjectService writes, reads and deletes objects."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,10 +43,36 @@ class ObjectServiceStub:
     """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
+    ListObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ListObjectsRequest, _object_service_pb2.ListObjectsResponse]
+    """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    UpdateObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]
+    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+    """
+    DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]
+    """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
+    TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    DeleteObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]
+    """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
+    the objects may be deleted: send the call again.
+    """
+    BackfillVectors: _grpc.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]
+    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+    and those of EmbedInputs.
+    """
 
 @_typing.type_check_only
 class ObjectServiceAsyncStub(ObjectServiceStub):
-    """ObjectService writes and reads objects."""
+    """ObjectService writes, reads and deletes objects."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]  # type: ignore[assignment]
@@ -59,9 +85,35 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
+    ListObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ListObjectsRequest, _object_service_pb2.ListObjectsResponse]  # type: ignore[assignment]
+    """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    UpdateObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]  # type: ignore[assignment]
+    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+    """
+    DeleteObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]  # type: ignore[assignment]
+    """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
+    TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    DeleteObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]  # type: ignore[assignment]
+    """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
+    the objects may be deleted: send the call again.
+    """
+    BackfillVectors: _aio.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]  # type: ignore[assignment]
+    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+    and those of EmbedInputs.
+    """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ObjectService writes and reads objects."""
+    """ObjectService writes, reads and deletes objects."""
 
     @_abc_1.abstractmethod
     def ImportObjects(
@@ -83,6 +135,62 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_object_service_pb2.GetObjectResponse, _abc.Awaitable[_object_service_pb2.GetObjectResponse]]:
         """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
         UNKNOWN_VECTOR, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListObjects(
+        self,
+        request: _object_service_pb2.ListObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.ListObjectsResponse, _abc.Awaitable[_object_service_pb2.ListObjectsResponse]]:
+        """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateObject(
+        self,
+        request: _object_service_pb2.UpdateObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.UpdateObjectResponse, _abc.Awaitable[_object_service_pb2.UpdateObjectResponse]]:
+        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
+        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteObject(
+        self,
+        request: _object_service_pb2.DeleteObjectRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.DeleteObjectResponse, _abc.Awaitable[_object_service_pb2.DeleteObjectResponse]]:
+        """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
+        TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteObjects(
+        self,
+        request: _object_service_pb2.DeleteObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.DeleteObjectsResponse, _abc.Awaitable[_object_service_pb2.DeleteObjectsResponse]]:
+        """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
+        the objects may be deleted: send the call again.
+        """
+
+    @_abc_1.abstractmethod
+    def BackfillVectors(
+        self,
+        request: _object_service_pb2.BackfillVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_object_service_pb2.BackfillVectorsResponse], _abc.AsyncIterator[_object_service_pb2.BackfillVectorsResponse]]:
+        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
+        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
+        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
+        and those of EmbedInputs.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import consistency_pb2 as _consistency_pb2
@@ -24,6 +25,44 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TargetJoin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TargetJoinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetJoin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TARGET_JOIN_UNSPECIFIED: _TargetJoin.ValueType  # 0
+    """Weaviate's own, the minimum."""
+    TARGET_JOIN_MINIMUM: _TargetJoin.ValueType  # 1
+    """The least of them."""
+    TARGET_JOIN_SUM: _TargetJoin.ValueType  # 2
+    """Their sum."""
+    TARGET_JOIN_AVERAGE: _TargetJoin.ValueType  # 3
+    """Their mean."""
+    TARGET_JOIN_MANUAL_WEIGHTS: _TargetJoin.ValueType  # 4
+    """Their sum by weights."""
+    TARGET_JOIN_RELATIVE_SCORE: _TargetJoin.ValueType  # 5
+    """Their sum by weights, each scaled to 0 to 1 over the hits first."""
+
+class TargetJoin(_TargetJoin, metaclass=_TargetJoinEnumTypeWrapper):
+    """TargetJoin says how the distances to several target vectors become one. An object that lacks some of these vectors is a hit by
+    the others with the minimum, and no hit with other joins.
+    """
+
+TARGET_JOIN_UNSPECIFIED: TargetJoin.ValueType  # 0
+"""Weaviate's own, the minimum."""
+TARGET_JOIN_MINIMUM: TargetJoin.ValueType  # 1
+"""The least of them."""
+TARGET_JOIN_SUM: TargetJoin.ValueType  # 2
+"""Their sum."""
+TARGET_JOIN_AVERAGE: TargetJoin.ValueType  # 3
+"""Their mean."""
+TARGET_JOIN_MANUAL_WEIGHTS: TargetJoin.ValueType  # 4
+"""Their sum by weights."""
+TARGET_JOIN_RELATIVE_SCORE: TargetJoin.ValueType  # 5
+"""Their sum by weights, each scaled to 0 to 1 over the hits first."""
+Global___TargetJoin: _TypeAlias = TargetJoin  # noqa: Y015
 
 class _KeywordOperator:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -86,9 +125,12 @@ class SearchObjectsRequest(_message.Message):
     NEAR_OBJECT_FIELD_NUMBER: _builtins.int
     HYBRID_FIELD_NUMBER: _builtins.int
     BM25_FIELD_NUMBER: _builtins.int
+    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
+    TARGET_JOIN_FIELD_NUMBER: _builtins.int
+    TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
@@ -100,12 +142,18 @@ class SearchObjectsRequest(_message.Message):
     RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
     RETURN_IMAGES_FIELD_NUMBER: _builtins.int
     RETURN_VECTORS_FIELD_NUMBER: _builtins.int
+    RETURN_TIMES_FIELD_NUMBER: _builtins.int
+    RETURN_EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
+    RERANK_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     limit: _builtins.int
     """Optional. Hits to return, 0 to ServerLimits.max_hits; 0 means 10."""
     offset: _builtins.int
     """Optional. Hits to pass over, 0 or more. Offset and limit together are at most ServerLimits.max_hits."""
+    target_join: Global___TargetJoin.ValueType
+    """Optional. With several target vectors: how their distances are joined."""
     certainty: _builtins.float
     """Optional. With near_*: the least certainty of a hit, 0 to 1, of named vectors with cosine distance; not with `distance`."""
     distance: _builtins.float
@@ -120,6 +168,12 @@ class SearchObjectsRequest(_message.Message):
     """
     consistency: _consistency_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    return_times: _builtins.bool
+    """Optional. Whether hits say when their objects were created and updated; not with `group_by`. Default: false."""
+    return_explain_score: _builtins.bool
+    """Optional. With bm25 and hybrid: whether hits say in Weaviate's words how their scores came about; not with `group_by`.
+    Default: false.
+    """
     @_builtins.property
     def near_text(self) -> Global___NearText:
         """Objects near to texts."""
@@ -145,8 +199,20 @@ class SearchObjectsRequest(_message.Message):
         """Objects with these words."""
 
     @_builtins.property
+    def near_inputs(self) -> Global___NearInputs:
+        """Objects near to several texts, pictures, vectors and objects in one."""
+
+    @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. The named vector to search, at most one; may be left out where the collection has just one (UNKNOWN_VECTOR)."""
+        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once; may be left out where the collection
+        has just one. The query is embedded for each by its own embedder, and `target_join` makes one distance of theirs.
+        """
+
+    @_builtins.property
+    def target_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Required with TARGET_JOIN_MANUAL_WEIGHTS and TARGET_JOIN_RELATIVE_SCORE, left out with others: a finite weight for each of
+        the target vectors, in their order.
+        """
 
     @_builtins.property
     def filters(self) -> _filter_pb2.Filter:
@@ -168,6 +234,14 @@ class SearchObjectsRequest(_message.Message):
     def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Named vectors to return. Default: none."""
 
+    @_builtins.property
+    def group_by(self) -> Global___GroupBy:
+        """Optional. With a query: return the nearest objects by groups. `auto_limit`, `limit` and `offset` apply before."""
+
+    @_builtins.property
+    def rerank(self) -> Global___Rerank:
+        """Optional. With a query: order its hits anew by the collection's reranker module (INVALID_INPUT where there is none)."""
+
     def __init__(
         self,
         *,
@@ -178,9 +252,12 @@ class SearchObjectsRequest(_message.Message):
         near_object: Global___NearObject | None = ...,
         hybrid: Global___Hybrid | None = ...,
         bm25: Global___Bm25 | None = ...,
+        near_inputs: Global___NearInputs | None = ...,
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        target_join: Global___TargetJoin.ValueType = ...,
+        target_weights: _abc.Iterable[_builtins.float] | None = ...,
         filters: _filter_pb2.Filter | None = ...,
         certainty: _builtins.float | None = ...,
         distance: _builtins.float | None = ...,
@@ -192,16 +269,20 @@ class SearchObjectsRequest(_message.Message):
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        return_times: _builtins.bool = ...,
+        return_explain_score: _builtins.bool = ...,
+        group_by: Global___GroupBy | None = ...,
+        rerank: Global___Rerank | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query", "rerank", b"rerank"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "sort", b"sort", "target_vectors", b"target_vectors", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "rerank", b"rerank", "return_explain_score", b"return_explain_score", "return_images", b"return_images", "return_properties", b"return_properties", "return_times", b"return_times", "return_vectors", b"return_vectors", "sort", b"sort", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25", "near_inputs"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
@@ -211,6 +292,64 @@ class SearchObjectsRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
 Global___SearchObjectsRequest: _TypeAlias = SearchObjectsRequest  # noqa: Y015
+
+@_typing.final
+class GroupBy(_message.Message):
+    """GroupBy asks for hits by the values of a property; groups come in the order of their nearest object."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    NUMBER_OF_GROUPS_FIELD_NUMBER: _builtins.int
+    OBJECTS_PER_GROUP_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """Required. The property, no blob and no place, and with bm25 and hybrid of type text or text[], because Weaviate groups their
+    hits by no others (UNKNOWN_PROPERTY, INVALID_PROPERTY).
+    """
+    number_of_groups: _builtins.int
+    """Required. Groups to return, 1 or more. Groups and objects make at most ServerLimits.max_hits hits."""
+    objects_per_group: _builtins.int
+    """Required. Objects to return of a group, 1 or more."""
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        number_of_groups: _builtins.int = ...,
+        objects_per_group: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number_of_groups", b"number_of_groups", "objects_per_group", b"objects_per_group", "property", b"property"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
+
+@_typing.final
+class Rerank(_message.Message):
+    """Rerank asks for the order of a reranker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROPERTY_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    property: _builtins.str
+    """Required. The property of type text whose values the reranker reads (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+    query: _builtins.str
+    """Required. What it compares them with."""
+    def __init__(
+        self,
+        *,
+        property: _builtins.str = ...,
+        query: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["property", b"property", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
 
 @_typing.final
 class Sort(_message.Message):
@@ -246,25 +385,152 @@ class NearText(_message.Message):
 
     CONCEPTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    MOVE_TO_FIELD_NUMBER: _builtins.int
+    MOVE_AWAY_FIELD_NUMBER: _builtins.int
     truncate: _builtins.bool
     """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. 1 to ServerLimits.max_inputs texts; of several, the mean of their vectors is searched."""
 
+    @_builtins.property
+    def move_to(self) -> Global___Move:
+        """Optional. What to move the query's vector towards: with force f, v becomes v (1 - f/2) + t f/2. Done before `move_away`."""
+
+    @_builtins.property
+    def move_away(self) -> Global___Move:
+        """Optional. What to move the query's vector away from: with force f, v becomes v + (v - t) f/2."""
+
     def __init__(
         self,
         *,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
         truncate: _builtins.bool = ...,
+        move_to: Global___Move | None = ...,
+        move_away: Global___Move | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["move_away", b"move_away", "move_to", b"move_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "move_away", b"move_away", "move_to", b"move_to", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NearText: _TypeAlias = NearText  # noqa: Y015
+
+@_typing.final
+class Move(_message.Message):
+    """Move shifts a query by t, the mean of its objects' vectors and of the mean of its concepts' vectors, as Weaviate does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCE_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    force: _builtins.float
+    """Required. How far, 0 or more, and at most 1 for `move_to`; 0 leaves the query as it is."""
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. At most ServerLimits.max_inputs texts. A move has concepts or objects."""
+
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. At most ServerLimits.max_inputs ids of objects of the collection (INVALID_ID, OBJECT_NOT_FOUND) that have the
+        searched named vector (UNKNOWN_VECTOR).
+        """
+
+    def __init__(
+        self,
+        *,
+        force: _builtins.float = ...,
+        concepts: _abc.Iterable[_builtins.str] | None = ...,
+        objects: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concepts", b"concepts", "force", b"force", "objects", b"objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Move: _TypeAlias = Move  # noqa: Y015
+
+@_typing.final
+class NearInputs(_message.Message):
+    """NearInputs asks for objects near to several things in one: the mean of their vectors, each scaled to unit length, by weight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    truncate: _builtins.bool
+    """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedInput]:
+        """Required. 1 to ServerLimits.max_inputs things."""
+
+    def __init__(
+        self,
+        *,
+        inputs: _abc.Iterable[Global___WeightedInput] | None = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NearInputs: _TypeAlias = NearInputs  # noqa: Y015
+
+@_typing.final
+class WeightedInput(_message.Message):
+    """WeightedInput is one of several things to be near to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    NEAR_OBJECT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text."""
+    weight: _builtins.float
+    """Optional. How much it counts, more than 0. Default: 1."""
+    @_builtins.property
+    def image(self) -> _input_pb2.Image:
+        """A picture."""
+
+    @_builtins.property
+    def near_vector(self) -> Global___NearVector:
+        """A vector."""
+
+    @_builtins.property
+    def near_object(self) -> Global___NearObject:
+        """An object of the collection."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        image: _input_pb2.Image | None = ...,
+        near_vector: Global___NearVector | None = ...,
+        near_object: Global___NearObject | None = ...,
+        weight: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image", "near_vector", "near_object"]  # noqa: Y015
+    _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
+
+Global___WeightedInput: _TypeAlias = WeightedInput  # noqa: Y015
 
 @_typing.final
 class NearImage(_message.Message):
@@ -296,23 +562,50 @@ class NearVector(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TargetVectorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _vector_pb2.Vector: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _vector_pb2.Vector | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VECTOR_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
+    TARGET_VECTORS_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     """Optional. The space that the vector comes from. When set and not the bound one: EMBEDDING_SPACE_MISMATCH."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
-        """Required. The vector, of the space and dimension that the searched named vector is bound to."""
+        """The vector, of the space and dimension that the searched named vector is bound to. Required without `target_vectors`."""
+
+    @_builtins.property
+    def target_vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
+        """Optional. Instead of `vector` and `space`: one for each of the request's target vectors, by name."""
 
     def __init__(
         self,
         *,
         vector: _vector_pb2.Vector | None = ...,
         space: _builtins.str = ...,
+        target_vectors: _abc.Mapping[_builtins.str, _vector_pb2.Vector] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "target_vectors", b"target_vectors", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,6 +681,7 @@ class Hybrid(_message.Message):
     NEAR_TEXT_FIELD_NUMBER: _builtins.int
     NEAR_IMAGE_FIELD_NUMBER: _builtins.int
     NEAR_VECTOR_FIELD_NUMBER: _builtins.int
+    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     FUSION_TYPE_FIELD_NUMBER: _builtins.int
     MAX_VECTOR_DISTANCE_FIELD_NUMBER: _builtins.int
@@ -416,6 +710,10 @@ class Hybrid(_message.Message):
     def near_vector(self) -> Global___NearVector:
         """Near to a vector."""
 
+    @_builtins.property
+    def near_inputs(self) -> Global___NearInputs:
+        """Near to several things in one."""
+
     def __init__(
         self,
         *,
@@ -423,20 +721,21 @@ class Hybrid(_message.Message):
         near_text: Global___NearText | None = ...,
         near_image: Global___NearImage | None = ...,
         near_vector: Global___NearVector | None = ...,
+        near_inputs: Global___NearInputs | None = ...,
         alpha: _builtins.float | None = ...,
         fusion_type: Global___FusionType.ValueType = ...,
         max_vector_distance: _builtins.float | None = ...,
         truncate: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "vector_side", b"vector_side"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_text", b"near_text", "near_vector", b"near_vector", "vector_side", b"vector_side"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "fusion_type", b"fusion_type", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_text", b"near_text", "near_vector", b"near_vector", "truncate", b"truncate", "vector_side", b"vector_side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_max_vector_distance", b"_max_vector_distance", "alpha", b"alpha", "bm25", b"bm25", "fusion_type", b"fusion_type", "max_vector_distance", b"max_vector_distance", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_text", b"near_text", "near_vector", b"near_vector", "truncate", b"truncate", "vector_side", b"vector_side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
     _WhichOneofReturnType__max_vector_distance: _TypeAlias = _typing.Literal["max_vector_distance"]  # noqa: Y015
     _WhichOneofArgType__max_vector_distance: _TypeAlias = _typing.Literal["_max_vector_distance", b"_max_vector_distance"]  # noqa: Y015
-    _WhichOneofReturnType_vector_side: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector"]  # noqa: Y015
+    _WhichOneofReturnType_vector_side: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_inputs"]  # noqa: Y015
     _WhichOneofArgType_vector_side: _TypeAlias = _typing.Literal["vector_side", b"vector_side"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
@@ -454,24 +753,36 @@ class SearchObjectsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EMBEDDER_FIELD_NUMBER: _builtins.int
+    EMBEDDERS_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedder(self) -> _embedding_service_pb2.EmbedderInfo:
         """The embedder that embedded the query: name, model, space and dimension. Unset when nothing was embedded."""
 
     @_builtins.property
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
+        """The embedders of all searched target vectors, each once, that of the first one first."""
+
+    @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """The hits, nearest first."""
+        """The hits, nearest first, with `group_by` group by group."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
+        """With `group_by`, the groups in their order."""
 
     def __init__(
         self,
         *,
         embedder: _embedding_service_pb2.EmbedderInfo | None = ...,
+        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
+        groups: _abc.Iterable[Global___Group] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "groups", b"groups", "hits", b"hits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,15 +798,34 @@ class Hit(_message.Message):
     DISTANCE_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    CREATION_TIME_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     distance: _builtins.float
     """The distance to the query, by the named vector's measure; unset when nothing was measured."""
     certainty: _builtins.float
     """1 - distance / 2, for cosine distance only."""
     score: _builtins.float
-    """How well it fits bm25 and hybrid, more is better; unset for other queries."""
+    """How well it fits bm25 and hybrid, more is better; unset for other queries, and with `group_by`."""
+    explain_score: _builtins.str
+    """How the score came about, with `return_explain_score`."""
+    rerank_score: _builtins.float
+    """The reranker's score, with `rerank`; more is better. With `group_by` it stands in the group."""
+    group: _builtins.str
+    """The name of its group, with `group_by`."""
     @_builtins.property
     def object(self) -> _object_service_pb2.Object:
         """The object."""
+
+    @_builtins.property
+    def creation_time(self) -> _timestamp_pb2.Timestamp:
+        """When the object was created, with `return_times`."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was updated last, with `return_times`."""
 
     def __init__(
         self,
@@ -504,15 +834,22 @@ class Hit(_message.Message):
         distance: _builtins.float | None = ...,
         certainty: _builtins.float | None = ...,
         score: _builtins.float | None = ...,
+        creation_time: _timestamp_pb2.Timestamp | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        explain_score: _builtins.str = ...,
+        rerank_score: _builtins.float | None = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_rerank_score", b"_rerank_score", "_score", b"_score", "certainty", b"certainty", "creation_time", b"creation_time", "distance", b"distance", "object", b"object", "rerank_score", b"rerank_score", "score", b"score", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_score", b"_score", "certainty", b"certainty", "distance", b"distance", "object", b"object", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "_rerank_score", b"_rerank_score", "_score", b"_score", "certainty", b"certainty", "creation_time", b"creation_time", "distance", b"distance", "explain_score", b"explain_score", "group", b"group", "object", b"object", "rerank_score", b"rerank_score", "score", b"score", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     @_typing.overload
@@ -520,6 +857,57 @@ class Hit(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__distance) -> _WhichOneofReturnType__distance | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hit: _TypeAlias = Hit  # noqa: Y015
+
+@_typing.final
+class Group(_message.Message):
+    """Group is what hits have in common."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    MIN_DISTANCE_FIELD_NUMBER: _builtins.int
+    MAX_DISTANCE_FIELD_NUMBER: _builtins.int
+    RERANK_SCORE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The property's value, as text."""
+    object_count: _builtins.int
+    """Its hits."""
+    min_distance: _builtins.float
+    """The distance of its nearest hit; unset when nothing was measured."""
+    max_distance: _builtins.float
+    """The distance of its farthest hit; unset when nothing was measured."""
+    rerank_score: _builtins.float
+    """The reranker's score, with `rerank`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        object_count: _builtins.int = ...,
+        min_distance: _builtins.float | None = ...,
+        max_distance: _builtins.float | None = ...,
+        rerank_score: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "_min_distance", b"_min_distance", "_rerank_score", b"_rerank_score", "max_distance", b"max_distance", "min_distance", b"min_distance", "rerank_score", b"rerank_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "_min_distance", b"_min_distance", "_rerank_score", b"_rerank_score", "max_distance", b"max_distance", "min_distance", b"min_distance", "name", b"name", "object_count", b"object_count", "rerank_score", b"rerank_score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_distance: _TypeAlias = _typing.Literal["max_distance"]  # noqa: Y015
+    _WhichOneofArgType__max_distance: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance"]  # noqa: Y015
+    _WhichOneofReturnType__min_distance: _TypeAlias = _typing.Literal["min_distance"]  # noqa: Y015
+    _WhichOneofArgType__min_distance: _TypeAlias = _typing.Literal["_min_distance", b"_min_distance"]  # noqa: Y015
+    _WhichOneofReturnType__rerank_score: _TypeAlias = _typing.Literal["rerank_score"]  # noqa: Y015
+    _WhichOneofArgType__rerank_score: _TypeAlias = _typing.Literal["_rerank_score", b"_rerank_score"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_distance) -> _WhichOneofReturnType__max_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_distance) -> _WhichOneofReturnType__min_distance | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
+
+Global___Group: _TypeAlias = Group  # noqa: Y015

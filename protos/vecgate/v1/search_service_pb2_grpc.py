@@ -47,8 +47,8 @@ class SearchServiceServicer(object):
     """
 
     def SearchObjects(self, request, context):
-        """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
-        one, best first, or lists objects. The query is
+        """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
+        words, or both in one, best first, or lists objects. The query is
         embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
         COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and

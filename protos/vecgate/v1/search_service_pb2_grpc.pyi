@@ -34,8 +34,8 @@ class SearchServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     SearchObjects: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]
-    """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
-    one, best first, or lists objects. The query is
+    """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
+    words, or both in one, best first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
     COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
@@ -48,8 +48,8 @@ class SearchServiceAsyncStub(SearchServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchObjects: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]  # type: ignore[assignment]
-    """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
-    one, best first, or lists objects. The query is
+    """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
+    words, or both in one, best first, or lists objects. The query is
     embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
     COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
@@ -65,8 +65,8 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_service_pb2.SearchObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchObjectsResponse, _abc.Awaitable[_search_service_pb2.SearchObjectsResponse]]:
-        """SearchObjects finds the objects nearest to a text, an image, a vector or an object, or those with certain words, or both in
-        one, best first, or lists objects. The query is
+        """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
+        words, or both in one, best first, or lists objects. The query is
         embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
         COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and

@@ -1,7 +1,8 @@
 """Whether words can be looked for in the properties that a query names."""
 
-from service.domain import Collection, DataType, Keywords
+from service.domain import Collection, DataType
 from service.errors import InvalidRequest, Violation
+from service.searches import Keywords
 
 __all__ = ["check_keyword_properties"]
 

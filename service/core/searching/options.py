@@ -1,30 +1,41 @@
 """Whether what narrows a search fits the collection."""
 
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 
 from service.core.filtering import check_filter
-from service.domain import Collection, DataType, Distance, NamedVector, SearchOptions
+from service.domain import Collection, DataType, Distance, NamedVector
 from service.errors import InvalidRequest, Violation
+from service.searches import SearchOptions
 
 __all__ = ["check_certainty", "check_options"]
 
 
-def check_options(collection: Collection, options: SearchOptions) -> SearchOptions:
+WITHOUT_ORDER = frozenset({DataType.BLOB})
+WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES})
+# Weaviate silently finds no groups of others in searches by words.
+NOT_TEXT = frozenset(DataType) - {DataType.TEXT, DataType.TEXT_ARRAY}
+
+
+def check_options(collection: Collection, options: SearchOptions, *, by_vector: bool = True) -> SearchOptions:
     """Return options whose filter has the types of the collection.
 
+    Args:
+        collection: where to search.
+        options: what to check.
+        by_vector: whether the search is by a vector alone.
+
     Raises:
-        InvalidRequest: the filter or the order does not fit; all violations are listed.
+        InvalidRequest: the filter, the order or the grouping does not fit; all violations are listed.
     """
     violations: list[Violation] = []
     for index, each in enumerate(options.sort):
-        found = collection.find_property(each.property)
-        if found is None:
-            names = ", ".join(each.name for each in collection.properties)
-            message = f"collection {collection.name!r} has no such property; it has: {names}"
-            violations.append(Violation(f"sort[{index}].property", message, "UNKNOWN_PROPERTY"))
-        elif found.data_type is DataType.BLOB:
-            message = "the property is a blob, which has no order; choose another one"
-            violations.append(Violation(f"sort[{index}].property", message, "INVALID_PROPERTY"))
+        violations += _check_property(collection, each.property, f"sort[{index}].property", WITHOUT_ORDER)
+    if options.group_by is not None:
+        types = WITHOUT_GROUPS if by_vector else NOT_TEXT
+        violations += _check_property(collection, options.group_by.property, "group_by.property", types)
+    if options.rerank is not None:
+        violations += _check_property(collection, options.rerank.property, "rerank.property", NOT_TEXT)
     filters = options.filters
     if filters is not None:
         try:
@@ -36,12 +47,26 @@ def check_options(collection: Collection, options: SearchOptions) -> SearchOptio
     return replace(options, filters=filters)
 
 
-def check_certainty(target: NamedVector, options: SearchOptions) -> None:
-    """Check that the searched vector has certainties, where one is asked for.
+def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> None:
+    """Check that the searched vectors have certainties, where one is asked for.
 
     Raises:
-        InvalidRequest: its distance is another one than cosine.
+        InvalidRequest: the distance of one is another one than cosine.
     """
-    if options.certainty is not None and target.distance is not Distance.COSINE:
-        message = f"named vector {target.name!r} has no cosine distance, so there is no certainty; give distance"
+    other = [each.name for each in targets if each.distance is not Distance.COSINE]
+    if options.certainty is not None and other:
+        message = f"named vector {other[0]!r} has no cosine distance, so there is no certainty; give distance"
         raise InvalidRequest([Violation("certainty", message)])
+
+
+def _check_property(collection: Collection, name: str, path: str, wrong: Container[DataType]) -> Iterator[Violation]:
+    found = collection.find_property(name)
+    if found is None:
+        names = ", ".join(each.name for each in collection.properties)
+        yield Violation(
+            path, f"collection {collection.name!r} has no such property; it has: {names}", "UNKNOWN_PROPERTY"
+        )
+    elif found.data_type is not None and found.data_type in wrong:
+        fitting = ", ".join(each.name for each in collection.properties if each.data_type not in wrong)
+        message = f"does not go with type {found.data_type.value}; choose among: {fitting}"
+        yield Violation(path, message, "INVALID_PROPERTY")

@@ -1,19 +1,36 @@
 """What a search looks for."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from uuid import UUID
 
-from service.domain import Blend, Keywords
+from service.searches import Blend, Keywords
 
-__all__ = ["Hybrid", "Near", "NearImage", "NearObject", "NearText", "NearVector", "Query"]
+__all__ = ["Hybrid", "Move", "Near", "NearImage", "NearInputs", "NearObject", "NearText", "NearVector", "Query"]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Shift a query by the mean of objects' vectors and of the mean of concepts' vectors; force 0 does nothing."""
+
+    force: float
+    concepts: tuple[str, ...] = ()
+    objects: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class NearText:
-    """Look for what is near to texts; of several, to the mean of their vectors."""
+    """Look for what is near to texts; of several, to the mean of their vectors, moved to and then away if asked."""
 
     concepts: tuple[str, ...]
     truncate: bool = False
+    move_to: Move | None = None
+    move_away: Move | None = None
+
+    def moves(self) -> list[tuple[str, Move]]:
+        """Return the moves by their names in the request, in the order in which they are done."""
+        pairs = (("move_to", self.move_to), ("move_away", self.move_away))
+        return [(name, move) for name, move in pairs if move is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +47,12 @@ class NearVector:
     Attributes:
         data: little-endian float32 bytes.
         space: the space that it comes from, or empty when the caller does not say.
+        by_target: instead of both, one for each named vector.
     """
 
-    data: bytes
+    data: bytes = b""
     space: str = ""
+    by_target: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +62,15 @@ class NearObject:
     id: UUID
 
 
-Near = NearText | NearImage | NearVector
+@dataclass(frozen=True, slots=True)
+class NearInputs:
+    """Look for what is near to several things in one: texts, pictures, vectors and objects, each with its weight."""
+
+    inputs: tuple[tuple[str | NearImage | NearVector | NearObject, float], ...]
+    truncate: bool = False
+
+
+Near = NearText | NearImage | NearVector | NearInputs
 """What can be made a vector."""
 
 

@@ -1,30 +1,34 @@
-"""Searching: which named vector is searched, and the query as a vector of its space."""
+"""Searching: the query becomes a vector, which the store takes."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict
 from uuid import UUID
 
 import structlog
 
-from embedders.errors import CallerKeyRejected, EmbedderError, InputRejected
-from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
+from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
-from service.core.conformance import check_return_fields, parse_vector
+from service.core.conformance import check_return_fields
 from service.core.embed import EmbedderPool
-from service.core.importing import join
 from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options
-from service.core.searching.queries import Hybrid, Near, NearImage, NearObject, NearText, NearVector, Query
+from service.core.searching.queries import Hybrid, Near, NearObject, Query
 from service.core.searching.sources import Source, vector_source
-from service.domain import Collection, Hit, Keywords, NamedVector, ReturnFields, Scope, SearchOptions, StoredObject
-from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
+from service.core.searching.targets import TargetChoice, named_targets, targets_of_query
+from service.core.searching.vectors import Asked, QueryVector, QueryVectors
+from service.domain import Hit, NamedVector, ReturnFields, Scope, StoredObject
+from service.searches import Keywords, SearchOptions
 from service.store.base import EVERYTHING, NO_TENANT, Store
 
 __all__ = ["ReturnNames", "SearchResult", "Searcher"]
 
+
+ANY_TARGET = TargetChoice()
+"""The server's own choice."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,10 +44,10 @@ class ReturnNames:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The hits, nearest first, and the embedder of the query; None when nothing was embedded."""
+    """The hits, nearest first, and the embedders of the query, that of the first searched vector first."""
 
     hits: list[Hit]
-    embedder: EmbedderSpec | None
+    embedders: Sequence[EmbedderSpec] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +87,14 @@ class Searcher:
     def __init__(self, store: Store, embedders: EmbedderPool) -> None:
         self._store = store
         self._embedders = embedders
+        self._vectors = QueryVectors(store, embedders)
 
     async def search(
         self,
         name: str,
         query: Query,
         *,
-        target_vector: str,
+        targets: TargetChoice = ANY_TARGET,
         limit: int,
         offset: int,
         returned: ReturnNames,
@@ -102,7 +107,7 @@ class Searcher:
         Args:
             name: the collection.
             query: what to look for.
-            target_vector: the named vector to search; empty where the collection has just one.
+            targets: the named vectors to search; none where the collection has just one.
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
@@ -123,19 +128,18 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        options = check_options(collection, options)
+        by_vector = not isinstance(query, Hybrid | Keywords)
+        options = check_options(collection, options, by_vector=by_vector)
         page = Page(limit, offset, fields, options, scope)
+        asked = Asked(collection, scope, api_key)
         if query is None:
-            return SearchResult(await self._store.list_objects(name, **page.arguments()), None)
+            return SearchResult(await self._store.list_objects(name, **page.arguments()))
         if isinstance(query, Keywords):
             check_keyword_properties(collection, query, "bm25")
-            return SearchResult(await self._store.search_keywords(name, query, **page.arguments()), None)
+            return SearchResult(await self._store.search_keywords(name, query, **page.arguments()))
         if isinstance(query, NearObject):
-            target = self._target_of_object(collection, target_vector)
-            check_certainty(target, options)
-            vector = await self._vector_of_object(name, target, query.id, scope)
-            return SearchResult(await self._store.search(name, target.name, vector, **page.arguments()), None)
-        return await self._search_embedded(collection, query, target_vector, page, api_key)
+            return SearchResult(await self._search_near_object(asked, query, targets, page))
+        return await self._search_embedded(asked, query, targets, page)
 
     async def get_object(self, name: str, id_: UUID, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
         """Return an object.
@@ -150,129 +154,51 @@ class Searcher:
         fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, id_, fields, scope)
 
+    async def _search_near_object(
+        self, asked: Asked, query: NearObject, choice: TargetChoice, page: "Page"
+    ) -> list[Hit]:
+        targets = named_targets(asked.collection, choice.names)
+        check_certainty(targets, page.options)
+        vectors = await self._vectors.of_object(asked, targets, query.id, "near_object.id")
+        return await self._store.search(asked.collection.name, choice.with_vectors(vectors), **page.arguments())
+
     async def _search_embedded(
-        self, collection: Collection, query: Near | Hybrid, target_vector: str, page: "Page", api_key: str | None
+        self, asked: Asked, query: Near | Hybrid, choice: TargetChoice, page: "Page"
     ) -> SearchResult:
+        name = asked.collection.name
         if isinstance(query, Hybrid) and query.blend.keywords is not None:
-            check_keyword_properties(collection, query.blend.keywords, "hybrid.bm25")
+            check_keyword_properties(asked.collection, query.blend.keywords, "hybrid.bm25")
         source = vector_source(query)
-        targets = self._targets(collection, target_vector, source.near)
-        target, spec, vector = await self._first_query_vector(collection, targets, source, api_key)
-        check_certainty(target, page.options)
-        name = collection.name
+        if len(choice.names) > 1:
+            made = await self._all_query_vectors(asked, named_targets(asked.collection, choice.names), source)
+        else:
+            served = [each.spec.space for each in self._embedders.all]
+            targets = targets_of_query(asked.collection, choice.names, source, served)
+            made = [await self._first_query_vector(asked, targets, source)]
+        check_certainty([each.target for each in made], page.options)
+        found = choice.with_vectors({each.target.name: each.vector for each in made})
         if isinstance(query, Hybrid):
-            hits = await self._store.search_hybrid(name, target.name, vector, query.blend, **page.arguments())
+            hits = await self._store.search_hybrid(name, found, query.blend, **page.arguments())
         else:
-            hits = await self._store.search(name, target.name, vector, **page.arguments())
-        return SearchResult(hits, spec)
+            hits = await self._store.search(name, found, **page.arguments())
+        specs = {each.embedder.name: each.embedder for each in made if each.embedder is not None}
+        return SearchResult(hits, list(specs.values()))
 
-    def _target_of_object(self, collection: Collection, name: str) -> NamedVector:
-        """Return the named vector to search with an object of the collection: the named one, or the only one."""
-        found = collection.find_vector(name or next((each.name for each in collection.vectors), ""))
-        if found is None or (not name and len(collection.vectors) > 1):
-            names = ", ".join(each.name for each in collection.vectors)
-            where = "target_vectors[0]" if name else "target_vectors"
-            message = f"choose one of the named vectors of collection {collection.name!r}: {names}"
-            raise InvalidRequest([Violation(where, message, "UNKNOWN_VECTOR")])
-        return found
+    async def _all_query_vectors(
+        self, asked: Asked, targets: Sequence[NamedVector], source: Source
+    ) -> list[QueryVector]:
+        return await asyncio.gather(*(self._vectors.make(asked, each, source) for each in targets))
 
-    async def _vector_of_object(self, collection: str, target: NamedVector, id_: UUID, scope: Scope) -> Vector:
-        found = await self._store.get_object(collection, id_, ReturnFields(vectors=[target.name]), scope)
-        vector = found.vectors.get(target.name)
-        if vector is None:
-            message = f"the object has no vector {target.name!r}; choose another object or target vector"
-            raise InvalidRequest([Violation("near_object.id", message, "UNKNOWN_VECTOR")])
-        return vector
-
-    def _targets(self, collection: Collection, name: str, query: Near) -> list[NamedVector]:
-        """Return the named vectors that may be searched, in order of preference.
-
-        Where none is named and each is of a space of its own, whichever embedder works decides.
-
-        Raises:
-            InvalidRequest: there is no such named vector, or several to choose from.
-        """
-        names = ", ".join(each.name for each in collection.vectors)
-        if name:
-            found = collection.find_vector(name)
-            if found is not None:
-                return [found]
-            message = f"collection {collection.name!r} has no such named vector; it has: {names}"
-            raise InvalidRequest([Violation("target_vectors[0]", message, "UNKNOWN_VECTOR")])
-        if len(collection.vectors) == 1:
-            return list(collection.vectors)
-        by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
-        if isinstance(query, NearVector):
-            by_space = {space: each for space, each in by_space.items() if space == query.space}
-        elif len(by_space) < len(collection.vectors):
-            by_space = {}
-        served = dict.fromkeys(each.spec.space for each in self._embedders.all)
-        if isinstance(query, NearVector) or not by_space.keys() & served:
-            targets = list(by_space.values())
-        else:
-            targets = [by_space[space] for space in served if space in by_space]
-        if not targets:
-            message = f"collection {collection.name!r} has several named vectors; choose one of: {names}"
-            raise InvalidRequest([Violation("target_vectors", message, "UNKNOWN_VECTOR")])
-        return targets
-
-    async def _first_query_vector(
-        self,
-        collection: Collection,
-        targets: Sequence[NamedVector],
-        query: Source,
-        api_key: str | None,
-    ) -> tuple[NamedVector, EmbedderSpec | None, Vector]:
-        """Return the first target whose embedders work, and the query's vector in its space."""
+    async def _first_query_vector(self, asked: Asked, targets: Sequence[NamedVector], source: Source) -> QueryVector:
+        """Return the query's vector in the space of the first target whose embedders work."""
+        name = asked.collection.name
         for target, other in pairwise(targets):
             try:
-                return target, *await self._query_vector(collection, target, query, api_key)
+                return await self._vectors.make(asked, target, source)
             except CallerKeyRejected:
                 raise  # The caller shall learn of it, and not be served by others.
             except EmbedderError as error:
-                log.info("search_target_switched", collection=collection.name, failed=target.name, reason=str(error))
-                failed, asked = (self._embedders.for_vector(collection.name, each)[0] for each in (target, other))
-                FAILOVERS.labels(failed.spec.name, asked.spec.name).inc()
-        return targets[-1], *await self._query_vector(collection, targets[-1], query, api_key)
-
-    async def _query_vector(
-        self,
-        collection: Collection,
-        target: NamedVector,
-        source: Source,
-        api_key: str | None,
-    ) -> tuple[EmbedderSpec | None, Vector]:
-        match source.near:
-            case NearVector(data, space):
-                if space and target.space and space != target.space.id:
-                    raise SpaceMismatch(
-                        vector=target.name,
-                        bound=target.space.id,
-                        given=space,
-                        bound_dimension=target.space.dimension,
-                        given_dimension=len(data) // 4,
-                    )
-                dimension = target.space.dimension or None if target.space else None
-                return None, parse_vector(data, dimension, f"{source.path}.vector.data")
-            case NearImage(content):
-                inputs: Sequence[Input] = [ImageInput(content)]
-                paths = [f"{source.path}.image.content"]
-            case NearText(concepts, truncate):
-                inputs = [TextInput(concept, truncate) for concept in concepts]
-                paths = source.text_paths(len(concepts))
-        embedder, outcomes = await self._embedders.embed_with_first(
-            self._embedders.for_vector(collection.name, target), inputs, replace(QUERY, api_key=api_key)
-        )
-        refused = [
-            rejection(outcome, path).violations[0]
-            for outcome, path in zip(outcomes, paths, strict=True)
-            if isinstance(outcome, InputRejected)
-        ]
-        if refused:
-            raise InvalidRequest(refused)
-        vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
-        joined = join(vectors, [1.0] * len(vectors))
-        if joined is None:
-            message = "the vectors of these texts cancel each other out; search for them one by one"
-            raise InvalidRequest([Violation(f"{source.path}.concepts", message, "INVALID_VECTOR")])
-        return embedder.spec, joined
+                log.info("search_target_switched", collection=name, failed=target.name, reason=str(error))
+                failed, tried = (self._embedders.for_vector(name, each)[0] for each in (target, other))
+                FAILOVERS.labels(failed.spec.name, tried.spec.name).inc()
+        return await self._vectors.make(asked, targets[-1], source)

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
-from service.core.searching.queries import Hybrid, Near, NearImage, NearText, NearVector
+from service.core.searching.queries import Hybrid, Near, NearImage, NearInputs, NearText, NearVector
 
 __all__ = ["Source", "vector_source"]
 
-FIELDS: dict[type[Near], str] = {NearText: "near_text", NearImage: "near_image", NearVector: "near_vector"}
+FIELDS: dict[type[Near], str] = {
+    NearText: "near_text",
+    NearImage: "near_image",
+    NearVector: "near_vector",
+    NearInputs: "near_inputs",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,15 @@ class Source:
         if self.path.endswith("bm25.query"):
             return [self.path]
         return [f"{self.path}.concepts[{index}]" for index in range(count)]
+
+    def own_spaces(self) -> set[str]:
+        """Return the spaces that the caller's own vectors come from, empty for one that is not said."""
+        match self.near:
+            case NearVector(space=space):
+                return {space}
+            case NearInputs(inputs):
+                return {content.space for content, _ in inputs if isinstance(content, NearVector)}
+        return set()
 
 
 def vector_source(query: Near | Hybrid) -> Source:

@@ -49,6 +49,7 @@ _NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|fo
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
+_NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
 # What a server says whose shards are not up yet, or not any more.
 _NO_REPLICA = re.compile(r": no (read|write) replicas? found$")
@@ -83,15 +84,24 @@ def reject(message: str, collection: str) -> ServiceError:
         return CollectionNotFound(collection)
     if existing is not None:
         return CollectionAlreadyExists(existing[1] or existing[2])
-    if (tenants := _TENANTS.search(fixed)) is not None:
-        rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
-        return InvalidRequest([Violation("tenant", f"collection {collection!r} {rule}")])
+    if (unfit := _find_unfit(fixed, collection)) is not None:
+        return InvalidRequest([unfit])
     if (tenant := _NO_TENANT.search(fixed)) is not None:
         return TenantNotFound(tenant[1])
     if _NO_WRITES.search(fixed) or _NO_REPLICA.search(message):
         state = "takes no writes" if _NO_WRITES.search(fixed) else "is starting or stopping"
         return StoreUnavailable(f"Weaviate {state}: {message}")
     return StoreRejected(f"Weaviate refused: {message}")
+
+
+def _find_unfit(message: str, collection: str) -> Violation | None:
+    """Return which part of a call does not fit how the collection is set up, as Weaviate alone knows."""
+    if (tenants := _TENANTS.search(message)) is not None:
+        rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
+        return Violation("tenant", f"collection {collection!r} {rule}")
+    if _NO_RERANKER.search(message):
+        return Violation("rerank", f"collection {collection!r} has no reranker module in Weaviate; leave this out")
+    return None
 
 
 def all_failed_messages(error: WeaviateInsertManyAllFailedError) -> str:

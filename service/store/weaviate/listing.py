@@ -4,7 +4,7 @@ from typing import Any
 
 from weaviate.classes.query import Sort
 
-from service.domain import SearchOptions
+from service.searches import SearchOptions
 
 __all__ = ["listing_to_weaviate"]
 

@@ -13,7 +13,7 @@ from weaviate.classes.query import QueryNested
 from embedders.inputs import Vector
 from service.domain import DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
 
-__all__ = ["find_fault", "from_weaviate", "names_to_weaviate", "to_weaviate"]
+__all__ = ["find_fault", "from_weaviate", "names_to_weaviate", "nudge", "to_weaviate"]
 
 MAX_EXACT_INT = 2**53
 
@@ -30,6 +30,14 @@ def find_fault(object_: StoredObject) -> str | None:
         if not np.isfinite(vector).all() or not vector.any():
             return f"vector {name!r}: holds NaN or infinite values, or only zeros"
     return None
+
+
+def nudge(vector: Vector) -> Vector:
+    """Return a vector that differs from another by the least that there is."""
+    nudged = vector.copy()
+    largest = int(np.abs(vector).argmax())
+    nudged[largest] = np.nextafter(vector[largest], np.float32(0))
+    return nudged
 
 
 def to_weaviate(object_: StoredObject) -> DataObject[Mapping[str, Any], None]:

@@ -4,29 +4,32 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from weaviate.classes.query import MetadataQuery
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
-from service.domain import Blend, Hit, Keywords, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import Hit, ObjectChange, ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
+from service.filters import Filter
+from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.settings import WeaviateSettings
-from service.store.base import EVERYTHING, NO_TENANT
+from service.store.base import EVERYTHING, NO_TENANT, Deletion
 from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.connection import Connection
+from service.store.weaviate.deleting import delete_fitting
 from service.store.weaviate.errors import all_failed_messages, reject, translate
 from service.store.weaviate.filters import filter_to_weaviate
+from service.store.weaviate.hits import hits_from_weaviate, metadata_to_weaviate, shape_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
 from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
-from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, to_weaviate
+from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, nudge, to_weaviate
 from service.store.weaviate.scope import Objects, objects_within
+from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
+from service.store.weaviate.updating import update_in_weaviate
 
 __all__ = ["WeaviateStore"]
 
-
-SCORE = MetadataQuery(score=True)
 
 Outcomes = list[StoreRejected | None]
 
@@ -59,11 +62,12 @@ class WeaviateStore(WeaviateCollections):
         """Disconnect; calls in flight end with StoreUnavailable. May be called twice."""
         await self._connection.close()
 
-    async def count_objects(self, collection: str, scope: Scope = NO_TENANT) -> int:
-        """Return how many objects a collection, or one of its tenants, holds."""
+    async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
+        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
         name = check_name(collection)
+        fitting = None if filters is None else filter_to_weaviate(filters)
         async with self._connection.call(name) as client:
-            counted = await objects_within(client, name, scope).aggregate.over_all(total_count=True)
+            counted = await objects_within(client, name, scope).aggregate.over_all(filters=fitting, total_count=True)
         return counted.total_count or 0
 
     async def put_objects(
@@ -93,11 +97,39 @@ class WeaviateStore(WeaviateCollections):
             raise ObjectNotFound(str(id_))
         return from_weaviate(found.uuid, found.properties, found.vector, fields)
 
+    async def get_objects(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
+    ) -> dict[UUID, StoredObject]:
+        """Return those objects of certain ids that are there."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            found = await objects_within(client, name, scope).query.fetch_objects_by_ids(
+                ids, limit=len(ids), include_vector=_vectors_of(fields), return_properties=names_to_weaviate(fields)
+            )
+        objects = (from_weaviate(each.uuid, each.properties, each.vector, fields) for each in found.objects)
+        return {each.id: each for each in objects}
+
+    async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
+        """Change parts of an object, and nothing else of it."""
+        name = check_name(collection)
+        fault = find_fault(StoredObject(change.id, change.properties, {}, change.vectors))
+        if fault is not None:
+            raise StoreRejected(fault)
+        async with self._connection.call(name) as client:
+            await update_in_weaviate(objects_within(client, name, scope), change)
+
+    async def reindex_vector(
+        self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
+    ) -> None:
+        """Enter a vector that an object has into its index, which has lost it."""
+        # Weaviate leaves the index alone where the vector is the same, so it is another one for a moment.
+        for each in (nudge(vector), vector):
+            await self.update_object(collection, ObjectChange(id_, vectors={vector_name: each}), scope)
+
     async def search(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         *,
         limit: int,
         offset: int,
@@ -105,19 +137,18 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects whose named vector is nearest to a vector, nearest first."""
+        """Return the objects whose named vectors are nearest to vectors, nearest first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.near_vector(
-                near_vector=vector.tolist(),
-                target_vector=vector_name,
+                **near_to_weaviate(targets),
                 certainty=options.certainty,
                 distance=options.distance,
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=MetadataQuery(distance=True, certainty=True),
+                return_metadata=metadata_to_weaviate(options, measured=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options, measured=True)
 
     async def search_keywords(
         self,
@@ -135,17 +166,16 @@ class WeaviateStore(WeaviateCollections):
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def search_hybrid(
         self,
         collection: str,
-        vector_name: str,
-        vector: Vector,
+        targets: TargetVectors,
         blend: Blend,
         *,
         limit: int,
@@ -154,18 +184,17 @@ class WeaviateStore(WeaviateCollections):
         options: SearchOptions = EVERYTHING,
         scope: Scope = NO_TENANT,
     ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
+        """Return the objects near to vectors and those with certain words, joined, best first."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.hybrid(
-                vector=vector.tolist(),
-                target_vector=vector_name,
+                **hybrid_to_weaviate(targets),
                 **blend_to_weaviate(blend),
-                auto_limit=options.auto_limit or None,
+                **shape_to_weaviate(options),
                 **_common(limit, offset, fields, options),
-                return_metadata=SCORE,
+                return_metadata=metadata_to_weaviate(options, scored=True),
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
 
     async def list_objects(
         self,
@@ -181,9 +210,17 @@ class WeaviateStore(WeaviateCollections):
         name = check_name(collection)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
-                **listing_to_weaviate(options), **_common(limit, offset, fields, options)
+                **listing_to_weaviate(options),
+                **_common(limit, offset, fields, options),
+                return_metadata=metadata_to_weaviate(options) if options.times else None,
             )
-        return [_hit(each, fields) for each in found.objects]
+        return hits_from_weaviate(found, fields, options)
+
+    async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
+        """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
+        name = check_name(collection)
+        async with self._connection.call(name) as client:
+            return await delete_fitting(objects_within(client, name, scope), filters)
 
 
 async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
@@ -228,15 +265,6 @@ def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOption
         "include_vector": _vectors_of(fields),
         "return_properties": names_to_weaviate(fields),
     }
-
-
-def _hit(found: Any, fields: ReturnFields) -> Hit:
-    return Hit(
-        from_weaviate(found.uuid, found.properties, found.vector, fields),
-        distance=found.metadata.distance,
-        certainty=found.metadata.certainty,
-        score=found.metadata.score,
-    )
 
 
 def _filters_of(options: SearchOptions) -> _Filters | None:

@@ -1,0 +1,84 @@
+"""What an import has stored already, in a file, so that one that was cut off goes on where it was."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vecgate.client import Object
+
+__all__ = ["InvalidJournal", "Journal"]
+
+HEADER = "vecgate import journal 1"
+LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})")
+
+
+class InvalidJournal(Exception):
+    """A file is no journal of an import."""
+
+
+class Journal:
+    """A line with id and digest for each object that is stored. Use it as a context manager.
+
+    What is written survives the end of this program by any signal. A line that was cut off counts for nothing.
+
+    Args:
+        path: the file; made if it is not there.
+        collection: where the objects go, as all else that they are part of their digests.
+        tenant: whose they are.
+    """
+
+    def __init__(self, path: Path, collection: str, tenant: str = "") -> None:
+        """Read what is stored.
+
+        Raises:
+            InvalidJournal: the file is something else.
+            OSError: it cannot be read or written.
+        """
+        self._target = (collection, tenant)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if text and not text.startswith(HEADER + "\n") and not HEADER.startswith(text):
+            raise InvalidJournal(f"{path} is no journal of an import; name another file")
+        matches = (LINE.fullmatch(line) for line in text.splitlines())
+        self._stored: dict[str, str] = {match[1]: match[2] for match in matches if match}
+        self._file = path.open("a", encoding="utf-8", newline="\n")
+        if not text.startswith(HEADER + "\n"):
+            self._file.truncate(0)
+            self._file.write(HEADER + "\n")
+        elif not text.endswith("\n"):
+            self._file.write("\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def digest(self, object_: Object) -> str:
+        """Return a digest of all that an object is."""
+        images = {name: hashlib.sha256(content).hexdigest() for name, content in object_.images.items()}
+        content = [*self._target, object_.id, dict(object_.properties), images]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def has(self, id_: str, digest: str) -> bool:
+        """Return whether an object of that id is stored just so."""
+        return self._stored.get(id_) == digest
+
+    def add(self, id_: str, digest: str) -> None:
+        """Note that an object is stored."""
+        self._stored[id_] = digest
+        self._file.write(f"{id_} {digest}\n")
+        self._file.flush()
+
+    def forget(self) -> None:
+        """Begin anew: what was stored is there no more."""
+        if self._stored:
+            self._stored.clear()
+            self._file.truncate(0)
+            self._file.write(HEADER + "\n")
+            self._file.flush()

@@ -1,0 +1,228 @@
+"""Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import structlog
+
+from embedders.errors import EmbedderError
+from service.core.embed import EmbedderPool
+from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
+from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
+from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, Violation
+from service.filters import Condition, Operator, Target
+from service.searches import SearchOptions, TargetVectors
+from service.store.base import NO_TENANT, Store
+
+__all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
+
+log = structlog.get_logger(__name__)
+
+WRITES = 8
+"""Objects that are written at the same time."""
+NOTHING = ReturnFields()
+
+Failures = dict[UUID, ServiceError | EmbedderError]
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillWishes:
+    """What to fill.
+
+    Attributes:
+        vectors: named vectors; empty means all.
+        after: the object to begin after; None for the first.
+        verify: whether to look for vectors that their index has lost, too.
+        truncate: whether texts may be cut to what the model reads.
+    """
+
+    vectors: tuple[str, ...] = ()
+    after: UUID | None = None
+    verify: bool = False
+    truncate: bool = False
+
+
+@dataclass(slots=True)
+class BackfillProgress:
+    """What became of some objects.
+
+    Attributes:
+        last: the last of them; going on after it is safe.
+        seen: how many they are.
+        filled: those that got a vector.
+        repaired: those of which a vector was entered into its index again.
+        failures: why others have not got theirs, by id.
+    """
+
+    last: UUID
+    seen: int
+    filled: int = 0
+    repaired: int = 0
+    failures: Failures = field(default_factory=dict)
+
+
+class Backfiller:
+    """Fills in vectors that are missing, and changes nothing else.
+
+    Args:
+        store: where the objects are.
+        embedders: what makes their vectors.
+        page_size: objects that are looked at in one go.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, *, page_size: int) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._vectorizer = Vectorizer(embedders)
+        self._page_size = page_size
+        self._writes = asyncio.Semaphore(WRITES)
+
+    async def run(
+        self, name: str, wishes: BackfillWishes, scope: Scope = NO_TENANT, api_key: str | None = None
+    ) -> AsyncIterator[BackfillProgress]:
+        """Go through a collection by id, and yield what became of each page of objects.
+
+        Args:
+            name: the collection.
+            wishes: what to fill.
+            scope: whose objects, and how many replicas must answer.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a tenant that is missing or too much, an unknown named vector.
+            CollectionNotBound: a named vector is bound to no space.
+            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            EmbedderError: the embedders of all spaces failed.
+            StoreUnavailable: the store failed.
+        """
+        collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
+        check_bound(collection)
+        fields = ReturnFields(vectors=[each.name for each in collection.vectors])
+        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        filling = replace(collection, vectors=computed)
+        options = replace(BULK_DOCUMENTS, api_key=api_key)
+        last = wishes.after
+        while True:
+            hits = await self._store.list_objects(
+                name, limit=self._page_size, offset=0, fields=fields, options=SearchOptions(after=last), scope=scope
+            )
+            if not hits:
+                return
+            page = [hit.object for hit in hits]
+            last = page[-1].id
+            progress = BackfillProgress(last, len(page))
+            lacking = [each.id for each in page if any(vector.name not in each.vectors for vector in computed)]
+            candidates = await self._read(filling, lacking, scope)
+            if candidates:
+                await self._vectorizer.fill(filling, candidates, options, truncate=wishes.truncate, stored={}, used={})
+                await _all(self._write(name, each, progress, scope) for each in candidates)
+            if wishes.verify:
+                for vector in collection.vectors:
+                    await self._repair(name, vector, page, progress, scope)
+            yield progress
+
+    async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
+        """Return objects with what their vectors are made of, and the vectors that they have."""
+        if not ids:
+            return []
+        try:
+            found = await self._store.get_objects(collection.name, ids, vector_fields(collection.vectors), scope)
+        except StoreRejected:
+            # Such as pictures that are too large to be read in one call.
+            if len(ids) == 1:
+                raise
+            middle = len(ids) // 2
+            halves = (ids[:middle], ids[middle:])
+            return [each for half in halves for each in await self._read(collection, half, scope)]
+        return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
+
+    async def _write(self, name: str, candidate: Candidate, progress: BackfillProgress, scope: Scope) -> None:
+        id_ = candidate.object.id
+        errors = [report.error for report in candidate.reports if report.error is not None]
+        if candidate.error is not None or errors:
+            progress.failures[id_] = candidate.error or errors[0]
+        made = {each.name for each in candidate.reports if each.origin is VectorOrigin.COMPUTED}
+        vectors = {each: vector for each, vector in candidate.object.vectors.items() if each in made}
+        if not vectors or candidate.error is not None:
+            return
+        try:
+            async with self._writes:
+                await self._store.update_object(name, ObjectChange(id_, vectors=vectors), scope)
+        except ObjectNotFound:
+            log.debug("backfill_object_gone", collection=name)
+        except StoreRejected as error:
+            progress.failures[id_] = error
+        else:
+            progress.filled += 1
+
+    async def _repair(
+        self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
+    ) -> None:
+        """Enter those vectors of a page into their index again that it has lost."""
+        having = {each.id: each for each in page if vector.name in each.vectors}
+        lost = await self._lost(name, vector, having, scope)
+
+        async def enter(id_: UUID) -> None:
+            try:
+                async with self._writes:
+                    await self._store.reindex_vector(name, id_, vector.name, having[id_].vectors[vector.name], scope)
+            except ObjectNotFound:
+                del having[id_]
+            except StoreRejected as error:
+                progress.failures[id_] = error
+
+        await _all(enter(id_) for id_ in lost)
+        lost = [id_ for id_ in lost if id_ in having]
+        still = set(await self._lost(name, vector, {id_: having[id_] for id_ in lost}, scope))
+        for id_ in still - progress.failures.keys():
+            progress.failures[id_] = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
+        progress.repaired += len(lost) - len(still)
+
+    async def _lost(
+        self, name: str, vector: NamedVector, having: Mapping[UUID, StoredObject], scope: Scope
+    ) -> list[UUID]:
+        """Return which objects a search of a vector does not see though they have it."""
+        if not having:
+            return []
+        # So few are compared one by one, and each that the index knows is found whatever its distance.
+        among = Condition(Target.ID, Operator.CONTAINS_ANY, [str(id_) for id_ in having])
+        some = next(iter(having.values())).vectors[vector.name]
+        hits = await self._store.search(
+            name,
+            TargetVectors({vector.name: some}),
+            limit=len(having),
+            offset=0,
+            fields=NOTHING,
+            options=SearchOptions(among),
+            scope=scope,
+        )
+        seen = {hit.object.id for hit in hits}
+        return [id_ for id_ in having if id_ not in seen]
+
+
+async def _all(steps: Iterable[Awaitable[None]]) -> None:
+    """Take steps at the same time; when one fails, the others have ended, too."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
+
+
+def _targets(collection: Collection, names: Sequence[str]) -> Collection:
+    """Return a collection with some of its named vectors alone."""
+    known = ", ".join(each.name for each in collection.vectors)
+    unknown = [
+        Violation(
+            f"vectors[{index}]",
+            f"collection {collection.name!r} has no such named vector; it has: {known}",
+            "UNKNOWN_VECTOR",
+        )
+        for index, name in enumerate(names)
+        if collection.find_vector(name) is None
+    ]
+    if unknown:
+        raise InvalidRequest(unknown)
+    return replace(collection, vectors=tuple(each for each in collection.vectors if not names or each.name in names))

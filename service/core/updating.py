@@ -1,0 +1,95 @@
+"""Updating: an object is changed in parts, and those of its vectors that the change touches are computed anew."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from embedders.inputs import DOCUMENT
+from embedders.spec import EmbedderSpec
+from service.core.conformance import DraftObject, check_object
+from service.core.embed import EmbedderPool
+from service.core.vectorizing import Candidate, Vectorizer, VectorOrigin, VectorReport, check_bound, vector_fields
+from service.domain import ObjectChange, PropertyValue, Scope, StoredObject
+from service.store.base import NO_TENANT, Store
+
+__all__ = ["UpdateReport", "Updater"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """Where the vectors of a changed object come from, by name, and the embedders that made some."""
+
+    vectors: tuple[VectorReport, ...]
+    embedders: list[EmbedderSpec]
+
+
+class Updater:
+    """Changes objects."""
+
+    def __init__(self, store: Store, embedders: EmbedderPool) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._vectorizer = Vectorizer(embedders)
+
+    async def update(
+        self, name: str, draft: DraftObject, *, truncate: bool, scope: Scope = NO_TENANT, api_key: str | None = None
+    ) -> UpdateReport:
+        """Change what a draft names of the object of its id: a None and a picture without content take away.
+
+        Args:
+            name: the collection.
+            draft: the object's id, and what changes.
+            truncate: whether texts may be cut to what the model reads.
+            scope: whose object it is, and how many replicas must answer.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            ObjectNotFound: the collection has no object of that id.
+            InvalidRequest: the change does not fit, or an input cannot be embedded.
+            CollectionNotBound: a named vector is bound to no space.
+            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            EmbedderError: the embedders of all spaces failed; nothing is changed.
+            StoreRejected: the store refused.
+            StoreUnavailable: the store failed.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name))
+        check_bound(collection)
+        wanted = check_object(collection, draft, "object", scope.tenant)
+        before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
+        properties = {key: wanted.properties.get(key) for key in draft.properties}
+        images = {key: content or None for key, content in wanted.images.items()}
+        after = replace(
+            wanted,
+            properties={**before.properties, **properties},
+            images={key: content for key, content in {**before.images, **images}.items() if content is not None},
+        )
+        candidate = Candidate("object", after, replaces=False)
+        used: dict[str, EmbedderSpec] = {}
+        options = replace(DOCUMENT, api_key=api_key)
+        await self._vectorizer.fill(
+            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used
+        )
+        if candidate.error is not None:
+            raise candidate.error
+        await self._store.update_object(name, _change(properties, images, before, candidate), scope)
+        reports = sorted(candidate.reports, key=lambda report: report.name)
+        return UpdateReport(tuple(reports), list(used.values()))
+
+
+def _change(
+    properties: Mapping[str, PropertyValue],
+    images: Mapping[str, bytes | None],
+    before: StoredObject,
+    candidate: Candidate,
+) -> ObjectChange:
+    origins = {report.name: report.origin for report in candidate.reports}
+    made = (VectorOrigin.COMPUTED, VectorOrigin.SUPPLIED)
+    return ObjectChange(
+        before.id,
+        properties,
+        images,
+        {key: vector for key, vector in candidate.object.vectors.items() if origins[key] in made},
+        # What they were made of is gone; they would go on finding the object by it.
+        [key for key in before.vectors if origins[key] is VectorOrigin.MISSING],
+    )

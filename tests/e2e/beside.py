@@ -1,0 +1,54 @@
+"""Vecgate beside a client of Weaviate's own, on one real Weaviate."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import grpc
+import weaviate
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.init import AdditionalConfig, Auth
+
+from embedders.base import Embedder
+from service.core.embed import EmbedderPool
+from service.rpc.server import GrpcServer
+from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.store.weaviate import WeaviateStore
+
+__all__ = ["beside", "direct_client"]
+
+
+def direct_client(settings: WeaviateSettings, **headers: str) -> WeaviateAsyncClient:
+    """Return a client of Weaviate's own, not connected yet."""
+    assert settings.api_key is not None
+    return weaviate.use_async_with_custom(
+        http_host=settings.http_host,
+        http_port=settings.http_port,
+        http_secure=False,
+        grpc_host=settings.grpc_host or settings.http_host,
+        grpc_port=settings.grpc_port,
+        grpc_secure=False,
+        headers=headers,
+        auth_credentials=Auth.api_key(settings.api_key.get_secret_value()),
+        additional_config=AdditionalConfig(),
+        skip_init_checks=True,
+    )
+
+
+@asynccontextmanager
+async def beside(
+    settings: WeaviateSettings, *embedders: Embedder
+) -> AsyncIterator[tuple[grpc.aio.Channel, WeaviateAsyncClient]]:
+    """Run Vecgate, and give a channel to it and a client of Weaviate's own."""
+    async with AsyncExitStack() as stack:
+        store = WeaviateStore(settings)
+        pool = EmbedderPool(embedders, check_interval_s=60)
+        stack.push_async_callback(store.close)
+        await store.start()
+        stack.push_async_callback(pool.close)
+        await pool.start()
+        server = GrpcServer(ServerSettings(port=0), LimitSettings(), settings, store=store, embedders=pool)
+        stack.push_async_callback(server.stop)
+        await server.start()
+        direct = await stack.enter_async_context(direct_client(settings))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{server.port}"))
+        yield channel, direct

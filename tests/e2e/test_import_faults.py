@@ -1,0 +1,158 @@
+"""Imports through everything that goes wrong on the way: nothing is lost, nothing is there twice."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.serving import Serving, serving, tiny_model
+from tests.fakes.embedder import picture
+from tests.fakes.proxy import Proxy
+from vecgate.client import Client, Object, VecgateError
+from vecgate.v1 import collection_service_pb2 as collection_pb
+
+COUNT = 300
+METHOD = "/vecgate.v1.ObjectService/ImportObjects"
+
+
+def create(client: Client) -> None:
+    client.create_collection(
+        collection_pb.Collection(
+            name="Pictures",
+            properties=[
+                collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
+                collection_pb.Property(name="number", data_type=collection_pb.DATA_TYPE_INT),
+            ],
+            vectors=[collection_pb.VectorConfig(name="default", image_fields=[{"name": "image"}])],
+        )
+    )
+
+
+def objects() -> list[Object]:
+    return [Object({"number": n}, images={"image": picture((n % 256, n // 256, 9))}) for n in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def running(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("faults")
+    with serving(folder / "data", **tiny_model(folder / "model")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(running: Serving) -> Iterator[Client]:
+    with running.client() as connected:
+        yield connected
+
+
+@pytest.fixture(autouse=True)
+def _clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "running" in request.fixturenames:
+        with request.getfixturevalue("running").client() as connected:
+            connected.delete_collection("Pictures")
+
+
+def imports_done(running: Serving) -> int:
+    return sum(line["event"] == "call" and line["method"] == METHOD for line in list(running.log))
+
+
+def assert_each_is_there_once(client: Client) -> None:
+    listed = [each.properties["number"] for each in client.list_objects("Pictures", page_size=100)]
+    assert sorted(listed) == list(range(COUNT))
+    assert client.get_collection("Pictures").object_count == COUNT
+
+
+def test_an_import_outlives_a_weaviate_that_is_killed_and_restarted(weaviate_binary: None, tmp_path: Path) -> None:
+    with serving(tmp_path / "data", **tiny_model(tmp_path / "model")) as running, running.client() as client:
+        create(client)
+        outcomes = client.import_objects("Pictures", objects(), chunk_objects=25)
+        ids = [next(outcomes).id for _ in range(100)]
+        first = running.weaviate()
+        first.kill()
+
+        rest = list(outcomes)
+
+        assert [each.error for each in rest if each.error] == []
+        assert len({*ids, *(each.id for each in rest)}) == COUNT
+        assert running.weaviate().pid != first.pid
+        assert_each_is_there_once(client)
+        answers = list(client.backfill_vectors("Pictures", verify=True))
+        assert sum(each.seen for each in answers) == COUNT
+        assert not any(each.failures for each in answers)
+        assert sum(each.repaired + each.filled for each in client.backfill_vectors("Pictures", verify=True)) == 0
+
+
+def test_an_answer_that_is_lost_after_the_write_loses_and_doubles_nothing(running: Serving) -> None:
+    port = int(running.address.rpartition(":")[2])
+    with Proxy(port) as proxy, Client(proxy.address) as client:
+        create(client)
+        outcomes = client.import_objects("Pictures", objects(), chunk_objects=50)
+        found = [next(outcomes)]
+        proxy.deaf = True
+        done = imports_done(running)
+        lost: list[int] = []
+
+        def lose() -> None:
+            end = time.monotonic() + 30
+            while imports_done(running) == done and time.monotonic() < end:
+                time.sleep(0.01)
+            lost.append(imports_done(running) - done)
+            proxy.cut()
+            proxy.deaf = False
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        found += outcomes
+        losing.join()
+
+        assert lost[0] >= 1, "an import was answered, and nobody heard it"
+        assert proxy.lost_bytes > 0
+        assert [each.error for each in found if each.error] == []
+        assert len({each.id for each in found}) == COUNT
+        assert_each_is_there_once(client)
+
+
+def test_a_property_that_is_added_under_way_can_be_used_at_once(client: Client) -> None:
+    create(client)
+    outcomes = client.import_objects(
+        "Pictures", [*objects(), Object({"later": "x"}, images={"image": picture()})], chunk_objects=25
+    )
+    found = [next(outcomes)]
+    wanted = collection_pb.Collection(name="Pictures")
+    wanted.properties.add(name="later", data_type=collection_pb.DATA_TYPE_TEXT)
+    client.update_collection(wanted)
+
+    found += outcomes
+
+    assert [each.error for each in found if each.error] == []
+    assert len({each.id for each in found}) == COUNT + 1
+
+
+def test_a_collection_that_is_deleted_under_way_ends_the_import_and_stays_deleted(client: Client) -> None:
+    create(client)
+    outcomes = client.import_objects("Pictures", objects(), chunk_objects=25)
+    next(outcomes)
+    client.delete_collection("Pictures")
+
+    with pytest.raises(VecgateError) as caught:
+        list(outcomes)
+
+    assert caught.value.reason == "COLLECTION_NOT_FOUND"
+    assert [each.name for each in client.list_collections()] == []
+    create(client)
+
+
+def test_an_import_that_nobody_waits_for_any_more_stops_within_a_second(running: Serving, client: Client) -> None:
+    create(client)
+    outcomes = client.import_objects("Pictures", (each for _ in range(9) for each in objects()), chunk_objects=COUNT)
+    next(outcomes)
+
+    outcomes.close()
+
+    end = time.monotonic() + 1
+    while not any(line["event"] == "call" and line.get("code") == "CANCELLED" for line in list(running.log)):
+        assert time.monotonic() < end, "the server goes on with a call that was cancelled"
+        time.sleep(0.01)

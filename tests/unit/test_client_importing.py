@@ -1,0 +1,146 @@
+"""The client's import, without a server: what is sent again, and for how long."""
+
+from collections.abc import Callable, Iterator
+
+import grpc
+import pytest
+from google.rpc import status_pb2
+
+from tests.fakes.statuses import failure
+from vecgate.client import Object, VecgateError
+from vecgate.client.importing import ChunkBounds, Patience, import_in_chunks
+from vecgate.client.values import ImportOutcome
+from vecgate.v1 import object_service_pb2 as pb
+
+BOUNDS = ChunkBounds(max_objects=2, target_bytes=10_000, max_bytes=100_000)
+BUSY = failure(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", retry_after_s=3)
+GONE = failure(grpc.StatusCode.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED")
+
+Refuse = Callable[[str, int], status_pb2.Status | None]
+
+
+class Failed(grpc.RpcError, grpc.Call):  # type: ignore[misc]  # what gRPC raises is both
+    """A call that failed as a whole."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        self.status = status
+
+    def code(self) -> grpc.StatusCode:
+        return next(each for each in grpc.StatusCode if each.value[0] == self.status.code)
+
+    def details(self) -> str:
+        return self.status.message
+
+    def trailing_metadata(self) -> list[tuple[str, bytes]]:
+        return [("grpc-status-details-bin", self.status.SerializeToString())]
+
+
+class Server:
+    """Answers calls, and keeps the time."""
+
+    def __init__(
+        self, refuse: Refuse = lambda _id, _attempt: None, calls: list[status_pb2.Status | None] | None = None
+    ) -> None:
+        self.refuse = refuse
+        self.calls = list(calls or [])
+        self.sent: list[list[str]] = []
+        self.attempts: dict[str, int] = {}
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def send(self, objects: list[pb.Object]) -> "Sent":
+        self.sent.append([each.id for each in objects])
+        return Sent(self, objects, self.calls.pop(0) if self.calls else None)
+
+    def run(self, count: int, seconds: float = 60) -> Iterator[ImportOutcome]:
+        objects = (Object(id=str(number)) for number in range(count))
+        patience = Patience(seconds, clock=lambda: self.now, sleep=self.sleep)
+        return import_in_chunks(self.send, objects, BOUNDS, patience=patience)
+
+
+class Sent:
+    """A call in flight."""
+
+    def __init__(self, server: "Server", objects: list[pb.Object], status: status_pb2.Status | None) -> None:
+        self.server, self.objects, self.status = server, objects, status
+
+    def cancel(self) -> None:
+        self.server.sent.append(["cancelled"])
+
+    def result(self) -> pb.ImportObjectsResponse:
+        if self.status is not None:
+            raise Failed(self.status)
+        response = pb.ImportObjectsResponse()
+        for each in self.objects:
+            attempt = self.server.attempts[each.id] = self.server.attempts.get(each.id, 0) + 1
+            error = self.server.refuse(each.id, attempt)
+            if error is None:
+                response.results.add(id=each.id, stored=pb.StoredObject())
+            else:
+                response.results.add(id=each.id, error=error)
+        return response
+
+
+def test_a_call_that_fails_for_a_passing_reason_is_sent_again_when_the_server_says() -> None:
+    server = Server(calls=[BUSY, None, BUSY])
+
+    outcomes = list(server.run(4))
+
+    assert [(each.id, each.error) for each in outcomes] == [(str(number), None) for number in range(4)]
+    assert server.sent == [["0", "1"], ["2", "3"], ["0", "1"], ["0", "1"]]
+    assert server.slept == [3, 3]
+
+
+def test_only_the_objects_that_may_do_better_are_sent_again() -> None:
+    refusals = {("0", 1): BUSY, ("1", 1): GONE, ("3", 1): BUSY, ("3", 2): BUSY}
+    server = Server(lambda id_, attempt: refusals.get((id_, attempt)))
+
+    outcomes = list(server.run(4))
+
+    assert [each.error.reason if each.error else "" for each in outcomes] == ["", "EMBEDDER_MISCONFIGURED", "", ""]
+    assert [each.id for each in outcomes] == ["0", "1", "2", "3"]
+    assert server.sent == [["0", "1"], ["2", "3"], ["0"], ["3"], ["3"]]
+
+
+def test_what_does_not_pass_is_not_sent_again() -> None:
+    server = Server(calls=[None, GONE])
+    outcomes = server.run(4)
+
+    assert [next(outcomes).id, next(outcomes).id] == ["0", "1"]
+    with pytest.raises(VecgateError, match="EMBEDDER_MISCONFIGURED"):
+        next(outcomes)
+    assert server.slept == []
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_patience_ends(seconds: float) -> None:
+    busy = Server(lambda _id, _attempt: BUSY)
+    assert {each.error.reason for each in busy.run(2, seconds) if each.error} == {"OVERLOADED"}
+    assert busy.now <= seconds
+    away = Server(calls=[BUSY] * 100)
+    with pytest.raises(VecgateError, match="OVERLOADED"):
+        list(away.run(2, seconds))
+    assert away.now <= seconds
+    assert len(away.slept) == seconds // 3
+
+
+def test_no_more_calls_are_in_flight_than_allowed_and_no_object_is_read_ahead_of_them() -> None:
+    server = Server()
+    read: list[int] = []
+
+    def objects() -> Iterator[Object]:
+        for number in range(100):
+            read.append(number)
+            yield Object(id=str(number))
+
+    outcomes = import_in_chunks(server.send, objects(), BOUNDS, in_flight=3, patience=Patience(0))
+    next(outcomes)
+
+    assert len(server.sent) == 3
+    assert len(read) == 7, "three chunks of two, and the object that ends the third"
+    outcomes.close()  # type: ignore[attr-defined]
+    assert server.sent[3:] == [["cancelled"], ["cancelled"]]

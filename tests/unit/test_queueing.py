@@ -1,0 +1,68 @@
+"""Whose turn it is among calls that wait for an embedder."""
+
+import asyncio
+from collections import Counter
+
+import structlog
+
+from embedders.inputs import EmbedOptions, Priority, TextInput
+from embedders.queueing import QueuedCall, WaitingQueue
+
+OPTIONS = EmbedOptions(priority=Priority.BULK)
+
+
+def call_of(client: str, inputs: int) -> QueuedCall:
+    names = {"client": client} if client else {}
+    with structlog.contextvars.bound_contextvars(**names):
+        texts = [TextInput("a cat")] * inputs
+        return QueuedCall(texts, range(inputs), asyncio.get_running_loop().create_future())
+
+
+def shares(queue: WaitingQueue, most: int) -> Counter[str]:
+    _, places = queue.take(most)
+    return Counter(call.client for call, _ in places)
+
+
+async def test_clients_get_equal_parts_of_a_batch_however_many_calls_they_have() -> None:
+    queue = WaitingQueue()
+    for _ in range(30):
+        queue.add(OPTIONS, call_of("greedy", 10))
+    queue.add(OPTIONS, call_of("modest", 40))
+    queue.add(OPTIONS, call_of("", 40))
+
+    taken = [shares(queue, 30) for _ in range(4)]
+
+    assert taken == [Counter({"greedy": 10, "modest": 10, "": 10})] * 4
+    assert shares(queue, 30) == Counter({"greedy": 30})
+
+
+async def test_what_others_leave_of_a_batch_is_for_those_who_have_more() -> None:
+    queue = WaitingQueue()
+    queue.add(OPTIONS, call_of("modest", 1))
+    queue.add(OPTIONS, call_of("greedy", 100))
+
+    assert shares(queue, 32) == Counter({"modest": 1, "greedy": 31})
+
+
+async def test_batches_of_one_go_to_clients_in_turn() -> None:
+    queue = WaitingQueue()
+    for _ in range(5):
+        queue.add(OPTIONS, call_of("greedy", 2))
+    queue.add(OPTIONS, call_of("modest", 2))
+
+    turns = ["".join(shares(queue, 1)) for _ in range(6)]
+
+    assert turns == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
+
+
+async def test_a_call_that_is_given_up_leaves_nothing_behind() -> None:
+    queue = WaitingQueue()
+    calls = [call_of(client, 3) for client in ("one", "two", "two")]
+    for call in calls:
+        queue.add(OPTIONS, call)
+
+    for call in calls:
+        queue.remove(call)
+
+    assert (queue.inputs, queue.bytes, queue.oldest_s()) == (0, 0, None)
+    assert list(queue.clear()) == []

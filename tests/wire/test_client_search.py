@@ -1,0 +1,59 @@
+"""Queries that the client builds."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.fakes.server import FakeVecgate, serving
+from vecgate.client import Client, encode_vector, move, near_inputs, near_text
+from vecgate.v1 import search_service_pb2 as pb
+from vecgate.v1.input_pb2 import Image
+
+ID = UUID(int=3)
+
+
+def test_near_text_takes_moves_by_texts_and_objects() -> None:
+    query = near_text("red", "car", move_to=move(0.5, "a boat"), move_away=move(2, objects=[ID]), truncate=True)
+
+    assert query == pb.NearText(
+        concepts=["red", "car"],
+        move_to=pb.Move(force=0.5, concepts=["a boat"]),
+        move_away=pb.Move(force=2, objects=[str(ID)]),
+        truncate=True,
+    )
+
+
+def test_near_inputs_takes_texts_pictures_objects_and_vectors(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(b"picture")
+
+    query = near_inputs("red", file, b"other", ID, [1.0, 2.0], weights=(1, 2, 3, 4, 5))
+
+    contents = [
+        {"text": "red"},
+        {"image": Image(content=b"picture")},
+        {"image": Image(content=b"other")},
+        {"near_object": pb.NearObject(id=str(ID))},
+        {"near_vector": pb.NearVector(vector=encode_vector([1, 2]))},
+    ]
+    assert list(query.inputs) == [pb.WeightedInput(**each, weight=at) for at, each in enumerate(contents, start=1)]
+    assert not near_inputs("red").inputs[0].HasField("weight")
+
+
+def test_near_inputs_wants_a_weight_for_each_or_none() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        near_inputs("red", "car", weights=(1,))
+
+
+def test_a_search_sends_built_queries_and_all_target_vectors() -> None:
+    with serving(FakeVecgate()) as fake, Client(fake.address) as client:
+        fake.add_collection("Pictures")
+        client.search("Pictures", query=near_inputs("red", b"picture"), target_vector=["a", "b"])
+        client.search("Pictures", query=near_text("red", move_to=move(1, "car")), target_vector="a")
+
+    mixed, moved = fake.requests["SearchObjects"]
+    assert mixed.near_inputs == near_inputs("red", b"picture")
+    assert list(mixed.target_vectors) == ["a", "b"]
+    assert list(moved.near_text.move_to.concepts) == ["car"]
+    assert list(moved.target_vectors) == ["a"]

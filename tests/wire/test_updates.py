@@ -1,0 +1,189 @@
+"""Objects that are changed in parts or imported again: which of their vectors are computed anew."""
+
+from uuid import UUID
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from embedders.errors import EmbedderUnavailable
+from embedders.inputs import ImageInput, Priority, Purpose, TextInput
+from tests.conftest import assert_close
+from tests.fakes.embedder import picture
+from tests.wire.conftest import Wire, failure_of
+from tests.wire.test_object import floats, import_, obj
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1.input_pb2 import Image
+
+ID = str(UUID(int=7))
+RED, BLUE = picture((255, 0, 0)), picture((0, 0, 255))
+COMPUTED, SUPPLIED, MISSING, KEPT = (
+    pb.VECTOR_ORIGIN_COMPUTED, pb.VECTOR_ORIGIN_SUPPLIED, pb.VECTOR_ORIGIN_MISSING, pb.VECTOR_ORIGIN_KEPT
+)  # fmt: skip
+
+
+@pytest.fixture
+async def stored(wire: Wire) -> Wire:
+    """Return a server with the collection Both: a vector of the title and one of image and tags, with one object."""
+    blob, text, texts = (collection_pb.DATA_TYPE_BLOB, collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
+    kinds = {"image": blob, "title": text, "tags": texts, "year": collection_pb.DATA_TYPE_INT}
+    made = collection_pb.Collection(
+        name="Pictures",
+        properties=[collection_pb.Property(name=name, data_type=kind) for name, kind in kinds.items()],
+        vectors=[
+            collection_pb.VectorConfig(name="own"),
+            collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}]),
+            collection_pb.VectorConfig(name="look", image_fields=[{"name": "image"}], text_fields=[{"name": "tags"}]),
+        ],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    await import_(wire, full(title="a red square", tags=["x"], year=1))
+    wire.embedder.calls.clear()
+    return wire
+
+
+def full(image: bytes = RED, **properties: object) -> pb.Object:
+    message = obj(ID, image=image, **properties)
+    message.vectors["own"].data = floats(*range(1, 9))
+    return message
+
+
+async def update(wire: Wire, change: pb.Object, *, truncate: bool = False) -> dict[str, int]:
+    request = pb.UpdateObjectRequest(collection="Pictures", object=change, truncate=truncate)
+    response = await wire.objects.UpdateObject(request)
+    return {each.name: each.origin for each in response.stored.vectors}
+
+
+async def read(wire: Wire) -> pb.Object:
+    names = ["own", "title", "look"]
+    request = pb.GetObjectRequest(collection="Pictures", id=ID, return_images=["image"], return_vectors=names)
+    return (await wire.objects.GetObject(request)).object
+
+
+async def test_a_change_beside_the_vectors_embeds_nothing(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await update(stored, obj(ID, year=2))
+
+    assert origins == {"own": KEPT, "title": KEPT, "look": KEPT}
+    assert stored.embedder.calls == []
+    after = await read(stored)
+    assert dict(after.properties) == {"title": "a red square", "tags": ["x"], "year": 2}
+    assert after.images == before.images
+    assert after.vectors == before.vectors
+
+
+async def test_a_change_computes_the_vectors_that_it_touches_for_a_caller_who_waits(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await update(stored, obj(ID, title="a blue square"))
+
+    assert origins == {"own": KEPT, "title": COMPUTED, "look": KEPT}
+    ((inputs, options),) = stored.embedder.calls
+    assert (inputs, options.purpose, options.priority) == (
+        [TextInput("a blue square")], Purpose.DOCUMENT, Priority.INTERACTIVE
+    )  # fmt: skip
+    after = await read(stored)
+    assert_close(np.frombuffer(after.vectors["title"].data, "<f4"), stored.embedder.vector("a blue square"))
+    assert after.vectors["look"] == before.vectors["look"]
+
+
+async def test_a_vector_is_computed_of_what_changed_and_what_stayed(stored: Wire) -> None:
+    assert await update(stored, obj(ID, image=BLUE)) == {"own": KEPT, "title": KEPT, "look": COMPUTED}
+
+    assert [inputs for inputs, _ in stored.embedder.calls] == [[ImageInput(BLUE), TextInput("x")]]
+    after = await read(stored)
+    mean = stored.embedder.vector(BLUE) + stored.embedder.vector("x")
+    assert_close(np.frombuffer(after.vectors["look"].data, "<f4"), mean / np.linalg.norm(mean))
+
+
+async def test_nulls_and_empty_pictures_take_values_away_and_the_vectors_made_of_them(stored: Wire) -> None:
+    change = obj(ID, title=None, tags=None)
+    change.images["image"].CopyFrom(Image())
+
+    origins = await update(stored, change)
+
+    assert origins == {"own": KEPT, "title": MISSING, "look": MISSING}
+    after = await read(stored)
+    assert (dict(after.properties), dict(after.images)) == ({"year": 1}, {})
+    assert set(after.vectors) == {"own"}
+
+
+async def test_a_supplied_vector_is_stored_as_it_is(stored: Wire) -> None:
+    change = obj(ID, title="another")
+    change.vectors["title"].data = floats(*[1.0] * 8)
+
+    assert await update(stored, change) == {"own": KEPT, "title": SUPPLIED, "look": KEPT}
+    assert stored.embedder.calls == []
+    assert (await read(stored)).vectors["title"].data == floats(*[1.0] * 8)
+
+
+async def test_nothing_changes_when_the_embedder_fails_or_refuses(stored: Wire) -> None:
+    before = await read(stored)
+    stored.embedder.failure = EmbedderUnavailable("it is down")
+    failed = await failure_of(update(stored, obj(ID, title="another", year=5)))
+    stored.embedder.failure = None
+    refused = await failure_of(update(stored, obj(ID, title="one two three four five six seven eight", year=5)))
+
+    assert (failed.code, failed.reason) == (StatusCode.UNAVAILABLE, "EMBEDDER_UNAVAILABLE")
+    assert (refused.reason, refused.fields) == ("TEXT_TOO_LONG", ['object.properties["title"]'])
+    assert await read(stored) == before
+    assert (await update(stored, obj(ID, title="one two three four five six seven eight"), truncate=True))[
+        "title"
+    ] == COMPUTED
+
+
+async def test_a_change_that_does_not_fit_is_refused_with_all_violations(stored: Wire) -> None:
+    failure = await failure_of(update(stored, obj(ID, year="x", nope=1)))
+    assert sorted(failure.fields) == ['object.properties["nope"]', 'object.properties["year"]']
+    failure = await failure_of(update(stored, obj("", year=1)))
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["object.id"])
+    failure = await failure_of(update(stored, obj(str(UUID(int=8)), year=1)))
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
+
+
+async def again(wire: Wire, message: pb.Object, *, embed_unchanged: bool = False) -> dict[str, int]:
+    request = pb.ImportObjectsRequest(collection="Pictures", objects=[message], embed_unchanged=embed_unchanged)
+    (result,) = (await wire.objects.ImportObjects(request)).results
+    return {each.name: each.origin for each in result.stored.vectors}
+
+
+async def test_an_import_again_keeps_the_vectors_of_what_has_not_changed(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await again(stored, full(title="a red square", tags=["x"], year=2))
+
+    assert origins == {"own": SUPPLIED, "title": KEPT, "look": KEPT}
+    assert stored.embedder.calls == []
+    after = await read(stored)
+    assert after.properties["year"] == 2
+    assert after.vectors == before.vectors
+
+
+async def test_an_import_again_computes_what_has_changed(stored: Wire) -> None:
+    assert await again(stored, full(title="a red square", tags=["x", "y"])) == {
+        "own": SUPPLIED, "title": KEPT, "look": COMPUTED
+    }  # fmt: skip
+    assert await again(stored, full(BLUE, title="other", tags=["x", "y"])) == {
+        "own": SUPPLIED, "title": COMPUTED, "look": COMPUTED
+    }  # fmt: skip
+
+
+async def test_an_import_that_is_told_to_embeds_what_has_not_changed(stored: Wire) -> None:
+    same = full(title="a red square", tags=["x"], year=1)
+
+    assert await again(stored, same, embed_unchanged=True) == {"own": SUPPLIED, "title": COMPUTED, "look": COMPUTED}
+    assert len(stored.embedder.calls) == 1
+    assert "get_objects" not in stored.store.calls[-3:]
+
+
+async def test_an_import_again_replaces_a_vector_that_nothing_is_in(stored: Wire) -> None:
+    assert await again(stored, obj(ID, year=3)) == {"own": MISSING, "title": MISSING, "look": MISSING}
+    assert not (await read(stored)).vectors
+
+
+async def test_stored_objects_are_read_once_for_each_chunk(stored: Wire) -> None:
+    stored.store.calls.clear()
+    await import_(stored, *(obj(title=f"picture {n}") for n in range(4)))
+    assert stored.store.calls.count("get_objects") == 2, "chunks of three, as the server under test is set"
