@@ -46,6 +46,7 @@ FAULTS = (
 FAULT_EVERY_S = 0.5
 CALL_S = 10
 PAGE = 500
+BACK_S = 120
 EXPECTED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Codes that faults of the NIM and a Weaviate that is away lead to."""
 
@@ -72,7 +73,7 @@ class Run:
         except grpc.aio.AioRpcError as error:
             self.codes[f"{kind} {error.code().name}"] += 1
             if error.code() not in EXPECTED:
-                self.reasons[str(error.details())[:80]] += 1
+                self.reasons[str(error.details())[:300]] += 1
             await asyncio.sleep(0.1)
 
 
@@ -196,10 +197,18 @@ def _tasks(url: str) -> int:
 async def _present(channel: grpc.aio.Channel) -> set[str]:
     """Return the ids of all objects there are, once Weaviate is back."""
     stub, found, after = SearchServiceStub(channel), set[str](), ""
-    while True:
+    end = time.monotonic() + BACK_S
+    while time.monotonic() < end:
         request = search_pb.SearchObjectsRequest(collection="Soak", limit=PAGE, after=after or None)
-        answer = await stub.SearchObjects(request, timeout=60, wait_for_ready=True)
+        try:
+            answer = await stub.SearchObjects(request, timeout=CALL_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in EXPECTED:
+                raise
+            await asyncio.sleep(1)
+            continue
         found.update(hit.object.id for hit in answer.hits)
         if len(answer.hits) < PAGE:
             return found
         after = answer.hits[-1].object.id
+    raise AssertionError(f"Weaviate did not come back within {BACK_S} s")

@@ -141,3 +141,12 @@ def test_values_that_the_client_repeats_are_not_passed_on() -> None:
 def test_errors_of_the_service_stay_as_they_are() -> None:
     error = ObjectNotFound("1")
     assert translate(error, "Pictures") is error
+
+
+def test_a_server_whose_shards_are_away_is_unavailable_and_not_refusing() -> None:
+    details = "explorer: get class: vector search: object vector search at index soak: no read replica found"
+
+    error = translate(_query_error(grpc.StatusCode.UNKNOWN, details), "Soak")
+
+    assert isinstance(error, StoreUnavailable)
+    assert "starting or stopping" in str(error)

@@ -21,6 +21,7 @@ from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.messages import METHODS, bodies, messages, mutants
 from tests.fakes.web import MODEL, running_web
 from tests.wire.conftest import Wire, start_wire, stop_wire
+from vecgate.client import where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -64,6 +65,13 @@ SOUND: dict[str, Message] = {
             {"vectors": {"default": {"data": bytes(32)}}},
         ],
     ),
+    "ListObjects": object_pb.ListObjectsRequest(collection="Pictures", page_size=1),
+    "UpdateObject": object_pb.UpdateObjectRequest(
+        collection="Pictures", object=object_pb.Object(id=ONE, properties={"title": "a dog"})
+    ),
+    "DeleteObject": object_pb.DeleteObjectRequest(collection="Pictures", id=ONE),
+    "DeleteObjects": object_pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("a cat")),
+    "BackfillVectors": object_pb.BackfillVectorsRequest(collection="Pictures"),
     "GetObject": object_pb.GetObjectRequest(collection="Pictures", id=ONE),
     "SearchObjects": search_pb.SearchObjectsRequest(
         collection="Pictures", near_text={"concepts": ["a cat"]}, limit=3, certainty=0.1
@@ -101,6 +109,7 @@ async def make_ready(wire: Wire) -> None:
     there = set(wire.store._collections)
     if "Pictures" not in there:
         await wire.create_pictures()
+    if UUID(ONE) not in wire.store._objects.get("Pictures", {}):
         cat = object_pb.Object(id=ONE, properties={"title": "a cat", "year": 2024})
         await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[cat]))
     if "Shared" in there:

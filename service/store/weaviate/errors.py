@@ -51,6 +51,8 @@ _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was wi
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
+# What a server says whose shards are not up yet, or not any more.
+_NO_REPLICA = re.compile(r": no (read|write) replicas? found$")
 _ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
 
 
@@ -86,8 +88,9 @@ def reject(message: str, collection: str) -> ServiceError:
         return InvalidRequest([unfit])
     if (tenant := _NO_TENANT.search(fixed)) is not None:
         return TenantNotFound(tenant[1])
-    if _NO_WRITES.search(fixed):
-        return StoreUnavailable(f"Weaviate takes no writes: {message}")
+    if _NO_WRITES.search(fixed) or _NO_REPLICA.search(message):
+        state = "takes no writes" if _NO_WRITES.search(fixed) else "is starting or stopping"
+        return StoreUnavailable(f"Weaviate {state}: {message}")
     return StoreRejected(f"Weaviate refused: {message}")
 
 
