@@ -14,7 +14,7 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
-from embedders.inputs import EmbedOptions, Input
+from embedders.inputs import Embedding, EmbedOptions, Input
 from embedders.metrics import BREAKER_OPEN, BREAKER_OPENED
 from embedders.spec import EmbedderSpec
 
@@ -104,7 +104,9 @@ class BreakerEmbedder:
             if self._fault is None and not (isinstance(error, CredentialRejected) and options.api_key is not None):
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
-        self._note_success()
+        # Inputs that are refused before anybody asks the backend say nothing of it.
+        if any(isinstance(each, Embedding) for each in outcomes):
+            self._note_success()
         return outcomes
 
     async def check(self) -> None:

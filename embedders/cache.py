@@ -137,6 +137,7 @@ class CachingEmbedder:
             for key, outcome in found.items():
                 if isinstance(outcome, Embedding):
                     self._cache.put(key, outcome)
+                    outcome.vector.flags.writeable = False  # several callers may get it
             return found
 
         flight = _Flight(asyncio.create_task(fly()), {(options, key) for key in missing})

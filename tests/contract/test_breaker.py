@@ -12,9 +12,10 @@ from embedders.errors import (
     EmbedderOverloaded,
     EmbedderRateLimited,
     EmbedderUnavailable,
+    InputRejected,
     ModelGone,
 )
-from embedders.inputs import QUERY, EmbedOptions, TextInput
+from embedders.inputs import QUERY, EmbedOptions, ImageInput, TextInput
 from tests.contract.embedder_suite import LIMITS, EmbedderSuite
 from tests.fakes.embedder import FakeEmbedder
 
@@ -153,6 +154,18 @@ async def test_calls_that_fail_together_do_not_lengthen_the_time_to_cool_down(
     refusal = await fail(breaker)
     assert isinstance(refusal, EmbedderUnavailable)
     assert refusal.retry_after_s == RULES.cool_down_s
+
+
+async def test_inputs_that_are_refused_without_the_backend_say_nothing_of_it(
+    breaker: BreakerEmbedder, inner: FakeEmbedder
+) -> None:
+    for _ in range(RULES.max_failures):
+        inner.failure = None
+        (outcome,) = await breaker.embed([ImageInput(b"no image")], QUERY)
+        assert isinstance(outcome, InputRejected)
+        inner.failure = EmbedderUnavailable("down")
+        await fail(breaker)
+    assert breaker.open
 
 
 async def test_a_backend_that_comes_and_goes_is_asked_less_until_it_has_stayed(
