@@ -80,6 +80,10 @@ class Account:
         if most is not None and self.inputs_in_flight >= most:
             raise QuotaExceeded(self.client.name, "max_inputs_in_flight", str(most), retry_after_s=1.0)
 
+    def retry_after_s(self) -> float:
+        """Return the seconds until what the client owes is paid; 0 when it owes nothing."""
+        return max(0.0, *(bucket.debt_s() for bucket in (self._inputs, self._bytes) if bucket is not None), 0.0)
+
     def receive(self, size: int) -> None:
         """Charge the bytes of a request."""
         if self._bytes is not None:

@@ -92,6 +92,10 @@ class Authenticator:
         account.begin_call()
         return account
 
+    def accounts(self) -> list[Account]:
+        """Return the accounts of the clients that have called, by name; none where everybody may call."""
+        return [] if self.open else [self._accounts[name] for name in sorted(self._accounts)]
+
     async def start(self) -> None:
         """Look in the background whether the files change."""
         if not self.open:

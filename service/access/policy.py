@@ -53,6 +53,7 @@ def _objects(permissions: frozenset[Permission]) -> Rule:
 RULES: dict[str, Rule] = {
     "EmbeddingService/EmbedInputs": Rule(EMBEDDERS),
     "EmbeddingService/ListEmbedders": Rule(ANY),
+    "AdminService/GetServerStatus": Rule(ADMINS),
     "CollectionService/CreateCollection": Rule(ADMINS, lambda request: [request.collection.name]),
     "CollectionService/UpdateCollection": Rule(ADMINS, lambda request: [request.collection.name], every_tenant=True),
     "CollectionService/DeleteCollection": Rule(ADMINS, lambda request: [request.name], every_tenant=True),

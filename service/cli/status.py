@@ -1,6 +1,7 @@
 """`vecgate status`: what the server says of itself."""
 
 import typer
+from grpc import StatusCode
 
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_FAILED, describe_error, print_table, say
@@ -24,6 +25,7 @@ def status(context: typer.Context, address: AddressOption = None) -> None:
         say()
         _show_embedders(client.embedders())
         say()
+        _show_work(client)
         listed = _show_collections(client)
     if whole is not Health.SERVING or not listed:
         raise typer.Exit(EXIT_FAILED)
@@ -56,6 +58,43 @@ def _show_embedders(answer: pb.ListEmbeddersResponse) -> None:
             f"{each.name} reads texts up to {bounds.max_text_bytes / 1024:g} KiB{tokens} and images up to "
             f"{bounds.max_image_bytes / MIB:g} MiB and {bounds.max_image_pixels / 1e6:g} megapixels."
         )
+
+
+def _show_work(client: Client) -> None:
+    """Show what goes on inside, if the server knows it and this client may."""
+    try:
+        status = client.server_status()
+    except Unreachable:
+        raise
+    except VecgateError as error:
+        if error.code not in (StatusCode.PERMISSION_DENIED, StatusCode.UNIMPLEMENTED):
+            raise
+        return
+    rows = []
+    for each in status.embedders:
+        waits = f"{each.queued_inputs} inputs"
+        if each.queued_inputs:
+            since_s = each.oldest_wait.ToTimedelta().total_seconds()
+            waits += f", {each.queued_bytes / MIB:.1f} MiB, the first since {since_s:.1f} s"
+        asked = "not asked for a while, because it failed" if each.breaker_open else "asked"
+        rows.append((each.name, waits, str(each.running_batches), asked))
+    print_table(("embedder", "waiting", "batches running", "breaker"), rows)
+    if status.clients:
+        say()
+        print_table(
+            ("client", "inputs in flight", "quota"),
+            [
+                (
+                    each.name,
+                    str(each.inputs_in_flight),
+                    f"used up for {each.retry_delay.ToTimedelta().total_seconds():.1f} s"
+                    if each.HasField("retry_delay")
+                    else "free",
+                )
+                for each in status.clients
+            ],
+        )
+    say()
 
 
 def _show_collections(client: Client) -> bool:

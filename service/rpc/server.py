@@ -15,9 +15,11 @@ from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.objects import Objects
 from service.core.searching import Searcher
+from service.core.status import look
 from service.core.tenants import Tenants
 from service.core.updating import Updater
 from service.rpc.access import AccessInterceptor
+from service.rpc.admin import AdminServicer
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
@@ -30,6 +32,7 @@ from service.store.base import Store
 from service.tls import Certificates, certificates_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
+    admin_service_pb2_grpc,
     collection_service_pb2_grpc,
     embedding_service_pb2,
     embedding_service_pb2_grpc,
@@ -40,6 +43,7 @@ from vecgate.v1 import (
 __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
+ADMIN = "vecgate.v1.AdminService"
 LAST_ANSWERS_S = 1.0
 KEEPALIVE_TIMEOUT_MS = 20_000
 
@@ -103,6 +107,7 @@ class GrpcServer:
         authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
     ) -> None:
+        authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
         self._health = HealthReporter(store, embedders)
         self._calls = AccessLogInterceptor()
@@ -110,7 +115,7 @@ class GrpcServer:
             interceptors=(
                 self._calls,
                 ErrorInterceptor(settings.max_call_s, settings.max_calls),
-                AccessInterceptor(authenticator or Authenticator(AuthSettings())),
+                AccessInterceptor(authenticator),
             ),
             options=_options(settings),
         )
@@ -142,8 +147,11 @@ class GrpcServer:
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
             SearchServicer(searcher, request_limits, keys), self._server
         )
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminServicer(lambda: look(store, embedders, authenticator)), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        names = (EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     @staticmethod

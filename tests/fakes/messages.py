@@ -10,11 +10,17 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 from tests.fakes.embedder import picture
-from vecgate.v1 import collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2
+from vecgate.v1 import (
+    admin_service_pb2,
+    collection_service_pb2,
+    embedding_service_pb2,
+    object_service_pb2,
+    search_service_pb2,
+)
 
 __all__ = ["METHODS", "bodies", "messages", "mutants"]
 
-SERVICES = (collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
+SERVICES = (admin_service_pb2, collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
 METHODS: list[MethodDescriptor] = [
     method
     for module in SERVICES

@@ -22,9 +22,15 @@ from service.settings import AuthSettings
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import MODEL, Web, running_web
 from tests.wire.conftest import Failure, Wire, start_wire, stop_wire, unpack
-from vecgate.v1 import collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2
+from vecgate.v1 import (
+    admin_service_pb2,
+    collection_service_pb2,
+    embedding_service_pb2,
+    object_service_pb2,
+    search_service_pb2,
+)
 
-MODULES = (collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
+MODULES = (admin_service_pb2, collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
 METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}/{method.name}": method
     for module in MODULES
@@ -35,6 +41,7 @@ PERMISSIONS = ("embed", "search", "write", "admin")
 NEEDED: dict[str, Sequence[str]] = {
     "EmbeddingService/EmbedInputs": ["embed"],
     "EmbeddingService/ListEmbedders": PERMISSIONS,
+    "AdminService/GetServerStatus": ["admin"],
     "CollectionService/CreateCollection": ["admin"],
     "CollectionService/UpdateCollection": ["admin"],
     "CollectionService/DeleteCollection": ["admin"],

@@ -22,6 +22,7 @@ from tests.fakes.messages import METHODS, bodies, messages, mutants
 from tests.fakes.web import MODEL, running_web
 from tests.wire.conftest import Wire, start_wire, stop_wire
 from vecgate.client import where
+from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -54,6 +55,7 @@ SOUND: dict[str, Message] = {
         collection="Shared", tenants=[{"name": "one", "activity_status": 2}]
     ),
     "DeleteTenants": collection_pb.DeleteTenantsRequest(collection="Shared", names=["one"]),
+    "GetServerStatus": admin_pb.GetServerStatusRequest(),
     "EmbedInputs": embedding_pb.EmbedInputsRequest(
         inputs=[Input(text="a cat"), Input(image=Image(content=picture()))], purpose=1, truncate=True
     ),

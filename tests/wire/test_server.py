@@ -16,6 +16,7 @@ from service.rpc.server import GrpcServer, PortTaken
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from tests.fakes.embedder import FakeEmbedder
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire
+from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -129,7 +130,7 @@ async def test_reflection_gives_every_service_with_all_its_types(wire: Wire) -> 
 
 
 async def test_no_method_of_the_api_is_unimplemented(wire: Wire) -> None:
-    modules = (pb, collection_pb, object_pb, search_pb)
+    modules = (admin_pb, pb, collection_pb, object_pb, search_pb)
     services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     codes = {}
     for method in (method for service in services for method in service.methods):

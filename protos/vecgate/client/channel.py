@@ -9,6 +9,7 @@ MIB = 1024 * 1024
 ChannelOption = tuple[str, int | str]
 
 _RETRIED_SERVICES = (
+    "vecgate.v1.AdminService",
     "vecgate.v1.CollectionService",
     "vecgate.v1.EmbeddingService",
     "vecgate.v1.ObjectService",

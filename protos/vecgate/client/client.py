@@ -22,10 +22,12 @@ from vecgate.client.values import (
     input_to_pb,
     result_from_pb,
 )
+from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -92,6 +94,7 @@ class Client(ObjectCalls):
             else grpc.secure_channel(target, credentials, options=arguments)
         )
         self._embedding = EmbeddingServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
         self._collection = CollectionServiceStub(self._channel)
         self._object = ObjectServiceStub(self._channel)
         self._search = SearchServiceStub(self._channel)
@@ -148,6 +151,10 @@ class Client(ObjectCalls):
     def embedders(self) -> embedding_pb.ListEmbeddersResponse:
         """Return the server's embedders, the default one first, and its limits."""
         return self._call(self._embedding.ListEmbedders, embedding_pb.ListEmbeddersRequest())
+
+    def server_status(self) -> admin_pb.GetServerStatusResponse:
+        """Return what waits, what runs and what is broken in the server, for clients with the permission admin."""
+        return self._call(self._admin.GetServerStatus, admin_pb.GetServerStatusRequest())
 
     def create_collection(self, collection: collection_pb.Collection) -> collection_pb.Collection:
         """Create a collection and return it as created, with the space of each named vector."""
