@@ -11,6 +11,7 @@ from service.store.base import Store
 
 __all__ = ["LIVENESS", "HealthReporter"]
 
+ADMIN = "vecgate.v1.AdminService"
 EMBEDDING = "vecgate.v1.EmbeddingService"
 COLLECTION = "vecgate.v1.CollectionService"
 OBJECT = "vecgate.v1.ObjectService"
@@ -48,7 +49,7 @@ class HealthReporter:
         """Report NOT_SERVING for everything but the process itself from now on."""
         await self.close()
         # Not the servicer's own graceful shutdown, which would call the process dead while it finishes its calls.
-        for name in (EMBEDDING, COLLECTION, OBJECT, SEARCH, ""):
+        for name in (ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, ""):
             await self.servicer.set(name, NOT_SERVING)
 
     async def close(self) -> None:
@@ -68,6 +69,7 @@ class HealthReporter:
         store = self._store.available
         embedder = self._embedders.working
         for name, serving in {
+            ADMIN: True,
             EMBEDDING: embedder,
             COLLECTION: store,
             OBJECT: store and embedder,

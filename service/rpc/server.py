@@ -23,7 +23,7 @@ from service.rpc.admin import AdminServicer
 from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
-from service.rpc.health import COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
+from service.rpc.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
 from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
@@ -43,7 +43,6 @@ from vecgate.v1 import (
 __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 
-ADMIN = "vecgate.v1.AdminService"
 LAST_ANSWERS_S = 1.0
 KEEPALIVE_TIMEOUT_MS = 20_000
 

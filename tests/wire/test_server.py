@@ -85,6 +85,7 @@ async def test_liveness_is_about_the_process_alone(wire: Wire) -> None:
     await until_health(wire, "EmbeddingService", "NOT_SERVING")
 
     assert await health(wire, "liveness") == "SERVING"
+    assert await health(wire, "vecgate.v1.AdminService") == "SERVING"
 
 
 async def test_a_draining_process_is_alive_to_its_end(wire: Wire) -> None:
