@@ -80,6 +80,7 @@ async def test_data_outlives_a_restart_on_other_ports(tmp_path: Path) -> None:
     async with _running(_settings(tmp_path)) as first, _connected(first.client_settings) as store:
         await store.create_collection(make_collection("Pictures"))
         await store.put_objects("Pictures", [make_object(1, text="kept")])
+        before = await store.get_collection("Pictures")
         ports = (first.http_port, first.grpc_port)
         pid = first.pid
     assert pid is not None
@@ -87,7 +88,7 @@ async def test_data_outlives_a_restart_on_other_ports(tmp_path: Path) -> None:
     assert not (tmp_path / "weaviate.pid").exists()
     async with _running(_settings(tmp_path)) as second, _connected(second.client_settings) as store:
         assert (second.http_port, second.grpc_port) != ports
-        assert await store.get_collection("Pictures") == make_collection("Pictures")
+        assert await store.get_collection("Pictures") == before
         found = await store.get_object("Pictures", UUID(int=1), ReturnFields(properties=["text"]))
         assert found.properties == {"text": "kept"}
 
