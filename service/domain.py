@@ -163,6 +163,7 @@ class NamedVector:
         distance: the measure of searches; None for one that this version does not handle.
         native: whether Weaviate's own module fills and searches it, too.
         base_url: where that module gets vectors; empty where it is NVIDIA's cloud.
+        weighted: whether the fields have weights at all, which to that module is not the same as equal ones.
     """
 
     name: str
@@ -173,6 +174,7 @@ class NamedVector:
     index: VectorIndex = VectorIndex()
     native: bool = False
     base_url: str = ""
+    weighted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from embedders.errors import EmbedderError, InputRejected
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
-from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject
+from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Vectorizer",
     "check_bound",
     "join",
+    "join_as_the_module",
     "vector_fields",
 ]
 
@@ -240,12 +241,12 @@ def _worded(value: PropertyValue) -> list[str]:
 
 
 def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
-    """Yield an object's inputs for a named vector; blank texts and absent fields take no part."""
+    """Yield an object's inputs for a named vector; blank texts and absent fields take no part.
+
+    They come as multi2vec-nvidia takes them: texts before images, each by the alphabet.
+    """
     path = candidate.path
-    for image in vector.image_fields:
-        if (content := candidate.object.images.get(image.name)) is not None:
-            yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
-    for text in vector.text_fields:
+    for text in sorted(vector.text_fields, key=_name):
         where = f'{path}.properties["{text.name}"]'
         match candidate.object.properties.get(text.name):
             case str() as value if value.strip():
@@ -254,6 +255,9 @@ def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Ite
                 items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and each.strip()]
                 for index, item in items:
                     yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
+    for image in sorted(vector.image_fields, key=_name):
+        if (content := candidate.object.images.get(image.name)) is not None:
+            yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
 
 
 def _attach(
@@ -272,7 +276,11 @@ def _attach(
         candidate.error = InvalidRequest([*earlier, *found])
         return
     embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
-    joined = join([embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings])
+    vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
+    if vector.native:
+        joined = join_as_the_module(vectors, weights if vector.weighted else None)
+    else:
+        joined = join(vectors, weights)
     if joined is None:
         message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
         violation = Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")
@@ -283,10 +291,44 @@ def _attach(
     candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
 
 
+def _name(field_: WeightedField) -> str:
+    return field_.name
+
+
+def join_as_the_module(vectors: Sequence[Vector], weights: Sequence[float] | None) -> Vector | None:
+    """Return what multi2vec-nvidia makes of an object's vectors, to the bit: their weighted sum by their number.
+
+    It is not scaled. Where the module goes wrong, because fields are missing or are lists, the weights are still those
+    of the fields that are there.
+
+    Source: usecases/vectorizer/combine.go and modules/multi2vec-nvidia/vectorizer/vectorizer.go of Weaviate 1.39.
+
+    Args:
+        vectors: float32, shape (dimension,) each; texts before images, each by the alphabet; at least one.
+        weights: one share for each; None where the schema has none.
+
+    Returns:
+        float32, shape (dimension,), or None if the vectors cancel each other out.
+    """
+    sums = np.zeros_like(vectors[0])
+    if weights is None:
+        for vector in vectors:
+            sums += vector
+    else:
+        shares = np.asarray(weights, np.float32)
+        total = np.float32(0)
+        for share in shares:
+            total += share
+        for vector, share in zip(vectors, shares * (np.float32(1) / total), strict=True):
+            sums += vector * share
+    joined: Vector = sums / np.float32(len(vectors))
+    return joined if float(np.linalg.norm(joined)) > LEAST_NORM else None
+
+
 def join(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector | None:
     """Return the weighted mean of unit vectors, scaled to unit length.
 
-    multi2vec-nvidia divides the weighted sum by the number of vectors and does not scale it; the direction is the same.
+    multi2vec-nvidia does not scale it (see join_as_the_module); the direction is the same.
 
     Args:
         vectors: float32, shape (dimension,) each, unit length; at least one.

@@ -78,7 +78,7 @@ async def test_an_import_embeds_as_documents_in_one_call_for_each_chunk(wire: Wi
     assert [(len(inputs), options.purpose) for inputs, options in wire.embedder.calls] == [
         (6, Purpose.DOCUMENT), (2, Purpose.DOCUMENT)
     ]  # fmt: skip
-    assert wire.embedder.calls[1][0] == [ImageInput(RED), TextInput("picture 3")]
+    assert wire.embedder.calls[1][0] == [TextInput("picture 3"), ImageInput(RED)]
 
 
 async def test_a_repeated_import_without_ids_changes_nothing(wire: Wire) -> None:

@@ -92,7 +92,7 @@ async def test_a_change_computes_the_vectors_that_it_touches_for_a_caller_who_wa
 async def test_a_vector_is_computed_of_what_changed_and_what_stayed(stored: Wire) -> None:
     assert await update(stored, obj(ID, image=BLUE)) == {"own": KEPT, "title": KEPT, "look": COMPUTED}
 
-    assert [inputs for inputs, _ in stored.embedder.calls] == [[ImageInput(BLUE), TextInput("x")]]
+    assert [inputs for inputs, _ in stored.embedder.calls] == [[TextInput("x"), ImageInput(BLUE)]]
     after = await read(stored)
     mean = stored.embedder.vector(BLUE) + stored.embedder.vector("x")
     assert_close(np.frombuffer(after.vectors["look"].data, "<f4"), mean / np.linalg.norm(mean))

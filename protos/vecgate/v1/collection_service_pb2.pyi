@@ -724,7 +724,8 @@ class VectorConfig(_message.Message):
     """Output only. Values in a vector; 0 where nothing says."""
     native: _builtins.bool
     """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches it, too, so that any Weaviate client has near_text,
-    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Default: false.
+    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Vecgate makes its vectors by the
+    module's formula, to the bit: weighted, divided by the number of inputs, and not scaled to unit length. Default: false.
     """
     base_url: _builtins.str
     """Required with native, otherwise left out (INVALID_INPUT). Where Weaviate reaches Vecgate's HTTP endpoint, or a NIM of the

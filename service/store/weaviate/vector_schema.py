@@ -111,6 +111,7 @@ def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
         index=_index_from_schema(str(schema.get("vectorIndexType") or ""), index),
         native=module == MODULE,
         base_url=str(config.get("baseURL") or "") if module == MODULE else "",
+        weighted=module != MODULE or any(as_mapping(config.get("weights")).values()),
     )
 
 
