@@ -25,7 +25,7 @@ from service.core.vectorizing import (
     vector_fields,
 )
 from service.domain import Collection, Scope, StoredObject
-from service.errors import InvalidRequest, ServiceError, StoreRejected, Violation
+from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantNotFound, Violation
 from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
@@ -173,6 +173,10 @@ class Importer:
             return {}
         try:
             return await self._store.get_objects(collection.name, ids, vector_fields(vectors), scope)
+        except TenantNotFound:
+            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+                raise
+            return {}
         except StoreRejected as error:
             # Such as stored pictures that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)

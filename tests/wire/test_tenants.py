@@ -43,6 +43,26 @@ async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wir
     assert not got.HasField("object_count")
 
 
+@pytest.mark.parametrize("automatic", [True, False])
+async def test_objects_to_embed_for_a_new_tenant_create_it_where_that_is_set(wire: Wire, *, automatic: bool) -> None:
+    collection = pb.Collection(
+        name="Shared",
+        properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+        vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
+        multi_tenancy=pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=automatic),
+    )
+    await wire.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection))
+    objects = [{"properties": {"title": "a dog"}}]
+    call = wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="new", objects=objects))
+
+    if automatic:
+        assert (await call).results[0].HasField("stored")
+        assert [each.name for each in (await list_tenants(wire)).tenants] == ["new"]
+    else:
+        assert (await failure_of(call)).reason == "TENANT_NOT_FOUND"
+        assert not (await list_tenants(wire)).tenants
+
+
 async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
     await create_shared(wire, auto_tenant_creation=True)
     objects = [{"vectors": {"default": {"data": b"\0\0\x80\x3f" * 8}}}]
