@@ -1,4 +1,4 @@
-"""Which permission each RPC and each HTTP route needs, and which collections and tenants of a request count; others are refused."""
+"""Which permission RPCs and HTTP routes need, and which collections and tenants of a request count."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
