@@ -67,7 +67,7 @@ ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
 USER 10001:10001
 WORKDIR /
 EXPOSE 50070 8070
-HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=6 CMD ["python", "-c", "import os, sys; from vecgate.client import Client, Health; sys.exit(Client('127.0.0.1:' + os.environ.get('VECGATE_SERVER__PORT', '50070')).health('liveness') is not Health.SERVING)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=6 CMD ["python", "-m", "service.healthcheck"]
 ENTRYPOINT ["vecgate"]
 CMD ["serve"]
 

@@ -3,16 +3,15 @@
 from service.access.accounts import Account, calling_account
 from service.access.authenticator import Authenticator
 from service.access.clients import EVERYBODY, Client, Permission
-from service.access.policy import HTTP_EMBED, authorize, check_permission
+from service.access.policy import authorize, authorize_route
 
 __all__ = [
     "EVERYBODY",
-    "HTTP_EMBED",
     "Account",
     "Authenticator",
     "Client",
     "Permission",
     "authorize",
+    "authorize_route",
     "calling_account",
-    "check_permission",
 ]

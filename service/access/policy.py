@@ -1,4 +1,4 @@
-"""Which permission each RPC needs, and which collections and tenants of a request count; others are refused."""
+"""Which permission RPCs and HTTP routes need, and which collections and tenants of a request count."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 from service.access.clients import Client, Permission
 from service.errors import PermissionDenied
 
-__all__ = ["HTTP_EMBED", "RULES", "Rule", "authorize", "check_permission"]
+__all__ = ["HTTP_RULES", "RULES", "Rule", "authorize", "authorize_route"]
 
 READERS = frozenset({Permission.SEARCH, Permission.WRITE, Permission.ADMIN})
 EMBEDDERS = frozenset({Permission.EMBED})
@@ -16,8 +16,18 @@ WRITERS = frozenset({Permission.WRITE})
 ADMINS = frozenset({Permission.ADMIN})
 ANY = frozenset(Permission)
 
-HTTP_EMBED = EMBEDDERS
-"""What POST /v1/embeddings needs; other routes need any."""
+HTTP_RULES: dict[str, frozenset[Permission]] = {
+    "/v1/embeddings": EMBEDDERS,
+    "/v1/health/live": ANY,
+    "/v1/health/ready": ANY,
+    "/v1/models": ANY,
+    "/v1/models/{model}": ANY,
+    "/v1/metadata": ANY,
+    "/v1/version": ANY,
+    "/openapi.json": ANY,
+    "/metrics": ANY,
+}
+"""What each route needs, whatever the method, by its path without what callers put into it."""
 
 
 def _nothing(request: Any) -> Sequence[str]:
@@ -85,7 +95,7 @@ RULES: dict[str, Rule] = {
 """By service and method, without the package."""
 
 
-def check_permission(client: Client, needed: frozenset[Permission], what: str) -> None:
+def _check_permission(client: Client, needed: frozenset[Permission], what: str) -> None:
     """Check that a client has one of some permissions.
 
     Raises:
@@ -110,7 +120,7 @@ def authorize(client: Client, method: str, request: Any) -> None:
     rule = RULES.get(method)
     if rule is None:
         raise PermissionDenied(f"{method} is open to nobody: this server has no rule for it")
-    check_permission(client, rule.permissions, f"call {method}")
+    _check_permission(client, rule.permissions, f"call {method}")
     for collection in rule.collections(request):
         if not client.may_touch(collection):
             raise PermissionDenied(f"client {client.name!r} may not touch collection {collection!r}")
@@ -120,3 +130,20 @@ def authorize(client: Client, method: str, request: Any) -> None:
     for tenant in tenants:
         if not client.may_touch_tenant(tenant):
             raise PermissionDenied(f"client {client.name!r} may not touch tenant {tenant!r}")
+
+
+def authorize_route(client: Client, route: str, request: str) -> None:
+    """Check that a client may make an HTTP request.
+
+    Args:
+        client: who calls.
+        route: its path, such as "/v1/embeddings".
+        request: what messages call it.
+
+    Raises:
+        PermissionDenied: it may not.
+    """
+    rule = HTTP_RULES.get(route)
+    if rule is None:
+        raise PermissionDenied(f"{request} is open to nobody: this server has no rule for it")
+    _check_permission(client, rule, f"call {request}")

@@ -70,8 +70,9 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
             return make(_raising(error), _unread, handler.response_serializer)
 
         async def admitted(request: Any, context: Context) -> Any:
-            authorize(account.client, method, request)
+            # What is refused has come in, too.
             account.receive(request.ByteSize())
+            authorize(account.client, method, request)
             return await inner(request, context)
 
         return make(admitted, handler.request_deserializer, handler.response_serializer)

@@ -40,7 +40,7 @@ class TracingSettings(Group):
             usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port is not None
         except ValueError:
             usable = False
-        if not usable or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
+        if not usable or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("is no address of a collector; write http://HOST:PORT or https://HOST:PORT")
         return endpoint
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders import tracing
 from embedders.timing import begin_times
-from service.access import HTTP_EMBED, Authenticator, calling_account, check_permission
+from service.access import Authenticator, authorize_route, calling_account
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
@@ -33,7 +33,6 @@ HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 """Paths that need no key, are never too many, and leave no line in the log."""
 
 METRICS = "/metrics"
-EMBEDDINGS = "/v1/embeddings"
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
@@ -175,8 +174,8 @@ class Calls:
         switches = self._authenticator.settings
         if not (switches.open_health if path in HEALTH else path == METRICS and switches.open_metrics):
             account = self._authenticator.admit(exchange.headers.get("authorization"))
-            if method == f"POST {EMBEDDINGS}":
-                check_permission(account.client, HTTP_EMBED, f"call {method}")
+            if (route := self._name_path(path)) != OTHER:
+                authorize_route(account.client, route, method)
         if path not in HEALTH and self.in_flight > self._settings.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
@@ -184,3 +183,6 @@ class Calls:
                 f"{self._settings.max_requests} requests are being answered, and no more may be: try again later",
                 headers={"retry-after": "1"},
             )
+        if self._name_path(path) == OTHER:
+            # The router must not find what no rule is for: to its patterns "/v1/embeddings\n" is a route.
+            raise HTTPException(HTTPStatus.NOT_FOUND)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service import healthcheck
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 HADOLINT = Path(sysconfig.get_path("scripts")) / "hadolint"
@@ -47,7 +49,11 @@ def test_the_two_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None
     assert instruction("runtime", "USER") == f"{user['runAsUser']}:{user['runAsGroup']}"
     assert json.loads(instruction("runtime", "ENTRYPOINT")) == ["vecgate"]
     assert json.loads(instruction("runtime", "CMD")) == ["serve"]
-    assert json.loads(instruction("runtime", "HEALTHCHECK").partition(" CMD ")[2])[0] == "python"
+    assert json.loads(instruction("runtime", "HEALTHCHECK").partition(" CMD ")[2]) == [
+        "python",
+        "-m",
+        healthcheck.__name__,
+    ]
     for target in ("gateway", "clip"):
         assert f"FROM runtime AS {target}" in DOCKERFILE
         assert not re.search(r"^(RUN|USER|ENTRYPOINT|CMD) ", stages()[target], re.MULTILINE)

@@ -214,7 +214,17 @@ class TestTokens:
             Authenticator(settings).identify(bearer(token))
         assert not any(part in str(caught.value) for part in token.split("."))
 
-    @pytest.mark.parametrize("token", ["eyJ.a.b", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"])
+    @pytest.mark.parametrize(
+        "token",
+        [
+            "eyJ.a.b",
+            "eyJhbGciOiJub25lIn0.e30.",
+            "eyJhbGciOiJFUzI1NiJ9.e30.AAAA",
+            # {"crit":1}, which is to be a list, and {"alg":[[[...
+            "eyJjcml0IjoxLCJhbGciOiJFUzI1NiIsImtpZCI6ImVjIn0.e30.AAAA",
+            "eyJhbGciOl" + "tbW1tb" * 5000 + ".e30.AAAA",
+        ],
+    )
     def test_what_only_looks_like_one_is_refused(self, settings: AuthSettings, token: str) -> None:
         with pytest.raises(CredentialsInvalid):
             Authenticator(settings).identify(bearer(token))

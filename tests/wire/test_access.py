@@ -16,7 +16,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from service.access.policy import RULES
+from service.access.policy import HTTP_RULES, RULES
 from service.domain import TenantActivity
 from service.settings import AuthSettings
 from tests.fakes.clients import key_of, let_in
@@ -282,13 +282,28 @@ async def test_two_keys_in_one_call_are_no_key(guarded: Wire) -> None:
 async def ask_web(web: Web, method: str, path: str, client: str | None, **options: Any) -> httpx.Response:
     headers = {} if client is None else dict([bearer(client)])
     body = {"json": {"model": MODEL, "input": "a cat"}} if method == "POST" else {}
-    async with httpx.AsyncClient(base_url=web.url) as http:
-        return await http.request(method, path, headers=headers, **body, **options)
+    async with httpx.AsyncClient() as http:
+        # As one string: of a path that is joined to an address, httpx takes "//v1" for the name of a host.
+        return await http.request(method, f"{web.url}{path}", headers=headers, **body, **options)
 
 
 def test_every_route_has_its_row_here() -> None:
     paths = {path.replace("{model:path}", MODEL) for path in _paths()}
     assert paths == {path for _, path in ROUTES} | set(OPEN_ROUTES)
+    assert {path.replace("{model}", MODEL) for path in HTTP_RULES} == paths
+
+
+async def test_a_route_without_a_rule_is_open_to_nobody(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(HTTP_RULES, "/v1/version")
+    answer = await ask_web(web, "GET", "/v1/version", "admin")
+    assert (answer.status_code, "has no rule" in answer.text) == (httpx.codes.FORBIDDEN, True)
+
+
+@pytest.mark.parametrize("path", ["//v1/embeddings", "/v1/%65mbeddings", "/v1/embeddings%0A", "/v1/embeddings/"])
+async def test_no_spelling_of_a_path_gets_around_its_permission(web: Web, path: str) -> None:
+    answer = await ask_web(web, "POST", path, "search")
+    assert answer.status_code in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
+    assert answer.json()["error"]["code"] in ("permission_denied", "path_not_found")
 
 
 def _paths() -> set[str]:
