@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+from service.access import calling_account
 from service.core.conformance import MAX_SAFE_INT, is_date
 from service.domain import Collection, DataType
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, PermissionDenied, Violation
 from service.filters import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
 
 __all__ = ["check_filter"]
@@ -87,6 +88,12 @@ def _check_condition(collection: Collection, condition: Condition, path: str, vi
 
 def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
     if condition.references:
+        client = calling_account.get().client
+        if "*" not in client.collections:
+            # Where they lead is not known here, and a filter answers questions about what is there.
+            raise PermissionDenied(
+                f"client {client.name!r} may not filter through references: they lead to other collections"
+            )
         _check_reference(collection, condition.references[0], f"{path}.references[0]")
         return condition
     data_type = TYPE_OF_TARGET.get(condition.target)

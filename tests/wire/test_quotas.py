@@ -1,12 +1,18 @@
-"""Quotas where calls fail: what was refused has come in all the same."""
+"""Quotas over gRPC and HTTP: what uses them up, and how a call beyond them ends."""
 
+import json
 from pathlib import Path
 
+import httpx
+import pytest
 from grpc import StatusCode
 
+from service.settings import AuthSettings
 from tests.fakes.clients import let_in
+from tests.fakes.web import running_web
 from tests.wire.conftest import start_wire, stop_wire
-from tests.wire.test_access import bearer, call
+from tests.wire.test_access import METHODS, PERMISSIONS, ask_web, bearer, call, request_for
+from vecgate.v1 import collection_service_pb2, object_service_pb2, search_service_pb2
 from vecgate.v1 import embedding_service_pb2 as pb
 
 
@@ -23,3 +29,62 @@ async def test_bytes_of_calls_that_a_client_may_not_make_count(tmp_path: Path) -
     await stop_wire(wire)
 
     assert codes == [StatusCode.PERMISSION_DENIED, StatusCode.RESOURCE_EXHAUSTED]
+
+
+@pytest.fixture
+def poor(tmp_path: Path) -> AuthSettings:
+    quota = "[clients.poor.quota]\ninputs_per_second = 0.1"
+    return let_in(tmp_path / "clients.toml", poor=f"permissions = {json.dumps(PERMISSIONS)}\n{quota}")
+
+
+async def test_a_used_up_quota_counts_for_every_kind_of_call_and_says_when_to_come_back(poor: AuthSettings) -> None:
+    wire = await start_wire(auth=poor)
+    embed = pb.EmbedInputsRequest(inputs=[{"text": "a"}, {"text": "b"}])
+    name = "EmbeddingService/EmbedInputs"
+
+    assert await call(wire, name, embed, bearer("poor")) is None
+    for other in (name, "SearchService/SearchObjects", "ObjectService/ImportObjects", "EmbeddingService/ListEmbedders"):
+        failure = await call(wire, other, request_for(METHODS[other], "Mine"), bearer("poor"))
+        assert failure is not None
+        assert (failure.code, failure.reason) == (StatusCode.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED")
+        assert failure.retry_s is not None
+        assert 10 < failure.retry_s <= 20
+        assert failure.quota == [("client:poor", "inputs_per_second")]
+    await stop_wire(wire)
+
+
+async def test_searches_and_imports_use_up_a_quota_as_well(poor: AuthSettings) -> None:
+    for request, name in (
+        (
+            search_service_pb2.SearchObjectsRequest(collection="Mine", near_text={"concepts": ["a", "b"]}),
+            "SearchService/SearchObjects",
+        ),
+        (
+            object_service_pb2.ImportObjectsRequest(collection="Mine", objects=[{"properties": {"title": "a"}}]),
+            "ObjectService/ImportObjects",
+        ),
+    ):
+        wire = await start_wire(auth=poor)
+        create = collection_service_pb2.CreateCollectionRequest(
+            collection={
+                "name": "Mine",
+                "properties": [{"name": "title", "data_type": "DATA_TYPE_TEXT"}],
+                "vectors": [{"name": "default", "text_fields": [{"name": "title"}]}],
+            }
+        )
+        assert await call(wire, "CollectionService/CreateCollection", create, bearer("poor")) is None
+        assert await call(wire, name, request, bearer("poor")) is None
+        failure = await call(wire, name, request, bearer("poor"))
+        assert failure is not None
+        assert failure.reason == "QUOTA_EXCEEDED"
+        await stop_wire(wire)
+
+
+async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings) -> None:
+    async with running_web(auth=poor) as web:
+        first = await ask_web(web, "POST", "/v1/embeddings", "poor")
+        second = await ask_web(web, "POST", "/v1/embeddings", "poor")
+    assert first.status_code == httpx.codes.OK
+    assert second.status_code == httpx.codes.TOO_MANY_REQUESTS
+    assert second.json()["error"]["code"] == "quota_exceeded"
+    assert 1 <= int(second.headers["retry-after"]) <= 10
