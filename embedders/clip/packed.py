@@ -6,7 +6,7 @@ but attention works on tokens one by one and gets the real ones only, and attent
 
 Not a bit differs from open_clip's encode_text as long as sums are grouped as there. Attention sums over the tokens of a
 text in groups of at most 16 (a vector register of floats), so its rows have a multiple of 16 places; and matrices of
-fewer than 12 rows are multiplied by other kernels (both measured with torch 2.15 on AVX2), so there are at least 16.
+fewer than 12 rows are multiplied by other kernels, so there are at least 12 (both measured with torch 2.15 on AVX2).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["PackedTower"]
 
 ROW_MULTIPLE = 16
-LEAST_TOKENS = 16
+LEAST_TOKENS = 12
 
 
 class PackedTower:
