@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_embedder"]
 
-MAX_GATHER_S = 0.005
+MAX_GATHER_S = 0.010
 """The longest wait for the callers of a local model's last batch to come back."""
 
 
