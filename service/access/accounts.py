@@ -1,8 +1,9 @@
 """What a client has used up of its quota."""
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from service.access.clients import EVERYBODY, Client
@@ -62,6 +63,8 @@ class Account:
         self.inputs_in_flight = 0
         self._inputs = None if quota.inputs_per_second is None else _Bucket(quota.inputs_per_second, clock)
         self._bytes = None if quota.bytes_per_second is None else _Bucket(quota.bytes_per_second, clock)
+        self._turn = asyncio.Lock()
+        self._released = asyncio.Event()
 
     def begin_call(self) -> None:
         """Let a call begin.
@@ -89,16 +92,27 @@ class Account:
         if self._bytes is not None:
             self._bytes.take(size)
 
-    @contextmanager
-    def embedding(self, inputs: int) -> Iterator[None]:
-        """Charge so many inputs, which are in flight inside."""
+    @asynccontextmanager
+    async def embedding(self, inputs: int) -> AsyncIterator[None]:
+        """Charge so many inputs, which are in flight inside; calls that began at the same time wait for room."""
         if self._inputs is not None:
             self._inputs.take(inputs)
-        self.inputs_in_flight += inputs
+        # One after the other, so that a large call is not passed by small ones for ever.
+        async with self._turn:
+            while self._is_full_for(inputs):
+                self._released.clear()
+                await self._released.wait()
+            self.inputs_in_flight += inputs
         try:
             yield
         finally:
             self.inputs_in_flight -= inputs
+            self._released.set()
+
+    def _is_full_for(self, inputs: int) -> bool:
+        # Alone, a call may have any number: a batch means the same as its inputs one by one.
+        most = self.client.quota.max_inputs_in_flight
+        return most is not None and self.inputs_in_flight > 0 and self.inputs_in_flight + inputs > most
 
 
 calling_account: ContextVar[Account] = ContextVar("calling_account", default=Account(EVERYBODY))  # noqa: B039

@@ -38,7 +38,8 @@ class Quota(_Strict):
     Attributes:
         inputs_per_second: texts and images to embed, on average.
         bytes_per_second: bytes of requests, on average.
-        max_inputs_in_flight: inputs that wait for an embedder or are in it, beyond which no further call begins.
+        max_inputs_in_flight: inputs that wait for an embedder or are in it; one call alone may have more. At the
+            bound no further call begins, and what calls that began before have beyond it waits.
     """
 
     inputs_per_second: float | None = Field(None, gt=0, le=1e9)

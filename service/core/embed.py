@@ -185,7 +185,7 @@ class EmbedderPool:
         self, embedders: Sequence[Embedder], inputs: Sequence[Input], options: EmbedOptions
     ) -> tuple[Embedder, list[Outcome]]:
         """Embed inputs with the first of some embedders of one space that works; see embedders.failover."""
-        with calling_account.get().embedding(len(inputs)):
+        async with calling_account.get().embedding(len(inputs)):
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: Embedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:

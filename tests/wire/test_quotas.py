@@ -1,5 +1,6 @@
 """Quotas over gRPC and HTTP: what uses them up, and how a call beyond them ends."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -88,3 +89,32 @@ async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings
     assert second.status_code == httpx.codes.TOO_MANY_REQUESTS
     assert second.json()["error"]["code"] == "quota_exceeded"
     assert 1 <= int(second.headers["retry-after"]) <= 10
+
+
+@pytest.mark.parametrize("calls", [3, 4, 30])
+async def test_a_burst_of_calls_has_no_more_inputs_in_flight_than_the_quota(tmp_path: Path, calls: int) -> None:
+    quota = "[clients.eager.quota]\nmax_inputs_in_flight = 3"
+    wire = await start_wire(auth=let_in(tmp_path / "clients.toml", eager=f'permissions = ["embed"]\n{quota}'))
+    wire.embedder.calls.clear()
+    wire.embedder.gate = asyncio.Event()
+    request = pb.EmbedInputsRequest(inputs=[{"text": "a"}])
+
+    burst = [
+        asyncio.ensure_future(call(wire, "EmbeddingService/EmbedInputs", request, bearer("eager")))
+        for _ in range(calls)
+    ]
+    async with asyncio.timeout(5):
+        while wire.embedder.in_flight < 3:
+            await asyncio.sleep(0.01)
+    late = await call(wire, "EmbeddingService/EmbedInputs", request, bearer("eager"))
+    most = wire.embedder.in_flight
+    wire.embedder.gate.set()
+    failures = await asyncio.gather(*burst)
+    await stop_wire(wire)
+
+    assert most == 3
+    assert late is not None
+    assert late.quota == [("client:eager", "max_inputs_in_flight")]
+    refused = [each for each in failures if each is not None]
+    assert {each.reason for each in refused} <= {"QUOTA_EXCEEDED"}
+    assert len(wire.embedder.calls) == calls - len(refused)
