@@ -20,6 +20,9 @@ __all__ = ["BatchingEmbedder"]
 GATHER_SHARE = 0.1
 """The part of a batch's time that may be spent on waiting for its callers to come back."""
 
+ONE_IN = 8
+"""Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
+
 RATE_MEMORY = 0.8
 """The weight of what was known before in the rate of inputs, which tells refused callers when to come back."""
 
@@ -30,6 +33,7 @@ class _Batch:
 
     places: list[tuple[QueuedCall, int]]
     calls: set[QueuedCall]
+    priority: Priority
     begun_s: float
     times: CallTimes
     span: SharedSpan | None = None
@@ -44,13 +48,18 @@ class _Slots:
         self.expected = 0
         self.gather_until_s = 0.0
 
+    def may_be_bulk(self, slots: int) -> bool:
+        """Return whether the next batch may be one of bulk work, with so many slots."""
+        return sum(batch.priority is Priority.BULK for batch in self.running.values()) < slots - slots // ONE_IN
+
 
 class BatchingEmbedder:
     """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
 
     A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
-    large one; interactive calls go before bulk ones, which still get every fourth batch. Inputs of callers that have
-    gone leave the queue at once, and a batch that no caller waits for any more is cancelled.
+    large one; interactive calls go before bulk ones, which still get every fourth batch, and leave
+    some of many slots free. Inputs of callers that have gone leave the queue at once, and a batch that no caller waits
+    for any more is cancelled.
     """
 
     def __init__(self, inner: Embedder, *, bounds: QueueBounds, apart: bool = False, max_gather_s: float = 0.0) -> None:
@@ -234,21 +243,22 @@ class BatchingEmbedder:
             spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
             for kind, slots in self._slots.items():
                 size = spec.max_images or spec.max_batch if kind is Modality.IMAGE else spec.max_batch
-                while slots.queue.inputs and len(slots.running) < spec.slots:
+                while len(slots.running) < spec.slots and slots.queue.has_work(bulk=slots.may_be_bulk(spec.slots)):
                     # The callers that were just answered are about to come back: one batch of all is better than two.
                     if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, size):
                         self._pump_at(slots.gather_until_s)
                         break
-                    self._begin_batch(slots, size)
+                    self._begin_batch(slots, size, bulk=slots.may_be_bulk(spec.slots))
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
 
-    def _begin_batch(self, slots: _Slots, size: int) -> None:
-        options, places = slots.queue.take(size)
+    def _begin_batch(self, slots: _Slots, size: int, *, bulk: bool) -> None:
+        options, places = slots.queue.take(size, bulk=bulk)
         # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
         context = contextvars.copy_context()
         times = context.run(begin_times)
-        batch = _Batch(places, {call for call, _ in places}, asyncio.get_running_loop().time(), times)
+        now_s = asyncio.get_running_loop().time()
+        batch = _Batch(places, {call for call, _ in places}, options.priority, now_s, times)
         self._meter.note_begin(batch.calls, options.priority, len(places) / size)
         if spans := [call.span for call, _ in places if call.span is not None]:
             batch.span = SharedSpan(

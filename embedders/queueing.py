@@ -187,19 +187,23 @@ class WaitingQueue:
                 call.waiting.clear()
                 yield call
 
-    def _next_line(self) -> _Line:
+    def has_work(self, *, bulk: bool) -> bool:
+        """Return whether anything waits that may go; bulk work only if it may."""
+        return any(bulk or line.options.priority is not Priority.BULK for line in self._lines.values())
+
+    def _next_line(self, *, may_be_bulk: bool) -> _Line:
         """Return the line whose turn it is: urgent ones first, mostly, and among equals the one served least lately."""
         urgent = [line for line in self._lines.values() if line.options.priority is Priority.INTERACTIVE]
-        bulk = [line for line in self._lines.values() if line.options.priority is Priority.BULK]
+        bulk = [line for line in self._lines.values() if may_be_bulk and line.options.priority is Priority.BULK]
         if bulk and (not urgent or self._urgent_in_a_row >= BULK_EVERY - 1):
             self._urgent_in_a_row = 0
             return bulk[0]
         self._urgent_in_a_row += 1
         return urgent[0]
 
-    def take(self, most: int) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
-        """Take a batch: its options, and whose inputs at which place of the call it holds."""
-        line = self._next_line()
+    def take(self, most: int, *, bulk: bool = True) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
+        """Take a batch of work that may go: its options, and whose inputs at which place of the call it holds."""
+        line = self._next_line(may_be_bulk=bulk)
         before = sum(call.bytes for call in line.calls)
         places = line.take(most)
         self.inputs -= len(places)

@@ -27,6 +27,7 @@ from service.settings import LimitSettings, LogSettings, ServerSettings, Weaviat
 from service.store.embedded import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.bench.nim import bench_nim
+from tests.bench.quotas import bench_quotas
 from tests.bench.serving import bench_call_cost, bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.fakes.store import FakeStore
@@ -182,7 +183,7 @@ BENCHMARKS: dict[str, Work] = {
     "nim": bench_nim,
     "overload": lambda: bench_serving(bench_overload),
 }
-LONG: dict[str, Work] = {"soak": bench_soak}
+LONG: dict[str, Work] = {"quotas": bench_quotas, "soak": bench_soak}
 """Those that run only when they are named."""
 
 

@@ -232,12 +232,11 @@ def bench_memory(count: int) -> None:
         create(with_.client, "Imported")
         vecgate = psutil.Process(with_.vecgate.process.pid)
         objects = (Object({"title": title}, images={"image": content}) for title, content in fresh_objects(count))
-        figures = []
+        print("memory of Vecgate while importing:")
         for done, outcome in enumerate(with_.client.import_objects("Imported", objects), start=1):
             assert outcome.error is None, outcome.error
             if done % MEMORY_STEP == 0 or done == count:
-                figures.append((done, vecgate.memory_info().rss / 2**20))
-    print("memory of Vecgate while importing: " + ", ".join(f"{done}: {size:.0f} MiB" for done, size in figures))
+                print(f"  {done} objects: {vecgate.memory_info().rss / 2**20:.0f} MiB", flush=True)
 
 
 def main(names: Sequence[str]) -> None:

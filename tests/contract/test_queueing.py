@@ -62,6 +62,27 @@ async def test_searches_go_before_bulk_work_which_still_moves(embedder: Batching
     assert kinds.count("search") == 6, "and other keys never share a batch"
 
 
+@pytest.mark.parametrize(("slots", "bulk"), [(1, 1), (2, 2), (7, 7), (8, 7), (16, 14)])
+async def test_bulk_work_leaves_some_of_many_slots_to_searches(slots: int, bulk: int) -> None:
+    inner = FakeEmbedder(max_batch=4, slots=slots)
+    inner.gate = asyncio.Event()
+    embedder = BatchingEmbedder(inner, bounds=bounds(1000))
+    await embedder.start()
+    load = [await call(embedder, texts(f"bulk {at}", 4), BULK) for at in range(slots + 1)]
+    await asyncio.sleep(0)
+    at_work = inner.in_flight
+    searches = [await call(embedder, texts(f"search {at}", 1)) for at in range(slots)]
+    await asyncio.sleep(0.01)
+
+    begun = batches(inner)[bulk:]
+    release(inner)
+    await asyncio.gather(*load, *searches)
+    await embedder.close()
+
+    assert at_work == bulk
+    assert [batch[0].split()[0] for batch in begun] == ["search"] * (slots - bulk)
+
+
 async def test_bulk_work_leaves_room_for_searches_and_large_bulk_calls_pass_in_pieces(
     embedder: BatchingEmbedder, inner: FakeEmbedder
 ) -> None:
