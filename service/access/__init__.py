@@ -1,12 +1,13 @@
 """Who may call and for what: clients, their keys and tokens, their permissions, and their quotas."""
 
-from service.access.accounts import Account, calling_account
+from service.access.accounts import NOBODY, Account, calling_account
 from service.access.authenticator import Authenticator
 from service.access.clients import EVERYBODY, Client, Permission
 from service.access.policy import authorize, authorize_route
 
 __all__ = [
     "EVERYBODY",
+    "NOBODY",
     "Account",
     "Authenticator",
     "Client",

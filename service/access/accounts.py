@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from service.access.clients import EVERYBODY, Client
 from service.errors import QuotaExceeded
 
-__all__ = ["Account", "calling_account"]
+__all__ = ["NOBODY", "Account", "calling_account"]
 
 BURST_S = 1.0
 """So many seconds' worth may be used at once by a client that was idle."""
@@ -115,5 +115,8 @@ class Account:
         return most is not None and self.inputs_in_flight > 0 and self.inputs_in_flight + inputs > most
 
 
-calling_account: ContextVar[Account] = ContextVar("calling_account", default=Account(EVERYBODY))  # noqa: B039
+NOBODY = Account(EVERYBODY)
+"""The account of callers that nobody has identified: it has no bounds."""
+
+calling_account: ContextVar[Account] = ContextVar("calling_account", default=NOBODY)
 """The account of the client that makes the present call."""

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders import tracing
 from embedders.timing import begin_times
-from service.access import Authenticator, authorize_route, calling_account
+from service.access import NOBODY, Authenticator, authorize_route, calling_account
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
@@ -104,6 +104,9 @@ class Calls:
         scope["app"] = self  # where it is set, Starlette's router raises what it does not find
         method = f"{scope['method']} {self._name_path(path)}"
         times = begin_times()
+        # A request that was sent along with another one begins in the context of that one's end.
+        calling_account.set(NOBODY)
+        structlog.contextvars.clear_contextvars()
         started = time.perf_counter()
         self.in_flight += 1
         HTTP_IN_FLIGHT.inc()

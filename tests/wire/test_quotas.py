@@ -6,10 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from grpc import StatusCode
 
 from service.settings import AuthSettings
-from tests.fakes.clients import let_in
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import running_web
 from tests.wire.conftest import start_wire, stop_wire
 from tests.wire.test_access import METHODS, PERMISSIONS, ask_web, bearer, call, request_for
@@ -118,3 +119,24 @@ async def test_a_burst_of_calls_has_no_more_inputs_in_flight_than_the_quota(tmp_
     refused = [each for each in failures if each is not None]
     assert {each.reason for each in refused} <= {"QUOTA_EXCEEDED"}
     assert len(wire.embedder.calls) == calls - len(refused)
+
+
+async def test_requests_sent_at_once_on_one_connection_are_each_their_own_senders(tmp_path: Path) -> None:
+    quota = "[clients.poor.quota]\nbytes_per_second = 1"
+    auth = let_in(tmp_path / "clients.toml", poor=f'permissions = ["embed"]\n{quota}')
+    known = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: " + f"Bearer {key_of('poor')}".encode() + b"\r\n\r\n"
+    unknown = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        async with running_web(auth=auth) as web:
+            reader, writer = await asyncio.open_connection("127.0.0.1", web.server.port)
+            writer.write(known + unknown + unknown)
+            async with asyncio.timeout(5):
+                answers = b""
+                while answers.count(b"HTTP/1.1 ") < 3:
+                    answers += await reader.read(65_536)
+            writer.close()
+            await writer.wait_closed()
+
+    calls = [line for line in lines if line["event"] == "call"]
+    assert [line["code"] for line in calls] == [200, 401, 401]
+    assert [line.get("client") for line in calls] == ["poor", None, None]
