@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from service.settings.listening import ListeningSettings
-from service.settings.types import MIB, Group, Port, Seconds, SecretFile, split_names
+from service.settings.types import MIB, Group, Host, Port, Seconds, SecretFile, split_names
 
 __all__ = [
     "ClipSettings",
@@ -27,7 +27,7 @@ class ServerSettings(ListeningSettings):
 
     group = "server"
 
-    host: str = Field("127.0.0.1", description="address that the gRPC server listens on")
+    host: Host = Field("127.0.0.1", description="address that the gRPC server listens on")
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
     max_request_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a request message")
     max_response_bytes: int = Field(64 * MIB, ge=1024, description="bytes of a response message")
@@ -170,10 +170,10 @@ class WeaviateSettings(Group):
         default_factory=lambda: user_data_path("vecgate") / "weaviate",
         description="folder of the embedded server's data",
     )
-    http_host: str = Field("127.0.0.1", description="host of Weaviate's HTTP port; always 127.0.0.1 when embedded")
+    http_host: Host = Field("127.0.0.1", description="host of Weaviate's HTTP port; always 127.0.0.1 when embedded")
     http_port: Port = Field(8080, description="Weaviate's HTTP port; 0 takes a free one when embedded")
     http_secure: bool = Field(False, description="whether HTTP goes over TLS")
-    grpc_host: str | None = Field(
+    grpc_host: Host | None = Field(
         None, description="host of Weaviate's gRPC port, if another one than weaviate.http_host"
     )
     grpc_port: Port = Field(50051, description="Weaviate's gRPC port; 0 takes a free one when embedded")

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from service.settings.types import Group
+from service.settings.types import Group, Host
 
 __all__ = ["ListeningSettings", "is_loopback"]
 
@@ -25,7 +25,7 @@ class ListeningSettings(Group):
     group: ClassVar[str]
     """The name of the settings' group."""
 
-    host: str = Field("127.0.0.1", description="address that the server listens on")
+    host: Host = Field("127.0.0.1", description="address that the server listens on")
     tls_cert_file: Path | None = Field(
         None, description="certificate chain in PEM, read again when it changes; with it the server takes TLS only"
     )

@@ -1,5 +1,6 @@
 """What groups of settings are made of: their base, types of values, and secrets."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ __all__ = [
     "MIB",
     "CommaSeparated",
     "Group",
+    "Host",
     "InvalidSettings",
     "Port",
     "Seconds",
@@ -22,6 +24,19 @@ __all__ = [
 MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _check_host(host: str) -> str:
+    # Without the value, which may hold a password.
+    if not _HOST.fullmatch(host):
+        raise ValueError("is no host: give a name or an address alone, without scheme, user, port or path")
+    return host
+
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]?")
+
+Host = Annotated[str, AfterValidator(_check_host)]
+"""A host's name or address."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 

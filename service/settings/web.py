@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from service.settings.listening import ListeningSettings
-from service.settings.types import MIB, Port, Seconds
+from service.settings.types import MIB, Host, Port, Seconds
 
 __all__ = ["WebSettings"]
 
@@ -14,7 +14,7 @@ class WebSettings(ListeningSettings):
     group = "web"
 
     enabled: bool = Field(True, description="whether to serve HTTP")
-    host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
+    host: Host = Field("127.0.0.1", description="address that the HTTP server listens on")
     port: Port = Field(8070, description="port that the HTTP server listens on; 0 takes a free one")
     path_prefix: str = Field(
         "",

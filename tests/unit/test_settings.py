@@ -244,3 +244,18 @@ def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.Mon
 
     with pytest.raises(InvalidSettings, match=r"MAX_INPUTS is 100, but only .*MAX_QUEUED_INPUTS = 99 may wait"):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["SERVER__HOST", "WEB__HOST", "WEAVIATE__HTTP_HOST", "WEAVIATE__GRPC_HOST"])
+@pytest.mark.parametrize("wrong", ["", "user:pw-canary@host", "http://host", "host/pw-canary", "a b", "host:port"])
+def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", wrong)
+    with pytest.raises(InvalidSettings, match=f"VECGATE_{name}.*without scheme, user, port or path") as caught:
+        load_settings()
+    assert "pw-canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["weaviate", "weaviate.ns.svc", "10.0.0.1", "::1", "[::1]", "fe80::1%eth0", "a_b-1"])
+def test_names_and_addresses_are_hosts(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("VECGATE_WEAVIATE__HTTP_HOST", host)
+    assert load_settings().weaviate.http_host == host
