@@ -127,6 +127,9 @@ class Authenticator:
                     log.info("clients_read_again", clients=[each.name for each in self._clients])
             except InvalidSettings as error:
                 log.warning("clients_not_read_again", reason=str(error))
+            except Exception:
+                # The clients that are known go on being served, and the next change of the files is seen.
+                log.exception("clients_not_read_again")
 
     def _read(self) -> dict[Path, bytes]:
         contents = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -97,7 +97,7 @@ class Connection:
     """
 
     address: str
-    api_key: str = ""
+    api_key: str = field(default="", repr=False)
     credentials: grpc.ChannelCredentials | None = None
 
     def client(self, address: str | None) -> Client:

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+from typing import Any
 
+import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health import aio as health_aio
 
@@ -23,17 +25,49 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+class _HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # untyped
+    """Bounds the watches, which never end by themselves.
+
+    Args:
+        max_watches: those at the same time.
+    """
+
+    def __init__(self, max_watches: int) -> None:
+        super().__init__()
+        self._max_watches = max_watches
+        self._watches = 0
+
+    async def Watch(
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        """Tell the health now and whenever it changes."""
+        if self._watches >= self._max_watches:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{self._max_watches} callers watch the health, and no more may: ask with Check, or set "
+                "VECGATE_SERVER__MAX_CALLS",
+            )
+        self._watches += 1
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches -= 1
+
+
 class HealthReporter:
     """Publishes what the store and the embedders say of themselves.
 
     Args:
         store: what CollectionService, ObjectService and SearchService need.
         embedders: at least one of which EmbeddingService, ObjectService and SearchService need.
+        max_watches: callers that may watch at the same time.
         interval_s: seconds between looks.
     """
 
-    def __init__(self, store: Store, embedders: EmbedderPool, *, interval_s: float = 0.25) -> None:
-        self.servicer = health_aio.HealthServicer()
+    def __init__(self, store: Store, embedders: EmbedderPool, *, max_watches: int, interval_s: float = 0.25) -> None:
+        self.servicer = _HealthServicer(max_watches)
         self._store = store
         self._embedders = embedders
         self._interval_s = interval_s

@@ -108,7 +108,7 @@ class GrpcServer:
     ) -> None:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
-        self._health = HealthReporter(store, embedders)
+        self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
         self._calls = AccessLogInterceptor()
         self._server = grpc.aio.server(
             interceptors=(

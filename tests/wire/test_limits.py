@@ -165,3 +165,22 @@ async def test_callers_that_vanish_hold_nothing() -> None:
     await stop_wire(wire)
 
     assert len(answer.results) == 1
+
+
+async def test_watches_of_the_health_over_their_number_are_refused_and_those_that_end_make_room() -> None:
+    wire = await start_bounded(max_calls=2)
+    stub = HealthStub(wire.channel)
+    watches = [stub.Watch(health_pb2.HealthCheckRequest(service="liveness")) for _ in range(2)]
+    for each in watches:
+        await each.read()
+
+    over = [await stub.Watch(health_pb2.HealthCheckRequest(service="liveness")).code() for _ in range(3)]
+    answer = await wire.embedding.EmbedInputs(A_TEXT)
+    watches[0].cancel()
+    async with asyncio.timeout(10):
+        while not await stub.Watch(health_pb2.HealthCheckRequest(service="liveness")).read():
+            await asyncio.sleep(0.01)
+    await stop_wire(wire)
+
+    assert set(over) == {StatusCode.RESOURCE_EXHAUSTED}
+    assert len(answer.results) == 1
