@@ -156,7 +156,7 @@ def _start(
 
 
 def _report(load: "subprocess.Popen[str]") -> dict[str, Any]:
-    printed, _ = load.communicate(timeout=60)
+    printed, _ = load.communicate(timeout=SECONDS + 60)
     report: dict[str, Any] = json.loads(printed)
     return report
 
