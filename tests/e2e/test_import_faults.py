@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+import httpx
 import pytest
 
 from tests.e2e.serving import Serving, serving, tiny_model
@@ -12,8 +14,11 @@ from tests.fakes.embedder import picture
 from tests.fakes.proxy import Proxy
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
 COUNT = 300
+KEY = "key-of-weaviate"
 METHOD = "/vecgate.v1.ObjectService/ImportObjects"
 
 
@@ -37,7 +42,7 @@ def objects() -> list[Object]:
 @pytest.fixture(scope="module")
 def running(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("faults")
-    with serving(folder / "data", **tiny_model(folder / "model")) as server:
+    with serving(folder / "data", VECGATE_WEAVIATE__API_KEY=KEY, **tiny_model(folder / "model")) as server:
         yield server
 
 
@@ -156,3 +161,73 @@ def test_an_import_that_nobody_waits_for_any_more_stops_within_a_second(running:
     while not any(line["event"] == "call" and line.get("code") == "CANCELLED" for line in list(running.log)):
         assert time.monotonic() < end, "the server goes on with a call that was cancelled"
         time.sleep(0.01)
+
+
+def test_an_import_whose_time_is_up_stops_within_a_second(running: Serving, client: Client) -> None:
+    create(client)
+    pictures = [object_pb.Object(images={"image": {"content": each.images["image"]}}) for each in objects()]
+    request = object_pb.ImportObjectsRequest(collection="Pictures", objects=pictures)
+
+    began = time.monotonic()
+    with grpc.insecure_channel(running.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        ObjectServiceStub(channel).ImportObjects(request, timeout=0.1)
+
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    while not any(line["event"] == "call" and line.get("code") == "DEADLINE_EXCEEDED" for line in list(running.log)):
+        assert time.monotonic() < began + 1.1, "the server goes on with a call that is past its time"
+        time.sleep(0.01)
+    stored = client.get_collection("Pictures").object_count
+    time.sleep(0.5)
+    assert client.get_collection("Pictures").object_count == stored < COUNT
+
+
+def make_shards(running: Serving, status: str) -> None:
+    """Do to the shards what Weaviate does by itself when its disk is nearly full, and when there is room again."""
+    address = running.wait_for("serving")["weaviate"]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=f"http://{address}/v1/schema/Pictures/shards", headers=headers) as rest:
+        for shard in rest.get("").json():
+            rest.put(f"/{shard['name']}", json={"status": status}).raise_for_status()
+
+
+def test_an_import_waits_for_a_weaviate_that_takes_no_writes_for_a_while(running: Serving, client: Client) -> None:
+    create(client)
+    outcomes = client.import_objects("Pictures", objects(), chunk_objects=25)
+    found = [next(outcomes)]
+    make_shards(running, "READONLY")
+    refused = threading.Event()
+
+    def relent() -> None:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not refused.is_set():
+            if any(line["event"] == "call" and line.get("code") == "UNAVAILABLE" for line in list(running.log)):
+                refused.set()
+            time.sleep(0.05)
+        make_shards(running, "READY")
+
+    relenting = threading.Thread(target=relent)
+    relenting.start()
+    found += outcomes
+    relenting.join()
+
+    assert refused.is_set()
+    assert [each.error for each in found if each.error] == []
+    assert len({each.id for each in found}) == COUNT
+    assert_each_is_there_once(client)
+
+
+def test_an_import_that_finds_no_room_in_time_says_why_and_the_next_one_brings_all(
+    running: Serving, client: Client
+) -> None:
+    create(client)
+    make_shards(running, "READONLY")
+    with pytest.raises(VecgateError, match="takes no writes.*read-only") as caught:
+        list(client.import_objects("Pictures", objects(), retry_s=0))
+    empty = client.get_collection("Pictures").object_count
+    make_shards(running, "READY")
+
+    found = list(client.import_objects("Pictures", objects()))
+
+    assert (caught.value.reason, empty) == ("STORE_UNAVAILABLE", 0)
+    assert [each.error for each in found if each.error] == []
+    assert_each_is_there_once(client)
