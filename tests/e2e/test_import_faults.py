@@ -221,7 +221,7 @@ def test_an_import_that_finds_no_room_in_time_says_why_and_the_next_one_brings_a
 ) -> None:
     create(client)
     make_shards(running, "READONLY")
-    with pytest.raises(VecgateError, match="takes no writes.*read-only") as caught:
+    with pytest.raises(VecgateError, match=r"takes no writes.*read-only") as caught:
         list(client.import_objects("Pictures", objects(), retry_s=0))
     empty = client.get_collection("Pictures").object_count
     make_shards(running, "READY")
