@@ -165,7 +165,11 @@ def test_an_import_that_nobody_waits_for_any_more_stops_within_a_second(running:
 
 def test_an_import_whose_time_is_up_stops_within_a_second(running: Serving, client: Client) -> None:
     create(client)
-    pictures = [object_pb.Object(images={"image": {"content": each.images["image"]}}) for each in objects()]
+    # None of them is known from before, so that there is work to be done.
+    pictures = [
+        object_pb.Object(images={"image": {"content": picture((n % 256, n // 256, 10), size=(64, 64))}})
+        for n in range(1000)
+    ]
     request = object_pb.ImportObjectsRequest(collection="Pictures", objects=pictures)
 
     began = time.monotonic()
@@ -178,7 +182,7 @@ def test_an_import_whose_time_is_up_stops_within_a_second(running: Serving, clie
         time.sleep(0.01)
     stored = client.get_collection("Pictures").object_count
     time.sleep(0.5)
-    assert client.get_collection("Pictures").object_count == stored < COUNT
+    assert client.get_collection("Pictures").object_count == stored < len(pictures)
 
 
 def make_shards(running: Serving, status: str) -> None:
