@@ -40,7 +40,11 @@ class TlsFiles:
         """Return a server's context."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.verify_mode = ssl.CERT_NONE if self.client_ca is None else ssl.CERT_REQUIRED
+        if self.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            # Who comes back with a session is not asked for a certificate again, whoever vouches for clients by then.
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
         context.load_cert_chain(self.cert, self.key, password=_no_password)
         return context
 

@@ -16,7 +16,8 @@ from service.status import to_status
 __all__ = ["AccessInterceptor"]
 
 AUTHORIZATION = "authorization"
-OURS = "/vecgate.v1."
+OURS = "/vecgate."
+RULED = "/vecgate.v1."
 HEALTH = f"/{health.SERVICE_NAME}/"
 REFLECTION = f"/{reflection.SERVICE_NAME}/"
 
@@ -50,7 +51,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or self._authenticator.open or method.startswith(self._open):
             return handler
         if method.startswith(OURS):
-            return self._guarded(handler, method.removeprefix(OURS), handler_call_details.invocation_metadata)
+            # A method of another version has no rule yet, and is refused.
+            return self._guarded(handler, method.removeprefix(RULED), handler_call_details.invocation_metadata)
         try:
             self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
         except ServiceError as error:

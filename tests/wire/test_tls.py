@@ -1,5 +1,7 @@
 """TLS of both servers: what they take, what they refuse, and files that change while they serve."""
 
+import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -208,8 +210,6 @@ def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(
 
 
 async def test_the_command_line_speaks_tls_and_shows_its_key_and_certificate(site: Site) -> None:
-    import asyncio
-
     wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **site.settings(mutual=True)))
     site.servers.cert_pem.write_to_path(site.folder / "ca.pem")
     own = site.folder / "own.pem"
@@ -225,3 +225,39 @@ async def test_the_command_line_speaks_tls_and_shows_its_key_and_certificate(sit
     assert right.exit_code == 0, right.output
     assert "is serving" in right.output
     assert wrong.exit_code == 3
+
+
+async def resumed(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+    """Connect and return the session to come back with; None if the server turned the client away."""
+
+    def talk() -> ssl.SSLSession | None:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+            ):
+                # With TLS 1.3 the ticket, or the refusal, comes after the handshake.
+                connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+                return connection.session if connection.recv(1) else None
+        except OSError:
+            return None
+
+    return await asyncio.to_thread(talk)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_whose_authority_is_gone_does_not_come_back_with_an_old_session(
+    site: Site, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
+    context = site.context(client=site.clients)
+    context.minimum_version = context.maximum_version = version
+    async with running_web(**site.settings(mutual=True)) as web:
+        session = await resumed(web.server.port, context, None)
+        again = await resumed(web.server.port, context, session)
+        trustme.CA().cert_pem.write_to_path(site.folder / "clients.pem")
+        late = await resumed(web.server.port, context, session)
+
+    assert session is not None
+    assert again is not None
+    assert late is None
