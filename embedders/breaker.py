@@ -58,7 +58,7 @@ class BreakerEmbedder:
         self._successes = 0
         self._cool_down_s = rules.cool_down_s
         self._probe_at_s = 0.0
-        self._probing = False
+        self._probes = 0
 
     @property
     def spec(self) -> EmbedderSpec:
@@ -87,7 +87,7 @@ class BreakerEmbedder:
             EmbedderError: as the inner embedder, now or when it was last asked.
         """
         if self._fault is not None:
-            if self._probing or self._now_s() < self._probe_at_s:
+            if self._probes or self._now_s() < self._probe_at_s:
                 raise self._refusal(self._fault)
             try:
                 await self.check()
@@ -116,11 +116,13 @@ class BreakerEmbedder:
             EmbedderUnavailable: the check took too long.
             EmbedderError: as the inner embedder.
         """
-        self._probing = True
+        self._probes += 1
         try:
             async with asyncio.timeout(self._rules.check_timeout_s):
                 await self._inner.check()
-        except (EmbedderOverloaded, EmbedderRateLimited):
+        except (EmbedderOverloaded, EmbedderRateLimited) as error:
+            # It said nothing of what was wrong; were it asked again by every call, it would stay busy.
+            self._probe_at_s = self._now_s() + max(error.retry_after_s, self._cool_down_s)
             raise
         except EmbedderError as error:
             self._note_failure(error, at_once=True)
@@ -132,7 +134,7 @@ class BreakerEmbedder:
         else:
             self._note_success()
         finally:
-            self._probing = False
+            self._probes -= 1
 
     async def close(self) -> None:
         """Close the inner embedder. May be called twice."""

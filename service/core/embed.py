@@ -91,8 +91,10 @@ class EmbedderPool:
             self._monitor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._monitor
-        for embedder in self._embedders:
-            await embedder.close()
+        # One that cannot be closed must not keep the others open.
+        async with contextlib.AsyncExitStack() as ends:
+            for embedder in self._embedders:
+                ends.push_async_callback(embedder.close)
 
     @property
     def all(self) -> Sequence[Embedder]:

@@ -228,3 +228,42 @@ async def test_a_probe_whose_caller_goes_costs_the_next_callers_nothing_and_leav
     inner.gate = None
     clock.now_s += 10
     assert len(await breaker.embed(A, QUERY)) == 1
+
+
+async def test_a_probe_that_meets_a_busy_backend_is_repeated_when_that_asks_for_it(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    inner.failure = ModelGone("gone")
+    await fail(breaker)
+    clock.now_s += 10
+    inner.failure = EmbedderRateLimited("busy", retry_after_s=60)
+    await fail(breaker)
+    asked = len(inner.calls)
+    for _ in range(59):
+        clock.now_s += 1
+        assert isinstance(await fail(breaker), ModelGone)
+    assert len(inner.calls) == asked
+    inner.failure = None
+    clock.now_s += 1
+    assert len(await breaker.embed(A, QUERY)) == 1
+
+
+async def test_a_check_that_ends_during_a_probe_does_not_let_others_probe(
+    breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock
+) -> None:
+    inner.failure = ModelGone("gone")
+    await fail(breaker)
+    clock.now_s += 10
+    inner.gate = asyncio.Event()
+    probing = asyncio.create_task(breaker.embed(A, QUERY))
+    await asyncio.sleep(0)
+    checking = asyncio.create_task(breaker.check())
+    await asyncio.sleep(0)
+    checking.cancel()
+    await asyncio.wait((checking,))
+    asked = len(inner.calls)
+    await fail(breaker, 3)
+    assert len(inner.calls) == asked
+    inner.gate.set()
+    with pytest.raises(ModelGone):
+        await probing

@@ -210,3 +210,17 @@ def test_an_adopted_vector_is_of_the_space_of_this_server_s_embedder_of_its_mode
             pool.for_vector("C", resolved.vectors[0])
     else:
         assert [each.spec.model for each in pool.for_vector("C", resolved.vectors[0])] == [model]
+
+
+async def test_an_embedder_that_cannot_be_closed_keeps_no_other_one_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedders = [FakeEmbedder(name=name) for name in ("a", "b", "c")]
+
+    async def fail() -> None:
+        raise RuntimeError("stuck")
+
+    monkeypatch.setattr(embedders[1], "close", fail)
+    pool = EmbedderPool(embedders, check_interval_s=60)
+    await pool.start()
+    with pytest.raises(RuntimeError, match="stuck"):
+        await pool.close()
+    assert [embedders[0].closed, embedders[2].closed] == [1, 1]
