@@ -2,17 +2,18 @@
 
 import asyncio
 import contextvars
+import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
 from embedders.inputs import EmbedOptions, Input, Modality, Priority, TextInput
 from embedders.metering import Meter
-from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, input_bytes
+from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, calling_client, input_bytes
 from embedders.spec import EmbedderSpec
-from embedders.timing import CallTimes, begin_times
+from embedders.timing import CallTimes, begin_times, call_times
 from embedders.tracing import SharedSpan
 
 __all__ = ["BatchingEmbedder"]
@@ -23,8 +24,12 @@ GATHER_SHARE = 0.1
 ONE_IN = 8
 """Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
 
-RATE_MEMORY = 0.8
-"""The weight of what was known before in the rate of inputs, which tells refused callers when to come back."""
+BEGUN_AND_OWN = 2
+"""The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
+
+TIME_MEMORY = 0.5
+"""The weight of what was known before in a batch's time, which tells who cannot be answered in time, and when to come
+back."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +52,7 @@ class _Slots:
         self.running: dict[asyncio.Task[list[Outcome]], _Batch] = {}
         self.expected = 0
         self.gather_until_s = 0.0
+        self.batch_s = 0.0
 
     def may_be_bulk(self, slots: int) -> bool:
         """Return whether the next batch may be one of bulk work, with so many slots."""
@@ -59,7 +65,8 @@ class BatchingEmbedder:
     A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
     large one; interactive calls go before bulk ones, which still get every fourth batch, and leave
     some of many slots free. Inputs of callers that have gone leave the queue at once, and a batch that no caller waits
-    for any more is cancelled.
+    for any more is cancelled. An interactive call whose turn would come too late for its deadline is refused at once:
+    a queue of calls that expire just before or in their batch would keep the backend busy for nobody.
     """
 
     def __init__(self, inner: Embedder, *, bounds: QueueBounds, apart: bool = False, max_gather_s: float = 0.0) -> None:
@@ -78,7 +85,6 @@ class BatchingEmbedder:
         self._apart = apart
         self._max_gather_s = max_gather_s
         self._slots: dict[Modality | None, _Slots] = {}
-        self._inputs_per_s = 0.0
         self._pump_handle: asyncio.Handle | None = None
         self._closed = False
         self._own_meter: Meter | None = None
@@ -127,7 +133,7 @@ class BatchingEmbedder:
         A bulk call of more inputs than may wait passes through the queue in pieces.
 
         Raises:
-            EmbedderOverloaded: the inputs do not fit into the queue; none of them was taken.
+            EmbedderOverloaded: the inputs do not fit into the queue, or not before the deadline; none was taken.
             EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
         """
         if options.priority is not Priority.BULK:
@@ -179,6 +185,8 @@ class BatchingEmbedder:
         kinds: dict[Modality | None, list[int]] = {}
         for at, each in enumerate(inputs):
             kinds.setdefault(_modality(each) if self._apart else None, []).append(at)
+        if options.priority is Priority.INTERACTIVE:
+            self._require_time(kinds, options)
         calls = {kind: QueuedCall(inputs, at, asyncio.get_running_loop().create_future()) for kind, at in kinds.items()}
         for kind, call in calls.items():
             self._slots.setdefault(kind, _Slots()).queue.add(options, call)
@@ -207,14 +215,40 @@ class BatchingEmbedder:
             raise EmbedderOverloaded(
                 f"{waiting} inputs of {held} bytes wait already; at most {bounds.max_inputs} inputs of "
                 f"{bounds.max_bytes} bytes may: try again later",
-                retry_after_s=self._time_to_drain_s(waiting),
+                retry_after_s=self._time_to_drain_s(),
             )
 
-    def _time_to_drain_s(self, waiting: int) -> float:
-        """Return when half of what waits will have gone, at the rate of the last batches."""
-        if not self._inputs_per_s:
-            return 1.0
-        return min(max(waiting / 2 / self._inputs_per_s, 0.05), 30.0)
+    def _require_time(self, kinds: Mapping[Modality | None, Sequence[int]], options: EmbedOptions) -> None:
+        times = call_times()
+        if times is None or times.deadline_s == math.inf:
+            return
+        left_s, client = times.deadline_s - time.monotonic(), calling_client()
+        for kind, places in kinds.items():
+            if (slots := self._slots.get(kind)) is None:
+                continue
+            # With less than one batch a slot in front of it, whatever comes is worth the try.
+            rounds = slots.queue.ahead(options, client, len(places)) // (self._size(kind) * self._inner.spec.slots)
+            needed_s = (rounds + BEGUN_AND_OWN) * slots.batch_s
+            if rounds and needed_s > left_s:
+                self._meter.note_refusal()
+                raise EmbedderOverloaded(
+                    f"{slots.queue.inputs} inputs wait already; this call would be answered in about {needed_s:.1f} s, "
+                    f"and its deadline is in {max(left_s, 0):.1f} s: try again later, or give it more time",
+                    retry_after_s=self._time_to_drain_s(),
+                )
+
+    def _time_to_drain_s(self) -> float:
+        """Return when half of what waits will have gone, at the pace of the last batches."""
+        slots = self._inner.spec.slots
+        needed_s = sum(
+            each.queue.inputs / (self._size(kind) * slots) * each.batch_s for kind, each in self._slots.items()
+        )
+        return min(max(needed_s / 2, 0.05), 30.0) if needed_s else 1.0
+
+    def _size(self, kind: Modality | None) -> int:
+        """Return how many inputs of a kind go in one batch."""
+        spec = self._inner.spec
+        return spec.max_images or spec.max_batch if kind is Modality.IMAGE else spec.max_batch
 
     def _forget(self, slots: _Slots, call: QueuedCall) -> None:
         """Drop what still waits for a call that ended, and batches that served nobody else."""
@@ -242,7 +276,7 @@ class BatchingEmbedder:
         try:
             spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
             for kind, slots in self._slots.items():
-                size = spec.max_images or spec.max_batch if kind is Modality.IMAGE else spec.max_batch
+                size = self._size(kind)
                 while len(slots.running) < spec.slots and slots.queue.has_work(bulk=slots.may_be_bulk(spec.slots)):
                     # The callers that were just answered are about to come back: one batch of all is better than two.
                     if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, size):
@@ -286,8 +320,7 @@ class BatchingEmbedder:
         batch = slots.running.pop(task)
         now_s = asyncio.get_running_loop().time()
         took_s = max(now_s - batch.begun_s, 1e-6)
-        rate = len(batch.places) / took_s * self._inner.spec.slots
-        self._inputs_per_s = RATE_MEMORY * self._inputs_per_s + (1 - RATE_MEMORY) * rate if self._inputs_per_s else rate
+        slots.batch_s = TIME_MEMORY * slots.batch_s + (1 - TIME_MEMORY) * took_s if slots.batch_s else took_s
         slots.gather_until_s = now_s + min(self._max_gather_s, GATHER_SHARE * took_s)
         slots.expected = slots.queue.inputs + len(batch.places)
         self._meter.note_end(batch.calls, batch.times, took_s)

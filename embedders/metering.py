@@ -56,7 +56,7 @@ class Meter:
         self.watch((lambda: 0, lambda: 0, lambda: 0, lambda: 0))
 
     def note_refusal(self) -> None:
-        """Count a call that found no room."""
+        """Count a call that found no room, or not in time."""
         self._refused.inc()
 
     def note_begin(self, calls: Iterable[QueuedCall], priority: Priority, fill: float) -> None:

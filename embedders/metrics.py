@@ -65,7 +65,9 @@ INPUTS = Counter(
     ["embedder", "outcome"],
 )
 REFUSED_CALLS = Counter(
-    "vecgate_embedder_refused_calls_total", "Calls that found no room in an embedder's queue.", ["embedder"]
+    "vecgate_embedder_refused_calls_total",
+    "Calls that found no room in an embedder's queue, or would not have had their turn before their deadline.",
+    ["embedder"],
 )
 FAILOVERS = Counter(
     "vecgate_embedder_failovers_total",

@@ -16,7 +16,7 @@ from embedders.errors import EmbedderError
 from embedders.inputs import EmbedOptions, ImageInput, Input, Priority
 from embedders.timing import call_times
 
-__all__ = ["QueueBounds", "QueuedCall", "WaitingQueue", "input_bytes"]
+__all__ = ["QueueBounds", "QueuedCall", "WaitingQueue", "calling_client", "input_bytes"]
 
 BULK_EVERY = 4
 """While both wait, every so many batches one of bulk work goes, so that it never stands still."""
@@ -59,7 +59,7 @@ class QueuedCall:
         self.done = done
         self.waiting = deque(at)
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
-        self.client = str(structlog.contextvars.get_contextvars().get("client", ""))
+        self.client = calling_client()
         self.added_s = time.monotonic()
         self.begun = False
         self.times = call_times()
@@ -161,6 +161,19 @@ class WaitingQueue:
         self.inputs += len(call.waiting)
         self.bytes += call.bytes
 
+    def ahead(self, options: EmbedOptions, client: str, count: int) -> int:
+        """Return about how many inputs go before the last of `count` of an interactive call that comes now.
+
+        Every line, client and call takes its turn, so that it is not all that wait.
+        """
+        line = self._lines.get(options, _Line(options))
+        urgent = {each for each in self._lines if each.priority is Priority.INTERACTIVE}
+        own = len(line.clients.get(client, ()))
+        turns = count * (own + 1) * len({*line.clients, client}) * len({*urgent, options})
+        if len(urgent) < len(self._lines):
+            turns = turns * BULK_EVERY // (BULK_EVERY - 1)
+        return min(self.inputs, turns)
+
     def oldest_s(self) -> float | None:
         """Return when the call came that waits longest; None if none waits."""
         return min((call.added_s for line in self._lines.values() for call in line.calls), default=None)
@@ -212,6 +225,11 @@ class WaitingQueue:
         if line.clients:
             self._lines[line.options] = line  # behind the others
         return line.options, places
+
+
+def calling_client() -> str:
+    """Return the name of whose call is being worked for, as the log has it; empty if nobody knows."""
+    return str(structlog.contextvars.get_contextvars().get("client", ""))
 
 
 def input_bytes(each: Input) -> int:

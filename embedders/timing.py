@@ -3,13 +3,14 @@
 Whoever answers a call begins its times; what works for it further down, in whatever task, adds to them.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["CallTimes", "begin_times", "call_times", "preprocessing"]
+__all__ = ["CallTimes", "begin_times", "call_times", "note_deadline", "preprocessing"]
 
 
 @dataclass(slots=True)
@@ -21,12 +22,14 @@ class CallTimes:
         preprocess_s: reading the inputs of its batches.
         backend_s: its batches in the model or at the NIM.
         store_s: in calls to the store.
+        deadline_s: not spent, but when the caller waits no longer, by time.monotonic.
     """
 
     queue_s: float = 0.0
     preprocess_s: float = 0.0
     backend_s: float = 0.0
     store_s: float = 0.0
+    deadline_s: float = math.inf
 
 
 _current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
@@ -42,6 +45,12 @@ def begin_times() -> CallTimes:
 def call_times() -> CallTimes | None:
     """Return the times of the call that is being worked for; None outside of calls."""
     return _current.get()
+
+
+def note_deadline(left_s: float) -> None:
+    """Note how many seconds are left for the call that is being worked for."""
+    if (times := _current.get()) is not None:
+        times.deadline_s = time.monotonic() + left_s
 
 
 @contextmanager

@@ -130,6 +130,8 @@ def _load(config: ClipConfig) -> LoadedModel:
 def _import_open_clip() -> tuple[Any, Any]:
     # The libraries behind open_clip fetch what they miss unless they are told otherwise, before their import or after.
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    # A thread of torch's that waits for another one spins until that has got a core; asleep, it would leave it its own.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import huggingface_hub.constants  # noqa: PLC0415 -- a gateway without a local model has no torch
         import open_clip

@@ -17,7 +17,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
-from embedders.timing import begin_times
+from embedders.timing import begin_times, note_deadline
 from service.errors import Overloaded
 from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
@@ -150,7 +150,9 @@ class ErrorInterceptor(_Interceptor):
             self._calls += counts
             try:
                 self._check_number(counted=counts)
-                async with asyncio.timeout(self._time_left(context)):
+                left_s = self._time_left(context)
+                note_deadline(left_s)
+                async with asyncio.timeout(left_s):
                     return await inner(request, context)
             except grpc.aio.AbortError:
                 raise

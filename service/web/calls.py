@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders import tracing
-from embedders.timing import begin_times
+from embedders.timing import begin_times, note_deadline
 from service.access import NOBODY, Authenticator, authorize_route, calling_account
 from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
@@ -163,6 +163,7 @@ class Calls:
     async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
         try:
             self._admit(exchange, path, method)
+            note_deadline(self._settings.timeout_s)
             async with asyncio.timeout(self._settings.timeout_s):
                 await self._app(scope, exchange.receive, exchange.send)
         except CallerGone:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
+from embedders.base import Outcome
 from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderOverloaded
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput
+from embedders.timing import begin_times, note_deadline
 from tests.contract.embedder_suite import vectors
 from tests.contract.waiting import batches, bounds, call, occupy, release, texts
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -127,6 +129,76 @@ async def test_a_refused_caller_is_told_when_to_come_back(embedder: BatchingEmbe
     assert 0.05 <= refusal.value.retry_after_s <= 30
     release(inner)
     await asyncio.gather(first, waiting)
+
+
+async def timed(
+    embedder: BatchingEmbedder, left_s: float, options: EmbedOptions = QUERY
+) -> asyncio.Task[list[Outcome]]:
+    """Begin a call that has so many seconds."""
+
+    async def embed() -> list[Outcome]:
+        begin_times()
+        note_deadline(left_s)
+        return await embedder.embed(texts("timed", 1), options)
+
+    task = asyncio.create_task(embed())
+    await asyncio.sleep(0)
+    return task
+
+
+async def one_slow_batch(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
+    """Let the embedder see a batch of a fifth of a second."""
+    slow = await occupy(embedder, inner)
+    await asyncio.sleep(0.2)
+    release(inner)
+    await slow
+
+
+@pytest.mark.parametrize(
+    ("waiting", "left_s", "options", "refused"),
+    [
+        pytest.param(8, 0.5, QUERY, True, id="too late"),
+        pytest.param(8, 1000, QUERY, False, id="in time"),
+        pytest.param(3, 0.5, QUERY, False, id="less than a batch waits"),
+        pytest.param(6, 0.5, BULK, False, id="bulk work waits"),
+    ],
+)
+async def test_a_call_that_would_have_its_turn_after_its_deadline_is_refused_at_once(
+    embedder: BatchingEmbedder,
+    inner: FakeEmbedder,
+    waiting: int,
+    left_s: float,
+    options: EmbedOptions,
+    refused: bool,  # noqa: FBT001
+) -> None:
+    await one_slow_batch(embedder, inner)
+    first = await occupy(embedder, inner)
+    before = [await call(embedder, texts(str(at), 1)) for at in range(waiting)]
+
+    late = await timed(embedder, left_s, options)
+    ended_at_once = late.done()
+    release(inner)
+    outcomes, *_ = await asyncio.gather(late, *before, first, return_exceptions=True)
+
+    assert ended_at_once == refused
+    if refused:
+        assert isinstance(outcomes, EmbedderOverloaded)
+        assert "8 inputs wait already" in str(outcomes)
+        assert "its deadline is in 0.5 s" in str(outcomes)
+        assert 0.05 <= outcomes.retry_after_s <= 30
+    else:
+        assert isinstance(outcomes, list)
+
+
+async def test_an_embedder_that_was_slow_once_takes_calls_again(
+    embedder: BatchingEmbedder, inner: FakeEmbedder
+) -> None:
+    await one_slow_batch(embedder, inner)
+    inner.gate = None
+
+    outcomes = await asyncio.gather(*[await timed(embedder, 0.1) for _ in range(4)])
+
+    assert [len(each) for each in outcomes] == [1] * 4
 
 
 async def test_texts_and_images_go_apart_where_the_backend_wants_that(inner: FakeEmbedder) -> None:

@@ -3,12 +3,14 @@
 import asyncio
 from collections import Counter
 
+import pytest
 import structlog
 
 from embedders.inputs import EmbedOptions, Priority, TextInput
 from embedders.queueing import QueuedCall, WaitingQueue
 
 OPTIONS = EmbedOptions(priority=Priority.BULK)
+SEARCH = EmbedOptions(priority=Priority.INTERACTIVE)
 
 
 def call_of(client: str, inputs: int) -> QueuedCall:
@@ -53,6 +55,34 @@ async def test_batches_of_one_go_to_clients_in_turn() -> None:
     turns = ["".join(shares(queue, 1)) for _ in range(6)]
 
     assert turns == ["greedy", "modest", "greedy", "modest", "greedy", "greedy"]
+
+
+@pytest.mark.parametrize(
+    ("client", "count", "ahead"),
+    [
+        pytest.param("modest", 2, 4, id="each of two clients in turn"),
+        pytest.param("greedy", 1, 31, id="behind the client's own calls"),
+        pytest.param("greedy", 1000, 300, id="never more than wait"),
+    ],
+)
+async def test_what_goes_before_a_call_is_what_has_its_turn_before(client: str, count: int, ahead: int) -> None:
+    queue = WaitingQueue()
+    nothing = queue.ahead(SEARCH, client, count)
+    for _ in range(30):
+        queue.add(SEARCH, call_of("greedy", 10))
+
+    assert (nothing, queue.ahead(SEARCH, client, count)) == (0, ahead)
+
+
+async def test_bulk_work_and_other_lines_go_before_a_call_as_often_as_they_have_their_turn() -> None:
+    queue = WaitingQueue()
+    queue.add(SEARCH, call_of("", 100))
+    alone = queue.ahead(SEARCH, "", 3)
+    queue.add(OPTIONS, call_of("", 100))
+    beside_bulk = queue.ahead(SEARCH, "", 3)
+    queue.add(EmbedOptions(api_key="a caller's own"), call_of("", 100))
+
+    assert (alone, beside_bulk, queue.ahead(SEARCH, "", 3)) == (6, 8, 16)
 
 
 async def test_a_call_that_is_given_up_leaves_nothing_behind() -> None:

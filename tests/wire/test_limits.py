@@ -10,7 +10,10 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from embedders.batching import BatchingEmbedder
+from embedders.queueing import QueueBounds
 from service.settings import ServerSettings
+from tests.fakes.embedder import FakeEmbedder
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -113,6 +116,31 @@ async def test_calls_over_their_number_are_overload_and_health_still_answers() -
     assert {(each.code, each.reason, each.retry_s) for each in over} == {(StatusCode.UNAVAILABLE, "OVERLOADED", 1.0)}
     assert health.status == health_pb2.HealthCheckResponse.SERVING
     assert after.embedders
+
+
+async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_before_it_has_passed() -> None:
+    inner = FakeEmbedder(max_batch=4)
+    embedder: Any = BatchingEmbedder(inner, bounds=QueueBounds(max_inputs=1000, max_bytes=10**6))
+    wire = await start_wire(embedder)
+    inner.gate = asyncio.Event()
+    slow = asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT))
+    await until(lambda: inner.in_flight == 1)
+    await asyncio.sleep(0.5)
+    inner.gate.set()
+    await slow
+    inner.gate = asyncio.Event()
+    waiting = [asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT)) for _ in range(41)]
+    await until(lambda: embedder.waiting == 40)
+
+    refused = await failure_of(wire.embedding.EmbedInputs(A_TEXT, timeout=5))
+    inner.gate.set()
+    answers = await asyncio.gather(*waiting)
+    later = await wire.embedding.EmbedInputs(A_TEXT, timeout=5)
+    await stop_wire(wire)
+
+    assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "OVERLOADED")
+    assert refused.retry_s is not None
+    assert all(len(each.results) == 1 for each in [*answers, later])
 
 
 @pytest.mark.parametrize("bound", ["max_connection_idle_s", "max_connection_age_s"])

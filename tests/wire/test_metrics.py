@@ -194,7 +194,7 @@ async def test_an_embedder_that_fails_its_check_is_down_until_one_passes() -> No
 @pytest.mark.parametrize(
     ("failure", "event", "level"),
     [
-        (None, "call_refused", "info"),
+        (None, "call", "info"),
         (EmbedderUnavailable("down"), "call_failed", "warning"),
         (KeyError("a cat"), "call_failed", "error"),
     ],
@@ -204,11 +204,12 @@ async def test_a_failure_is_as_loud_as_whose_fault_it_is_and_ours_shows_its_plac
     wire: Wire, failure: Exception | None, event: str, level: str
 ) -> None:
     wire.embedder.failure = failure
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
         await failure_of(wire.embedding.EmbedInputs(A_TEXT if failure else pb.EmbedInputsRequest()))
         await lines_of(lines, 1)
 
     (line,) = (each for each in lines if each["event"] == event)
     assert line["log_level"] == level
+    assert line["error"] == (type(failure).__name__ if failure else "InvalidRequest")
     assert ("traceback" in line) == (level == "error")
     assert "a cat" not in str(lines)
