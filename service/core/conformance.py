@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -141,17 +141,17 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
 def check_return_fields(
     collection: Collection, properties: Iterable[str], images: Iterable[str], vectors: Iterable[str]
 ) -> ReturnFields:
-    """Return which fields to return; no properties means all but blobs.
+    """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
 
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
     """
     violations: list[Violation] = []
-    plain = [each.name for each in collection.properties if each.data_type not in (None, DataType.BLOB)]
+    plain = _without_blobs(collection.properties)
     blobs = [each.name for each in collection.properties if each.data_type is DataType.BLOB]
-    for index, name in enumerate(properties := list(properties)):
-        if name not in plain:
-            violations.append(_unknown_property(collection, f"return_properties[{index}]", blobs=False))
+    paths = [name.split(".") for name in properties] or [[each.name] for each in plain]
+    for index, path in enumerate(paths):
+        _check_path(collection, path, f"return_properties[{index}]", violations)
     for index, name in enumerate(images := list(images)):
         if name not in blobs:
             violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
@@ -160,9 +160,37 @@ def check_return_fields(
             violations.append(_unknown_vector(collection, f"return_vectors[{index}]"))
     if violations:
         raise InvalidRequest(violations)
-    properties = properties or plain
-    nested = {each.name: each.nested for each in collection.properties if each.nested and each.name in properties}
-    return ReturnFields(properties, images, vectors, nested)
+    picked = _pick(plain, paths)
+    return ReturnFields([each.name for each in picked], images, vectors, {e.name: e.nested for e in picked if e.nested})
+
+
+def _without_blobs(properties: Iterable[Property]) -> list[Property]:
+    return [each for each in properties if each.data_type not in (None, DataType.BLOB)]
+
+
+def _check_path(collection: Collection, path: Sequence[str], where: str, violations: list[Violation]) -> None:
+    parts = _without_blobs(collection.properties)
+    for depth, name in enumerate(path):
+        found = next((each for each in parts if each.name == name), None)
+        if found is None and not depth:
+            violations.append(_unknown_property(collection, where, blobs=False))
+        elif found is None:
+            names = ", ".join(each.name for each in parts) or "none"
+            message = f"property {'.'.join(path[:depth])!r} has no such part; it has: {names}"
+            violations.append(Violation(where, message, "UNKNOWN_PROPERTY"))
+        if found is None:
+            return
+        parts = _without_blobs(found.nested)
+
+
+def _pick(properties: Iterable[Property], paths: Sequence[Sequence[str]]) -> tuple[Property, ...]:
+    """Return the properties that paths name, objects with those of their parts alone, or whole if they are named."""
+    picked: list[Property] = []
+    for each in properties:
+        rests = [path[1:] for path in paths if path[0] == each.name]
+        if rests:
+            picked.append(replace(each, nested=_pick(each.nested, rests)) if all(rests) else each)
+    return tuple(picked)
 
 
 def _check_properties(

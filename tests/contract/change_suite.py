@@ -1,10 +1,12 @@
-"""What every store does to objects that it has; a test class derives from it beside StoreSuite."""
+"""What every store does to objects that it has, and returns of them; a test class derives from it beside StoreSuite."""
 
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from service.domain import ObjectChange, ReturnFields
+from service.domain import DataType, ObjectChange, ObjectValue, ReturnFields
 from service.errors import ObjectNotFound
 from service.filters import Condition, Operator, Target
 from service.searches import TargetVectors
@@ -16,7 +18,7 @@ __all__ = ["ChangeSuite"]
 
 
 class ChangeSuite:
-    """Deletions and changes of the contract of service/store/base.py, as tests."""
+    """Deletions, changes and reads in part of the contract of service/store/base.py, as tests."""
 
     async def test_deletes_and_counts_what_fits_a_filter(self, store: Store, pictures: str) -> None:
         await store.put_objects(pictures, [make_object(number, int=number) for number in range(1, 11)])
@@ -47,6 +49,22 @@ class ChangeSuite:
         assert {each.id for each in found.values()} == set(found)
         assert all(each.images == {"blob": b"picture"} for each in found.values())
         assert all(each.vectors["main"].tolist() == [1, 2, 3] for each in found.values())
+
+    @pytest.mark.parametrize("data_type", OBJECTS)
+    async def test_returns_of_an_object_the_parts_that_are_asked_for(
+        self, store: Store, pictures: str, data_type: DataType
+    ) -> None:
+        name = property_of(data_type)
+        person = ObjectValue({"name": "Ann", "ages": [3, 4], "home": ObjectValue({"city": "Ulm", "latitude": 48.4})})
+        value: Any = [person, person] if data_type is DataType.OBJECT_ARRAY else person
+        assert await store.put_objects(pictures, [make_object(1, **{name: value})]) == [None]
+        *_, home = PERSON
+        parts = (PERSON[0], replace(home, nested=home.nested[:1]))
+
+        found = await store.get_object(pictures, UUID(int=1), ReturnFields(properties=[name], nested={name: parts}))
+
+        part = ObjectValue({"name": "Ann", "home": ObjectValue({"city": "Ulm"})})
+        assert found.properties[name] == ([part, part] if data_type is DataType.OBJECT_ARRAY else part)
 
     async def test_changes_what_is_named_of_an_object_and_nothing_else(self, store: Store, pictures: str) -> None:
         whole = {property_of(each): value for each, value in ALL_TYPES.items()}

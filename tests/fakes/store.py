@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 from uuid import UUID
 
 import numpy as np
@@ -14,6 +15,9 @@ from service.domain import (
     Distance,
     Hit,
     ObjectChange,
+    ObjectValue,
+    Property,
+    PropertyValue,
     ReturnFields,
     Scope,
     StoredObject,
@@ -308,10 +312,25 @@ def _type_of(collection: Collection, name: str) -> DataType | None:
 def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:
     return StoredObject(
         object_.id,
-        {name: object_.properties[name] for name in fields.properties if name in object_.properties},
+        {
+            name: _parts_of(object_.properties[name], fields.nested.get(name, ()))
+            for name in fields.properties
+            if name in object_.properties
+        },
         {name: object_.images[name] for name in fields.images if name in object_.images},
         {name: object_.vectors[name].copy() for name in fields.vectors if name in object_.vectors},
     )
+
+
+def _parts_of(value: PropertyValue, parts: Sequence[Property]) -> PropertyValue:
+    """Return of an object, or of each of a list of them, what is asked for; of other values all."""
+    if isinstance(value, ObjectValue):
+        return ObjectValue(
+            {each.name: _parts_of(value[each.name], each.nested) for each in parts if each.name in value}
+        )
+    if isinstance(value, list) and parts:
+        return cast("PropertyValue", [_parts_of(cast("PropertyValue", each), parts) for each in value])
+    return value
 
 
 def _selected(hits: Sequence[Hit], fields: ReturnFields) -> list[Hit]:

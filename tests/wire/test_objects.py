@@ -4,11 +4,13 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from grpc import StatusCode
 
 from service.rpc import object as servicer
 from tests.wire.conftest import Wire, failure_of, unpack
 from vecgate.client import where
+from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1.vector_pb2 import Vector
 
@@ -177,3 +179,55 @@ async def test_a_filter_that_does_not_fit_deletes_nothing(
 
     assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, paths)
     assert await pictures.store.count_objects("Pictures") == COUNT
+
+
+@pytest.fixture
+async def people(wire: Wire) -> Wire:
+    """Return a server with one object that holds another one in another one."""
+    text = {"name": "city", "data_type": collection_pb.DATA_TYPE_TEXT}
+    home = {"name": "home", "data_type": collection_pb.DATA_TYPE_OBJECT, "nested_properties": [text]}
+    age = {"name": "age", "data_type": collection_pb.DATA_TYPE_INT}
+    maker = {"name": "maker", "data_type": collection_pb.DATA_TYPE_OBJECT, "nested_properties": [age, home]}
+    title = {"name": "title", "data_type": collection_pb.DATA_TYPE_TEXT}
+    collection = collection_pb.Collection(name="People", properties=[title, maker], vectors=[{"name": "default"}])
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
+    made = pb.Object(id=str(UUID(int=1)))
+    made.properties.update({"title": "a cat", "maker": {"age": 40, "home": {"city": "Ulm"}}})
+    answer = await wire.objects.ImportObjects(pb.ImportObjectsRequest(collection="People", objects=[made]))
+    assert answer.results[0].HasField("stored")
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (["maker.home.city"], {"maker": {"home": {"city": "Ulm"}}}),
+        (["maker.age", "title"], {"title": "a cat", "maker": {"age": 40}}),
+        (["maker.age", "maker"], {"maker": {"age": 40, "home": {"city": "Ulm"}}}),
+        ([], {"title": "a cat", "maker": {"age": 40, "home": {"city": "Ulm"}}}),
+    ],
+)
+async def test_of_an_object_within_an_object_the_parts_come_back_that_are_asked_for(
+    people: Wire, paths: list[str], found: dict[str, object]
+) -> None:
+    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), return_properties=paths)
+    answer = await people.objects.GetObject(request)
+    assert json_format.MessageToDict(answer.object.properties) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("maker.home.street", "'maker.home' has no such part; it has: city"),
+        ("maker.", "'maker' has no such part; it has: age, home"),
+        ("title.length", "'title' has no such part; it has: none"),
+        ("home.city", "no such property; it has: title, maker"),
+        ("", "no such property; it has: title, maker"),
+    ],
+)
+async def test_a_part_that_an_object_lacks_is_refused_with_what_it_has(people: Wire, path: str, words: str) -> None:
+    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), return_properties=["title", path])
+    failure = await failure_of(people.objects.GetObject(request))
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "UNKNOWN_PROPERTY")
+    assert failure.fields == ["return_properties[1]"]
+    assert words in failure.message

@@ -260,7 +260,7 @@ class Client(ObjectCalls):
             query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.
             more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
-            return_properties: properties to return; none named means all but blobs.
+            return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
             tenant: whose objects to search, where the collection has tenants.

@@ -143,7 +143,7 @@ class ObjectCalls(ABC):
         Args:
             collection: the collection's name.
             page_size: objects in one call; the server's own number if left out.
-            return_properties: properties to return; none named means all but blobs.
+            return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
             tenant: whose objects they are, where the collection has tenants.

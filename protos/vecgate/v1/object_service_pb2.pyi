@@ -351,7 +351,7 @@ class GetObjectRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return; empty means all but blobs."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -434,7 +434,7 @@ class ListObjectsRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return; empty means all but blobs."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -224,7 +224,7 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return; empty means all but blobs."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
