@@ -91,8 +91,12 @@ class Certificates:
             if contents == self._seen:
                 return
             self._seen = contents
-            self._latest = self._files.context()
-            self._contents = contents
+            context = self._files.context()
+            if self._files.read() != contents:
+                # They are just being replaced, and what was read may not belong together.
+                self._seen = self._contents
+                return
+            self._latest, self._contents = context, contents
             log.info("certificate_read_again", group=self._group)
         except (OSError, ssl.SSLError) as error:
             log.warning("certificate_not_read_again", reason=self._fault(error))

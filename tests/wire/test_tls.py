@@ -162,6 +162,59 @@ def test_files_are_looked_at_once_a_second_at_most(site: Site) -> None:
     assert certificates.contents() == files.read() != before
 
 
+def test_files_that_change_between_two_looks_at_them_are_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", None)
+    certificates = Certificates("server", files, lambda: now_s)
+    before = certificates.contents()
+    key = files.key.read_bytes()
+    site.renew()
+    files.key.write_bytes(key)
+    real = TlsFiles.context
+
+    def complete_and_load(self: TlsFiles) -> ssl.SSLContext:
+        site.renew()
+        return real(self)
+
+    monkeypatch.setattr(TlsFiles, "context", complete_and_load)
+    now_s = 2.0
+    while_they_change = certificates.contents()
+    monkeypatch.undo()
+    now_s = 4.0
+
+    assert while_they_change == before, "no certificate with another one's key"
+    assert certificates.contents() == files.read() != before
+
+
+async def test_no_connection_fails_while_certificates_are_replaced(
+    serve: Callable[..., Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.tls.LOOK_EVERY_S", 0.0)
+    connect = await serve(site, **site.settings(mutual=True))
+    done = asyncio.Event()
+
+    async def load() -> list[str | None]:
+        ends = []
+        while not done.is_set():
+            ends.append(await connect(client=site.clients))
+        return ends
+
+    loads = [asyncio.create_task(load()) for _ in range(4)]
+    for _ in range(20):
+        issued = site.servers.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(site.folder / "cert.pem")
+        await asyncio.sleep(0.02)
+        issued.private_key_pem.write_to_path(site.folder / "key.pem")
+        await asyncio.sleep(0.05)
+    done.set()
+    ends = [end for each in await asyncio.gather(*loads) for end in each]
+
+    assert len(ends) > 20
+    assert set(ends) == {None}
+
+
 @pytest.mark.parametrize("name", ["cert.pem", "key.pem", "clients.pem"])
 @pytest.mark.parametrize("content", [None, "nonsense"])
 def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: str, content: str | None) -> None:
