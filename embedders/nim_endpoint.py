@@ -23,7 +23,7 @@ _IMAGE_URI = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w.+-]{1,40}=[\w.+-]{1,40
 _PICTURE_LIKE = re.compile(r"\s*(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/]{20,}={0,2}\s*$)")
 """A data URI, or nothing but base64 that begins as PNG, JPEG, GIF or WebP files do."""
 
-_PATH = re.compile(r"(?P<message>.*?)(?: - at `\$\.?(?P<field>.*)`)?", re.DOTALL)
+_PLACE = re.compile(r"\.(?P<field>\w+(?:\[\d+\])?)`")
 _TOKENS = frozenset({"Expected `str`, got `int`", "Expected `str`, got `array`"})
 """What is said of token numbers in place of texts, which OpenAI takes and LangChain's client of it sends by default."""
 
@@ -155,17 +155,19 @@ class RequestReader:
 
 
 def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
-    parts = _PATH.fullmatch(str(error))
-    assert parts is not None
-    field, message = parts["field"] or None, parts["message"]
+    # Messages of two kinds hold what the caller sent, which may be megabytes and look like the end of a message.
+    text = str(error)
+    if text.startswith("Object contains unknown field"):
+        known = ", ".join(EmbeddingsRequest.__struct_fields__)
+        return RequestRefused(f"extra inputs are not permitted; the fields are {known}")
+    message, _, where = text.rpartition(" - at `$")
+    place = _PLACE.fullmatch(where)
+    field = place and place["field"]
     if message.startswith("Invalid enum value"):
         message = f"must be one of {', '.join(_CHOICES.get(field or '', ()))}"
-    if message.startswith("Object contains unknown field"):
-        known = ", ".join(EmbeddingsRequest.__struct_fields__)
-        message = f"extra inputs are not permitted; the fields are {known}"
     if message in _TOKENS and (field or "").startswith("input["):
         message = "token numbers are not taken, because they are another model's; send the text itself"
-    return RequestRefused(message.replace("`", ""), field)
+    return RequestRefused((message or text).replace("`", ""), field)
 
 
 def write_embeddings(model: str, inputs: Sequence[Input], embeddings: Sequence[Embedding], *, packed: bool) -> bytes:

@@ -1,6 +1,8 @@
 """What comes from a caller: a body, bounded in bytes and time, and the news that it has gone."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -8,45 +10,84 @@ from typing import Self
 from starlette.requests import Request
 from starlette.types import Receive
 
+from service.errors import Overloaded
+from service.settings import WebSettings
 from service.web.refusals import CallerGone, Refused
 
-__all__ = ["WhileConnected", "read_body"]
+__all__ = ["BodyReader", "WhileConnected"]
 
 
-async def read_body(request: Request, *, max_bytes: int, timeout_s: float) -> bytes:
-    """Return a request's body.
+class BodyReader:
+    """Reads requests' bodies, bounded in bytes, each and all together, and in time.
 
-    Raises:
-        Refused: it is too long or compressed, or is not there in time.
-        CallerGone: the caller left before its end.
+    Args:
+        settings: the bounds.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "BODY_COMPRESSED", "the body is compressed; send it as it is")
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise _too_long(max_bytes)
-    parts: list[bytes] = []
-    size = 0
-    deadline = asyncio.timeout(timeout_s)
-    try:
-        async with deadline:
-            while True:
-                message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise CallerGone("the caller left in the middle of its request")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > max_bytes:
-                    raise _too_long(max_bytes)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-    except TimeoutError:
-        if not deadline.expired():
-            raise
-        raise Refused(
-            HTTPStatus.REQUEST_TIMEOUT, "BODY_TIMEOUT", f"the body was not there after {timeout_s:g} s; send it faster"
-        ) from None
+
+    def __init__(self, settings: WebSettings) -> None:
+        self._settings = settings
+        self._held = 0
+
+    @asynccontextmanager
+    async def read(self, request: Request) -> AsyncIterator[bytes]:
+        """Give a request's body, whose bytes count with the others' as long as the block runs.
+
+        Raises:
+            Refused: it is too long or compressed, or is not there in time.
+            Overloaded: all bodies together are too long.
+            CallerGone: the caller left before its end.
+        """
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "BODY_COMPRESSED", "the body is compressed; send it as it is"
+            )
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._settings.max_body_bytes:
+            raise self._too_long()
+        parts: list[bytes] = []
+        try:
+            await self._receive(request, parts)
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._held -= sum(map(len, parts))
+
+    async def _receive(self, request: Request, parts: list[bytes]) -> None:
+        size, timeout_s = 0, self._settings.body_timeout_s
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                while True:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise CallerGone("the caller left in the middle of its request")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    self._held += len(part)
+                    parts.append(part)
+                    if size > self._settings.max_body_bytes:
+                        raise self._too_long()
+                    if self._held > self._settings.max_bodies_bytes:
+                        raise Overloaded(
+                            f"the bodies of all requests have more than {self._settings.max_bodies_bytes} bytes, and "
+                            "no more may be read: try again later"
+                        )
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise Refused(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "BODY_TIMEOUT",
+                f"the body was not there after {timeout_s:g} s; send it faster",
+            ) from None
+
+    def _too_long(self) -> Refused:
+        return Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "BODY_TOO_LARGE",
+            f"the body has more than {self._settings.max_body_bytes} bytes; send fewer or smaller inputs",
+        )
 
 
 class WhileConnected:
@@ -82,11 +123,3 @@ class WhileConnected:
         assert self._block is not None
         self._gone = True
         self._block.cancel()
-
-
-def _too_long(max_bytes: int) -> Refused:
-    return Refused(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        "BODY_TOO_LARGE",
-        f"the body has more than {max_bytes} bytes; send fewer or smaller inputs",
-    )

@@ -21,7 +21,7 @@ from embedders.nim_endpoint import EmbeddingsRequest, RequestReader, RequestRefu
 from service.core.embed import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import AuthSettings, WebSettings
-from service.web.caller import WhileConnected, read_body
+from service.web.caller import BodyReader, WhileConnected
 from service.web.calls import OTHER
 from service.web.openapi import openapi_document
 from service.web.refusals import JSON, Refused
@@ -37,6 +37,9 @@ API_VERSION = "1.0.0"
 
 READ_IN_THREAD_BYTES = 256 * 1024
 """Longer bodies are read in a thread: pictures by the megabyte would keep everybody else waiting, over gRPC too."""
+
+READY_AGAIN_S = 5
+"""Seconds until whoever found this server not ready may ask again."""
 
 OPTIONS = {
     None: EmbedOptions(),
@@ -60,6 +63,7 @@ class Endpoint:
         self._settings = settings
         self._embedders = embedders
         self._access = access
+        self._bodies = BodyReader(settings)
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")
@@ -87,9 +91,10 @@ class Endpoint:
 
     async def create_embeddings(self, request: Request) -> Response:
         """Embed the inputs of a request."""
-        body = await read_body(
-            request, max_bytes=self._settings.max_body_bytes, timeout_s=self._settings.body_timeout_s
-        )
+        async with self._bodies.read(request) as body:
+            return await self._embed(request, body)
+
+    async def _embed(self, request: Request, body: bytes) -> Response:
         try:
             wanted, inputs = (
                 await asyncio.to_thread(self._read, body) if len(body) > READ_IN_THREAD_BYTES else self._read(body)
@@ -129,7 +134,9 @@ class Endpoint:
         if self.draining:
             fault = "it is about to end"
         if fault is not None:
-            return _health("not ready", f"not ready: {fault}", HTTPStatus.SERVICE_UNAVAILABLE)
+            answer = _health("not ready", f"not ready: {fault}", HTTPStatus.SERVICE_UNAVAILABLE)
+            answer.headers["retry-after"] = str(READY_AGAIN_S)
+            return answer
         return _health("ready", "Vecgate is ready")
 
     async def list_models(self, request: Request) -> Response:
@@ -176,7 +183,8 @@ class Endpoint:
     def _embedder_of(self, wanted: EmbeddingsRequest) -> Embedder:
         embedder = self._find(wanted.model)
         dimension = embedder.spec.dimension
-        if wanted.dimensions not in (None, dimension):
+        # A NIM's may be unknown until it has answered.
+        if dimension and wanted.dimensions not in (None, dimension):
             raise _refused(
                 RequestRefused(
                     f"is {wanted.dimensions}; {wanted.model} has {dimension}, which cannot be changed", "dimensions"

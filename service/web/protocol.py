@@ -21,18 +21,23 @@ connection cut while it sends may never see the answer."""
 
 
 _OFFER = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
+_HEAD_END = b"\r\n\r\n"
+_UNDECIDED = re.compile(rb"\r(?:\n(?:\r|u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
+"""The end of a piece of a head that may go on as an offer, or as the head's end."""
 
 
-def _without_offer(data: bytes) -> bytes:
-    """Return what begins with a request's head, without its offer to go on in another protocol.
+def _without_offer(data: bytes) -> tuple[bytes, bytes]:
+    """Return a piece of a request's head without its offer to go on in another protocol, and what has to wait for more.
 
     A server may ignore the offer, but httptools ignores the request's body then. Java's client offers HTTP/2 that way
-    with its first request.
+    with the first request of a connection.
     """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not _OFFER.search(data, 0, end):
-        return data
-    return _OFFER.sub(b"x-offer", data[:end]) + data[end:]
+    end = data.find(_HEAD_END)
+    if end >= 0:
+        return _OFFER.sub(b"x-offer", data[:end]) + data[end:], b""
+    undecided = _UNDECIDED.search(data)
+    end = undecided.start() if undecided else len(data)
+    return _OFFER.sub(b"x-offer", data[:end]), data[end:]
 
 
 class BoundedConfig(uvicorn.Config):
@@ -54,6 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault: Refused | None = None
         self._in_head = False
         self._in_body = False
+        self._undecided = b""
         self._unanswered = 0
         self._head_bytes = 0
         self._named_bytes = 0
@@ -76,7 +82,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         begun = self._in_head
-        super().data_received(data if self._in_body else _without_offer(data))
+        if not self._in_body:
+            data, self._undecided = _without_offer(self._undecided + data)
+        super().data_received(data)
         if self.transport.is_closing():
             return
         if begun and self._in_head:

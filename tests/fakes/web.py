@@ -1,6 +1,7 @@
 """An HTTP server over embedders in memory, in the test's event loop or in a thread of its own."""
 
 import asyncio
+import base64
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,9 +14,14 @@ from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder
 
-__all__ = ["MODEL", "Web", "running_web", "web_in_thread"]
+__all__ = ["MODEL", "Web", "data_uri", "running_web", "web_in_thread"]
 
 MODEL = "fake/model"
+
+
+def data_uri(content: bytes, media_type: str = "image/png") -> str:
+    """Return an image as a request has it."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True)

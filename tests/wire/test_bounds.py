@@ -237,11 +237,14 @@ TESTS = {
         "test_a_request_past_its_time_is_answered_so_and_its_work_is_dropped": ["web.timeout_s"],
         "test_too_many_requests_at_once_are_told_to_come_again_but_health_is_not": ["web.max_requests"],
     },
+    "wire.test_web_bodies": {
+        "test_too_many_inputs_are_refused_before_they_cost_anything": ["web.max_inputs"],
+        "test_a_body_that_never_ends_is_refused_and_its_connection_ended": ["web.max_body_bytes"],
+        "test_bodies_that_are_too_long_together_are_refused_and_served_once_there_is_room": ["web.max_bodies_bytes"],
+    },
     "wire.test_web_hostile": {
         "test_callers_that_send_slowly_or_nothing_are_cut": ["web.header_timeout_s", "web.body_timeout_s"],
         "test_a_caller_that_does_not_read_its_answer_holds_it_no_longer_than_the_idle_time": ["web.idle_timeout_s"],
-        "test_too_many_inputs_are_refused_before_they_cost_anything": ["web.max_inputs"],
-        "test_a_body_that_never_ends_is_refused_and_its_connection_ended": ["web.max_body_bytes"],
         "test_headers_over_the_bound_are_refused": ["web.max_header_bytes"],
         "test_connections_over_the_bound_are_closed_and_the_others_served": ["web.max_connections"],
     },

@@ -23,7 +23,7 @@ from embedders.errors import (
 from embedders.inputs import ImageInput, Priority, Purpose, TextInput
 from embedders.spec import InputLimits
 from tests.fakes.embedder import FakeEmbedder, picture
-from tests.fakes.web import MODEL, Web, running_web
+from tests.fakes.web import MODEL, Web, data_uri, running_web
 
 PNG, JPEG = picture(), picture((1, 2, 200), file_format="JPEG")
 STRINGS = ("message", "detail", "title")
@@ -41,10 +41,6 @@ async def web() -> AsyncIterator[Web]:
 async def http(web: Web) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=web.url, timeout=20) as client:
         yield client
-
-
-def data_uri(content: bytes, media_type: str = "image/png") -> str:
-    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 async def post(http: httpx.AsyncClient, path: str = "/v1/embeddings", **fields: object) -> httpx.Response:
@@ -224,6 +220,15 @@ async def test_a_model_that_is_not_there_is_told_as_a_nim_and_openai_do(http: ht
     }  # fmt: skip
 
 
+async def test_a_dimension_that_is_not_known_yet_is_no_fault_of_who_asks_for_one() -> None:
+    embedder = FakeEmbedder(dimension=0)
+    embedder.failure = EmbedderUnavailable("the NIM has not answered yet")
+    async with running_web(embedder) as web, httpx.AsyncClient(base_url=web.url) as http:
+        answer = await post(http, input="a cat", dimensions=1024)
+
+    assert refusal(answer, 503)["error"]["code"] == "embedder_unavailable"
+
+
 async def test_the_model_chooses_the_embedder() -> None:
     first, second = FakeEmbedder(name="one", model="m/one", space="s1"), FakeEmbedder(name="two", model="m/two")
     async with running_web(first, second) as web, httpx.AsyncClient(base_url=web.url) as http:
@@ -292,7 +297,7 @@ async def test_health_metadata_and_version_answer_as_a_nim_s(web: Web, http: htt
     unready = await http.get("/v1/health/ready")
 
     assert [(each.status_code, each.json()["object"]) for each in (live, ready)] == [(200, "health.response")] * 2
-    assert unready.status_code == 503
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "5")
     assert "the GPU is on fire" in unready.json()["message"]
     assert metadata["modelInfo"] == [{"shortName": MODEL, "modelUrl": ""}]
     assert metadata["version"] == release["release"]

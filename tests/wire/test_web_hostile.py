@@ -3,21 +3,16 @@
 import asyncio
 import json
 import random
-import re
-import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
-import psutil
 import pytest
 
 from service.web import protocol
-from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.raw_http import A_BODY, assert_serves, connect, post
 from tests.fakes.web import MODEL, Web, running_web
-from tests.wire.test_web import data_uri
-
-A_BODY = json.dumps({"model": MODEL, "input": ["a cat", data_uri(picture())], "encoding_format": "float"}).encode()
-MIB = 1024 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -31,65 +26,6 @@ async def web() -> AsyncIterator[Web]:
         header_timeout_s=0.5, body_timeout_s=0.5, idle_timeout_s=0.5, max_header_bytes=4096
     ) as running:
         yield running
-
-
-class Connection:
-    """A connection that sends what it is told."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def send(self, *pieces: bytes) -> None:
-        """Send as long as the server takes it."""
-        try:
-            for piece in pieces:
-                self.writer.write(piece)
-                await self.writer.drain()
-        except ConnectionError:
-            pass
-
-    async def answer(self) -> tuple[int, Any]:
-        """Return the next answer's status and body; status 0 for a connection that is closed without one."""
-        try:
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            length = re.search(r"content-length: (\d+)", head)
-            assert length is not None, head
-            return int(head.split()[1]), json.loads(await self.reader.readexactly(int(length[1])))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return 0, None
-
-    async def end(self) -> bool:
-        """Return whether the server closes the connection, reading what else it sends."""
-        try:
-            while await self.reader.read(65_536):
-                pass
-        except ConnectionError:
-            pass
-        return True
-
-
-async def connect(web: Web) -> Connection:
-    return Connection(*await asyncio.open_connection("127.0.0.1", web.server.port))
-
-
-def post(body: bytes, **headers: object) -> bytes:
-    fields = {
-        "host": "x",
-        "content-length": len(body),
-        **{name.replace("_", "-"): each for name, each in headers.items()},
-    }
-    lines = [f"{name}: {value}\r\n" for name, value in fields.items() if value is not None]
-    return b"POST /v1/embeddings HTTP/1.1\r\n" + "".join(lines).encode() + b"\r\n" + body
-
-
-async def assert_serves(web: Web) -> None:
-    async with asyncio.timeout(10):
-        connection = await connect(web)
-        await connection.send(post(A_BODY))
-        status, body = await connection.answer()
-        connection.writer.close()
-    assert status == 200
-    assert len(body["data"]) == 2
 
 
 def mutations(count: int) -> Iterator[bytes]:
@@ -161,39 +97,25 @@ async def test_mutated_heads_are_refused_or_closed_and_never_a_5xx(web: Web) -> 
     await assert_serves(web)
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(65, "has 65 items; a request takes at most 64"), (10_000, "far too many"), (3_000_000, "far too many")],
-)
-async def test_too_many_inputs_are_refused_before_they_cost_anything(web: Web, count: int, text: str) -> None:
-    connection = await connect(web)
-    await connection.send(post(b'{"model": "fake/model", "input": [%s""]}' % (b'"",' * (count - 1))))
-    status, body = await connection.answer()
-    connection.writer.close()
-
-    assert status == 422
-    assert text in body["message"]
-    assert body["error"]["code"] == "batch_too_large"
-    assert web.embedder.in_flight == 0
-
-
-async def test_a_body_of_millions_of_little_values_takes_no_memory_to_refuse(web: Web) -> None:
-    connection = await connect(web)
-    body = b'{"model": "fake/model", "input": [%s[]]}' % (b"[]," * 3_000_000)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    await connection.send(post(body))
-    status, answer = await connection.answer()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    connection.writer.close()
-
-    assert (status, answer["error"]["param"]) == (422, "input[0]")
-    assert grown * 1024 < 100 * MIB
-
-
-async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(web: Web) -> None:
-    connection = await connect(web)
+def offering() -> bytes:
     offer = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"}
-    await connection.send(post(A_BODY, **offer))
+    return post(A_BODY, **offer)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [[], [60], *([at] for at in range(offering().index(b"\r\nupgrade:"), offering().index(b"h2c"))), range(1, 300)],
+    ids=lambda cuts: f"cut-at-{list(cuts)[:2]}",
+)
+async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_and_so_is_the_next(
+    web: Web, cuts: Sequence[int]
+) -> None:
+    connection = await connect(web)
+    whole = offering()
+    for begin, end in pairwise([0, *cuts, len(whole)]):
+        await connection.send(whole[begin:end])
+        # Let the server read this piece by itself.
+        await asyncio.sleep(0.001)
     first, _ = await connection.answer()
     await connection.send(post(A_BODY))
     async with asyncio.timeout(5):
@@ -201,48 +123,6 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_an
     connection.writer.close()
 
     assert (first, second) == (200, 200)
-
-
-async def test_a_body_of_200_mb_is_refused_by_its_length_and_the_connection_goes_on(web: Web) -> None:
-    connection = await connect(web)
-    before = psutil.Process().memory_info().rss
-    sending = asyncio.create_task(connection.send(post(b"", content_length=200_000_000), *[b"x" * 1_000_000] * 200))
-    status, body = await connection.answer()
-    await sending
-    grown = psutil.Process().memory_info().rss - before
-    await connection.send(post(A_BODY))
-    again, _ = await connection.answer()
-    connection.writer.close()
-
-    assert status == 413
-    assert body["error"]["code"] == "body_too_large"
-    assert str(64 * MIB) in body["message"]
-    assert grown < 40 * MIB
-    assert again in (200, 0), "200 where the rest came in time, else closed"
-    await assert_serves(web)
-
-
-@pytest.mark.parametrize("pause_s", [0, 0.01])
-async def test_a_body_that_never_ends_is_refused_and_its_connection_ended(pause_s: float) -> None:
-    async with running_web(body_timeout_s=0.5, max_body_bytes=4 * MIB) as web:
-        connection = await connect(web)
-        await connection.send(post(b"", content_length=None, transfer_encoding="chunked"))
-
-        async def for_ever() -> None:
-            while not connection.writer.is_closing():
-                await connection.send(b"%x\r\n%s\r\n" % (60_000, b"x" * 60_000) if not pause_s else b"1\r\nx\r\n")
-                await asyncio.sleep(pause_s)
-
-        sending = asyncio.create_task(for_ever())
-        async with asyncio.timeout(10):
-            status, body = await connection.answer()
-            ended = await connection.end()
-        sending.cancel()
-        connection.writer.close()
-        await assert_serves(web)
-
-    assert (status, body["error"]["code"]) == ((408, "body_timeout") if pause_s else (413, "body_too_large"))
-    assert ended
 
 
 @pytest.mark.parametrize(
