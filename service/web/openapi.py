@@ -13,19 +13,25 @@ A_TEXT = {
     "description": "a text, or an image as data:image/{png,jpeg,...};base64,...",
 }
 ERROR_STATUSES = {
-    "400": "the body is no JSON, or an input cannot be embedded",
+    "400": "the request is no HTTP or no JSON, or an input cannot be embedded",
     "401": "the key is missing or wrong",
+    "403": "the key's client may not do this",
     "404": "there is no such model or path",
+    "405": "the path takes another method",
     "408": "the request did not come in time",
+    "409": "the embedder's vectors are of another space",
     "413": "the body is too long",
     "415": "the body is compressed",
     "422": "the body breaks the schema",
     "424": "the embedder's backend refuses this server",
-    "429": "the embedder's backend limits its callers",
+    "429": "the client has used up its quota, or the embedder's backend limits its callers",
+    "431": "the request's line and headers are too long",
     "500": "a fault of this server or of the embedder's backend",
     "503": "the embedder does not answer, or too much waits for it",
     "504": "the answer was not there in time",
 }
+"""All that the one table of errors and HTTP's own rules lead to."""
+
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
 
@@ -41,6 +47,7 @@ def openapi_document(
             "description": "Texts and images to unit vectors of one space, as an nvclip NIM serves them.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": settings.path_prefix or "/"}],
         "paths": _paths(models),
         "components": {
             "schemas": {
@@ -86,7 +93,7 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
             "getReady",
             "Whether the default embedder works",
             "Health",
-            **{"503": _answer("it does not, or this server is about to end", "Health")},
+            **{"503": _answer("it does not, or this server is about to end", "Health") | {"headers": RETRY_AFTER}},
         ),
         "/v1/metadata": _get("getMetadata", "What this server is", "Metadata"),
         "/v1/version": _get("getVersion", "Its release", "Version"),

@@ -1,7 +1,10 @@
 """Clients that others wrote: OpenAI's, and schemathesis with the document that the endpoint serves."""
 
 import asyncio
-from collections.abc import Iterator
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -9,14 +12,29 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from openai import OpenAI
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
-from embedders.errors import EmbedderRateLimited, EmbedderUnavailable
+from embedders.base import Outcome
+from embedders.errors import (
+    AnswerInvalid,
+    CallerKeyRejected,
+    CredentialRejected,
+    EmbedderOverloaded,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    ModelGone,
+)
+from embedders.inputs import EmbedOptions, Input
+from service.access import Authenticator
 from service.core.embed import EmbedderPool
-from service.settings import ServerSettings, WebSettings
+from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.status import TABLE
+from service.web.openapi import ERROR_STATUSES
 from service.web.server import WebServer
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder, picture
-from tests.fakes.web import MODEL, Web, web_in_thread
-from tests.wire.test_web import data_uri
+from tests.fakes.web import MODEL, Web, data_uri, web_in_thread
 
 
 @pytest.fixture(scope="module")
@@ -79,25 +97,77 @@ def test_openai_s_client_comes_again_after_the_time_that_it_is_told(web: Web, cl
     assert len(web.embedder.calls) == 2
 
 
-def make_schema() -> schemathesis.schemas.BaseSchema:
+class FailingEmbedder(FakeEmbedder):
+    """Raises one fault after the other."""
+
+    faults = itertools.cycle(
+        [
+            AnswerInvalid("nonsense"),
+            CallerKeyRejected("no"),
+            CredentialRejected("no"),
+            EmbedderOverloaded("full"),
+            EmbedderRateLimited("slow", retry_after_s=2),
+            EmbedderUnavailable("down"),
+            ModelGone("gone"),
+            RuntimeError("a bug"),
+            TimeoutError(),
+        ]
+    )
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Raise the next fault."""
+        del inputs, options
+        raise next(self.faults)
+
+
+def make_schema(embedder: FakeEmbedder, auth: AuthSettings | None = None) -> schemathesis.schemas.BaseSchema:
     """Return the endpoint's own document, over an application that is called without a socket."""
-    pool = EmbedderPool([FakeEmbedder(max_text_tokens=77)], check_interval_s=3600)
-    server = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool)
+    pool = EmbedderPool([embedder], check_interval_s=3600)
+    server = WebServer(
+        WebSettings(port=0), ServerSettings(), embedders=pool, authenticator=Authenticator(auth or AuthSettings())
+    )
     server._socket.close()
     asyncio.run(pool._check_all())
-    return schemathesis.openapi.from_asgi("/openapi.json", server.app)
+    headers = {"authorization": f"Bearer {key_of('reader')}"}
+    return schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=headers)
 
 
-schema = make_schema()
-
-
-@schema.parametrize()
-@settings(
+with tempfile.TemporaryDirectory() as folder:
+    readers = let_in(Path(folder) / "clients.toml", reader='permissions = ["search"]')
+    healthy = make_schema(FakeEmbedder(max_text_tokens=77))
+    failing = make_schema(FailingEmbedder(max_text_tokens=77))
+    guarded = make_schema(FakeEmbedder(max_text_tokens=77), readers)
+examples = settings(
     max_examples=60,
     derandomize=True,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+
+@healthy.parametrize()
+@examples
 def test_every_answer_is_as_the_document_says_and_no_body_is_too_strange(case: schemathesis.Case) -> None:
     case.call_and_validate()
+
+
+@failing.parametrize()
+@examples
+def test_answers_of_a_server_whose_embedder_fails_are_as_the_document_says(case: schemathesis.Case) -> None:
+    # What makes sense and what does not fails with the same fault.
+    blind = [not_a_server_error, negative_data_rejection, positive_data_acceptance]
+    case.call_and_validate(excluded_checks=blind)
+
+
+@guarded.parametrize()
+@examples
+@pytest.mark.parametrize("key", [key_of("reader"), "wrong"])
+def test_answers_to_clients_that_may_not_embed_are_as_the_document_says(case: schemathesis.Case, key: str) -> None:
+    # schemathesis leaves keys out by itself, too, but these headers stay.
+    case.call_and_validate(headers={"authorization": f"Bearer {key}"}, excluded_checks=[ignored_auth])
+
+
+def test_the_document_has_every_status_that_an_error_may_lead_to() -> None:
+    of_http = {400, 405, 408, 413, 415, 422, 431}
+    assert set(map(int, ERROR_STATUSES)) == {rule.http for rule in TABLE.values()} | of_http
