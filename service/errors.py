@@ -12,6 +12,7 @@ ServiceError
   QuotaExceeded                 the client has used up what it may: try again later
   StoreRejected                 Weaviate refused what it was asked for
   Overloaded                    as many calls as there may be: try again
+  MessageTooLarge               the request or the answer is longer than a message may be
   StoreUnavailable              Weaviate does not answer: try again
 """
 
@@ -28,6 +29,7 @@ __all__ = [
     "CredentialsMissing",
     "EmbedderNotFound",
     "InvalidRequest",
+    "MessageTooLarge",
     "NotFound",
     "ObjectNotFound",
     "Overloaded",
@@ -182,6 +184,10 @@ class StoreRejected(ServiceError):
 
 class Overloaded(ServiceError):
     """The server has as many calls as it may have: try again."""
+
+
+class MessageTooLarge(ServiceError):
+    """The request or the answer is longer than a message may be."""
 
 
 class StoreUnavailable(ServiceError):

@@ -17,11 +17,24 @@ from service import errors
 from service.metrics import FAILURES
 from vecgate.v1.error_reason_pb2 import ErrorReason
 
-__all__ = ["DOMAIN", "TABLE", "Rule", "log_failure", "message_for", "reason_for", "rule_for", "to_status"]
+__all__ = [
+    "DOMAIN",
+    "TABLE",
+    "Rule",
+    "log_failure",
+    "message_for",
+    "reason_for",
+    "rule_for",
+    "to_status",
+    "to_trailers",
+]
 
 log = structlog.get_logger(__name__)
 
 DOMAIN = "vecgate"
+MAX_MESSAGE_BYTES = 1000
+MAX_VIOLATIONS_BYTES = 2500
+MAX_NAME_BYTES = 400
 PREFIX = "ERROR_REASON_"
 
 
@@ -84,6 +97,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", http=424, blame="upstream"),
     errors.StoreUnavailable: _rule(Code.UNAVAILABLE, "STORE_UNAVAILABLE", retry=True, blame="upstream"),
     errors.Overloaded: _rule(Code.UNAVAILABLE, "OVERLOADED", retry=True),
+    errors.MessageTooLarge: _rule(Code.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", http=413),
     embedder_errors.EmbedderOverloaded: _rule(Code.UNAVAILABLE, "OVERLOADED", retry=True),
     embedder_errors.EmbedderRateLimited: _rule(
         Code.RESOURCE_EXHAUSTED, "UPSTREAM_RATE_LIMITED", retry=True, blame="upstream"
@@ -161,6 +175,43 @@ def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
         packed.Pack(detail)
         status.details.append(packed)
     return status
+
+
+def to_trailers(error: BaseException, request_id: str) -> status_pb2.Status:
+    """Return an exception as the gRPC status of a whole call, which travels in the trailing metadata.
+
+    Clients take 8 KiB of metadata by default, in which the message stands twice and details as base64; of a status that
+    was longer they would show nothing but that it was.
+    """
+    status = to_status(error, request_id)
+    status.message = _cut(status.message, MAX_MESSAGE_BYTES)
+    for packed in status.details:
+        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        if packed.Unpack(info):
+            for key, value in info.metadata.items():
+                info.metadata[key] = _cut(value, MAX_NAME_BYTES)
+            packed.Pack(info)
+        elif packed.Unpack(bad):
+            packed.Pack(_first_violations(bad))
+    return status
+
+
+def _first_violations(bad: error_details_pb2.BadRequest) -> error_details_pb2.BadRequest:
+    """Return as many violations as have room, and how many others there are."""
+    kept = error_details_pb2.BadRequest()
+    for number, each in enumerate(bad.field_violations):
+        each.field, each.description = _cut(each.field, MAX_NAME_BYTES), _cut(each.description, MAX_NAME_BYTES)
+        if kept.ByteSize() + each.ByteSize() > MAX_VIOLATIONS_BYTES:
+            kept.field_violations.add(description=f"and {len(bad.field_violations) - number} more", reason=each.reason)
+            break
+        kept.field_violations.append(each)
+    return kept
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text, or so many bytes of its beginning."""
+    content = text.encode()
+    return text if len(content) <= most else content[:most].decode(errors="ignore") + "..."
 
 
 def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Message]:

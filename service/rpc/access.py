@@ -1,46 +1,44 @@
-"""Who calls, and whether they may, before a call reaches its servicer."""
+"""Who may use health and reflection, and how many may reflect at the same time; our own calls have their rules."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
-from google.protobuf import empty_pb2
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from service.access import Authenticator, authorize
-from service.errors import ServiceError
-from service.status import to_status
+from service.access import Authenticator
+from service.errors import Overloaded, ServiceError
+from service.status import to_trailers
 
-__all__ = ["AccessInterceptor"]
+__all__ = ["AccessInterceptor", "authorization_in"]
 
 AUTHORIZATION = "authorization"
 OURS = "/vecgate."
-RULED = "/vecgate.v1."
 HEALTH = f"/{health.SERVICE_NAME}/"
 REFLECTION = f"/{reflection.SERVICE_NAME}/"
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Handler = Callable[[Any, Context], Awaitable[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
+Stream = Callable[[Any, Context], AsyncIterator[Any]]
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    """Lets calls pass whose client may make them.
-
-    Our own calls are checked where their errors become statuses, with their requests; those of health and reflection
-    by the key alone.
+    """Lets calls of health and reflection pass whose client may make them.
 
     Args:
         authenticator: knows the clients, and what is open to everybody.
+        max_streams: streams of reflection at the same time, which never end by themselves.
     """
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, max_streams: int) -> None:
         self._authenticator = authenticator
         switches = ((HEALTH, authenticator.settings.open_health), (REFLECTION, authenticator.settings.open_reflection))
-        self._open = tuple(prefix for prefix, is_open in switches if is_open)
+        self._open = (OURS, *(prefix for prefix, is_open in switches if is_open))
+        self._max_streams = max_streams
+        self._streams = 0
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -48,69 +46,49 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         """Return the handler of a call, behind the check; None if there is no such method."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or self._authenticator.open or method.startswith(self._open):
+        if handler is None or method.startswith(OURS):
             return handler
-        if method.startswith(OURS):
-            # A method of another version has no rule yet, and is refused.
-            return self._guarded(handler, method.removeprefix(RULED), handler_call_details.invocation_metadata)
         try:
-            self._authenticator.identify(_authorization(handler_call_details.invocation_metadata))
+            if not (self._authenticator.open or method.startswith(self._open)):
+                self._authenticator.identify(authorization_in(handler_call_details.invocation_metadata))
+            if not handler.request_streaming:
+                return handler
+            if self._streams >= self._max_streams:
+                raise Overloaded(f"{self._max_streams} streams are open, and no more may be: try again later")
         except ServiceError as error:
             return _refusing(handler, error)
-        return handler
+        return self._counted(handler)
 
-    def _guarded(self, handler: "MethodHandler", method: str, metadata: Any) -> "MethodHandler":
-        # Our streamed calls write to their context and return nothing, so both kinds are awaited.
-        inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
-        make = (
-            grpc.unary_stream_rpc_method_handler if handler.response_streaming else grpc.unary_unary_rpc_method_handler
+    def _counted(self, handler: "MethodHandler") -> "MethodHandler":
+        inner = cast("Stream", handler.stream_stream)
+
+        async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+            self._streams += 1
+            try:
+                async for answer in inner(requests, context):
+                    yield answer
+            finally:
+                self._streams -= 1
+
+        return grpc.stream_stream_rpc_method_handler(
+            cast("Any", stream), handler.request_deserializer, handler.response_serializer
         )
-        # Before the request is read: what a stranger sends is not worth the parsing.
-        try:
-            account = self._authenticator.admit(_authorization(metadata))
-        except ServiceError as error:
-            return make(_raising(error), _unread, handler.response_serializer)
-
-        async def admitted(request: Any, context: Context) -> Any:
-            # What is refused has come in, too.
-            account.receive(request.ByteSize())
-            authorize(account.client, method, request)
-            return await inner(request, context)
-
-        return make(admitted, handler.request_deserializer, handler.response_serializer)
 
 
-def _authorization(metadata: Any) -> str | None:
+def authorization_in(metadata: Any) -> str | None:
     """Return the metadata of that name, or None where it is not there once."""
     found = [value for key, value in metadata or () if key == AUTHORIZATION]
     return found[0] if len(found) == 1 and isinstance(found[0], str) else None
 
 
 def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
-    status = rpc_status.to_status(to_status(error, ""))
+    """Return what refuses a call without reading what it sends."""
+    status = rpc_status.to_status(to_trailers(error, ""))
 
-    async def refuse(request: Any, context: Context) -> NoReturn:
-        del request
+    async def refuse(requests: Any, context: Context) -> NoReturn:
+        del requests
         await context.abort_with_status(status)
         raise AssertionError("abort_with_status raises")
 
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[bool(handler.request_streaming), bool(handler.response_streaming)]
-    return make(refuse, _unread, handler.response_serializer)
-
-
-def _raising(error: ServiceError) -> Handler:
-    async def refuse(request: Any, context: Context) -> NoReturn:
-        del request, context
-        raise error
-
-    return refuse
-
-
-def _unread(data: bytes) -> empty_pb2.Empty:
-    del data
-    return empty_pb2.Empty()
+    make = grpc.stream_stream_rpc_method_handler if handler.response_streaming else grpc.stream_unary_rpc_method_handler
+    return make(cast("Any", refuse))

@@ -1,48 +1,86 @@
-"""Around every call of ours: a request id, one line in the access log, the deadline, and the table of errors.
+"""Around every call: a request id, a line in the access log, who calls, bounds, the deadline, and the table of errors.
 
-Our calls that answer in a stream write to their context and return nothing. Other streaming calls (health watches,
+A call with one request is served as one with a stream of requests, of which the first is read: gRPC's own handlers
+receive the whole request, up to its bound, before anybody is asked whether the caller may send it. On the wire both are
+the same. What a call holds counts until its answer has been taken, which is when gRPC calls it done.
+
+Our calls that answer in a stream write to their context and return nothing. Streams of others (health watches,
 reflection) pass untouched.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
 from uuid import uuid4
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
 from embedders.timing import begin_times, note_deadline
-from service.errors import Overloaded
+from service.access import Authenticator, authorize
+from service.errors import InvalidRequest, MessageTooLarge, Overloaded, Violation
 from service.metrics import IN_FLIGHT, calling_client, note_call
 from service.observability import milliseconds
-from service.status import log_failure, to_status
+from service.rpc.access import authorization_in
+from service.settings import ServerSettings
+from service.status import log_failure, to_trailers
 
-__all__ = ["REQUEST_ID_KEY", "AccessLogInterceptor", "ErrorInterceptor"]
+__all__ = ["REQUEST_ID_KEY", "CallInterceptor"]
 
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 OURS = "/vecgate."
+RULED = "/vecgate.v1."
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
 
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
+UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
+"""What is asked to see what is wrong with a server that has too many calls."""
 
-Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler = Callable[[Any, Context], Awaitable[Any]]
 # Generic in the stubs only, not in grpc itself.
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
-class _Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of calls with one request."""
+@dataclass(slots=True)
+class _Held:
+    """What a call holds: the bytes of its request and of its answer."""
+
+    request_bytes: int = 0
+    response_bytes: int = 0
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of calls with one request.
+
+    Args:
+        settings: bounds on calls.
+        authenticator: who may make ours.
+
+    Attributes:
+        idle: set while no call is in flight.
+    """
+
+    def __init__(self, settings: ServerSettings, authenticator: Authenticator) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._settings = settings
+        self._authenticator = authenticator
+        self._in_flight = 0
+        self._bounded = 0
+        self._bytes = 0
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -52,136 +90,159 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or handler.request_streaming:
             return handler
-        if handler.response_streaming:
-            if not method.startswith(OURS):
-                return handler
-            return grpc.unary_stream_rpc_method_handler(
-                self.wrap(cast("Handler", handler.unary_stream), method),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self.wrap(cast("Handler", handler.unary_unary), handler_call_details.method),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(cast("Any", self._wrap(handler, method)))
+        if not method.startswith(OURS):
+            return handler
+        return grpc.stream_stream_rpc_method_handler(
+            cast("Any", self._wrap(handler, method)), response_serializer=handler.response_serializer
         )
 
-    def wrap(self, inner: Handler, method: str) -> Handler:
-        """Return a handler around another one."""
-        raise NotImplementedError
+    def _wrap(self, handler: "MethodHandler", method: str) -> Handler:
+        """Return a handler of bytes around one of messages."""
 
-
-class AccessLogInterceptor(_Interceptor):
-    """Gives each call a request id, the caller's own if it sent one, and writes one line when the call ends.
-
-    Attributes:
-        idle: set while no call is in flight.
-    """
-
-    def __init__(self) -> None:
-        self.idle = asyncio.Event()
-        self.idle.set()
-        self._in_flight = 0
-
-    def wrap(self, inner: Handler, method: str) -> Handler:
-        """Return a handler around another one."""
-
-        async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
             request_id = _request_id(context)
             times = begin_times()
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
-            response = None
-            answered = False
-            self._in_flight += 1
-            IN_FLIGHT.inc()
-            self.idle.clear()
+            held, answered = _Held(), False
+            self._begin(method, held, context)
             with (
                 _span(method, context) as span,
                 structlog.contextvars.bound_contextvars(request_id=request_id, **tracing.trace_names(span)),
             ):
                 try:
-                    response = await inner(request, context)
+                    answer = await self._answer(handler, method, requests, context, held)
                     answered = True
-                    return response
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
+                    await _abort(error, method, context)
+                else:
+                    return answer
                 finally:
-                    self._in_flight -= 1
-                    IN_FLIGHT.dec()
-                    if not self._in_flight:
-                        self.idle.set()
-                    took_s = time.perf_counter() - started
                     code = _code_name(context, answered=answered)
+                    took_s = time.perf_counter() - started
                     note_call(method, code, calling_client(), took_s)
-                    span.set_attribute("rpc.response.status_code", code)
-                    if code in FAULTS:
-                        tracing.fail(span, code)
+                    _note_span(span, code)
                     if method not in QUIET_METHODS:
                         log.info(
                             "call",
                             method=method,
                             code=code,
                             **milliseconds(took_s, times),
-                            request_bytes=request.ByteSize(),
-                            response_bytes=0 if response is None else response.ByteSize(),
+                            request_bytes=held.request_bytes,
+                            response_bytes=held.response_bytes,
                             peer=context.peer(),
                         )
 
-        return handler
+        return call
 
+    def _begin(self, method: str, held: _Held, context: Context) -> None:
+        bounded = method not in UNBOUNDED_METHODS
+        self._in_flight += 1
+        self._bounded += bounded
+        IN_FLIGHT.inc()
+        self.idle.clear()
 
-class ErrorInterceptor(_Interceptor):
-    """Ends calls in time, and turns what they raise into statuses.
+        def end(_: Context) -> None:
+            self._in_flight -= 1
+            self._bounded -= bounded
+            self._bytes -= held.request_bytes + held.response_bytes
+            IN_FLIGHT.dec()
+            if not self._in_flight:
+                self.idle.set()
 
-    Args:
-        max_call_s: seconds that a call may take when its caller sets no nearer deadline.
-        max_calls: calls at the same time; those of health do not count.
-    """
+        context.add_done_callback(cast("Any", end))
 
-    def __init__(self, max_call_s: float, max_calls: int) -> None:
-        self._max_call_s = max_call_s
-        self._max_calls = max_calls
-        self._calls = 0
+    async def _answer(
+        self, handler: "MethodHandler", method: str, requests: AsyncIterator[bytes], context: Context, held: _Held
+    ) -> bytes | None:
+        """Return the answer to a call as bytes, None for one that has been written.
 
-    def wrap(self, inner: Handler, method: str) -> Handler:
-        """Return a handler around another one."""
+        Raises:
+            Exception: anything of the table of errors.
+        """
+        if method not in UNBOUNDED_METHODS:
+            self._check_bounds()
+        ours = method.startswith(OURS)
+        account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
+        left_s = self._time_left(context)
+        note_deadline(left_s)
+        async with asyncio.timeout(left_s):
+            content = await _first(requests)
+            held.request_bytes = len(content)
+            self._bytes += held.request_bytes
+            if account is not None:
+                # What is refused has come in, too.
+                account.receive(held.request_bytes)
+            request = _parse(handler, content)
+            if account is not None:
+                # A method of another version has no rule yet, and is refused.
+                authorize(account.client, method.removeprefix(RULED), request)
+            inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
+            response = await inner(request, context)
+        if handler.response_streaming:
+            return None
+        assert handler.response_serializer is not None
+        answer = handler.response_serializer(response)
+        if len(answer) > self._settings.max_response_bytes:
+            raise MessageTooLarge(
+                f"the answer has {len(answer)} bytes, and a message at most {self._settings.max_response_bytes}; ask "
+                "for fewer inputs, objects, pictures or vectors"
+            )
+        held.response_bytes = len(answer)
+        self._bytes += held.response_bytes
+        return answer
 
-        async def handler(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            counts = method not in QUIET_METHODS
-            self._calls += counts
-            try:
-                self._check_number(counted=counts)
-                left_s = self._time_left(context)
-                note_deadline(left_s)
-                async with asyncio.timeout(left_s):
-                    return await inner(request, context)
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
-                await self._abort(error, method, context)
-            finally:
-                self._calls -= counts
+    def _check_bounds(self) -> None:
+        most, most_bytes = self._settings.max_calls, self._settings.max_calls_bytes
+        if self._bounded > most:
+            raise Overloaded(f"{most} calls are being answered, and no more may be: try again later")
+        if self._bytes >= most_bytes:
+            raise Overloaded(
+                f"calls that are being answered hold {self._bytes} bytes, and with {most_bytes} no more may begin: try "
+                "again later"
+            )
 
-        return handler
-
-    def _check_number(self, *, counted: bool) -> None:
-        if counted and self._calls > self._max_calls:
-            raise Overloaded(f"{self._max_calls} calls are being answered, and no more may be: try again later")
-
-    def _time_left(self, context: grpc.aio.ServicerContext[Any, Any]) -> float:
+    def _time_left(self, context: Context) -> float:
         """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""
         remaining = cast("float | None", context.time_remaining())
         if remaining is None:
-            return self._max_call_s
-        return min(self._max_call_s, remaining - min(0.05, remaining * 0.1))
-
-    async def _abort(self, error: Exception, method: str, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-        request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        log_failure(error, method)
-        await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
-        raise AssertionError("abort_with_status raises")
+            return self._settings.max_call_s
+        return min(self._settings.max_call_s, remaining - min(0.05, remaining * 0.1))
 
 
-def _span(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AbstractContextManager[Span]:
+async def _first(requests: AsyncIterator[bytes]) -> bytes:
+    async for request in requests:
+        return request
+    # gRPC has refused it by now with the same code; a call without any message is none of a client library's.
+    raise MessageTooLarge("the request has more bytes than a message may have")
+
+
+def _parse(handler: "MethodHandler", content: bytes) -> Any:
+    assert handler.request_deserializer is not None
+    try:
+        return handler.request_deserializer(content)
+    except DecodeError:
+        raise InvalidRequest([Violation("", "the request cannot be parsed as the method's message")]) from None
+
+
+async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    log_failure(error, method)
+    await context.abort_with_status(rpc_status.to_status(to_trailers(error, request_id)))
+    raise AssertionError("abort_with_status raises")
+
+
+def _note_span(span: Span, code: str) -> None:
+    span.set_attribute("rpc.response.status_code", code)
+    if code in FAULTS:
+        tracing.fail(span, code)
+
+
+def _span(method: str, context: Context) -> AbstractContextManager[Span]:
     """Return what makes a span of a call, within the trace that its caller named; health is not traced."""
     if not tracing.active() or method in QUIET_METHODS:
         return tracing.NOTHING
@@ -191,14 +252,14 @@ def _span(method: str, context: grpc.aio.ServicerContext[Any, Any]) -> AbstractC
     return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
 
 
-def _request_id(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
             return str(value)
     return uuid4().hex
 
 
-def _code_name(context: grpc.aio.ServicerContext[Any, Any], *, answered: bool) -> str:
+def _code_name(context: Context, *, answered: bool) -> str:
     if answered:
         return "OK"
     code: Any = context.code()  # grpc.aio gives back what was set, and 0 before

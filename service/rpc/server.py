@@ -24,7 +24,7 @@ from service.rpc.caller_keys import CallerKeys
 from service.rpc.collection import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
 from service.rpc.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
-from service.rpc.interceptors import AccessLogInterceptor, ErrorInterceptor
+from service.rpc.interceptors import CallInterceptor
 from service.rpc.object import ObjectServicer
 from service.rpc.search import SearchServicer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
@@ -109,14 +109,9 @@ class GrpcServer:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
         self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
-        self._calls = AccessLogInterceptor()
+        self._calls = CallInterceptor(settings, authenticator)
         self._server = grpc.aio.server(
-            interceptors=(
-                self._calls,
-                ErrorInterceptor(settings.max_call_s, settings.max_calls),
-                AccessInterceptor(authenticator),
-            ),
-            options=_options(settings),
+            interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
         self.port: int = self._take_port()
         request_limits = RequestLimits(
@@ -201,6 +196,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
         ("grpc.keepalive_time_ms", ms(settings.keepalive_s)),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # What waits for the answer to a ping where nothing else is sent, a minute by default.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_ping_interval_s)),
         # Two servers on one port would share its callers without a word.
         ("grpc.so_reuseport", 0),

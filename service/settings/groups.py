@@ -37,6 +37,12 @@ class ServerSettings(ListeningSettings):
     max_calls: int = Field(
         1024, ge=1, le=1_000_000, description="calls at the same time; more are refused as OVERLOADED"
     )
+    max_calls_bytes: int = Field(
+        512 * MIB,
+        ge=1024,
+        description="bytes that the requests and answers of all calls may hold before more calls are refused as "
+        "OVERLOADED",
+    )
     max_connection_idle_s: Seconds = Field(
         1800,
         description="seconds without a call after which a connection is closed; clients open it again",

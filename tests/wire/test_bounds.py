@@ -186,6 +186,9 @@ TESTS = {
             "limits.max_hits",
         ],
     },
+    "wire.test_limits_hostile": {
+        "test_calls_that_hold_too_much_keep_others_from_beginning_until_they_end": ["server.max_calls_bytes"],
+    },
     "wire.test_bounds": {
         "test_an_answer_over_its_bound_is_refused_and_one_at_it_is_not": ["server.max_response_bytes"],
         "test_more_than_may_wait_is_refused_before_any_of_it_is_taken": [

@@ -83,7 +83,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 41
     """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE with RetryInfo: the embedder's queue is full."""
+    """UNAVAILABLE with RetryInfo: the embedder's queue is full, or calls are as many, or hold as many bytes, as they may."""
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 43
     """RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits its callers."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 44
@@ -92,6 +92,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a fault of this server. RequestInfo holds the id to look for in its log."""
     ERROR_REASON_EMBEDDER_ANSWER_INVALID: _ErrorReason.ValueType  # 46
     """INTERNAL: the embedder answered something that is no valid set of vectors; nothing was stored."""
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 47
+    """RESOURCE_EXHAUSTED without RetryInfo: the answer is longer than a message may be; ask for less in one call. What the
+    call did is done. A request that is too long is refused by gRPC itself, with the same code and no details.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason says why a call or one of its items failed. Its name without the prefix ERROR_REASON_ is the reason of the
@@ -159,7 +163,7 @@ ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 41
 """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 42
-"""UNAVAILABLE with RetryInfo: the embedder's queue is full."""
+"""UNAVAILABLE with RetryInfo: the embedder's queue is full, or calls are as many, or hold as many bytes, as they may."""
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 43
 """RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits its callers."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 44
@@ -168,4 +172,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """INTERNAL: a fault of this server. RequestInfo holds the id to look for in its log."""
 ERROR_REASON_EMBEDDER_ANSWER_INVALID: ErrorReason.ValueType  # 46
 """INTERNAL: the embedder answered something that is no valid set of vectors; nothing was stored."""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 47
+"""RESOURCE_EXHAUSTED without RetryInfo: the answer is longer than a message may be; ask for less in one call. What the
+call did is done. A request that is too long is refused by gRPC itself, with the same code and no details.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
