@@ -77,6 +77,8 @@ def test_values_that_the_schema_takes_render_to_good_manifests() -> None:
 
 
 ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
+SECRET = {"existingSecret": "a", "key": "b"}
+JWKS = {"auth": {"clients": SECRET, "jwks": SECRET}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
     "an unknown value below": ({"gpu": {"on": True}}, "at '/gpu': additional properties 'on' not allowed"),
@@ -112,7 +114,50 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "memory in a made-up unit": ({"resources": {"limits": {"memory": "10 GB"}}}, "/resources/limits/memory"),
     "more at least than at most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, "vecgate: autoscaling"),
     "a certificate of nobody": ({"tls": {"certificate": {"enabled": True}}}, "/tls/certificate/issuerRef/name"),
-    "a certificate for nothing": ({"tls": {"certificate": ISSUED}}, "vecgate: tls.certificate.enabled"),
+    "a file that the chart would have to know of": (
+        {"settings": {"server": {"tlsCertFile": "/a"}}},
+        "/settings/server.*'tlsCertFile' not allowed",
+    ),
+    "a certificate for nothing": (
+        {"tls": {"certificate": ISSUED}},
+        "vecgate: tls.existingSecret and tls.certificate.enabled.*no server uses",
+    ),
+    "a Secret with a certificate for nothing": (
+        {"tls": {"existingSecret": "a"}},
+        "vecgate: tls.existingSecret and tls.certificate.enabled.*no server uses",
+    ),
+    "clear text that is not allowed": (
+        {"settings": {"server": {"allowPlaintext": False}}},
+        "vecgate: settings.server.allowPlaintext",
+    ),
+    "clear text that nobody allows any more": (
+        {"settings": {"web": {"allowPlaintext": None}}},
+        "vecgate: settings.web.allowPlaintext",
+    ),
+    "a certificate without its key": (
+        {"secrets": {"web": {"tlsCert": SECRET}}},
+        "vecgate: secrets.web.tlsCert and secrets.web.tlsKey",
+    ),
+    "a key without its certificate": (
+        {"secrets": {"server": {"tlsKey": SECRET}}},
+        "vecgate: secrets.server.tlsCert and secrets.server.tlsKey",
+    ),
+    "clients' certificates without TLS": (
+        {"secrets": {"server": {"tlsClientCa": SECRET}}, "test": {"clientCertificate": "a"}},
+        "vecgate: secrets.server.tlsClientCa",
+    ),
+    "tokens of nobody": (
+        {"secrets": JWKS, "test": {"enabled": False}, "settings": {"auth": {"jwtIssuer": "a"}}},
+        "vecgate: secrets.auth.jwks needs",
+    ),
+    "tokens without clients": (
+        {"secrets": {"auth": {"jwks": SECRET}}, "settings": {"auth": {"jwtIssuer": "a", "jwtAudience": "b"}}},
+        "vecgate: secrets.auth.jwks needs",
+    ),
+    "an authority of no collector": (
+        {"secrets": {"tracing": {"ca": SECRET}}, "settings": {"tracing": {"endpoint": "http://a:4317"}}},
+        "vecgate: secrets.tracing.ca",
+    ),
     "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.grpc and tls.http need a certificate"),
     "two certificates": (
         {"tls": {"http": True, "existingSecret": "a", "certificate": ISSUED}},
@@ -129,7 +174,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "the certificate twice": (
         {
             "tls": {"http": True, "existingSecret": "a"},
-            "secrets": {"web": {"tlsCert": {"existingSecret": "a", "key": "b"}}},
+            "secrets": {"web": {"tlsCert": SECRET, "tlsKey": SECRET}},
         },
         "vecgate: tls.http and secrets.web.tlsCert",
     ),
@@ -140,19 +185,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "TLS that the kubelet cannot prove itself to": (
         {
             "tls": {"grpc": True, "http": True, "existingSecret": "a"},
-            "secrets": {"web": {"tlsClientCa": {"existingSecret": "a", "key": "b"}}},
+            "secrets": {"web": {"tlsClientCa": SECRET}},
         },
         "vecgate: gRPC over TLS is probed at the HTTP port",
     ),
     "probes without a key": ({"settings": {"auth": {"openHealth": False}}}, "vecgate: settings.auth.openHealth"),
     "a test without a key": (
-        {"secrets": {"auth": {"clients": {"existingSecret": "a", "key": "b"}}}},
+        {"secrets": {"auth": {"clients": SECRET}}},
         "vecgate: helm test needs a key",
     ),
     "a test without a certificate": (
         {
             "tls": {"grpc": True, "existingSecret": "a"},
-            "secrets": {"server": {"tlsClientCa": {"existingSecret": "a", "key": "b"}}},
+            "secrets": {"server": {"tlsClientCa": SECRET}},
         },
         "vecgate: helm test needs a certificate",
     ),
@@ -214,6 +259,55 @@ def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(tm
     draw()
 
     assert len(arrived_paths) > 15
+
+
+def some_of(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=values)
+
+
+def some_secrets(*fields: str) -> st.SearchStrategy[dict[str, Any]]:
+    return some_of(**dict.fromkeys(fields, st.just(SECRET)))
+
+
+plaintext = some_of(allowPlaintext=st.sampled_from([True, False, None]))
+some_security = st.fixed_dictionaries(
+    {
+        "tls": some_of(grpc=st.booleans(), http=st.booleans(), existingSecret=st.just("a")),
+        "secrets": some_of(
+            server=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
+            web=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
+            auth=some_secrets("clients", "jwks"),
+            tracing=some_secrets("ca"),
+        ),
+        "settings": some_of(
+            server=plaintext,
+            web=plaintext,
+            auth=some_of(jwtIssuer=st.just("a"), jwtAudience=st.just("b")),
+            tracing=st.sampled_from([{}, {"endpoint": "https://a:4317"}]),
+        ),
+        "test": st.just({"enabled": False}),
+    }
+)
+
+
+@pytest.mark.timeout(600)
+def test_no_pod_ends_as_it_starts_for_what_is_said_of_certificates_and_keys(tmp_path: Path) -> None:
+    taken: list[bool] = []
+
+    @settings(max_examples=100, phases=PHASES, suppress_health_check=list(HealthCheck))
+    @given(some_security)
+    def draw(values: dict[str, Any]) -> None:
+        try:
+            loaded(values, tmp_path)
+        except HelmFailed as error:
+            assert "vecgate: " in str(error)
+            taken.append(False)
+        else:
+            taken.append(True)
+
+    draw()
+
+    assert 10 < sum(taken) < len(taken), "it says nothing if all are refused"
 
 
 def snake(name: str) -> str:
