@@ -211,22 +211,6 @@ grpc:
 {{- end }}
 {{- end -}}
 
-{{/* Port of a URL. */}}
-{{- define "vecgate.portOfUrl" -}}
-{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- default (hasPrefix "https:" . | ternary "443" "80") $port -}}
-{{- end -}}
-
-{{/* Ports of a rule of the NetworkPolicy, each once. */}}
-{{- define "vecgate.networkPolicyPorts" -}}
-{{- $ports := list -}}
-{{- range . -}}{{- $ports = append $ports (include "vecgate.text" .) -}}{{- end -}}
-{{- range $ports | uniq }}
-- port: {{ . }}
-  protocol: TCP
-{{- end }}
-{{- end -}}
-
 {{/* Resources of the server's container, with the GPU in requests and limits alike, as Kubernetes wants it. */}}
 {{- define "vecgate.resources" -}}
 {{- $resources := deepCopy .Values.resources -}}
