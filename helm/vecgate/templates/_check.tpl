@@ -10,6 +10,8 @@
 {{- include "vecgate.checkCallers" . -}}
 {{- include "vecgate.checkMonitoring" . -}}
 {{- include "vecgate.checkWeights" . -}}
+{{- include "vecgate.checkResources" (list "resources" .Values.resources) -}}
+{{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
 {{- end -}}
 
 {{- define "vecgate.checkPorts" -}}
@@ -25,6 +27,9 @@
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
+{{- end -}}
+{{- if and .enabled (not (or .targetCPUUtilizationPercentage .targetQueuedInputs .podMetrics)) -}}
+{{- fail "vecgate: autoscaling has no metric to go by; set autoscaling.targetCPUUtilizationPercentage, targetQueuedInputs or podMetrics" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -79,6 +84,9 @@
 {{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
 {{- end -}}
 {{- end -}}
+{{- if and (include "vecgate.grpcOverTls" .) .Values.probes.readiness.service -}}
+{{- fail "vecgate: probes.readiness.service is asked over gRPC without TLS only; leave it empty: over TLS, readiness is that of embedding" -}}
+{{- end -}}
 {{- with .Values.settings.auth -}}
 {{- if eq (toJson .openHealth) "false" -}}
 {{- fail "vecgate: settings.auth.openHealth is false, and probes bring no key; leave it true" -}}
@@ -112,6 +120,9 @@
 {{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
 {{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
 {{- end -}}
+{{- if and .enabled (include "vecgate.hasSecret" (list $ "web" "tlsClientCa")) (not .clientCertificate) -}}
+{{- fail "vecgate: with secrets.web.tlsClientCa Prometheus needs a certificate of its own; name a Secret with one in monitoring.serviceMonitor.clientCertificate" -}}
+{{- end -}}
 {{- end -}}
 {{- if include "vecgate.hasSecret" (list . "tracing" "ca") -}}
 {{- if not (hasPrefix "https:" (default "" (default dict .Values.settings.tracing).endpoint)) -}}
@@ -124,4 +135,29 @@
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
 {{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
+{{- with .Values.weights -}}
+{{- if and (eq .source "initContainer") (not .initContainer.command) (regexMatch "^/weights(/|$)" .mountPath) -}}
+{{- fail "vecgate: weights.mountPath hides /weights, which the weights are copied from; choose another, or set weights.initContainer.command" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes a list of the path of resources and these. */}}
+{{- define "vecgate.checkResources" -}}
+{{- $path := index . 0 -}}
+{{- $limits := default dict (index . 1).limits -}}
+{{- range $name, $asked := (index . 1).requests -}}
+{{- $allowed := get $limits $name -}}
+{{- if and (hasKey $limits $name) (gt (include "vecgate.number" $asked | float64) (include "vecgate.number" $allowed | float64)) -}}
+{{- fail (printf "vecgate: %s.requests.%s is %s, which is more than its limit %s; raise %s.limits.%s" $path $name (include "vecgate.text" $asked) (include "vecgate.text" $allowed) $path $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes as a number. */}}
+{{- define "vecgate.number" -}}
+{{- $quantity := include "vecgate.text" . -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $factors = merge $factors (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976) -}}
+{{- mulf (regexFind "^[0-9.]+" $quantity) (get $factors (regexFind "[A-Za-z]*$" $quantity)) -}}
 {{- end -}}
