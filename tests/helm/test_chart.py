@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.store.binary import WEAVIATE_VERSION
 from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
@@ -312,6 +313,7 @@ def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
     companion = yaml.safe_load((CHART / "examples" / "companions" / "weaviate.yaml").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]["weaviate"]
 
+    assert companion["image"] == {"tag": WEAVIATE_VERSION}
     services = companion["service"], companion["grpcService"]
     assert [each["type"] for each in services] == ["ClusterIP"] * 2
     assert [each["name"] for each in services] == [defaults["httpHost"], defaults["grpcHost"]]
