@@ -33,7 +33,6 @@ weaviate: setup ## get the Weaviate server for the demo and the tests (built onc
 
 helm: setup ## get the helm programs and Prometheus for the tests of the chart (once, then cached)
 	@$(BIN)/python -m tests.helm.helm
-	@$(BIN)/python -m tests.helm.definitions
 	@$(BIN)/python -m tests.helm.prometheus
 
 run: setup weaviate ## run everything on this machine and show a search

@@ -86,16 +86,29 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchivedImage:
+    """An image in an archive.
+
+    Attributes:
+        name: in the archive; empty if it has none there.
+        digest: of its manifest, empty where the archive's format does not say.
+    """
+
+    name: str
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageArchive:
     """An archive of images.
 
     Attributes:
         transport: what skopeo calls its format.
-        names: of the images in it.
+        images: in it.
     """
 
     transport: str
-    names: tuple[str, ...]
+    images: tuple[ArchivedImage, ...]
 
 
 def _entry(path: str, size: int) -> tarfile.TarInfo:
@@ -168,15 +181,18 @@ def read_archive(file: Path) -> ImageArchive:
             if "manifest.json" in members:
                 images = _document(archive, "manifest.json")
                 names = [name for image in images for name in image.get("RepoTags") or []]
-                return ImageArchive("docker-archive", tuple(names))
+                return ImageArchive("docker-archive", tuple(map(ArchivedImage, names)))
             if "index.json" in members:
                 manifests = _document(archive, "index.json")["manifests"]
-                key = "org.opencontainers.image.ref.name"
-                names = [each["annotations"][key] for each in manifests if key in each.get("annotations", {})]
-                return ImageArchive("oci-archive", tuple(names))
+                return ImageArchive("oci-archive", tuple(map(_oci_image, manifests)))
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
         raise BundleFailed(f"{file} is no archive of images: {error}") from error
     raise BundleFailed(f"{file} is no archive of images: it has neither manifest.json nor index.json")
+
+
+def _oci_image(manifest: dict[str, Any]) -> ArchivedImage:
+    name = manifest.get("annotations", {}).get("org.opencontainers.image.ref.name", "")
+    return ArchivedImage(name, manifest.get("digest", ""))
 
 
 def _document(archive: tarfile.TarFile, member: str) -> Any:
@@ -210,9 +226,12 @@ def build_wheel(folder: Path) -> None:
         raise BundleFailed(f"the wheel of Vecgate cannot be built: {done.stderr.strip()}")
 
 
-def covers(name: str, reference: str) -> bool:
-    """Return whether an image of a name is the one that a render refers to, whatever registry each names."""
-    own, asked = _without_registry(name), _without_registry(reference)
+def covers(image: ArchivedImage, reference: str) -> bool:
+    """Return whether an image is the one that a render refers to, whatever registry each names."""
+    _, by_digest, digest = reference.partition("@")
+    if by_digest:
+        return image.digest == digest
+    own, asked = _without_registry(image.name), _without_registry(reference)
     # A mirror may keep its images below a path of its own.
     return own == asked or ("/" in own and asked.endswith(f"/{own}"))
 
@@ -252,13 +271,18 @@ def install_page(bundle: Bundle, images: Sequence[str], inside: dict[str, ImageA
 
 def _image_parts(images: Sequence[str], inside: dict[str, ImageArchive]) -> Iterator[str]:
     for reference in images:
-        found = [(path, each, name) for path, each in inside.items() for name in each.names if covers(name, reference)]
+        found = [
+            (path, each, image) for path, each in inside.items() for image in each.images if covers(image, reference)
+        ]
         if not found:
             yield f"- `{reference}` is **not in this bundle**: bring it into that registry yourself."
             continue
-        path, archive, name = found[0]
+        path, archive, image = found[0]
+        # A digest is of the very bytes, maybe of an index of several platforms, so nothing may be written anew.
+        copy = "skopeo copy --all --preserve-digests" if "@" in reference else "skopeo copy"
+        source = ":".join(filter(None, (archive.transport, path, image.name)))
         yield f"- `{reference}` is in `{path}`:"
-        yield f"      skopeo copy {archive.transport}:{path}:{name} docker://{reference}"
+        yield f"      {copy} {source} docker://{reference}"
 
 
 def _weights_parts(bundle: Bundle) -> Iterator[str]:
@@ -295,8 +319,8 @@ def make(options: argparse.Namespace, scratch: Path) -> list[str]:
     bundle.texts["images.txt"] = "".join(f"{image}\n" for image in images).encode()
     bundle.texts["INSTALL.md"] = install_page(bundle, images, inside, values).encode()
     bundle.write(options.output, f"vecgate-{chart_version()}")
-    names = [name for archive in inside.values() for name in archive.names]
-    return [image for image in images if not any(covers(name, image) for name in names)]
+    archived = [image for archive in inside.values() for image in archive.images]
+    return [reference for reference in images if not any(covers(image, reference) for image in archived)]
 
 
 def main(arguments: Sequence[str]) -> int:

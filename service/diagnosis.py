@@ -117,6 +117,9 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield Contact(
             "Weaviate's gRPC port", f"{grpc_host}:{where.grpc_port}", variable("weaviate", named), reach_of(grpc_host)
         )
+    if (collector := settings.tracing.endpoint) is not None:
+        host = urlsplit(collector).hostname or ""
+        yield Contact("the collector of traces", collector, variable("tracing", "endpoint"), reach_of(host))
 
 
 def _proxies(nim: NimSettings) -> Iterator[Contact]:

@@ -267,6 +267,16 @@ def test_a_model_that_vecgate_does_not_serve_gives_an_error_and_no_vectors(
     assert list(stock.iterator()) == []
 
 
+def make_as_printed(name: str, running: Serving, client: weaviate.WeaviateClient) -> None:
+    """Make a collection anew by what `vecgate weaviate-config` prints of it."""
+    printed = CliRunner().invoke(
+        app, ["--address", running.address, "weaviate-config", name, "--base-url", running.url]
+    )
+    client.collections.delete(name)
+    with patch("weaviate.connect_to_local", return_value=client):
+        exec(printed.stdout.partition("# Values")[0])
+
+
 def test_what_weaviate_config_prints_makes_a_collection_that_works(
     running: Serving, client: weaviate.WeaviateClient, embed: Any
 ) -> None:
@@ -288,11 +298,7 @@ def test_what_weaviate_config_prints_makes_a_collection_that_works(
                 ],
             )
         )
-    arguments = ["--address", running.address, "weaviate-config", "Printed", "--base-url", running.url]
-    printed = CliRunner().invoke(app, arguments)
-    client.collections.delete("Printed")
-    with patch("weaviate.connect_to_local", return_value=client):
-        exec(printed.stdout.partition("# The same")[0])
+    make_as_printed("Printed", running, client)
 
     made = client.collections.use("Printed")
     name, content = samples()[3]
@@ -303,6 +309,50 @@ def test_what_weaviate_config_prints_makes_a_collection_that_works(
     stored = np.array(made.query.fetch_object_by_id(uuid, include_vector=True).vector["default"])
     assert_close(stored / np.linalg.norm(stored), expected / np.linalg.norm(expected), 1e-5)
     assert made.query.near_text(name, limit=1).objects[0].uuid == uuid
+
+
+def test_what_weaviate_config_prints_makes_the_same_collection_but_for_what_fills_it(
+    running: Serving, client: weaviate.WeaviateClient
+) -> None:
+    maker = pb.Property(name="maker", data_type=pb.DATA_TYPE_OBJECT)
+    maker.nested_properties.add(name="name", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_FIELD)
+    town = maker.nested_properties.add(name="towns", data_type=pb.DATA_TYPE_OBJECT_ARRAY)
+    town.nested_properties.add(name="founded", data_type=pb.DATA_TYPE_INT)
+    collection = pb.Collection(
+        name="Whole",
+        description="all that there is",
+        properties=[
+            pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
+            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_LOWERCASE),
+            pb.Property(name="price", data_type=pb.DATA_TYPE_NUMBER, index_range_filters=True),
+            pb.Property(name="place", data_type=pb.DATA_TYPE_GEO_COORDINATES),
+            maker,
+        ],
+        vectors=[
+            pb.VectorConfig(name="small", text_fields=[{"name": "title"}], index={"flat": {}, "quantizer": {"bq": {}}}),
+            pb.VectorConfig(name="large", image_fields=[{"name": "picture"}], index={"hnsw": {"max_connections": 8}}),
+            pb.VectorConfig(name="supplied", index={"distance": pb.DISTANCE_DOT}),
+        ],
+        multi_tenancy={"enabled": True, "auto_tenant_creation": True},
+        inverted_index={"bm25": {"b": 0.5}, "stopwords": {"preset": "none", "additions": ["the"]}},
+    )
+    with Client(running.address) as vecgate:
+        before = vecgate.create_collection(collection)
+        make_as_printed("Whole", running, client)
+        after = vecgate.get_collection("Whole")
+    made = client.collections.use("Whole").with_tenant("a")
+    uuid = made.data.insert({"title": "a dog", "maker": {"name": "Ann", "towns": [{"founded": 1200}]}})
+
+    filled = [each.name for each in after.vectors if each.native]
+    for each in (*before.vectors, *after.vectors):
+        for field in ("native", "base_url", "space", "dimension", "embedder", "model"):
+            each.ClearField(field)
+    after.ClearField("object_count")
+    before.ClearField("object_count")
+    assert after == before
+    assert filled == ["large", "small"]
+    found = made.query.near_text("a dog", target_vector="small", limit=1).objects[0]
+    assert (found.uuid, found.properties["maker"]) == (uuid, {"name": "Ann", "towns": [{"founded": 1200}]})
 
 
 def test_a_taken_port_is_one_clear_line_before_weaviate_starts_and_http_can_be_turned_off(

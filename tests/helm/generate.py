@@ -27,6 +27,8 @@ DASHBOARD = CHART / "files" / "dashboard.json"
 TEXT = {"$ref": "#/$defs/text"}
 SECRET = {"$ref": "#/$defs/secret"}
 FILE = "_file"
+# Files that an image or the weights can hold. Of all others the chart has to know: probes, ports and tests go by them.
+HELD_FILES = frozenset({"ca_file", "probe_file"})
 MAX_INTEGER = 2**53 - 1
 KEY_LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]\w*):(?P<rest>.*)$")
 
@@ -62,9 +64,9 @@ def mountable(model: type[BaseModel]) -> set[str]:
 
 
 def plain_fields(model: type[BaseModel]) -> list[str]:
-    """Return a group's fields that may stand among the values: no secrets, and no files that hold one."""
-    hidden = secret_fields(model)
-    return [name for name in model.model_fields if name not in hidden and name.removesuffix(FILE) not in hidden]
+    """Return a group's fields that may stand among the values: no secrets, and no files that come out of a Secret."""
+    hidden = secret_fields(model) | {name for name in model.model_fields if name.endswith(FILE)} - HELD_FILES
+    return [name for name in model.model_fields if name not in hidden]
 
 
 def settings_schemas() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -97,9 +97,8 @@ def _ports(manifests: list[Manifest]) -> Faults:
         listed = service["spec"]["ports"]
         yield from _bad_ports(named(service), [port["port"] for port in listed], listed)
     for policy in _of_kind(manifests, "NetworkPolicy"):
-        rules = [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
-        numbers = [port["port"] for rule in rules for port in rule.get("ports", []) if isinstance(port["port"], int)]
-        yield from _bad_ports(named(policy), numbers, [])
+        listed = [port for rule in _policy_rules(policy) for port in rule.get("ports") or []]
+        yield from _bad_ports(named(policy), [port["port"] for port in listed if isinstance(port["port"], int)], [])
 
 
 def _bad_ports(owner: str, numbers: list[int], listed: list[Manifest]) -> Faults:
@@ -254,12 +253,18 @@ def _bounds(manifests: list[Manifest]) -> Faults:
             yield f"{named(deployment)}: neither more nor fewer pods are allowed, so no rollout can go on"
 
 
+def _policy_rules(policy: Manifest) -> list[Manifest]:
+    return [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
+
+
 def _networks(manifests: list[Manifest]) -> Faults:
+    """Peers have networks that exist, and no rule is for everybody, which is what Kubernetes makes of an empty one."""
     for policy in _of_kind(manifests, "NetworkPolicy"):
-        rules = [*policy["spec"].get("ingress", []), *policy["spec"].get("egress", [])]
-        for peer in (peer for rule in rules for peer in (*rule.get("from", []), *rule.get("to", []))):
-            cidr = peer.get("ipBlock", {}).get("cidr")
-            if cidr is not None:
+        for rule in _policy_rules(policy):
+            peers = rule.get("from") or rule.get("to") or []
+            if not peers or not rule.get("ports"):
+                yield f"{named(policy)}: a rule without peers or without ports opens to everybody or everywhere: {rule}"
+            for cidr in (peer["ipBlock"]["cidr"] for peer in peers if "ipBlock" in peer):
                 try:
                     ipaddress.ip_network(cidr, strict=False)
                 except ValueError as error:

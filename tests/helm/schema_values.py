@@ -39,7 +39,8 @@ def _joined(parts: list[dict[str, Any]], root: dict[str, Any]) -> dict[str, Any]
 
 
 def _object(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
-    known = {name: values_of(each, root) for name, each in schema.get("properties", {}).items()}
+    # A null takes a chart's own value away.
+    known = {name: st.none() | values_of(each, root) for name, each in schema.get("properties", {}).items()}
     chosen = st.fixed_dictionaries({}, optional=known)
     others = schema.get("additionalProperties")
     if not isinstance(others, dict):

@@ -100,15 +100,39 @@ def test_what_it_lacks_is_told(bundle: ModuleType, tmp_path: Path, capsys: pytes
     assert "skopeo copy oci-archive:images/weights.tar:vecgate/weights:vit-h-14" in (made / "INSTALL.md").read_text()
 
 
+def test_an_image_that_is_named_by_its_digest_is_found_by_it(
+    bundle: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = [f"sha256:{letter * 64}" for letter in "ab"]
+    index = {"manifests": [{"digest": digests[0]}]}
+    archive = image_archive(tmp_path / "clip.tar", "index.json", index)
+    values = tmp_path / "site.yaml"
+    values.write_text((CHART / "examples" / "air-gapped.yaml").read_text() + f"image: {{digest: {digests[0]!r}}}\n")
+
+    _, made = run(bundle, tmp_path, "--values", values, "--image", archive)
+
+    reference = f"registry.airgap.local:5000/vecgate/clip@{digests[0]}"
+    assert capsys.readouterr().err == f"not in the bundle, bring it yourself: {WEIGHTS}\n"
+    copy = f"skopeo copy --all --preserve-digests oci-archive:images/clip.tar docker://{reference}"
+    assert copy in (made / "INSTALL.md").read_text()
+    named = bundle.ArchivedImage("vecgate/clip:0.1.0", digests[1])
+    assert not bundle.covers(named, reference)
+    assert not bundle.covers(bundle.ArchivedImage("vecgate/clip:0.1.0"), reference)
+    assert bundle.covers(named, CLIP)
+
+
 def test_an_image_of_another_version_does_not_count(bundle: ModuleType) -> None:
-    assert bundle.covers("localhost/vecgate/clip:0.1.0", CLIP)
-    assert bundle.covers(CLIP, CLIP)
-    assert bundle.covers("other.example/vecgate/clip:0.1.0", "vecgate/clip:0.1.0")
-    assert bundle.covers("vecgate/clip:0.1.0", "registry.local:5000/mirror/vecgate/clip:0.1.0")
-    assert not bundle.covers("vecgate/clip:0.0.9", CLIP)
-    assert not bundle.covers("clip:0.1.0-rc", CLIP)
-    assert not bundle.covers("gate/clip:0.1.0", CLIP)
-    assert not bundle.covers("clip:0.1.0", CLIP)
+    def covers(name: str, reference: str) -> bool:
+        return bool(bundle.covers(bundle.ArchivedImage(name), reference))
+
+    assert covers("localhost/vecgate/clip:0.1.0", CLIP)
+    assert covers(CLIP, CLIP)
+    assert covers("other.example/vecgate/clip:0.1.0", "vecgate/clip:0.1.0")
+    assert covers("vecgate/clip:0.1.0", "registry.local:5000/mirror/vecgate/clip:0.1.0")
+    assert not covers("vecgate/clip:0.0.9", CLIP)
+    assert not covers("clip:0.1.0-rc", CLIP)
+    assert not covers("gate/clip:0.1.0", CLIP)
+    assert not covers("clip:0.1.0", CLIP)
 
 
 def test_the_chart_in_it_installs_like_the_one_here(bundle: ModuleType, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.store.binary import WEAVIATE_VERSION
 from tests.helm.definitions import check_manifest
 from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
@@ -269,6 +270,38 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
 
 
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [
+        ({}, (2, 4)),
+        ({"ingress": {"from": []}}, (2, 4)),
+        ({"ingress": {"monitoring": {"from": []}}}, (1, 4)),
+        ({"egress": {"dns": {"podPorts": []}}}, (2, 3)),
+        ({"egress": {"dns": {"to": []}, "weaviate": {"to": []}}}, (2, 2)),
+        ({"egress": {each: {"to": []} for each in ("dns", "weaviate", "nim", "tracing")}}, (2, 0)),
+    ],
+)
+def test_an_empty_list_of_peers_or_ports_lets_nobody_through(policy: dict[str, Any], left: tuple[int, int]) -> None:
+    values = {
+        "networkPolicy": policy,
+        "settings": {"tracing": {"endpoint": "http://collector:4317"}},
+        "monitoring": {"serviceMonitor": {"enabled": True}},
+    }
+    manifests = render(values)
+    (made,) = (each for each in manifests if each["kind"] == "NetworkPolicy")
+
+    assert broken_rules(manifests) == {}
+    assert (len(made["spec"]["ingress"]), len(made["spec"]["egress"])) == left
+    assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_without_callers_and_without_a_test_nobody_may_call() -> None:
+    values = {"networkPolicy": {"ingress": {"from": []}}, "test": {"enabled": False}}
+    (policy,) = (each for each in render(values) if each["kind"] == "NetworkPolicy")
+
+    assert policy["spec"]["ingress"] == []
+
+
 def test_without_a_nim_nothing_may_be_sent_to_one() -> None:
     (policy,) = (each for each in render(PROFILES["air-gapped"]) if each["kind"] == "NetworkPolicy")
     selectors = [peer["namespaceSelector"]["matchLabels"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
@@ -280,6 +313,7 @@ def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
     companion = yaml.safe_load((CHART / "examples" / "companions" / "weaviate.yaml").read_text(encoding="utf-8"))
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))["settings"]["weaviate"]
 
+    assert companion["image"] == {"tag": WEAVIATE_VERSION}
     services = companion["service"], companion["grpcService"]
     assert [each["type"] for each in services] == ["ClusterIP"] * 2
     assert [each["name"] for each in services] == [defaults["httpHost"], defaults["grpcHost"]]

@@ -129,6 +129,13 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "networks",
         lambda of: of["NetworkPolicy"]["spec"]["ingress"][0]["from"][0]["ipBlock"].update(cidr="10.0.0.0/99"),
     ),
+    "calls from everybody": ("networks", lambda of: of["NetworkPolicy"]["spec"]["ingress"][0].update({"from": []})),
+    "calls to everybody": ("networks", lambda of: of["NetworkPolicy"]["spec"]["egress"][1].pop("to")),
+    "calls to every port": ("networks", lambda of: of["NetworkPolicy"]["spec"]["egress"][0].update(ports=[])),
+    "calls to no port in particular": (
+        "networks",
+        lambda of: of["NetworkPolicy"]["spec"]["egress"][0].update(ports=None),
+    ),
     "a surplus pod on a full GPU pool": (
         "rollouts",
         lambda of: of["Deployment"]["spec"]["strategy"]["rollingUpdate"].update(maxSurge=1),

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.diagnosis import Reach, diagnose, reach_of
-from service.settings import load_settings
+from service.settings import describe_settings, load_settings
 from tests.fakes.clients import write_clients
 
 
@@ -69,6 +69,35 @@ def test_a_proxy_outside_is_a_need_from_outside_and_its_password_is_not_told(mon
     assert done.exit_code == 1
     assert "Needs from outside: the proxy before the NIM at proxy.example.com:3128." in done.stdout
     assert "hunter2" not in done.stdout
+
+
+def test_a_collector_of_traces_outside_is_a_need_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(monkeypatch, TRACING__ENDPOINT="https://collector.example.com:4317")
+
+    done = CliRunner().invoke(app, ["doctor", "--air-gap"])
+
+    assert done.exit_code == 1
+    assert "Needs from outside: the collector of traces at https://collector.example.com:4317." in done.stdout
+    assert "VECGATE_TRACING__ENDPOINT" in done.stdout
+
+
+def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_listens_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    addresses = {
+        name for name, _ in describe_settings() if name.endswith(("ADDRESS", "ENDPOINT", "HOST", "PROXY", "URL"))
+    }
+    configured(
+        monkeypatch,
+        EMBEDDER__ORDER="nim",
+        NIM__PROXY="http://proxy:3128",
+        WEAVIATE__GRPC_HOST="grpc",
+        TRACING__ENDPOINT="http://collector:4317",
+    )
+
+    contacts = {each.setting for each in diagnose(load_settings()).contacts}
+
+    assert contacts == addresses - {"VECGATE_SERVER__HOST", "VECGATE_WEB__HOST"}
 
 
 def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,14 +140,20 @@ readOnlyRootFilesystem: true
 {{- toYaml $secrets -}}
 {{- end -}}
 
+{{/* "true" if a Secret of the values holds what a setting names a file for. Takes a list of the root, group and field. */}}
+{{- define "vecgate.hasSecret" -}}
+{{- $root := index . 0 -}}
+{{- if hasKey (default dict (get $root.Values.secrets (index . 1))) (index . 2) -}}true{{- end -}}
+{{- end -}}
+
 {{/* What HTTP is: http or https. */}}
 {{- define "vecgate.httpScheme" -}}
-{{- or .Values.tls.http (hasKey (default dict .Values.secrets.web) "tlsCert") | ternary "https" "http" -}}
+{{- or .Values.tls.http (include "vecgate.hasSecret" (list . "web" "tlsCert")) | empty | ternary "http" "https" -}}
 {{- end -}}
 
 {{/* "true" if gRPC goes over TLS, else empty. */}}
 {{- define "vecgate.grpcOverTls" -}}
-{{- if or .Values.tls.grpc (hasKey (default dict .Values.secrets.server) "tlsCert") -}}true{{- end -}}
+{{- if or .Values.tls.grpc (include "vecgate.hasSecret" (list . "server" "tlsCert")) -}}true{{- end -}}
 {{- end -}}
 
 {{/*
@@ -203,88 +209,6 @@ grpc:
   {{- /* Kubernetes would put another variable in for $(NAME), and takes $$ for $. */}}
   value: {{ $value | replace "$" "$$" | toJson }}
 {{- end }}
-{{- end -}}
-
-{{/* Port of a URL. */}}
-{{- define "vecgate.portOfUrl" -}}
-{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- default (hasPrefix "https:" . | ternary "443" "80") $port -}}
-{{- end -}}
-
-{{/* Ports of a rule of the NetworkPolicy, each once. */}}
-{{- define "vecgate.networkPolicyPorts" -}}
-{{- $ports := list -}}
-{{- range . -}}{{- $ports = append $ports (include "vecgate.text" .) -}}{{- end -}}
-{{- range $ports | uniq }}
-- port: {{ . }}
-  protocol: TCP
-{{- end }}
-{{- end -}}
-
-{{/* What the schema cannot say. */}}
-{{- define "vecgate.check" -}}
-{{- with .Values.autoscaling -}}
-{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
-{{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
-{{- end -}}
-{{- end -}}
-{{- if and .Values.settings.web.enabled (eq (int .Values.settings.web.port) (int .Values.settings.server.port)) -}}
-{{- fail "vecgate: settings.web.port and settings.server.port are the same port; choose another for one" -}}
-{{- end -}}
-{{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
-{{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
-{{- end -}}
-{{- with .Values.tls -}}
-{{- if and .existingSecret .certificate.enabled -}}
-{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
-{{- end -}}
-{{- if and (or .grpc .http) (not .existingSecret) (not .certificate.enabled) -}}
-{{- fail "vecgate: tls.grpc and tls.http need a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
-{{- end -}}
-{{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
-{{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
-{{- end -}}
-{{- if and .certificate.enabled (not .grpc) (not .http) -}}
-{{- fail "vecgate: tls.certificate.enabled makes a certificate that no server uses; set tls.grpc or tls.http" -}}
-{{- end -}}
-{{- if and .http (not $.Values.settings.web.enabled) -}}
-{{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
-{{- end -}}
-{{- range $value, $group := dict "grpc" "server" "http" "web" -}}
-{{- if and (get $.Values.tls $value) (hasKey (default dict (get $.Values.secrets $group)) "tlsCert") -}}
-{{- fail (printf "vecgate: tls.%s and secrets.%s.tlsCert are two certificates; choose one" $value $group) -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- if include "vecgate.grpcOverTls" . -}}
-{{- if or (not .Values.settings.web.enabled) (hasKey (default dict .Values.secrets.web) "tlsClientCa") -}}
-{{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
-{{- end -}}
-{{- end -}}
-{{- with .Values.settings.auth -}}
-{{- if eq (toJson .openHealth) "false" -}}
-{{- fail "vecgate: settings.auth.openHealth is false, and probes bring no key; leave it true" -}}
-{{- end -}}
-{{- end -}}
-{{- if .Values.test.enabled -}}
-{{- if and (hasKey (default dict .Values.secrets.auth) "clients") (not .Values.test.apiKey) -}}
-{{- fail "vecgate: helm test needs a key where secrets.auth.clients is set: set test.apiKey, or test.enabled to false" -}}
-{{- end -}}
-{{- if and (hasKey (default dict .Values.secrets.server) "tlsClientCa") (not .Values.test.clientCertificate) -}}
-{{- fail "vecgate: helm test needs a certificate where secrets.server.tlsClientCa is set: set test.clientCertificate, or test.enabled to false" -}}
-{{- end -}}
-{{- end -}}
-{{- with .Values.monitoring.serviceMonitor -}}
-{{- if and .enabled (not $.Values.settings.web.enabled) -}}
-{{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
-{{- end -}}
-{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
-{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
-{{- end -}}
-{{- end -}}
-{{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
-{{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
-{{- end -}}
 {{- end -}}
 
 {{/* Resources of the server's container, with the GPU in requests and limits alike, as Kubernetes wants it. */}}

@@ -1,0 +1,163 @@
+{{/* What the schema cannot say: values that Kubernetes would refuse, or with which a pod would end as it starts. */}}
+{{- define "vecgate.check" -}}
+{{- include "vecgate.checkPorts" . -}}
+{{- include "vecgate.checkScaling" . -}}
+{{- include "vecgate.checkCertificates" . -}}
+{{- range $value, $group := dict "grpc" "server" "http" "web" -}}
+{{- include "vecgate.checkServer" (list $ $value $group) -}}
+{{- end -}}
+{{- include "vecgate.checkProbes" . -}}
+{{- include "vecgate.checkCallers" . -}}
+{{- include "vecgate.checkMonitoring" . -}}
+{{- include "vecgate.checkWeights" . -}}
+{{- include "vecgate.checkResources" (list "resources" .Values.resources) -}}
+{{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
+{{- end -}}
+
+{{- define "vecgate.checkPorts" -}}
+{{- if and .Values.settings.web.enabled (eq (int .Values.settings.web.port) (int .Values.settings.server.port)) -}}
+{{- fail "vecgate: settings.web.port and settings.server.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
+{{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkScaling" -}}
+{{- with .Values.autoscaling -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
+{{- end -}}
+{{- if and .enabled (not (or .targetCPUUtilizationPercentage .targetQueuedInputs .podMetrics)) -}}
+{{- fail "vecgate: autoscaling has no metric to go by; set autoscaling.targetCPUUtilizationPercentage, targetQueuedInputs or podMetrics" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkCertificates" -}}
+{{- with .Values.tls -}}
+{{- if and .existingSecret .certificate.enabled -}}
+{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
+{{- end -}}
+{{- if and (or .grpc .http) (not .existingSecret) (not .certificate.enabled) -}}
+{{- fail "vecgate: tls.grpc and tls.http need a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
+{{- end -}}
+{{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
+{{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
+{{- end -}}
+{{- if and (or .existingSecret .certificate.enabled) (not .grpc) (not .http) -}}
+{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are for a certificate that no server uses; set tls.grpc or tls.http" -}}
+{{- end -}}
+{{- if and .http (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the service refuses of a server, and certificates that would hide each other. Takes a list of the root, the server's name in `tls` and its group. */}}
+{{- define "vecgate.checkServer" -}}
+{{- $root := index . 0 -}}
+{{- $value := index . 1 -}}
+{{- $group := index . 2 -}}
+{{- $on := get $root.Values.tls $value -}}
+{{- $cert := include "vecgate.hasSecret" (list $root $group "tlsCert") -}}
+{{- if and $on $cert -}}
+{{- fail (printf "vecgate: tls.%s and secrets.%s.tlsCert are two certificates; choose one" $value $group) -}}
+{{- end -}}
+{{- if ne $cert (include "vecgate.hasSecret" (list $root $group "tlsKey")) -}}
+{{- fail (printf "vecgate: secrets.%s.tlsCert and secrets.%s.tlsKey are one certificate; set both or neither" $group $group) -}}
+{{- end -}}
+{{- if not (or $on $cert) -}}
+{{- if include "vecgate.hasSecret" (list $root $group "tlsClientCa") -}}
+{{- fail (printf "vecgate: secrets.%s.tlsClientCa asks clients for certificates, which they show over TLS only; set tls.%s" $group $value) -}}
+{{- end -}}
+{{- $settings := get $root.Values.settings $group -}}
+{{- if and (ne (toJson $settings.allowPlaintext) "true") (ne (toJson $settings.enabled) "false") -}}
+{{- fail (printf "vecgate: settings.%s.allowPlaintext is not true and there is no certificate; set tls.%s" $group $value) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkProbes" -}}
+{{- if include "vecgate.grpcOverTls" . -}}
+{{- if or (not .Values.settings.web.enabled) (include "vecgate.hasSecret" (list . "web" "tlsClientCa")) -}}
+{{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (include "vecgate.grpcOverTls" .) .Values.probes.readiness.service -}}
+{{- fail "vecgate: probes.readiness.service is asked over gRPC without TLS only; leave it empty: over TLS, readiness is that of embedding" -}}
+{{- end -}}
+{{- with .Values.settings.auth -}}
+{{- if eq (toJson .openHealth) "false" -}}
+{{- fail "vecgate: settings.auth.openHealth is false, and probes bring no key; leave it true" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkCallers" -}}
+{{- $clients := include "vecgate.hasSecret" (list . "auth" "clients") -}}
+{{- if include "vecgate.hasSecret" (list . "auth" "jwks") -}}
+{{- $auth := default dict .Values.settings.auth -}}
+{{- if not (and $clients $auth.jwtIssuer $auth.jwtAudience) -}}
+{{- fail "vecgate: secrets.auth.jwks needs secrets.auth.clients, settings.auth.jwtIssuer and settings.auth.jwtAudience" -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.test.enabled -}}
+{{- if and $clients (not .Values.test.apiKey) -}}
+{{- fail "vecgate: helm test needs a key where secrets.auth.clients is set: set test.apiKey, or test.enabled to false" -}}
+{{- end -}}
+{{- if and (include "vecgate.hasSecret" (list . "server" "tlsClientCa")) (not .Values.test.clientCertificate) -}}
+{{- fail "vecgate: helm test needs a certificate where secrets.server.tlsClientCa is set: set test.clientCertificate, or test.enabled to false" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkMonitoring" -}}
+{{- with .Values.monitoring.serviceMonitor -}}
+{{- if and .enabled (not $.Values.settings.web.enabled) -}}
+{{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
+{{- end -}}
+{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
+{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
+{{- end -}}
+{{- if and .enabled (include "vecgate.hasSecret" (list $ "web" "tlsClientCa")) (not .clientCertificate) -}}
+{{- fail "vecgate: with secrets.web.tlsClientCa Prometheus needs a certificate of its own; name a Secret with one in monitoring.serviceMonitor.clientCertificate" -}}
+{{- end -}}
+{{- end -}}
+{{- if include "vecgate.hasSecret" (list . "tracing" "ca") -}}
+{{- if not (hasPrefix "https:" (default "" (default dict .Values.settings.tracing).endpoint)) -}}
+{{- fail "vecgate: secrets.tracing.ca is for a settings.tracing.endpoint that begins with https:" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkWeights" -}}
+{{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- with .Values.weights -}}
+{{- if and (eq .source "initContainer") (not .initContainer.command) (regexMatch "^/weights(/|$)" .mountPath) -}}
+{{- fail "vecgate: weights.mountPath hides /weights, which the weights are copied from; choose another, or set weights.initContainer.command" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Takes a list of the path of resources and these. */}}
+{{- define "vecgate.checkResources" -}}
+{{- $path := index . 0 -}}
+{{- $limits := default dict (index . 1).limits -}}
+{{- range $name, $asked := (index . 1).requests -}}
+{{- $allowed := get $limits $name -}}
+{{- if and (hasKey $limits $name) (gt (include "vecgate.number" $asked | float64) (include "vecgate.number" $allowed | float64)) -}}
+{{- fail (printf "vecgate: %s.requests.%s is %s, which is more than its limit %s; raise %s.limits.%s" $path $name (include "vecgate.text" $asked) (include "vecgate.text" $allowed) $path $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A quantity of Kubernetes as a number. */}}
+{{- define "vecgate.number" -}}
+{{- $quantity := include "vecgate.text" . -}}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $factors = merge $factors (dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976) -}}
+{{- mulf (regexFind "^[0-9.]+" $quantity) (get $factors (regexFind "[A-Za-z]*$" $quantity)) -}}
+{{- end -}}

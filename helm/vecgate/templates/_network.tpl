@@ -1,0 +1,58 @@
+{{/* Who may call: those that the values name, the pod of `helm test`, and Prometheus. */}}
+{{- define "vecgate.ingress" -}}
+{{- $ingress := .Values.networkPolicy.ingress -}}
+{{- $callers := $ingress.from -}}
+{{- if .Values.test.enabled -}}
+{{- $labels := set (include "vecgate.selectorLabels" . | fromYaml) "app.kubernetes.io/component" "test" -}}
+{{- $callers = append $callers (dict "podSelector" (dict "matchLabels" $labels)) -}}
+{{- end -}}
+{{- $ports := .Values.settings.web.enabled | ternary (list "grpc" "http") (list "grpc") -}}
+{{- include "vecgate.networkPolicyRule" (list "from" $callers $ports (list "TCP")) -}}
+{{- if .Values.monitoring.serviceMonitor.enabled -}}
+{{- include "vecgate.networkPolicyRule" (list "from" $ingress.monitoring.from (list "http") (list "TCP")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whom pods may call: DNS, Weaviate, and the NIM and the collector of traces if there are any. */}}
+{{- define "vecgate.egress" -}}
+{{- $egress := .Values.networkPolicy.egress -}}
+{{- $weaviate := .Values.settings.weaviate -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $egress.dns.to $egress.dns.podPorts (list "UDP" "TCP")) -}}
+{{- $ports := concat (list $weaviate.httpPort $weaviate.grpcPort) $egress.weaviate.podPorts -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $egress.weaviate.to $ports (list "TCP")) -}}
+{{- if has "nim" .Values.settings.embedder.order -}}
+{{- $ports := list -}}
+{{- range .Values.settings.nim.baseUrl -}}{{- $ports = append $ports (include "vecgate.portOfUrl" .) -}}{{- end -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $egress.nim.to (concat $ports $egress.nim.podPorts) (list "TCP")) -}}
+{{- end -}}
+{{- with (default dict .Values.settings.tracing).endpoint -}}
+{{- $ports := prepend $egress.tracing.podPorts (include "vecgate.portOfUrl" .) -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $egress.tracing.to $ports (list "TCP")) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+A rule of the NetworkPolicy. Takes a list of its direction ("from" or "to"), peers, ports and protocols. Kubernetes takes
+an empty list for everybody or every port; here it lets nobody through, and there is no rule.
+*/}}
+{{- define "vecgate.networkPolicyRule" -}}
+{{- $ports := list -}}
+{{- range index . 2 -}}{{- $ports = append $ports (include "vecgate.text" .) -}}{{- end -}}
+{{- if and (index . 1) $ports }}
+- {{ index . 0 }}:
+    {{- toYaml (index . 1) | nindent 4 }}
+  ports:
+    {{- range $port := $ports | uniq }}
+    {{- range $protocol := index $ 3 }}
+    - port: {{ $port }}
+      protocol: {{ $protocol }}
+    {{- end }}
+    {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Port of a URL. */}}
+{{- define "vecgate.portOfUrl" -}}
+{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
+{{- default (hasPrefix "https:" . | ternary "443" "80") $port -}}
+{{- end -}}

@@ -1,0 +1,118 @@
+"""A collection of Vecgate's as Weaviate's own schema, with Weaviate's module multi2vec-nvidia in front of Vecgate."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from service.convert.parameters import parameters_from_pb
+from service.domain import DataType, Distance
+from vecgate.v1 import collection_service_pb2 as pb
+
+__all__ = ["has_fields", "is_weighted", "unknown_properties", "weaviate_schema"]
+
+MODULE = "multi2vec-nvidia"
+INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
+PARTS = {
+    "multi_tenancy": ("multiTenancyConfig", ()),
+    "replication": ("replicationConfig", ("factor", "deletionStrategy")),
+    "sharding": ("shardingConfig", ("desiredCount", "virtualPerPhysical")),
+    "inverted_index": ("invertedIndexConfig", ()),
+}
+"""Parts of a collection, Weaviate's names of them, and what may be set in them where that is not all."""
+
+
+def weaviate_schema(collection: pb.Collection, url: str) -> dict[str, Any]:
+    """Return what Weaviate's REST API is asked to create, with Vecgate's HTTP endpoint at a URL as the module's NIM."""
+    schema: dict[str, Any] = {"class": collection.name}
+    if collection.description:
+        schema["description"] = collection.description
+    schema["properties"] = _properties(collection.properties)
+    schema["vectorConfig"] = {each.name: _vector(each, url) for each in collection.vectors}
+    for field, part in collection.ListFields():
+        if field.name in PARTS:
+            name, only = PARTS[field.name]
+            schema[name] = parameters_from_pb(part, only)
+    return schema
+
+
+def unknown_properties(collection: pb.Collection) -> list[str]:
+    """Return the names of the properties of types that this version does not handle, which the schema lacks."""
+    return [each.name for each in collection.properties if each.data_type == pb.DATA_TYPE_UNSPECIFIED]
+
+
+def has_fields(vector: pb.VectorConfig) -> bool:
+    """Return whether there is something that the module could fill a named vector from."""
+    return bool(vector.image_fields or vector.text_fields)
+
+
+def is_weighted(vector: pb.VectorConfig) -> bool:
+    """Return whether a named vector's fields have shares that the module has to know."""
+    fields = (*vector.image_fields, *vector.text_fields)
+    # The share of a single field is always the whole.
+    return len(fields) > 1 and any(each.HasField("weight") for each in fields)
+
+
+def _properties(properties: Iterable[pb.Property]) -> list[dict[str, Any]]:
+    return [_property(each) for each in properties if each.data_type != pb.DATA_TYPE_UNSPECIFIED]
+
+
+def _property(property_: pb.Property) -> dict[str, Any]:
+    data_type = DataType[pb.DataType.Name(property_.data_type).removeprefix("DATA_TYPE_")]
+    schema: dict[str, Any] = {"name": property_.name, "dataType": [data_type.value]}
+    if property_.description:
+        schema["description"] = property_.description
+    schema |= parameters_from_pb(property_, only=INDEXING)
+    if property_.nested_properties:
+        schema["nestedProperties"] = _properties(property_.nested_properties)
+    return schema
+
+
+def _vector(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
+    return {
+        "vectorizer": {MODULE: _module(vector, url)} if has_fields(vector) else {"none": {}},
+        "vectorIndexType": vector.index.WhichOneof("type") or "hnsw",
+        "vectorIndexConfig": _index(vector.index),
+    }
+
+
+def _module(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
+    # The module goes through an object's properties in alphabetical order, and through the weights as configured.
+    kinds = {
+        kind: sorted(fields, key=lambda each: each.name)
+        for kind, fields in (("imageFields", vector.image_fields), ("textFields", vector.text_fields))
+        if fields
+    }
+    module: dict[str, Any] = {"baseURL": url, "model": vector.model}
+    module |= {kind: [each.name for each in fields] for kind, fields in kinds.items()}
+    if is_weighted(vector):
+        module["weights"] = {kind: [_weight(each) for each in fields] for kind, fields in kinds.items()}
+    return module
+
+
+def _weight(field: pb.WeightedField) -> float:
+    # Rounded to what float32 holds: 0.9 comes as 0.8999999761581421.
+    return float(f"{field.weight:.7g}") if field.HasField("weight") else 1.0
+
+
+def _index(index: pb.VectorIndex) -> dict[str, Any]:
+    type_ = index.WhichOneof("type")
+    config = parameters_from_pb(getattr(index, type_)) if type_ else {}
+    parts = [(config, index.quantizer)]
+    if type_ == "dynamic":
+        flat, hnsw = config.setdefault("flat", {}), config.setdefault("hnsw", {})
+        parts = [(hnsw, index.quantizer), (flat, index.dynamic.flat_quantizer)]
+    for part, quantizer in parts:
+        part.update(_quantizer(quantizer))
+    if index.distance != pb.DISTANCE_UNSPECIFIED:
+        distance = Distance[pb.Distance.Name(index.distance).removeprefix("DISTANCE_")].value
+        for part in (config, *(part for part, _ in parts)):
+            part["distance"] = distance
+    return config
+
+
+def _quantizer(quantizer: pb.Quantizer) -> dict[str, Any]:
+    type_ = quantizer.WhichOneof("type")
+    if type_ is None:
+        return {}
+    if type_ == "none":
+        return {"skipDefaultQuantization": True}
+    return {type_: {**parameters_from_pb(getattr(quantizer, type_)), "enabled": True}}

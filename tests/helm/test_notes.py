@@ -1,0 +1,86 @@
+"""What helm tells whoever has installed the chart: commands that can be run, and nothing that is not so."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from service.cli import app
+from tests.helm.helm import HELM
+from tests.helm.render import CHART, EVERYTHING, PROFILES, SECURED
+
+OVER_TLS = "vecgate --address try-vecgate.default:50070 --ca-file ca.crt"
+TLS: dict[str, Any] = {"tls": {"grpc": True, "existingSecret": "site-tls"}}
+PAIR = {name: {"existingSecret": "site-tls", "key": name} for name in ("tlsCert", "tlsKey")}
+KEYS: dict[str, Any] = {
+    "secrets": {"auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}}},
+    "test": {"enabled": False},
+}
+COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
+    "clear text": ({}, "vecgate --address 127.0.0.1:50070 status"),
+    "TLS over HTTP": ({"tls": TLS["tls"] | {"grpc": False, "http": True}}, "vecgate --address 127.0.0.1:50070 status"),
+    "keys": (KEYS, "vecgate --address 127.0.0.1:50070 --api-key-file key status"),
+    "TLS": (TLS, f"{OVER_TLS} status"),
+    "TLS by hand": ({"secrets": {"server": PAIR}}, f"{OVER_TLS} status"),
+    "TLS and keys": (TLS | KEYS, f"{OVER_TLS} --api-key-file key status"),
+    "certificates": (SECURED, f"{OVER_TLS} --cert-file own.pem status"),
+}
+NOBODY_IS_ASKED = "so nobody is asked who they are"
+WITHOUT_POLICY: dict[str, Any] = {"networkPolicy": {"enabled": False}}
+EMBEDDING = {"probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}}}
+SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
+    "clear text": ({}, ("once Weaviate and an embedder work", NOBODY_IS_ASKED, "in networkPolicy.ingress.from"), ()),
+    "TLS": (TLS, ("once an embedder works, whatever Weaviate does", NOBODY_IS_ASKED), ("once Weaviate",)),
+    "another readiness": (EMBEDDING, ("once the health service vecgate.v1.EmbeddingService",), ("once Weaviate",)),
+    "keys": (KEYS, ("Callers need a key",), (NOBODY_IS_ASKED,)),
+    "certificates": (SECURED, ("so over HTTP nobody is asked who they are",), (NOBODY_IS_ASKED,)),
+    "nobody": ({"networkPolicy": {"ingress": {"from": []}}}, ("nobody may call",), ("Who may call",)),
+    "no policy": (WITHOUT_POLICY, ("whoever reaches the ports may call",), ("Who may call",)),
+}
+
+
+def notes(values: dict[str, Any], folder: Path) -> str:
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    told = HELM.run("install", "try", CHART, "--dry-run=client", "--namespace", "default", "--values", file)
+    return told.partition("\nNOTES:\n")[2]
+
+
+@pytest.mark.parametrize(("values", "command"), COMMANDS.values(), ids=COMMANDS)
+def test_the_command_has_what_the_server_asks_for(
+    values: dict[str, Any], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = notes(values, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = [word for word in shlex.split(command) if (tmp_path / word).suffix in {".crt", ".pem"} or word == "key"]
+    for name in files:
+        (tmp_path / name).write_text("x")
+
+    taken = CliRunner().invoke(app, [*shlex.split(command)[1:], "--help"])
+
+    assert [line.strip() for line in told.splitlines() if line.strip().startswith("vecgate ")] == [command]
+    assert taken.exit_code == 0
+    assert [name for name in files if f"\n  {name} is " not in told] == []
+    assert ("/etc/hosts" in told) is ("--ca-file" in command)
+
+
+@pytest.mark.parametrize(("values", "said", "unsaid"), SENTENCES.values(), ids=SENTENCES)
+def test_it_says_what_is_so(
+    values: dict[str, Any], said: tuple[str, ...], unsaid: tuple[str, ...], tmp_path: Path
+) -> None:
+    told = notes(values, tmp_path)
+
+    assert [sentence for sentence in said if sentence not in told] == []
+    assert [sentence for sentence in unsaid if sentence in told] == []
+
+
+@pytest.mark.parametrize("values", [EVERYTHING, *PROFILES.values()], ids=["everything", *PROFILES])
+def test_it_leaves_no_holes(values: dict[str, Any], tmp_path: Path) -> None:
+    told = notes(values, tmp_path)
+
+    assert told.startswith("Vecgate ")
+    assert "<no value>" not in told
+    assert "\n\n\n" not in told.strip()

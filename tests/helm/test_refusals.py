@@ -1,0 +1,224 @@
+"""What is refused of the values and how, and what only looks as if it should be."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.helm.generate import SCHEMA
+from tests.helm.helm import HelmFailed
+from tests.helm.render import render
+from tests.helm.rules import broken_rules
+
+ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
+SECRET = {"existingSecret": "a", "key": "b"}
+JWKS = {"auth": {"clients": SECRET, "jwks": SECRET}}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
+    "an unknown value below": ({"gpu": {"on": True}}, "at '/gpu': additional properties 'on' not allowed"),
+    "an unknown setting": ({"settings": {"server": {"hosts": "a"}}}, "at '/settings/server'.*'hosts' not allowed"),
+    "an unknown group": ({"settings": {"servers": {}}}, "at '/settings'.*'servers' not allowed"),
+    "a setting by its variable's name": ({"settings": {"server": {"max_call_s": 1}}}, "'max_call_s' not allowed"),
+    "a setting out of bounds": ({"settings": {"server": {"port": 70000}}}, "/settings/server/port.*maximum"),
+    "a setting of another kind": ({"settings": {"nim": {"dimension": "big"}}}, "got string, want integer"),
+    "a secret among the settings": ({"settings": {"nim": {"apiKey": "k"}}}, "'apiKey' not allowed"),
+    "a secret in plain words": ({"secrets": {"nim": {"apiKey": "k"}}}, "got string, want object"),
+    "a secret without its key": ({"secrets": {"nim": {"apiKey": {"existingSecret": "a"}}}}, "missing property 'key'"),
+    "a secret of no setting": ({"secrets": {"limits": {}}}, "additional properties 'limits' not allowed"),
+    "a setting in the environment": ({"extraEnv": {"VECGATE_NIM__API_KEY": "k"}}, "VECGATE_NIM__API_KEY"),
+    "a setting in the environment in small letters": (
+        {"extraEnv": {"vecgate_nim__api_key": "k"}},
+        "vecgate_nim__api_key",
+    ),
+    "a line break": ({"extraEnv": {"A": "b\nc"}}, "does not match pattern"),
+    "a control character": ({"settings": {"nim": {"model": "a\u0007"}}}, "does not match pattern"),
+    "a server that nobody reaches": ({"settings": {"server": {"host": "127.0.0.1"}}}, "/settings/server/host"),
+    "a port of root's": ({"settings": {"server": {"port": 443}}}, "want 1,024"),
+    "an embedded Weaviate": ({"settings": {"weaviate": {"embedded": True}}}, "/settings/weaviate/embedded"),
+    "an embedder twice": ({"settings": {"embedder": {"order": ["nim", "nim"]}}}, "/settings/embedder/order.*equal"),
+    "a NIM nowhere": ({"settings": {"nim": {"baseUrl": None}}}, "missing property 'baseUrl'"),
+    "a GPU for nobody": ({"gpu": {"enabled": True}}, "/settings/embedder/order"),
+    "weights for nobody": ({"weights": {"source": "hostPath", "hostPath": {"path": "/a"}}}, "/settings/embedder/order"),
+    "a claim without a name": ({"weights": {"source": "existingClaim"}}, "/weights/existingClaim/name"),
+    "an image of weights of any age": ({"weights": {"source": "image"}}, "/weights/image"),
+    "weights over the temporary files": ({"weights": {"mountPath": "/tmp/models"}}, "/weights/mountPath"),
+    "weights over the program": ({"weights": {"mountPath": "/opt"}}, "/weights/mountPath"),
+    "weights over the program itself": ({"weights": {"mountPath": "/opt/vecgate/lib"}}, "/weights/mountPath"),
+    "weights over Python": ({"weights": {"mountPath": "/usr/lib"}}, "/weights/mountPath"),
+    "weights over libraries": ({"weights": {"mountPath": "/lib64"}}, "/weights/mountPath"),
+    "weights over what they are copied from": (
+        {
+            "settings": {"embedder": {"order": ["clip"]}},
+            "weights": {"source": "initContainer", "mountPath": "/weights", "image": {"tag": "a"}},
+        },
+        "vecgate: weights.mountPath hides /weights",
+    ),
+    "a registry of another name": (
+        {"global": {"imageRegistryy": "a"}},
+        "imageRegistryy.*one of 'imageRegistry', 'imagePullSecrets'",
+    ),
+    "a registry in small letters": (
+        {"global": {"image_registry": "a"}},
+        "image_registry.*one of 'imageRegistry', 'imagePullSecrets'",
+    ),
+    "one Secret for images": (
+        {"global": {"imagePullSecret": "a"}},
+        "imagePullSecret.*one of 'imageRegistry', 'imagePullSecrets'",
+    ),
+    "no labels at all": ({"commonLabels": None}, "missing property 'commonLabels'"),
+    "no labels of pods at all": ({"podLabels": None}, "missing property 'podLabels'"),
+    "more memory than the limit": (
+        {"resources": {"requests": {"memory": "4Gi"}}},
+        "vecgate: resources.requests.memory is 4Gi, which is more than its limit 2Gi",
+    ),
+    "more CPU than the limit": (
+        {"weights": {"initContainer": {"resources": {"limits": {"cpu": "99m"}}}}},
+        "vecgate: weights.initContainer.resources.requests.cpu is 100m, which is more than its limit 99m",
+    ),
+    "root": ({"podSecurityContext": {"runAsUser": 0}}, "/podSecurityContext/runAsUser"),
+    "a weaker pod": ({"podSecurityContext": {"runAsNonRoot": False}}, "'runAsNonRoot' not allowed"),
+    "a network of 99 bits": ({"networkPolicy": {"ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/99"}}]}}}, "cidr"),
+    "a peer that is two": (
+        {"networkPolicy": {"ingress": {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]}}},
+        "/networkPolicy/ingress/from/0",
+    ),
+    "memory in a made-up unit": ({"resources": {"limits": {"memory": "10 GB"}}}, "/resources/limits/memory"),
+    "more at least than at most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, "vecgate: autoscaling"),
+    "a scaler that goes by nothing": (
+        {"autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": 0}},
+        "vecgate: autoscaling has no metric",
+    ),
+    "a certificate of nobody": ({"tls": {"certificate": {"enabled": True}}}, "/tls/certificate/issuerRef/name"),
+    "a file that the chart would have to know of": (
+        {"settings": {"server": {"tlsCertFile": "/a"}}},
+        "/settings/server.*'tlsCertFile' not allowed",
+    ),
+    "a certificate for nothing": (
+        {"tls": {"certificate": ISSUED}},
+        "vecgate: tls.existingSecret and tls.certificate.enabled.*no server uses",
+    ),
+    "a Secret with a certificate for nothing": (
+        {"tls": {"existingSecret": "a"}},
+        "vecgate: tls.existingSecret and tls.certificate.enabled.*no server uses",
+    ),
+    "clear text that is not allowed": (
+        {"settings": {"server": {"allowPlaintext": False}}},
+        "vecgate: settings.server.allowPlaintext",
+    ),
+    "clear text that nobody allows any more": (
+        {"settings": {"web": {"allowPlaintext": None}}},
+        "vecgate: settings.web.allowPlaintext",
+    ),
+    "a certificate without its key": (
+        {"secrets": {"web": {"tlsCert": SECRET}}},
+        "vecgate: secrets.web.tlsCert and secrets.web.tlsKey",
+    ),
+    "a key without its certificate": (
+        {"secrets": {"server": {"tlsKey": SECRET}}},
+        "vecgate: secrets.server.tlsCert and secrets.server.tlsKey",
+    ),
+    "clients' certificates without TLS": (
+        {"secrets": {"server": {"tlsClientCa": SECRET}}, "test": {"clientCertificate": "a"}},
+        "vecgate: secrets.server.tlsClientCa",
+    ),
+    "tokens of nobody": (
+        {"secrets": JWKS, "test": {"enabled": False}, "settings": {"auth": {"jwtIssuer": "a"}}},
+        "vecgate: secrets.auth.jwks needs",
+    ),
+    "tokens without clients": (
+        {"secrets": {"auth": {"jwks": SECRET}}, "settings": {"auth": {"jwtIssuer": "a", "jwtAudience": "b"}}},
+        "vecgate: secrets.auth.jwks needs",
+    ),
+    "an authority of no collector": (
+        {"secrets": {"tracing": {"ca": SECRET}}, "settings": {"tracing": {"endpoint": "http://a:4317"}}},
+        "vecgate: secrets.tracing.ca",
+    ),
+    "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.grpc and tls.http need a certificate"),
+    "two certificates": (
+        {"tls": {"http": True, "existingSecret": "a", "certificate": ISSUED}},
+        "vecgate: tls.existingSecret and tls.certificate",
+    ),
+    "a certificate renewed before it is made": (
+        {"tls": {"http": True, "certificate": {**ISSUED, "duration": "24h"}}},
+        "vecgate: tls.certificate.renewBefore",
+    ),
+    "TLS for no server": (
+        {"tls": {"http": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
+        "vecgate: tls.http is for settings.web.enabled",
+    ),
+    "the certificate twice": (
+        {
+            "tls": {"http": True, "existingSecret": "a"},
+            "secrets": {"web": {"tlsCert": SECRET, "tlsKey": SECRET}},
+        },
+        "vecgate: tls.http and secrets.web.tlsCert",
+    ),
+    "TLS that nobody can probe": (
+        {"tls": {"grpc": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
+        "vecgate: gRPC over TLS is probed at the HTTP port",
+    ),
+    "TLS that the kubelet cannot prove itself to": (
+        {
+            "tls": {"grpc": True, "http": True, "existingSecret": "a"},
+            "secrets": {"web": {"tlsClientCa": SECRET}},
+        },
+        "vecgate: gRPC over TLS is probed at the HTTP port",
+    ),
+    "readiness that nobody can ask for": (
+        {
+            "tls": {"grpc": True, "existingSecret": "a"},
+            "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
+        },
+        "vecgate: probes.readiness.service",
+    ),
+    "probes without a key": ({"settings": {"auth": {"openHealth": False}}}, "vecgate: settings.auth.openHealth"),
+    "a test without a key": (
+        {"secrets": {"auth": {"clients": SECRET}}},
+        "vecgate: helm test needs a key",
+    ),
+    "a test without a certificate": (
+        {
+            "tls": {"grpc": True, "existingSecret": "a"},
+            "secrets": {"server": {"tlsClientCa": SECRET}},
+        },
+        "vecgate: helm test needs a certificate",
+    ),
+    "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "/grpcRoute/parentRefs"),
+    "a budget that stops every drain": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+}
+
+
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_values_are_refused_with_the_place_and_the_reason(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(HelmFailed, match=f"(?s){message}"):
+        render(values)
+
+
+TAKEN: dict[str, dict[str, Any]] = {
+    "weights beside the program": {"weights": {"mountPath": "/opt/models"}},
+    "weights among variable data": {"weights": {"mountPath": "/var/lib/models"}},
+    "what a chart above shares": {"global": {"imageTag": "a", "image": {"a": "b"}, "storageClass": "c"}},
+    "as much as the limit, in another unit": {
+        "resources": {"requests": {"cpu": 1, "memory": "2048Mi"}, "limits": {"cpu": "1000m"}},
+    },
+    "a request without a limit": {"resources": {"limits": {"memory": None}}},
+    "no resources of the copy": {"weights": {"initContainer": {"resources": {"requests": None}}}},
+    "any number": {"resources": {"requests": {"cpu": 1000000}, "limits": {"cpu": 1000000}}},
+    **{
+        f"no {each}": {each: None}
+        for each in ("nameOverride", "fullnameOverride", "nodeSelector", "affinity", "podAnnotations")
+    },
+}
+
+
+@pytest.mark.parametrize("values", TAKEN.values(), ids=TAKEN)
+def test_values_that_only_look_wrong_are_taken(values: dict[str, Any]) -> None:
+    assert broken_rules(render(values)) == {}
+
+
+def test_a_section_that_is_taken_away_is_refused_or_means_its_emptiness() -> None:
+    for section in json.loads(SCHEMA.read_text(encoding="utf-8"))["properties"]:
+        try:
+            render({section: None})
+        except HelmFailed as error:
+            assert f"missing property '{section}'" in str(error)
