@@ -1,11 +1,10 @@
 """The settings of who may call."""
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from service.settings.types import CommaSeparated, Group, Seconds
+from service.settings.types import CommaSeparated, Group, ReadableFile, Seconds
 
 __all__ = ["AuthSettings"]
 
@@ -18,10 +17,10 @@ ALGORITHMS = frozenset(
 class AuthSettings(Group):
     """Who may call."""
 
-    clients_file: Path | None = Field(
+    clients_file: ReadableFile | None = Field(
         None, description="TOML file of the clients that may call, read again when it changes; without it everybody may"
     )
-    jwks_file: Path | None = Field(
+    jwks_file: ReadableFile | None = Field(
         None,
         description="JWK Set of an OIDC issuer, whose tokens are then taken beside keys; read again when it changes",
     )

@@ -1,12 +1,11 @@
 """What the settings of both servers have in common: their address, and TLS."""
 
 import ipaddress
-from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from service.settings.types import Group, Host
+from service.settings.types import Group, Host, ReadableFile
 
 __all__ = ["ListeningSettings", "is_loopback"]
 
@@ -26,11 +25,11 @@ class ListeningSettings(Group):
     """The name of the settings' group."""
 
     host: Host = Field("127.0.0.1", description="address that the server listens on")
-    tls_cert_file: Path | None = Field(
+    tls_cert_file: ReadableFile | None = Field(
         None, description="certificate chain in PEM, read again when it changes; with it the server takes TLS only"
     )
-    tls_key_file: Path | None = Field(None, description="private key of the certificate in PEM")
-    tls_client_ca_file: Path | None = Field(
+    tls_key_file: ReadableFile | None = Field(None, description="private key of the certificate in PEM")
+    tls_client_ca_file: ReadableFile | None = Field(
         None, description="authorities in PEM, by one of which every client's own certificate must be signed"
     )
     allow_plaintext: bool = Field(

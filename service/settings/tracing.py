@@ -1,12 +1,11 @@
 """The settings of tracing."""
 
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from service.settings.types import Group
+from service.settings.types import Group, ReadableFile
 
 __all__ = ["TracingSettings"]
 
@@ -19,7 +18,7 @@ class TracingSettings(Group):
         description="where spans go: the collector's gRPC port, http://HOST:4317 or https://HOST:4317; without it "
         "nothing is traced",
     )
-    ca_file: Path | None = Field(
+    ca_file: ReadableFile | None = Field(
         None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"
     )
     sample_ratio: float = Field(

@@ -14,6 +14,7 @@ __all__ = [
     "Host",
     "InvalidSettings",
     "Port",
+    "ReadableFile",
     "Seconds",
     "SecretFile",
     "read_secret",
@@ -86,6 +87,18 @@ def read_secret_file(file: Path) -> str:
     if not secret:
         raise InvalidSettings(f"the key file {file} is empty")
     return secret
+
+
+def _check_file(file: Path) -> Path:
+    try:
+        with file.open("rb"):
+            return file
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+
+
+ReadableFile = Annotated[Path, AfterValidator(_check_file)]
+"""A file that is read as the server starts; one that is not there is known before, with all other faults."""
 
 
 def _check_secret_file(file: Path) -> Path:

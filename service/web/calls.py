@@ -21,7 +21,7 @@ from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
 from service.status import log_failure
-from service.web.refusals import CallerGone, Refused, answer_for
+from service.web.refusals import CallerGone, Refused, answer_for, note_refusal
 
 __all__ = ["HEALTH", "OTHER", "Calls"]
 
@@ -33,6 +33,8 @@ HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 """Paths that need no key, are never too many, and leave no line in the log."""
 
 METRICS = "/metrics"
+UNBOUNDED = HEALTH | {METRICS}
+"""What is asked to see what is wrong with a server that has too many requests."""
 
 OTHER = "(other)"
 """The log's word for paths that are no route's."""
@@ -61,7 +63,10 @@ class _Exchange:
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self.request_bytes += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        self.request_bytes += size
+        # As they come, so that callers cannot send more while the first answers are made.
+        calling_account.get().receive(size)
         return message
 
     async def send(self, message: Message) -> None:
@@ -117,7 +122,6 @@ class Calls:
             try:
                 await self._answer(scope, exchange, path, method)
             finally:
-                calling_account.get().receive(exchange.request_bytes)
                 self.in_flight -= 1
                 HTTP_IN_FLIGHT.dec()
                 took_s = time.perf_counter() - started
@@ -169,7 +173,9 @@ class Calls:
         except CallerGone:
             pass
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
-            if not isinstance(error, HTTPException | Refused):
+            if isinstance(error, HTTPException | Refused):
+                note_refusal(error)
+            else:
                 log_failure(error, method)
             if exchange.status is None:
                 await answer_for(error, exchange.request_id)(scope, exchange.receive, exchange.send)
@@ -180,7 +186,7 @@ class Calls:
             account = self._authenticator.admit(exchange.headers.get("authorization"))
             if (route := self._name_path(path)) != OTHER:
                 authorize_route(account.client, route, method)
-        if path not in HEALTH and self.in_flight > self._settings.max_requests:
+        if path not in UNBOUNDED and self.in_flight > self._settings.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "OVERLOADED",

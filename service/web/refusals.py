@@ -4,14 +4,16 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from embedders import nim_endpoint
 from service.errors import ServiceError
+from service.metrics import FAILURES
 from service.status import message_for, reason_for, rule_for
 
-__all__ = ["JSON", "CallerGone", "Refused", "answer_for", "reason_of"]
+__all__ = ["JSON", "CallerGone", "Refused", "answer_for", "note_refusal", "reason_of"]
 
 JSON = "application/json"
 KINDS = {
@@ -55,6 +57,13 @@ class Refused(ServiceError):
 def reason_of(error: Exception) -> str:
     """Return the word for programs that says what went wrong."""
     return error.reason if isinstance(error, Refused) else reason_for(error)
+
+
+def note_refusal(error: HTTPException | Refused) -> None:
+    """Count what HTTP or the endpoint itself refuses, and let the request's line in the access log say it."""
+    reason = reason_of(_from_router(error) if isinstance(error, HTTPException) else error)
+    FAILURES.labels(reason, "caller").inc()
+    structlog.contextvars.bind_contextvars(error=reason)
 
 
 def answer_for(error: Exception, request_id: str) -> Response:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from service.settings import describe_settings
 
@@ -32,7 +31,7 @@ def shown_default(name: str, field: FieldInfo) -> str:
     # Where data lies depends on the user, so the table names the rule instead of one user's folder.
     if name.endswith("DATA_DIR"):
         return "`vecgate/weaviate` in the user's data folder"
-    return "" if field.default is PydanticUndefined else default_text(field.default)
+    return default_text(field.get_default(call_default_factory=True))
 
 
 def make_table() -> str:

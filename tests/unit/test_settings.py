@@ -259,3 +259,22 @@ def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, n
 def test_names_and_addresses_are_hosts(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("VECGATE_WEAVIATE__HTTP_HOST", host)
     assert load_settings().weaviate.http_host == host
+
+
+def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = {
+        "SERVER__TLS_CERT_FILE": "server.crt",
+        "SERVER__TLS_KEY_FILE": "server.key",
+        "WEB__TLS_CERT_FILE": "web.crt",
+        "AUTH__CLIENTS_FILE": "clients.toml",
+        "TRACING__CA_FILE": "ca.crt",
+    }
+    for name, file in files.items():
+        monkeypatch.setenv(f"VECGATE_{name}", str(tmp_path / file))
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"VECGATE_{name}" for name in files]
+    assert all("cannot be read: No such file or directory" in line for line in lines)

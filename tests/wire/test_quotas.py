@@ -92,6 +92,23 @@ async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings
     assert 1 <= int(second.headers["retry-after"]) <= 10
 
 
+async def test_bytes_count_as_they_come_over_http_too(tmp_path: Path) -> None:
+    quota = "[clients.poor.quota]\nbytes_per_second = 10"
+    auth = let_in(tmp_path / "clients.toml", poor=f'permissions = ["embed"]\n{quota}')
+    async with running_web(auth=auth) as web:
+        web.embedder.gate = asyncio.Event()
+        first = asyncio.create_task(ask_web(web, "POST", "/v1/embeddings", "poor"))
+        async with asyncio.timeout(5):
+            while not web.embedder.in_flight:
+                await asyncio.sleep(0.01)
+        meanwhile = await ask_web(web, "POST", "/v1/embeddings", "poor")
+        web.embedder.gate.set()
+        answer = await first
+
+    assert answer.status_code == httpx.codes.OK
+    assert meanwhile.status_code == httpx.codes.TOO_MANY_REQUESTS
+
+
 @pytest.mark.parametrize("calls", [3, 4, 30])
 async def test_a_burst_of_calls_has_no_more_inputs_in_flight_than_the_quota(tmp_path: Path, calls: int) -> None:
     quota = "[clients.eager.quota]\nmax_inputs_in_flight = 3"

@@ -230,9 +230,9 @@ def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: 
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        ({"tls_cert_file": "a"}, "set both or neither"),
-        ({"tls_key_file": "a"}, "set both or neither"),
-        ({"tls_client_ca_file": "a"}, r"tls_client_ca_file: needs \w+\.tls_cert_file"),
+        ({"tls_cert_file": __file__}, "set both or neither"),
+        ({"tls_key_file": __file__}, "set both or neither"),
+        ({"tls_client_ca_file": __file__}, r"tls_client_ca_file: needs \w+\.tls_cert_file"),
         ({"host": "0.0.0.0"}, r"other machines would be served without TLS; set .* or \w+\.allow_plaintext"),
         ({"host": "::"}, "without TLS"),
         ({"host": "vecgate.example"}, "without TLS"),
@@ -253,7 +253,7 @@ def test_settings_that_are_not_safe_are_refused(
         {"host": "127.0.0.2"},
         {"host": "[::1]"},
         {"host": "0.0.0.0", "allow_plaintext": True},
-        {"host": "0.0.0.0", "tls_cert_file": "a", "tls_key_file": "b"},
+        {"host": "0.0.0.0", "tls_cert_file": __file__, "tls_key_file": __file__},
     ],
 )
 def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(

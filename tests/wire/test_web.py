@@ -313,7 +313,7 @@ async def test_the_document_and_the_metrics_are_served(http: httpx.AsyncClient) 
 
 
 async def test_each_request_writes_one_access_line_without_content(http: httpx.AsyncClient) -> None:
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
         answer = await http.post(
             "/v1/embeddings", json={"model": MODEL, "input": "very private"}, headers={"x-request-id": "mine"}
         )
@@ -322,6 +322,7 @@ async def test_each_request_writes_one_access_line_without_content(http: httpx.A
         await http.get("/very/private?very=private")
 
     calls = [line for line in lines if line["event"] == "call"]
+    assert [line.get("error") for line in calls] == [None, "INVALID_INPUT", "PATH_NOT_FOUND"]
     assert [(line["method"], line["code"]) for line in calls] == [
         ("POST /v1/embeddings", 200),
         ("POST /v1/embeddings", 422),

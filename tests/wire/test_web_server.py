@@ -276,12 +276,14 @@ async def test_too_many_requests_at_once_are_told_to_come_again_but_health_is_no
         await until(lambda: web.embedder.in_flight == 2)
         refused = await ask(web)
         health = await ask(web, path="/v1/health/ready")
+        metrics = await ask(web, path="/metrics")
         web.embedder.gate.set()
         answers = await asyncio.gather(*held)
 
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert refused.json()["error"]["code"] == "overloaded"
-    assert health.status_code == 200
+    assert (health.status_code, metrics.status_code) == (200, 200)
+    assert 'reason="OVERLOADED"' in metrics.text
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
