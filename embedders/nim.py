@@ -2,20 +2,16 @@
 
 import asyncio
 import contextlib
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from PIL import Image
 
-from embedders import images, nim_wire
+from embedders import nim_wire
 from embedders.base import Outcome
 from embedders.errors import (
     AnswerInvalid,
@@ -27,16 +23,15 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
-from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Modality, TextInput, Vector
+from embedders.inputs import QUERY, Embedding, EmbedOptions, Input, Modality, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.nim_address import check_key
 from embedders.nim_connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim_inputs import Item, ItemReader, canary
 from embedders.nim_measuring import measure
-from embedders.nim_profiles import AUTO, Kind, choose_profile
+from embedders.nim_profiles import AUTO, choose_profile
 from embedders.nim_retries import Retries, Transient
 from embedders.spec import EmbedderSpec, InputLimits
-from embedders.texts import check_text
-from embedders.timing import preprocessing
 
 __all__ = ["NimConfig", "NimEmbedder"]
 
@@ -80,6 +75,8 @@ class NimConfig:
         max_connections: requests with callers' inputs at the same time; checks have a connection of their own.
         retry_attempts: requests in all for the same inputs, when they fail in passing.
         retry_max_s: seconds within which retries begin and end.
+        max_request_bytes: bytes of the inputs of one request as they are sent; a larger input goes alone.
+        max_converted_pixels: pixels to which pictures are scaled down that are neither JPEG nor PNG; 0 for no bound.
         limits: bounds on one input.
     """
 
@@ -97,16 +94,9 @@ class NimConfig:
     max_connections: int = 8
     retry_attempts: int = 3
     retry_max_s: float = 20.0
+    max_request_bytes: int = 16 * 1024 * 1024
+    max_converted_pixels: int = 2_000_000
     limits: InputLimits = field(default_factory=InputLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One input as it goes over the wire."""
-
-    content: str
-    modality: Modality
-    kind: Kind
 
 
 class NimEmbedder:
@@ -147,6 +137,13 @@ class NimEmbedder:
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
+        self._reader = ItemReader(
+            config.name,
+            self._profile,
+            config.limits,
+            max_converted_pixels=config.max_converted_pixels,
+            max_request_bytes=config.max_request_bytes,
+        )
         self._spec = EmbedderSpec(
             name=config.name,
             model=config.model,
@@ -194,6 +191,7 @@ class NimEmbedder:
     async def close(self) -> None:
         """Fail the calls in flight and close the connections. May be called twice."""
         await self._life.end()
+        await self._reader.close()
         await self._connection.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
@@ -230,8 +228,8 @@ class NimEmbedder:
 
     async def _probe(self) -> None:
         """Embed a short text, and learn the dimension if nobody knows it."""
-        canary = _canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
-        answer = await self._ask([canary], None)
+        plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
+        answer = await self._ask([plain], None)
         if answer.status != HTTPStatus.OK:
             raise self._refusal_of_all(answer, Modality.TEXT, None)
         (vector,) = self._read(answer, 1)
@@ -239,40 +237,17 @@ class NimEmbedder:
             self._spec = replace(self._spec, dimension=len(vector))
 
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        async with self._slots:
-            with preprocessing():
-                if any(isinstance(each, ImageInput) for each in inputs):
-                    items = await asyncio.to_thread(self._items, inputs, options)
-                else:
-                    items = self._items(inputs, options)
-            outcomes: list[Outcome | None] = [None if isinstance(item, _Item) else item for item in items]
-            requests: dict[Kind, list[tuple[int, _Item]]] = {}
-            for at, item in enumerate(items):
-                if isinstance(item, _Item):
-                    requests.setdefault(item.kind, []).append((at, item))
-            for request in requests.values():
-                rows = await self._vectors([item for _, item in request], options.api_key)
-                for (at, _), row in zip(request, rows, strict=True):
+        rejected: dict[int, InputRejected] = {}
+        outcomes: dict[int, Outcome] = {}
+        async with self._slots, contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
+            async for request in requests:
+                rows = await self._vectors(list(request.values()), options.api_key)
+                for at, row in zip(request, rows, strict=True):
                     outcomes[at] = row if isinstance(row, InputRejected) else Embedding(row)
-        return [outcome for outcome in outcomes if outcome is not None]
+        outcomes |= rejected
+        return [outcomes[at] for at in range(len(inputs))]
 
-    def _items(self, inputs: Sequence[Input], options: EmbedOptions) -> list[_Item | InputRejected]:
-        return [self._item(each, options) for each in inputs]
-
-    def _item(self, each: Input, options: EmbedOptions) -> _Item | InputRejected:
-        limits, kind = self._config.limits, self._profile.kind(each, options)
-        try:
-            if isinstance(each, ImageInput):
-                content = nim_wire.image_item(*images.as_nim_image(each.content, limits))
-                return _Item(content, Modality.IMAGE, kind)
-            check_text(each.text, limits)
-        except InputRejected as error:
-            return error
-        # Where the request says what each input is, a text may look like anything.
-        content = each.text if self._profile.modalities else nim_wire.text_item(each.text)
-        return _Item(content, Modality.TEXT, kind)
-
-    async def _vectors(self, items: Sequence[_Item], key: str | None) -> list[Vector | InputRejected]:
+    async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
         """Embed items of one kind in one request; when the NIM refuses it, find the items at fault."""
         answer = await self._ask(items, key)
         if answer.status == HTTPStatus.OK:
@@ -280,13 +255,13 @@ class NimEmbedder:
         # Before the items are blamed one by one: a NIM that refuses everything would be asked 127 times for 64 of them.
         pictures = all(item.modality is Modality.IMAGE for item in items)
         modality = Modality.IMAGE if pictures else Modality.TEXT
-        canary = await self._ask([_canary(modality, items[0].kind)], key)
-        if canary.status != HTTPStatus.OK:
-            raise self._refusal_of_all(canary, modality, key)
+        plain = await self._ask([canary(modality, items[0].kind)], key)
+        if plain.status != HTTPStatus.OK:
+            raise self._refusal_of_all(plain, modality, key)
         return await self._without_culprits(items, answer, key)
 
     async def _without_culprits(
-        self, items: Sequence[_Item], refusal: Answer, key: str | None
+        self, items: Sequence[Item], refusal: Answer, key: str | None
     ) -> list[Vector | InputRejected]:
         """Find the items at fault in a refused request by halving it."""
         if len(items) == 1:
@@ -305,7 +280,7 @@ class NimEmbedder:
         dimension, unit_length = self._spec.dimension or None, self._profile.unit_length
         return list(nim_wire.read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
 
-    async def _ask(self, items: Sequence[_Item], key: str | None) -> Answer:
+    async def _ask(self, items: Sequence[Item], key: str | None) -> Answer:
         """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
         fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
         content = nim_wire.embeddings_request(self._config.model, [item.content for item in items], fields)
@@ -316,7 +291,7 @@ class NimEmbedder:
         return answer
 
     async def _send(
-        self, method: str, path: str, content: dict[str, Any] | None, key: str | None, max_bytes: int
+        self, method: str, path: str, content: Sequence[bytes] | None, key: str | None, max_bytes: int
     ) -> Answer:
         """Send a request, again where it failed in passing."""
         tries = -1
@@ -367,7 +342,7 @@ class NimEmbedder:
             return ModelGone(message)
         return AnswerInvalid(message)
 
-    def _rejection(self, item: _Item, refusal: Answer) -> InputRejected:
+    def _rejection(self, item: Item, refusal: Answer) -> InputRejected:
         if item.modality is Modality.IMAGE:
             fix = "send a smaller JPEG or PNG image"
         else:
@@ -375,13 +350,3 @@ class NimEmbedder:
             fix = "send a shorter text" + (f"; the model reads {bound} tokens" if bound else "")
             fix += ", or let it be truncated" if item.kind.truncate == "NONE" else ""
         return InputRejected(f"the NIM refuses the input with status {refusal.status}; {fix}")
-
-
-@cache
-def _canary(modality: Modality, kind: Kind) -> _Item:
-    """Return an input that no working NIM refuses."""
-    if modality is Modality.TEXT:
-        return _Item("ready", modality, kind)
-    file = io.BytesIO()
-    Image.new("RGB", (224, 224), "white").save(file, "PNG")
-    return _Item(nim_wire.image_item("image/png", file.getvalue()), modality, kind)

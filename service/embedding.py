@@ -102,6 +102,8 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         max_connections=nim.max_connections,
         retry_attempts=nim.retry_attempts,
         retry_max_s=nim.retry_max_s,
+        max_request_bytes=nim.max_request_bytes,
+        max_converted_pixels=nim.max_converted_pixels,
         limits=_input_limits(settings.limits),
     )
     others = [
