@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -14,19 +13,16 @@ import httpx
 from embedders import nim_wire
 from embedders.base import Outcome
 from embedders.errors import (
-    AnswerInvalid,
     CallerKeyRejected,
-    CredentialRejected,
     EmbedderError,
-    EmbedderRateLimited,
     EmbedderUnavailable,
     InputRejected,
-    ModelGone,
 )
 from embedders.inputs import QUERY, Embedding, EmbedOptions, Input, Modality, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.nim_address import check_key
 from embedders.nim_connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim_failures import INFERENCE_FAILED, INPUT_AT_FAULT, PASSING, NimFailures
 from embedders.nim_inputs import Item, ItemReader, canary
 from embedders.nim_measuring import measure
 from embedders.nim_profiles import AUTO, choose_profile
@@ -39,21 +35,6 @@ START_PROBE_S = 5.0
 """Seconds that starting waits for a NIM to tell its dimension; later on `check` learns it."""
 
 READY_PAGE_BYTES = 65_536
-
-_INPUT_AT_FAULT = frozenset(
-    {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
-)
-_KEY_AT_FAULT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
-# A 500 is the NIM's own documented answer when inference fails; asking the same again mostly fails again.
-_PASSING = frozenset(
-    {
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.TOO_MANY_REQUESTS,
-        HTTPStatus.BAD_GATEWAY,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        HTTPStatus.GATEWAY_TIMEOUT,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +118,7 @@ class NimEmbedder:
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
+        self._failures = NimFailures(config.model, self._profile, config.api_key)
         self._reader = ItemReader(
             config.name,
             self._profile,
@@ -171,8 +153,9 @@ class NimEmbedder:
         """Embed inputs in requests of at most max_batch, some at the same time.
 
         Raises:
-            EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, also after retries; or the model's
-                dimension is not known yet. EmbedderRateLimited for 429.
+            EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, also after retries, though for 500
+                only if the NIM fails on an input of ours, too; or the model's dimension is not known yet.
+                EmbedderRateLimited for 429.
             CredentialRejected: the NIM answers 401, 402 or 403; CallerKeyRejected if the key is the caller's.
             ModelGone: the NIM answers 404 or 410, or refuses whatever it is asked because of the model's name.
             AnswerInvalid: the answer holds something else than one vector for each input, or the NIM refuses whatever
@@ -223,7 +206,7 @@ class NimEmbedder:
         answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES)
         # Some gateways have no such page; the text then tells alone.
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            raise self._failure(answer, None)
+            raise self._failures.of(answer, None)
         await self._probe()
 
     async def _probe(self) -> None:
@@ -231,7 +214,7 @@ class NimEmbedder:
         plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
         answer = await self._ask([plain], None)
         if answer.status != HTTPStatus.OK:
-            raise self._refusal_of_all(answer, Modality.TEXT, None)
+            raise self._failures.of_all(answer, Modality.TEXT, None)
         (vector,) = self._read(answer, 1)
         if not self._spec.dimension:
             self._spec = replace(self._spec, dimension=len(vector))
@@ -248,24 +231,37 @@ class NimEmbedder:
         return [outcomes[at] for at in range(len(inputs))]
 
     async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
-        """Embed items of one kind in one request; when the NIM refuses it, find the items at fault."""
+        """Embed items of one kind in one request; when the NIM refuses it or fails on it, find the items at fault."""
         answer = await self._ask(items, key)
         if answer.status == HTTPStatus.OK:
             return list(self._read(answer, len(items)))
         # Before the items are blamed one by one: a NIM that refuses everything would be asked 127 times for 64 of them.
+        await self._require_sense(items, key)
+        if answer.status == INFERENCE_FAILED:
+            # It works again, or never failed on others: nobody is to be blamed for a failure that has passed.
+            answer = await self._ask(items, key)
+            if answer.status == HTTPStatus.OK:
+                return list(self._read(answer, len(items)))
+        rows = await self._without_culprits(items, answer, key)
+        if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
+            # Rather than that all are to blame, it may have begun to fail on everything.
+            await self._require_sense(items, key)
+        return rows
+
+    async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
+        """Send an input that no working NIM refuses, of the kind of these items."""
         pictures = all(item.modality is Modality.IMAGE for item in items)
         modality = Modality.IMAGE if pictures else Modality.TEXT
-        plain = await self._ask([canary(modality, items[0].kind)], key)
-        if plain.status != HTTPStatus.OK:
-            raise self._refusal_of_all(plain, modality, key)
-        return await self._without_culprits(items, answer, key)
+        answer = await self._ask([canary(modality, items[0].kind)], key)
+        if answer.status != HTTPStatus.OK:
+            raise self._failures.of_all(answer, modality, key)
 
     async def _without_culprits(
         self, items: Sequence[Item], refusal: Answer, key: str | None
     ) -> list[Vector | InputRejected]:
         """Find the items at fault in a refused request by halving it."""
         if len(items) == 1:
-            return [self._rejection(items[0], refusal)]
+            return [self._failures.of_input(items[0], refusal)]
         rows: list[Vector | InputRejected] = []
         half = len(items) // 2
         for part in (items[:half], items[half:]):
@@ -286,8 +282,8 @@ class NimEmbedder:
         content = nim_wire.embeddings_request(self._config.model, [item.content for item in items], fields)
         max_bytes = nim_wire.max_answer_bytes(len(items), self._spec.dimension or None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes)
-        if answer.status != HTTPStatus.OK and answer.status not in _INPUT_AT_FAULT:
-            raise self._failure(answer, key)
+        if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
+            raise self._failures.of(answer, key)
         return answer
 
     async def _send(
@@ -303,50 +299,10 @@ class NimEmbedder:
             answer = await measure(
                 asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
             )
-            if answer.status in _PASSING:
-                failure = self._failure(answer, key)
+            if answer.status in PASSING:
+                failure = self._failures.of(answer, key)
                 assert isinstance(failure, EmbedderUnavailable)
                 raise Transient(failure, retry_after_s=answer.retry_after_s)
             return answer
 
         return await self._retries.run(attempt, timeout_s=self._config.timeout_s)
-
-    def _failure(self, answer: Answer, key: str | None) -> EmbedderError:
-        message = f"the NIM answered with status {answer.status}"
-        wait_s = answer.retry_after_s or 1.0
-        if answer.status in _KEY_AT_FAULT:
-            what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it refuses"
-            if key is not None:
-                return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
-            return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
-        if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            return ModelGone(f"{message}: it does not serve the model {self._config.model}")
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            return EmbedderRateLimited(f"{message}: too many calls", retry_after_s=wait_s)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in _PASSING:
-            return EmbedderUnavailable(message, retry_after_s=wait_s)
-        return AnswerInvalid(f"{message}, which is none that a NIM gives; check its address")
-
-    def _refusal_of_all(self, answer: Answer, modality: Modality, key: str | None) -> EmbedderError:
-        """Return what to raise when the NIM refuses an input of ours. Its words can hold nothing of any caller's."""
-        words = nim_wire.read_refusal(answer.body)
-        for secret in filter(None, (key, self._config.api_key)):
-            words = words.replace(secret, "...")
-        message = f"the NIM refuses even a plain {modality.value} with status {answer.status}"
-        if words:
-            message += f' and says "{words}"'
-        if re.search(r"\bdegraded\b", words, re.IGNORECASE):
-            return EmbedderUnavailable(message)
-        message += f"; check that it serves the model {self._config.model} and is of profile {self._profile.name}"
-        if re.search(r"\bmodel\b", words, re.IGNORECASE):
-            return ModelGone(message)
-        return AnswerInvalid(message)
-
-    def _rejection(self, item: Item, refusal: Answer) -> InputRejected:
-        if item.modality is Modality.IMAGE:
-            fix = "send a smaller JPEG or PNG image"
-        else:
-            bound = self._profile.max_text_tokens
-            fix = "send a shorter text" + (f"; the model reads {bound} tokens" if bound else "")
-            fix += ", or let it be truncated" if item.kind.truncate == "NONE" else ""
-        return InputRejected(f"the NIM refuses the input with status {refusal.status}; {fix}")
