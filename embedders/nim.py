@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -49,6 +49,7 @@ class NimConfig:
         dimension: values in a vector of the model; None for what the profile knows, or else what the NIM answers.
         space: the vector space; the model's name unless said otherwise.
         api_key: sent as a bearer token where a call brings no key of its own.
+        caller_keys: whether calls may bring one.
         ca_file: certificates of the only authorities that are trusted; None for the usual ones.
         proxy: an address, "environment" for those of the environment's variables, or None for none at all.
         timeout_s: seconds for one request from connecting to the answer's last byte.
@@ -68,6 +69,7 @@ class NimConfig:
     dimension: int | None = None
     space: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    caller_keys: bool = False
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
     timeout_s: float = 30.0
@@ -118,7 +120,9 @@ class NimEmbedder:
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
-        self._failures = NimFailures(config.model, self._profile, config.api_key)
+        keyless = config.caller_keys and config.api_key is None
+        self._failures = NimFailures(config.model, self._profile, config.api_key, keyless=keyless)
+        self._wants_key = False
         self._reader = ItemReader(
             config.name,
             self._profile,
@@ -147,7 +151,7 @@ class NimEmbedder:
         if not self._spec.dimension:
             with contextlib.suppress(EmbedderError, TimeoutError):
                 async with asyncio.timeout(START_PROBE_S):
-                    await self._life.run(self._probe())
+                    await self._life.run(self._probe(None))
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in requests of at most max_batch, some at the same time.
@@ -166,6 +170,8 @@ class NimEmbedder:
     async def check(self) -> None:
         """Ask whether the NIM is ready, then embed a short text, and learn the dimension if nobody knows it.
 
+        Where only callers have keys, a NIM that wants one works, as far as this server can know.
+
         Raises:
             EmbedderError: as `embed`.
         """
@@ -178,16 +184,19 @@ class NimEmbedder:
         await self._connection.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        if not self._spec.dimension:
-            raise EmbedderUnavailable(
-                f"the dimension of {self._config.model} is not known yet, because the NIM has not answered a probe; "
-                "wait for it, or set nim.dimension"
-            )
         if options.api_key is not None:
             try:
                 check_key(options.api_key)
             except ValueError as error:
                 raise CallerKeyRejected(str(error)) from error
+            if not self._spec.dimension:
+                # Checks cannot learn it where this server has no key.
+                await self._probe(options.api_key)
+        if not self._spec.dimension:
+            raise EmbedderUnavailable(
+                f"the dimension of {self._config.model} is not known yet, because the NIM has not answered a probe; "
+                "wait for it, or set nim.dimension"
+            )
         size = self._spec.max_batch
         if len(inputs) <= size:
             return await self._embed_batch(inputs, options)
@@ -203,18 +212,29 @@ class NimEmbedder:
         return [outcome for batch in batches for outcome in batch.result()]
 
     async def _check(self) -> None:
-        answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES)
-        # Some gateways have no such page; the text then tells alone.
-        if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-            raise self._failures.of(answer, None)
-        await self._probe()
+        with self._keys_are_the_callers():
+            answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES)
+            # Some gateways have no such page; the text then tells alone.
+            if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+                raise self._failures.of(answer, None)
+            if not self._wants_key:
+                await self._probe(None)
 
-    async def _probe(self) -> None:
+    @contextlib.contextmanager
+    def _keys_are_the_callers(self) -> Iterator[None]:
+        """Take a NIM that wants a key for one that works, where only callers have any."""
+        try:
+            yield
+        except CallerKeyRejected:
+            # It is not asked again without one, because gateways may count that against this server.
+            self._wants_key = True
+
+    async def _probe(self, key: str | None) -> None:
         """Embed a short text, and learn the dimension if nobody knows it."""
         plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
-        answer = await self._ask([plain], None)
+        answer = await self._ask([plain], key)
         if answer.status != HTTPStatus.OK:
-            raise self._failures.of_all(answer, Modality.TEXT, None)
+            raise self._failures.of_all(answer, Modality.TEXT, key)
         (vector,) = self._read(answer, 1)
         if not self._spec.dimension:
             self._spec = replace(self._spec, dimension=len(vector))

@@ -54,22 +54,21 @@ class NimFailures:
         model: the model's name.
         profile: what the NIM is taken for.
         api_key: this server's own, which no message shows.
+        keyless: whether it is for the callers to bring keys, because this server has none.
     """
 
-    def __init__(self, model: str, profile: NimProfile, api_key: str | None) -> None:
+    def __init__(self, model: str, profile: NimProfile, api_key: str | None, *, keyless: bool) -> None:
         self._model = model
         self._profile = profile
         self._api_key = api_key
+        self._keyless = keyless
 
     def of(self, answer: Answer, key: str | None) -> EmbedderError:
         """Return what to raise for an answer that no input is to blame for; `key` is the caller's."""
         message = f"the NIM answered with status {answer.status}"
         wait_s = answer.retry_after_s or 1.0
         if answer.status in _KEY_AT_FAULT:
-            what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it refuses"
-            if key is not None:
-                return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
-            return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
+            return self._of_key(answer, key, message)
         if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             return ModelGone(f"{message}: it does not serve the model {self._model}")
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -77,6 +76,14 @@ class NimFailures:
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
             return EmbedderUnavailable(message, retry_after_s=wait_s)
         return AnswerInvalid(f"{message}, which is none that a NIM gives; check its address")
+
+    def _of_key(self, answer: Answer, key: str | None, message: str) -> EmbedderError:
+        what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it refuses"
+        if key is not None:
+            return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
+        if self._keyless:
+            return CallerKeyRejected(f"{message}: it wants a key, and this server has none; send one with the call")
+        return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
 
     def of_all(self, answer: Answer, modality: Modality, key: str | None) -> EmbedderError:
         """Return what to raise when the NIM refuses an input of ours. Its words can hold nothing of any caller's."""

@@ -238,6 +238,15 @@ def test_what_goes_to_a_nim_is_bounded_by_settings(monkeypatch: pytest.MonkeyPat
     assert (config.max_request_bytes, config.max_converted_pixels) == (1, 50_176)
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_nim_is_told_whether_callers_bring_keys(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    monkeypatch.setenv("VECGATE_NIM__ALLOW_CALLER_KEYS", str(allowed))
+
+    (config,) = _nim_configs(load_settings())
+
+    assert config.caller_keys is allowed
+
+
 def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
     monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000, http://two:8000/v1")
