@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -28,6 +29,7 @@ from embedders.nim_measuring import measure
 from embedders.nim_profiles import AUTO, choose_profile
 from embedders.nim_retries import Retries, Transient
 from embedders.spec import EmbedderSpec, InputLimits
+from embedders.timing import call_times
 
 __all__ = ["NimConfig", "NimEmbedder"]
 
@@ -213,7 +215,7 @@ class NimEmbedder:
 
     async def _check(self) -> None:
         with self._keys_are_the_callers():
-            answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES)
+            answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES, checking=True)
             # Some gateways have no such page; the text then tells alone.
             if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, None)
@@ -232,7 +234,7 @@ class NimEmbedder:
     async def _probe(self, key: str | None) -> None:
         """Embed a short text, and learn the dimension if nobody knows it."""
         plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
-        answer = await self._ask([plain], key)
+        answer = await self._ask([plain], key, checking=True)
         if answer.status != HTTPStatus.OK:
             raise self._failures.of_all(answer, Modality.TEXT, key)
         (vector,) = self._read(answer, 1)
@@ -242,7 +244,7 @@ class NimEmbedder:
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         rejected: dict[int, InputRejected] = {}
         outcomes: dict[int, Outcome] = {}
-        async with self._slots, contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
+        async with contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
             async for request in requests:
                 rows = await self._vectors(list(request.values()), options.api_key)
                 for at, row in zip(request, rows, strict=True):
@@ -296,33 +298,51 @@ class NimEmbedder:
         dimension, unit_length = self._spec.dimension or None, self._profile.unit_length
         return list(nim_wire.read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
 
-    async def _ask(self, items: Sequence[Item], key: str | None) -> Answer:
+    async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
         fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
         content = nim_wire.embeddings_request(self._config.model, [item.content for item in items], fields)
         max_bytes = nim_wire.max_answer_bytes(len(items), self._spec.dimension or None)
-        answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes)
+        answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
             raise self._failures.of(answer, key)
         return answer
 
     async def _send(
-        self, method: str, path: str, content: Sequence[bytes] | None, key: str | None, max_bytes: int
+        self,
+        method: str,
+        path: str,
+        content: Sequence[bytes] | None,
+        key: str | None,
+        max_bytes: int,
+        *,
+        checking: bool = False,
     ) -> Answer:
-        """Send a request, again where it failed in passing."""
+        """Send a request, again where it failed in passing; only what checks does so besides the slots."""
         tries = -1
+        # Held for each attempt anew, because who waits between two of them needs none.
+        slot = contextlib.nullcontext() if checking else self._slots
 
         async def attempt(timeout_s: float) -> Answer:
             nonlocal tries
             tries += 1
-            asked = self._connection.ask(method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s)
-            answer = await measure(
-                asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
-            )
+            async with slot:
+                asked = self._connection.ask(
+                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
+                )
+                answer = await measure(
+                    asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
+                )
             if answer.status in PASSING:
                 failure = self._failures.of(answer, key)
                 assert isinstance(failure, EmbedderUnavailable)
                 raise Transient(failure, retry_after_s=answer.retry_after_s)
             return answer
 
-        return await self._retries.run(attempt, timeout_s=self._config.timeout_s)
+        times = call_times()
+        return await self._retries.run(
+            attempt,
+            timeout_s=self._config.timeout_s,
+            deadline_s=math.inf if times is None else times.deadline_s,
+            key=key,
+        )
