@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
@@ -13,7 +14,7 @@ from embedders.inputs import EmbedOptions, Input, Modality, Priority, TextInput
 from embedders.metering import Meter
 from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, calling_client, input_bytes
 from embedders.spec import EmbedderSpec
-from embedders.timing import CallTimes, begin_times, call_times
+from embedders.timing import CallTimes, Rest, begin_times, call_times
 from embedders.tracing import SharedSpan
 
 __all__ = ["BatchingEmbedder"]
@@ -23,6 +24,9 @@ GATHER_SHARE = 0.1
 
 ONE_IN = 8
 """Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
+
+RESTING = 4
+"""The batches for each slot of which all but one may rest; what more there are keeps its slot."""
 
 BEGUN_AND_OWN = 2
 """The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
@@ -38,7 +42,7 @@ class _Batch:
 
     places: list[tuple[QueuedCall, int]]
     calls: set[QueuedCall]
-    priority: Priority
+    options: EmbedOptions
     begun_s: float
     times: CallTimes
     span: SharedSpan | None = None
@@ -54,9 +58,20 @@ class _Slots:
         self.gather_until_s = 0.0
         self.batch_s = 0.0
 
+    def has_room(self, slots: int) -> bool:
+        """Return whether another batch may begin, with so many slots."""
+        return len(self._busy()) < slots and len(self.running) < RESTING * slots
+
     def may_be_bulk(self, slots: int) -> bool:
         """Return whether the next batch may be one of bulk work, with so many slots."""
-        return sum(batch.priority is Priority.BULK for batch in self.running.values()) < slots - slots // ONE_IN
+        return sum(batch.options.priority is Priority.BULK for batch in self._busy()) < slots - slots // ONE_IN
+
+    def rests(self) -> dict[str | None, Rest]:
+        """Return the rests of keys that have had too many calls, so that further ones wait."""
+        return {each.options.api_key: each.times.rest for each in self.running.values() if each.times.rest is not None}
+
+    def _busy(self) -> list[_Batch]:
+        return [batch for batch in self.running.values() if batch.times.rest is None]
 
 
 class BatchingEmbedder:
@@ -184,12 +199,16 @@ class BatchingEmbedder:
         self._require_room(inputs, bounds)
         kinds: dict[Modality | None, list[int]] = {}
         for at, each in enumerate(inputs):
-            kinds.setdefault(_modality(each) if self._apart else None, []).append(at)
+            modality = Modality.TEXT if isinstance(each, TextInput) else Modality.IMAGE
+            kinds.setdefault(modality if self._apart else None, []).append(at)
         if options.priority is Priority.INTERACTIVE:
             self._require_time(kinds, options)
         calls = {kind: QueuedCall(inputs, at, asyncio.get_running_loop().create_future()) for kind, at in kinds.items()}
         for kind, call in calls.items():
-            self._slots.setdefault(kind, _Slots()).queue.add(options, call)
+            slots = self._slots.setdefault(kind, _Slots())
+            slots.queue.add(options, call)
+            if rest := slots.rests().get(options.api_key):
+                _fail_late([call], rest)
         self._pump_soon()
         try:
             if len(calls) == 1:
@@ -277,22 +296,27 @@ class BatchingEmbedder:
             spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
             for kind, slots in self._slots.items():
                 size = self._size(kind)
-                while len(slots.running) < spec.slots and slots.queue.has_work(bulk=slots.may_be_bulk(spec.slots)):
+                keys = slots.rests()
+                while slots.has_room(spec.slots) and slots.queue.has_work(bulk=slots.may_be_bulk(spec.slots), but=keys):
                     # The callers that were just answered are about to come back: one batch of all is better than two.
                     if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, size):
                         self._pump_at(slots.gather_until_s)
                         break
-                    self._begin_batch(slots, size, bulk=slots.may_be_bulk(spec.slots))
+                    taken = slots.queue.take(size, bulk=slots.may_be_bulk(spec.slots), but=keys)
+                    self._begin_batch(slots, size, *taken)
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
 
-    def _begin_batch(self, slots: _Slots, size: int, *, bulk: bool) -> None:
-        options, places = slots.queue.take(size, bulk=bulk)
+    def _begin_batch(
+        self, slots: _Slots, size: int, options: EmbedOptions, places: list[tuple[QueuedCall, int]]
+    ) -> None:
         # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
         context = contextvars.copy_context()
         times = context.run(begin_times)
         now_s = asyncio.get_running_loop().time()
-        batch = _Batch(places, {call for call, _ in places}, options.priority, now_s, times)
+        batch = _Batch(places, {call for call, _ in places}, options, now_s, times)
+        times.deadline_s = max(call.deadline_s for call in batch.calls)
+        times.on_rest = partial(self._note_rest, slots, batch)
         self._meter.note_begin(batch.calls, options.priority, len(places) / size)
         if spans := [call.span for call, _ in places if call.span is not None]:
             batch.span = SharedSpan(
@@ -312,6 +336,13 @@ class BatchingEmbedder:
         slots.running[task] = batch
         task.add_done_callback(lambda task: self._end_batch(slots, task))
 
+    def _note_rest(self, slots: _Slots, batch: _Batch) -> None:
+        """Let others have a resting batch's slot, and tell calls of its key that cannot wait so long."""
+        if (rest := batch.times.rest) is not None:
+            _fail_late([*batch.calls, *slots.queue.calls_of(batch.options.api_key)], rest)
+        if not self._closed:
+            self._pump_soon()
+
     def _fail_waiting(self, error: BaseException) -> None:
         for slots in self._slots.values():
             _fail(slots.queue.clear(), error)
@@ -319,7 +350,7 @@ class BatchingEmbedder:
     def _end_batch(self, slots: _Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
         now_s = asyncio.get_running_loop().time()
-        took_s = max(now_s - batch.begun_s, 1e-6)
+        took_s = max(now_s - batch.begun_s - batch.times.rested_s, 1e-6)
         slots.batch_s = TIME_MEMORY * slots.batch_s + (1 - TIME_MEMORY) * took_s if slots.batch_s else took_s
         slots.gather_until_s = now_s + min(self._max_gather_s, GATHER_SHARE * took_s)
         slots.expected = slots.queue.inputs + len(batch.places)
@@ -352,6 +383,10 @@ def _fail(calls: Iterable[QueuedCall], error: BaseException) -> None:
         call.fail(error)
 
 
+def _fail_late(calls: Iterable[QueuedCall], rest: Rest) -> None:
+    _fail([call for call in calls if call.deadline_s <= rest.until_s], rest.why)
+
+
 def _pieces(inputs: Sequence[Input], bounds: QueueBounds) -> Iterator[Sequence[Input]]:
     """Cut a call into pieces that fit into the queue; a single input always does."""
     start, size = 0, 0
@@ -361,7 +396,3 @@ def _pieces(inputs: Sequence[Input], bounds: QueueBounds) -> Iterator[Sequence[I
             start, size = at, 0
         size += input_bytes(each)
     yield inputs[start:]
-
-
-def _modality(each: Input) -> Modality:
-    return Modality.TEXT if isinstance(each, TextInput) else Modality.IMAGE

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import (
+    CallerKeyRejected,
     CredentialRejected,
     EmbedderError,
     EmbedderOverloaded,
@@ -97,8 +98,8 @@ class BreakerEmbedder:
                 raise
         try:
             outcomes = await self._inner.embed(inputs, options)
-        except (EmbedderOverloaded, EmbedderRateLimited):
-            raise  # busy is not broken
+        except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected):
+            raise  # busy is not broken, and neither is what wants another key from a caller
         except EmbedderError as error:
             # Once it is open, calls from before tell nothing new; they shall not make the backend wait for its probe.
             if self._fault is None and not (isinstance(error, CredentialRejected) and options.api_key is not None):

@@ -10,7 +10,7 @@ EmbedderError
   EmbedderOverloaded            this process's queue is full: try again
   EmbedderRateLimited           the backend limits its callers: try again later
   CredentialRejected            the backend refuses the key
-    CallerKeyRejected           the key is not this server's but came with the call
+    CallerKeyRejected           the key is not this server's but came with the call, or should have
   ModelGone                     the backend does not serve the model (any more)
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
@@ -85,7 +85,10 @@ class CredentialRejected(EmbedderError):
 
 
 class CallerKeyRejected(CredentialRejected):
-    """The backend refuses the key that a caller brought. Calls with other keys are none the worse for it."""
+    """The backend refuses the key that a caller brought, or wants one where only callers have any.
+
+    Calls with other keys are none the worse for it.
+    """
 
 
 class ModelGone(EmbedderError):

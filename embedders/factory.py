@@ -49,7 +49,8 @@ def build_embedder(
 
 def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
     if isinstance(config, NimConfig):
-        return BatchingEmbedder(NimEmbedder(config), bounds=bounds)
+        # Reading pictures takes so long that no text should wait for them.
+        return BatchingEmbedder(NimEmbedder(config), bounds=bounds, apart=True)
     missing = [package for package in ("torch", "open_clip") if find_spec(package) is None]
     if missing:
         raise ModelUnusable(

@@ -7,7 +7,12 @@ what a decoder needs for itself.
 """
 
 import io
+import math
 import re
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import BmpImagePlugin, ExifTags, Image, TiffImagePlugin, features
@@ -51,6 +56,34 @@ _UNDECODABLE = (
 _BROKEN = "the picture is broken or cut short; send the whole file"
 
 
+class _Room:
+    """Lets pictures in while they have no more pixels together than a bound; a larger one is alone."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._pixels = 0
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for room for so many pixels, and take it."""
+        # One at a time, or small pictures would slip past a large one for ever.
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= self._max_pixels)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room(25_000_000)
+"""For pictures on their way to a NIM: a WebP takes 15 bytes a pixel while it is decoded."""
+
+
 def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None) -> Image.Image:
     """Decode a picture to mode RGB, upright, its transparent pixels laid on white.
 
@@ -66,24 +99,39 @@ def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    return _load(_open(content, limits), draft_side)[1]
+    image = _open(content, limits)
+    if draft_side:
+        _draft(image, draft_side)
+    return _load(image)
 
 
-def as_nim_image(content: bytes, limits: InputLimits) -> tuple[str, bytes]:
+def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: int = 0) -> tuple[str, bytes]:
     """Return a picture's media type and bytes in a format that a NIM takes.
 
-    JPEG and PNG files stay as they are, once a complete decode has shown that they are whole; others become PNG.
+    JPEG and PNG files stay as they are, once decoding has shown that they are whole; others become PNG.
+
+    Args:
+        content: the file's bytes.
+        limits: bounds on bytes, pixels and frames, checked before anything is decoded.
+        max_converted_pixels: pixels to which a picture that becomes PNG is scaled down; 0 for no bound. A small file of
+            another format may hold so many pixels that it grows to a hundredfold.
 
     Raises:
         ImageEmpty: there are no bytes.
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    file_format, image = _load(_open(content, limits))
-    if file_format in _NIM_TYPES:
-        return _NIM_TYPES[file_format], content
+    image = _open(content, limits)
+    # An eighth of a JPEG's size takes all of its bytes, and the least time.
+    _draft(image, 1)
+    with _ROOM.taken(image.width * image.height):
+        if _format(image) in _NIM_TYPES:
+            with _decoding():
+                image.load()
+            return _NIM_TYPES[_format(image)], content
+        image = _within(_load(image), max_converted_pixels)
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", compress_type=zlib.Z_RLE)
     return _NIM_TYPES["PNG"], file.getvalue()
 
 
@@ -153,19 +201,41 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
             )
 
 
-def _load(image: Image.Image, draft_side: int | None = None) -> tuple[str, Image.Image]:
+def _format(image: Image.Image) -> str:
     # A JPEG with further pictures behind the first one calls itself MPO.
-    file_format = "JPEG" if image.format == "MPO" else str(image.format)
+    return "JPEG" if image.format == "MPO" else str(image.format)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     try:
-        if draft_side:
-            # Other formats than JPEG do nothing, and without a mode the colours stay.
-            image.draft(None, (draft_side, draft_side))
+        yield
+    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+        raise ImageUndecodable(_BROKEN) from error
+
+
+def _draft(image: Image.Image, side: int) -> None:
+    with _decoding():
+        # Other formats than JPEG do nothing, and without a mode the colours stay.
+        image.draft(None, (side, side))
+
+
+def _load(image: Image.Image) -> Image.Image:
+    with _decoding():
         image.load()
         # Each step holds two pictures at most, its own and the last one, because no name keeps an older one.
         image = _upright(image)
-        return file_format, _to_rgb(image)
-    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
-        raise ImageUndecodable(_BROKEN) from error
+        return _to_rgb(image)
+
+
+def _within(image: Image.Image, max_pixels: int) -> Image.Image:
+    pixels = image.width * image.height
+    if not max_pixels or pixels <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / pixels)
+    # Of a line as long as a picture may be, the rounded-up side would make more pixels than are allowed.
+    width, height = (min(max(1, int(side * scale)), max_pixels) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ Embedding the same inputs twice does no harm, so every request may be repeated.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -12,13 +13,18 @@ from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import tenacity
+from cachetools import LRUCache
 from tenacity.wait import wait_base, wait_random_exponential
 
-from embedders.errors import EmbedderUnavailable
+from embedders.errors import EmbedderRateLimited, EmbedderUnavailable
+from embedders.timing import resting
 
 __all__ = ["Retries", "RetryBudget", "Transient", "parse_retry_after"]
 
 MAX_RETRY_AFTER_S = 3600.0
+
+MAX_KEYS = 1000
+"""Keys whose budgets are remembered; those that were used least lately are forgotten."""
 
 T = TypeVar("T")
 
@@ -70,12 +76,14 @@ class Retries:
     """Runs attempts until one succeeds or no further one makes sense.
 
     Between attempts it waits a random time up to a bound that doubles each time ("full jitter"); where the other side
-    asked for a wait, that comes first. A wait that would pass `max_s` is not begun.
+    asked for a wait, that comes first. A wait that would pass `max_s` or the callers' deadline is not begun. While it
+    waits because a key has had too many calls, it rests: see embedders.timing.
 
     Attributes:
         attempts: requests in all, the first one included.
         max_s: seconds from the first attempt's beginning within which retries begin and end.
         budget: shared by all calls to one NIM.
+        key_budgets: for keys that have had too many calls, which says nothing of others; by the keys' hashes.
         jitter: how long to wait beyond what was asked for.
         clock: seconds that only grow.
         sleep: waits.
@@ -84,51 +92,73 @@ class Retries:
     attempts: int = 3
     max_s: float = 20.0
     budget: RetryBudget = field(default_factory=RetryBudget)
+    key_budgets: LRUCache[int, RetryBudget] = field(default_factory=lambda: LRUCache(MAX_KEYS))
     jitter: wait_base = field(default_factory=lambda: wait_random_exponential(multiplier=0.1, max=5.0))
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
-    async def run(self, attempt: Callable[[float], Awaitable[T]], *, timeout_s: float) -> T:
+    async def run(
+        self,
+        attempt: Callable[[float], Awaitable[T]],
+        *,
+        timeout_s: float,
+        deadline_s: float = math.inf,
+        key: str | None = None,
+    ) -> T:
         """Return what the first successful attempt returns.
 
         Args:
             attempt: makes one request in at most the seconds that it is given.
             timeout_s: seconds for one attempt; a retry gets less where max_s leaves less.
+            deadline_s: when nobody waits for the answer any more, by the clock.
+            key: whose calls these are.
 
         Raises:
             EmbedderUnavailable: the last attempt's failure.
             Exception: what an attempt raises besides Transient; it is not repeated.
         """
-        started = self.clock()
+        started, last = self.clock(), Transient(EmbedderUnavailable("no attempt"))
 
         def wait(state: tenacity.RetryCallState) -> float:
-            failure = state.outcome.exception() if state.outcome else None
-            asked = failure.retry_after_s if isinstance(failure, Transient) else None
-            return (asked or 0.0) + self.jitter(state)
+            return (last.retry_after_s or 0.0) + self.jitter(state)
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            if state.attempt_number >= self.attempts or not self.budget.open:
+            if state.attempt_number >= self.attempts or not self._budget(last, key).open:
                 return True
-            return self.clock() - started + state.upcoming_sleep >= self.max_s
+            return self.clock() + state.upcoming_sleep >= min(started + self.max_s, deadline_s)
+
+        async def pause(seconds: float) -> None:
+            limited = isinstance(last.error, EmbedderRateLimited)
+            with resting(self.clock() + seconds, last.error) if limited else contextlib.nullcontext():
+                await self.sleep(seconds)
 
         async def once() -> T:
+            nonlocal last
             spent = self.clock() - started
             first = retrying.statistics["attempt_number"] == 1
             try:
                 answer = await attempt(timeout_s if first else min(timeout_s, self.max_s - spent))
-            except Transient:
-                self.budget.note_failure()
+            except Transient as failure:
+                last = failure
+                self._budget(failure, key).note_failure()
                 raise
-            self.budget.note_success()
+            for budget in (self.budget, self.key_budgets.get(hash(key))):
+                if budget is not None:
+                    budget.note_success()
             return answer
 
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Transient), wait=wait, stop=stop, sleep=self.sleep, reraise=True
+            retry=tenacity.retry_if_exception_type(Transient), wait=wait, stop=stop, sleep=pause, reraise=True
         )
         try:
             return await retrying(once)
         except Transient as failure:
             raise failure.error from failure.__cause__
+
+    def _budget(self, failure: Transient, key: str | None) -> RetryBudget:
+        if not isinstance(failure.error, EmbedderRateLimited):
+            return self.budget
+        return self.key_budgets.setdefault(hash(key), RetryBudget())
 
 
 def parse_retry_after(value: str | None, *, now_s: float | None = None) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from embedders.errors import AnswerInvalid
@@ -56,9 +57,19 @@ def image_item(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def embeddings_request(model: str, items: Sequence[str], fields: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the body of a request. nvclip's schema allows no field besides these; other models take further ones."""
-    return {"input": list(items), "model": model, "encoding_format": "base64", **(fields or {})}
+def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, Any] | None = None) -> list[bytes]:
+    """Return the body of a request in pieces, so that large items are not copied into one.
+
+    nvclip's schema allows no field besides these; other models take further ones.
+
+    Args:
+        model: the model's name.
+        items: of `input`, each a string in JSON; at least one.
+        fields: further fields.
+    """
+    others = orjson.dumps({"model": model, "encoding_format": "base64", **(fields or {})})
+    pieces = [piece for item in items for piece in (b",", item)]
+    return [b'{"input":[', *pieces[1:], b"],", others[1:]]
 
 
 def max_answer_bytes(count: int, dimension: int | None) -> int:

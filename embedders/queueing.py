@@ -2,9 +2,10 @@
 
 import asyncio
 import copy
+import math
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -66,6 +67,11 @@ class QueuedCall:
         self.span = tracing.here()
         self._outcomes: dict[int, Outcome] = {}
         self._count = len(self.waiting)
+
+    @property
+    def deadline_s(self) -> float:
+        """When the caller waits no longer, by time.monotonic."""
+        return math.inf if self.times is None else self.times.deadline_s
 
     def take(self, count: int) -> list[int]:
         """Take up to `count` inputs out of the queue, by their places."""
@@ -174,6 +180,10 @@ class WaitingQueue:
             turns = turns * BULK_EVERY // (BULK_EVERY - 1)
         return min(self.inputs, turns)
 
+    def calls_of(self, key: str | None) -> list[QueuedCall]:
+        """Return the calls with a key."""
+        return [call for options, line in self._lines.items() if options.api_key == key for call in line.calls]
+
     def oldest_s(self) -> float | None:
         """Return when the call came that waits longest; None if none waits."""
         return min((call.added_s for line in self._lines.values() for call in line.calls), default=None)
@@ -200,23 +210,28 @@ class WaitingQueue:
                 call.waiting.clear()
                 yield call
 
-    def has_work(self, *, bulk: bool) -> bool:
-        """Return whether anything waits that may go; bulk work only if it may."""
-        return any(bulk or line.options.priority is not Priority.BULK for line in self._lines.values())
+    def has_work(self, *, bulk: bool, but: Container[str | None] = ()) -> bool:
+        """Return whether anything waits that may go; bulk work only if it may, and no calls `but` with these keys."""
+        return any(
+            (bulk or options.priority is not Priority.BULK) and options.api_key not in but for options in self._lines
+        )
 
-    def _next_line(self, *, may_be_bulk: bool) -> _Line:
+    def _next_line(self, *, may_be_bulk: bool, but: Container[str | None]) -> _Line:
         """Return the line whose turn it is: urgent ones first, mostly, and among equals the one served least lately."""
-        urgent = [line for line in self._lines.values() if line.options.priority is Priority.INTERACTIVE]
-        bulk = [line for line in self._lines.values() if may_be_bulk and line.options.priority is Priority.BULK]
+        lines = [line for line in self._lines.values() if line.options.api_key not in but]
+        urgent = [line for line in lines if line.options.priority is Priority.INTERACTIVE]
+        bulk = [line for line in lines if may_be_bulk and line.options.priority is Priority.BULK]
         if bulk and (not urgent or self._urgent_in_a_row >= BULK_EVERY - 1):
             self._urgent_in_a_row = 0
             return bulk[0]
         self._urgent_in_a_row += 1
         return urgent[0]
 
-    def take(self, most: int, *, bulk: bool = True) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
+    def take(
+        self, most: int, *, bulk: bool = True, but: Container[str | None] = ()
+    ) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
         """Take a batch of work that may go: its options, and whose inputs at which place of the call it holds."""
-        line = self._next_line(may_be_bulk=bulk)
+        line = self._next_line(may_be_bulk=bulk, but=but)
         before = sum(call.bytes for call in line.calls)
         places = line.take(most)
         self.inputs -= len(places)

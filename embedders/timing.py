@@ -5,12 +5,25 @@ Whoever answers a call begins its times; what works for it further down, in what
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["CallTimes", "begin_times", "call_times", "note_deadline", "preprocessing"]
+__all__ = ["CallTimes", "Rest", "begin_times", "call_times", "note_deadline", "preprocessing", "resting"]
+
+
+class Rest(NamedTuple):
+    """That work does nothing for a while, and keeps nobody busy.
+
+    Attributes:
+        until_s: when it goes on, by time.monotonic.
+        why: what the other side said, for those who cannot wait so long.
+    """
+
+    until_s: float
+    why: Exception
 
 
 @dataclass(slots=True)
@@ -22,14 +35,20 @@ class CallTimes:
         preprocess_s: reading the inputs of its batches.
         backend_s: its batches in the model or at the NIM.
         store_s: in calls to the store.
-        deadline_s: not spent, but when the caller waits no longer, by time.monotonic.
+        rested_s: resting.
+        deadline_s: not spent, but when the caller waits no longer, by time.monotonic; of a batch, the last caller.
+        rest: why and until when it rests now.
+        on_rest: called when that changes.
     """
 
     queue_s: float = 0.0
     preprocess_s: float = 0.0
     backend_s: float = 0.0
     store_s: float = 0.0
+    rested_s: float = 0.0
     deadline_s: float = math.inf
+    rest: Rest | None = None
+    on_rest: Callable[[], None] = lambda: None
 
 
 _current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
@@ -62,3 +81,21 @@ def preprocessing() -> Iterator[None]:
     finally:
         if (times := _current.get()) is not None:
             times.preprocess_s += time.perf_counter() - began_s
+
+
+@contextmanager
+def resting(until_s: float, why: Exception) -> Iterator[None]:
+    """Tell whoever began this work's times that it rests until then."""
+    times = _current.get()
+    if times is None:
+        yield
+        return
+    began_s = time.monotonic()
+    times.rest = Rest(until_s, why)
+    times.on_rest()
+    try:
+        yield
+    finally:
+        times.rest = None
+        times.rested_s += time.monotonic() - began_s
+        times.on_rest()

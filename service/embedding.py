@@ -95,6 +95,7 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         profile=nim.profile,
         dimension=nim.dimension,
         api_key=read_secret(nim.api_key, nim.api_key_file),
+        caller_keys=nim.allow_caller_keys,
         ca_file=nim.ca_file,
         proxy=read_secret(nim.proxy, nim.proxy_file),
         timeout_s=nim.timeout_s,
@@ -102,6 +103,8 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         max_connections=nim.max_connections,
         retry_attempts=nim.retry_attempts,
         retry_max_s=nim.retry_max_s,
+        max_request_bytes=nim.max_request_bytes,
+        max_converted_pixels=nim.max_converted_pixels,
         limits=_input_limits(settings.limits),
     )
     others = [

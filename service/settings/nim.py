@@ -15,6 +15,9 @@ __all__ = ["NimSettings", "ProfileName"]
 ProfileName = Literal["auto", "nvclip", "nemotron-vl", "nemoretriever-vlm", "plain"]
 
 
+LEAST_PIXELS = 224 * 224
+
+
 class NimSettings(Group):
     """The NVIDIA NIM embedder."""
 
@@ -68,6 +71,18 @@ class NimSettings(Group):
         description="requests in all for the same inputs, when the NIM fails in passing; 1 for no retries",
     )
     retry_max_s: Seconds = Field(20, description="seconds within which retries begin and end")
+    max_request_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1,
+        description="bytes of the inputs of one request, pictures in base64; a larger input goes alone. Set it lower "
+        "where a proxy in front of the NIM takes no such bodies",
+    )
+    max_converted_pixels: int = Field(
+        2_000_000,
+        ge=0,
+        description="pixels to which a picture is scaled down that is neither JPEG nor PNG and so becomes PNG; "
+        "0 for never. nvclip reads 224 x 224",
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -113,6 +128,13 @@ class NimSettings(Group):
         if file is not None:
             _check_proxy(read_secret_file(file), info)
         return file
+
+    @field_validator("max_converted_pixels")
+    @classmethod
+    def _check_max_converted_pixels(cls, pixels: int) -> int:
+        if 0 < pixels < LEAST_PIXELS:
+            raise ValueError(f"must be 0 or at least {LEAST_PIXELS}: the models would see less than they read")
+        return pixels
 
     @field_validator("max_batch")
     @classmethod

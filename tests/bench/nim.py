@@ -1,6 +1,6 @@
-"""The NIM client against a NIM on loopback that answers at once: python -m tests.bench.nim.
+"""A NIM's embedder, as the service has it, against a NIM on loopback that answers at once: python -m tests.bench.nim.
 
-The NIM is a process of its own, so that what is timed here is the client.
+The NIM is a process of its own, so that what is timed here is queue, breaker and client.
 """
 
 import asyncio
@@ -15,8 +15,11 @@ from typing import NamedTuple
 import httpx
 import numpy as np
 
+from embedders.base import Embedder
+from embedders.factory import build_embedder
 from embedders.inputs import QUERY, Input, TextInput
 from embedders.nim import NimConfig, NimEmbedder
+from embedders.queueing import QueueBounds
 
 __all__ = ["bench_nim"]
 
@@ -24,6 +27,11 @@ MODEL = "nvidia/nvclip"
 DIMENSION = 1024
 CONNECTIONS = 32
 ROUNDS = 3
+
+CALLS_A_CORE = 400
+INPUTS_PER_S = 10_000
+P99_TO_P50 = 3
+"""The goals: calls of one input for each second of CPU, inputs a second in large calls, and the slowest calls."""
 
 
 class Load(NamedTuple):
@@ -34,13 +42,13 @@ class Load(NamedTuple):
     calls: int
 
 
-LOADS = (Load(1, 1, 200), Load(32, 1, 640), Load(8, 64, 64))
+LOADS = (Load(1, 1, 300), Load(32, 1, 1280), Load(8, 64, 160))
 
 
 class Figures(NamedTuple):
     """What one run of a load gave."""
 
-    requests_a_core: float
+    calls_a_core: float
     inputs_per_s: float
     p50_ms: float
     p99_ms: float
@@ -83,7 +91,7 @@ def _serve(ports: "Queue[int]") -> None:
     asyncio.run(serve())
 
 
-async def _run(embedder: NimEmbedder, load: Load) -> Figures:
+async def _run(embedder: Embedder, load: Load) -> Figures:
     inputs: list[Input] = [TextInput(f"a dog of number {number}") for number in range(load.inputs)]
     seconds: list[float] = []
 
@@ -100,8 +108,21 @@ async def _run(embedder: NimEmbedder, load: Load) -> Figures:
     return Figures(len(seconds) / cpu, len(seconds) * load.inputs / took, float(p50), float(p99))
 
 
+def _report(load: Load, served: Figures, bare: Figures, httpx_alone: Figures) -> str:
+    small = load.inputs == 1
+    calls = f" (goal {CALLS_A_CORE})" if small else ""
+    inputs = "" if small else f" (goal {INPUTS_PER_S})"
+    return (
+        f"NIM, {load.callers} callers of {load.inputs} inputs: {served.calls_a_core:.0f} calls/s a core{calls}, "
+        f"{served.inputs_per_s:.0f} inputs/s{inputs}, {served.calls_a_core * load.inputs:.0f} inputs/s a core, "
+        f"p50 {served.p50_ms:.1f} ms, p99 {served.p99_ms / served.p50_ms:.1f} x p50 (goal {P99_TO_P50}); without queue "
+        f"and breaker {bare.calls_a_core:.0f} calls/s a core, {bare.calls_a_core / httpx_alone.calls_a_core:.1f} x "
+        "httpx's own transport"
+    )
+
+
 async def bench_nim() -> None:
-    """Print the NIM client's speed, and what it gains over httpx's own transport."""
+    """Print how fast a NIM is asked, what queue and breaker cost, and what the client gains over httpx's transport."""
     context = multiprocessing.get_context("spawn")
     ports: Queue[int] = context.Queue()
     server = context.Process(target=_serve, args=(ports,), daemon=True)
@@ -110,20 +131,18 @@ async def bench_nim() -> None:
         base_url=f"http://127.0.0.1:{await asyncio.to_thread(ports.get)}", model=MODEL, max_connections=CONNECTIONS
     )
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    ours = NimEmbedder(config)
-    httpx_alone = NimEmbedder(config, transport=httpx.AsyncHTTPTransport(limits=limits))
-    for embedder in (ours, httpx_alone):
+    embedders: list[Embedder] = [
+        build_embedder(config, bounds=QueueBounds(max_inputs=4096, max_bytes=2**28)),
+        NimEmbedder(config),
+        NimEmbedder(config, transport=httpx.AsyncHTTPTransport(limits=limits)),
+    ]
+    for embedder in embedders:
         await embedder.start()
         await embedder.embed([TextInput("warm up")], QUERY)
     for load in LOADS:
-        rounds = [(await _run(ours, load), await _run(httpx_alone, load)) for _ in range(ROUNDS)]
-        mine, other = (Figures(*np.median([each[side] for each in rounds], axis=0)) for side in (0, 1))
-        print(
-            f"NIM client, {load.callers} callers of {load.inputs} inputs: {mine.requests_a_core:.0f} requests/s a core "
-            f"({mine.requests_a_core / other.requests_a_core:.1f} x httpx's own transport), "
-            f"{mine.inputs_per_s:.0f} inputs/s, p50 {mine.p50_ms:.1f} ms, p99 {mine.p99_ms / mine.p50_ms:.1f} x p50"
-        )
-    for embedder in (ours, httpx_alone):
+        rounds = [[await _run(embedder, load) for embedder in embedders] for _ in range(ROUNDS)]
+        print(_report(load, *(Figures(*np.median(each, axis=0)) for each in zip(*rounds, strict=True))))
+    for embedder in embedders:
         await embedder.close()
     server.terminate()
     await asyncio.to_thread(server.join)

@@ -102,22 +102,25 @@ async def test_hostile_texts_cost_the_local_model_an_error_each(local: Embedder,
 
 async def test_hostile_inputs_cost_a_nim_s_callers_an_error_each() -> None:
     hostile: list[Input] = [
-        *(ImageInput(each) for each in hostile_images(300)),
-        *(TextInput(each) for each in hostile_texts(300)),
+        *(ImageInput(each) for each in hostile_images(COUNT)),
+        *(TextInput(each) for each in hostile_texts(COUNT)),
     ]
     async with FakeNim() as nim:
         embedder = NimEmbedder(
             NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
         )
         await embedder.start()
+        await outcomes_of(embedder, hostile[:50], 0)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             kinds = await outcomes_of(embedder, hostile, 0)
         finally:
             await embedder.close()
 
-    assert kinds.total() == 600
+    assert kinds.total() == 2 * COUNT
     assert kinds["Embedding"] > 200
-    assert kinds["ImageUndecodable"] > 50
+    assert kinds["ImageUndecodable"] > 300
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MAX_GROWTH_MIB
 
 
 def test_the_hostile_inputs_are_the_same_in_every_run() -> None:

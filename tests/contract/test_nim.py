@@ -184,7 +184,6 @@ async def test_proxies_of_the_environment_are_ignored(config: NimConfig, monkeyp
         (410, ModelGone),
         (429, EmbedderRateLimited),
         (408, EmbedderUnavailable),
-        (500, EmbedderUnavailable),
         (502, EmbedderUnavailable),
         (503, EmbedderUnavailable),
         (504, EmbedderUnavailable),

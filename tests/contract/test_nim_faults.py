@@ -21,10 +21,9 @@ from embedders.errors import (
     EmbedderError,
     EmbedderRateLimited,
     EmbedderUnavailable,
-    InputRejected,
     ModelGone,
 )
-from embedders.inputs import DOCUMENT, QUERY, TextInput
+from embedders.inputs import QUERY
 from embedders.nim import NimConfig, NimEmbedder
 from embedders.nim_retries import Retries
 from tests.contract.embedder_suite import CAT, DOG, LIMITS, vectors
@@ -101,8 +100,6 @@ def drop(answer: dict[str, Any]) -> None:
 HTML = b"<html><body>a cat on a mat</body></html>"
 
 ONCE_AND_FOR_ALL = [
-    pytest.param(Fault(status=500), EmbedderUnavailable, id="500"),
-    pytest.param(Fault(status=500, body=HTML), EmbedderUnavailable, id="500-html"),
     pytest.param(Fault(status=401), CredentialRejected, id="401"),
     pytest.param(Fault(status=402), CredentialRejected, id="402"),
     pytest.param(Fault(status=403), CredentialRejected, id="403"),
@@ -344,29 +341,3 @@ async def test_a_certificate_for_another_host_is_refused(authority: trustme.CA, 
     tls = server_side(authority, "nim.example.com")
     async with FakeNim(tls=tls) as nim, running(config_of(nim, ca_file=file)) as embedder:
         await expect(embedder, EmbedderUnavailable, "not trusted")
-
-
-async def test_one_bad_input_among_64_fails_alone(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
-        nim.refuses = lambda item: item == "text 41"
-        texts = [TextInput(f"text {number}") for number in range(64)]
-
-        outcomes = await embedder.embed(texts, DOCUMENT)
-
-        assert [at for at, outcome in enumerate(outcomes) if isinstance(outcome, InputRejected)] == [41]
-        assert len(vectors([*outcomes[:41], *outcomes[42:]])) == 63
-        assert len(nim.requests) <= 14
-
-
-async def test_a_nim_that_refuses_everything_is_asked_twice_and_no_input_is_blamed(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
-        nim.refuses = lambda _: True
-        texts = [TextInput(f"a cat on mat {number}") for number in range(64)]
-
-        with pytest.raises(AnswerInvalid, match="not a text or an image that is taken") as failure:
-            await embedder.embed(texts, DOCUMENT)
-
-        assert "mat" not in str(failure.value)
-        assert len(nim.requests) == 2
-        nim.refuses = lambda _: False
-        await expect_fine(embedder, nim)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from embedders.batching import BatchingEmbedder
-from embedders.errors import CallerKeyRejected, CredentialRejected, EmbedderError
+from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.errors import CallerKeyRejected, CredentialRejected, EmbedderError, EmbedderUnavailable
 from embedders.inputs import DOCUMENT, QUERY, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from embedders.queueing import QueueBounds
@@ -69,6 +70,68 @@ async def test_a_server_without_a_key_sends_none(nim: FakeNim, config: NimConfig
         await embedder.close()
 
     assert keys(nim) == [None, ALICES]
+
+
+@pytest.mark.parametrize("dimension", [16, None])
+async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_nim_wants_one(
+    dimension: int | None,
+) -> None:
+    async with FakeNim(api_key=ALICES) as nim:
+        config = NimConfig(base_url=nim.base_url, model="unknown", dimension=dimension, caller_keys=True)
+        nim.model = config.model
+        batching = BatchingEmbedder(NimEmbedder(config), bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
+        embedder = BreakerEmbedder(batching, BreakerRules())
+        await embedder.start()
+
+        await embedder.check()
+        with pytest.raises(CallerKeyRejected, match="401"):
+            await embedder.embed([CAT], BOB)
+        outcomes = vectors(await embedder.embed([CAT, DOG], ALICE))
+        await embedder.check()
+        await embedder.close()
+
+    assert outcomes.shape == (2, 16)
+    # A gateway may count requests without a key against this server; only what tells that it wants one may be such.
+    assert keys(nim).count(None) == (1 if dimension else 2)
+
+
+async def test_a_call_without_a_key_is_told_to_bring_one_and_harms_nobody(nim: FakeNim, config: NimConfig) -> None:
+    nim.api_key = ALICES
+    embedder = BreakerEmbedder(NimEmbedder(replace(config, api_key=None, caller_keys=True)), BreakerRules())
+    await embedder.start()
+
+    with pytest.raises(CallerKeyRejected, match="this server has none; send one with the call"):
+        await embedder.embed([CAT], QUERY)
+
+    assert len(vectors(await embedder.embed([CAT], ALICE))) == 1
+    await embedder.close()
+
+
+async def test_a_nim_that_wants_no_key_is_checked_with_a_text_where_only_callers_have_keys(
+    nim: FakeNim, config: NimConfig
+) -> None:
+    embedder = NimEmbedder(replace(config, api_key=None, caller_keys=True))
+    await embedder.start()
+    nim.fault = Fault(status=503)
+
+    with pytest.raises(EmbedderUnavailable):
+        await embedder.check()
+
+    nim.fault = None
+    await embedder.check()
+    await embedder.close()
+
+
+async def test_a_server_whose_callers_bring_no_keys_has_to_have_the_nims(nim: FakeNim, config: NimConfig) -> None:
+    nim.api_key = ALICES
+    embedder = NimEmbedder(replace(config, api_key=None))
+    await embedder.start()
+
+    with pytest.raises(CredentialRejected) as failure:
+        await embedder.check()
+
+    assert type(failure.value) is CredentialRejected
+    await embedder.close()
 
 
 async def test_calls_with_different_keys_never_share_a_request(nim: FakeNim, config: NimConfig) -> None:

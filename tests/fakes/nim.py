@@ -57,6 +57,7 @@ class FakeNim:
         fault: for every request to /v1/embeddings, while it is set.
         refuses: says which items of `input` are answered with 422.
         refusal: the body of its 422.
+        fails: says which items of `input` make it answer 500.
         ready: whether /v1/health/ready answers 200; else 503.
         requests: the bodies of requests to /v1/embeddings, in order.
         headers: their headers, names in lower case.
@@ -96,6 +97,7 @@ class FakeNim:
         self.fault: Fault | None = None
         self.refuses: Callable[[str], bool] = lambda _: False
         self.refusal: dict[str, Any] | None = None
+        self.fails: Callable[[str], bool] = lambda _: False
         self.ready = True
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -204,6 +206,8 @@ class FakeNim:
             return 401, {"status": 401, "title": "Unauthorized"}
         try:
             answer = self._answer(request)
+            if any(map(self.fails, request["input"])):
+                return 500, {"status": 500, "title": "Internal Server Error", "detail": "inference failed"}
         except _Violation as violation:
             return 422, self.refusal or {"detail": [{"msg": str(violation)}]}
         if fault.change is not None:

@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -200,6 +201,61 @@ def test_other_formats_go_to_a_nim_as_png_with_the_same_pixels(file_format: str)
     media_type, content = as_nim_image(FILES[file_format], LIMITS)
     assert media_type == "image/png"
     np.testing.assert_array_equal(np.asarray(decode(content, LIMITS)), np.asarray(decode(FILES[file_format], LIMITS)))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF"])
+def test_a_picture_cut_short_does_not_go_to_a_nim(file_format: str) -> None:
+    content = FILES[file_format]
+
+    with pytest.raises(ImageUndecodable):
+        as_nim_image(content[: len(content) * 95 // 100], LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("size", "scaled"),
+    [((300, 200), (122, 81)), ((100, 100), (100, 100)), ((20_000, 4), (7071, 1)), ((1, 50_000), (1, 10_000))],
+)
+def test_a_converted_picture_is_scaled_down_to_a_bound_with_its_proportions(
+    size: tuple[int, int], scaled: tuple[int, int]
+) -> None:
+    content = saved(Image.new("RGB", size, (200, 30, 30)), "BMP")
+    limits = InputLimits(max_image_bytes=10**6, max_image_pixels=100_000)
+
+    _, converted = as_nim_image(content, limits, max_converted_pixels=10_000)
+
+    image = decode(converted, LIMITS)
+    assert image.size == scaled
+    assert image.getextrema() == ((200, 200), (30, 30), (30, 30))
+
+
+def test_pictures_on_their_way_to_a_nim_are_decoded_some_at_a_time_and_a_large_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(images, "_ROOM", images._Room(2 * 64 * 48))
+    inside: list[int] = []
+    most: dict[int, int] = {}
+    load = images._load
+
+    def watched(image: Image.Image) -> Image.Image:
+        inside.append(image.width * image.height)
+        most[len(most)] = sum(inside)
+        try:
+            return load(image)
+        finally:
+            inside.remove(image.width * image.height)
+
+    monkeypatch.setattr(images, "_load", watched)
+    large = saved(NOISE.resize((300, 300)), "WEBP")
+    with ThreadPoolExecutor(8) as threads:
+        sent = list(threads.map(lambda each: as_nim_image(each, LIMITS), [FILES["WEBP"], large, FILES["GIF"]] * 10))
+
+    assert len(sent) == 30
+    assert {each for each in most.values() if each > 2 * 64 * 48} == {90_000}
+
+
+def test_jpeg_and_png_are_never_scaled() -> None:
+    for file_format in ("JPEG", "PNG"):
+        assert as_nim_image(FILES[file_format], LIMITS, max_converted_pixels=100)[1] == FILES[file_format]
 
 
 def test_far_ends_are_cropped_about_the_centre() -> None:

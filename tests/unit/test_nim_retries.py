@@ -1,6 +1,7 @@
 """When a failed request is repeated, and when not; no clock but a made-up one runs here."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,7 +10,8 @@ from tenacity import RetryCallState
 from tenacity.wait import wait_base, wait_none
 
 from embedders.errors import AnswerInvalid, EmbedderRateLimited, EmbedderUnavailable
-from embedders.nim_retries import Retries, RetryBudget, Transient, parse_retry_after
+from embedders.nim_retries import MAX_KEYS, Retries, RetryBudget, Transient, parse_retry_after
+from embedders.timing import Rest, begin_times
 
 NOON = 1_800_000_000.0
 
@@ -141,6 +143,67 @@ async def test_a_retry_gets_no_more_time_than_is_left() -> None:
         await retries(clock, max_s=20).run(attempt, timeout_s=15)
 
     assert limits == [15, 20 - 8 - 1, 20 - 8 - 1 - 8 - 2]
+
+
+async def test_a_wait_that_would_pass_the_callers_deadline_is_not_begun() -> None:
+    clock = Clock(now=100)
+    attempt, limits = failing(clock, down(3), down(3))
+
+    with pytest.raises(EmbedderUnavailable):
+        await retries(clock).run(attempt, timeout_s=5, deadline_s=104)
+
+    assert (len(limits), clock.slept) == (1, [])
+
+
+async def test_a_wait_that_ends_before_the_callers_deadline_is_waited_for() -> None:
+    clock = Clock(now=100)
+    attempt, _ = failing(clock, down(3), None)
+
+    assert await retries(clock).run(attempt, timeout_s=5, deadline_s=104.1) == "done"
+    assert clock.slept == [4]
+
+
+async def test_work_rests_while_a_key_has_had_too_many_calls_and_not_while_the_nim_is_down() -> None:
+    clock, seen = Clock(), []
+    times = begin_times()
+    times.on_rest = lambda: seen.append(times.rest)
+    busy = Transient(EmbedderRateLimited("busy"), retry_after_s=3)
+    attempt, _ = failing(clock, down(), busy, None)
+
+    await retries(clock).run(attempt, timeout_s=5)
+
+    assert seen == [Rest(1 + 3 + 2, busy.error), None]
+
+
+async def test_a_key_that_has_had_too_many_calls_takes_no_retries_from_others() -> None:
+    clock = Clock()
+    policy = retries(clock, jitter=wait_none())
+    for _ in range(10):
+        attempt, _limits = failing(clock, *[Transient(EmbedderRateLimited("busy")) for _ in range(3)])
+        with pytest.raises(EmbedderRateLimited):
+            await policy.run(attempt, timeout_s=5, key="limited")
+    asked: dict[str | None, int] = {}
+    for key in ("limited", "other", None):
+        attempt, limits = failing(clock, Transient(EmbedderRateLimited("busy")), None)
+        with contextlib.suppress(EmbedderRateLimited):
+            await policy.run(attempt, timeout_s=5, key=key)
+        asked[key] = len(limits)
+
+    assert asked == {"limited": 1, "other": 2, None: 2}
+    attempt, limits = failing(clock, down(), None)
+    assert await policy.run(attempt, timeout_s=5, key="limited") == "done"
+
+
+async def test_keys_that_have_had_too_many_calls_are_remembered_in_bounded_number_and_never_in_words() -> None:
+    clock = Clock()
+    policy = retries(clock, attempts=1)
+    for number in range(MAX_KEYS + 10):
+        attempt, _ = failing(clock, Transient(EmbedderRateLimited("busy")))
+        with pytest.raises(EmbedderRateLimited):
+            await policy.run(attempt, timeout_s=5, key=f"nvapi-{number}")
+
+    assert len(policy.key_budgets) == MAX_KEYS
+    assert "nvapi" not in repr(policy)
 
 
 async def test_jitter_is_spread_over_the_whole_wait() -> None:

@@ -213,11 +213,38 @@ def test_every_bound_on_an_input_is_a_setting() -> None:
     assert _input_limits(LimitSettings(**bounds)) == InputLimits(**bounds)
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("LIMITS__MAX_IMAGE_FRAMES", "0"), ("CLIP__JPEG_DRAFT_FACTOR", "-1")])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("LIMITS__MAX_IMAGE_FRAMES", "0"),
+        ("CLIP__JPEG_DRAFT_FACTOR", "-1"),
+        ("NIM__MAX_REQUEST_BYTES", "0"),
+        ("NIM__MAX_CONVERTED_PIXELS", "50175"),
+        ("NIM__MAX_CONVERTED_PIXELS", "-1"),
+    ],
+)
 def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
     monkeypatch.setenv(f"VECGATE_{name}", wrong)
     with pytest.raises(InvalidSettings, match=name):
         load_settings()
+
+
+def test_what_goes_to_a_nim_is_bounded_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__MAX_REQUEST_BYTES", "1")
+    monkeypatch.setenv("VECGATE_NIM__MAX_CONVERTED_PIXELS", "50176")
+
+    (config,) = _nim_configs(load_settings())
+
+    assert (config.max_request_bytes, config.max_converted_pixels) == (1, 50_176)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_nim_is_told_whether_callers_bring_keys(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    monkeypatch.setenv("VECGATE_NIM__ALLOW_CALLER_KEYS", str(allowed))
+
+    (config,) = _nim_configs(load_settings())
+
+    assert config.caller_keys is allowed
 
 
 def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,10 @@ TESTS = {
             "nim.max_connections",
         ],
     },
+    "contract.test_nim_pictures": {
+        "test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone": ["nim.max_request_bytes"],
+        "test_photos_that_have_to_be_converted_take_bounded_memory_and_requests": ["nim.max_converted_pixels"],
+    },
     "e2e.test_store": {
         "test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit": ["weaviate.timeout_s"],
         "TestWeaviateStore": ["weaviate.schema_max_age_s"],
