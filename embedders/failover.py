@@ -2,19 +2,20 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from embedders.base import Embedder, Outcome
+from embedders.base import Outcome
 from embedders.errors import CredentialRejected, EmbedderError
+from embedders.health import WatchedEmbedder
 from embedders.inputs import EmbedOptions, Input
 from embedders.metrics import FAILOVERS
 
 __all__ = ["embed_with_first"]
 
-Embed = Callable[[Embedder, Sequence[Input], EmbedOptions], Awaitable[list[Outcome]]]
+Embed = Callable[[WatchedEmbedder, Sequence[Input], EmbedOptions], Awaitable[list[Outcome]]]
 
 
 async def embed_with_first(
-    embedders: Sequence[Embedder], inputs: Sequence[Input], options: EmbedOptions, *, embed: Embed
-) -> tuple[Embedder, list[Outcome]]:
+    embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions, *, embed: Embed
+) -> tuple[WatchedEmbedder, list[Outcome]]:
     """Embed inputs with the first embedder that works, and return it with the outcomes.
 
     A key that a caller brought and that was refused ends it: the caller shall learn of it, and not be served by others.
