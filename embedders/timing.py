@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["CallTimes", "begin_times", "call_times", "note_deadline", "preprocessing"]
+__all__ = ["CallTimes", "begin_times", "call_times", "note_deadline", "preprocessing", "sooner"]
 
 
 @dataclass(slots=True)
@@ -30,6 +30,13 @@ class CallTimes:
     backend_s: float = 0.0
     store_s: float = 0.0
     deadline_s: float = math.inf
+
+    def add(self, part: "CallTimes") -> None:
+        """Add the times of a part of the call."""
+        self.queue_s += part.queue_s
+        self.preprocess_s += part.preprocess_s
+        self.backend_s += part.backend_s
+        self.store_s += part.store_s
 
 
 _current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
@@ -51,6 +58,21 @@ def note_deadline(left_s: float) -> None:
     """Note how many seconds are left for the call that is being worked for."""
     if (times := _current.get()) is not None:
         times.deadline_s = time.monotonic() + left_s
+
+
+@contextmanager
+def sooner(deadline_s: float) -> Iterator[None]:
+    """Let what happens inside be of use until `deadline_s` only, by time.monotonic."""
+    if (whole := _current.get()) is None:
+        yield
+        return
+    part = CallTimes(deadline_s=min(whole.deadline_s, deadline_s))
+    token = _current.set(part)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+        whole.add(part)
 
 
 @contextmanager
