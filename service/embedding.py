@@ -13,7 +13,7 @@ from embedders.nim import NimConfig
 from embedders.probe import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
 from embedders.queueing import QueueBounds
 from embedders.spec import InputLimits
-from service.settings import InvalidSettings, LimitSettings, Settings, read_secret
+from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
 
 __all__ = ["build_embedders"]
 
@@ -39,29 +39,30 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
         try:
             for config in [_clip_config(settings)] if name == "clip" else _nim_configs(settings):
                 one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
-                if isinstance(config, ClipConfig):
-                    one = _proven_clip(one, settings, built)
-                built.append(one)
+                group = settings.clip if isinstance(config, ClipConfig) else settings.nim
+                built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
 
 
-def _proven_clip(clip: WatchedEmbedder, settings: Settings, others: Sequence[WatchedEmbedder]) -> WatchedEmbedder:
-    """Let a local model show that it is of the space that it is declared to be of; `others` may still grow."""
-    space, file = settings.clip.space, settings.clip.probe_file
+def _proven(
+    embedder: WatchedEmbedder, group: ClipSettings | NimSettings, built: Sequence[WatchedEmbedder], *, timeout_s: float
+) -> WatchedEmbedder:
+    """Let an embedder show that it is of the space that it is declared to be of; `built` may still grow."""
+    space = group.space
     if space is None:
-        return clip
-    stored = None if file is None else read_probe(file)
+        return embedder
+    stored = None if group.probe_file is None else read_probe(group.probe_file)
 
     def nims() -> list[WatchedEmbedder]:
-        return [other for other in others if other.spec.name != "clip" and other.spec.space == space]
+        return [other for other in built if other.spec.name != "clip" and other.spec.space == space]
 
     async def reference() -> ProbeVectors:
         if stored is not None:
             return stored
         fault: EmbedderError = EmbedderUnavailable(
-            f"no other embedder of this server is of the space {space}, and clip.probe_file is unset"
+            f"no other embedder of this server is of the space {space}, and there is no probe file"
         )
         for nim in nims():
             try:
@@ -71,12 +72,12 @@ def _proven_clip(clip: WatchedEmbedder, settings: Settings, others: Sequence[Wat
         raise fault
 
     return ProvenEmbedder(
-        clip,
+        embedder,
         space=space,
         reference=reference,
-        min_cosine=settings.clip.probe_min_cosine,
+        min_cosine=group.probe_min_cosine,
         outages=lambda: 0 if stored is not None else sum(nim.health.outages for nim in nims()),
-        timeout_s=settings.embedder.check_timeout_s,
+        timeout_s=timeout_s,
     )
 
 
