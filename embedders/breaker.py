@@ -1,8 +1,9 @@
 """Leaving a broken backend alone: after some failures it is not asked for a while, then probed before it is trusted."""
 
 import asyncio
-import copy
+import contextlib
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 from embedders.base import Embedder, Outcome
@@ -15,11 +16,15 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
+from embedders.health import Health
 from embedders.inputs import Embedding, EmbedOptions, Input
 from embedders.metrics import BREAKER_OPEN, BREAKER_OPENED
 from embedders.spec import EmbedderSpec
 
 __all__ = ["BreakerEmbedder", "BreakerRules"]
+
+SILENT_S = 0.5
+"""Seconds without an answer that count as a failure; a caller in more of a hurry says nothing of the backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +46,14 @@ class BreakerRules:
 
 
 class BreakerEmbedder:
-    """Passes calls on while the embedder behind it works.
+    """Passes calls on while the embedder behind it works, and knows whether it does.
 
     Closed: calls pass, and failures in a row are counted. Open: calls fail at once with what went wrong. Once the time
-    to cool down is over, the next call or check probes the backend; others go on failing until the probe has
-    succeeded. The time to cool down is forgotten after as many successes as failures open the breaker, so that a
-    backend that comes and goes is asked ever less.
+    to cool down is over, the next call lets the backend be probed in the background, and fails like the others until
+    the probe has succeeded: a backend that hangs shall cost nobody's time. The time to cool down is forgotten after as
+    many successes as failures open the breaker, so that a backend that comes and goes is asked ever less.
+
+    Calls with keys of their own count neither way, because a backend may refuse a key in any words that it likes.
     """
 
     def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] | None = None) -> None:
@@ -54,17 +61,24 @@ class BreakerEmbedder:
         self._inner = inner
         self._rules = rules
         self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
+        self._health = Health()
         self._fault: EmbedderError | None = None
         self._failures = 0
         self._successes = 0
         self._cool_down_s = rules.cool_down_s
         self._probe_at_s = 0.0
-        self._probes = 0
+        self._checks = 0
+        self._probe: asyncio.Task[None] | None = None
 
     @property
     def spec(self) -> EmbedderSpec:
         """The inner embedder's."""
         return self._inner.spec
+
+    @property
+    def health(self) -> Health:
+        """Whether the inner embedder works."""
+        return self._health
 
     @property
     def open(self) -> bool:
@@ -87,28 +101,30 @@ class BreakerEmbedder:
         Raises:
             EmbedderError: as the inner embedder, now or when it was last asked.
         """
-        if self._fault is not None:
-            if self._probes or self._now_s() < self._probe_at_s:
-                raise self._refusal(self._fault)
-            try:
-                await self.check()
-            except asyncio.CancelledError:
-                # A backend that hangs would use up every caller's time in turn.
-                self._probe_at_s = self._now_s() + self._cool_down_s
-                raise
+        own_key = options.api_key is not None
+        # That this server's key is refused is no trouble of those who bring one.
+        if self._fault is not None and not (own_key and isinstance(self._fault, CredentialRejected)):
+            self._probe_if_due()
+            raise self._refusal(self._fault)
         try:
             outcomes = await self._inner.embed(inputs, options)
         except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected):
             raise  # busy is not broken, and neither is what wants another key from a caller
         except EmbedderError as error:
             # Once it is open, calls from before tell nothing new; they shall not make the backend wait for its probe.
-            if self._fault is None and not (isinstance(error, CredentialRejected) and options.api_key is not None):
+            if self._fault is None and not own_key:
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
         # Inputs that are refused before anybody asks the backend say nothing of it.
-        if any(isinstance(each, Embedding) for each in outcomes):
+        if not own_key and any(isinstance(each, Embedding) for each in outcomes):
             self._note_success()
         return outcomes
+
+    def note_silence(self, since_s: float) -> None:
+        """Count a call that was given up as a failure, unless others have been answered since it came."""
+        waited_s = self._now_s() - since_s
+        if self._fault is None and waited_s >= SILENT_S and self._health.last_success_s < since_s:
+            self._note_failure(EmbedderUnavailable(f"it gave no answer in {waited_s:.1f} s"), at_once=False)
 
     async def check(self) -> None:
         """Check the inner embedder; the breaker then closes or opens.
@@ -117,7 +133,7 @@ class BreakerEmbedder:
             EmbedderUnavailable: the check took too long.
             EmbedderError: as the inner embedder.
         """
-        self._probes += 1
+        self._checks += 1
         try:
             async with asyncio.timeout(self._rules.check_timeout_s):
                 await self._inner.check()
@@ -132,28 +148,52 @@ class BreakerEmbedder:
             late = EmbedderUnavailable(f"it did not answer a check within {self._rules.check_timeout_s:g} s")
             self._note_failure(late, at_once=True)
             raise late from error
+        except Exception as error:
+            fault = f"its check failed with {type(error).__name__}; see the server's log"
+            self._note_failure(EmbedderUnavailable(fault), at_once=True)
+            raise
         else:
             self._note_success()
         finally:
-            self._probes -= 1
+            self._checks -= 1
 
     async def close(self) -> None:
         """Close the inner embedder. May be called twice."""
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.wait([self._probe])
         await self._inner.close()
 
+    def _probe_if_due(self) -> None:
+        """Begin to probe the backend if it is time and nobody does yet."""
+        if self._checks or self._now_s() < self._probe_at_s or not (self._probe is None or self._probe.done()):
+            return
+
+        async def probe() -> None:
+            # What goes wrong is noted, and the next check of the server's own tells it again.
+            with contextlib.suppress(Exception):
+                await self.check()
+
+        # In a context of its own: it is no part of the call that happened to come.
+        self._probe = asyncio.get_running_loop().create_task(probe(), context=Context())
+
     def _note_failure(self, error: EmbedderError, *, at_once: bool) -> None:
+        self._health.fault = str(error)
         self._failures += 1
         self._successes = 0
         if self._fault is not None:
             self._cool_down_s = min(2 * self._cool_down_s, self._rules.max_cool_down_s)
         if self._fault is not None or at_once or self._failures >= self._rules.max_failures:
             if self._fault is None:
+                self._health.outages += 1
                 BREAKER_OPENED.labels(self.spec.name).inc()
             self._fault = error
             self._probe_at_s = self._now_s() + self._cool_down_s
             BREAKER_OPEN.labels(self.spec.name).set(1)
 
     def _note_success(self) -> None:
+        self._health.fault = None
+        self._health.last_success_s = self._now_s()
         if self._fault is not None:
             self._fault = None
             BREAKER_OPEN.labels(self.spec.name).set(0)
@@ -164,8 +204,7 @@ class BreakerEmbedder:
 
     def _refusal(self, fault: EmbedderError) -> EmbedderError:
         """Return the fault anew; one that may pass says when the backend is asked again."""
-        refusal = copy.copy(fault)
-        refusal.__cause__ = fault
+        refusal = fault.anew()
         if isinstance(refusal, EmbedderUnavailable):
             refusal.retry_after_s = max(self._probe_at_s - self._now_s(), 0.1)
         return refusal

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import cachetools
 
-from embedders.base import Embedder, Outcome
+from embedders.base import Outcome
 from embedders.errors import EmbedderOverloaded
+from embedders.health import Health, WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Purpose
 from embedders.metrics import CACHE_BYTES, CACHE_LOOKUPS
 from embedders.spec import EmbedderSpec
@@ -58,10 +59,10 @@ class _Flight:
 class CachingEmbedder:
     """Looks inputs up before it embeds them; what another call is embedding is waited for.
 
-    Calls with a caller's own key pass: what one key paid for is nobody else's.
+    Calls with a caller's own key pass: what one key paid for is nobody else's. So do those that want fresh vectors.
     """
 
-    def __init__(self, inner: Embedder, cache: VectorCache) -> None:
+    def __init__(self, inner: WatchedEmbedder, cache: VectorCache) -> None:
         """Wrap `inner`, whose life this embedder takes over."""
         self._inner = inner
         self._cache = cache
@@ -71,6 +72,15 @@ class CachingEmbedder:
     def spec(self) -> EmbedderSpec:
         """The inner embedder's."""
         return self._inner.spec
+
+    @property
+    def health(self) -> Health:
+        """The inner embedder's."""
+        return self._inner.health
+
+    def note_silence(self, since_s: float) -> None:
+        """Tell the inner embedder."""
+        self._inner.note_silence(since_s)
 
     async def start(self) -> None:
         """Start the inner embedder.
@@ -86,7 +96,7 @@ class CachingEmbedder:
         Raises:
             EmbedderError: as the inner embedder.
         """
-        if options.api_key is not None or not inputs:
+        if options.api_key is not None or options.fresh or not inputs:
             return await self._inner.embed(inputs, options)
         keys = await self._keys(inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}

@@ -17,6 +17,9 @@ EmbedderError
   SpaceDisproved                an embedder is not of the space that it is declared to be of
 """
 
+import copy
+from typing import Self
+
 __all__ = [
     "AnswerInvalid",
     "CallerKeyRejected",
@@ -38,6 +41,12 @@ __all__ = [
 
 class EmbedderError(Exception):
     """Parent of all. The message is for the caller: it holds no secret and no content of an input."""
+
+    def anew(self) -> Self:
+        """Return an equal error for one more caller, to whose traceback nobody else adds."""
+        own = copy.copy(self)
+        own.__cause__ = self
+        return own
 
 
 class InputRejected(EmbedderError):

@@ -1,6 +1,5 @@
 """Building embedders from their configurations."""
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ from embedders.batching import BatchingEmbedder
 from embedders.breaker import BreakerEmbedder, BreakerRules
 from embedders.cache import CachingEmbedder, VectorCache
 from embedders.errors import ModelUnusable
+from embedders.health import WatchedEmbedder
 from embedders.nim import NimConfig, NimEmbedder
 from embedders.queueing import QueueBounds
 
@@ -27,8 +27,7 @@ def build_embedder(
     bounds: QueueBounds,
     rules: BreakerRules | None = None,
     cache: VectorCache | None = None,
-    wrap: Callable[[Embedder], Embedder] = lambda embedder: embedder,
-) -> Embedder:
+) -> WatchedEmbedder:
     """Build the embedder that a configuration describes, with batching, a breaker and a cache. It is not started yet.
 
     Args:
@@ -36,14 +35,12 @@ def build_embedder(
         bounds: what may wait for it.
         rules: when to leave it alone.
         cache: keeps its vectors, along with those of others; None keeps none.
-        wrap: put around it before the breaker, so that what fails there counts, too.
 
     Raises:
         ModelUnusable: a local model is asked for, but torch or open_clip is not installed.
         ValueError: a NIM's address or batch size makes no sense.
     """
-    batching = _batching(config, bounds)
-    breaker = BreakerEmbedder(wrap(batching), rules or BreakerRules())
+    breaker = BreakerEmbedder(_batching(config, bounds), rules or BreakerRules())
     return breaker if cache is None else CachingEmbedder(breaker, cache)
 
 

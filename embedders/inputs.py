@@ -53,11 +53,13 @@ class EmbedOptions:
         purpose: what the vectors are for.
         priority: how urgent they are.
         api_key: the caller's own key for the backend; None for this server's.
+        fresh: whether the backend has to be asked, though it may be known what it answered before.
     """
 
     purpose: Purpose = Purpose.QUERY
     priority: Priority = Priority.INTERACTIVE
     api_key: str | None = field(default=None, repr=False)
+    fresh: bool = False
 
 
 QUERY = EmbedOptions()

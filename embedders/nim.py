@@ -49,7 +49,6 @@ class NimConfig:
         model: the model's name as the NIM knows it.
         profile: the name of one of nim_profiles.PROFILES, or "auto" for the one that fits the model's name.
         dimension: values in a vector of the model; None for what the profile knows, or else what the NIM answers.
-        space: the vector space; the model's name unless said otherwise.
         api_key: sent as a bearer token where a call brings no key of its own.
         caller_keys: whether calls may bring one.
         ca_file: certificates of the only authorities that are trusted; None for the usual ones.
@@ -69,7 +68,6 @@ class NimConfig:
     model: str
     profile: str = AUTO
     dimension: int | None = None
-    space: str | None = None
     api_key: str | None = field(default=None, repr=False)
     caller_keys: bool = False
     ca_file: Path | None = None
@@ -135,7 +133,7 @@ class NimEmbedder:
         self._spec = EmbedderSpec(
             name=config.name,
             model=config.model,
-            space=config.space or config.model,
+            space=config.model,
             dimension=config.dimension or self._profile.dimension or 0,
             limits=config.limits,
             max_batch=max_batch,

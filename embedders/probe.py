@@ -1,7 +1,9 @@
 """Proof that two embedders share a vector space: one text and one image, embedded by both, compared."""
 
+import asyncio
 import io
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +13,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from embedders.base import Embedder, Outcome
-from embedders.errors import EmbedderUnavailable, ModelUnusable, SpaceDisproved
-from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, TextInput, Vector
+from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, ModelUnusable, SpaceDisproved
+from embedders.health import NOT_CHECKED, Health, WatchedEmbedder
+from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, TextInput, Vector
 from embedders.spec import EmbedderSpec
 
 __all__ = ["PROBE_TEXT", "ProbeVectors", "ProvenEmbedder", "probe_image", "probe_vectors", "read_probe", "write_probe"]
 
 PROBE_TEXT = "a photograph of a red bicycle leaning against a white wall"
 PROBE_SIDE = 224
+FRESH = EmbedOptions(fresh=True)
+
+START_PROOF_S = 5.0
+"""Seconds that starting waits for the proof; later on `check` takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,16 @@ def probe_image() -> bytes:
 
 
 async def probe_vectors(embedder: Embedder) -> ProbeVectors:
-    """Embed the probe.
+    """Embed the probe, past all caches.
 
     Raises:
-        EmbedderError: the embedder fails, or refuses the probe.
+        AnswerInvalid: the embedder refuses the probe.
+        EmbedderError: as the embedder.
     """
-    outcomes = await embedder.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], QUERY)
+    outcomes = await embedder.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], FRESH)
     vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
     if len(vectors) != len(outcomes):
-        raise SpaceDisproved(f"the embedder {embedder.spec.name} refuses the text or the image of the probe")
+        raise AnswerInvalid(f"the embedder {embedder.spec.name} refuses the text or the image of the probe")
     return ProbeVectors(embedder.spec.space, *vectors)
 
 
@@ -85,27 +93,58 @@ def read_probe(path: Path) -> ProbeVectors:
 
 
 class ProvenEmbedder:
-    """An embedder that says to be of another space than its own, and serves once a probe has shown it."""
+    """An embedder that says to be of another space than its own, and serves once a probe has shown it.
 
-    def __init__(self, inner: Embedder, *, space: str, reference: Reference, min_cosine: float) -> None:
+    It stands in front of the cache, so that nothing answers for it before that, and its vectors are kept apart from
+    those of the space until then. The proof is taken at the start and by checks, and again after the reference or the
+    embedder itself was away: what comes back may be another model.
+    """
+
+    def __init__(
+        self,
+        inner: WatchedEmbedder,
+        *,
+        space: str,
+        reference: Reference,
+        min_cosine: float,
+        outages: Callable[[], int] = lambda: 0,
+        timeout_s: float = 30.0,
+    ) -> None:
         """Wrap `inner`, whose life this embedder takes over.
 
         Args:
             inner: the embedder.
             space: what it is said to be of.
-            reference: gives the probe's vectors in that space; raises EmbedderUnavailable while it cannot.
+            reference: gives the probe's vectors in that space; raises EmbedderError while it cannot.
             min_cosine: how near both vectors have to be to it.
+            outages: how often the reference has been away.
+            timeout_s: seconds that a proof may take.
         """
         self._inner = inner
         self._space = space
         self._reference = reference
         self._min_cosine = min_cosine
-        self._proven = False
+        self._outages = outages
+        self._timeout_s = timeout_s
+        self._fault: EmbedderError | None = self._unproven(EmbedderUnavailable(NOT_CHECKED))
+        self._judged_at: tuple[int, int] | None = None
 
     @property
     def spec(self) -> EmbedderSpec:
         """The inner embedder's, with the declared space."""
         return replace(self._inner.spec, space=self._space)
+
+    @property
+    def health(self) -> Health:
+        """The inner embedder's, if the space is proven; a check is due when the proof is."""
+        health = self._inner.health
+        if self._fault is not None:
+            return replace(health, fault=str(self._fault), last_success_s=-math.inf)
+        return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
+
+    def note_silence(self, since_s: float) -> None:
+        """Tell the inner embedder."""
+        self._inner.note_silence(since_s)
 
     async def start(self) -> None:
         """Start the inner embedder, and prove its space if the reference can be had already.
@@ -114,12 +153,9 @@ class ProvenEmbedder:
             ModelUnusable: a local model cannot be loaded, or is of another space.
         """
         await self._inner.start()
-        try:
-            await self._prove()
-        except SpaceDisproved as error:
-            raise ModelUnusable(str(error)) from error
-        except EmbedderUnavailable:
-            pass  # `check` goes on trying
+        await self._prove(min(START_PROOF_S, self._timeout_s))
+        if isinstance(self._fault, SpaceDisproved):
+            raise ModelUnusable(str(self._fault)) from self._fault
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs.
@@ -129,45 +165,67 @@ class ProvenEmbedder:
             SpaceDisproved: it is another one.
             EmbedderError: as the inner embedder.
         """
-        if not self._proven:
-            await self._prove()
+        self._require_proof()
         return await self._inner.embed(inputs, options)
 
     async def check(self) -> None:
-        """Prove the space if that is still to be done, and check the inner embedder.
+        """Prove the space if that is to be done, and check the inner embedder.
 
         Raises:
             EmbedderError: as `embed`.
         """
-        if not self._proven:
-            await self._prove()
+        await self._prove(self._timeout_s)
+        self._require_proof()
         await self._inner.check()
 
     async def close(self) -> None:
         """Close the inner embedder. May be called twice."""
         await self._inner.close()
 
-    async def _prove(self) -> None:
-        name = self.spec.name
+    def _now(self) -> tuple[int, int]:
+        """Return what changes when a verdict is no longer up to date."""
+        return self._outages(), self._inner.health.outages
+
+    def _require_proof(self) -> None:
+        if self._fault is not None:
+            raise self._fault.anew()
+
+    async def _prove(self, timeout_s: float) -> None:
+        """Take the proof if it is due. Where it cannot be taken, whatever the reason, the last verdict stands."""
+        now = self._now()
+        if self._judged_at == now:
+            return
         try:
-            expected = await self._reference()
-        except EmbedderUnavailable as error:
-            raise EmbedderUnavailable(
-                f"whether {name} is of the space {self._space} is not proven yet: {error}",
-                retry_after_s=error.retry_after_s,
-            ) from error
-        actual = await probe_vectors(self._inner)
+            async with asyncio.timeout(timeout_s):
+                expected, actual = await self._reference(), await probe_vectors(self._inner)
+        except (EmbedderError, TimeoutError) as error:
+            if self._judged_at is None:
+                self._fault = self._unproven(error)
+            return
+        self._fault = self._disproof(expected, actual)
+        self._judged_at = now
+
+    def _unproven(self, error: EmbedderError | TimeoutError) -> EmbedderUnavailable:
+        why = "the proof took too long" if isinstance(error, TimeoutError) else error
+        unproven = EmbedderUnavailable(f"whether it is of the space {self._space} is not proven yet: {why}")
+        if isinstance(error, EmbedderUnavailable):
+            unproven.retry_after_s = error.retry_after_s
+        return unproven
+
+    def _disproof(self, expected: ProbeVectors, actual: ProbeVectors) -> SpaceDisproved | None:
+        """Return what is wrong with the embedder's vectors, None if nothing is."""
+        declared = f"{self.spec.name} is declared to be of the space {self._space}"
         if expected.space != self._space:
-            raise SpaceDisproved(f"{name} is declared to be of {self._space}, but the probe is of {expected.space}")
+            return SpaceDisproved(f"{declared}, but the probe is of {expected.space}")
         for what, one, other in (("text", actual.text, expected.text), ("image", actual.image, expected.image)):
             near = _cosine(one, other)
             if near < self._min_cosine:
-                raise SpaceDisproved(
-                    f"{name} is declared to be of the space {self._space}, but its vector of the probe's {what} is far "
-                    f"from that space's: cosine {near:.3f}, at least {self._min_cosine} is needed; its weights or its "
-                    "preprocessing are others: unset clip.space, or use the model of that space"
+                return SpaceDisproved(
+                    f"{declared}, but its vector of the probe's {what} is far from that space's: cosine {near:.3f}, at "
+                    f"least {self._min_cosine} is needed; its weights or its preprocessing are others: declare no "
+                    "space for it, or use the model of that space"
                 )
-        self._proven = True
+        return None
 
 
 def _cosine(one: Vector, other: Vector) -> float:

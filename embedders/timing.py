@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["CallTimes", "Rest", "begin_times", "call_times", "note_deadline", "preprocessing", "resting"]
+__all__ = ["CallTimes", "Rest", "begin_times", "call_times", "note_deadline", "preprocessing", "resting", "sooner"]
 
 
 class Rest(NamedTuple):
@@ -50,6 +50,13 @@ class CallTimes:
     rest: Rest | None = None
     on_rest: Callable[[], None] = lambda: None
 
+    def add(self, part: "CallTimes") -> None:
+        """Add the times of a part of the call."""
+        self.queue_s += part.queue_s
+        self.preprocess_s += part.preprocess_s
+        self.backend_s += part.backend_s
+        self.store_s += part.store_s
+
 
 _current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
 
@@ -70,6 +77,21 @@ def note_deadline(left_s: float) -> None:
     """Note how many seconds are left for the call that is being worked for."""
     if (times := _current.get()) is not None:
         times.deadline_s = time.monotonic() + left_s
+
+
+@contextmanager
+def sooner(deadline_s: float) -> Iterator[None]:
+    """Let what happens inside be of use until `deadline_s` only, by time.monotonic."""
+    if (whole := _current.get()) is None:
+        yield
+        return
+    part = CallTimes(deadline_s=min(whole.deadline_s, deadline_s))
+    token = _current.set(part)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+        whole.add(part)
 
 
 @contextmanager

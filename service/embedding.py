@@ -1,24 +1,24 @@
 """The embedders that the settings ask for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from embedders.base import Embedder
 from embedders.breaker import BreakerRules
 from embedders.cache import VectorCache
 from embedders.clip.config import ClipConfig
-from embedders.errors import EmbedderUnavailable
+from embedders.errors import EmbedderError, EmbedderUnavailable
 from embedders.factory import build_embedder
+from embedders.health import WatchedEmbedder
 from embedders.nim import NimConfig
 from embedders.probe import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
 from embedders.queueing import QueueBounds
 from embedders.spec import InputLimits
-from service.settings import ClipSettings, InvalidSettings, LimitSettings, Settings, read_secret
+from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
 
 __all__ = ["build_embedders"]
 
 
-def build_embedders(settings: Settings) -> list[Embedder]:
+def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     """Build the embedders of `embedder.order`, the default one first; none is started yet.
 
     Raises:
@@ -34,43 +34,51 @@ def build_embedders(settings: Settings) -> list[Embedder]:
         max_cool_down_s=embedder.max_cool_down_s,
         check_timeout_s=embedder.check_timeout_s,
     )
-    built: list[Embedder] = []
+    built: list[WatchedEmbedder] = []
     for name in embedder.order:
         try:
             for config in [_clip_config(settings)] if name == "clip" else _nim_configs(settings):
-                proof = _proof(settings.clip, built) if isinstance(config, ClipConfig) else _no_proof
-                built.append(build_embedder(config, bounds=bounds, rules=rules, cache=cache, wrap=proof))
+                one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
+                group = settings.clip if isinstance(config, ClipConfig) else settings.nim
+                built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
 
 
-def _no_proof(embedder: Embedder) -> Embedder:
-    return embedder
-
-
-def _proof(clip: ClipSettings, others: Sequence[Embedder]) -> Callable[[Embedder], Embedder]:
-    """Return what makes a local model show that it is of the space that it is declared to be of."""
-    space = clip.space
+def _proven(
+    embedder: WatchedEmbedder, group: ClipSettings | NimSettings, built: Sequence[WatchedEmbedder], *, timeout_s: float
+) -> WatchedEmbedder:
+    """Let an embedder show that it is of the space that it is declared to be of; `built` may still grow."""
+    space = group.space
     if space is None:
-        return _no_proof
-    stored = None if clip.probe_file is None else read_probe(clip.probe_file)
+        return embedder
+    stored = None if group.probe_file is None else read_probe(group.probe_file)
+
+    def nims() -> list[WatchedEmbedder]:
+        return [other for other in built if other.spec.name != "clip" and other.spec.space == space]
 
     async def reference() -> ProbeVectors:
         if stored is not None:
             return stored
-        fault = EmbedderUnavailable(
-            f"no other embedder of this server is of the space {space}, and clip.probe_file is unset"
+        fault: EmbedderError = EmbedderUnavailable(
+            f"no other embedder of this server is of the space {space}, and there is no probe file"
         )
-        for other in others:
-            if other.spec.name != "clip" and other.spec.space == space:
-                try:
-                    return await probe_vectors(other)
-                except EmbedderUnavailable as error:
-                    fault = error
+        for nim in nims():
+            try:
+                return await probe_vectors(nim)
+            except EmbedderError as error:
+                fault = error
         raise fault
 
-    return lambda embedder: ProvenEmbedder(embedder, space=space, reference=reference, min_cosine=clip.probe_min_cosine)
+    return ProvenEmbedder(
+        embedder,
+        space=space,
+        reference=reference,
+        min_cosine=group.probe_min_cosine,
+        outages=lambda: 0 if stored is not None else sum(nim.health.outages for nim in nims()),
+        timeout_s=timeout_s,
+    )
 
 
 def _clip_config(settings: Settings) -> ClipConfig:

@@ -1,4 +1,4 @@
-"""Embedding: which embedder does the work, and whether each of them is well."""
+"""Embedding: which embedder does the work, and checks of those that have none to do."""
 
 import asyncio
 import contextlib
@@ -12,19 +12,18 @@ from opentelemetry.util.types import AttributeValue
 
 from embedders import tracing
 from embedders.base import Embedder, Outcome
-from embedders.errors import CredentialRejected, EmbedderError, EmbedderOverloaded, EmbedderRateLimited
+from embedders.errors import EmbedderError
 from embedders.failover import embed_with_first
+from embedders.health import NOT_CHECKED, WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, Input
 from service.access import calling_account
 from service.domain import Collection, NamedVector, Space
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
 from service.metrics import EMBEDDER_UP
 
-__all__ = ["EmbedderPool", "HealthState"]
+__all__ = ["EmbedderPool"]
 
 log = structlog.get_logger(__name__)
-
-NOT_CHECKED = "it has not been checked yet"
 
 
 def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
@@ -47,32 +46,19 @@ def _tokens(outcomes: Sequence[Outcome]) -> int:
     return sum(each.token_count or 0 for each in outcomes if isinstance(each, Embedding))
 
 
-class HealthState:
-    """Whether an embedder works, from its last call or check.
-
-    Attributes:
-        fault: why it does not, in words; None when it does.
-        last_success_s: event loop time of the last success.
-    """
-
-    def __init__(self) -> None:
-        self.fault: str | None = NOT_CHECKED
-        self.last_success_s = float("-inf")
-
-
 class EmbedderPool:
-    """The server's embedders by name, the default one first, each with its health.
+    """The server's embedders by name, the default one first.
 
     Args:
         embedders: in order of preference; the first one is the default.
         check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
     """
 
-    def __init__(self, embedders: Sequence[Embedder], *, check_interval_s: float) -> None:
+    def __init__(self, embedders: Sequence[WatchedEmbedder], *, check_interval_s: float) -> None:
         self._embedders = list(embedders)
         self._check_interval_s = check_interval_s
-        self._health = {id(embedder): HealthState() for embedder in embedders}
-        self._monitor: asyncio.Task[None] | None = None
+        self._reported: dict[int, bool] = {}
+        self._monitors: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Start all embedders, check each once, and go on checking in the background.
@@ -82,35 +68,38 @@ class EmbedderPool:
         """
         for embedder in self._embedders:
             await embedder.start()
-        await self._check_all()
-        self._monitor = asyncio.create_task(self._check_forever(), name="embedder-checks")
+        await asyncio.gather(*map(self._check, self._embedders))
+        # One for each: a check that hangs shall delay no other embedder's.
+        self._monitors = [
+            asyncio.create_task(self._check_forever(embedder), name=f"checks-{embedder.spec.name}")
+            for embedder in self._embedders
+        ]
 
     async def close(self) -> None:
         """Stop checking and close all embedders."""
-        if self._monitor is not None:
-            self._monitor.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._monitor
+        for monitor in self._monitors:
+            monitor.cancel()
+        await asyncio.gather(*self._monitors, return_exceptions=True)
         # One that cannot be closed must not keep the others open.
         async with contextlib.AsyncExitStack() as ends:
             for embedder in self._embedders:
                 ends.push_async_callback(embedder.close)
 
     @property
-    def all(self) -> Sequence[Embedder]:
+    def all(self) -> Sequence[WatchedEmbedder]:
         """All embedders, the default one first."""
         return self._embedders
 
     @property
-    def default(self) -> Embedder:
+    def default(self) -> WatchedEmbedder:
         """The embedder that is used when none is named."""
         return self._embedders[0]
 
-    def fault(self, embedder: Embedder) -> str | None:
+    def fault(self, embedder: WatchedEmbedder) -> str | None:
         """Return why an embedder does not work, in words, or None when it does."""
-        return self._health[id(embedder)].fault
+        return embedder.health.fault
 
-    def get(self, name: str) -> Embedder:
+    def get(self, name: str) -> WatchedEmbedder:
         """Return the embedder of a name; empty means the default one.
 
         Raises:
@@ -129,11 +118,11 @@ class EmbedderPool:
         """Whether any embedder works."""
         return any(self.fault(embedder) is None for embedder in self._embedders)
 
-    def of_space(self, space: str) -> list[Embedder]:
+    def of_space(self, space: str) -> list[WatchedEmbedder]:
         """Return the embedders of a space, in order of preference."""
         return [each for each in self._embedders if each.spec.space == space]
 
-    def asked_for(self, name: str) -> list[Embedder]:
+    def asked_for(self, name: str) -> list[WatchedEmbedder]:
         """Return the embedder of a name alone; for no name the default one and those that may stand in for it.
 
         Raises:
@@ -160,7 +149,7 @@ class EmbedderPool:
             return vector
         return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
 
-    def for_vector(self, collection: str, vector: NamedVector) -> list[Embedder]:
+    def for_vector(self, collection: str, vector: NamedVector) -> list[WatchedEmbedder]:
         """Return the embedders of the space that a named vector is bound to, in order of preference.
 
         Raises:
@@ -184,67 +173,49 @@ class EmbedderPool:
         return embedders
 
     async def embed_with_first(
-        self, embedders: Sequence[Embedder], inputs: Sequence[Input], options: EmbedOptions
-    ) -> tuple[Embedder, list[Outcome]]:
+        self, embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions
+    ) -> tuple[WatchedEmbedder, list[Outcome]]:
         """Embed inputs with the first of some embedders of one space that works; see embedders.failover."""
         async with calling_account.get().embedding(len(inputs)):
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
-    async def embed(self, embedder: Embedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs and note how it went; see Embedder.embed."""
-        health = self._health[id(embedder)]
+    async def embed(self, embedder: WatchedEmbedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs and report how it went; see Embedder.embed."""
         try:
             with _embedding_span(embedder, inputs) as span:
                 outcomes = await embedder.embed(inputs, options)
                 if tracing.active():
                     span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
-        except (EmbedderOverloaded, EmbedderRateLimited):
-            raise  # Busy is not broken.
-        except EmbedderError as error:
-            if not (isinstance(error, CredentialRejected) and options.api_key is not None):
-                self._note_fault(embedder, str(error))
-            raise
-        if any(isinstance(outcome, Embedding) for outcome in outcomes):
-            self._note_success(embedder, health)
-        return outcomes
+                return outcomes
+        finally:
+            self._report(embedder)
 
-    async def _check_forever(self) -> None:
+    async def _check_forever(self, embedder: WatchedEmbedder) -> None:
         while True:
             await asyncio.sleep(self._check_interval_s)
-            await self._check_all()
+            idle_s = asyncio.get_running_loop().time() - embedder.health.last_success_s
+            if idle_s >= self._check_interval_s:
+                await self._check(embedder)
 
-    async def _check_all(self) -> None:
-        now = asyncio.get_running_loop().time()
-        stale = [
-            embedder
-            for embedder in self._embedders
-            if now - self._health[id(embedder)].last_success_s >= self._check_interval_s
-        ]
-        await asyncio.gather(*(self._check(embedder) for embedder in stale))
-
-    async def _check(self, embedder: Embedder) -> None:
+    async def _check(self, embedder: WatchedEmbedder) -> None:
         try:
             await embedder.check()
-        except (EmbedderOverloaded, EmbedderRateLimited):
-            pass
-        except EmbedderError as error:
-            self._note_fault(embedder, str(error))
-        except Exception as error:
+        except EmbedderError:
+            pass  # its health says what is wrong
+        except Exception:
             log.exception("embedder_check_crashed", embedder=embedder.spec.name)
-            self._note_fault(embedder, f"its check failed with {type(error).__name__}; see the server's log")
+        self._report(embedder)
+
+    def _report(self, embedder: WatchedEmbedder) -> None:
+        """Tell the log and the metrics if it has changed whether an embedder works."""
+        fault = embedder.health.fault
+        works = fault is None
+        if fault == NOT_CHECKED or self._reported.get(id(embedder)) == works:
+            return
+        self._reported[id(embedder)] = works
+        spec = embedder.spec
+        EMBEDDER_UP.labels(spec.name, spec.space).set(works)
+        if works:
+            log.info("embedder_ready", embedder=spec.name, space=spec.space)
         else:
-            self._note_success(embedder, self._health[id(embedder)])
-
-    def _note_success(self, embedder: Embedder, health: HealthState) -> None:
-        health.last_success_s = asyncio.get_running_loop().time()
-        if health.fault is not None:
-            log.info("embedder_ready", embedder=embedder.spec.name, space=embedder.spec.space)
-            health.fault = None
-            EMBEDDER_UP.labels(embedder.spec.name, embedder.spec.space).set(1)
-
-    def _note_fault(self, embedder: Embedder, fault: str) -> None:
-        health = self._health[id(embedder)]
-        if health.fault in (None, NOT_CHECKED):
-            log.warning("embedder_unavailable", embedder=embedder.spec.name, fault=fault)
-            EMBEDDER_UP.labels(embedder.spec.name, embedder.spec.space).set(0)
-        health.fault = fault
+            log.warning("embedder_unavailable", embedder=spec.name, fault=fault)

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import numpy as np
 
-from embedders.base import Embedder, Outcome
+from embedders.base import Outcome
 from embedders.errors import EmbedderError, InputRejected
+from embedders.health import WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
@@ -80,7 +81,7 @@ class _Plan:
         error: why there are none.
     """
 
-    embedders: list[Embedder]
+    embedders: list[WatchedEmbedder]
     inputs: dict[str, Input] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     error: EmbedderError | None = None

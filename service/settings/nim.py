@@ -2,9 +2,9 @@
 
 import ssl
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from embedders.nim_address import check_key, parse_base_url, resolve_proxy
 from embedders.nim_profiles import PROFILES, choose_profile
@@ -27,7 +27,21 @@ class NimSettings(Group):
         description="the NIM's address, http or https, maybe with a path, with or without /v1 at its end; of several, "
         "commas between, that serve the same model, the first one that works is asked (embedders nim, nim-2, ...)",
     )
-    model: str = Field("nvidia/nvclip", min_length=1, description="the model's name, which is also its space")
+    model: str = Field(
+        "nvidia/nvclip", min_length=1, description="the model's name, which is also its space unless nim.space is set"
+    )
+    space: str | None = Field(
+        None,
+        min_length=1,
+        description="a space that the model is of, such as nvidia/nvclip, though its name is another; it serves once "
+        "the vectors of nim.probe_file have shown it",
+    )
+    probe_file: Path | None = Field(
+        None, description="vectors of the probe in nim.space, as `vecgate probe` writes them; needed for that"
+    )
+    probe_min_cosine: float = Field(
+        0.98, gt=0, le=1, description="how near the NIM's vectors of the probe have to be to those of nim.space"
+    )
     profile: ProfileName = Field(
         "auto",
         description=f"the model's family, which decides on the fields of a request: {', '.join(PROFILES)}; "
@@ -83,6 +97,14 @@ class NimSettings(Group):
         description="pixels to which a picture is scaled down that is neither JPEG nor PNG and so becomes PNG; "
         "0 for never. nvclip reads 224 x 224",
     )
+
+    @model_validator(mode="after")
+    def _no_space_without_proof(self) -> Self:
+        if self.space is not None and self.probe_file is None:
+            raise ValueError(
+                "nim.space: is set without nim.probe_file; write one with vecgate probe from an embedder of that space"
+            )
+        return self
 
     @field_validator("base_url")
     @classmethod

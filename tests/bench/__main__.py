@@ -14,7 +14,6 @@ from pathlib import Path
 
 import grpc
 
-from embedders.base import Embedder
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.factory import build_embedder
 from embedders.inputs import DOCUMENT, QUERY, ImageInput, Input, TextInput
@@ -83,7 +82,7 @@ async def bench_model() -> None:
 
 async def bench_served() -> None:
     """Print what gRPC and batching across calls cost over the bare embedder."""
-    embedder: Embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
+    embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
     pool = EmbedderPool([embedder], check_interval_s=3600)
     await pool.start()
     server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=FakeStore(), embedders=pool)

@@ -32,6 +32,7 @@ from service.observability import configure_logging
 from service.settings import LogSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.e2e.serving import serving
+from tests.fakes.embedder import watched
 from tests.fakes.nim import FakeNim
 
 PICTURES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data/pictures").glob("*.png"))][:200]
@@ -111,7 +112,7 @@ def serve_nothing(pipe: Connection) -> None:
     """Serve NoEmbedder on the first core until told to end; the pipe gets the port, then the CPU seconds used."""
 
     async def serve() -> None:
-        pool = EmbedderPool([NoEmbedder()], check_interval_s=3600)
+        pool = EmbedderPool([watched(NoEmbedder())], check_interval_s=3600)
         await pool.start()
         server = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool)
         await server.start()

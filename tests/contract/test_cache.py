@@ -81,6 +81,25 @@ async def test_a_caller_s_own_key_neither_fills_nor_reads_the_cache(
     assert len(inner.calls) == 4
 
 
+async def test_what_has_to_be_fresh_is_embedded_again(embedder: CachingEmbedder, inner: FakeEmbedder) -> None:
+    for options in (QUERY, EmbedOptions(fresh=True)):
+        await embedder.embed([A], options)
+    assert len(inner.calls) == 2
+
+
+async def test_what_it_answers_by_itself_says_nothing_of_the_embedder(
+    embedder: CachingEmbedder, inner: FakeEmbedder
+) -> None:
+    await embedder.embed([A], QUERY)
+    inner.failure = EmbedderUnavailable("down")
+    with pytest.raises(EmbedderUnavailable):
+        await embedder.check()
+
+    await embedder.embed([A], QUERY)
+
+    assert embedder.health.fault == "down"
+
+
 async def test_the_least_recently_used_vectors_are_dropped_at_the_bound(inner: FakeEmbedder) -> None:
     embedder = CachingEmbedder(inner, VectorCache(2 * ENTRY_BYTES))
     for each in (A, B, A, C, A, B):

@@ -337,10 +337,6 @@ async def test_calls_before_the_start_are_refused(config: NimConfig) -> None:
     await embedder.close()
 
 
-async def test_the_space_can_be_declared(config: NimConfig) -> None:
-    assert NimEmbedder(replace(config, space="nvidia/nvclip@1")).spec.space == "nvidia/nvclip@1"
-
-
 async def test_no_request_is_sent_when_no_input_is_valid(nim: FakeNim, embedder: NimEmbedder) -> None:
     outcomes = await embedder.embed([TextInput(" "), ImageInput(b"")], QUERY)
     assert all(isinstance(each, InputRejected) for each in outcomes)

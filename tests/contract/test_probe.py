@@ -1,12 +1,24 @@
 """ProvenEmbedder keeps the contract, and serves a declared space only once a probe has shown it."""
 
+import asyncio
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embedders.errors import EmbedderUnavailable, ModelUnusable, SpaceDisproved
-from embedders.inputs import QUERY, TextInput
+from embedders.cache import CachingEmbedder, VectorCache
+from embedders.errors import (
+    AnswerInvalid,
+    CredentialRejected,
+    EmbedderError,
+    EmbedderUnavailable,
+    ModelGone,
+    ModelUnusable,
+    SpaceDisproved,
+)
+from embedders.inputs import QUERY, ImageInput, TextInput
 from embedders.probe import (
     PROBE_TEXT,
     ProbeVectors,
@@ -33,7 +45,18 @@ def local(*, noise: float = 0.0) -> FakeEmbedder:
 
 
 def proven(inner: FakeEmbedder, reference: FakeEmbedder) -> ProvenEmbedder:
-    return ProvenEmbedder(inner, space=SPACE, reference=lambda: probe_vectors(reference), min_cosine=0.98)
+    return ProvenEmbedder(
+        inner,
+        space=SPACE,
+        reference=lambda: probe_vectors(reference),
+        min_cosine=0.98,
+        outages=lambda: reference.health.outages,
+    )
+
+
+def proofs(reference: FakeEmbedder) -> int:
+    """Return how often the reference was asked for the probe."""
+    return sum(TextInput(PROBE_TEXT) in inputs for inputs, _ in reference.calls)
 
 
 class TestContract(EmbedderSuite):
@@ -90,6 +113,66 @@ async def test_until_the_reference_can_be_had_nothing_is_served_and_then_all_is(
     assert len(nim.calls) == calls, "once proven, the reference is not asked again"
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        EmbedderUnavailable("down"),
+        ModelGone("404"),
+        CredentialRejected("401"),
+        AnswerInvalid("HTML"),
+        SpaceDisproved("it is of no such space itself"),
+    ],
+)
+async def test_a_reference_that_fails_in_whatever_way_leaves_the_space_unproven_for_now(fault: EmbedderError) -> None:
+    nim = FakeEmbedder(space=SPACE)
+    nim.failure = fault
+    embedder = proven(local(), nim)
+
+    await embedder.start()
+    with pytest.raises(EmbedderUnavailable, match="not proven yet"):
+        await embedder.check()
+    unproven = embedder.health.fault
+    nim.failure = None
+    await embedder.check()
+
+    assert unproven == f"whether it is of the space {SPACE} is not proven yet: {fault}"
+    assert embedder.health.fault is None
+
+
+async def test_a_reference_that_refuses_the_probe_proves_nothing() -> None:
+    nim = FakeEmbedder(space=SPACE, limits=replace(LIMITS, max_image_bytes=10))
+    embedder = proven(local(), nim)
+
+    await embedder.start()
+
+    assert "not proven yet: the embedder fake refuses" in (embedder.health.fault or "")
+
+
+async def test_a_reference_that_hangs_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedders.probe.START_PROOF_S", 0.01)
+    nim = FakeEmbedder(space=SPACE)
+    nim.gate = asyncio.Event()
+    embedder = proven(local(), nim)
+
+    await embedder.start()
+
+    assert "not proven yet: the proof took too long" in (embedder.health.fault or "")
+
+
+async def test_calls_wait_for_no_proof() -> None:
+    nim = FakeEmbedder(space=SPACE)
+    nim.failure = EmbedderUnavailable("down")
+    embedder = proven(local(), nim)
+    await embedder.start()
+    asked = len(nim.calls)
+
+    for _ in range(3):
+        with pytest.raises(EmbedderUnavailable):
+            await embedder.embed([TextInput("a")], QUERY)
+
+    assert len(nim.calls) == asked
+
+
 async def test_a_space_that_is_disproved_later_is_told_as_such() -> None:
     nim = FakeEmbedder(space=SPACE)
     nim.failure = EmbedderUnavailable("down")
@@ -97,7 +180,84 @@ async def test_a_space_that_is_disproved_later_is_told_as_such() -> None:
     await embedder.start()
     nim.failure = None
     with pytest.raises(SpaceDisproved):
+        await embedder.check()
+    with pytest.raises(SpaceDisproved):
         await embedder.embed([TextInput("a")], QUERY)
+    assert "cosine" in (embedder.health.fault or "")
+
+
+@pytest.mark.parametrize("away", ["reference", "itself"])
+async def test_the_proof_is_taken_again_when_either_side_comes_back(away: str) -> None:
+    nim, inner = FakeEmbedder(space=SPACE), local()
+    embedder = proven(inner, nim)
+    await embedder.start()
+    await embedder.check()
+    before, idle_before = proofs(nim), embedder.health.last_success_s
+
+    (nim if away == "reference" else inner).health.outages += 1
+    idle_due = embedder.health.last_success_s
+    await embedder.check()
+    await embedder.check()
+
+    assert (before, proofs(nim)) == (1, 2)
+    assert idle_due == -math.inf, "a check is due, however busy the embedder is"
+    assert idle_before > 0
+    assert embedder.health.last_success_s > 0
+
+
+async def test_while_the_reference_is_away_the_last_proof_stands() -> None:
+    nim = FakeEmbedder(space=SPACE)
+    embedder = proven(local(), nim)
+    await embedder.start()
+    nim.failure = EmbedderUnavailable("down")
+    nim.health.outages += 1
+
+    await embedder.check()
+
+    assert embedder.health.fault is None
+    assert len(vectors(await embedder.embed([TextInput("a")], QUERY))) == 1
+
+
+async def test_a_reference_that_comes_back_as_another_model_stops_the_copy() -> None:
+    nim = FakeEmbedder(space=SPACE)
+    embedder = proven(local(), nim)
+    await embedder.start()
+    nim._known = {PROBE_TEXT: [1.0] * 8}
+    nim.health.outages += 1
+
+    with pytest.raises(SpaceDisproved):
+        await embedder.check()
+
+    with pytest.raises(SpaceDisproved):
+        await embedder.embed([TextInput("a")], QUERY)
+    assert embedder.health.fault is not None
+
+
+async def test_a_proof_is_of_what_both_answer_now_and_not_of_what_the_cache_has() -> None:
+    nim, inner = FakeEmbedder(space=SPACE), local()
+    cached = [CachingEmbedder(each, VectorCache(100_000)) for each in (nim, inner)]
+    for each in cached:
+        await each.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], QUERY)
+    embedder = ProvenEmbedder(cached[1], space=SPACE, reference=lambda: probe_vectors(cached[0]), min_cosine=0.98)
+
+    await embedder.start()
+
+    assert (proofs(nim), proofs(inner)) == (2, 2)
+
+
+async def test_no_cached_vector_of_the_space_answers_for_who_is_not_proven_to_be_of_it() -> None:
+    cache, nim = VectorCache(100_000), FakeEmbedder(space=SPACE)
+    await CachingEmbedder(nim, cache).embed([TextInput("a")], QUERY)
+    nim.failure = EmbedderUnavailable("down")
+    embedder = ProvenEmbedder(
+        CachingEmbedder(local(), cache), space=SPACE, reference=lambda: probe_vectors(nim), min_cosine=0.98
+    )
+    await embedder.start()
+
+    with pytest.raises(EmbedderUnavailable, match="not proven yet"):
+        await embedder.embed([TextInput("a")], QUERY)
+
+    assert embedder.health.fault is not None
 
 
 async def test_stored_vectors_stand_in_for_the_reference(tmp_path: Path) -> None:
@@ -112,7 +272,7 @@ async def test_stored_vectors_stand_in_for_the_reference(tmp_path: Path) -> None
     await embedder.start()
     await embedder.check()
     other = ProvenEmbedder(local(), space="another", reference=reference, min_cosine=0.5)
-    with pytest.raises(ModelUnusable, match="declared to be of another, but the probe is of nvidia/nvclip"):
+    with pytest.raises(ModelUnusable, match="declared to be of the space another, but the probe is of nvidia/nvclip"):
         await other.start()
 
 

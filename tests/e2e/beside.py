@@ -13,6 +13,7 @@ from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
+from tests.fakes.embedder import watched
 
 __all__ = ["beside", "direct_client"]
 
@@ -41,7 +42,7 @@ async def beside(
     """Run Vecgate, and give a channel to it and a client of Weaviate's own."""
     async with AsyncExitStack() as stack:
         store = WeaviateStore(settings)
-        pool = EmbedderPool(embedders, check_interval_s=60)
+        pool = EmbedderPool([watched(each) for each in embedders], check_interval_s=60)
         stack.push_async_callback(store.close)
         await store.start()
         stack.push_async_callback(pool.close)

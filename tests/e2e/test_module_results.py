@@ -22,7 +22,7 @@ from service.searches import Blend, Fusion, Keywords
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close
-from tests.fakes.embedder import picture
+from tests.fakes.embedder import picture, watched
 from tests.fakes.nim import FakeNim
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("car", "dog", "hat", "tree")]
@@ -82,7 +82,7 @@ async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[Sides]:
     )
     async with FakeNim(path="/nim", floats=True) as nim, client:
         embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension))
-        pool = EmbedderPool([embedder], check_interval_s=60)
+        pool = EmbedderPool([watched(embedder)], check_interval_s=60)
         await pool.start()
         await store.start()
         outcomes = await embedder.embed([TextInput(title) for title in TITLES], DOCUMENT)

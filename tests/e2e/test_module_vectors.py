@@ -17,7 +17,7 @@ from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
-from tests.fakes.embedder import picture
+from tests.fakes.embedder import picture, watched
 from tests.fakes.nim import FakeNim
 
 OBJECTS: Sequence[Mapping[str, Any]] = [
@@ -66,7 +66,7 @@ async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings
     store = WeaviateStore(weaviate_settings)
     async with FakeNim(path="/nim", floats=True) as nim, client:
         pool = EmbedderPool(
-            [NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension))],
+            [watched(NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)))],
             check_interval_s=60,
         )
         await pool.start()

@@ -9,13 +9,22 @@ import numpy as np
 from PIL import Image
 
 from embedders import images
-from embedders.base import Outcome
-from embedders.errors import EmbedderUnavailable, InputRejected, TextTooLong
+from embedders.base import Embedder, Outcome
+from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.errors import (
+    EmbedderError,
+    EmbedderOverloaded,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    InputRejected,
+    TextTooLong,
+)
+from embedders.health import Health, WatchedEmbedder
 from embedders.inputs import QUERY, Embedding, EmbedOptions, Input, Modality, TextInput, Vector
 from embedders.spec import EmbedderSpec, InputLimits
 from embedders.texts import check_text
 
-__all__ = ["FakeEmbedder", "picture"]
+__all__ = ["FakeEmbedder", "picture", "watched"]
 
 
 def picture(
@@ -27,6 +36,13 @@ def picture(
     return file.getvalue()
 
 
+def watched(embedder: Embedder) -> WatchedEmbedder:
+    """Return an embedder that knows whether it works: itself, or a breaker around it."""
+    if isinstance(embedder, BreakerEmbedder | FakeEmbedder):
+        return embedder
+    return BreakerEmbedder(embedder, BreakerRules())
+
+
 class FakeEmbedder:
     """A deterministic Embedder. A word of a text is a token, and start and end count two more.
 
@@ -36,6 +52,8 @@ class FakeEmbedder:
         calls: the inputs and options of every call that reached the backend, in order.
         entered: set each time a call reaches the backend; a test clears it to wait for the next one.
         in_flight: calls inside the backend now.
+        health: that of its last call or check, unless it was busy.
+        silences: since when calls had had no answer that were given up.
         started: how often `start` was called.
         closed: how often `close` was called.
     """
@@ -74,6 +92,8 @@ class FakeEmbedder:
         self.calls: list[tuple[list[Input], EmbedOptions]] = []
         self.entered = asyncio.Event()
         self.in_flight = 0
+        self.health = Health()
+        self.silences: list[float] = []
         self.started = 0
         self.closed = 0
 
@@ -97,13 +117,23 @@ class FakeEmbedder:
                 raise EmbedderUnavailable(f"the embedder {self._spec.name} is closed")
             if self.failure is not None:
                 raise self.failure
+            self.health.fault, self.health.last_success_s = None, asyncio.get_running_loop().time()
             return [self._outcome(each) for each in inputs]
+        except (EmbedderOverloaded, EmbedderRateLimited):
+            raise
+        except EmbedderError as error:
+            self.health.fault = str(error)
+            raise
         finally:
             self.in_flight -= 1
 
     async def check(self) -> None:
         """Embed a short text."""
         await self.embed([TextInput("check")], QUERY)
+
+    def note_silence(self, since_s: float) -> None:
+        """Keep since when."""
+        self.silences.append(since_s)
 
     async def close(self) -> None:
         """Fail what waits and all later calls."""

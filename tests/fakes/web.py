@@ -12,7 +12,7 @@ from service.access import Authenticator
 from service.core.embed import EmbedderPool
 from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import FakeEmbedder, watched
 
 __all__ = ["MODEL", "Web", "data_uri", "running_web", "web_in_thread"]
 
@@ -48,7 +48,7 @@ async def running_web(
 ) -> AsyncIterator[Web]:
     """Run a server; `wrapped` stands in front of the only embedder."""
     fakes = embedders or (FakeEmbedder(),)
-    pool = EmbedderPool(fakes if wrapped is None else (wrapped,), check_interval_s=3600)
+    pool = EmbedderPool(fakes if wrapped is None else (watched(wrapped),), check_interval_s=3600)
     await pool.start()
     chosen = WebSettings.model_validate({"port": 0, **settings})
     server = WebServer(

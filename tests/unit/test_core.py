@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedders.errors import EmbedderOverloaded, EmbedderUnavailable
+from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.cache import CachingEmbedder, VectorCache
+from embedders.errors import EmbedderUnavailable
 from embedders.inputs import QUERY, TextInput
 from service.core.changes import VectorDraft
 from service.core.collections import Collections
@@ -142,32 +144,57 @@ async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_tas
     assert asyncio.all_tasks() == before
 
 
-async def test_a_busy_embedder_is_not_a_broken_one() -> None:
-    embedder = FakeEmbedder()
-    pool = EmbedderPool([embedder], check_interval_s=60)
-    await pool.start()
-    for failure, broken in ((EmbedderOverloaded("full"), False), (EmbedderUnavailable("down"), True)):
-        embedder.failure = failure
-        with pytest.raises(EmbedderUnavailable):
-            await pool.embed(embedder, [TextInput("a")], QUERY)
-        assert (pool.fault(embedder) is not None) == broken
-    await pool.close()
-
-
 async def test_a_check_that_crashes_makes_the_embedder_unavailable_and_checks_go_on() -> None:
     embedder = FakeEmbedder()
     embedder.failure = ZeroDivisionError()
-    pool = EmbedderPool([embedder], check_interval_s=0.001)
+    breaker = BreakerEmbedder(embedder, BreakerRules())
+    pool = EmbedderPool([breaker], check_interval_s=0.001)
     await pool.start()
-    first = pool.fault(embedder)
+    first = pool.fault(breaker)
     embedder.failure = None
     async with asyncio.timeout(5):
-        while pool.fault(embedder) is not None:
+        while pool.fault(breaker) is not None:
             await asyncio.sleep(0)
     await pool.close()
 
     assert first is not None
     assert "ZeroDivisionError" in first
+
+
+async def test_a_check_that_hangs_delays_no_other_embedder_s() -> None:
+    hanging, failing = FakeEmbedder(name="a"), FakeEmbedder(name="b")
+    pool = EmbedderPool([hanging, failing], check_interval_s=0.001)
+    await pool.start()
+    hanging.gate = asyncio.Event()
+    hanging.entered.clear()
+    async with asyncio.timeout(5):
+        await hanging.entered.wait()
+
+        failing.failure = EmbedderUnavailable("down")
+        while pool.fault(failing) is None:
+            await asyncio.sleep(0)
+
+    assert hanging.in_flight == 1
+    await pool.close()
+
+
+async def test_a_dead_backend_is_found_out_however_often_the_cache_answers_for_it() -> None:
+    backend = FakeEmbedder()
+    embedder = CachingEmbedder(BreakerEmbedder(backend, BreakerRules()), VectorCache(100_000))
+    pool = EmbedderPool([embedder], check_interval_s=0.001)
+    await pool.start()
+    await pool.embed(embedder, [TextInput("a")], QUERY)
+    backend.failure = EmbedderUnavailable("down")
+
+    async with asyncio.timeout(5):
+        while pool.fault(embedder) is None:
+            await pool.embed(embedder, [TextInput("a")], QUERY)
+            await asyncio.sleep(0)
+    outcomes = await pool.embed(embedder, [TextInput("a")], QUERY)
+
+    assert len(outcomes) == 1
+    assert pool.fault(embedder) == "down", "what the cache answers clears no fault"
+    await pool.close()
 
 
 def bound_collection(embedder: FakeEmbedder) -> Collection:

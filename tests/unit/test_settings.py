@@ -265,6 +265,26 @@ def test_a_nim_named_twice_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         load_settings()
 
 
+def test_a_nim_of_a_declared_space_needs_a_probe_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__SPACE", "nvidia/nvclip")
+
+    with pytest.raises(InvalidSettings, match=r"nim\.space: is set without nim\.probe_file"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("cosine", "fits"), [("0", False), ("0.001", True), ("1", True), ("1.001", False)])
+def test_how_near_a_nim_has_to_be_is_a_cosine_above_0(
+    monkeypatch: pytest.MonkeyPatch, cosine: str, *, fits: bool
+) -> None:
+    monkeypatch.setenv("VECGATE_NIM__PROBE_MIN_COSINE", cosine)
+
+    if fits:
+        assert load_settings().nim.probe_min_cosine == float(cosine)
+    else:
+        with pytest.raises(InvalidSettings, match="VECGATE_NIM__PROBE_MIN_COSINE"):
+            load_settings()
+
+
 def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_LIMITS__MAX_INPUTS", "100")
     monkeypatch.setenv("VECGATE_EMBEDDER__MAX_QUEUED_INPUTS", "99")

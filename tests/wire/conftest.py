@@ -17,7 +17,7 @@ from service.cli import app
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import FakeEmbedder, watched
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
 from vecgate.client import Client, Object
@@ -130,7 +130,7 @@ async def start_wire(
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
-    pool = EmbedderPool(fakes, check_interval_s=60)
+    pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
     await pool.start()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
     running = GrpcServer(

@@ -1,15 +1,22 @@
 """What callers see of failover: within a space silently, between spaces by named vectors, and never across."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from grpc import StatusCode
 
+from embedders.breaker import BreakerRules
 from embedders.errors import EmbedderUnavailable, ModelGone
+from embedders.factory import build_embedder
 from embedders.metrics import FAILOVERS
+from embedders.nim import NimConfig
+from embedders.queueing import QueueBounds
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.nim import FakeNim, Fault
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
 from tests.wire.test_object import import_, obj
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -196,3 +203,51 @@ async def test_a_vector_that_names_its_space_searches_the_named_vector_of_that_s
     assert (await near("clip:local")).hits[0].distance < 1e-5
     assert (await failure_of(near(""))).reasons == ["UNKNOWN_VECTOR"]
     assert (await failure_of(near("elsewhere"))).reasons == ["UNKNOWN_VECTOR"]
+
+
+@asynccontextmanager
+async def two_nims() -> AsyncIterator[tuple[Wire, FakeNim]]:
+    """Run a server in front of two NIMs, and give the first one along with it."""
+    bounds, rules = QueueBounds(max_inputs=100, max_bytes=10_000), BreakerRules(max_failures=1)
+    async with FakeNim() as first, FakeNim() as second:
+        both = [
+            build_embedder(
+                NimConfig(name=name, base_url=each.base_url, model=each.model, dimension=each.dimension),
+                bounds=bounds,
+                rules=rules,
+            )
+            for name, each in (("nim", first), ("nim-2", second))
+        ]
+        wire = await start_wire(*both)  # type: ignore[arg-type]
+        try:
+            yield wire, first
+        finally:
+            await stop_wire(wire)
+
+
+async def embed_in_time(wire: Wire, text: str) -> str:
+    """Embed with a deadline, and return who did it."""
+    request = embedding_pb.EmbedInputsRequest(inputs=[Input(text=text)])
+    return (await wire.embedding.EmbedInputs(request, timeout=6)).embedder.name
+
+
+async def test_a_nim_that_hangs_costs_callers_a_part_of_their_time_and_then_none() -> None:
+    async with two_nims() as (wire, first):
+        first.fault = Fault(gate=asyncio.Event())
+        first.requests.clear()
+
+        served = [await embed_in_time(wire, f"text {number}") for number in range(3)]
+
+        asked = [text for request in first.requests for text in request["input"]]
+        assert served == ["nim-2"] * 3
+        assert [text for text in asked if text.startswith("text")] == ["text 0"]
+        assert wire.pool.fault(wire.pool.default) is not None
+
+
+async def test_a_nim_that_asks_for_a_longer_wait_than_callers_have_leaves_them_to_the_next_one() -> None:
+    async with two_nims() as (wire, first):
+        first.fault = Fault(status=429, headers={"Retry-After": "10"})
+
+        served = await embed_in_time(wire, "a text")
+
+        assert served == "nim-2"
