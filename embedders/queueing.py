@@ -49,6 +49,7 @@ class QueuedCall:
         done: their outcomes, in the order of their places, once all have one.
         client: the name of whose call it is, as the log has it; empty if nobody knows.
         added_s: when the call came, by time.monotonic.
+        read_s: how long the reading of one of them took at most, where they are read before they join a batch.
         begun: whether a batch with some of them has begun.
         times: of the call that brought them, if it is timed.
         span: of the call that brought them, if it is traced.
@@ -62,6 +63,7 @@ class QueuedCall:
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
         self.client = calling_client()
         self.added_s = time.monotonic()
+        self.read_s = 0.0
         self.begun = False
         self.times = call_times()
         self.span = tracing.here()
