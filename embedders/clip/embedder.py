@@ -7,16 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from embedders.base import Outcome
 from embedders.clip.config import ClipConfig
-from embedders.clip.loading import load
+from embedders.clip.loading import LoadedModel, load
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.sizing import BatchSizer
 from embedders.clip.worker import Worker
-from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.metrics import MODEL_BYTES
@@ -40,20 +38,22 @@ LARGE_PICTURES = 4
 class _Device:
     """A replica of the model, the thread that runs it, and how much it takes at once."""
 
-    def __init__(self, replica: Replica, worker: Worker, spec: EmbedderSpec) -> None:
+    def __init__(self, replica: Replica, worker: Worker, loaded: LoadedModel) -> None:
+        spec = loaded.spec
         self.replica = replica
         self.worker = worker
         self.max_pictures = spec.max_images or spec.max_batch
+        self._own = loaded.own_text, loaded.own_picture
         self._texts = BatchSizer(spec.max_batch)
         self._pictures = BatchSizer(self.max_pictures)
 
     def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
         """Embed texts that have been read; for the worker's thread."""
-        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready))
+        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready, self._own[0]))
 
     def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
         """Embed pictures that have been read; for the worker's thread."""
-        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready))
+        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready, self._own[1]))
 
 
 class ClipEmbedder:
@@ -105,7 +105,7 @@ class ClipEmbedder:
                 _Device(
                     replica,
                     Worker(f"{self._config.name}-model-{number}", partial(replica.share_cores, threads)),
-                    loaded.spec,
+                    loaded,
                 )
                 for number, replica in enumerate(loaded.replicas)
             ]
@@ -118,7 +118,7 @@ class ClipEmbedder:
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed, the forward pass failed, or memory ran out.
-            AnswerInvalid: the model gave no usable vector for any input of a batch.
+            AnswerInvalid: the model gives no usable vectors, not even for an input of our own.
         """
         return await self._life.run(self._embed(inputs, options.priority))
 
@@ -227,15 +227,10 @@ def _outcomes(
     """Encode what could be read, and give each input its outcome."""
     ready = [each for each in read if not isinstance(each, InputRejected)]
     rows = iter(encode(ready) if ready else [])
-    outcomes = [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
-    if ready and not any(isinstance(each, Embedding) for each in outcomes):
-        raise AnswerInvalid("the model gives no finite vectors")
-    return outcomes
+    return [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
 
 
 def _outcome(read: Text | Picture, row: Vector | InputRejected) -> Outcome:
     if isinstance(row, InputRejected):
         return row
-    if not np.isfinite(row).all() or not row.any():
-        return InputRejected("the model gives no finite vector for the input; send another one")
     return Embedding(row, read.count, read.truncated) if isinstance(read, Text) else Embedding(row)

@@ -35,11 +35,21 @@ LEAST_PARITY = 0.999
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready: what reads inputs, a replica for each device, and what the embedder says of itself."""
+    """A model that is ready.
+
+    Attributes:
+        reader: reads inputs.
+        replicas: the model, for each device.
+        spec: what the embedder says of itself.
+        own_text: an input of our own, for which the model has given a good vector.
+        own_picture: the same.
+    """
 
     reader: Reader
     replicas: list[Replica]
     spec: EmbedderSpec
+    own_text: Text
+    own_picture: Picture
 
 
 def load(config: ClipConfig) -> LoadedModel:
@@ -124,7 +134,7 @@ def _load(config: ClipConfig) -> LoadedModel:
         max_images=min(config.max_batch, CPU_PICTURES_AT_ONCE) if devices[0] == "cpu" else None,
         slots=_slots(devices),
     )
-    return LoadedModel(reader, replicas, spec)
+    return LoadedModel(reader, replicas, spec, texts[0], pictures[0])
 
 
 def _import_open_clip() -> tuple[Any, Any]:

@@ -13,11 +13,19 @@ import pytest
 from embedders.clip import ClipConfig, ClipEmbedder, loading
 from embedders.clip.worker import Worker
 from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
-from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, Priority, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, EmbedOptions, Priority, Purpose, TextInput
 from tests.contract.embedder_suite import CAT, DOG, MIXED, vectors
 from tests.fakes.tiny_clip import write_tiny_clip
 
 BULK = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
+
+
+LONG = TextInput("a very long text of a dog")
+
+
+def has(texts: Any, one: TextInput) -> bool:
+    """Return whether texts that have been read have one of so many words."""
+    return any(each.count == len(one.text.split()) + 2 for each in texts)
 
 
 def patch_texts(monkeypatch: pytest.MonkeyPatch, embedder: ClipEmbedder, wrap: Callable[[Any], Any]) -> None:
@@ -44,14 +52,13 @@ async def test_an_input_at_which_the_model_fails_fails_alone(
 ) -> None:
     expected = vectors(await embedder.embed([CAT, CAT], QUERY))[0]
 
-    def fail_at_dogs(encode: Any) -> Any:
-        return lambda texts: 1 / 0 if any(len(each.ids) != len(texts[0].ids) for each in texts) else encode(texts)
+    patch_texts(monkeypatch, embedder, lambda encode: lambda texts: 1 / 0 if has(texts, LONG) else encode(texts))
 
-    long = TextInput("a very long dog")
-    patch_texts(monkeypatch, embedder, fail_at_dogs)
-    outcomes = await embedder.embed([CAT, long, CAT], QUERY)
-    assert all(isinstance(each, Embedding) for each in outcomes)
-    np.testing.assert_allclose(vectors(outcomes[:1])[0], expected, atol=1e-6)
+    before, bad, behind = await embedder.embed([CAT, LONG, CAT], QUERY)
+
+    assert isinstance(bad, InputRejected)
+    assert "ZeroDivisionError" in str(bad)
+    np.testing.assert_allclose(vectors([before, behind]), [expected, expected], atol=1e-6)
 
 
 @pytest.mark.parametrize("which", ["first", "every"])
@@ -171,23 +178,34 @@ async def test_work_that_hangs_does_not_keep_the_worker_from_being_closed(monkey
     await hanging
 
 
-async def test_an_input_whose_vector_is_not_finite_fails_alone(
-    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["raises", "nan"])
+async def test_an_input_at_fault_is_rejected_alone_as_with_others_until_the_model_fails_at_our_own_too(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def spoil(encode: Any) -> Any:
+    def spoil(encode: Any, at: Callable[[Any], bool]) -> Any:
         def run(texts: Any) -> Any:
             rows = encode(texts).copy()
-            rows[0] = np.nan
+            for row, each in zip(rows, texts, strict=True):
+                if at([each]):
+                    row[:] = np.nan if fault == "nan" else 1 / 0
             return rows
 
         return run
 
-    patch_texts(monkeypatch, embedder, spoil)
-    bad, good = await embedder.embed([CAT, DOG], QUERY)
-    assert isinstance(bad, InputRejected)
-    assert isinstance(good, Embedding)
-    with pytest.raises(AnswerInvalid):
-        await embedder.embed([CAT], QUERY)
+    with monkeypatch.context() as patch:
+        patch_texts(patch, embedder, lambda encode: spoil(encode, lambda texts: has(texts, LONG)))
+        together = await embedder.embed([CAT, LONG, DOG], QUERY)
+        alone = await embedder.embed([LONG], QUERY)
+    patch_texts(monkeypatch, embedder, lambda encode: spoil(encode, lambda _: True))
+
+    assert [type(each).__name__ for each in (*together, *alone)] == [
+        "Embedding",
+        "InputRejected",
+        "Embedding",
+        "InputRejected",
+    ]
+    with pytest.raises(AnswerInvalid if fault == "nan" else EmbedderUnavailable):
+        await embedder.embed([LONG], QUERY)
 
 
 async def test_two_devices_share_the_work_and_give_the_same_vectors(config: ClipConfig, embedder: ClipEmbedder) -> None:
