@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder, loading
+from embedders.clip.replica import Replica
 from embedders.clip.worker import Worker
 from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
 from embedders.inputs import DOCUMENT, QUERY, EmbedOptions, Priority, Purpose, TextInput
@@ -20,6 +21,7 @@ from tests.fakes.tiny_clip import write_tiny_clip
 BULK = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
 
 
+PROBES = [TextInput(text, truncate=True) for text in loading.PROBE_TEXTS]
 LONG = TextInput("a very long text of a dog")
 
 
@@ -229,23 +231,53 @@ async def test_two_devices_share_the_work_and_give_the_same_vectors(config: Clip
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 async def test_half_precision_serves_the_same_space_once_it_has_shown_to_be_near(
-    config: ClipConfig, embedder: ClipEmbedder, precision: Any, monkeypatch: pytest.MonkeyPatch
+    config: ClipConfig, embedder: ClipEmbedder, precision: Any
 ) -> None:
     half = ClipEmbedder(replace(config, precision=precision))
     await half.start()
     try:
         assert half.spec.space == embedder.spec.space
-        exact, near = vectors(await embedder.embed(MIXED, QUERY)), vectors(await half.embed(MIXED, QUERY))
-        assert ((exact * near).sum(axis=1) > 0.995).all()
+        exact, near = vectors(await embedder.embed(PROBES, QUERY)), vectors(await half.embed(PROBES, QUERY))
+        assert ((exact * near).sum(axis=1) >= 0.999).all()
         assert (exact != near).any()
     finally:
         await half.close()
 
-    monkeypatch.setattr(loading, "LEAST_PARITY", 1.1)
-    far = ClipEmbedder(replace(config, precision=precision))
-    with pytest.raises(ModelUnusable, match=f"in {precision} are too far .* set clip.precision to fp32"):
-        await far.start()
-    await far.close()
+
+@pytest.mark.parametrize(("cosine", "accepted"), [(0.9991, True), (0.9989, False)])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("tower", ["texts", "pictures"])
+def test_half_precision_is_refused_below_a_cosine_of_0_999_to_fp32_with_what_to_do(
+    config: ClipConfig,
+    precision: Any,
+    tower: str,
+    cosine: float,
+    accepted: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = getattr(Replica, f"encode_{tower}")
+    exact: list[Any] = []
+
+    def turned(replica: Replica, inputs: Any) -> Any:
+        """Return the vectors in fp32 and later, in half precision, others at the angle to them."""
+        if replica._dtype is None:
+            exact.append(encode(replica, inputs))
+            return exact[-1]
+        aside = encode(replica, inputs)[:, ::-1]
+        aside -= (aside * exact[-1]).sum(axis=1, keepdims=True) * exact[-1]
+        aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+        return cosine * exact[-1] + np.sqrt(1 - cosine**2) * aside
+
+    monkeypatch.setattr(Replica, f"encode_{tower}", turned)
+    half = replace(config, precision=precision)
+
+    if accepted:
+        assert loading.load(half).replicas[0].weights_bytes > 0
+    else:
+        with pytest.raises(
+            ModelUnusable, match=rf"in {precision} on cpu are too far .*{cosine}.* set clip.precision to fp32"
+        ):
+            loading.load(half)
 
 
 async def test_other_weights_than_expected_are_refused_and_both_digests_are_told_apart(
@@ -262,16 +294,21 @@ async def test_other_weights_than_expected_are_refused_and_both_digests_are_told
     await wrong.close()
 
 
-async def test_a_model_whose_padding_matters_unseen_goes_back_to_open_clip_s_own_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_model_whose_padding_matters_unseen_goes_back_to_open_clip_s_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
 ) -> None:
     from embedders.clip.packed import PackedTower
 
     folder = write_tiny_clip(tmp_path / "model")
     exact = PackedTower.encode
-    monkeypatch.setattr(PackedTower, "encode", lambda tower, texts: exact(tower, texts) + 1)
-    model = loading.load(ClipConfig(model=str(folder), device="cpu"))
-    assert model.replicas[0]._packed is None
+    with_packing = loading.load(ClipConfig(model=str(folder), device="cpu", precision=precision)).replicas[0].packs
+
+    # Little enough to pass for the rounding of half precision.
+    monkeypatch.setattr(PackedTower, "encode", lambda tower, texts: exact(tower, texts) * 1.0 + 1e-3)
+    model = loading.load(ClipConfig(model=str(folder), device="cpu", precision=precision))
+
+    assert (with_packing, model.replicas[0].packs) == (True, False)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu,cuda:0", ""])
