@@ -4,74 +4,27 @@ import asyncio
 import contextvars
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
+from typing import Any
 
 from embedders.base import Embedder, Outcome
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
-from embedders.inputs import EmbedOptions, Input, Modality, Priority, TextInput
+from embedders.image_structure import is_large
+from embedders.inputs import EmbedOptions, Input, Priority, TextInput
 from embedders.metering import Meter
-from embedders.queueing import QueueBounds, QueuedCall, WaitingQueue, calling_client, input_bytes
+from embedders.queueing import QueueBounds, QueuedCall, calling_client, input_bytes
+from embedders.read_ahead import PictureModel, ReadPicture
+from embedders.slots import PICTURES, Batch, Kind, Slots
 from embedders.spec import EmbedderSpec
-from embedders.timing import CallTimes, Rest, begin_times, call_times
+from embedders.timing import Rest, begin_times, call_times
 from embedders.tracing import SharedSpan
 
 __all__ = ["BatchingEmbedder"]
 
-GATHER_SHARE = 0.1
-"""The part of a batch's time that may be spent on waiting for its callers to come back."""
-
-ONE_IN = 8
-"""Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
-
-RESTING = 4
-"""The batches for each slot of which all but one may rest; what more there are keeps its slot."""
-
 BEGUN_AND_OWN = 2
 """The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
-
-TIME_MEMORY = 0.5
-"""The weight of what was known before in a batch's time, which tells who cannot be answered in time, and when to come
-back."""
-
-
-@dataclass(eq=False, slots=True)
-class _Batch:
-    """Inputs that the backend has: whose, and at which place of the call."""
-
-    places: list[tuple[QueuedCall, int]]
-    calls: set[QueuedCall]
-    options: EmbedOptions
-    begun_s: float
-    times: CallTimes
-    span: SharedSpan | None = None
-
-
-class _Slots:
-    """What waits for the backend's slots of one kind, and the batches in them."""
-
-    def __init__(self) -> None:
-        self.queue = WaitingQueue()
-        self.running: dict[asyncio.Task[list[Outcome]], _Batch] = {}
-        self.expected = 0
-        self.gather_until_s = 0.0
-        self.batch_s = 0.0
-
-    def has_room(self, slots: int) -> bool:
-        """Return whether another batch may begin, with so many slots."""
-        return len(self._busy()) < slots and len(self.running) < RESTING * slots
-
-    def may_be_bulk(self, slots: int) -> bool:
-        """Return whether the next batch may be one of bulk work, with so many slots."""
-        return sum(batch.options.priority is Priority.BULK for batch in self._busy()) < slots - slots // ONE_IN
-
-    def rests(self) -> dict[str | None, Rest]:
-        """Return the rests of keys that have had too many calls, so that further ones wait."""
-        return {each.options.api_key: each.times.rest for each in self.running.values() if each.times.rest is not None}
-
-    def _busy(self) -> list[_Batch]:
-        return [batch for batch in self.running.values() if batch.times.rest is None]
 
 
 class BatchingEmbedder:
@@ -84,7 +37,15 @@ class BatchingEmbedder:
     a queue of calls that expire just before or in their batch would keep the backend busy for nobody.
     """
 
-    def __init__(self, inner: Embedder, *, bounds: QueueBounds, apart: bool = False, max_gather_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        inner: Embedder,
+        *,
+        bounds: QueueBounds,
+        apart: bool = False,
+        pictures: PictureModel | None = None,
+        max_gather_s: float = 0.0,
+    ) -> None:
         """Wrap `inner`, whose life this embedder takes over.
 
         Args:
@@ -92,14 +53,17 @@ class BatchingEmbedder:
                 spec.max_images, at the same time.
             bounds: what may wait; what `inner` already has does not count.
             apart: whether texts and images go in batches of their own, with slots of their own.
+            pictures: `inner` again, if it reads pictures apart from embedding them and `apart` is true: each is read
+                before it joins a batch, and large ones, which take long to read, go in batches of their own.
             max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
                 begins.
         """
         self._inner = inner
         self._bounds = bounds
         self._apart = apart
+        self._pictures = pictures
         self._max_gather_s = max_gather_s
-        self._slots: dict[Modality | None, _Slots] = {}
+        self._slots: dict[Kind, Slots] = {}
         self._pump_handle: asyncio.Handle | None = None
         self._closed = False
         self._own_meter: Meter | None = None
@@ -189,6 +153,9 @@ class BatchingEmbedder:
             task.cancel()
         if running:
             await asyncio.wait(running)
+        for slots in self._slots.values():
+            if slots.ahead is not None:
+                await slots.ahead.close()
         await self._inner.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions, bounds: QueueBounds) -> list[Outcome]:
@@ -197,27 +164,28 @@ class BatchingEmbedder:
         if not inputs:
             return []
         self._require_room(inputs, bounds)
-        kinds: dict[Modality | None, list[int]] = {}
+        kinds: dict[Kind, list[int]] = {}
         for at, each in enumerate(inputs):
-            modality = Modality.TEXT if isinstance(each, TextInput) else Modality.IMAGE
-            kinds.setdefault(modality if self._apart else None, []).append(at)
+            kinds.setdefault(self._kind(each), []).append(at)
         if options.priority is Priority.INTERACTIVE:
             self._require_time(kinds, options)
-        calls = {kind: QueuedCall(inputs, at, asyncio.get_running_loop().create_future()) for kind, at in kinds.items()}
-        for kind, call in calls.items():
-            slots = self._slots.setdefault(kind, _Slots())
+        calls = {
+            self._slots_of(kind): QueuedCall(inputs, at, asyncio.get_running_loop().create_future())
+            for kind, at in kinds.items()
+        }
+        for slots, call in calls.items():
             slots.queue.add(options, call)
             if rest := slots.rests().get(options.api_key):
                 _fail_late([call], rest)
         self._pump_soon()
         try:
             if len(calls) == 1:
-                return await calls[next(iter(kinds))].done
-            parts = dict(zip(kinds, await asyncio.gather(*(call.done for call in calls.values())), strict=True))
+                return await next(iter(calls.values())).done
+            parts = await asyncio.gather(*(call.done for call in calls.values()))
         finally:
-            for kind, call in calls.items():
-                self._forget(self._slots[kind], call)
-        ordered = {at: outcome for kind in kinds for at, outcome in zip(kinds[kind], parts[kind], strict=True)}
+            for slots, call in calls.items():
+                self._forget(slots, call)
+        ordered = dict(zip(chain(*kinds.values()), chain(*parts), strict=True))
         return [ordered[at] for at in range(len(inputs))]
 
     def _require_room(self, inputs: Sequence[Input], bounds: QueueBounds) -> None:
@@ -237,7 +205,7 @@ class BatchingEmbedder:
                 retry_after_s=self._time_to_drain_s(),
             )
 
-    def _require_time(self, kinds: Mapping[Modality | None, Sequence[int]], options: EmbedOptions) -> None:
+    def _require_time(self, kinds: Mapping[Kind, Sequence[int]], options: EmbedOptions) -> None:
         times = call_times()
         if times is None or times.deadline_s == math.inf:
             return
@@ -245,9 +213,9 @@ class BatchingEmbedder:
         for kind, places in kinds.items():
             if (slots := self._slots.get(kind)) is None:
                 continue
-            # With less than one batch a slot in front of it, whatever comes is worth the try.
-            rounds = slots.queue.ahead(options, client, len(places)) // (self._size(kind) * self._inner.spec.slots)
-            needed_s = (rounds + BEGUN_AND_OWN) * slots.batch_s
+            # With less in front of it than the backend takes at once, whatever comes is worth the try.
+            rounds = slots.queue.ahead(options, client, len(places)) // self._at_once(kind, slots)
+            needed_s = (rounds + BEGUN_AND_OWN) * slots.turn_s
             if rounds and needed_s > left_s:
                 self._meter.note_refusal()
                 raise EmbedderOverloaded(
@@ -258,18 +226,36 @@ class BatchingEmbedder:
 
     def _time_to_drain_s(self) -> float:
         """Return when half of what waits will have gone, at the pace of the last batches."""
-        slots = self._inner.spec.slots
         needed_s = sum(
-            each.queue.inputs / (self._size(kind) * slots) * each.batch_s for kind, each in self._slots.items()
+            slots.queue.inputs / self._at_once(kind, slots) * slots.turn_s for kind, slots in self._slots.items()
         )
         return min(max(needed_s / 2, 0.05), 30.0) if needed_s else 1.0
 
-    def _size(self, kind: Modality | None) -> int:
+    def _kind(self, each: Input) -> Kind:
+        if not self._apart:
+            return Kind.ANY
+        if isinstance(each, TextInput):
+            return Kind.TEXT
+        return Kind.LARGE_PICTURE if self._pictures is not None and is_large(each.content) else Kind.PICTURE
+
+    def _slots_of(self, kind: Kind) -> Slots:
+        if (slots := self._slots.get(kind)) is None:
+            slots = Slots()
+            if self._pictures is not None and kind in PICTURES:
+                slots.read_ahead(self._pictures, kind, size=self._size(kind), on_read=self._note_read)
+            self._slots[kind] = slots
+        return slots
+
+    def _size(self, kind: Kind) -> int:
         """Return how many inputs of a kind go in one batch."""
         spec = self._inner.spec
-        return spec.max_images or spec.max_batch if kind is Modality.IMAGE else spec.max_batch
+        return spec.max_images or spec.max_batch if kind in PICTURES else spec.max_batch
 
-    def _forget(self, slots: _Slots, call: QueuedCall) -> None:
+    def _at_once(self, kind: Kind, slots: Slots) -> int:
+        """Return how many inputs of a kind the backend has in its hands while more wait."""
+        return self._size(kind) * self._inner.spec.slots + (slots.ahead.most if slots.ahead else 0)
+
+    def _forget(self, slots: Slots, call: QueuedCall) -> None:
         """Drop what still waits for a call that ended, and batches that served nobody else."""
         call.done.cancel()
         slots.queue.remove(call)
@@ -293,31 +279,40 @@ class BatchingEmbedder:
     def _pump(self) -> None:
         self._pump_handle = None
         try:
-            spec, now_s = self._inner.spec, asyncio.get_running_loop().time()
-            for kind, slots in self._slots.items():
-                size = self._size(kind)
-                keys = slots.rests()
-                while slots.has_room(spec.slots) and slots.queue.has_work(bulk=slots.may_be_bulk(spec.slots), but=keys):
-                    # The callers that were just answered are about to come back: one batch of all is better than two.
-                    if now_s < slots.gather_until_s and slots.queue.inputs < min(slots.expected, size):
-                        self._pump_at(slots.gather_until_s)
-                        break
-                    taken = slots.queue.take(size, bulk=slots.may_be_bulk(spec.slots), but=keys)
-                    self._begin_batch(slots, size, *taken)
+            again_s = [until_s for kind, slots in self._slots.items() if (until_s := self._begin_batches(kind, slots))]
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
             self._fail_waiting(error)
+        else:
+            if again_s:
+                self._pump_at(min(again_s))
 
-    def _begin_batch(
-        self, slots: _Slots, size: int, options: EmbedOptions, places: list[tuple[QueuedCall, int]]
-    ) -> None:
+    def _begin_batches(self, kind: Kind, slots: Slots) -> float | None:
+        """Begin the batches that may begin, and return when to come back for one that had better wait."""
+        size, number, now_s = self._size(kind), self._inner.spec.slots, asyncio.get_running_loop().time()
+        if slots.ahead is not None:
+            slots.ahead.begin()
+        while slots.has_room(number) and slots.has_work(bulk=(bulk := slots.may_be_bulk(number))):
+            until_s = slots.worth_waiting_until_s(size, bulk=bulk)
+            if now_s < until_s:
+                return until_s
+            self._begin_batch(slots, size, bulk=bulk)
+            if slots.ahead is not None:
+                slots.ahead.begin()
+        return None
+
+    def _note_read(self, picture: ReadPicture) -> None:
+        self._meter.note_read(picture)
+        if not self._closed:
+            self._pump_soon()
+
+    def _begin_batch(self, slots: Slots, size: int, *, bulk: bool) -> None:
         # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
         context = contextvars.copy_context()
-        times = context.run(begin_times)
-        now_s = asyncio.get_running_loop().time()
-        batch = _Batch(places, {call for call, _ in places}, options, now_s, times)
-        times.deadline_s = max(call.deadline_s for call in batch.calls)
-        times.on_rest = partial(self._note_rest, slots, batch)
-        self._meter.note_begin(batch.calls, options.priority, len(places) / size)
+        batch = slots.take(size, asyncio.get_running_loop().time(), context.run(begin_times), bulk=bulk)
+        places = batch.places
+        batch.times.deadline_s = max(call.deadline_s for call in batch.calls)
+        batch.times.on_rest = partial(self._note_rest, slots, batch)
+        self._meter.note_begin(batch.calls, batch.options.priority, len(places) / size)
         if spans := [call.span for call, _ in places if call.span is not None]:
             batch.span = SharedSpan(
                 f"batch {self._inner.spec.name}",
@@ -326,34 +321,34 @@ class BatchingEmbedder:
                 context,
             )
         try:
-            work = self._inner.embed([call.inputs[at] for call, at in places], options)
+            task = asyncio.get_running_loop().create_task(self._work(batch), context=context)
         except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
             if batch.span is not None:
                 batch.span.end(error, {})
             _fail(batch.calls, error)
             return
-        task = asyncio.get_running_loop().create_task(work, context=context)
         slots.running[task] = batch
         task.add_done_callback(lambda task: self._end_batch(slots, task))
 
-    def _note_rest(self, slots: _Slots, batch: _Batch) -> None:
+    def _note_rest(self, slots: Slots, batch: Batch) -> None:
         """Let others have a resting batch's slot, and tell calls of its key that cannot wait so long."""
         if (rest := batch.times.rest) is not None:
             _fail_late([*batch.calls, *slots.queue.calls_of(batch.options.api_key)], rest)
         if not self._closed:
             self._pump_soon()
 
+    def _work(self, batch: Batch) -> Coroutine[Any, Any, list[Outcome]]:
+        if self._pictures is not None and batch.pictures:
+            return self._pictures.embed_read([each.pixels for each in batch.pictures], batch.options)
+        return self._inner.embed([call.inputs[at] for call, at in batch.places], batch.options)
+
     def _fail_waiting(self, error: BaseException) -> None:
         for slots in self._slots.values():
             _fail(slots.queue.clear(), error)
 
-    def _end_batch(self, slots: _Slots, task: asyncio.Task[list[Outcome]]) -> None:
+    def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
-        now_s = asyncio.get_running_loop().time()
-        took_s = max(now_s - batch.begun_s - batch.times.rested_s, 1e-6)
-        slots.batch_s = TIME_MEMORY * slots.batch_s + (1 - TIME_MEMORY) * took_s if slots.batch_s else took_s
-        slots.gather_until_s = now_s + min(self._max_gather_s, GATHER_SHARE * took_s)
-        slots.expected = slots.queue.inputs + len(batch.places)
+        took_s = slots.note_end(batch, asyncio.get_running_loop().time(), self._max_gather_s)
         self._meter.note_end(batch.calls, batch.times, took_s)
         try:
             self._settle(task, batch)
@@ -361,7 +356,7 @@ class BatchingEmbedder:
             if not self._closed:
                 self._pump_soon()
 
-    def _settle(self, task: asyncio.Task[list[Outcome]], batch: _Batch) -> None:
+    def _settle(self, task: asyncio.Task[list[Outcome]], batch: Batch) -> None:
         """Give a batch's outcomes, or what went wrong with it, to its calls."""
         error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
         if error is None and len(task.result()) != len(batch.places):

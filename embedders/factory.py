@@ -55,4 +55,5 @@ def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder
         )
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
-    return BatchingEmbedder(ClipEmbedder(config), bounds=bounds, apart=True, max_gather_s=MAX_GATHER_S)
+    clip = ClipEmbedder(config)
+    return BatchingEmbedder(clip, bounds=bounds, apart=True, pictures=clip, max_gather_s=MAX_GATHER_S)

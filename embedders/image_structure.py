@@ -4,6 +4,7 @@ Libraries read all parts of a file before its first pixel: a few bytes each, tho
 core. What may be counted at little cost is bounded here; pixels and tiles are bounded where the library tells them.
 """
 
+import math
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from embedders.avif_structure import av1_frame_sizes
 from embedders.errors import ImageTooLarge, ImageUndecodable
 from embedders.spec import InputLimits
 
-__all__ = ["MAX_PIXELS", "check_frames", "check_pixels", "check_structure"]
+__all__ = ["MAX_PIXELS", "check_frames", "check_pixels", "check_structure", "is_large"]
 
 T = TypeVar("T")
 
@@ -40,6 +41,15 @@ _MAX_JUNK = 65_536
 _MAX_COUNTED = 100_000
 """Frames at which counting ends."""
 
+_LARGE_PIXELS = 4_000_000
+"""Pixels that take a tenth of a second and more to read."""
+
+_JPEG_SPEED = 4
+"""How many times as fast a JPEG is read as others of its size, scaled down while it is decoded."""
+
+_SEGMENTS_TO_SIZE = 100
+"""Segments of a JPEG among which its size is looked for."""
+
 # A marker with a meaning outside of entropy-coded data: there 0xFF is followed by zero or a restart marker.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -48,6 +58,16 @@ _FIRST_WITH_BODY = 0xC0
 _TIFF_ORDER = {b"II": "<", b"MM": ">"}
 _BIG_TIFF = 43
 _AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
+
+
+def is_large(content: bytes) -> bool:
+    """Return whether reading a picture takes long, by what the first bytes of its file say; a hint, and no check.
+
+    Formats that do not tell their size there count as large, if they can be large at all.
+    """
+    with suppress(struct.error):
+        return _stated_pixels(content) > _LARGE_PIXELS
+    return False
 
 
 def check_structure(content: bytes, limits: InputLimits) -> None:
@@ -137,6 +157,36 @@ def _check_jpeg(content: bytes, limits: InputLimits) -> None:
     # Each scan walks over the whole picture, and a few bytes make a scan.
     if pixels and scans > (bound := max(1, _SCANS_AT_FULL_SIZE * limits.max_image_pixels // pixels)):
         raise ImageTooLarge(f"the JPEG has {scans} scans; the limit for its size is {bound}; save it anew")
+
+
+def _stated_pixels(content: bytes) -> float:
+    """Return the pixels that a file says it has at its beginning; those of a JPEG by what they cost."""
+    width, height = 0, 0
+    if content.startswith(b"\xff\xd8\xff"):
+        sizes = (pixels for _, pixels, _ in islice(_jpeg_segments(content), _SEGMENTS_TO_SIZE) if pixels)
+        return next(sizes, math.inf) / _JPEG_SPEED
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = struct.unpack_from(">II", content, 16)
+    elif content.startswith((b"GIF87a", b"GIF89a")):
+        width, height = struct.unpack_from("<HH", content, 6)
+    elif content.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", content, 18)
+    elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        width, height = _webp_size(content)
+    elif content[:2] in _TIFF_ORDER or content[4:8] == b"ftyp":
+        return math.inf
+    return abs(width * height)
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    kind = content[12:16]
+    if kind == b"VP8X":
+        return int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF
 
 
 @_until_cut

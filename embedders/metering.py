@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from embedders.base import Outcome
+from embedders.errors import InputRejected
 from embedders.inputs import Embedding, Priority
 from embedders.metrics import (
     BACKEND_SECONDS,
@@ -18,6 +19,7 @@ from embedders.metrics import (
     RUNNING_BATCHES,
 )
 from embedders.queueing import QueuedCall
+from embedders.read_ahead import ReadPicture
 from embedders.timing import CallTimes
 
 __all__ = ["Gauges", "Meter"]
@@ -59,6 +61,17 @@ class Meter:
         """Count a call that found no room, or not in time."""
         self._refused.inc()
 
+    def note_read(self, picture: ReadPicture) -> None:
+        """Time the reading of a picture, and count it if it goes no further."""
+        self._preprocess.observe(picture.read_s)
+        picture.call.read_s = max(picture.call.read_s, picture.read_s)
+        if picture.call.times is not None:
+            picture.call.times.preprocess_s += picture.read_s
+        if isinstance(picture.error, InputRejected):
+            self._rejected.inc()
+        elif picture.error is not None:
+            self._failed.inc()
+
     def note_begin(self, calls: Iterable[QueuedCall], priority: Priority, fill: float) -> None:
         """Time the wait of the calls that have inputs in their first batch, and note how full it is."""
         self._fill.observe(fill)
@@ -67,7 +80,7 @@ class Meter:
             if call.begun:
                 continue
             call.begun = True
-            wait_s = now_s - call.added_s
+            wait_s = max(now_s - call.added_s - call.read_s, 0.0)
             self._waits[priority].observe(wait_s)
             if call.times is not None:
                 call.times.queue_s += wait_s

@@ -43,7 +43,7 @@ QUEUE_SECONDS = Histogram(
 )
 PREPROCESS_SECONDS = Histogram(
     "vecgate_embedder_preprocess_seconds",
-    "What decoding, scaling and encoding the inputs of a batch took.",
+    "What decoding, scaling and encoding the inputs of a batch took, or one picture for a local model.",
     ["embedder"],
     buckets=SECONDS,
 )

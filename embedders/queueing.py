@@ -4,7 +4,7 @@ import asyncio
 import copy
 import math
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -50,9 +50,11 @@ class QueuedCall:
         done: their outcomes, in the order of their places, once all have one.
         client: the name of whose call it is, as the log has it; empty if nobody knows.
         added_s: when the call came, by time.monotonic.
+        read_s: how long the reading of one of them took at most, where they are read before they join a batch.
         begun: whether a batch with some of them has begun.
         times: of the call that brought them, if it is timed.
         span: of the call that brought them, if it is traced.
+        line: where it waits.
     """
 
     def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
@@ -62,9 +64,11 @@ class QueuedCall:
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
         self.client = calling_client()
         self.added_s = time.monotonic()
+        self.read_s = 0.0
         self.begun = False
         self.times = call_times()
         self.span = tracing.here()
+        self.line: _Line | None = None
         self._outcomes: dict[int, Outcome] = {}
         self._count = len(self.waiting)
 
@@ -102,7 +106,7 @@ class _Line:
     """Calls that may share batches, by client; of clients as of calls, those in front were served least lately."""
 
     options: EmbedOptions
-    clients: dict[str, deque[QueuedCall]] = field(default_factory=dict)
+    clients: OrderedDict[str, "OrderedDict[QueuedCall, None]"] = field(default_factory=OrderedDict)
 
     @property
     def calls(self) -> Iterator[QueuedCall]:
@@ -111,12 +115,13 @@ class _Line:
 
     def add(self, call: QueuedCall) -> None:
         """Let a call wait behind the others of its client."""
-        self.clients.setdefault(call.client, deque()).append(call)
+        self.clients.setdefault(call.client, OrderedDict())[call] = None
+        call.line = self
 
     def remove(self, call: QueuedCall) -> None:
         """Forget a call."""
         calls = self.clients[call.client]
-        calls.remove(call)
+        del calls[call]
         if not calls:
             del self.clients[call.client]
 
@@ -124,26 +129,26 @@ class _Line:
         """Take a batch, in equal parts from every client however many calls it has, and of those from every call."""
         places: list[tuple[QueuedCall, int]] = []
         while self.clients and len(places) < most:
-            for left, client in zip(range(len(self.clients), 0, -1), list(self.clients), strict=True):
+            for left in range(len(self.clients), 0, -1):
                 if len(places) == most:
                     break
-                calls = self.clients.pop(client)
+                client, calls = self.clients.popitem(last=False)
                 places += _take_from(calls, max(1, (most - len(places)) // left))
                 if calls:
                     self.clients[client] = calls
         return places
 
 
-def _take_from(calls: deque[QueuedCall], most: int) -> list[tuple[QueuedCall, int]]:
+def _take_from(calls: OrderedDict[QueuedCall, None], most: int) -> list[tuple[QueuedCall, int]]:
     places: list[tuple[QueuedCall, int]] = []
     while calls and len(places) < most:
         for left in range(len(calls), 0, -1):
             if len(places) == most:
                 break
-            call = calls.popleft()
+            call, _ = calls.popitem(last=False)
             places += [(call, at) for at in call.take(max(1, (most - len(places)) // left))]
             if call.waiting:
-                calls.append(call)
+                calls[call] = None
     return places
 
 
@@ -190,16 +195,15 @@ class WaitingQueue:
 
     def remove(self, call: QueuedCall) -> None:
         """Drop what still waits for a call."""
-        if not call.waiting:
+        line = call.line
+        if line is None or not call.waiting:
             return
-        for options, line in self._lines.items():
-            if call in line.calls:
-                line.remove(call)
-                self.inputs -= len(call.waiting)
-                self.bytes -= call.bytes
-                if not line.clients:
-                    del self._lines[options]
-                return
+        line.remove(call)
+        self.inputs -= len(call.waiting)
+        self.bytes -= call.bytes
+        call.waiting.clear()
+        if not line.clients:
+            del self._lines[line.options]
 
     def clear(self) -> Iterator[QueuedCall]:
         """Drop everything, and yield the calls that waited."""
@@ -232,10 +236,9 @@ class WaitingQueue:
     ) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
         """Take a batch of work that may go: its options, and whose inputs at which place of the call it holds."""
         line = self._next_line(may_be_bulk=bulk, but=but)
-        before = sum(call.bytes for call in line.calls)
         places = line.take(most)
         self.inputs -= len(places)
-        self.bytes -= before - sum(call.bytes for call in line.calls)
+        self.bytes -= sum(input_bytes(call.inputs[at]) for call, at in places)
         del self._lines[line.options]
         if line.clients:
             self._lines[line.options] = line  # behind the others

@@ -90,6 +90,7 @@ def _clip_config(settings: Settings) -> ClipConfig:
         precision=settings.clip.precision,
         max_batch=settings.clip.max_batch,
         jpeg_draft_factor=settings.clip.jpeg_draft_factor,
+        readers=settings.clip.readers,
         limits=_input_limits(settings.limits),
     )
 

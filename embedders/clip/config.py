@@ -25,6 +25,7 @@ class ClipConfig:
         max_batch: inputs in one forward pass.
         jpeg_draft_factor: large JPEGs are decoded scaled down to no less than so many times what the model reads; 0
             decodes them at full size.
+        readers: pictures to read at the same time; 0: as many as there are cores, from 4 to 16.
         limits: bounds on one input.
     """
 
@@ -36,4 +37,5 @@ class ClipConfig:
     precision: Precision = "auto"
     max_batch: int = 32
     jpeg_draft_factor: int = 4
+    readers: int = 0
     limits: InputLimits = field(default_factory=InputLimits)

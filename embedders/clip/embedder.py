@@ -1,21 +1,20 @@
 """The embedder that runs a CLIP model in this process."""
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-
 from embedders.base import Outcome
 from embedders.clip.config import ClipConfig
-from embedders.clip.loading import load
+from embedders.clip.loading import LoadedModel, load
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.sizing import BatchSizer
 from embedders.clip.worker import Worker
-from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput, Vector
 from embedders.lifetime import Lifetime
 from embedders.metrics import MODEL_BYTES
@@ -26,27 +25,35 @@ __all__ = ["ClipEmbedder"]
 
 T = TypeVar("T")
 
-READERS = 4
-"""Threads that decode and tokenise."""
+TOKENIZERS = 4
+"""Threads for texts, which large pictures must not hold up."""
+
+LEAST_READERS, MOST_READERS = 4, 16
+"""Pictures read at the same time, whatever the number of cores; each may take what a decoder needs of memory."""
+
+LARGE_PICTURES = 4
+"""For so many readers of pictures there is another one for large ones."""
 
 
 class _Device:
     """A replica of the model, the thread that runs it, and how much it takes at once."""
 
-    def __init__(self, replica: Replica, worker: Worker, spec: EmbedderSpec) -> None:
+    def __init__(self, replica: Replica, worker: Worker, loaded: LoadedModel) -> None:
+        spec = loaded.spec
         self.replica = replica
         self.worker = worker
         self.max_pictures = spec.max_images or spec.max_batch
+        self._own = loaded.own_text, loaded.own_picture
         self._texts = BatchSizer(spec.max_batch)
         self._pictures = BatchSizer(self.max_pictures)
 
     def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
         """Embed texts that have been read; for the worker's thread."""
-        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready))
+        return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready, self._own[0]))
 
     def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
         """Embed pictures that have been read; for the worker's thread."""
-        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready))
+        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready, self._own[1]))
 
 
 class ClipEmbedder:
@@ -55,7 +62,8 @@ class ClipEmbedder:
     def __init__(self, config: ClipConfig) -> None:
         """Make one; `start` loads the model."""
         self._config = config
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"{config.name}-input")
+        threads = self.readers + self.large_readers + TOKENIZERS
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix=f"{config.name}-input")
         self._life = Lifetime(config.name)
         self._spec: EmbedderSpec | None = None
         self._reader: Reader | None = None
@@ -72,6 +80,16 @@ class ClipEmbedder:
             raise self._not_started()
         return self._spec
 
+    @property
+    def readers(self) -> int:
+        """Pictures to read at the same time."""
+        return self._config.readers or min(max(LEAST_READERS, os.cpu_count() or 1), MOST_READERS)
+
+    @property
+    def large_readers(self) -> int:
+        """Large pictures to read at the same time, beside the others."""
+        return max(1, self.readers // LARGE_PICTURES)
+
     async def start(self) -> None:
         """Load the model and run some texts and images through it.
 
@@ -87,7 +105,7 @@ class ClipEmbedder:
                 _Device(
                     replica,
                     Worker(f"{self._config.name}-model-{number}", partial(replica.share_cores, threads)),
-                    loaded.spec,
+                    loaded,
                 )
                 for number, replica in enumerate(loaded.replicas)
             ]
@@ -100,9 +118,22 @@ class ClipEmbedder:
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed, the forward pass failed, or memory ran out.
-            AnswerInvalid: the model gave no usable vector for any input of a batch.
+            AnswerInvalid: the model gives no usable vectors, not even for an input of our own.
         """
         return await self._life.run(self._embed(inputs, options.priority))
+
+    async def read(self, image: Input) -> Picture | InputRejected:
+        """Decode and scale a picture to what the model reads, or say why that cannot be done.
+
+        Raises:
+            EmbedderUnavailable: the embedder is not started or is closed.
+        """
+        assert isinstance(image, ImageInput)
+        return await self._life.run(self._read(self._started_reader().picture, image))
+
+    async def embed_read(self, pictures: Sequence[Picture], options: EmbedOptions) -> list[Outcome]:
+        """Embed pictures that have been read; raises what `embed` raises."""
+        return await self._life.run(self._embed_pictures(self._freest(), pictures, options.priority))
 
     async def check(self) -> None:
         """Embed a short text on every device; raises what `embed` raises."""
@@ -123,6 +154,10 @@ class ClipEmbedder:
             raise self._not_started()
         return self._reader
 
+    def _freest(self) -> _Device:
+        self._started_reader()
+        return min(self._devices, key=lambda each: each.worker.load)
+
     def _not_started(self) -> EmbedderUnavailable:
         return EmbedderUnavailable(f"the embedder {self._config.name} is not started")
 
@@ -139,7 +174,7 @@ class ClipEmbedder:
     async def _embed_batch(self, inputs: Sequence[Input], priority: Priority) -> list[Outcome]:
         texts = {at: each for at, each in enumerate(inputs) if isinstance(each, TextInput)}
         images = {at: each for at, each in enumerate(inputs) if isinstance(each, ImageInput)}
-        device = min(self._devices, key=lambda each: each.worker.load)
+        device = self._freest()
         outcomes: dict[int, Outcome] = {}
         if texts:
             outcomes |= zip(texts, await self._embed_texts(device, list(texts.values()), priority), strict=True)
@@ -160,10 +195,15 @@ class ClipEmbedder:
         reader = self._started_reader()
         with preprocessing():
             read = await asyncio.gather(*(self._read(reader.picture, each) for each in images))
+        return await self._embed_pictures(device, read, priority)
+
+    async def _embed_pictures(
+        self, device: _Device, pictures: Sequence[Picture | InputRejected], priority: Priority
+    ) -> list[Outcome]:
         outcomes: list[Outcome] = []
         # Some at a time, so that what is more urgent gets in between.
-        for start in range(0, len(read), device.max_pictures):
-            some = read[start : start + device.max_pictures]
+        for start in range(0, len(pictures), device.max_pictures):
+            some = pictures[start : start + device.max_pictures]
             outcomes += await self._in(device.worker.run(priority, device.encode_pictures, some))
         return outcomes
 
@@ -187,15 +227,10 @@ def _outcomes(
     """Encode what could be read, and give each input its outcome."""
     ready = [each for each in read if not isinstance(each, InputRejected)]
     rows = iter(encode(ready) if ready else [])
-    outcomes = [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
-    if ready and not any(isinstance(each, Embedding) for each in outcomes):
-        raise AnswerInvalid("the model gives no finite vectors")
-    return outcomes
+    return [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]
 
 
 def _outcome(read: Text | Picture, row: Vector | InputRejected) -> Outcome:
     if isinstance(row, InputRejected):
         return row
-    if not np.isfinite(row).all() or not row.any():
-        return InputRejected("the model gives no finite vector for the input; send another one")
     return Embedding(row, read.count, read.truncated) if isinstance(read, Text) else Embedding(row)

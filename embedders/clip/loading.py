@@ -35,11 +35,21 @@ LEAST_PARITY = 0.999
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready: what reads inputs, a replica for each device, and what the embedder says of itself."""
+    """A model that is ready.
+
+    Attributes:
+        reader: reads inputs.
+        replicas: the model, for each device.
+        spec: what the embedder says of itself.
+        own_text: an input of our own, for which the model has given a good vector.
+        own_picture: the same.
+    """
 
     reader: Reader
     replicas: list[Replica]
     spec: EmbedderSpec
+    own_text: Text
+    own_picture: Picture
 
 
 def load(config: ClipConfig) -> LoadedModel:
@@ -101,17 +111,21 @@ def _load(config: ClipConfig) -> LoadedModel:
     exact.check_packing(texts)
     expected = _vectors(exact, texts, pictures)
     precision = config.precision if config.precision != "auto" else "fp32" if devices[0] == "cpu" else "fp16"
-    replicas = [exact]
+    may_pack, replicas = exact.packs, [exact]
+
+    def replicate(device: str) -> Replica:
+        model, _ = create(device, precision)
+        replica = Replica(model, device=device, reader=reader, precision=precision, may_pack=may_pack)
+        _check_parity(_vectors(replica, texts, pictures), expected, f"{precision} on {device}")
+        return replica
+
     if precision != "fp32":
+        replicas.clear()
         del exact, first
-        replicas = [Replica(create(devices[0], precision)[0], device=devices[0], reader=reader, precision=precision)]
-        _check_parity(_vectors(replicas[0], texts, pictures), expected, precision)
+        replicas.append(replicate(devices[0]))
     for device in devices[1:]:
-        if device == "cpu":  # one set of weights serves all threads
-            replicas.append(replicas[0])
-            continue
-        replicas.append(Replica(create(device, precision)[0], device=device, reader=reader, precision=precision))
-        _check_parity(_vectors(replicas[-1], texts, pictures), expected, f"{precision} on {device}")
+        # One set of weights serves all threads of a CPU.
+        replicas.append(replicas[0] if device == "cpu" else replicate(device))
     spec = EmbedderSpec(
         name=config.name,
         model=files.name,
@@ -124,7 +138,7 @@ def _load(config: ClipConfig) -> LoadedModel:
         max_images=min(config.max_batch, CPU_PICTURES_AT_ONCE) if devices[0] == "cpu" else None,
         slots=_slots(devices),
     )
-    return LoadedModel(reader, replicas, spec)
+    return LoadedModel(reader, replicas, spec, texts[0], pictures[0])
 
 
 def _import_open_clip() -> tuple[Any, Any]:

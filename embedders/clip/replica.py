@@ -23,15 +23,20 @@ class Replica:
         device: where the model is.
     """
 
-    def __init__(self, model: Any, *, device: str, reader: Reader, precision: str = "fp32") -> None:
-        """Wrap an open_clip model that is on `device` and in `precision`, in open_clip's words."""
+    def __init__(
+        self, model: Any, *, device: str, reader: Reader, precision: str = "fp32", may_pack: bool = True
+    ) -> None:
+        """Wrap an open_clip model that is on `device` and in `precision`, in open_clip's words.
+
+        Texts go without padding if `may_pack` is true and the model's kind allows it.
+        """
         import open_clip
 
         self._model = model
         self.device = device
         self._context_length = reader.context_length
         self._dtype = open_clip.get_input_dtype(precision)
-        self._packed = PackedTower.of(model) if reader.unpadded else None
+        self._packed = PackedTower.of(model) if may_pack and reader.unpadded else None
 
     def encode_texts(self, texts: Sequence[Text]) -> NDArray[np.float32]:
         """Return unit vectors: float32, shape (texts, dimension)."""
@@ -62,6 +67,11 @@ class Replica:
         return self.device == "cpu"
 
     @property
+    def packs(self) -> bool:
+        """Whether texts go without padding."""
+        return self._packed is not None
+
+    @property
     def weights_bytes(self) -> int:
         """Bytes of the model's weights."""
         held = itertools.chain(self._model.parameters(), self._model.buffers())
@@ -75,7 +85,10 @@ class Replica:
             torch.set_num_threads(max(1, torch.get_num_threads() // threads))
 
     def check_packing(self, texts: Sequence[Text]) -> None:
-        """Go back to open_clip's own padding if some text's vector differs without it; for models in 32 bits."""
+        """Go back to open_clip's own padding if some text's vector differs without it.
+
+        For models in 32 bits, whose rounding is far below any error; what it finds holds for the same model in others.
+        """
         packed, self._packed = self._packed, None
         expected = self.encode_texts(texts)
         self._packed = packed

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from embedders.errors import EmbedderUnavailable, InputRejected
+import numpy as np
+
+from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected
 from embedders.inputs import Vector
 
 __all__ = ["BatchSizer"]
@@ -13,12 +15,11 @@ T = TypeVar("T")
 RECOVER_AFTER = 64
 """Batches that must go well at a reduced size before it is doubled again."""
 
-GIVE_UP_AFTER = 4
-"""Inputs of a batch that fail before any goes well, for the model itself to be taken to be broken."""
-
 
 class BatchSizer:
     """Runs batches through a model: halves them when memory runs out, and finds the inputs at which the model fails.
+
+    An input may be at fault for that, or the model: when nothing of a batch goes well, an input of our own decides.
 
     Attributes:
         size: inputs at once, at present.
@@ -30,25 +31,26 @@ class BatchSizer:
         self._most = most
         self._good = 0
 
-    def run(self, encode: Callable[[Sequence[T]], Any], items: Sequence[T]) -> list[Vector | InputRejected]:
+    def run(self, encode: Callable[[Sequence[T]], Any], items: Sequence[T], own: T) -> list[Vector | InputRejected]:
         """Return a vector for each item, or why it has none.
 
         Args:
             encode: takes items, gives their vectors: float32, shape (items, dimension).
             items: what to encode.
+            own: an item of our own, with which nothing is wrong.
 
         Raises:
-            EmbedderUnavailable: memory does not suffice for a single item, or the model fails at everything.
+            EmbedderUnavailable: memory does not suffice for a single item, or the model fails at our own.
+            AnswerInvalid: the model gives no usable vector for our own.
         """
         rows: list[Vector | InputRejected] = []
-        failures, worked = 0, False
-        size = self.size
+        size, works = self.size, False
         while len(rows) < len(items):
             batch = items[len(rows) : len(rows) + size]
             encoded, fault = _attempt(encode, batch)
             if encoded is not None:
-                rows += list(encoded)
-                worked = True
+                rows += [row if _usable(row) else _rejected("gives no finite vector for") for row in encoded]
+                works |= not all(isinstance(row, InputRejected) for row in rows)
                 self._note_success()
                 size = self.size
             elif fault == _OUT_OF_MEMORY:
@@ -60,10 +62,12 @@ class BatchSizer:
             elif len(batch) > 1:
                 size = len(batch) // 2
             else:
-                failures += 1
-                if not worked and failures in (GIVE_UP_AFTER, len(items)):
-                    raise EmbedderUnavailable(f"the model failed: {fault}")
-                rows.append(InputRejected(f"the model fails at the input ({fault}); send another one"))
+                if not works:
+                    _require_working(encode, own)
+                    works = True
+                rows.append(_rejected(f"fails ({fault}) at"))
+        if items and not works:
+            _require_working(encode, own)
         return rows
 
     def _note_shortage(self, size: int) -> None:
@@ -81,6 +85,28 @@ class BatchSizer:
 _OUT_OF_MEMORY = "out of memory"
 _SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch calls a shortage where it raises a plain RuntimeError: on a CPU, and in CUDA and its libraries."""
+
+
+def _usable(row: Any) -> bool:
+    return bool(np.isfinite(row).all() and row.any())
+
+
+def _rejected(why: str) -> InputRejected:
+    return InputRejected(f"the model {why} the input; send another one")
+
+
+def _require_working(encode: Callable[[Sequence[T]], Any], own: T) -> None:
+    """Check that the model works with an input of our own.
+
+    Raises:
+        EmbedderUnavailable: it fails.
+        AnswerInvalid: it gives no usable vector.
+    """
+    encoded, fault = _attempt(encode, [own])
+    if encoded is None:
+        raise EmbedderUnavailable(f"the model failed: {fault}")
+    if not _usable(encoded[0]):
+        raise AnswerInvalid("the model gives no finite vectors")
 
 
 def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[Any, str]:

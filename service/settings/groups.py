@@ -148,6 +148,13 @@ class ClipSettings(Group):
         description="large JPEGs are decoded scaled down to no less than so many times what the model reads: 4 changes "
         "a pixel that the model sees by at most 1 of 255 levels, 2 by at most 3; 0 decodes them at full size",
     )
+    readers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="pictures to read at the same time, each of which takes a core and memory, and a quarter as many "
+        "large ones beside them; 0: as many as there are cores, from 4 to 16",
+    )
     space: str | None = Field(
         None,
         min_length=1,

@@ -74,7 +74,8 @@ class TestOverClip(EmbedderSuite):
     @pytest.fixture
     async def embedder(self, tiny_clip: Path) -> AsyncIterator[BatchingEmbedder]:
         config = ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
-        embedder = BatchingEmbedder(ClipEmbedder(config), bounds=bounds(1000), apart=True, max_gather_s=0.005)
+        clip = ClipEmbedder(config)
+        embedder = BatchingEmbedder(clip, bounds=bounds(1000), apart=True, pictures=clip, max_gather_s=0.005)
         await embedder.start()
         yield embedder
         await embedder.close()

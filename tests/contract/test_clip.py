@@ -137,6 +137,20 @@ def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> N
         assert read.count == len(tokenizer.encode(text)) + 2
 
 
+@pytest.mark.parametrize(
+    ("readers", "cores", "small", "large"), [(0, 1, 4, 1), (0, 8, 8, 2), (0, 64, 16, 4), (1, 8, 1, 1), (64, 8, 64, 16)]
+)
+async def test_pictures_are_read_by_as_many_threads_as_are_set_or_else_there_are_cores(
+    config: ClipConfig, monkeypatch: pytest.MonkeyPatch, readers: int, cores: int, small: int, large: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    embedder = ClipEmbedder(replace(config, readers=readers))
+
+    assert (embedder.readers, embedder.large_readers) == (small, large)
+
+    await embedder.close()
+
+
 async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:
     assert embedder.spec.dimension == DIMENSION
     assert embedder.spec.max_text_tokens == CONTEXT_LENGTH

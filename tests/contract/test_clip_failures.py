@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder, loading
+from embedders.clip.replica import Replica
 from embedders.clip.worker import Worker
 from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelUnusable
-from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, Priority, Purpose, TextInput
+from embedders.inputs import DOCUMENT, QUERY, EmbedOptions, Priority, Purpose, TextInput
 from tests.contract.embedder_suite import CAT, DOG, MIXED, vectors
 from tests.fakes.tiny_clip import write_tiny_clip
 
 BULK = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
+
+
+PROBES = [TextInput(text, truncate=True) for text in loading.PROBE_TEXTS]
+LONG = TextInput("a very long text of a dog")
+
+
+def has(texts: Any, one: TextInput) -> bool:
+    """Return whether texts that have been read have one of so many words."""
+    return any(each.count == len(one.text.split()) + 2 for each in texts)
 
 
 def patch_texts(monkeypatch: pytest.MonkeyPatch, embedder: ClipEmbedder, wrap: Callable[[Any], Any]) -> None:
@@ -44,14 +54,13 @@ async def test_an_input_at_which_the_model_fails_fails_alone(
 ) -> None:
     expected = vectors(await embedder.embed([CAT, CAT], QUERY))[0]
 
-    def fail_at_dogs(encode: Any) -> Any:
-        return lambda texts: 1 / 0 if any(len(each.ids) != len(texts[0].ids) for each in texts) else encode(texts)
+    patch_texts(monkeypatch, embedder, lambda encode: lambda texts: 1 / 0 if has(texts, LONG) else encode(texts))
 
-    long = TextInput("a very long dog")
-    patch_texts(monkeypatch, embedder, fail_at_dogs)
-    outcomes = await embedder.embed([CAT, long, CAT], QUERY)
-    assert all(isinstance(each, Embedding) for each in outcomes)
-    np.testing.assert_allclose(vectors(outcomes[:1])[0], expected, atol=1e-6)
+    before, bad, behind = await embedder.embed([CAT, LONG, CAT], QUERY)
+
+    assert isinstance(bad, InputRejected)
+    assert "ZeroDivisionError" in str(bad)
+    np.testing.assert_allclose(vectors([before, behind]), [expected, expected], atol=1e-6)
 
 
 @pytest.mark.parametrize("which", ["first", "every"])
@@ -171,23 +180,34 @@ async def test_work_that_hangs_does_not_keep_the_worker_from_being_closed(monkey
     await hanging
 
 
-async def test_an_input_whose_vector_is_not_finite_fails_alone(
-    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["raises", "nan"])
+async def test_an_input_at_fault_is_rejected_alone_as_with_others_until_the_model_fails_at_our_own_too(
+    embedder: ClipEmbedder, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def spoil(encode: Any) -> Any:
+    def spoil(encode: Any, at: Callable[[Any], bool]) -> Any:
         def run(texts: Any) -> Any:
             rows = encode(texts).copy()
-            rows[0] = np.nan
+            for row, each in zip(rows, texts, strict=True):
+                if at([each]):
+                    row[:] = np.nan if fault == "nan" else 1 / 0
             return rows
 
         return run
 
-    patch_texts(monkeypatch, embedder, spoil)
-    bad, good = await embedder.embed([CAT, DOG], QUERY)
-    assert isinstance(bad, InputRejected)
-    assert isinstance(good, Embedding)
-    with pytest.raises(AnswerInvalid):
-        await embedder.embed([CAT], QUERY)
+    with monkeypatch.context() as patch:
+        patch_texts(patch, embedder, lambda encode: spoil(encode, lambda texts: has(texts, LONG)))
+        together = await embedder.embed([CAT, LONG, DOG], QUERY)
+        alone = await embedder.embed([LONG], QUERY)
+    patch_texts(monkeypatch, embedder, lambda encode: spoil(encode, lambda _: True))
+
+    assert [type(each).__name__ for each in (*together, *alone)] == [
+        "Embedding",
+        "InputRejected",
+        "Embedding",
+        "InputRejected",
+    ]
+    with pytest.raises(AnswerInvalid if fault == "nan" else EmbedderUnavailable):
+        await embedder.embed([LONG], QUERY)
 
 
 async def test_two_devices_share_the_work_and_give_the_same_vectors(config: ClipConfig, embedder: ClipEmbedder) -> None:
@@ -211,23 +231,53 @@ async def test_two_devices_share_the_work_and_give_the_same_vectors(config: Clip
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 async def test_half_precision_serves_the_same_space_once_it_has_shown_to_be_near(
-    config: ClipConfig, embedder: ClipEmbedder, precision: Any, monkeypatch: pytest.MonkeyPatch
+    config: ClipConfig, embedder: ClipEmbedder, precision: Any
 ) -> None:
     half = ClipEmbedder(replace(config, precision=precision))
     await half.start()
     try:
         assert half.spec.space == embedder.spec.space
-        exact, near = vectors(await embedder.embed(MIXED, QUERY)), vectors(await half.embed(MIXED, QUERY))
-        assert ((exact * near).sum(axis=1) > 0.995).all()
+        exact, near = vectors(await embedder.embed(PROBES, QUERY)), vectors(await half.embed(PROBES, QUERY))
+        assert ((exact * near).sum(axis=1) >= 0.999).all()
         assert (exact != near).any()
     finally:
         await half.close()
 
-    monkeypatch.setattr(loading, "LEAST_PARITY", 1.1)
-    far = ClipEmbedder(replace(config, precision=precision))
-    with pytest.raises(ModelUnusable, match=f"in {precision} are too far .* set clip.precision to fp32"):
-        await far.start()
-    await far.close()
+
+@pytest.mark.parametrize(("cosine", "accepted"), [(0.9991, True), (0.9989, False)])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("tower", ["texts", "pictures"])
+def test_half_precision_is_refused_below_a_cosine_of_0_999_to_fp32_with_what_to_do(
+    config: ClipConfig,
+    precision: Any,
+    tower: str,
+    cosine: float,
+    accepted: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encode = getattr(Replica, f"encode_{tower}")
+    exact: list[Any] = []
+
+    def turned(replica: Replica, inputs: Any) -> Any:
+        """Return the vectors in fp32 and later, in half precision, others at the angle to them."""
+        if replica._dtype is None:
+            exact.append(encode(replica, inputs))
+            return exact[-1]
+        aside = encode(replica, inputs)[:, ::-1]
+        aside -= (aside * exact[-1]).sum(axis=1, keepdims=True) * exact[-1]
+        aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+        return cosine * exact[-1] + np.sqrt(1 - cosine**2) * aside
+
+    monkeypatch.setattr(Replica, f"encode_{tower}", turned)
+    half = replace(config, precision=precision)
+
+    if accepted:
+        assert loading.load(half).replicas[0].weights_bytes > 0
+    else:
+        with pytest.raises(
+            ModelUnusable, match=rf"in {precision} on cpu are too far .*{cosine}.* set clip.precision to fp32"
+        ):
+            loading.load(half)
 
 
 async def test_other_weights_than_expected_are_refused_and_both_digests_are_told_apart(
@@ -244,16 +294,21 @@ async def test_other_weights_than_expected_are_refused_and_both_digests_are_told
     await wrong.close()
 
 
-async def test_a_model_whose_padding_matters_unseen_goes_back_to_open_clip_s_own_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_model_whose_padding_matters_unseen_goes_back_to_open_clip_s_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
 ) -> None:
     from embedders.clip.packed import PackedTower
 
     folder = write_tiny_clip(tmp_path / "model")
     exact = PackedTower.encode
-    monkeypatch.setattr(PackedTower, "encode", lambda tower, texts: exact(tower, texts) + 1)
-    model = loading.load(ClipConfig(model=str(folder), device="cpu"))
-    assert model.replicas[0]._packed is None
+    with_packing = loading.load(ClipConfig(model=str(folder), device="cpu", precision=precision)).replicas[0].packs
+
+    # Little enough to pass for the rounding of half precision.
+    monkeypatch.setattr(PackedTower, "encode", lambda tower, texts: exact(tower, texts) * 1.0 + 1e-3)
+    model = loading.load(ClipConfig(model=str(folder), device="cpu", precision=precision))
+
+    assert (with_packing, model.replicas[0].packs) == (True, False)
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "tpu", "cpu,cuda:0", ""])

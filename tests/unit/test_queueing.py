@@ -96,3 +96,40 @@ async def test_a_call_that_is_given_up_leaves_nothing_behind() -> None:
 
     assert (queue.inputs, queue.bytes, queue.oldest_s()) == (0, 0, None)
     assert list(queue.clear()) == []
+
+
+class ComparedCall(QueuedCall):
+    """A call that counts how often calls are compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        ComparedCall.compared += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+async def test_giving_up_a_call_does_not_look_at_the_others() -> None:
+    queue, loop = WaitingQueue(), asyncio.get_running_loop()
+    calls = [ComparedCall([TextInput("a cat")], [0], loop.create_future()) for _ in range(500)]
+    for call in calls:
+        queue.add(OPTIONS, call)
+
+    for call in reversed(calls):
+        queue.remove(call)
+
+    assert (queue.inputs, queue.bytes) == (0, 0)
+    assert ComparedCall.compared < len(calls)
+
+
+async def test_what_is_left_of_a_call_is_counted_in_inputs_and_bytes() -> None:
+    queue = WaitingQueue()
+    one, other = call_of("one", 5), call_of("other", 5)
+    queue.add(OPTIONS, one)
+    queue.add(OPTIONS, other)
+
+    queue.take(4)
+    queue.remove(one)
+
+    assert (queue.inputs, queue.bytes) == (3, 3 * len("a cat"))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from embedders.spec import InputLimits
 from service.cli import app
 from service.diagnosis import diagnose
-from service.embedding import _input_limits, _nim_configs, build_embedders
+from service.embedding import _clip_config, _input_limits, _nim_configs, build_embedders
 from service.observability import masked_settings
 from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
 
@@ -31,6 +31,17 @@ def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> 
 
     assert settings.embedder.order == ["nim", "clip"]
     assert settings.weaviate.embedded
+
+
+@pytest.mark.parametrize(("readers", "accepted"), [("0", True), ("256", True), ("-1", False), ("257", False)])
+def test_readers_of_pictures_are_bounded(monkeypatch: pytest.MonkeyPatch, readers: str, accepted: bool) -> None:  # noqa: FBT001
+    monkeypatch.setenv("VECGATE_CLIP__READERS", readers)
+
+    if accepted:
+        assert _clip_config(load_settings()).readers == int(readers)
+    else:
+        with pytest.raises(InvalidSettings, match="VECGATE_CLIP__READERS"):
+            load_settings()
 
 
 def test_all_faults_are_reported_at_once_by_variable_without_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
