@@ -13,7 +13,7 @@ from embedders.read_ahead import PictureModel, ReadAhead, ReadPicture
 from embedders.timing import CallTimes, Rest
 from embedders.tracing import SharedSpan
 
-__all__ = ["PICTURES", "Batch", "Kind", "Slots"]
+__all__ = ["PICTURES", "RESTING", "Batch", "Kind", "Slots"]
 
 GATHER_SHARE = 0.1
 """The part of a batch's time that may be spent on waiting for its callers to come back."""

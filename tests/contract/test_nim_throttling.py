@@ -8,12 +8,13 @@ import pytest
 from tenacity.wait import wait_none
 
 from embedders.base import Embedder, Outcome
-from embedders.batching import RESTING, BatchingEmbedder
+from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderRateLimited
 from embedders.inputs import QUERY, EmbedOptions, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from embedders.nim_retries import Retries
 from embedders.queueing import QueueBounds
+from embedders.slots import RESTING
 from embedders.timing import begin_times, note_deadline
 from tests.contract.embedder_suite import CAT, vectors
 from tests.fakes.nim import FakeNim, Fault
