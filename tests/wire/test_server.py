@@ -191,7 +191,7 @@ async def test_an_embedder_that_was_down_at_the_start_is_found_again_by_its_chec
     try:
         before = await health(wire)
         embedder.failure = None
-        await wire.pool._check_all()
+        await wire.pool._check(wire.pool.default)
         await until_health(wire, "", "SERVING")
     finally:
         await stop_wire(wire)

@@ -84,7 +84,7 @@ def make_schema() -> schemathesis.schemas.BaseSchema:
     pool = EmbedderPool([FakeEmbedder(max_text_tokens=77)], check_interval_s=3600)
     server = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool)
     server._socket.close()
-    asyncio.run(pool._check_all())
+    asyncio.run(pool._check(pool.default))
     return schemathesis.openapi.from_asgi("/openapi.json", server.app)
 
 
