@@ -218,6 +218,9 @@ TESTS = {
     "contract.test_probe": {
         "test_stored_vectors_stand_in_for_the_reference": ["clip.probe_min_cosine"],
     },
+    "wire.test_spaces": {
+        "test_a_nim_of_another_space_than_the_declared_one_is_refused_at_the_start": ["nim.probe_min_cosine"],
+    },
     "contract.test_nim_faults": {
         "test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again": ["nim.timeout_s"],
         "test_a_wait_asked_for_beyond_the_bound_is_handed_on_instead_of_waited_for": ["nim.retry_max_s"],
