@@ -1,7 +1,7 @@
 """Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -9,11 +9,12 @@ import numpy as np
 import structlog
 
 from embedders.errors import EmbedderError
+from embedders.inputs import Vector
 from service.core.embed import EmbedderPool
+from service.core.indexing import WRITES, IndexEntries
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
 from service.domain import Collection, Distance, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
-from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, Violation
-from service.filters import Condition, Operator, Target
+from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable, Violation
 from service.searches import SearchOptions, TargetVectors
 from service.store.base import NO_TENANT, Store
 
@@ -21,8 +22,6 @@ __all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
 
 log = structlog.get_logger(__name__)
 
-WRITES = 8
-"""Objects that are written at the same time."""
 NOTHING = ReturnFields()
 TOLERANCE = 1e-4
 
@@ -79,6 +78,7 @@ class Backfiller:
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._page_size = page_size
+        self._entries = IndexEntries(store)
         self._writes = asyncio.Semaphore(WRITES)
 
     async def run(
@@ -165,31 +165,24 @@ class Backfiller:
         self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
     ) -> None:
         """Enter those vectors of a page into their index again that it has lost."""
-        having = {each.id: each for each in page if vector.name in each.vectors}
-        lost = await self._lost(name, vector, having, scope)
+        having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
+        lost = await self._entries.find_lost(name, vector.name, having, scope)
         # The index may know an entry and have lost the way to it: a log that was cut off in the middle.
         known = [id_ for id_ in having if id_ not in lost]
-        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, having[id_], scope)]
-
-        async def enter(id_: UUID) -> None:
-            try:
-                async with self._writes:
-                    await self._store.reindex_vector(name, id_, vector.name, having[id_].vectors[vector.name], scope)
-            except ObjectNotFound:
-                del having[id_]
-            except StoreRejected as error:
-                progress.failures[id_] = error
-
-        await _all(enter(id_) for id_ in lost)
-        lost = [id_ for id_ in lost if id_ in having]
-        still = set(await self._lost(name, vector, {id_: having[id_] for id_ in lost}, scope))
+        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, id_, having[id_], scope)]
+        failures = await self._entries.enter(name, vector.name, having, lost, scope)
+        for error in failures.values():
+            if isinstance(error, StoreUnavailable):
+                raise error
+        there = {id_: having[id_] for id_ in lost if not isinstance(failures.get(id_), ObjectNotFound)}
+        progress.failures.update((id_, failures[id_]) for id_ in there if id_ in failures)
+        still = set(await self._entries.find_lost(name, vector.name, there, scope))
         for id_ in still - progress.failures.keys():
             progress.failures[id_] = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
-        progress.repaired += len(lost) - len(still)
+        progress.repaired += len(there) - len(still)
 
-    async def _out_of_reach(self, name: str, vector: NamedVector, object_: StoredObject, scope: Scope) -> bool:
+    async def _out_of_reach(self, name: str, vector: NamedVector, id_: UUID, own: Vector, scope: Scope) -> bool:
         """Return whether a search by an object's own vector finds only what is farther than it is itself."""
-        own = object_.vectors[vector.name]
         target = TargetVectors({vector.name: own})
         hits = await self._store.search(name, target, limit=1, offset=0, fields=NOTHING, scope=scope)
         if not hits:
@@ -198,28 +191,7 @@ class Backfiller:
         expected = -length if vector.distance is Distance.DOT else 0.0
         nearest = hits[0]
         farther = nearest.distance is not None and nearest.distance > expected + TOLERANCE * max(1.0, length)
-        return nearest.object.id != object_.id and farther
-
-    async def _lost(
-        self, name: str, vector: NamedVector, having: Mapping[UUID, StoredObject], scope: Scope
-    ) -> list[UUID]:
-        """Return which objects a search of a vector does not see though they have it."""
-        if not having:
-            return []
-        # So few are compared one by one, and each that the index knows is found whatever its distance.
-        among = Condition(Target.ID, Operator.CONTAINS_ANY, [str(id_) for id_ in having])
-        some = next(iter(having.values())).vectors[vector.name]
-        hits = await self._store.search(
-            name,
-            TargetVectors({vector.name: some}),
-            limit=len(having),
-            offset=0,
-            fields=NOTHING,
-            options=SearchOptions(among),
-            scope=scope,
-        )
-        seen = {hit.object.id for hit in hits}
-        return [id_ for id_ in having if id_ not in seen]
+        return nearest.object.id != id_ and farther
 
 
 async def _all(steps: Iterable[Awaitable[None]]) -> None:

@@ -7,8 +7,9 @@ from embedders.inputs import DOCUMENT
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
+from service.core.indexing import IndexEntries, unchanged
 from service.core.vectorizing import Candidate, Vectorizer, VectorOrigin, VectorReport, check_bound, vector_fields
-from service.domain import ObjectChange, PropertyValue, Scope, StoredObject
+from service.domain import Collection, ObjectChange, PropertyValue, Scope, StoredObject
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["UpdateReport", "Updater"]
@@ -29,6 +30,7 @@ class Updater:
         self._store = store
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
+        self._entries = IndexEntries(store)
 
     async def update(
         self, name: str, draft: DraftObject, *, truncate: bool, scope: Scope = NO_TENANT, api_key: str | None = None
@@ -73,8 +75,24 @@ class Updater:
         if candidate.error is not None:
             raise candidate.error
         await self._store.update_object(name, _change(properties, images, before, candidate), scope)
+        # An update that is sent again changes nothing, but the first may have failed between object and index.
+        touched = _touched(collection, draft)
+        for vector_name, vector in unchanged(candidate.object, before).items():
+            if vector_name in touched:
+                for error in (await self._entries.mend(name, vector_name, {before.id: vector}, scope)).values():
+                    raise error
         reports = sorted(candidate.reports, key=lambda report: report.name)
         return UpdateReport(tuple(reports), list(used.values()))
+
+
+def _touched(collection: Collection, draft: DraftObject) -> set[str]:
+    """Return which named vectors a draft names, or names a field of."""
+    named = draft.properties.keys() | draft.images.keys()
+    return set(draft.vectors) | {
+        each.name
+        for each in collection.vectors
+        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
+    }
 
 
 def _change(

@@ -29,7 +29,7 @@ from service.errors import (
     Violation,
 )
 
-__all__ = ["all_failed_messages", "reject", "translate"]
+__all__ = ["all_failed_messages", "reject", "stays_without_entry", "translate"]
 
 _UNREACHABLE = (
     ConnectionError,
@@ -50,9 +50,14 @@ _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_RERANKER = re.compile("unknown capability: rerank")
-_NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
-# What a server says whose shards are not up yet, or not any more.
-_NO_REPLICA = re.compile(r": no (read|write) replicas? found$")
+_NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
+_PASSING = {
+    # Weaviate itself calls these transient: entities/errors/transient.go.
+    "has no room": re.compile("not enough memory|no space left on device"),
+    "takes no writes": re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE),
+    # What a server says whose shards are not up yet, or not any more.
+    "is starting or stopping": re.compile(r": no (read|write) replicas? found$"),
+}
 _ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
 
 
@@ -88,10 +93,14 @@ def reject(message: str, collection: str) -> ServiceError:
         return InvalidRequest([unfit])
     if (tenant := _NO_TENANT.search(fixed)) is not None:
         return TenantNotFound(tenant[1])
-    if _NO_WRITES.search(fixed) or _NO_REPLICA.search(message):
-        state = "takes no writes" if _NO_WRITES.search(fixed) else "is starting or stopping"
+    if (state := next((words for words, pattern in _PASSING.items() if pattern.search(fixed)), None)) is not None:
         return StoreUnavailable(f"Weaviate {state}: {message}")
     return StoreRejected(f"Weaviate refused: {message}")
+
+
+def stays_without_entry(message: str) -> bool:
+    """Return whether Weaviate says of an object that it is written, and that a vector's index has no entry for it."""
+    return _NO_INDEX_ENTRY.search(message) is not None
 
 
 def _find_unfit(message: str, collection: str) -> Violation | None:
