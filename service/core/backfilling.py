@@ -97,14 +97,14 @@ class Backfiller:
             TenantNotFound: the collection has no such tenant.
             InvalidRequest: a tenant that is missing or too much, an unknown named vector.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
             StoreUnavailable: the store failed.
         """
         collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
         check_bound(collection)
         fields = ReturnFields(vectors=[each.name for each in collection.vectors])
-        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        computed = self._computable(collection, named=bool(wishes.vectors))
         filling = replace(collection, vectors=computed)
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         last = wishes.after
@@ -126,6 +126,15 @@ class Backfiller:
                 for vector in collection.vectors:
                     await self._repair(name, vector, page, progress, scope)
             yield progress
+
+    def _computable(self, collection: Collection, *, named: bool) -> tuple[NamedVector, ...]:
+        """Return the named vectors that have fields; unless they are named, only those of this server's spaces.
+
+        A collection that has moved to another model keeps the named vector of the old one.
+        """
+        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        served = tuple(each for each in computed if each.space and self._embedders.of_space(each.space.id))
+        return computed if named else served or computed
 
     async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
         """Return objects with what their vectors are made of, and the vectors that they have."""

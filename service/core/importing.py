@@ -104,9 +104,10 @@ class Importer:
             TenantNotFound: the collection has no such tenant.
             InvalidRequest: a tenant is missing, or given where the collection has none.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
-            EmbedderError: the embedders of all spaces failed; some objects may be stored. While those of one space
-                work, objects are stored without the other vectors, and objects that would have none fail alone.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them; some
+                of other chunks may be. Otherwise objects are stored without the vectors that cannot be made, and those
+                that would have none fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
@@ -119,7 +120,9 @@ class Importer:
             for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
                 stored = await self._stored(collection, chunk, scope, embed_unchanged=embed_unchanged)
                 keepable = {} if embed_unchanged else stored
-                await self._vectorizer.fill(collection, chunk, options, truncate=truncate, stored=keepable, used=used)
+                await self._vectorizer.fill(
+                    collection, chunk, options, truncate=truncate, stored=keepable, used=used, partly=True
+                )
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write_chunk(name, scope, chunk, stored, outcomes))

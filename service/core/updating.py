@@ -8,7 +8,15 @@ from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
 from service.core.indexing import IndexEntries, unchanged
-from service.core.vectorizing import Candidate, Vectorizer, VectorOrigin, VectorReport, check_bound, vector_fields
+from service.core.vectorizing import (
+    Candidate,
+    Vectorizer,
+    VectorOrigin,
+    VectorReport,
+    check_bound,
+    foremost,
+    vector_fields,
+)
 from service.domain import Collection, ObjectChange, PropertyValue, Scope, StoredObject
 from service.store.base import NO_TENANT, Store
 
@@ -50,7 +58,7 @@ class Updater:
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: the change does not fit, or an input cannot be embedded.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors that the change touches are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
@@ -70,13 +78,17 @@ class Updater:
         used: dict[str, EmbedderSpec] = {}
         options = replace(DOCUMENT, api_key=api_key)
         await self._vectorizer.fill(
-            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used
+            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used, partly=True
         )
+        touched = _touched(collection, draft)
+        # What the object lacked before, and the change has nothing to do with, may go on missing.
+        failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
+        if candidate.error is None and failed and not used:
+            candidate.error = foremost(failed)
         if candidate.error is not None:
             raise candidate.error
         await self._store.update_object(name, _change(properties, images, before, candidate), scope)
         # An update that is sent again changes nothing, but the first may have failed between object and index.
-        touched = _touched(collection, draft)
         for vector_name, vector in unchanged(candidate.object, before).items():
             if vector_name in touched:
                 for error in (await self._entries.mend(name, vector_name, {before.id: vector}, scope)).values():

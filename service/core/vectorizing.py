@@ -15,7 +15,7 @@ from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priorit
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
-from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
+from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
 
 __all__ = [
     "BULK_DOCUMENTS",
@@ -24,6 +24,7 @@ __all__ = [
     "VectorReport",
     "Vectorizer",
     "check_bound",
+    "foremost",
     "join",
     "join_as_the_module",
     "vector_fields",
@@ -51,14 +52,14 @@ class VectorReport:
         origin: where it came from.
         embedder: what made it; empty when nothing did.
         truncated: whether a text in it was cut.
-        error: why it is missing although the object has fields for it: its embedders failed.
+        error: why it is missing although the object has fields for it: its embedders failed, or there are none.
     """
 
     name: str
     origin: VectorOrigin
     embedder: str = ""
     truncated: bool = False
-    error: EmbedderError | None = None
+    error: EmbedderError | SpaceMismatch | None = None
 
 
 class _Field(NamedTuple):
@@ -77,13 +78,13 @@ class _Plan:
         embedders: those that may; afterwards the one that did.
         inputs: what to embed, by where it stands in the request.
         outcomes: by the same.
-        error: why there are none.
+        error: why there are none; known beforehand where this server has no embedder of the space.
     """
 
-    embedders: list[Embedder]
+    embedders: Sequence[Embedder] = ()
     inputs: dict[str, Input] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    error: EmbedderError | None = None
+    error: EmbedderError | SpaceMismatch | None = None
 
 
 @dataclass(slots=True)
@@ -116,6 +117,11 @@ class _Part(NamedTuple):
     vector: NamedVector
     fields: list[_Field]
     plan: _Plan
+
+
+def foremost(errors: Sequence[EmbedderError | SpaceMismatch]) -> EmbedderError | SpaceMismatch:
+    """Return that of some errors which a caller should hear: a failure may pass, a space that nobody has stays so."""
+    return next((each for each in errors if isinstance(each, EmbedderError)), errors[0])
 
 
 def check_bound(collection: Collection) -> None:
@@ -151,6 +157,7 @@ class Vectorizer:
         truncate: bool,
         stored: Mapping[UUID, StoredObject],
         used: dict[str, EmbedderSpec],
+        partly: bool = False,
     ) -> None:
         """Give objects the vectors that they lack, with one call to an embedder of each space.
 
@@ -161,16 +168,14 @@ class Vectorizer:
             truncate: whether texts may be cut to what the model reads.
             stored: objects as they were, by id: their vectors are kept where nothing that is in them has changed.
             used: gets the embedders that made vectors, by name.
+            partly: whether no vector at all is enough, as long as an object can be stored.
 
         Raises:
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
         """
         plans, todo = self._plan(collection, chunk, stored, truncate=truncate)
         await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
-        failed = [plan.error for plan in plans.values() if plan.error is not None]
-        if failed and len(failed) == len(plans):
-            raise failed[0]
         used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
         for candidate, vector, fields, plan in todo:
             if plan.error is None:
@@ -180,7 +185,11 @@ class Vectorizer:
         for candidate in chunk:
             missing = [report.error for report in candidate.reports if report.error is not None]
             if missing and not candidate.object.vectors and candidate.error is None:
-                candidate.error = missing[0]
+                candidate.error = foremost(missing)
+        failed = [plan.error for plan in plans.values() if plan.error is not None]
+        useful = partly and any(candidate.error is None for candidate in chunk)
+        if failed and len(failed) == len(plans) and not useful:
+            raise foremost(failed)
 
     def _plan(
         self, collection: Collection, chunk: Sequence[Candidate], stored: Mapping[UUID, StoredObject], *, truncate: bool
@@ -202,13 +211,24 @@ class Vectorizer:
                 if not fields:
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
                     continue
-                embedders = self._embedders.for_vector(collection.name, vector)
-                plan = plans.setdefault(embedders[0].spec.space, _Plan(embedders))
+                plan = self._plan_for(collection.name, vector, plans)
                 plan.inputs.update((each.path, each.input) for each in fields)
                 todo.append(_Part(candidate, vector, fields, plan))
         return plans, todo
 
+    def _plan_for(self, collection: str, vector: NamedVector, plans: dict[str, _Plan]) -> _Plan:
+        """Return the plan of a named vector's space, a new one if need be."""
+        assert vector.space is not None, "a named vector without a space is refused before"
+        try:
+            embedders = self._embedders.for_vector(collection, vector)
+        except SpaceMismatch as error:
+            # Weaviate keeps a named vector for good, and a model that is gone must not end all writes.
+            return plans.setdefault(f"{vector.space.id} {vector.space.dimension}", _Plan(error=error))
+        return plans.setdefault(vector.space.id, _Plan(embedders))
+
     async def _carry_out(self, plan: _Plan, options: EmbedOptions) -> None:
+        if plan.error is not None:
+            return
         try:
             embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
         except EmbedderError as error:
