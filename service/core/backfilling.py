@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from embedders.errors import EmbedderError
-from embedders.inputs import Vector
+from embedders.inputs import EmbedOptions, Vector
 from service.core.embed import EmbedderPool
 from service.core.indexing import WRITES, IndexEntries
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
@@ -22,6 +22,8 @@ __all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
 
 log = structlog.get_logger(__name__)
 
+ATTEMPTS = 3
+"""How often the vectors of an object are made that changes meanwhile."""
 NOTHING = ReturnFields()
 TOLERANCE = 1e-4
 
@@ -118,10 +120,7 @@ class Backfiller:
             last = page[-1].id
             progress = BackfillProgress(last, len(page))
             lacking = [each.id for each in page if any(vector.name not in each.vectors for vector in computed)]
-            candidates = await self._read(filling, lacking, scope)
-            if candidates:
-                await self._vectorizer.fill(filling, candidates, options, truncate=wishes.truncate, stored={}, used={})
-                await _all(self._write(name, each, progress, scope) for each in candidates)
+            await self._fill(filling, lacking, options, progress, scope, truncate=wishes.truncate)
             if wishes.verify:
                 for vector in collection.vectors:
                     await self._repair(name, vector, page, progress, scope)
@@ -151,24 +150,62 @@ class Backfiller:
             return [each for half in halves for each in await self._read(collection, half, scope)]
         return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
 
-    async def _write(self, name: str, candidate: Candidate, progress: BackfillProgress, scope: Scope) -> None:
-        id_ = candidate.object.id
+    async def _fill(
+        self,
+        collection: Collection,
+        ids: Sequence[UUID],
+        options: EmbedOptions,
+        progress: BackfillProgress,
+        scope: Scope,
+        *,
+        truncate: bool,
+    ) -> None:
+        """Give objects the vectors that they lack; again where an object has changed before its vectors were made."""
+        for _ in range(ATTEMPTS):
+            candidates = await self._read(collection, ids, scope)
+            if not candidates:
+                return
+            read = {each.object.id: each.object for each in candidates}
+            await self._vectorizer.fill(collection, candidates, options, truncate=truncate, stored={}, used={})
+            written = await _all(
+                self._write(collection, read[each.object.id], each, progress, scope) for each in candidates
+            )
+            ids = [each.object.id for each, current in zip(candidates, written, strict=True) if not current]
+        busy = StoreUnavailable("the object changed each time that its vectors were made; fill them in later")
+        progress.failures.update(dict.fromkeys(ids, busy))
+
+    async def _write(
+        self,
+        collection: Collection,
+        read: StoredObject,
+        candidate: Candidate,
+        progress: BackfillProgress,
+        scope: Scope,
+    ) -> bool:
+        """Write the vectors that were made of an object as it was read; return False if it has changed instead."""
+        id_ = read.id
+        progress.failures.pop(id_, None)
         errors = [report.error for report in candidate.reports if report.error is not None]
         if candidate.error is not None or errors:
             progress.failures[id_] = candidate.error or errors[0]
         made = {each.name for each in candidate.reports if each.origin is VectorOrigin.COMPUTED}
         vectors = {each: vector for each, vector in candidate.object.vectors.items() if each in made}
         if not vectors or candidate.error is not None:
-            return
+            return True
         try:
             async with self._writes:
-                await self._store.update_object(name, ObjectChange(id_, vectors=vectors), scope)
+                # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
+                now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
+                if _differs(now, read):
+                    return False
+                await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
         except ObjectNotFound:
-            log.debug("backfill_object_gone", collection=name)
+            log.debug("backfill_object_gone", collection=collection.name)
         except StoreRejected as error:
             progress.failures[id_] = error
         else:
             progress.filled += 1
+        return True
 
     async def _repair(
         self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
@@ -203,11 +240,19 @@ class Backfiller:
         return nearest.object.id != id_ and farther
 
 
-async def _all(steps: Iterable[Awaitable[None]]) -> None:
+def _differs(now: StoredObject, before: StoredObject) -> bool:
+    """Return whether of an object what vectors are made of has changed, or which vectors it has."""
+    made_of = (now.properties, now.images, now.vectors.keys())
+    return made_of != (before.properties, before.images, before.vectors.keys())
+
+
+async def _all(steps: Iterable[Awaitable[bool]]) -> list[bool]:
     """Take steps at the same time; when one fails, the others have ended, too."""
-    for outcome in await asyncio.gather(*steps, return_exceptions=True):
-        if outcome is not None:
+    outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
             raise outcome
+    return [outcome is True for outcome in outcomes]
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:
