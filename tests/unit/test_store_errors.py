@@ -66,6 +66,13 @@ def _status_error(status: int, body: Any) -> Exception:
         _query_error(grpc.StatusCode.UNKNOWN, "memory pressure: cannot load shard"),
         _query_error(grpc.StatusCode.UNKNOWN, 'batch objects: {msg:"cannot process batch: not enough memory"}'),
         _query_error(grpc.StatusCode.UNKNOWN, "put object: write wal: no space left on device"),
+        _query_error(
+            grpc.StatusCode.UNKNOWN, 'cannot achieve consistency level "QUORUM": cannot reach enough replicas'
+        ),
+        _query_error(grpc.StatusCode.UNKNOWN, "put object: context deadline exceeded"),
+        _status_error(500, {"error": [{"message": "msg:repo.object code:500 err:leader not found"}]}),
+        _status_error(500, {"error": [{"message": "not enough memory"}]}),
+        _status_error(500, None),
         _status_error(503, None),
         _status_error(502, "<html>"),
         KeyError("class"),
@@ -91,6 +98,19 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
             "PICTURES",
         ),
         (_status_error(422, {"error": [{"message": "'9 bad' is not a valid class name"}]}), StoreRejected, "9 bad"),
+        (
+            _status_error(500, {"error": [{"message": "msg:repo.merge err:new node has a vector with length 0"}]}),
+            StoreRejected,
+            "length 0",
+        ),
+        (
+            _status_error(
+                500,
+                {"error": [{"message": "cannot reach enough replicas: vector dimensions do not match the index"}]},
+            ),
+            StoreRejected,
+            "dimensions",
+        ),
         (_status_error(401, {"code": 401, "message": "who are you"}), StoreRejected, "API key"),
         (InsufficientPermissionsError(httpx.Response(403, json={"error": [{"message": "no"}]})), StoreRejected, "no"),
         (_query_error(grpc.StatusCode.UNKNOWN, "could not find class Pictures in schema"), CollectionNotFound, "Pict"),
