@@ -24,6 +24,7 @@ from service.core.vectorizing import (
     VectorOrigin,
     VectorReport,
     check_bound,
+    check_native,
     vector_fields,
 )
 from service.domain import Collection, ReturnFields, Scope, StoredObject
@@ -123,6 +124,8 @@ class Importer:
                 await self._vectorizer.fill(
                     collection, chunk, options, truncate=truncate, stored=keepable, used=used, partly=True
                 )
+                for each in chunk:
+                    check_native(collection, each)
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write_chunk(name, scope, chunk, stored, outcomes))

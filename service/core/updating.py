@@ -14,6 +14,7 @@ from service.core.vectorizing import (
     VectorOrigin,
     VectorReport,
     check_bound,
+    check_native,
     foremost,
     vector_fields,
 )
@@ -85,6 +86,7 @@ class Updater:
         failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
         if candidate.error is None and failed and not used:
             candidate.error = foremost(failed)
+        check_native(collection, candidate)
         if candidate.error is not None:
             raise candidate.error
         await self._store.update_object(name, _change(properties, images, before, candidate), scope)

@@ -24,6 +24,7 @@ __all__ = [
     "VectorReport",
     "Vectorizer",
     "check_bound",
+    "check_native",
     "foremost",
     "join",
     "join_as_the_module",
@@ -133,6 +134,19 @@ def check_bound(collection: Collection) -> None:
     for vector in collection.vectors:
         if vector.space is None:
             raise CollectionNotBound(collection.name, vector.name)
+
+
+def check_native(collection: Collection, candidate: Candidate) -> None:
+    """Refuse an object that has its reports if it gives Weaviate's module nothing to fill a native vector with.
+
+    Weaviate would refuse it as well, but may have stored it, or keep the vector of what was there.
+    """
+    bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
+    for vector in collection.vectors:
+        if vector.native and vector.name in bare:
+            names = ", ".join(each.name for each in (*vector.text_fields, *vector.image_fields))
+            message = f"is one of Weaviate's module, which takes no object without any of: {names}; give one of them"
+            _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
 
 def vector_fields(vectors: Sequence[NamedVector]) -> ReturnFields:
@@ -291,9 +305,7 @@ def _attach(
     parts = [(each, outcomes[each.path]) for each in fields]
     rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
     if rejected:
-        earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
-        found = [violation for error in rejected for violation in error.violations if violation not in earlier]
-        candidate.error = InvalidRequest([*earlier, *found])
+        _refuse(candidate, [violation for error in rejected for violation in error.violations])
         return
     embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
     vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
@@ -303,12 +315,16 @@ def _attach(
         joined = join(vectors, weights)
     if joined is None:
         message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
-        violation = Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")
-        candidate.error = InvalidRequest([violation])
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
         return
     candidate.give(vector.name, joined)
     truncated = any(embedding.truncated for _, embedding in embeddings)
     candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+
+
+def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
+    earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
+    candidate.error = InvalidRequest([*earlier, *(each for each in violations if each not in earlier)])
 
 
 def _name(field_: WeightedField) -> str:

@@ -8,6 +8,7 @@ from grpc import StatusCode
 
 from embedders.errors import EmbedderUnavailable
 from embedders.inputs import ImageInput, Priority, Purpose, TextInput
+from service.domain import ReturnFields
 from service.errors import StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
@@ -232,3 +233,48 @@ async def test_an_update_again_enters_the_vectors_that_it_names_and_no_others(st
     assert len(untouched) == 2
     assert origins["title"] == KEPT
     assert {name for _, name in stored.store.lost} == {"look"}
+
+
+@pytest.fixture
+async def native(wire: Wire) -> Wire:
+    """Return a server with the collection Pictures, whose vectors of title and tags are Weaviate's module's."""
+    module = {"native": True, "base_url": "http://vecgate:8070"}
+    made = collection_pb.Collection(
+        name="Pictures",
+        properties=[
+            collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+            collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+            collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+        ],
+        vectors=[
+            collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}], **module),
+            collection_pb.VectorConfig(name="tags", text_fields=[{"name": "tags"}], **module),
+        ],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    return wire
+
+
+async def test_an_object_that_gives_the_module_nothing_is_refused_before_it_is_written(native: Wire) -> None:
+    whole = obj(ID, title="a cat", tags=["x"])
+
+    good, bare = (await import_(native, whole, obj(title="  ", year=1))).results
+    failure = unpack(bare.error)
+
+    assert good.WhichOneof("outcome") == "stored"
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == ['objects[1].vectors["tags"]', 'objects[1].vectors["title"]']
+    assert native.store.puts == [1]
+
+
+async def test_a_change_that_takes_the_modules_last_field_away_is_refused_and_changes_nothing(native: Wire) -> None:
+    await import_(native, obj(ID, title="a cat", tags=["x"], year=1))
+
+    failure = await failure_of(update(native, obj(ID, title=None, year=2)))
+    kept = await update(native, obj(ID, year=3))
+
+    assert failure.fields == ['object.vectors["title"]']
+    assert kept == {"title": KEPT, "tags": KEPT}
+    stored = await native.store.get_object("Pictures", UUID(ID), ReturnFields(["title", "year"], vectors=["title"]))
+    assert stored.properties == {"title": "a cat", "year": 3}
+    assert_close(stored.vectors["title"], native.embedder.vector("a cat"))
