@@ -28,7 +28,7 @@ from service.core.vectorizing import (
     vector_fields,
 )
 from service.domain import Collection, ReturnFields, Scope, StoredObject
-from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantNotFound, Violation
+from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantInactive, TenantNotFound, Violation
 from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
@@ -103,6 +103,7 @@ class Importer:
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
+            TenantInactive: the tenant is not active, and calls do not activate it.
             InvalidRequest: a tenant is missing, or given where the collection has none.
             CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
@@ -188,6 +189,8 @@ class Importer:
             if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
                 raise
             return {}
+        except TenantInactive:
+            raise
         except StoreRejected as error:
             # Such as stored pictures that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)

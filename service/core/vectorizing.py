@@ -309,6 +309,10 @@ def _attach(
         return
     embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
     vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
+    if vector.weighted and not any(weights):
+        message = "its fields all have the weight 0; give the object another one, or the fields other weights"
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
+        return
     if vector.native:
         joined = join_as_the_module(vectors, weights if vector.weighted else None)
     else:

@@ -28,6 +28,7 @@ from service.errors import (
     ObjectNotFound,
     StoreRejected,
     StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
     Violation,
 )
@@ -267,6 +268,10 @@ class FakeStore(FakeCollections):
             raise InvalidRequest([Violation("tenant", f"collection {collection.name!r} {rule}")])
         if tenants is not None and scope.tenant not in tenants:
             raise TenantNotFound(scope.tenant)
+        if tenants is not None and tenants[scope.tenant] is not TenantActivity.ACTIVE:
+            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_activation:
+                raise TenantInactive(scope.tenant)
+            tenants[scope.tenant] = TenantActivity.ACTIVE
         return self._objects.setdefault(f"{collection.name}/{scope.tenant}" if tenants else collection.name, {})
 
     def _put(

@@ -29,6 +29,7 @@ from service.errors import (
     ServiceError,
     StoreRejected,
     StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
 )
 from service.store.weaviate.errors import translate
@@ -138,7 +139,11 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
             InvalidRequest,
             "rerank: collection 'Pictures' has no reranker module in Weaviate; leave this out",
         ),
-        (_query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"), StoreRejected, "tenant not active: 'off'"),
+        (
+            _query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"),
+            TenantInactive,
+            "'off' is not active",
+        ),
         (_query_error(grpc.StatusCode.UNKNOWN, "vector lengths don't match"), StoreRejected, "vector lengths"),
         (_query_error(grpc.StatusCode.UNAUTHENTICATED, "no key"), StoreRejected, "API key"),
         (_query_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "usage limit"), StoreRejected, "usage limit"),

@@ -25,6 +25,7 @@ from service.errors import (
     ServiceError,
     StoreRejected,
     StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
     Violation,
 )
@@ -48,6 +49,7 @@ _UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
 _NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
+_INACTIVE = re.compile("tenant not active: '([^']*)'")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
@@ -101,7 +103,8 @@ def reject(message: str, collection: str) -> ServiceError:
     state = next((words for words, pattern in _PASSING.items() if pattern.search(fixed)), None)
     if state is not None and not _OWN_FAULT.search(fixed):
         return StoreUnavailable(f"Weaviate {state}: {message}")
-    return StoreRejected(f"Weaviate refused: {message}")
+    inactive = _INACTIVE.search(fixed)
+    return TenantInactive(inactive[1]) if inactive is not None else StoreRejected(f"Weaviate refused: {message}")
 
 
 def stays_without_entry(message: str) -> bool:
