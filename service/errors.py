@@ -10,7 +10,7 @@ ServiceError
   CredentialsInvalid            what says it is not valid here
   PermissionDenied              the client may not do this
   QuotaExceeded                 the client has used up what it may: try again later
-  StoreRejected                 Weaviate refused what it was asked for
+  StoreRejected                 Weaviate refused what it was asked for: TenantInactive
   Overloaded                    as many calls as there may be: try again
   MessageTooLarge               the request or the answer is longer than a message may be
   StoreUnavailable              Weaviate does not answer: try again
@@ -39,6 +39,7 @@ __all__ = [
     "SpaceMismatch",
     "StoreRejected",
     "StoreUnavailable",
+    "TenantInactive",
     "TenantNotFound",
     "Violation",
     "rejection",
@@ -180,6 +181,16 @@ class QuotaExceeded(ServiceError):
 
 class StoreRejected(ServiceError):
     """Weaviate refused what it was asked for; the message says what it said."""
+
+
+class TenantInactive(StoreRejected):
+    """The collection's tenant is inactive or offloaded."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"tenant {name!r} is not active; activate it with UpdateTenants, or let calls activate tenants with "
+            "multi_tenancy.auto_tenant_activation"
+        )
 
 
 class Overloaded(ServiceError):

@@ -1,7 +1,7 @@
 """Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -9,11 +9,12 @@ import numpy as np
 import structlog
 
 from embedders.errors import EmbedderError
+from embedders.inputs import EmbedOptions, Vector
 from service.core.embed import EmbedderPool
+from service.core.indexing import WRITES, IndexEntries
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
 from service.domain import Collection, Distance, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
-from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, Violation
-from service.filters import Condition, Operator, Target
+from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable, Violation
 from service.searches import SearchOptions, TargetVectors
 from service.store.base import NO_TENANT, Store
 
@@ -21,8 +22,8 @@ __all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
 
 log = structlog.get_logger(__name__)
 
-WRITES = 8
-"""Objects that are written at the same time."""
+ATTEMPTS = 3
+"""How often the vectors of an object are made that changes meanwhile."""
 NOTHING = ReturnFields()
 TOLERANCE = 1e-4
 
@@ -79,6 +80,7 @@ class Backfiller:
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._page_size = page_size
+        self._entries = IndexEntries(store)
         self._writes = asyncio.Semaphore(WRITES)
 
     async def run(
@@ -97,14 +99,14 @@ class Backfiller:
             TenantNotFound: the collection has no such tenant.
             InvalidRequest: a tenant that is missing or too much, an unknown named vector.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
             StoreUnavailable: the store failed.
         """
         collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
         check_bound(collection)
         fields = ReturnFields(vectors=[each.name for each in collection.vectors])
-        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        computed = self._computable(collection, named=bool(wishes.vectors))
         filling = replace(collection, vectors=computed)
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         last = wishes.after
@@ -118,14 +120,20 @@ class Backfiller:
             last = page[-1].id
             progress = BackfillProgress(last, len(page))
             lacking = [each.id for each in page if any(vector.name not in each.vectors for vector in computed)]
-            candidates = await self._read(filling, lacking, scope)
-            if candidates:
-                await self._vectorizer.fill(filling, candidates, options, truncate=wishes.truncate, stored={}, used={})
-                await _all(self._write(name, each, progress, scope) for each in candidates)
+            await self._fill(filling, lacking, options, progress, scope, truncate=wishes.truncate)
             if wishes.verify:
                 for vector in collection.vectors:
                     await self._repair(name, vector, page, progress, scope)
             yield progress
+
+    def _computable(self, collection: Collection, *, named: bool) -> tuple[NamedVector, ...]:
+        """Return the named vectors that have fields; unless they are named, only those of this server's spaces.
+
+        A collection that has moved to another model keeps the named vector of the old one.
+        """
+        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        served = tuple(each for each in computed if each.space and self._embedders.of_space(each.space.id))
+        return computed if named else served or computed
 
     async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
         """Return objects with what their vectors are made of, and the vectors that they have."""
@@ -142,54 +150,85 @@ class Backfiller:
             return [each for half in halves for each in await self._read(collection, half, scope)]
         return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
 
-    async def _write(self, name: str, candidate: Candidate, progress: BackfillProgress, scope: Scope) -> None:
-        id_ = candidate.object.id
+    async def _fill(
+        self,
+        collection: Collection,
+        ids: Sequence[UUID],
+        options: EmbedOptions,
+        progress: BackfillProgress,
+        scope: Scope,
+        *,
+        truncate: bool,
+    ) -> None:
+        """Give objects the vectors that they lack; again where an object has changed before its vectors were made."""
+        for _ in range(ATTEMPTS):
+            candidates = await self._read(collection, ids, scope)
+            if not candidates:
+                return
+            read = {each.object.id: each.object for each in candidates}
+            await self._vectorizer.fill(collection, candidates, options, truncate=truncate, stored={}, used={})
+            written = await _all(
+                self._write(collection, read[each.object.id], each, progress, scope) for each in candidates
+            )
+            ids = [each.object.id for each, current in zip(candidates, written, strict=True) if not current]
+        busy = StoreUnavailable("the object changed each time that its vectors were made; fill them in later")
+        progress.failures.update(dict.fromkeys(ids, busy))
+
+    async def _write(
+        self,
+        collection: Collection,
+        read: StoredObject,
+        candidate: Candidate,
+        progress: BackfillProgress,
+        scope: Scope,
+    ) -> bool:
+        """Write the vectors that were made of an object as it was read; return False if it has changed instead."""
+        id_ = read.id
+        progress.failures.pop(id_, None)
         errors = [report.error for report in candidate.reports if report.error is not None]
         if candidate.error is not None or errors:
             progress.failures[id_] = candidate.error or errors[0]
         made = {each.name for each in candidate.reports if each.origin is VectorOrigin.COMPUTED}
         vectors = {each: vector for each, vector in candidate.object.vectors.items() if each in made}
         if not vectors or candidate.error is not None:
-            return
+            return True
         try:
             async with self._writes:
-                await self._store.update_object(name, ObjectChange(id_, vectors=vectors), scope)
+                # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
+                now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
+                if _differs(now, read):
+                    return False
+                await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
         except ObjectNotFound:
-            log.debug("backfill_object_gone", collection=name)
+            log.debug("backfill_object_gone", collection=collection.name)
         except StoreRejected as error:
             progress.failures[id_] = error
         else:
             progress.filled += 1
+        return True
 
     async def _repair(
         self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
     ) -> None:
         """Enter those vectors of a page into their index again that it has lost."""
-        having = {each.id: each for each in page if vector.name in each.vectors}
-        lost = await self._lost(name, vector, having, scope)
+        having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
+        lost = await self._entries.find_lost(name, vector.name, having, scope)
         # The index may know an entry and have lost the way to it: a log that was cut off in the middle.
         known = [id_ for id_ in having if id_ not in lost]
-        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, having[id_], scope)]
-
-        async def enter(id_: UUID) -> None:
-            try:
-                async with self._writes:
-                    await self._store.reindex_vector(name, id_, vector.name, having[id_].vectors[vector.name], scope)
-            except ObjectNotFound:
-                del having[id_]
-            except StoreRejected as error:
-                progress.failures[id_] = error
-
-        await _all(enter(id_) for id_ in lost)
-        lost = [id_ for id_ in lost if id_ in having]
-        still = set(await self._lost(name, vector, {id_: having[id_] for id_ in lost}, scope))
+        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, id_, having[id_], scope)]
+        failures = await self._entries.enter(name, vector.name, having, lost, scope)
+        for error in failures.values():
+            if isinstance(error, StoreUnavailable):
+                raise error
+        there = {id_: having[id_] for id_ in lost if not isinstance(failures.get(id_), ObjectNotFound)}
+        progress.failures.update((id_, failures[id_]) for id_ in there if id_ in failures)
+        still = set(await self._entries.find_lost(name, vector.name, there, scope))
         for id_ in still - progress.failures.keys():
             progress.failures[id_] = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
-        progress.repaired += len(lost) - len(still)
+        progress.repaired += len(there) - len(still)
 
-    async def _out_of_reach(self, name: str, vector: NamedVector, object_: StoredObject, scope: Scope) -> bool:
+    async def _out_of_reach(self, name: str, vector: NamedVector, id_: UUID, own: Vector, scope: Scope) -> bool:
         """Return whether a search by an object's own vector finds only what is farther than it is itself."""
-        own = object_.vectors[vector.name]
         target = TargetVectors({vector.name: own})
         hits = await self._store.search(name, target, limit=1, offset=0, fields=NOTHING, scope=scope)
         if not hits:
@@ -198,35 +237,22 @@ class Backfiller:
         expected = -length if vector.distance is Distance.DOT else 0.0
         nearest = hits[0]
         farther = nearest.distance is not None and nearest.distance > expected + TOLERANCE * max(1.0, length)
-        return nearest.object.id != object_.id and farther
-
-    async def _lost(
-        self, name: str, vector: NamedVector, having: Mapping[UUID, StoredObject], scope: Scope
-    ) -> list[UUID]:
-        """Return which objects a search of a vector does not see though they have it."""
-        if not having:
-            return []
-        # So few are compared one by one, and each that the index knows is found whatever its distance.
-        among = Condition(Target.ID, Operator.CONTAINS_ANY, [str(id_) for id_ in having])
-        some = next(iter(having.values())).vectors[vector.name]
-        hits = await self._store.search(
-            name,
-            TargetVectors({vector.name: some}),
-            limit=len(having),
-            offset=0,
-            fields=NOTHING,
-            options=SearchOptions(among),
-            scope=scope,
-        )
-        seen = {hit.object.id for hit in hits}
-        return [id_ for id_ in having if id_ not in seen]
+        return nearest.object.id != id_ and farther
 
 
-async def _all(steps: Iterable[Awaitable[None]]) -> None:
+def _differs(now: StoredObject, before: StoredObject) -> bool:
+    """Return whether of an object what vectors are made of has changed, or which vectors it has."""
+    made_of = (now.properties, now.images, now.vectors.keys())
+    return made_of != (before.properties, before.images, before.vectors.keys())
+
+
+async def _all(steps: Iterable[Awaitable[bool]]) -> list[bool]:
     """Take steps at the same time; when one fails, the others have ended, too."""
-    for outcome in await asyncio.gather(*steps, return_exceptions=True):
-        if outcome is not None:
+    outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
             raise outcome
+    return [outcome is True for outcome in outcomes]
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:

@@ -120,7 +120,7 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
         path: where it stands in the request.
 
     Raises:
-        InvalidRequest: another length, NaN, infinity, or nothing but zeros.
+        InvalidRequest: another length, NaN, infinity, nothing but zeros, or a length that float32 cannot hold.
     """
     fault = ""
     if not data or len(data) % 4:
@@ -133,9 +133,18 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
             fault = "holds NaN or infinity; all values must be finite"
         elif not vector.any():
             fault = "holds nothing but zeros, which have no direction; leave it out instead"
+        elif not _measurable(vector):
+            fault = "holds values so large or so small that float32 cannot hold their squares; scale it"
         else:
             return vector
     raise InvalidRequest([Violation(path, fault, "INVALID_VECTOR")])
+
+
+def _measurable(vector: Vector) -> bool:
+    """Return whether Weaviate, which squares in float32, finds that a vector has a length: not 0, and not infinite."""
+    wide = vector.astype(np.float64)
+    bounds = np.finfo(np.float32)
+    return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
 
 
 def check_return_fields(

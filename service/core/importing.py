@@ -5,16 +5,18 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
 
 from embedders.errors import EmbedderError, InputRejected
+from embedders.inputs import Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
+from service.core.indexing import IndexEntries, unchanged
 from service.core.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -22,10 +24,11 @@ from service.core.vectorizing import (
     VectorOrigin,
     VectorReport,
     check_bound,
+    check_native,
     vector_fields,
 )
-from service.domain import Collection, Scope, StoredObject
-from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantNotFound, Violation
+from service.domain import Collection, ReturnFields, Scope, StoredObject
+from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantInactive, TenantNotFound, Violation
 from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
@@ -73,6 +76,7 @@ class Importer:
         self._store = store
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
+        self._entries = IndexEntries(store)
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 
@@ -99,11 +103,13 @@ class Importer:
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
+            TenantInactive: the tenant is not active, and calls do not activate it.
             InvalidRequest: a tenant is missing, or given where the collection has none.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
-            EmbedderError: the embedders of all spaces failed; some objects may be stored. While those of one space
-                work, objects are stored without the other vectors, and objects that would have none fail alone.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them; some
+                of other chunks may be. Otherwise objects are stored without the vectors that cannot be made, and those
+                that would have none fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
@@ -114,11 +120,16 @@ class Importer:
         writing: asyncio.Task[None] | None = None
         try:
             for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
-                stored = {} if embed_unchanged else await self._stored(collection, chunk, scope)
-                await self._vectorizer.fill(collection, chunk, options, truncate=truncate, stored=stored, used=used)
+                stored = await self._stored(collection, chunk, scope, embed_unchanged=embed_unchanged)
+                keepable = {} if embed_unchanged else stored
+                await self._vectorizer.fill(
+                    collection, chunk, options, truncate=truncate, stored=keepable, used=used, partly=True
+                )
+                for each in chunk:
+                    check_native(collection, each)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_chunk(name, scope, chunk, outcomes))
+                writing = asyncio.create_task(self._write_chunk(name, scope, chunk, stored, outcomes))
             if writing is not None:
                 await writing
         finally:
@@ -164,34 +175,58 @@ class Importer:
             yield chunk
 
     async def _stored(
-        self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope
+        self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope, *, embed_unchanged: bool
     ) -> dict[UUID, StoredObject]:
-        """Return the objects of a chunk as they are stored, with what their vectors were made of."""
-        vectors = [each for each in collection.vectors if each.image_fields or each.text_fields]
-        ids = [each.object.id for each in chunk if not all(vector.name in each.object.vectors for vector in vectors)]
-        if not ids:
-            return {}
+        """Return the objects of a chunk as they are stored, with what their vectors were made of if that matters."""
+        made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
+        compared = not embed_unchanged and any(made - each.object.vectors.keys() for each in chunk)
+        fields = vector_fields(collection.vectors)
+        if not compared:
+            fields = ReturnFields(vectors=fields.vectors)
         try:
-            return await self._store.get_objects(collection.name, ids, vector_fields(vectors), scope)
+            return await self._store.get_objects(collection.name, [each.object.id for each in chunk], fields, scope)
         except TenantNotFound:
             if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
                 raise
             return {}
+        except TenantInactive:
+            raise
         except StoreRejected as error:
             # Such as stored pictures that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
             return {}
 
     async def _write_chunk(
-        self, name: str, scope: Scope, chunk: list[_Candidate], outcomes: list[ImportOutcome]
+        self,
+        name: str,
+        scope: Scope,
+        chunk: list[_Candidate],
+        stored: Mapping[UUID, StoredObject],
+        outcomes: list[ImportOutcome],
     ) -> None:
         ready = [candidate for candidate in chunk if candidate.error is None]
-        refusals = await self._store.put_objects(name, [each.object for each in ready], scope) if ready else []
-        for candidate, refusal in zip(ready, refusals, strict=True):
-            candidate.error = refusal
+        failures = await self._store.put_objects(name, [each.object for each in ready], scope) if ready else []
+        for candidate, failure in zip(ready, failures, strict=True):
+            candidate.error = failure
+        await self._enter_lost(name, scope, [each for each in ready if each.error is None], stored)
         for candidate in chunk:
             reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
             outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
+
+    async def _enter_lost(
+        self, name: str, scope: Scope, written: Sequence[_Candidate], stored: Mapping[UUID, StoredObject]
+    ) -> None:
+        """Enter vectors that were there before into their indexes where these lack them; the store leaves that."""
+        same: dict[str, dict[UUID, Vector]] = {}
+        for candidate in written:
+            if (before := stored.get(candidate.object.id)) is not None:
+                for vector_name, vector in unchanged(candidate.object, before).items():
+                    same.setdefault(vector_name, {})[before.id] = vector
+        failures: dict[UUID, ServiceError] = {}
+        for vector_name, having in same.items():
+            failures |= await self._entries.mend(name, vector_name, having, scope)
+        for candidate in written:
+            candidate.error = failures.get(candidate.object.id)
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:

@@ -7,8 +7,18 @@ from embedders.inputs import DOCUMENT
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
-from service.core.vectorizing import Candidate, Vectorizer, VectorOrigin, VectorReport, check_bound, vector_fields
-from service.domain import ObjectChange, PropertyValue, Scope, StoredObject
+from service.core.indexing import IndexEntries, unchanged
+from service.core.vectorizing import (
+    Candidate,
+    Vectorizer,
+    VectorOrigin,
+    VectorReport,
+    check_bound,
+    check_native,
+    foremost,
+    vector_fields,
+)
+from service.domain import Collection, ObjectChange, PropertyValue, Scope, StoredObject
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["UpdateReport", "Updater"]
@@ -29,6 +39,7 @@ class Updater:
         self._store = store
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
+        self._entries = IndexEntries(store)
 
     async def update(
         self, name: str, draft: DraftObject, *, truncate: bool, scope: Scope = NO_TENANT, api_key: str | None = None
@@ -48,7 +59,7 @@ class Updater:
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: the change does not fit, or an input cannot be embedded.
             CollectionNotBound: a named vector is bound to no space.
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors that the change touches are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
@@ -68,13 +79,34 @@ class Updater:
         used: dict[str, EmbedderSpec] = {}
         options = replace(DOCUMENT, api_key=api_key)
         await self._vectorizer.fill(
-            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used
+            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used, partly=True
         )
+        touched = _touched(collection, draft)
+        # What the object lacked before, and the change has nothing to do with, may go on missing.
+        failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
+        if candidate.error is None and failed and not used:
+            candidate.error = foremost(failed)
+        check_native(collection, candidate)
         if candidate.error is not None:
             raise candidate.error
         await self._store.update_object(name, _change(properties, images, before, candidate), scope)
+        # An update that is sent again changes nothing, but the first may have failed between object and index.
+        for vector_name, vector in unchanged(candidate.object, before).items():
+            if vector_name in touched:
+                for error in (await self._entries.mend(name, vector_name, {before.id: vector}, scope)).values():
+                    raise error
         reports = sorted(candidate.reports, key=lambda report: report.name)
         return UpdateReport(tuple(reports), list(used.values()))
+
+
+def _touched(collection: Collection, draft: DraftObject) -> set[str]:
+    """Return which named vectors a draft names, or names a field of."""
+    named = draft.properties.keys() | draft.images.keys()
+    return set(draft.vectors) | {
+        each.name
+        for each in collection.vectors
+        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
+    }
 
 
 def _change(

@@ -16,7 +16,7 @@ from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priorit
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
-from service.errors import CollectionNotBound, InvalidRequest, ServiceError, Violation, rejection
+from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
 
 __all__ = [
     "BULK_DOCUMENTS",
@@ -25,6 +25,8 @@ __all__ = [
     "VectorReport",
     "Vectorizer",
     "check_bound",
+    "check_native",
+    "foremost",
     "join",
     "join_as_the_module",
     "vector_fields",
@@ -52,14 +54,14 @@ class VectorReport:
         origin: where it came from.
         embedder: what made it; empty when nothing did.
         truncated: whether a text in it was cut.
-        error: why it is missing although the object has fields for it: its embedders failed.
+        error: why it is missing although the object has fields for it: its embedders failed, or there are none.
     """
 
     name: str
     origin: VectorOrigin
     embedder: str = ""
     truncated: bool = False
-    error: EmbedderError | None = None
+    error: EmbedderError | SpaceMismatch | None = None
 
 
 class _Field(NamedTuple):
@@ -78,13 +80,13 @@ class _Plan:
         embedders: those that may; afterwards the one that did.
         inputs: what to embed, by where it stands in the request.
         outcomes: by the same.
-        error: why there are none.
+        error: why there are none; known beforehand where this server has no embedder of the space.
     """
 
-    embedders: list[WatchedEmbedder]
+    embedders: Sequence[WatchedEmbedder] = ()
     inputs: dict[str, Input] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
-    error: EmbedderError | None = None
+    error: EmbedderError | SpaceMismatch | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +121,11 @@ class _Part(NamedTuple):
     plan: _Plan
 
 
+def foremost(errors: Sequence[EmbedderError | SpaceMismatch]) -> EmbedderError | SpaceMismatch:
+    """Return that of some errors which a caller should hear: a failure may pass, a space that nobody has stays so."""
+    return next((each for each in errors if isinstance(each, EmbedderError)), errors[0])
+
+
 def check_bound(collection: Collection) -> None:
     """Check that every named vector of a collection is bound to a space.
 
@@ -128,6 +135,19 @@ def check_bound(collection: Collection) -> None:
     for vector in collection.vectors:
         if vector.space is None:
             raise CollectionNotBound(collection.name, vector.name)
+
+
+def check_native(collection: Collection, candidate: Candidate) -> None:
+    """Refuse an object that has its reports if it gives Weaviate's module nothing to fill a native vector with.
+
+    Weaviate would refuse it as well, but may have stored it, or keep the vector of what was there.
+    """
+    bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
+    for vector in collection.vectors:
+        if vector.native and vector.name in bare:
+            names = ", ".join(each.name for each in (*vector.text_fields, *vector.image_fields))
+            message = f"is one of Weaviate's module, which takes no object without any of: {names}; give one of them"
+            _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
 
 def vector_fields(vectors: Sequence[NamedVector]) -> ReturnFields:
@@ -152,6 +172,7 @@ class Vectorizer:
         truncate: bool,
         stored: Mapping[UUID, StoredObject],
         used: dict[str, EmbedderSpec],
+        partly: bool = False,
     ) -> None:
         """Give objects the vectors that they lack, with one call to an embedder of each space.
 
@@ -162,16 +183,14 @@ class Vectorizer:
             truncate: whether texts may be cut to what the model reads.
             stored: objects as they were, by id: their vectors are kept where nothing that is in them has changed.
             used: gets the embedders that made vectors, by name.
+            partly: whether no vector at all is enough, as long as an object can be stored.
 
         Raises:
-            SpaceMismatch: a named vector to compute is bound to a space that no embedder has.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
         """
         plans, todo = self._plan(collection, chunk, stored, truncate=truncate)
         await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
-        failed = [plan.error for plan in plans.values() if plan.error is not None]
-        if failed and len(failed) == len(plans):
-            raise failed[0]
         used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
         for candidate, vector, fields, plan in todo:
             if plan.error is None:
@@ -181,7 +200,11 @@ class Vectorizer:
         for candidate in chunk:
             missing = [report.error for report in candidate.reports if report.error is not None]
             if missing and not candidate.object.vectors and candidate.error is None:
-                candidate.error = missing[0]
+                candidate.error = foremost(missing)
+        failed = [plan.error for plan in plans.values() if plan.error is not None]
+        useful = partly and any(candidate.error is None for candidate in chunk)
+        if failed and len(failed) == len(plans) and not useful:
+            raise foremost(failed)
 
     def _plan(
         self, collection: Collection, chunk: Sequence[Candidate], stored: Mapping[UUID, StoredObject], *, truncate: bool
@@ -203,13 +226,24 @@ class Vectorizer:
                 if not fields:
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
                     continue
-                embedders = self._embedders.for_vector(collection.name, vector)
-                plan = plans.setdefault(embedders[0].spec.space, _Plan(embedders))
+                plan = self._plan_for(collection.name, vector, plans)
                 plan.inputs.update((each.path, each.input) for each in fields)
                 todo.append(_Part(candidate, vector, fields, plan))
         return plans, todo
 
+    def _plan_for(self, collection: str, vector: NamedVector, plans: dict[str, _Plan]) -> _Plan:
+        """Return the plan of a named vector's space, a new one if need be."""
+        assert vector.space is not None, "a named vector without a space is refused before"
+        try:
+            embedders = self._embedders.for_vector(collection, vector)
+        except SpaceMismatch as error:
+            # Weaviate keeps a named vector for good, and a model that is gone must not end all writes.
+            return plans.setdefault(f"{vector.space.id} {vector.space.dimension}", _Plan(error=error))
+        return plans.setdefault(vector.space.id, _Plan(embedders))
+
     async def _carry_out(self, plan: _Plan, options: EmbedOptions) -> None:
+        if plan.error is not None:
+            return
         try:
             embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
         except EmbedderError as error:
@@ -272,24 +306,30 @@ def _attach(
     parts = [(each, outcomes[each.path]) for each in fields]
     rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
     if rejected:
-        earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
-        found = [violation for error in rejected for violation in error.violations if violation not in earlier]
-        candidate.error = InvalidRequest([*earlier, *found])
+        _refuse(candidate, [violation for error in rejected for violation in error.violations])
         return
     embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
     vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
+    if vector.weighted and not any(weights):
+        message = "its fields all have the weight 0; give the object another one, or the fields other weights"
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
+        return
     if vector.native:
         joined = join_as_the_module(vectors, weights if vector.weighted else None)
     else:
         joined = join(vectors, weights)
     if joined is None:
         message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
-        violation = Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")
-        candidate.error = InvalidRequest([violation])
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
         return
     candidate.give(vector.name, joined)
     truncated = any(embedding.truncated for _, embedding in embeddings)
     candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+
+
+def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
+    earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
+    candidate.error = InvalidRequest([*earlier, *(each for each in violations if each not in earlier)])
 
 
 def _name(field_: WeightedField) -> str:

@@ -7,17 +7,21 @@ from uuid import UUID
 
 from embedders.inputs import Vector
 from service.domain import Collection, Hit, ObjectChange, ReturnFields, Scope, StoredObject, Tenant
-from service.errors import StoreRejected
+from service.errors import StoreRejected, StoreUnavailable
 from service.filters import Filter
 from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 
-__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store"]
+__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store", "WriteFailure"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""
 
 NO_TENANT = Scope()
 """All objects of a collection without tenants."""
+
+
+WriteFailure = StoreRejected | StoreUnavailable
+"""Why an object is not stored; or, for a passing reason, is there and has no entry in the index of a vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +139,11 @@ class Store(Protocol):
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
-    ) -> list[StoreRejected | None]:
+    ) -> list[WriteFailure | None]:
         """Write objects, each on its own; one of an id that is there replaces it.
 
         Returns:
-            For each object in order: None if it is stored, else why not.
+            For each object in order: None if it is stored and found, else why not.
         """
         ...
 
@@ -170,7 +174,7 @@ class Store(Protocol):
     async def reindex_vector(
         self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
     ) -> None:
-        """Enter a vector that an object has into its index, which has lost it.
+        """Enter a vector that an object has into its index, which has lost it; one that it has no more is left alone.
 
         Raises:
             ObjectNotFound: the collection has none of that id.

@@ -123,3 +123,12 @@ class ChangeSuite:
         }
         with pytest.raises(ObjectNotFound):
             await store.reindex_vector(pictures, UUID(int=2), "main", vectors["main"])
+
+    async def test_a_vector_that_was_replaced_meanwhile_is_not_entered_again(self, store: Store, pictures: str) -> None:
+        old, new = make_vector(1, 2, 3), make_vector(3, 2, 1)
+        await store.put_objects(pictures, [make_object(1, vectors={"main": new})])
+
+        await store.reindex_vector(pictures, UUID(int=1), "main", old)
+
+        found = await store.get_object(pictures, UUID(int=1), ReturnFields(vectors=["main"]))
+        assert found.vectors["main"].tobytes() == new.tobytes()

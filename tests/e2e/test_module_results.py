@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from weaviate import WeaviateAsyncClient, use_async_with_local
-from weaviate.classes.config import Configure, DataType, Multi2VecField, Property
+from weaviate.classes.config import Configure, DataType, Multi2VecField, Property, VectorDistances
 from weaviate.classes.init import Auth
 from weaviate.classes.query import HybridFusion, MetadataQuery
 from weaviate.classes.query import Move as TheirMove
@@ -34,17 +34,20 @@ Found = list[tuple[UUID, float | None]]
 
 
 class Sides:
-    """The same vectors in two collections, one of Vecgate's and one of the module's; one NIM embeds for both."""
+    """The same vectors in two collections, one of Vecgate's and one of the module's; one NIM embeds for both.
+
+    Vecgate searches the module's as well, adopted.
+    """
 
     def __init__(self, name: str, searcher: Searcher, client: WeaviateAsyncClient) -> None:
         self.name = name
         self.searcher = searcher
         self.client = client
 
-    async def ours(self, query: Query) -> Found:
+    async def ours(self, query: Query, *, adopted: bool = False) -> Found:
         """Search through Vecgate."""
         found = await self.searcher.search(
-            f"Ours{self.name}",
+            f"{'Theirs' if adopted else 'Ours'}{self.name}",
             query,
             targets=TargetChoice(("title",)),
             limit=len(IDS),
@@ -68,7 +71,13 @@ class Sides:
 
 
 @pytest.fixture
-async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[Sides]:
+def distance(request: pytest.FixtureRequest) -> VectorDistances:
+    """Return the distance of both collections; a test may choose another."""
+    return getattr(request, "param", VectorDistances.COSINE)
+
+
+@pytest.fixture
+async def sides(weaviate_settings: WeaviateSettings, distance: VectorDistances) -> AsyncIterator[Sides]:
     name = uuid4().hex
     store = WeaviateStore(weaviate_settings)
     key = read_secret(weaviate_settings.api_key, weaviate_settings.api_key_file)
@@ -89,7 +98,9 @@ async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[Sides]:
         vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
         space = domain.Space(embedder.spec.space, nim.dimension, nim.model)
         title = domain.Property("title", domain.DataType.TEXT)
-        named = domain.NamedVector("title", space, text_fields=(domain.WeightedField("title"),))
+        named = domain.NamedVector(
+            "title", space, text_fields=(domain.WeightedField("title"),), distance=domain.Distance(distance.value)
+        )
         await store.create_collection(domain.Collection(f"Ours{name}", (title,), (named,)))
         await client.collections.create(
             f"Theirs{name}",
@@ -104,6 +115,7 @@ async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[Sides]:
                     model=nim.model,
                     text_fields=[Multi2VecField(name="title")],
                     image_fields=[Multi2VecField(name="picture")],
+                    vector_index_config=Configure.VectorIndex.hnsw(distance_metric=distance),
                 )
             ],
         )
@@ -142,6 +154,18 @@ async def test_near_text_with_moves_finds_what_the_module_finds(sides: Sides, ca
     theirs = await sides.theirs("near_text", query=list(concepts), move_to=_theirs(to), move_away=_theirs(away))
 
     assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("distance", [VectorDistances.DOT, VectorDistances.L2_SQUARED], indirect=True)
+@pytest.mark.parametrize("case", MOVES)
+async def test_near_text_on_an_adopted_vector_measures_what_the_module_measures(sides: Sides, case: str) -> None:
+    # The length of the query is part of these distances.
+    to, away = MOVES[case]
+    for concepts in (("a red car",), ("a red car", "something green")):
+        ours = await sides.ours(NearText(concepts, move_to=to, move_away=away), adopted=True)
+        theirs = await sides.theirs("near_text", query=list(concepts), move_to=_theirs(to), move_away=_theirs(away))
+
+        assert_same(ours, theirs)
 
 
 def _theirs(move: Move | None) -> TheirMove | None:

@@ -22,10 +22,21 @@ from tests.fakes.nim import FakeNim
 
 OBJECTS: Sequence[Mapping[str, Any]] = [
     {"body": f"a long story of number {number}", "title": f"title {number}", "picture": picture((number, 40, 90)),
-     "thumb": picture((7, number, 3))}
+     "thumb": picture((7, number, 3)), "tags": [f"tag {each}" for each in range(number % 4)],
+     # Some objects lack it.
+     **({"caption": f"caption {number}"} if number % 3 else {})}
     for number in range(12)
 ]  # fmt: skip
 IDS = [UUID(int=number + 1) for number in range(len(OBJECTS))]
+
+PROPERTIES = {
+    "title": DataType.TEXT,
+    "body": DataType.TEXT,
+    "caption": DataType.TEXT,
+    "tags": DataType.TEXT_ARRAY,
+    "picture": DataType.BLOB,
+    "thumb": DataType.BLOB,
+}
 
 Module = dict[str, Any]
 CASES: dict[str, Module] = {
@@ -49,6 +60,8 @@ CASES: dict[str, Module] = {
         "weights": {"textFields": [0.3, 0.15], "imageFields": [0.35, 0.7]},
     },
     "two texts in another order without weights": {"textFields": ["title", "body"], "imageFields": ["picture"]},
+    "a list of texts without weights": {"textFields": ["tags", "title"], "imageFields": ["picture"]},
+    "a field that some objects lack, without weights": {"textFields": ["caption", "title"]},
 }
 
 
@@ -80,8 +93,7 @@ async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings
                     "class": name,
                     "properties": [
                         Property(name=each, data_type=type_)._to_dict()
-                        for each, type_ in {"title": DataType.TEXT, "body": DataType.TEXT, "picture": DataType.BLOB,
-                                            "thumb": DataType.BLOB}.items()
+                        for each, type_ in PROPERTIES.items()
                     ],
                     "vectorConfig": {
                         "main": {"vectorizer": {"multi2vec-nvidia": module}, "vectorIndexType": "hnsw"},

@@ -1,13 +1,21 @@
 """What core does with objects, against a real Weaviate."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
+from service.core.backfilling import Backfiller, BackfillWishes
+from service.core.conformance import DraftObject
 from service.core.embed import EmbedderPool
+from service.core.importing import Importer
 from service.core.objects import MAX_NAMED, Objects
 from service.core.searching import ReturnNames
+from service.core.updating import Updater
+from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject, WeightedField
+from service.errors import InvalidRequest, StoreRejected
 from service.filters import Condition, Operator, Target
 from service.settings import WeaviateSettings
 from service.store.weaviate import WeaviateStore
@@ -56,3 +64,47 @@ async def test_more_objects_are_deleted_and_listed_than_weaviate_takes_at_a_time
     assert (report.matched, report.deleted, report.failures) == (MORE_THAN_A_TIME, MORE_THAN_A_TIME, {})
     assert len(report.ids) == MAX_NAMED
     assert await store.count_objects(name) == 2
+
+
+async def test_an_object_that_weaviate_refuses_is_named_by_a_backfill_and_stops_nothing(store: WeaviateStore) -> None:
+    name, embedder = f"Refused{uuid4().hex}", FakeEmbedder()
+    space = Space(embedder.spec.space, embedder.spec.dimension, embedder.spec.model)
+    vectors = tuple(NamedVector(each, space, (), (WeightedField(each),)) for each in ("spoilt", "sound"))
+    properties = (Property("spoilt", DataType.TEXT), Property("sound", DataType.TEXT))
+    await store.create_collection(Collection(name, properties, vectors))
+    # Its length is now that of the index, which answers HTTP 500 to any other.
+    short = StoredObject(UUID(int=1), {}, {}, {"spoilt": np.ones(3, np.float32)})
+    lacking = [StoredObject(UUID(int=2), {"spoilt": "a"}), StoredObject(UUID(int=3), {"sound": "b"})]
+    assert await store.put_objects(name, [short]) == [None]
+    assert await store.put_objects(name, lacking) == [None] * 2
+    backfiller = Backfiller(store, EmbedderPool([embedder], check_interval_s=60), page_size=1)
+
+    pages = [each async for each in backfiller.run(name, BackfillWishes())]
+
+    assert [(each.seen, each.filled) for each in pages] == [(1, 0), (1, 0), (1, 1)]
+    assert [{id_: type(error) for id_, error in each.failures.items()} for each in pages] == [
+        {}, {UUID(int=2): StoreRejected}, {}
+    ]  # fmt: skip
+    await store.delete_collection(name)
+
+
+async def test_what_is_left_without_any_field_of_the_module_is_refused_and_not_stored(store: WeaviateStore) -> None:
+    name, embedder = f"Native{uuid4().hex}", FakeEmbedder()
+    space = Space(embedder.spec.space, embedder.spec.dimension, embedder.spec.model)
+    native = NamedVector("a", space, (), (WeightedField("title"),), native=True, base_url="http://127.0.0.1:9")
+    properties = (Property("title", DataType.TEXT), Property("n", DataType.INT))
+    await store.create_collection(Collection(name, properties, (native,)))
+    pool = EmbedderPool([embedder], check_interval_s=60)
+    importer = Importer(store, pool, max_chunk_objects=10, max_chunk_bytes=10**6)
+    secret = DraftObject(str(UUID(int=1)), {"title": "secret"})
+
+    bare, stored = (await importer.import_objects(name, [DraftObject("", {"n": 1.0}), secret], truncate=False)).outcomes
+    with pytest.raises(InvalidRequest):
+        await Updater(store, pool).update(name, replace(secret, properties={"title": None}), truncate=False)
+
+    assert isinstance(bare.error, InvalidRequest)
+    assert stored.error is None
+    assert await store.count_objects(name) == 1
+    found = await store.get_object(name, UUID(int=1), ReturnFields(["title"]))
+    assert found.properties == {"title": "secret"}
+    await store.delete_collection(name)

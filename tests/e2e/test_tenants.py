@@ -68,6 +68,8 @@ def test_an_inactive_tenant_rests_until_it_is_activated(client: Client) -> None:
     client.update_tenants("Resting", [pb.Tenant(name="anna", activity_status=INACTIVE)])
     with pytest.raises(VecgateError, match="not active"):
         client.search("Resting", tenant="anna")
+    with pytest.raises(VecgateError, match="'anna' is not active; activate it"):
+        put(client, "Resting", "anna", "a cat")
     client.update_tenants("Resting", [pb.Tenant(name="anna", activity_status=pb.TENANT_ACTIVITY_STATUS_ACTIVE)])
 
     assert titles(client, "Resting", "anna") == {"a dog"}
@@ -80,6 +82,9 @@ def test_tenants_are_created_and_activated_on_their_own_where_that_is_set(client
     client.update_tenants("Auto", [pb.Tenant(name="new", activity_status=INACTIVE)])
 
     assert titles(client, "Auto", "new", text="a dog") == {"a dog"}
+    client.update_tenants("Auto", [pb.Tenant(name="new", activity_status=INACTIVE)])
+    assert put(client, "Auto", "new", "a cat") == [None]
+    assert titles(client, "Auto", "new") == {"a dog", "a cat"}
     assert [each.name for each in client.list_tenants("Auto")] == ["new"]
     assert client.get_collection("Auto").multi_tenancy == pb.MultiTenancyConfig(
         enabled=True, auto_tenant_creation=True, auto_tenant_activation=True

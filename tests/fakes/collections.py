@@ -29,12 +29,17 @@ class FakeCollections:
         self.calls: list[str] = []
         self.tenants: dict[str, dict[str, TenantActivity]] = {}
         self._failures: list[ServiceError] = []
+        self._failures_of: dict[str, ServiceError] = {}
         self._collections: dict[str, Collection] = {}
         self._objects: dict[str, dict[UUID, StoredObject]] = {}
 
     def fail_next(self, *errors: ServiceError) -> None:
         """Let the next calls raise these, one each."""
         self._failures.extend(errors)
+
+    def fail_next_of(self, method: str, error: ServiceError) -> None:
+        """Let the next call of a method raise this."""
+        self._failures_of[method] = error
 
     async def start(self) -> None:
         """Do nothing: memory is always connected."""
@@ -121,6 +126,8 @@ class FakeCollections:
             raise StoreUnavailable("Weaviate does not answer")
         if self._failures:
             raise self._failures.pop(0)
+        if method in self._failures_of:
+            raise self._failures_of.pop(method)
 
     def _find(self, name: str) -> Collection:
         found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None

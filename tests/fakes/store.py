@@ -27,12 +27,14 @@ from service.errors import (
     InvalidRequest,
     ObjectNotFound,
     StoreRejected,
+    StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
     Violation,
 )
 from service.filters import Filter
 from service.searches import Blend, Keywords, SearchOptions, TargetVectors
-from service.store.base import EVERYTHING, NO_TENANT, Deletion
+from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
 from tests.fakes.distances import has_vectors, join_distances
@@ -57,6 +59,7 @@ class FakeStore(FakeCollections):
         max_deletions: objects in one delete_objects.
         lost: objects and named vectors whose index has lost them.
         unindexable: objects that reindex_vector does not bring back.
+        unindexed: objects that the next put_objects stores and calls failed, since their vectors find no room.
     """
 
     def __init__(self) -> None:
@@ -69,6 +72,7 @@ class FakeStore(FakeCollections):
         self.max_deletions = 3
         self.lost: set[tuple[UUID, str]] = set()
         self.unindexable: set[UUID] = set()
+        self.unindexed: set[UUID] = set()
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
         """Return how many objects a collection holds, or how many of them fit a filter."""
@@ -89,7 +93,7 @@ class FakeStore(FakeCollections):
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
-    ) -> list[StoreRejected | None]:
+    ) -> list[WriteFailure | None]:
         """Write objects, each on its own."""
         self._enter("put_objects")
         self.puts.append(len(objects))
@@ -97,7 +101,7 @@ class FakeStore(FakeCollections):
         if found.multi_tenancy is not None and found.multi_tenancy.auto_creation and scope.tenant:
             self.tenants[found.name].setdefault(scope.tenant, TenantActivity.ACTIVE)
         within = self._within(found, scope)
-        return [self._put(found, within, each) for each in objects]
+        return [self._put(found, within, each) or self._index(each) for each in objects]
 
     async def get_object(
         self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
@@ -141,6 +145,10 @@ class FakeStore(FakeCollections):
         self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
     ) -> None:
         """Enter a vector that an object has into its index, which has lost it."""
+        self._enter("reindex_vector")
+        found = await self.get_object(collection, id_, ReturnFields(vectors=[vector_name]), scope)
+        if not np.array_equal(found.vectors.get(vector_name, ()), vector):
+            return
         await self.update_object(collection, ObjectChange(id_, vectors={vector_name: vector}), scope)
         if id_ not in self.unindexable:
             self.lost.discard((id_, vector_name))
@@ -260,6 +268,10 @@ class FakeStore(FakeCollections):
             raise InvalidRequest([Violation("tenant", f"collection {collection.name!r} {rule}")])
         if tenants is not None and scope.tenant not in tenants:
             raise TenantNotFound(scope.tenant)
+        if tenants is not None and tenants[scope.tenant] is not TenantActivity.ACTIVE:
+            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_activation:
+                raise TenantInactive(scope.tenant)
+            tenants[scope.tenant] = TenantActivity.ACTIVE
         return self._objects.setdefault(f"{collection.name}/{scope.tenant}" if tenants else collection.name, {})
 
     def _put(
@@ -268,6 +280,10 @@ class FakeStore(FakeCollections):
         fault = self.rejected.get(object_.id) or next(_faults(collection, object_, list(objects.values())), None)
         if fault is not None:
             return StoreRejected(fault)
+        before = objects.get(object_.id, StoredObject(object_.id)).vectors
+        # As Weaviate: a vector that is the same is not indexed again.
+        changed = [name for name, each in object_.vectors.items() if not np.array_equal(before.get(name, ()), each)]
+        self.lost -= {(object_.id, name) for name in changed}
         objects[object_.id] = StoredObject(
             object_.id,
             {
@@ -279,6 +295,13 @@ class FakeStore(FakeCollections):
             {name: np.array(vector, np.float32) for name, vector in object_.vectors.items()},
         )
         return None
+
+    def _index(self, object_: StoredObject) -> StoreUnavailable | None:
+        if object_.id not in self.unindexed:
+            return None
+        self.unindexed.remove(object_.id)
+        self.lost |= {(object_.id, name) for name in object_.vectors}
+        return StoreUnavailable("Weaviate has no room: not enough memory")
 
 
 def _by(measured: tuple[float, StoredObject]) -> tuple[float, UUID]:

@@ -1,4 +1,5 @@
 from typing import Any
+from uuid import uuid4
 
 import grpc
 import httpx
@@ -11,6 +12,7 @@ from weaviate.exceptions import (
     WeaviateClosedClientError,
     WeaviateConnectionError,
     WeaviateGRPCUnavailableError,
+    WeaviateInsertManyAllFailedError,
     WeaviateInvalidInputError,
     WeaviateQueryError,
     WeaviateRetryError,
@@ -18,6 +20,7 @@ from weaviate.exceptions import (
     WeaviateTimeoutError,
 )
 
+from service.domain import StoredObject
 from service.errors import (
     CollectionAlreadyExists,
     CollectionNotFound,
@@ -26,9 +29,11 @@ from service.errors import (
     ServiceError,
     StoreRejected,
     StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
 )
 from service.store.weaviate.errors import translate
+from service.store.weaviate.store import _insert
 
 
 def _query_error(code: grpc.StatusCode, details: str) -> Exception:
@@ -60,6 +65,15 @@ def _status_error(status: int, body: Any) -> Exception:
         _query_error(grpc.StatusCode.DEADLINE_EXCEEDED, "late"),
         _query_error(grpc.StatusCode.UNKNOWN, "store is read-only due to: disk usage too high"),
         _query_error(grpc.StatusCode.UNKNOWN, "memory pressure: cannot load shard"),
+        _query_error(grpc.StatusCode.UNKNOWN, 'batch objects: {msg:"cannot process batch: not enough memory"}'),
+        _query_error(grpc.StatusCode.UNKNOWN, "put object: write wal: no space left on device"),
+        _query_error(
+            grpc.StatusCode.UNKNOWN, 'cannot achieve consistency level "QUORUM": cannot reach enough replicas'
+        ),
+        _query_error(grpc.StatusCode.UNKNOWN, "put object: context deadline exceeded"),
+        _status_error(500, {"error": [{"message": "msg:repo.object code:500 err:leader not found"}]}),
+        _status_error(500, {"error": [{"message": "not enough memory"}]}),
+        _status_error(500, None),
         _status_error(503, None),
         _status_error(502, "<html>"),
         KeyError("class"),
@@ -85,6 +99,19 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
             "PICTURES",
         ),
         (_status_error(422, {"error": [{"message": "'9 bad' is not a valid class name"}]}), StoreRejected, "9 bad"),
+        (
+            _status_error(500, {"error": [{"message": "msg:repo.merge err:new node has a vector with length 0"}]}),
+            StoreRejected,
+            "length 0",
+        ),
+        (
+            _status_error(
+                500,
+                {"error": [{"message": "cannot reach enough replicas: vector dimensions do not match the index"}]},
+            ),
+            StoreRejected,
+            "dimensions",
+        ),
         (_status_error(401, {"code": 401, "message": "who are you"}), StoreRejected, "API key"),
         (InsufficientPermissionsError(httpx.Response(403, json={"error": [{"message": "no"}]})), StoreRejected, "no"),
         (_query_error(grpc.StatusCode.UNKNOWN, "could not find class Pictures in schema"), CollectionNotFound, "Pict"),
@@ -112,7 +139,11 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
             InvalidRequest,
             "rerank: collection 'Pictures' has no reranker module in Weaviate; leave this out",
         ),
-        (_query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"), StoreRejected, "tenant not active: 'off'"),
+        (
+            _query_error(grpc.StatusCode.UNKNOWN, "tenant not active: 'off'"),
+            TenantInactive,
+            "'off' is not active",
+        ),
         (_query_error(grpc.StatusCode.UNKNOWN, "vector lengths don't match"), StoreRejected, "vector lengths"),
         (_query_error(grpc.StatusCode.UNAUTHENTICATED, "no key"), StoreRejected, "API key"),
         (_query_error(grpc.StatusCode.RESOURCE_EXHAUSTED, "usage limit"), StoreRejected, "usage limit"),
@@ -150,3 +181,33 @@ def test_a_server_whose_shards_are_away_is_unavailable_and_not_refusing() -> Non
 
     assert isinstance(error, StoreUnavailable)
     assert "starting or stopping" in str(error)
+
+
+class Refusing:
+    """A collection of the client's of which every write fails for these reasons."""
+
+    name = "Pictures"
+
+    def __init__(self, *reasons: str) -> None:
+        self.data = self
+        self.reasons = reasons
+        self.writes = 0
+
+    async def insert_many(self, _: list[Any]) -> None:
+        self.writes += 1
+        raise WeaviateInsertManyAllFailedError("Here is the set of all errors: " + "\n".join(self.reasons))
+
+
+async def test_objects_that_only_lack_their_index_entries_are_not_sent_again_to_pass_for_stored() -> None:
+    entry = "insert to vector index: insert doc id {} to vector index: add batch of 1 vectors: not enough memory"
+    within = Refusing("invalid text property 'a' value 1", entry.format(1), entry.format(2))
+
+    outcomes = await _insert(within, [StoredObject(uuid4()) for _ in range(3)])  # type: ignore[arg-type]
+
+    assert [type(each) for each in outcomes] == [StoreUnavailable] * 3
+    assert within.writes == 1
+
+
+async def test_a_batch_that_finds_no_memory_fails_as_a_whole() -> None:
+    with pytest.raises(StoreUnavailable, match="no room"):
+        await _insert(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])  # type: ignore[arg-type]

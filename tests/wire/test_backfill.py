@@ -1,9 +1,12 @@
 """Filling in vectors over the wire."""
 
+import asyncio
+import itertools
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from grpc import StatusCode
 
@@ -211,3 +214,44 @@ async def test_what_an_import_could_not_embed_is_filled_when_the_other_embedder_
         assert_close(found.vectors["other"], two.vector("a dog"))
     finally:
         await stop_wire(wire)
+
+
+async def test_an_object_that_is_replaced_while_its_page_is_embedded_gets_the_vector_of_what_it_is(
+    pictures: Wire,
+) -> None:
+    gate = pictures.embedder.gate = asyncio.Event()
+    pictures.embedder.entered.clear()
+    filling = asyncio.create_task(backfill(pictures, vectors=["late"]))
+    await pictures.embedder.entered.wait()
+    own = np.ones(8, np.float32)
+    replaced = StoredObject(UUID(int=0), {"title": "new words"})
+    supplied = StoredObject(UUID(int=1), {"title": "picture 1"}, vectors={"late": own})
+    await pictures.store.put_objects("Pictures", [replaced, supplied])
+    gate.set()
+
+    answers = await filling
+
+    first, second, third = (await stored(pictures))[:3]
+    assert_close(first.vectors["late"], pictures.embedder.vector("new words"))
+    assert_close(second.vectors["late"], own)
+    assert_close(third.vectors["late"], pictures.embedder.vector("picture 2"))
+    assert (sum(each.filled for each in answers), any(each.failures for each in answers)) == (COUNT - 1, False)
+
+
+async def test_an_object_that_changes_again_and_again_is_named_to_be_filled_later(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, reads = pictures.store.get_objects, itertools.count()
+
+    async def restless(*arguments: Any) -> dict[UUID, StoredObject]:
+        found = await read(*arguments)
+        await pictures.store.put_objects("Pictures", [StoredObject(UUID(int=0), {"title": f"text {next(reads)}"})])
+        return found
+
+    monkeypatch.setattr(pictures.store, "get_objects", restless)
+
+    answers = await backfill(pictures, vectors=["late"])
+
+    (failed,) = [each for answer in answers for each in answer.failures]
+    assert (UUID(failed.id).int, unpack(failed.error).retry_s) == (0, 1)
+    assert sum(each.filled for each in answers) == COUNT - 1

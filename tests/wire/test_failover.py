@@ -251,3 +251,87 @@ async def test_a_nim_that_asks_for_a_longer_wait_than_callers_have_leaves_them_t
         served = await embed_in_time(wire, "a text")
 
         assert served == "nim-2"
+
+
+async def retire_the_nim(wire: Wire) -> Wire:
+    """Return a server over the same store that has only the embedder of the space `clip:local`."""
+    successor = await start_wire(FakeEmbedder(name="clip", space="clip:local"))
+    successor.store._collections = wire.store._collections
+    successor.store._objects = wire.store._objects
+    return successor
+
+
+async def test_imports_and_updates_go_on_when_the_model_of_an_old_named_vector_is_retired(wire: Wire) -> None:
+    await create_two_spaces(wire)
+    (old,) = (await import_(wire, obj(title="a cat"))).results
+    successor = await retire_the_nim(wire)
+    try:
+        (new,) = (await import_(successor, obj(title="a dog"))).results
+        request = object_pb.UpdateObjectRequest(collection="Pictures", object=obj(old.id, title="a tiger"))
+        updated = await successor.objects.UpdateObject(request)
+        stored = await successor.objects.GetObject(
+            object_pb.GetObjectRequest(collection="Pictures", id=old.id, return_vectors=["local", "remote"])
+        )
+
+        for vectors in (new.stored.vectors, updated.stored.vectors):
+            assert [(each.name, each.origin) for each in vectors] == [
+                ("local", object_pb.VECTOR_ORIGIN_COMPUTED),
+                ("remote", object_pb.VECTOR_ORIGIN_MISSING),
+            ]
+            assert unpack(vectors[1].error).reason == "EMBEDDING_SPACE_MISMATCH"
+        assert list(stored.object.vectors) == ["local"], "the vector of the old words would go on finding the object"
+    finally:
+        await stop_wire(successor)
+
+
+async def test_a_change_beside_a_vector_that_nobody_can_make_is_stored(wire: Wire) -> None:
+    await create_two_spaces(wire, local="image_fields", remote="text_fields")
+    successor = await retire_the_nim(wire)
+    try:
+        (result,) = (await import_(successor, obj(title="a cat", image=RED))).results
+        blue = obj(result.id, image=picture((0, 0, 255)))
+        await successor.objects.UpdateObject(object_pb.UpdateObjectRequest(collection="Pictures", object=blue))
+
+        title = obj(result.id, title="a dog")
+        failure = await failure_of(
+            successor.objects.UpdateObject(object_pb.UpdateObjectRequest(collection="Pictures", object=title))
+        )
+        only = await failure_of(import_(successor, obj(title="words only")))
+
+        assert (failure.reason, only.reason) == ("EMBEDDING_SPACE_MISMATCH", "EMBEDDING_SPACE_MISMATCH")
+    finally:
+        await stop_wire(successor)
+
+
+async def test_a_backfill_fills_what_this_server_can_unless_a_vector_is_named(wire: Wire) -> None:
+    await create_two_spaces(wire)
+    successor = await retire_the_nim(wire)
+    try:
+        await import_(successor, obj(title="a cat"))
+        successor.embedder.calls.clear()
+
+        answers = [
+            each
+            async for each in successor.objects.BackfillVectors(object_pb.BackfillVectorsRequest(collection="Pictures"))
+        ]
+        named = object_pb.BackfillVectorsRequest(collection="Pictures", vectors=["remote"])
+        failure = await failure_of(successor.objects.BackfillVectors(named).read())
+
+        assert [(each.seen, each.filled, len(each.failures)) for each in answers] == [(1, 0, 0)]
+        assert failure.reason == "EMBEDDING_SPACE_MISMATCH"
+    finally:
+        await stop_wire(successor)
+
+
+async def test_objects_with_their_own_vectors_are_stored_while_no_embedder_works(wire: Wire) -> None:
+    await create_two_spaces(wire)
+    fail(wire, "nim", "nim-2", "clip")
+    own = obj(title="with its own vectors")
+    for name in ("local", "remote"):
+        own.vectors[name].data = np.ones(8, "<f4").tobytes()
+
+    response = await import_(wire, own, obj(title="to be embedded"))
+
+    assert [result.WhichOneof("outcome") for result in response.results] == ["stored", "error"]
+    failure = unpack(response.results[1].error)
+    assert (failure.reason, failure.retry_s) == ("EMBEDDER_UNAVAILABLE", 3)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -6,7 +7,7 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from embedders.inputs import ImageInput, Purpose, TextInput
-from service.domain import Collection, NamedVector, ReturnFields
+from service.domain import Collection, NamedVector, ReturnFields, WeightedField
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
@@ -180,6 +181,8 @@ BAD = {
     "vector of half a float": (obj(vector=b"abc"), "INVALID_VECTOR", [DEFAULT]),
     "vector with NaN": (obj(vector=floats(*[float("nan")] * 8)), "INVALID_VECTOR", [DEFAULT]),
     "vector with infinity": (obj(vector=floats(*[float("inf")] * 8)), "INVALID_VECTOR", [DEFAULT]),
+    "vector too long for float32": (obj(vector=floats(*[3e38] * 8)), "INVALID_VECTOR", [DEFAULT]),
+    "vector too short for float32": (obj(vector=floats(*[1e-30] * 8)), "INVALID_VECTOR", [DEFAULT]),
     "zero vector": (obj(vector=floats(*[0] * 8)), "INVALID_VECTOR", [DEFAULT]),
     "unknown vector": (
         pb.Object(vectors={"other": Vector(data=floats(1))}), "UNKNOWN_VECTOR", ['objects[1].vectors["other"]']
@@ -302,3 +305,19 @@ async def test_a_collection_made_elsewhere_takes_no_objects(wire: Wire) -> None:
 
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND")
     assert wire.store.puts == []
+
+
+async def test_an_object_whose_fields_all_have_the_weight_0_is_refused_by_that_name(wire: Wire) -> None:
+    await wire.create_pictures()
+    collection = await wire.store.get_collection("Pictures")
+    (default,) = collection.vectors
+    fields = (WeightedField("title", 0.0), WeightedField("tags", 1.0))
+    adopted = replace(default, image_fields=(), text_fields=fields, native=True)
+    await wire.store.update_collection(replace(collection, vectors=(adopted,)))
+
+    bad, good = (await import_(wire, obj(title="a"), obj(title="a", tags=["b"]))).results
+
+    failure = unpack(bad.error)
+    assert (failure.reasons, failure.fields) == (["INVALID_VECTOR"], ['objects[0].vectors["default"]'])
+    assert "weight 0" in failure.message
+    assert good.WhichOneof("outcome") == "stored"

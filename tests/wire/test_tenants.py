@@ -43,6 +43,28 @@ async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wir
     assert not got.HasField("object_count")
 
 
+async def test_nothing_is_embedded_for_a_tenant_that_is_not_active(wire: Wire) -> None:
+    collection = pb.Collection(
+        name="Shared",
+        properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+        vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
+        multi_tenancy=pb.MultiTenancyConfig(enabled=True),
+    )
+    await wire.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection))
+    resting = pb.Tenant(name="anna", activity_status=INACTIVE)
+    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=[resting]))
+    wire.embedder.calls.clear()
+
+    objects = [{"properties": {"title": "a dog"}}]
+    failure = await failure_of(
+        wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="anna", objects=objects))
+    )
+
+    assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "STORE_REJECTED")
+    assert "tenant 'anna' is not active; activate it with UpdateTenants" in failure.message
+    assert wire.embedder.calls == []
+
+
 @pytest.mark.parametrize("automatic", [True, False])
 async def test_objects_to_embed_for_a_new_tenant_create_it_where_that_is_set(wire: Wire, *, automatic: bool) -> None:
     collection = pb.Collection(

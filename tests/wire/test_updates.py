@@ -8,9 +8,11 @@ from grpc import StatusCode
 
 from embedders.errors import EmbedderUnavailable
 from embedders.inputs import ImageInput, Priority, Purpose, TextInput
+from service.domain import ReturnFields
+from service.errors import StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture
-from tests.wire.conftest import Wire, failure_of
+from tests.wire.conftest import Wire, failure_of, unpack
 from tests.wire.test_object import floats, import_, obj
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
@@ -175,7 +177,6 @@ async def test_an_import_that_is_told_to_embeds_what_has_not_changed(stored: Wir
 
     assert await again(stored, same, embed_unchanged=True) == {"own": SUPPLIED, "title": COMPUTED, "look": COMPUTED}
     assert len(stored.embedder.calls) == 1
-    assert "get_objects" not in stored.store.calls[-3:]
 
 
 async def test_an_import_again_replaces_a_vector_that_nothing_is_in(stored: Wire) -> None:
@@ -187,3 +188,93 @@ async def test_stored_objects_are_read_once_for_each_chunk(stored: Wire) -> None
     stored.store.calls.clear()
     await import_(stored, *(obj(title=f"picture {n}") for n in range(4)))
     assert stored.store.calls.count("get_objects") == 2, "chunks of three, as the server under test is set"
+
+
+@pytest.mark.parametrize("embed_unchanged", [False, True])
+async def test_an_import_again_brings_back_what_an_index_had_no_room_for(
+    stored: Wire, *, embed_unchanged: bool
+) -> None:
+    stored.store.unindexed = {UUID(ID)}
+    message = full(title="a blue square", tags=["x"], year=1)
+    (first,) = (await import_(stored, message)).results
+    failure = unpack(first.error)
+    assert (failure.code, failure.reason, failure.retry_s) == (StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", 1)
+    assert {name for _, name in stored.store.lost} == {"own", "title", "look"}
+
+    origins = await again(stored, message, embed_unchanged=embed_unchanged)
+
+    assert origins["own"] == SUPPLIED
+    assert stored.store.lost == set()
+
+
+async def test_an_object_that_its_index_still_has_no_room_for_is_not_called_stored(stored: Wire) -> None:
+    stored.store.lost = {(UUID(ID), "title")}
+    stored.store.fail_next_of("reindex_vector", StoreUnavailable("Weaviate has no room: not enough memory"))
+
+    response = await import_(stored, full(title="a red square", tags=["x"], year=1), obj(title="another"))
+
+    assert unpack(response.results[0].error).reason == "STORE_UNAVAILABLE"
+    assert response.results[1].WhichOneof("outcome") == "stored"
+
+
+async def test_a_first_import_looks_for_no_lost_entries(stored: Wire) -> None:
+    stored.store.calls.clear()
+    await import_(stored, obj(title="new"), obj(title="newer"))
+    assert "search" not in stored.store.calls
+
+
+async def test_an_update_again_enters_the_vectors_that_it_names_and_no_others(stored: Wire) -> None:
+    stored.store.lost = {(UUID(ID), "title"), (UUID(ID), "look")}
+
+    await update(stored, obj(ID, year=2))
+    untouched = set(stored.store.lost)
+    origins = await update(stored, obj(ID, title="a red square"))
+
+    assert len(untouched) == 2
+    assert origins["title"] == KEPT
+    assert {name for _, name in stored.store.lost} == {"look"}
+
+
+@pytest.fixture
+async def native(wire: Wire) -> Wire:
+    """Return a server with the collection Pictures, whose vectors of title and tags are Weaviate's module's."""
+    module = {"native": True, "base_url": "http://vecgate:8070"}
+    made = collection_pb.Collection(
+        name="Pictures",
+        properties=[
+            collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+            collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+            collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+        ],
+        vectors=[
+            collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}], **module),
+            collection_pb.VectorConfig(name="tags", text_fields=[{"name": "tags"}], **module),
+        ],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    return wire
+
+
+async def test_an_object_that_gives_the_module_nothing_is_refused_before_it_is_written(native: Wire) -> None:
+    whole = obj(ID, title="a cat", tags=["x"])
+
+    good, bare = (await import_(native, whole, obj(title="  ", year=1))).results
+    failure = unpack(bare.error)
+
+    assert good.WhichOneof("outcome") == "stored"
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == ['objects[1].vectors["tags"]', 'objects[1].vectors["title"]']
+    assert native.store.puts == [1]
+
+
+async def test_a_change_that_takes_the_modules_last_field_away_is_refused_and_changes_nothing(native: Wire) -> None:
+    await import_(native, obj(ID, title="a cat", tags=["x"], year=1))
+
+    failure = await failure_of(update(native, obj(ID, title=None, year=2)))
+    kept = await update(native, obj(ID, year=3))
+
+    assert failure.fields == ['object.vectors["title"]']
+    assert kept == {"title": KEPT, "tags": KEPT}
+    stored = await native.store.get_object("Pictures", UUID(ID), ReturnFields(["title", "year"], vectors=["title"]))
+    assert stored.properties == {"title": "a cat", "year": 3}
+    assert_close(stored.vectors["title"], native.embedder.vector("a cat"))

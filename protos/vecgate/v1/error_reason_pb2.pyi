@@ -37,7 +37,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_IMAGE_UNDECODABLE: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT: the bytes are no picture of a supported format, or the picture is broken or cut short."""
     ERROR_REASON_INVALID_VECTOR: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity or nothing but zeros."""
+    """INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity, nothing but zeros or values
+    whose squares float32 cannot hold; or an object's fields give none, because they cancel each other out or weigh 0.
+    """
     ERROR_REASON_INVALID_ID: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: an id is no UUID."""
     ERROR_REASON_DUPLICATE_ID: _ErrorReason.ValueType  # 9
@@ -117,7 +119,9 @@ ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 5
 ERROR_REASON_IMAGE_UNDECODABLE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT: the bytes are no picture of a supported format, or the picture is broken or cut short."""
 ERROR_REASON_INVALID_VECTOR: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity or nothing but zeros."""
+"""INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity, nothing but zeros or values
+whose squares float32 cannot hold; or an object's fields give none, because they cancel each other out or weigh 0.
+"""
 ERROR_REASON_INVALID_ID: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: an id is no UUID."""
 ERROR_REASON_DUPLICATE_ID: ErrorReason.ValueType  # 9

@@ -39,7 +39,9 @@ class _VectorOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorOr
     VECTOR_ORIGIN_SUPPLIED: _VectorOrigin.ValueType  # 2
     """Given with the object."""
     VECTOR_ORIGIN_MISSING: _VectorOrigin.ValueType  # 3
-    """There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+    """There is none, so searches of that vector do not see the object: it has none of the vector's fields or, where `error` is
+    set, its embedders failed or this server has none of its space. BackfillVectors fills it in later.
+    """
     VECTOR_ORIGIN_KEPT: _VectorOrigin.ValueType  # 4
     """Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 
@@ -53,7 +55,9 @@ VECTOR_ORIGIN_COMPUTED: VectorOrigin.ValueType  # 1
 VECTOR_ORIGIN_SUPPLIED: VectorOrigin.ValueType  # 2
 """Given with the object."""
 VECTOR_ORIGIN_MISSING: VectorOrigin.ValueType  # 3
-"""There is none: the object has none of the vector's fields, so searches of that vector do not see it."""
+"""There is none, so searches of that vector do not see the object: it has none of the vector's fields or, where `error` is
+set, its embedders failed or this server has none of its space. BackfillVectors fills it in later.
+"""
 VECTOR_ORIGIN_KEPT: VectorOrigin.ValueType  # 4
 """Kept from the object as it was stored: none of the texts and images that are in it has changed."""
 Global___VectorOrigin: _TypeAlias = VectorOrigin  # noqa: Y015
@@ -305,8 +309,8 @@ class StoredVector(_message.Message):
     """Whether a text that took part was cut to the model's length."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why it is missing although the object has fields for it: no embedder of its space worked. Unset where the object has no
-        such field.
+        """Why it is missing although the object has fields for it: no embedder of its space worked, or this server has none
+        (EMBEDDING_SPACE_MISMATCH). Unset where the object has no such field.
         """
 
     def __init__(
@@ -767,7 +771,9 @@ class BackfillVectorsRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. The named vectors to fill. Default: all that have fields (UNKNOWN_VECTOR)."""
+        """Optional. The named vectors to fill. Default: all that have fields and are of a space that this server has an embedder of
+        (UNKNOWN_VECTOR).
+        """
 
     def __init__(
         self,

@@ -97,15 +97,15 @@ class QueryVectors:
         inputs = {path: TextInput(text, near.truncate) for path, text in texts.items()}
         spec, vectors = await self._embed(asked, target, inputs)
         of_concepts = [vectors[path] for path in paths]
-        if not moves:
-            joined = join(of_concepts, [1.0] * len(of_concepts))
-        else:
+        if moves or target.native:
             moved = _mean(of_concepts)
             for path, move in moves.items():
                 goal = await self._goal(asked, target, move, path, vectors)
                 share = move.force / 2 if path.endswith("move_to") else -move.force / 2
                 moved = moved + share * (goal - moved)
-            joined = _unit(moved)
+            joined = _directed(moved, scaled=not target.native)
+        else:
+            joined = join(of_concepts, [1.0] * len(of_concepts))
         if joined is None:
             message = "the vectors of these texts cancel each other out; search for them one by one"
             raise InvalidRequest([Violation(f"{source.path}.concepts", message, "INVALID_VECTOR")])
@@ -202,5 +202,8 @@ def _scaled(vector: Vector) -> Vector:
     return (wide / np.linalg.norm(wide)).astype(np.float32)
 
 
-def _unit(vector: Vector) -> Vector | None:
-    return _scaled(vector) if np.linalg.norm(vector) > LEAST_NORM else None
+def _directed(vector: Vector, *, scaled: bool) -> Vector | None:
+    """Return a vector as float32, None if it has no direction; that of a vector of the module's it does not scale."""
+    if np.linalg.norm(vector) <= LEAST_NORM:
+        return None
+    return _scaled(vector) if scaled else vector.astype(np.float32)

@@ -25,11 +25,12 @@ from service.errors import (
     ServiceError,
     StoreRejected,
     StoreUnavailable,
+    TenantInactive,
     TenantNotFound,
     Violation,
 )
 
-__all__ = ["all_failed_messages", "reject", "translate"]
+__all__ = ["all_failed_messages", "reject", "stays_without_entry", "translate"]
 
 _UNREACHABLE = (
     ConnectionError,
@@ -44,15 +45,26 @@ _UNREACHABLE = (
 _UNAVAILABLE_CODES = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
-_UNAVAILABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+_UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
 _NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
 _COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
+_INACTIVE = re.compile("tenant not active: '([^']*)'")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_RERANKER = re.compile("unknown capability: rerank")
-_NO_WRITES = re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE)
-# What a server says whose shards are not up yet, or not any more.
-_NO_REPLICA = re.compile(r": no (read|write) replicas? found$")
+_NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
+# Replicas that all refuse an object are called too few as well.
+_OWN_FAULT = re.compile("vector with length|vector dimensions|vector lengths|nil-vector")
+_PASSING = {
+    # Weaviate itself calls these transient: entities/errors/transient.go.
+    "has no room": re.compile("not enough memory|no space left on device"),
+    "takes no writes": re.compile("store is read-only|read-only mode|load shard", re.IGNORECASE),
+    # What a server says whose shards are not up yet, or not any more.
+    "does not reach all of itself": re.compile(
+        "deadline exceeded|leader not found|cannot reach enough replicas|connection refused|context canceled"
+    ),
+    "is starting or stopping": re.compile(r": no (read|write) replicas? found$"),
+}
 _ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
 
 
@@ -88,10 +100,16 @@ def reject(message: str, collection: str) -> ServiceError:
         return InvalidRequest([unfit])
     if (tenant := _NO_TENANT.search(fixed)) is not None:
         return TenantNotFound(tenant[1])
-    if _NO_WRITES.search(fixed) or _NO_REPLICA.search(message):
-        state = "takes no writes" if _NO_WRITES.search(fixed) else "is starting or stopping"
+    state = next((words for words, pattern in _PASSING.items() if pattern.search(fixed)), None)
+    if state is not None and not _OWN_FAULT.search(fixed):
         return StoreUnavailable(f"Weaviate {state}: {message}")
-    return StoreRejected(f"Weaviate refused: {message}")
+    inactive = _INACTIVE.search(fixed)
+    return TenantInactive(inactive[1]) if inactive is not None else StoreRejected(f"Weaviate refused: {message}")
+
+
+def stays_without_entry(message: str) -> bool:
+    """Return whether Weaviate says of an object that it is written, and that a vector's index has no entry for it."""
+    return _NO_INDEX_ENTRY.search(message) is not None
 
 
 def _find_unfit(message: str, collection: str) -> Violation | None:
@@ -118,14 +136,15 @@ def _translate_grpc(error: grpc.aio.AioRpcError, collection: str) -> ServiceErro
 
 
 def _translate_http(error: UnexpectedStatusCodeError, collection: str) -> ServiceError:
-    status = error.status_code
-    if status in _UNAVAILABLE_STATUSES:
-        return StoreUnavailable(f"Weaviate is not ready: {_read_body(error.error) or status}")
+    status, words = error.status_code, _read_body(error.error)
+    if status in _UNAVAILABLE_STATUSES or (status == 500 and not words):  # noqa: PLR2004
+        return StoreUnavailable(f"Weaviate is not ready: {words or status}")
     if status == 401:  # noqa: PLR2004
         return StoreRejected("Weaviate refuses the API key")
     if status == 404 and collection:  # noqa: PLR2004
         return CollectionNotFound(collection)
-    return reject(_read_body(error.error) or f"HTTP status {status}", collection)
+    # Weaviate answers 500 to all that goes wrong after the first checks, an object's own faults as well.
+    return reject(words or f"HTTP status {status}", collection)
 
 
 def _translate_other(error: Exception, collection: str) -> ServiceError:

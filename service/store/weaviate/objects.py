@@ -9,6 +9,7 @@ from uuid import UUID
 import numpy as np
 from weaviate.classes.data import DataObject, GeoCoordinate
 from weaviate.classes.query import QueryNested
+from weaviate.collections.queries import base_executor
 
 from embedders.inputs import Vector
 from service.domain import DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
@@ -16,6 +17,9 @@ from service.domain import DataType, ObjectValue, Property, PropertyValue, Retur
 __all__ = ["find_fault", "from_weaviate", "names_to_weaviate", "nudge", "to_weaviate"]
 
 MAX_EXACT_INT = 2**53
+
+# The client would make datetimes of dates, which have microseconds; Weaviate keeps nanoseconds.
+vars(base_executor)["_datetime_from_weaviate_str"] = str
 
 
 def find_fault(object_: StoredObject) -> str | None:

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.inputs import Vector
 from service.domain import Hit, ObjectChange, ReturnFields, Scope, StoredObject
-from service.errors import ObjectNotFound, StoreRejected
+from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.filters import Filter
 from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.settings import WeaviateSettings
-from service.store.base import EVERYTHING, NO_TENANT, Deletion
+from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.deleting import delete_fitting
-from service.store.weaviate.errors import all_failed_messages, reject, translate
+from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.hits import hits_from_weaviate, metadata_to_weaviate, shape_to_weaviate
 from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
@@ -30,8 +31,7 @@ from service.store.weaviate.updating import update_in_weaviate
 
 __all__ = ["WeaviateStore"]
 
-
-Outcomes = list[StoreRejected | None]
+Outcomes = list[WriteFailure | None]
 
 
 @measured
@@ -72,7 +72,7 @@ class WeaviateStore(WeaviateCollections):
 
     async def put_objects(
         self, collection: str, objects: Sequence[StoredObject], scope: Scope = NO_TENANT
-    ) -> list[StoreRejected | None]:
+    ) -> list[WriteFailure | None]:
         """Write objects, each on its own; one of an id that is there replaces it."""
         name = check_name(collection)
         faults = [find_fault(each) for each in objects]
@@ -123,8 +123,12 @@ class WeaviateStore(WeaviateCollections):
     ) -> None:
         """Enter a vector that an object has into its index, which has lost it."""
         # Weaviate leaves the index alone where the vector is the same, so it is another one for a moment.
-        for each in (nudge(vector), vector):
-            await self.update_object(collection, ObjectChange(id_, vectors={vector_name: each}), scope)
+        nudged = nudge(vector)
+        for present, written in ((vector, nudged), (nudged, vector)):
+            found = await self.get_object(collection, id_, ReturnFields(vectors=[vector_name]), scope)
+            if not np.array_equal(found.vectors.get(vector_name, ()), present):
+                return
+            await self.update_object(collection, ObjectChange(id_, vectors={vector_name: written}), scope)
 
     async def search(
         self,
@@ -230,16 +234,21 @@ async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
         written = await within.data.insert_many([to_weaviate(each) for each in objects])
     except WeaviateInsertManyAllFailedError as error:
         message = all_failed_messages(error)
-        rejection = _rejected(message, within.name)
+        failure = _failure(message, within.name)
         # Every object failed, but the client says only the set of the reasons.
         if len(objects) == 1 or "\n" not in message:
-            return [rejection for _ in objects]
+            return [failure for _ in objects]
+        if stays_without_entry(message):
+            # Sent again, an object that lacks nothing but an entry in an index would pass for stored.
+            failures = [_failure(each, within.name) for each in message.splitlines()]
+            passing = next((each for each in failures if isinstance(each, StoreUnavailable)), failure)
+            return [passing for _ in objects]
     except (WeaviateInvalidInputError, TypeError, ValueError) as error:
         # One object that the client cannot even send keeps it from sending the others.
         if len(objects) == 1:
             return [StoreRejected(str(translate(error)))]
     else:
-        refused = {index: _rejected(error.message, within.name) for index, error in written.errors.items()}
+        refused = {index: _failure(error.message, within.name) for index, error in written.errors.items()}
         return [refused.get(index) for index in range(len(objects))]
     middle = len(objects) // 2
     return [
@@ -248,13 +257,15 @@ async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
     ]
 
 
-def _rejected(message: str, collection: str) -> StoreRejected:
-    rejection = reject(message, collection)
-    if not isinstance(rejection, StoreRejected):
-        # Not an object's own fault: a shard that takes no writes refuses its first object with a reason, and Weaviate
-        # reports the others as stored although they are not.
-        raise rejection
-    return rejection
+def _failure(message: str, collection: str) -> WriteFailure:
+    failure = reject(message, collection)
+    if isinstance(failure, StoreRejected):
+        return failure
+    if isinstance(failure, StoreUnavailable) and stays_without_entry(message):
+        return failure
+    # Not an object's own fault: a shard that takes no writes refuses its first object with a reason, and Weaviate
+    # reports the others as stored although they are not.
+    raise failure
 
 
 def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOptions) -> dict[str, Any]:
