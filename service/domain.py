@@ -217,6 +217,7 @@ class Collection:
         replication: factor and deletionStrategy.
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
+        default_vector: the named vector of searches that name none; empty leaves it to the server.
     """
 
     name: str
@@ -227,6 +228,7 @@ class Collection:
     replication: Parameters = field(default_factory=dict)
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
+    default_vector: str = ""
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""

@@ -14,7 +14,16 @@ DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.nam
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 OUTPUT_ONLY = ("asyncEnabled", "actualCount")
-FIELDS = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
+FIELDS = (
+    "description",
+    "properties",
+    "vectors",
+    "multi_tenancy",
+    "replication",
+    "sharding",
+    "inverted_index",
+    "default_vector",
+)
 
 
 def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, list[VectorDraft]]:
@@ -27,7 +36,10 @@ def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, l
         (),
         message.description,
         multi_tenancy if tenancy.enabled else None,
-        *(_settings(message, name) for name in ("replication", "sharding", "inverted_index")),
+        replication=_settings(message, "replication"),
+        sharding=_settings(message, "sharding"),
+        inverted_index=_settings(message, "inverted_index"),
+        default_vector=message.default_vector,
     )
     return collection, [_vector_from_pb(each) for each in message.vectors]
 
@@ -39,15 +51,19 @@ def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> Co
     def parameters(name: str) -> dict[str, object]:
         return _settings(message, name) if name in wanted else {}
 
-    described = "description" in wanted and bool(message.description or mask)
+    def text(name: str) -> str | None:
+        value: str = getattr(message, name)
+        return value if name in wanted and (value or mask) else None
+
     return CollectionChange(
-        description=message.description if described else None,
+        description=text("description"),
         properties=tuple(map(_property_from_pb, message.properties)) if "properties" in wanted else (),
         vectors=tuple(map(_vector_from_pb, message.vectors)) if "vectors" in wanted else (),
         multi_tenancy=parameters("multi_tenancy"),
         replication=parameters("replication"),
         sharding=parameters("sharding"),
         inverted_index=parameters("inverted_index"),
+        default_vector=text("default_vector"),
     )
 
 
@@ -84,14 +100,19 @@ def _fields_from_pb(fields: Iterable[collection_pb.WeightedField]) -> tuple[Weig
     return tuple(WeightedField(each.name, each.weight if each.HasField("weight") else 1.0) for each in fields)
 
 
-def collection_to_pb(collection: Collection, embedder_names: dict[str, str]) -> collection_pb.Collection:
+def collection_to_pb(
+    collection: Collection, embedder_names: dict[str, str], default_vector: str
+) -> collection_pb.Collection:
     """Return a collection.
 
     Args:
         collection: the collection.
         embedder_names: this server's embedder of each space.
+        default_vector: the named vector of searches that name none; empty for none.
     """
-    message = collection_pb.Collection(name=collection.name, description=collection.description)
+    message = collection_pb.Collection(
+        name=collection.name, description=collection.description, default_vector=default_vector
+    )
     for each in collection.properties:
         _property_to_pb(each, message.properties.add())
     for vector in collection.vectors:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
 from service.access import calling_account
-from service.core.changes import CollectionChange, VectorDraft, apply_change
+from service.core.changes import CollectionChange, VectorDraft, apply_change, default_vector_faults
 from service.core.embed import EmbedderPool
 from service.domain import Collection, NamedVector, Scope, Space
 from service.errors import InvalidRequest, Violation
@@ -39,11 +39,14 @@ class Collections:
         Raises:
             EmbedderNotFound: there is no such embedder.
             EmbedderUnavailable: an embedder has not told its model's dimension yet.
-            InvalidRequest: an embedder has another model than the one asked for.
+            InvalidRequest: an embedder has another model than the one asked for, or there is no such default vector.
             CollectionAlreadyExists: there is such a collection.
         """
         bound = self._bind(enumerate(vectors))
-        await self._store.create_collection(replace(draft, vectors=tuple(bound[each.vector.name] for each in vectors)))
+        wanted = replace(draft, vectors=tuple(bound[each.vector.name] for each in vectors))
+        if faults := list(default_vector_faults(wanted)):
+            raise InvalidRequest(faults)
+        await self._store.create_collection(wanted)
         return self._embedders.resolve(await self._store.get_collection(draft.name))
 
     async def update(self, name: str, change: CollectionChange) -> Collection:
@@ -64,7 +67,12 @@ class Collections:
         ]
         bound = self._bind(asked)
         drafts = tuple(replace(each, vector=bound.get(each.vector.name, each.vector)) for each in change.vectors)
-        await self._store.update_collection(apply_change(present, replace(change, vectors=drafts)))
+        changed = apply_change(present, replace(change, vectors=drafts))
+        if change.default_vector is None and len(changed.vectors) > len(present.vectors):
+            # Searches that name no vector must not end up at one that no object has yet.
+            default = self._embedders.default_vector(present)
+            changed = replace(changed, default_vector=default.name if default else "")
+        await self._store.update_collection(changed)
         return self._embedders.resolve(await self._store.get_collection(name))
 
     def _bind(self, drafts: Iterable[tuple[int, VectorDraft]]) -> dict[str, NamedVector]:

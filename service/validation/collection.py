@@ -26,7 +26,16 @@ __all__ = [
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
 VECTOR_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
 BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
-UPDATABLE = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
+UPDATABLE = (
+    "description",
+    "properties",
+    "vectors",
+    "multi_tenancy",
+    "replication",
+    "sharding",
+    "inverted_index",
+    "default_vector",
+)
 MAX_PAGE_SIZE = 1000
 
 

@@ -71,6 +71,33 @@ def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
     assert bare(from_schema(SCHEMA)) == COLLECTION
 
 
+@pytest.mark.parametrize("description", ["", "Pictures", "Pictures\nof things", "[Vecgate: default_vector=b]\nno more"])
+@pytest.mark.parametrize("default", ["", "b"])
+def test_the_default_vector_survives_the_way_there_and_back_beside_a_description(
+    description: str, default: str
+) -> None:
+    vectors = tuple(NamedVector(name, Space("s", 1, "m")) for name in ("a", "b"))
+    collection = Collection("C", (), vectors, description, default_vector=default)
+
+    schema = to_schema(collection)
+
+    assert bare(from_schema(schema)) == collection
+    assert bare(from_schema(patch_schema(schema, replace(collection, default_vector="a"))[0])).default_vector == "a"
+
+
+def test_a_description_that_looks_like_a_default_vector_decides_nothing() -> None:
+    vectors = tuple(NamedVector(name, Space("s", 1, "m")) for name in ("a", "b"))
+    line = "[Vecgate: default_vector=a]"
+
+    found = from_schema(to_schema(Collection("C", (), vectors, f"x\n{line}\n{line}")))
+
+    assert (found.description, found.default_vector) == ("x", "")
+
+
+def test_the_only_vector_needs_no_word_in_the_description() -> None:
+    assert to_schema(replace(COLLECTION, default_vector="main")) == SCHEMA
+
+
 @pytest.mark.parametrize("data_type", DataType)
 def test_every_type_survives_the_way_there_and_back(data_type: DataType) -> None:
     nested = (Property("n", DataType.INT),) if data_type in (DataType.OBJECT, DataType.OBJECT_ARRAY) else ()

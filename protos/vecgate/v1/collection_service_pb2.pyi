@@ -295,6 +295,7 @@ class Collection(_message.Message):
     REPLICATION_FIELD_NUMBER: _builtins.int
     SHARDING_FIELD_NUMBER: _builtins.int
     INVERTED_INDEX_FIELD_NUMBER: _builtins.int
+    DEFAULT_VECTOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254}: Weaviate's names begin with a capital letter. Otherwise INVALID_INPUT."""
     description: _builtins.str
@@ -302,6 +303,12 @@ class Collection(_message.Message):
     object_count: _builtins.int
     """Output only, and only from GetCollection. How many objects it holds, or the tenant that was named; missing where it has
     tenants and none was named.
+    """
+    default_vector: _builtins.str
+    """Optional. The named vector of searches that name none (UNKNOWN_VECTOR). While no embedder of its space works, such a search by
+    text or picture uses the first named vector of another space whose embedder does. Default: the only one; of several, each of a
+    space of its own, that of the server's first embedder; else none. An answer has the one that is in force, empty for none. Adding a
+    named vector never changes it.
     """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
@@ -339,10 +346,11 @@ class Collection(_message.Message):
         replication: Global___ReplicationConfig | None = ...,
         sharding: Global___ShardingConfig | None = ...,
         inverted_index: Global___InvertedIndexConfig | None = ...,
+        default_vector: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "replication", b"replication", "sharding", b"sharding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
@@ -1443,8 +1451,9 @@ class UpdateCollectionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding" and "inverted_index" to
-        look at; "*" means all. With it an empty description empties the collection's. Default: all that are set.
+        """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index" and
+        "default_vector" to look at; "*" means all. With it an empty description or default_vector empties the collection's. Default: all
+        that are set.
         """
 
     def __init__(

@@ -18,7 +18,7 @@ from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options
 from service.core.searching.queries import Hybrid, Near, NearObject, Query
 from service.core.searching.sources import Source, vector_source
-from service.core.searching.targets import TargetChoice, named_targets, targets_of_query
+from service.core.searching.targets import TargetChoice, default_target, named_targets, targets_of_query
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
 from service.domain import Hit, NamedVector, ReturnFields, Scope, StoredObject
 from service.searches import Keywords, SearchOptions
@@ -107,7 +107,7 @@ class Searcher:
         Args:
             name: the collection.
             query: what to look for.
-            targets: the named vectors to search; none where the collection has just one.
+            targets: the named vectors to search; none leaves it to the collection and the embedders that work.
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
@@ -157,7 +157,11 @@ class Searcher:
     async def _search_near_object(
         self, asked: Asked, query: NearObject, choice: TargetChoice, page: "Page"
     ) -> list[Hit]:
-        targets = named_targets(asked.collection, choice.names)
+        collection = asked.collection
+        if choice.names:
+            targets = named_targets(collection, choice.names)
+        else:
+            targets = [default_target(collection, self._embedders.default_vector(collection))]
         check_certainty(targets, page.options)
         vectors = await self._vectors.of_object(asked, targets, query.id, "near_object.id")
         return await self._store.search(asked.collection.name, choice.with_vectors(vectors), **page.arguments())
@@ -169,11 +173,12 @@ class Searcher:
         if isinstance(query, Hybrid) and query.blend.keywords is not None:
             check_keyword_properties(asked.collection, query.blend.keywords, "hybrid.bm25")
         source = vector_source(query)
-        if len(choice.names) > 1:
+        if choice.names:
             made = await self._all_query_vectors(asked, named_targets(asked.collection, choice.names), source)
         else:
             served = [each.spec.space for each in self._embedders.all]
-            targets = targets_of_query(asked.collection, choice.names, source, served)
+            default = self._embedders.default_vector(asked.collection)
+            targets = targets_of_query(asked.collection, source, served, default)
             made = [await self._first_query_vector(asked, targets, source)]
         check_certainty([each.target for each in made], page.options)
         found = choice.with_vectors({each.target.name: each.vector for each in made})

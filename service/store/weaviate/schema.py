@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from service.domain import Collection, DataType, MultiTenancy, Parameters, Property
+from service.store.weaviate.default_vector import with_default_vector, without_default_vector
 from service.store.weaviate.vector_schema import (
     Schema,
     as_mapping,
@@ -30,7 +31,7 @@ def to_schema(collection: Collection) -> Schema:
     """Return what Weaviate is asked to create."""
     schema = {
         "class": collection.name,
-        "description": collection.description,
+        "description": _described(collection),
         "properties": [_property_to_schema(each) for each in collection.properties],
         "invertedIndexConfig": {**INVERTED_INDEX, **collection.inverted_index},
         "vectorConfig": {each.name: vector_to_schema(each) for each in collection.vectors},
@@ -46,7 +47,7 @@ def to_schema(collection: Collection) -> Schema:
 def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Schema, list[Schema]]:
     """Return a collection's schema, as Weaviate returned it, changed, and the properties to add to it."""
     patched = deepcopy(dict(schema))
-    patched["description"] = collection.description
+    patched["description"] = _described(collection)
     there = {str(each["name"]): each for each in patched.get("properties") or ()}
     new = [each for each in collection.properties if each.name not in there]
     for each in collection.properties:
@@ -74,17 +75,25 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
     vectors = as_mapping(schema.get("vectorConfig"))
     tenancy = _tenancy_from_schema(as_mapping(schema.get("multiTenancyConfig")))
     inverted = as_mapping(schema.get("invertedIndexConfig"))
+    description, default_vector = without_default_vector(str(schema.get("description") or ""))
     return Collection(
         name=str(schema["class"]),
         properties=tuple(_property_from_schema(as_mapping(each)) for each in schema.get("properties") or ()),
         vectors=tuple(vector_from_schema(name, as_mapping(vectors[name])) for name in sorted(vectors)),
-        description=str(schema.get("description") or ""),
+        description=description,
+        default_vector=default_vector,
         multi_tenancy=tenancy,
         replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
         # With tenants each is a shard of its own, and Weaviate says nothing but zeros.
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
     )
+
+
+def _described(collection: Collection) -> str:
+    # The only one is the default one anyway.
+    name = collection.default_vector if len(collection.vectors) > 1 else ""
+    return with_default_vector(collection.description, name)
 
 
 def _tenancy_to_schema(tenancy: MultiTenancy | None) -> Schema:
