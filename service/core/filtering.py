@@ -7,8 +7,9 @@ from uuid import UUID
 
 from service.access import calling_account
 from service.core.conformance import MAX_SAFE_INT, is_date
+from service.core.unknown import unknown_property
 from service.domain import Collection, DataType
-from service.errors import InvalidRequest, PermissionDenied, Violation
+from service.errors import InvalidRequest, PermissionDenied, Violation, collecting, noting
 from service.filters import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
 
 __all__ = ["check_filter"]
@@ -49,11 +50,8 @@ def check_filter(collection: Collection, filter_: Filter, path: str) -> Filter:
     Raises:
         InvalidRequest: an unknown property, an operator or a value that its type does not have; all are listed.
     """
-    violations: list[Violation] = []
-    checked = _check(collection, filter_, path, violations)
-    if violations:
-        raise InvalidRequest(violations)
-    return checked
+    with collecting() as violations:
+        return _check(collection, filter_, path, violations)
 
 
 def _check(collection: Collection, filter_: Filter, path: str, violations: list[Violation]) -> Filter:
@@ -79,11 +77,9 @@ def _check(collection: Collection, filter_: Filter, path: str, violations: list[
 
 
 def _check_condition(collection: Collection, condition: Condition, path: str, violations: list[Violation]) -> Condition:
-    try:
+    with noting(violations):
         return _fit(collection, condition, path)
-    except InvalidRequest as error:
-        violations += error.violations
-        return condition
+    return condition
 
 
 def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
@@ -149,13 +145,15 @@ def _check_operand(operator: Operator, data_type: DataType, value: FilterValue) 
         return _check_value(data_type, value)
     if not isinstance(value, list):
         raise ValueError(f"is one value, {operator.name} takes a list")  # noqa: TRY004 -- one kind of error for all faults
-    items = []
+    items, faults = [], []
     found: Sequence[bool | int | float | str] = value
     for index, item in enumerate(found):
         try:
             items.append(_check_value(data_type, item))
         except ValueError as error:
-            raise ValueError(f"item {index} {error}") from None
+            faults.append(f"item {index} {error}")
+    if faults:
+        raise ValueError("; ".join(faults))
     return items  # type: ignore[return-value]  # a list of one type, as the property says
 
 
@@ -200,6 +198,5 @@ def _kind(value: FilterValue) -> str:
 
 
 def _unknown(collection: Collection, where: str) -> Violation:
-    names = ", ".join(each.name for each in collection.properties)
-    message = f"collection {collection.name!r} has no such property; it has: {names}"
-    return Violation(where, message, "UNKNOWN_PROPERTY")
+    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    return unknown_property(collection, where, names)

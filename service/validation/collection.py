@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, Violation, noting
 from service.validation.parameters import check_parameters
 from service.validation.property import TEXTS, check_property
 from service.validation.vector_index import check_index
@@ -54,10 +54,8 @@ def check_page(violations: Violations, size: int, token: str, names: re.Pattern[
     """Note a page size or token that cannot be; `names` is what the listed things are named like."""
     good = 0 <= size <= MAX_PAGE_SIZE
     violations.require(good, "page_size", f"is {size}; give 0 (for 100) to {MAX_PAGE_SIZE}")
-    try:
+    with noting(violations.found):
         decode_page_token(token, names)
-    except InvalidRequest as error:
-        violations.found += error.violations
 
 
 def encode_page_token(last_name: str) -> str:

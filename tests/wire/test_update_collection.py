@@ -214,6 +214,19 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
         {"description": "new", "sharding": {"desired_count": 2}, "vectors": [{"name": "default", "model": "no"}]},
         [f"{VECTOR}.model", "collection.sharding.desired_count"],
     ),
+    (
+        {
+            "vectors": [{"name": "n", "model": "no"}, {"name": "o", "embedder": "nobody"}],
+            "sharding": {"desired_count": 2},
+            "properties": [{"name": "title", "data_type": pb.DATA_TYPE_INT}],
+        },
+        [
+            f"{VECTOR}.model",
+            "collection.vectors[1].embedder",
+            "collection.properties[0].data_type",
+            "collection.sharding.desired_count",
+        ],
+    ),
 ]
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from embedders.inputs import Vector
 from service.core.searching.sources import Source
+from service.core.unknown import unknown_vector
 from service.domain import Collection, NamedVector
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, collecting
 from service.searches import TargetJoin, TargetVectors
 
 __all__ = ["TargetChoice", "default_target", "named_targets", "targets_of_query"]
@@ -38,11 +39,11 @@ def named_targets(collection: Collection, names: Sequence[str]) -> list[NamedVec
     Raises:
         InvalidRequest: there are no such named vectors; all violations are listed.
     """
-    found = [(index, collection.find_vector(name)) for index, name in enumerate(names)]
-    unknown = [f"target_vectors[{index}]" for index, each in found if each is None]
-    if unknown:
-        raise InvalidRequest([_unknown(collection, "has no such named vector; it has", path) for path in unknown])
-    return [each for _, each in found if each is not None]
+    found = [collection.find_vector(name) for name in names]
+    with collecting() as violations:
+        unknown = [f"target_vectors[{index}]" for index, each in enumerate(found) if each is None]
+        violations += [unknown_vector(collection, path) for path in unknown]
+    return [each for each in found if each is not None]
 
 
 def default_target(collection: Collection, default: NamedVector | None) -> NamedVector:
@@ -53,7 +54,7 @@ def default_target(collection: Collection, default: NamedVector | None) -> Named
     """
     if default is None:
         rule = "has several named vectors and no default_vector; choose among"
-        raise InvalidRequest([_unknown(collection, rule, "target_vectors")])
+        raise InvalidRequest([unknown_vector(collection, "target_vectors", rule)])
     return default
 
 
@@ -104,8 +105,3 @@ def _target_of_own(
 
 def _space_of(vector: NamedVector) -> str:
     return vector.space.id if vector.space else ""
-
-
-def _unknown(collection: Collection, rule: str, path: str) -> Violation:
-    names = ", ".join(each.name for each in collection.vectors)
-    return Violation(path, f"collection {collection.name!r} {rule}: {names}", "UNKNOWN_VECTOR")
