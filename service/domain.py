@@ -10,6 +10,7 @@ from uuid import UUID
 from embedders.inputs import Vector
 
 __all__ = [
+    "TEXTS",
     "Collection",
     "Consistency",
     "DataType",
@@ -80,6 +81,9 @@ class DataType(Enum):
     OBJECT_ARRAY = "object[]"
 
 
+TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
+
+
 class Distance(Enum):
     """A measure between two vectors. The values are Weaviate's words."""
 
@@ -113,6 +117,7 @@ class Property:
         data_type: None for a type that this version does not handle.
         indexing: tokenization, indexFilterable, indexSearchable and indexRangeFilters.
         nested: what an object holds.
+        references: the collections whose objects it refers to; empty for one that holds values.
     """
 
     name: str
@@ -120,6 +125,18 @@ class Property:
     description: str = ""
     indexing: Parameters = field(default_factory=dict)
     nested: tuple["Property", ...] = ()
+    references: tuple[str, ...] = ()
+
+    @property
+    def filterable(self) -> bool:
+        """Whether filters may compare it: any of its indexes will do."""
+        filterable, ranges = self.indexing.get("indexFilterable", True), self.indexing.get("indexRangeFilters", False)
+        return filterable or ranges or self.searchable
+
+    @property
+    def searchable(self) -> bool:
+        """Whether words can be looked for in it."""
+        return self.data_type in TEXTS and self.indexing.get("indexSearchable", True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,7 +316,7 @@ def is_date(text: str) -> bool:
     if not RFC_3339.fullmatch(text):
         return False
     try:
-        datetime.fromisoformat(text[:19])
+        datetime.fromisoformat(text)
     except ValueError:
         return False
     return True

@@ -185,11 +185,13 @@ def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "types", [["phoneNumber"], ["Other"], ["One", "Two"], [], None], ids=["phone", "reference", "two", "none", "null"]
+    ("types", "references"),
+    [(["phoneNumber"], ()), (["Other"], ("Other",)), (["One", "Two"], ("One", "Two")), ([], ()), (None, ())],
+    ids=["phone", "reference", "two", "none", "null"],
 )
-def test_a_type_that_is_not_handled_is_none(types: list[str] | None) -> None:
+def test_a_type_that_is_not_handled_is_none(types: list[str] | None, references: tuple[str, ...]) -> None:
     collection = from_schema({"class": "C", "properties": [{"name": "p", "dataType": types}]})
-    assert collection.properties == (Property("p", None),)
+    assert collection.properties == (Property("p", None, references=references),)
 
 
 @pytest.mark.parametrize(

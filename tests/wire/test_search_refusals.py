@@ -20,6 +20,7 @@ VALUE = "filters.condition.value"
         ({"limit": -1}, "INVALID_INPUT", ["limit"]),
         ({"offset": -1}, "INVALID_INPUT", ["offset"]),
         ({"limit": 60, "offset": 60}, "INVALID_INPUT", ["limit"]),
+        ({"offset": 91}, "INVALID_INPUT", ["limit"]),
         ({"near_text": {}}, "INVALID_INPUT", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
@@ -256,6 +257,7 @@ VALUE = "filters.condition.value"
         (condition("year", "CONTAINS_ANY", texts={"values": ["x"]}), "INVALID_PROPERTY", [VALUE]),
         (condition("year", "LIKE", text="x"), "INVALID_PROPERTY", ["filters.condition.operator"]),
         (condition("taken", "LESS", text="2024"), "INVALID_PROPERTY", [VALUE]),
+        (condition("taken", "LESS", text="2024-01-01T00:00:00+99:99"), "INVALID_PROPERTY", [VALUE]),
         (condition("title", "IS_NULL", text="x"), "INVALID_PROPERTY", [VALUE]),
         (
             {"filters": {"condition": {"object_field": 1, "operator": 1, "value": {"text": "x"}}}},

@@ -1,29 +1,32 @@
 """Whether what narrows a search fits the collection."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from service.core.filtering import check_filter
 from service.core.unknown import unknown_property
-from service.domain import Collection, DataType, Distance, NamedVector
+from service.domain import TEXTS, Collection, DataType, Distance, NamedVector
 from service.errors import InvalidRequest, Violation, collecting, noting
 from service.searches import SearchOptions
 
 __all__ = ["check_certainty", "check_options", "with_certainty"]
 
 
-WITHOUT_ORDER = frozenset({DataType.BLOB})
-WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES})
+WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})
+WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})
 # Weaviate silently finds no groups of others in searches by words.
-NOT_TEXT = frozenset(DataType) - {DataType.TEXT, DataType.TEXT_ARRAY}
+NOT_TEXT = frozenset(DataType) - TEXTS
 
 
-def check_options(collection: Collection, options: SearchOptions, *, by_vector: bool = True) -> SearchOptions:
+def check_options(
+    collection: Collection, options: SearchOptions, linked: Mapping[str, Collection], *, by_vector: bool = True
+) -> SearchOptions:
     """Return options whose filter has the types of the collection.
 
     Args:
         collection: where to search.
         options: what to check.
+        linked: the collections that references of the filter lead to, by name.
         by_vector: whether the search is by a vector alone.
 
     Raises:
@@ -40,7 +43,7 @@ def check_options(collection: Collection, options: SearchOptions, *, by_vector: 
             violations.extend(_check_property(collection, options.rerank.property, "rerank.property", NOT_TEXT))
         if filters is not None:
             with noting(violations):
-                filters = check_filter(collection, filters, "filters")
+                filters = check_filter(collection, filters, "filters", linked)
     return replace(options, filters=filters)
 
 

@@ -13,6 +13,7 @@ from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
 from service.core.conformance import check_return_fields, parse_id
 from service.core.embed import EmbedderPool
+from service.core.references import linked_collections
 from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options, with_certainty
 from service.core.searching.queries import Hybrid, Near, NearObject, Query
@@ -128,11 +129,13 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         asked = Asked(collection, scope, api_key)
+        linked = await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
             with noting(violations):
                 fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
             with noting(violations):
-                options = check_options(collection, options, by_vector=not isinstance(query, Hybrid | Keywords))
+                by_vector = not isinstance(query, Hybrid | Keywords)
+                options = check_options(collection, options, linked, by_vector=by_vector)
             with noting(violations):
                 check_keyword_properties(collection, query)
             with noting(violations):

@@ -136,6 +136,8 @@ def _property_from_schema(schema: Mapping[str, Any]) -> Property:
         str(schema.get("description") or ""),
         _only(schema, INDEXING),
         tuple(_property_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
+        # Only names of collections begin with a capital letter.
+        tuple(each for each in types if each[:1].isupper()),
     )
 
 
