@@ -129,26 +129,7 @@ class Searcher:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         asked = Asked(collection, scope, api_key)
-        linked = await linked_collections(self._store, collection, options.filters)
-        with collecting() as violations:
-            with noting(violations):
-                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-            with noting(violations):
-                by_vector = not isinstance(query, Hybrid | Keywords)
-                options = check_options(collection, options, linked, by_vector=by_vector)
-            with noting(violations):
-                check_keyword_properties(collection, query)
-            with noting(violations):
-                vectors = self._targets(collection, query, targets)
-                # Those behind the first one only stand in for it where none is named.
-                searched = vectors if targets.names else vectors[:1]
-                with noting(violations):
-                    check_certainty(searched, options)
-                self._vectors.check_vectors(searched, query)
-            if violations:
-                # Nothing will be embedded, which else would tell.
-                with noting(violations):
-                    self._vectors.check_texts(query)
+        fields, options, vectors = await self._check(collection, query, targets, returned, options)
         page = Page(limit, offset, fields, options, scope)
         if query is None:
             return SearchResult(await self._store.list_objects(name, **page.arguments()))
@@ -175,6 +156,36 @@ class Searcher:
             with noting(violations):
                 fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, uuid, fields, scope)
+
+    async def _check(
+        self, collection: Collection, query: Query, targets: TargetChoice, returned: ReturnNames, options: SearchOptions
+    ) -> tuple[ReturnFields, SearchOptions, list[NamedVector]]:
+        """Return what to return, what narrows the search, and what it searches; see _targets.
+
+        Raises:
+            InvalidRequest: something does not fit the collection; all violations are listed.
+        """
+        linked = await linked_collections(self._store, collection, options.filters)
+        with collecting() as violations:
+            with noting(violations):
+                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+            with noting(violations):
+                by_vector = not isinstance(query, Hybrid | Keywords)
+                options = check_options(collection, options, linked, by_vector=by_vector)
+            with noting(violations):
+                check_keyword_properties(collection, query)
+            with noting(violations):
+                vectors = self._targets(collection, query, targets)
+                # Those behind the first one only stand in for it where none is named.
+                searched = vectors if targets.names else vectors[:1]
+                with noting(violations):
+                    check_certainty(searched, options)
+                self._vectors.check_vectors(searched, query)
+            if violations:
+                # Nothing will be embedded, which else would tell.
+                with noting(violations):
+                    self._vectors.check_texts(query)
+        return fields, options, vectors
 
     def _targets(self, collection: Collection, query: Query, choice: TargetChoice) -> list[NamedVector]:
         """Return the named vectors to search: all that are named, or those that may stand in for each other."""
