@@ -25,6 +25,7 @@ __all__ = [
     "Property",
     "PropertyValue",
     "Quantizer",
+    "Reranker",
     "ReturnFields",
     "Scope",
     "Space",
@@ -207,6 +208,14 @@ class MultiTenancy:
     auto_activation: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """The store's own module that orders hits anew, by its name, with its options."""
+
+    module: str
+    options: Parameters = field(default_factory=dict)
+
+
 class TenantActivity(Enum):
     """How active a tenant is. The values are Weaviate's words."""
 
@@ -235,6 +244,7 @@ class Collection:
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
         default_vector: the named vector of searches that name none; empty leaves it to the server.
+        reranker: None where hits cannot be reranked.
     """
 
     name: str
@@ -246,6 +256,7 @@ class Collection:
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
     default_vector: str = ""
+    reranker: Reranker | None = None
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""

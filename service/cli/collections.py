@@ -180,6 +180,8 @@ def show(
         return
     holds = f"{found.object_count} objects" if found.HasField("object_count") else "its tenants hold its objects"
     say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
+    if found.HasField("reranker"):
+        say(f"Hits are reranked by {found.reranker.module}.")
     say()
     rows = [
         (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not handled)", each.description)

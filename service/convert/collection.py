@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+from google.protobuf import json_format
+
 from service.convert.parameters import parameters_from_pb, parameters_to_pb
 from service.convert.vector_index import DISTANCES_FROM_PB, index_from_pb, index_to_pb
 from service.core.changes import CollectionChange, VectorDraft
-from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, WeightedField
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Reranker, WeightedField
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
 __all__ = ["change_from_pb", "collection_from_pb", "collection_to_pb"]
@@ -23,6 +25,7 @@ FIELDS = (
     "sharding",
     "inverted_index",
     "default_vector",
+    "reranker",
 )
 
 
@@ -40,6 +43,7 @@ def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, l
         sharding=_settings(message, "sharding"),
         inverted_index=_settings(message, "inverted_index"),
         default_vector=message.default_vector,
+        reranker=_reranker_from_pb(message),
     )
     return collection, [_vector_from_pb(each) for each in message.vectors]
 
@@ -64,12 +68,19 @@ def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> Co
         sharding=parameters("sharding"),
         inverted_index=parameters("inverted_index"),
         default_vector=text("default_vector"),
+        reranker=_reranker_from_pb(message) if "reranker" in wanted else None,
     )
 
 
 def _settings(message: collection_pb.Collection, name: str) -> dict[str, object]:
     parameters = parameters_from_pb(getattr(message, name))
     return {each: value for each, value in parameters.items() if each not in OUTPUT_ONLY}
+
+
+def _reranker_from_pb(message: collection_pb.Collection) -> Reranker | None:
+    if not message.HasField("reranker"):
+        return None
+    return Reranker(message.reranker.module, json_format.MessageToDict(message.reranker.options))
 
 
 def _property_from_pb(message: collection_pb.Property) -> Property:
@@ -121,6 +132,9 @@ def collection_to_pb(
         message.multi_tenancy.enabled = True
         message.multi_tenancy.auto_tenant_creation = collection.multi_tenancy.auto_creation
         message.multi_tenancy.auto_tenant_activation = collection.multi_tenancy.auto_activation
+    if collection.reranker is not None:
+        message.reranker.module = collection.reranker.module
+        message.reranker.options.update(collection.reranker.options)
     for name in ("replication", "sharding", "inverted_index"):
         parameters_to_pb(getattr(collection, name), getattr(message, name))
     return message

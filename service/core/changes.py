@@ -12,6 +12,7 @@ from service.domain import (
     Parameters,
     Property,
     Quantizer,
+    Reranker,
     VectorIndex,
 )
 from service.errors import InvalidRequest, Violation
@@ -68,6 +69,7 @@ class CollectionChange:
         vectors: those to add or, by their names, to index otherwise; those that are added bring their spaces.
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
         default_vector: None leaves it; empty leaves it to the server.
+        reranker: None leaves it.
     """
 
     description: str | None = None
@@ -78,6 +80,7 @@ class CollectionChange:
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
     default_vector: str | None = None
+    reranker: Reranker | None = None
 
 
 def apply_change(collection: Collection, change: CollectionChange) -> Collection:
@@ -98,6 +101,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         replication={**collection.replication, **change.replication},
         inverted_index=_merged(collection.inverted_index, change.inverted_index),
         default_vector=collection.default_vector if change.default_vector is None else change.default_vector,
+        reranker=change.reranker or collection.reranker,
     )
     violations += default_vector_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")

@@ -25,6 +25,7 @@ __all__ = [
 
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
 VECTOR_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
+RERANKER = re.compile(r"reranker-[a-z0-9-]+")
 BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 UPDATABLE = (
     "description",
@@ -35,6 +36,7 @@ UPDATABLE = (
     "sharding",
     "inverted_index",
     "default_vector",
+    "reranker",
 )
 MAX_PAGE_SIZE = 1000
 
@@ -138,6 +140,9 @@ def check_update_collection(request: collection_pb.UpdateCollectionRequest) -> N
 
 
 def _check_settings(violations: Violations, collection: collection_pb.Collection) -> None:
+    if collection.HasField("reranker"):
+        message = "must be the name of a reranker module of Weaviate's, such as reranker-nvidia"
+        violations.require(RERANKER.fullmatch(collection.reranker.module), "collection.reranker.module", message)
     for name in ("replication", "sharding", "inverted_index"):
         check_parameters(violations, getattr(collection, name), f"collection.{name}")
 

@@ -12,6 +12,7 @@ from service.domain import (
     NamedVector,
     Property,
     Quantizer,
+    Reranker,
     Space,
     VectorIndex,
     WeightedField,
@@ -152,6 +153,18 @@ def test_a_dynamic_index_holds_a_graph_and_a_flat_one_of_one_distance() -> None:
         "flat": {"distance": "dot", "vectorCacheMaxObjects": 3, "bq": {"rescoreLimit": 4, "enabled": True}},
     }
     assert from_schema(schema).vectors == (vector,)
+
+
+def test_a_reranker_survives_the_way_there_and_back_and_takes_the_place_of_another() -> None:
+    first, second = Reranker("reranker-nvidia", {"model": "m"}), Reranker("reranker-cohere")
+    collection = replace(COLLECTION, reranker=first)
+
+    schema = to_schema(collection)
+    schema["moduleConfig"]["generative-dummy"] = {"kept": True}
+    patched, _ = patch_schema(schema, replace(collection, reranker=second))
+
+    assert bare(from_schema(schema)) == collection
+    assert patched["moduleConfig"] == {"generative-dummy": {"kept": True}, "reranker-cohere": {}}
 
 
 def test_a_patch_keeps_what_this_version_does_not_know() -> None:

@@ -42,7 +42,7 @@ class CollectionServiceStub:
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
-    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, what an index does at query time, multi-tenancy's
+    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
     automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
     background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
@@ -81,7 +81,7 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
-    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, what an index does at query time, multi-tenancy's
+    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
     automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
     background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
@@ -141,7 +141,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.UpdateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
-        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, what an index does at query time, multi-tenancy's
+        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
         automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
         background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
         INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from service.domain import Collection, DataType, MultiTenancy, Parameters, Property
+from service.domain import Collection, DataType, MultiTenancy, Parameters, Property, Reranker
 from service.store.weaviate.default_vector import with_default_vector, without_default_vector
 from service.store.weaviate.vector_schema import (
     Schema,
@@ -24,6 +24,7 @@ SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
 SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
+RERANKER = "reranker-"
 OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
 
 
@@ -37,6 +38,8 @@ def to_schema(collection: Collection) -> Schema:
         "vectorConfig": {each.name: vector_to_schema(each) for each in collection.vectors},
         "multiTenancyConfig": _tenancy_to_schema(collection.multi_tenancy),
     }
+    if collection.reranker is not None:
+        schema["moduleConfig"] = {collection.reranker.module: dict(collection.reranker.options)}
     if collection.replication:
         schema["replicationConfig"] = _only(collection.replication, ("factor", "deletionStrategy"))
     if collection.sharding:
@@ -59,6 +62,11 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
             patch_vector(vectors[vector.name], vector)
         else:
             vectors[vector.name] = vector_to_schema(vector)
+    if (reranker := collection.reranker) is not None:
+        # Weaviate takes one at most.
+        modules = as_mapping(schema.get("moduleConfig"))
+        others = {name: value for name, value in modules.items() if not name.startswith(RERANKER)}
+        patched["moduleConfig"] = {**others, reranker.module: dict(reranker.options)}
     if collection.multi_tenancy is not None:
         patched["multiTenancyConfig"] = _tenancy_to_schema(collection.multi_tenancy)
     patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
@@ -82,6 +90,7 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         vectors=tuple(vector_from_schema(name, as_mapping(vectors[name])) for name in sorted(vectors)),
         description=description,
         default_vector=default_vector,
+        reranker=_reranker_from_schema(as_mapping(schema.get("moduleConfig"))),
         multi_tenancy=tenancy,
         replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
         # With tenants each is a shard of its own, and Weaviate says nothing but zeros.
@@ -94,6 +103,11 @@ def _described(collection: Collection) -> str:
     # The only one is the default one anyway.
     name = collection.default_vector if len(collection.vectors) > 1 else ""
     return with_default_vector(collection.description, name)
+
+
+def _reranker_from_schema(modules: Mapping[str, Any]) -> Reranker | None:
+    found = (Reranker(name, as_mapping(modules[name])) for name in sorted(modules) if name.startswith(RERANKER))
+    return next(found, None)
 
 
 def _tenancy_to_schema(tenancy: MultiTenancy | None) -> Schema:
