@@ -10,6 +10,7 @@ from uuid import UUID
 from embedders.inputs import Vector
 
 __all__ = [
+    "TEXTS",
     "Collection",
     "Consistency",
     "DataType",
@@ -24,6 +25,7 @@ __all__ = [
     "Property",
     "PropertyValue",
     "Quantizer",
+    "Reranker",
     "ReturnFields",
     "Scope",
     "Space",
@@ -80,6 +82,9 @@ class DataType(Enum):
     OBJECT_ARRAY = "object[]"
 
 
+TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
+
+
 class Distance(Enum):
     """A measure between two vectors. The values are Weaviate's words."""
 
@@ -113,6 +118,7 @@ class Property:
         data_type: None for a type that this version does not handle.
         indexing: tokenization, indexFilterable, indexSearchable and indexRangeFilters.
         nested: what an object holds.
+        references: the collections whose objects it refers to; empty for one that holds values.
     """
 
     name: str
@@ -120,6 +126,18 @@ class Property:
     description: str = ""
     indexing: Parameters = field(default_factory=dict)
     nested: tuple["Property", ...] = ()
+    references: tuple[str, ...] = ()
+
+    @property
+    def filterable(self) -> bool:
+        """Whether filters may compare it: any of its indexes will do."""
+        filterable, ranges = self.indexing.get("indexFilterable", True), self.indexing.get("indexRangeFilters", False)
+        return filterable or ranges or self.searchable
+
+    @property
+    def searchable(self) -> bool:
+        """Whether words can be looked for in it."""
+        return self.data_type in TEXTS and self.indexing.get("indexSearchable", True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +208,14 @@ class MultiTenancy:
     auto_activation: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """The store's own module that orders hits anew, by its name, with its options."""
+
+    module: str
+    options: Parameters = field(default_factory=dict)
+
+
 class TenantActivity(Enum):
     """How active a tenant is. The values are Weaviate's words."""
 
@@ -217,6 +243,8 @@ class Collection:
         replication: factor and deletionStrategy.
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
+        default_vector: the named vector of searches that name none; empty leaves it to the server.
+        reranker: None where hits cannot be reranked.
     """
 
     name: str
@@ -227,6 +255,8 @@ class Collection:
     replication: Parameters = field(default_factory=dict)
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
+    default_vector: str = ""
+    reranker: Reranker | None = None
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""

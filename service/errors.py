@@ -16,7 +16,8 @@ ServiceError
   StoreUnavailable              Weaviate does not answer: try again
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected, TextTooLong
@@ -42,6 +43,8 @@ __all__ = [
     "TenantInactive",
     "TenantNotFound",
     "Violation",
+    "collecting",
+    "noting",
     "rejection",
 ]
 
@@ -71,6 +74,28 @@ class InvalidRequest(ServiceError):
     def __init__(self, violations: Sequence[Violation]) -> None:
         super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
         self.violations = tuple(violations)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Violation]]:
+    """Give a list for the violations of several steps, so that a caller learns of all at once.
+
+    Raises:
+        InvalidRequest: in the end, with all that the list holds, if it holds any.
+    """
+    violations: list[Violation] = []
+    yield violations
+    if violations:
+        raise InvalidRequest(violations)
+
+
+@contextmanager
+def noting(violations: list[Violation]) -> Iterator[None]:
+    """Note the violations of a step and go on behind it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        violations += error.violations
 
 
 class NotFound(ServiceError):

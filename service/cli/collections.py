@@ -55,6 +55,15 @@ FileOption = Annotated[
         show_default=False,
     ),
 ]
+DefaultVectorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--default-vector",
+        metavar="NAME",
+        help="The named vector of searches that name none; an empty one leaves it to the server.",
+        show_default=False,
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
 
@@ -171,6 +180,8 @@ def show(
         return
     holds = f"{found.object_count} objects" if found.HasField("object_count") else "its tenants hold its objects"
     say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
+    if found.HasField("reranker"):
+        say(f"Hits are reranked by {found.reranker.module}.")
     say()
     rows = [
         (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not handled)", each.description)
@@ -180,7 +191,7 @@ def show(
     say()
     vectors = [
         (
-            each.name,
+            f"{each.name} (default)" if each.name == found.default_vector else each.name,
             each.model,
             each.space or "not bound",
             str(each.dimension),
@@ -204,6 +215,7 @@ def update(
         str | None, typer.Option("--description", help="What it holds; an empty one is taken away.", show_default=False)
     ] = None,
     properties: PropertyOption = None,
+    default_vector: DefaultVectorOption = None,
     address: AddressOption = None,
 ) -> None:
     """Change a collection, or add properties and named vectors; what is left out stays as it is."""
@@ -211,11 +223,14 @@ def update(
     wanted.properties.extend(
         pb.Property(name=each, data_type=data_type) for each, data_type in map(_parse_property, properties or ())
     )
+    given = {"description": description, "default_vector": default_vector}
+    texts = {field: text for field, text in given.items() if text is not None}
+    for field, text in texts.items():
+        setattr(wanted, field, text)
     mask: list[str] = []
-    if description is not None:
-        wanted.description = description
-        mask = [field.name for field, _ in wanted.ListFields() if field.name not in ("name", "object_count")]
-        mask = sorted({*mask, "description"})
+    if texts:
+        said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count"}
+        mask = sorted(said | texts.keys())
     with connected(context, address) as client:
         client.update_collection(wanted, mask)
     say(f"{name} is as it should be")

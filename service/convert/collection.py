@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 
+from google.protobuf import json_format
+
 from service.convert.parameters import parameters_from_pb, parameters_to_pb
 from service.convert.vector_index import DISTANCES_FROM_PB, index_from_pb, index_to_pb
 from service.core.changes import CollectionChange, VectorDraft
-from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, WeightedField
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Property, Reranker, WeightedField
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
 __all__ = ["change_from_pb", "collection_from_pb", "collection_to_pb"]
@@ -14,7 +16,17 @@ DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.nam
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 OUTPUT_ONLY = ("asyncEnabled", "actualCount")
-FIELDS = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
+FIELDS = (
+    "description",
+    "properties",
+    "vectors",
+    "multi_tenancy",
+    "replication",
+    "sharding",
+    "inverted_index",
+    "default_vector",
+    "reranker",
+)
 
 
 def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, list[VectorDraft]]:
@@ -27,7 +39,11 @@ def collection_from_pb(message: collection_pb.Collection) -> tuple[Collection, l
         (),
         message.description,
         multi_tenancy if tenancy.enabled else None,
-        *(_settings(message, name) for name in ("replication", "sharding", "inverted_index")),
+        replication=_settings(message, "replication"),
+        sharding=_settings(message, "sharding"),
+        inverted_index=_settings(message, "inverted_index"),
+        default_vector=message.default_vector,
+        reranker=_reranker_from_pb(message),
     )
     return collection, [_vector_from_pb(each) for each in message.vectors]
 
@@ -39,21 +55,32 @@ def change_from_pb(message: collection_pb.Collection, mask: Sequence[str]) -> Co
     def parameters(name: str) -> dict[str, object]:
         return _settings(message, name) if name in wanted else {}
 
-    described = "description" in wanted and bool(message.description or mask)
+    def text(name: str) -> str | None:
+        value: str = getattr(message, name)
+        return value if name in wanted and (value or mask) else None
+
     return CollectionChange(
-        description=message.description if described else None,
+        description=text("description"),
         properties=tuple(map(_property_from_pb, message.properties)) if "properties" in wanted else (),
         vectors=tuple(map(_vector_from_pb, message.vectors)) if "vectors" in wanted else (),
         multi_tenancy=parameters("multi_tenancy"),
         replication=parameters("replication"),
         sharding=parameters("sharding"),
         inverted_index=parameters("inverted_index"),
+        default_vector=text("default_vector"),
+        reranker=_reranker_from_pb(message) if "reranker" in wanted else None,
     )
 
 
 def _settings(message: collection_pb.Collection, name: str) -> dict[str, object]:
     parameters = parameters_from_pb(getattr(message, name))
     return {each: value for each, value in parameters.items() if each not in OUTPUT_ONLY}
+
+
+def _reranker_from_pb(message: collection_pb.Collection) -> Reranker | None:
+    if not message.HasField("reranker"):
+        return None
+    return Reranker(message.reranker.module, json_format.MessageToDict(message.reranker.options))
 
 
 def _property_from_pb(message: collection_pb.Property) -> Property:
@@ -84,14 +111,19 @@ def _fields_from_pb(fields: Iterable[collection_pb.WeightedField]) -> tuple[Weig
     return tuple(WeightedField(each.name, each.weight if each.HasField("weight") else 1.0) for each in fields)
 
 
-def collection_to_pb(collection: Collection, embedder_names: dict[str, str]) -> collection_pb.Collection:
+def collection_to_pb(
+    collection: Collection, embedder_names: dict[str, str], default_vector: str
+) -> collection_pb.Collection:
     """Return a collection.
 
     Args:
         collection: the collection.
         embedder_names: this server's embedder of each space.
+        default_vector: the named vector of searches that name none; empty for none.
     """
-    message = collection_pb.Collection(name=collection.name, description=collection.description)
+    message = collection_pb.Collection(
+        name=collection.name, description=collection.description, default_vector=default_vector
+    )
     for each in collection.properties:
         _property_to_pb(each, message.properties.add())
     for vector in collection.vectors:
@@ -100,6 +132,9 @@ def collection_to_pb(collection: Collection, embedder_names: dict[str, str]) -> 
         message.multi_tenancy.enabled = True
         message.multi_tenancy.auto_tenant_creation = collection.multi_tenancy.auto_creation
         message.multi_tenancy.auto_tenant_activation = collection.multi_tenancy.auto_activation
+    if collection.reranker is not None:
+        message.reranker.module = collection.reranker.module
+        message.reranker.options.update(collection.reranker.options)
     for name in ("replication", "sharding", "inverted_index"):
         parameters_to_pb(getattr(collection, name), getattr(message, name))
     return message

@@ -1,8 +1,6 @@
 """ObjectService: objects, and what became of their vectors."""
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any
-from uuid import UUID
 
 from google.protobuf import struct_pb2
 from google.rpc import status_pb2
@@ -11,10 +9,9 @@ from service.convert.embedding import vector_to_pb
 from service.core.conformance import DraftObject
 from service.core.vectorizing import VectorOrigin, VectorReport
 from service.domain import StoredObject
-from service.errors import InvalidRequest, Violation
 from vecgate.v1 import object_service_pb2 as object_pb
 
-__all__ = ["decode_page_token", "draft_from_pb", "encode_page_token", "object_to_pb", "report_to_pb"]
+__all__ = ["draft_from_pb", "object_to_pb", "report_to_pb"]
 
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}
 
@@ -62,21 +59,3 @@ def report_to_pb(report: VectorReport, error: status_pb2.Status | None) -> objec
         truncated=report.truncated,
         error=error,
     )
-
-
-def encode_page_token(last: UUID) -> str:
-    """Return the token of the page after one that ends with an object."""
-    return urlsafe_b64encode(last.bytes).decode("ascii").rstrip("=")
-
-
-def decode_page_token(token: str) -> UUID | None:
-    """Return the id that a page comes after; None for the first page.
-
-    Raises:
-        InvalidRequest: the token is none of this server's.
-    """
-    try:
-        return UUID(bytes=urlsafe_b64decode(f"{token}==")) if token else None
-    except ValueError:
-        message = "is no next_page_token of this server; leave it empty for the first page"
-        raise InvalidRequest([Violation("page_token", message)]) from None

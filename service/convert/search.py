@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.convert.filter import filter_from_pb
 from service.convert.object import object_to_pb
-from service.core.conformance import parse_id
 from service.core.searching import (
     Hybrid,
     Move,
@@ -36,16 +36,12 @@ NEED_ALL: dict[int, bool | None] = {
 
 
 def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
-    """Return what a search looks for.
-
-    Raises:
-        InvalidRequest: an id is no UUID.
-    """
+    """Return what a search looks for; its ids are UUIDs."""
     match request.WhichOneof("query"):
         case None:
             return None
         case "near_object":
-            return NearObject(parse_id(request.near_object.id, "near_object.id"))
+            return NearObject(UUID(request.near_object.id))
         case "bm25":
             return _keywords_from_pb(request.bm25)
         case "hybrid":
@@ -53,34 +49,28 @@ def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
     return _near_from_pb(request, request.WhichOneof("query"))
 
 
-def _near_from_pb(
-    message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None, prefix: str = ""
-) -> Near | None:
+def _near_from_pb(message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None) -> Near | None:
     match field:
         case "near_text":
-            text, path = message.near_text, f"{prefix}near_text"
+            text = message.near_text
             return NearText(
                 tuple(text.concepts),
                 text.truncate,
-                _move_from_pb(text.move_to, f"{path}.move_to") if text.HasField("move_to") else None,
-                _move_from_pb(text.move_away, f"{path}.move_away") if text.HasField("move_away") else None,
+                _move_from_pb(text.move_to) if text.HasField("move_to") else None,
+                _move_from_pb(text.move_away) if text.HasField("move_away") else None,
             )
         case "near_image":
             return NearImage(message.near_image.image.content)
         case "near_vector":
             return _near_vector_from_pb(message.near_vector)
         case "near_inputs":
-            inputs = [
-                (_content_from_pb(each, f"{prefix}near_inputs.inputs[{index}]"), _weight_of(each))
-                for index, each in enumerate(message.near_inputs.inputs)
-            ]
+            inputs = ((_content_from_pb(each), _weight_of(each)) for each in message.near_inputs.inputs)
             return NearInputs(tuple(inputs), message.near_inputs.truncate)
     return None
 
 
-def _move_from_pb(message: search_pb.Move, path: str) -> Move:
-    objects = (parse_id(each, f"{path}.objects[{index}]") for index, each in enumerate(message.objects))
-    return Move(message.force, tuple(message.concepts), tuple(objects))
+def _move_from_pb(message: search_pb.Move) -> Move:
+    return Move(message.force, tuple(message.concepts), tuple(map(UUID, message.objects)))
 
 
 def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
@@ -88,14 +78,14 @@ def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
     return NearVector(message.vector.data, message.space, by_target)
 
 
-def _content_from_pb(message: search_pb.WeightedInput, path: str) -> str | NearImage | NearVector | NearObject:
+def _content_from_pb(message: search_pb.WeightedInput) -> str | NearImage | NearVector | NearObject:
     match message.WhichOneof("content"):
         case "image":
             return NearImage(message.image.content)
         case "near_vector":
             return _near_vector_from_pb(message.near_vector)
         case "near_object":
-            return NearObject(parse_id(message.near_object.id, f"{path}.near_object.id"))
+            return NearObject(UUID(message.near_object.id))
     return message.text
 
 
@@ -114,22 +104,18 @@ def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
         Fusion(message.fusion_type) if message.fusion_type else None,
         message.max_vector_distance if message.HasField("max_vector_distance") else None,
     )
-    side = _near_from_pb(message, message.WhichOneof("vector_side"), "hybrid.")
+    side = _near_from_pb(message, message.WhichOneof("vector_side"))
     return Hybrid(blend, side, message.truncate)
 
 
 def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
-    """Return what narrows a search.
-
-    Raises:
-        InvalidRequest: an id is no UUID.
-    """
+    """Return what narrows a search; its ids are UUIDs."""
     return SearchOptions(
         filters=filter_from_pb(request.filters) if request.HasField("filters") else None,
         certainty=request.certainty if request.HasField("certainty") else None,
         distance=request.distance if request.HasField("distance") else None,
         auto_limit=request.auto_limit,
-        after=parse_id(request.after, "after") if request.after else None,
+        after=UUID(request.after) if request.after else None,
         sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
         group_by=_group_by_from_pb(request.group_by) if request.HasField("group_by") else None,
         rerank=Rerank(request.rerank.property, request.rerank.query) if request.HasField("rerank") else None,

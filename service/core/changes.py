@@ -12,11 +12,12 @@ from service.domain import (
     Parameters,
     Property,
     Quantizer,
+    Reranker,
     VectorIndex,
 )
 from service.errors import InvalidRequest, Violation
 
-__all__ = ["CollectionChange", "VectorDraft", "apply_change"]
+__all__ = ["CollectionChange", "VectorDraft", "apply_change", "default_vector_faults"]
 
 MUTABLE_PARAMETERS = {
     "hnsw": frozenset(
@@ -67,6 +68,8 @@ class CollectionChange:
         properties: those to add or, by their names, to describe anew.
         vectors: those to add or, by their names, to index otherwise; those that are added bring their spaces.
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
+        default_vector: None leaves it; empty leaves it to the server.
+        reranker: None leaves it.
     """
 
     description: str | None = None
@@ -76,6 +79,8 @@ class CollectionChange:
     replication: Parameters = field(default_factory=dict)
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
+    default_vector: str | None = None
+    reranker: Reranker | None = None
 
 
 def apply_change(collection: Collection, change: CollectionChange) -> Collection:
@@ -95,13 +100,25 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         multi_tenancy=_changed_tenancy(collection.multi_tenancy, change.multi_tenancy, violations),
         replication={**collection.replication, **change.replication},
         inverted_index=_merged(collection.inverted_index, change.inverted_index),
+        default_vector=collection.default_vector if change.default_vector is None else change.default_vector,
+        reranker=change.reranker or collection.reranker,
     )
+    violations += default_vector_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
     violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")
     if violations:
         raise InvalidRequest(violations)
     return changed
+
+
+def default_vector_faults(collection: Collection) -> Iterator[Violation]:
+    """Yield what is wrong with a collection's default vector."""
+    name = collection.default_vector
+    if name and collection.find_vector(name) is None:
+        names = ", ".join(each.name for each in collection.vectors)
+        message = f"{name!r} is no named vector of collection {collection.name!r}; it has: {names}"
+        yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
 
 
 def _changed_properties(

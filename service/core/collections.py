@@ -1,14 +1,15 @@
 """Collections: creating them with their spaces bound, and looking at them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from embedders.errors import EmbedderUnavailable
+from embedders.spec import EmbedderSpec
 from service.access import calling_account
-from service.core.changes import CollectionChange, VectorDraft, apply_change
+from service.core.changes import CollectionChange, VectorDraft, apply_change, default_vector_faults
 from service.core.embed import EmbedderPool
-from service.domain import Collection, NamedVector, Scope, Space
-from service.errors import InvalidRequest, Violation
+from service.domain import Collection, Scope, Space
+from service.errors import EmbedderNotFound, Violation, collecting, noting
 from service.store.base import Store
 
 __all__ = ["CollectionPage", "Collections"]
@@ -39,11 +40,14 @@ class Collections:
         Raises:
             EmbedderNotFound: there is no such embedder.
             EmbedderUnavailable: an embedder has not told its model's dimension yet.
-            InvalidRequest: an embedder has another model than the one asked for.
+            InvalidRequest: an embedder has another model than the one asked for, or there is no such default vector.
             CollectionAlreadyExists: there is such a collection.
         """
-        bound = self._bind(enumerate(vectors))
-        await self._store.create_collection(replace(draft, vectors=tuple(bound[each.vector.name] for each in vectors)))
+        with collecting() as violations:
+            drafts = self._bind(vectors, range(len(vectors)), violations)
+            wanted = replace(draft, vectors=tuple(each.vector for each in drafts))
+            violations.extend(default_vector_faults(wanted))
+        await self._store.create_collection(wanted)
         return self._embedders.resolve(await self._store.get_collection(draft.name))
 
     async def update(self, name: str, change: CollectionChange) -> Collection:
@@ -58,31 +62,57 @@ class Collections:
         present = self._embedders.resolve(await self._store.get_collection(name))
         # Of a vector that is there, an embedder that is named must have its space; nobody else is asked.
         asked = [
-            (index, each)
+            index
             for index, each in enumerate(change.vectors)
             if each.embedder or present.find_vector(each.vector.name) is None
         ]
-        bound = self._bind(asked)
-        drafts = tuple(replace(each, vector=bound.get(each.vector.name, each.vector)) for each in change.vectors)
-        await self._store.update_collection(apply_change(present, replace(change, vectors=drafts)))
+        with collecting() as violations:
+            drafts = self._bind(change.vectors, asked, violations)
+            with noting(violations):
+                changed = apply_change(present, replace(change, vectors=drafts))
+        if change.default_vector is None and len(changed.vectors) > len(present.vectors):
+            # Searches that name no vector must not end up at one that no object has yet.
+            default = self._embedders.default_vector(present)
+            changed = replace(changed, default_vector=default.name if default else "")
+        await self._store.update_collection(changed)
         return self._embedders.resolve(await self._store.get_collection(name))
 
-    def _bind(self, drafts: Iterable[tuple[int, VectorDraft]]) -> dict[str, NamedVector]:
-        bound: dict[str, NamedVector] = {}
-        violations: list[Violation] = []
-        for index, draft in drafts:
-            spec = self._embedders.get(draft.embedder).spec
-            if not spec.dimension:
-                raise EmbedderUnavailable(
-                    f"the dimension of {spec.model} is not known yet, because {spec.name} has not answered; try again"
-                )
+    def _bind(
+        self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: list[Violation]
+    ) -> tuple[VectorDraft, ...]:
+        """Return drafts, those of certain places bound to their embedders' spaces, and note what is wrong with these.
+
+        Raises:
+            EmbedderNotFound: nothing else is wrong with them.
+            EmbedderUnavailable: nothing is, but an embedder has not told its model's dimension yet.
+        """
+        bound = list(drafts)
+        missing: list[EmbedderNotFound] = []
+        unknown: list[EmbedderSpec] = []
+        for index in asked:
+            draft, path = drafts[index], f"collection.vectors[{index}]"
+            try:
+                spec = self._embedders.get(draft.embedder).spec
+            except EmbedderNotFound as error:
+                missing.append(error)
+                violations.append(Violation(f"{path}.embedder", str(error)))
+                bound[index] = replace(draft, embedder="")
+                continue
             if draft.model not in ("", spec.model):
                 message = f"embedder {spec.name!r} has the model {spec.model!r}; name that, or another embedder"
-                violations.append(Violation(f"collection.vectors[{index}].model", message))
-            bound[draft.vector.name] = replace(draft.vector, space=Space(spec.space, spec.dimension, spec.model))
-        if violations:
-            raise InvalidRequest(violations)
-        return bound
+                violations.append(Violation(f"{path}.model", message))
+            if not spec.dimension:
+                unknown.append(spec)
+            space = Space(spec.space, spec.dimension, spec.model)
+            bound[index] = replace(draft, vector=replace(draft.vector, space=space))
+        if len(violations) == len(missing) == 1:
+            raise missing[0]
+        if unknown and not violations:
+            spec = unknown[0]
+            raise EmbedderUnavailable(
+                f"the dimension of {spec.model} is not known yet, because {spec.name} has not answered; try again"
+            )
+        return tuple(bound)
 
     async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None]:
         """Return a collection and how many objects it holds, or one of its tenants; None where it has some, none named.

@@ -13,8 +13,9 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from embedders.inputs import Vector
+from service.core.unknown import unknown_property, unknown_vector
 from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, Violation, collecting, noting
 
 __all__ = ["DraftObject", "check_object", "check_return_fields", "content_id", "is_date", "parse_id", "parse_vector"]
 
@@ -60,24 +61,19 @@ def check_object(collection: Collection, draft: DraftObject, path: str, tenant: 
     Raises:
         InvalidRequest: it does not fit; all violations are listed.
     """
-    violations: list[Violation] = []
-    properties = _check_properties(collection, draft, path, violations)
-    for name in draft.images:
-        blob = collection.find_property(name)
-        where = f'{path}.images["{name}"]'
-        if blob is None:
-            violations.append(_unknown_property(collection, where, blobs=True))
-        elif blob.data_type is not DataType.BLOB:
-            message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
-            violations.append(Violation(where, message, "INVALID_PROPERTY"))
-    vectors = _check_vectors(collection, draft, path, violations)
-    id_: UUID | None = None
-    try:
-        id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
-    except InvalidRequest as error:
-        violations += error.violations
-    if violations or id_ is None:
-        raise InvalidRequest(violations)
+    with collecting() as violations:
+        properties = _check_properties(collection, draft, path, violations)
+        for name in draft.images:
+            blob = collection.find_property(name)
+            where = f'{path}.images["{name}"]'
+            if blob is None:
+                violations.append(_unknown_property(collection, where, blobs=True))
+            elif blob.data_type is not DataType.BLOB:
+                message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
+                violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        vectors = _check_vectors(collection, draft, path, violations)
+        with noting(violations):
+            id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
     return StoredObject(id_, properties, dict(draft.images), vectors)
 
 
@@ -90,9 +86,7 @@ def parse_id(text: str, path: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        message = (
-            "is no UUID; give one such as 3fa85f64-5717-4562-b3fc-2c963f66afa6, or leave it empty to have one derived"
-        )
+        message = "is no UUID; give one such as 3fa85f64-5717-4562-b3fc-2c963f66afa6"
         raise InvalidRequest([Violation(path, message, "INVALID_ID")]) from None
 
 
@@ -155,20 +149,18 @@ def check_return_fields(
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
     """
-    violations: list[Violation] = []
     plain = _without_blobs(collection.properties)
     blobs = [each.name for each in collection.properties if each.data_type is DataType.BLOB]
     paths = [name.split(".") for name in properties] or [[each.name] for each in plain]
-    for index, path in enumerate(paths):
-        _check_path(collection, path, f"return_properties[{index}]", violations)
-    for index, name in enumerate(images := list(images)):
-        if name not in blobs:
-            violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
-    for index, name in enumerate(vectors := list(vectors)):
-        if collection.find_vector(name) is None:
-            violations.append(_unknown_vector(collection, f"return_vectors[{index}]"))
-    if violations:
-        raise InvalidRequest(violations)
+    with collecting() as violations:
+        for index, path in enumerate(paths):
+            _check_path(collection, path, f"return_properties[{index}]", violations)
+        for index, name in enumerate(images := list(images)):
+            if name not in blobs:
+                violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
+        for index, name in enumerate(vectors := list(vectors)):
+            if collection.find_vector(name) is None:
+                violations.append(unknown_vector(collection, f"return_vectors[{index}]"))
     picked = _pick(plain, paths)
     return ReturnFields([each.name for each in picked], images, vectors, {e.name: e.nested for e in picked if e.nested})
 
@@ -230,12 +222,10 @@ def _check_vectors(
         where = f'{path}.vectors["{name}"]'
         target = collection.find_vector(name)
         if target is None:
-            violations.append(_unknown_vector(collection, where))
+            violations.append(unknown_vector(collection, where))
             continue
-        try:
+        with noting(violations):
             checked[name] = parse_vector(data, (target.space.dimension or None) if target.space else None, where)
-        except InvalidRequest as error:
-            violations += error.violations
     return checked
 
 
@@ -335,7 +325,7 @@ def is_date(text: str) -> bool:
     if not RFC_3339.fullmatch(text):
         return False
     try:
-        datetime.fromisoformat(text[:19])
+        datetime.fromisoformat(text)
     except ValueError:
         return False
     return True
@@ -352,14 +342,4 @@ def _type_name(data_type: DataType | None) -> str:
 
 def _unknown_property(collection: Collection, where: str, *, blobs: bool) -> Violation:
     names = [each.name for each in collection.properties if (each.data_type is DataType.BLOB) == blobs]
-    kind = "blob property" if blobs else "property"
-    return Violation(
-        where, f"collection {collection.name!r} has no such {kind}; it has: {', '.join(names)}", "UNKNOWN_PROPERTY"
-    )
-
-
-def _unknown_vector(collection: Collection, where: str) -> Violation:
-    names = ", ".join(each.name for each in collection.vectors)
-    return Violation(
-        where, f"collection {collection.name!r} has no such named vector; it has: {names}", "UNKNOWN_VECTOR"
-    )
+    return unknown_property(collection, where, names, "blob property" if blobs else "property")

@@ -149,6 +149,20 @@ class EmbedderPool:
             return vector
         return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
 
+    def default_vector(self, collection: Collection) -> NamedVector | None:
+        """Return the named vector of searches that name none, or None where they have to.
+
+        It is the one that the collection says; else the only one; else, where each is of a space of its own, that of
+        this server's first embedder that has one.
+        """
+        chosen = collection.find_vector(collection.default_vector)
+        if chosen is not None or len(collection.vectors) == 1:
+            return chosen or collection.vectors[0]
+        by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
+        if len(by_space) < len(collection.vectors):
+            return None
+        return next((by_space[each.spec.space] for each in self._embedders if each.spec.space in by_space), None)
+
     def for_vector(self, collection: str, vector: NamedVector) -> list[WatchedEmbedder]:
         """Return the embedders of the space that a named vector is bound to, in order of preference.
 

@@ -1,14 +1,16 @@
 """Whether a filter fits its collection, checked before the store sees it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from uuid import UUID
 
 from service.access import calling_account
 from service.core.conformance import MAX_SAFE_INT, is_date
-from service.domain import Collection, DataType
-from service.errors import InvalidRequest, PermissionDenied, Violation
+from service.core.unknown import unknown_property
+from service.domain import Collection, DataType, Property
+from service.errors import InvalidRequest, PermissionDenied, Violation, collecting, noting
 from service.filters import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
 
 __all__ = ["check_filter"]
@@ -30,6 +32,17 @@ OPERATORS_OF_TYPE = {
     DataType.UUID: COMPARING,
     DataType.GEO_COORDINATES: frozenset({Operator.WITHIN_GEO_RANGE}),
 }
+SWITCHES = {
+    Target.PROPERTY_LENGTH: ("indexPropertyLength", "property_length"),
+    Target.CREATION_TIME: ("indexTimestamps", "object_field"),
+    Target.UPDATE_TIME: ("indexTimestamps", "object_field"),
+}
+"""What the inverted index needs for a target, by Weaviate's word, and the field that asks for it."""
+
+OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
+WITH_LENGTH = frozenset(each for each in DataType if each is DataType.TEXT or each.value.endswith("[]")) - OBJECTS
+NOTHING_LINKED: Mapping[str, Collection] = MappingProxyType({})
+
 TYPE_OF_TARGET = {
     Target.PROPERTY_LENGTH: DataType.INT,
     Target.ID: DataType.UUID,
@@ -38,69 +51,83 @@ TYPE_OF_TARGET = {
 }
 
 
-def check_filter(collection: Collection, filter_: Filter, path: str) -> Filter:
+def check_filter(
+    collection: Collection, filter_: Filter, path: str, linked: Mapping[str, Collection] = NOTHING_LINKED
+) -> Filter:
     """Return a filter with its values in the form of their properties' types.
 
     Args:
         collection: what it must fit.
         filter_: the filter.
         path: where it stands in the request, for the violations.
+        linked: the collections that its references lead to, by name; what leads elsewhere is left to the store.
 
     Raises:
         InvalidRequest: an unknown property, an operator or a value that its type does not have; all are listed.
+        PermissionDenied: the client may not filter through references.
     """
-    violations: list[Violation] = []
-    checked = _check(collection, filter_, path, violations)
-    if violations:
-        raise InvalidRequest(violations)
-    return checked
+    with collecting() as violations:
+        return _Check(linked, violations).check(collection, filter_, path)
 
 
-def _check(collection: Collection, filter_: Filter, path: str, violations: list[Violation]) -> Filter:
-    match filter_:
-        case AllOf(filters):
-            return AllOf(
-                tuple(
-                    _check(collection, each, f"{path}.all_of.filters[{index}]", violations)
-                    for index, each in enumerate(filters)
-                )
-            )
-        case AnyOf(filters):
-            return AnyOf(
-                tuple(
-                    _check(collection, each, f"{path}.any_of.filters[{index}]", violations)
-                    for index, each in enumerate(filters)
-                )
-            )
-        case Not(inner):
-            return Not(_check(collection, inner, f"{path}.negation", violations))
-        case Condition():
-            return _check_condition(collection, filter_, f"{path}.condition", violations)
+@dataclass(frozen=True, slots=True)
+class _Check:
+    """One way through a filter."""
 
+    linked: Mapping[str, Collection]
+    violations: list[Violation]
 
-def _check_condition(collection: Collection, condition: Condition, path: str, violations: list[Violation]) -> Condition:
-    try:
-        return _fit(collection, condition, path)
-    except InvalidRequest as error:
-        violations += error.violations
-        return condition
+    def check(self, collection: Collection, filter_: Filter, path: str) -> Filter:
+        match filter_:
+            case AllOf(filters):
+                return AllOf(self._check_list(collection, filters, f"{path}.all_of.filters"))
+            case AnyOf(filters):
+                return AnyOf(self._check_list(collection, filters, f"{path}.any_of.filters"))
+            case Not(inner):
+                return Not(self.check(collection, inner, f"{path}.negation"))
+            case Condition():
+                with noting(self.violations):
+                    return self._check_condition(collection, filter_, f"{path}.condition")
+        return filter_
 
+    def _check_list(self, collection: Collection, filters: Sequence[Filter], path: str) -> tuple[Filter, ...]:
+        return tuple(self.check(collection, each, f"{path}[{index}]") for index, each in enumerate(filters))
 
-def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
-    if condition.references:
+    def _check_condition(self, collection: Collection, condition: Condition, path: str) -> Condition:
+        if not condition.references:
+            return _fit(collection, condition, path)
         client = calling_account.get().client
         if "*" not in client.collections:
-            # Where they lead is not known here, and a filter answers questions about what is there.
+            # A filter answers questions about what is there.
             raise PermissionDenied(
                 f"client {client.name!r} may not filter through references: they lead to other collections"
             )
-        _check_reference(collection, condition.references[0], f"{path}.references[0]")
-        return condition
+        end = self._follow(collection, condition.references, path)
+        return condition if end is None else _fit(end, condition, path)
+
+    def _follow(self, collection: Collection, references: Sequence[str], path: str) -> Collection | None:
+        """Return the collection at the end of a chain of references; None where nobody but the store knows."""
+        current: Collection | None = collection
+        for index, name in enumerate(references):
+            if current is None:
+                break
+            where, found = f"{path}.references[{index}]", current.find_property(name)
+            if found is None:
+                raise InvalidRequest([_unknown(current, where)])
+            if found.data_type is not None:
+                message = f"the property is of type {found.data_type.value}, not a reference; name it in property"
+                raise InvalidRequest([Violation(where, message, "INVALID_PROPERTY")])
+            current = self.linked.get(found.references[0]) if len(found.references) == 1 else None
+        return current
+
+
+def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
+    """Return a condition with its value in the form of the type of what it compares."""
     data_type = TYPE_OF_TARGET.get(condition.target)
     if condition.target in (Target.PROPERTY, Target.PROPERTY_LENGTH):
-        field = condition.target.name.lower()
-        property_type = _find_type(collection, condition.name, f"{path}.{field}")
-        data_type = data_type or property_type
+        property_ = _find(collection, condition, f"{path}.{condition.target.name.lower()}")
+        data_type = data_type or _type_of(property_)
+    _check_indexed(collection, condition, path)
     if data_type is None:
         # A type that only Weaviate can check.
         return condition
@@ -112,29 +139,50 @@ def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
         message = f"{condition.operator.name} does not go with a {data_type.value}; use one of: {names}"
         raise InvalidRequest([Violation(f"{path}.operator", message, "INVALID_PROPERTY")])
     try:
-        return replace(condition, value=_check_operand(condition.operator, data_type, condition.value))
+        value = _check_operand(condition.operator, data_type, condition.value)
+        if condition.target is Target.PROPERTY_LENGTH:
+            _check_length(value)
     except ValueError as error:
         raise InvalidRequest([Violation(f"{path}.value", str(error), "INVALID_PROPERTY")]) from None
+    return replace(condition, value=value)
 
 
-def _check_reference(collection: Collection, name: str, where: str) -> None:
-    found = collection.find_property(name)
+def _find(collection: Collection, condition: Condition, where: str) -> Property:
+    """Return the property that a condition is about."""
+    found = collection.find_property(condition.name)
     if found is None:
         raise InvalidRequest([_unknown(collection, where)])
-    if found.data_type is not None:
-        message = f"the property is of type {found.data_type.value}, not a reference; name it in property"
-        raise InvalidRequest([Violation(where, message, "INVALID_PROPERTY")])
-
-
-def _find_type(collection: Collection, name: str, where: str) -> DataType | None:
-    """Return the type of a property's items; None for one that this version does not handle."""
-    found = collection.find_property(name)
-    if found is None:
-        raise InvalidRequest([_unknown(collection, where)])
+    fault = ""
     if found.data_type is DataType.BLOB:
-        message = "the property is a blob, which cannot be filtered by; choose another one"
-        raise InvalidRequest([Violation(where, message, "INVALID_PROPERTY")])
-    return None if found.data_type is None else DataType(found.data_type.value.removesuffix("[]"))
+        fault = "the property is a blob, which cannot be filtered by; choose another one"
+    elif found.data_type in OBJECTS:
+        fault = "the property is an object, which cannot be filtered by; choose another one"
+    elif not found.filterable:
+        fault = "no index of the property is on, which filters need; set its index_filterable"
+    elif condition.target is Target.PROPERTY_LENGTH and found.data_type not in WITH_LENGTH:
+        fault = "the property is no text and no list, and so has no length; name it in property"
+    if fault:
+        raise InvalidRequest([Violation(where, fault, "INVALID_PROPERTY")])
+    return found
+
+
+def _type_of(property_: Property) -> DataType | None:
+    """Return the type of a property's items; None for one that this version does not handle."""
+    if property_.references:
+        # How many objects are referred to.
+        return DataType.INT
+    return None if property_.data_type is None else DataType(property_.data_type.value.removesuffix("[]"))
+
+
+def _check_indexed(collection: Collection, condition: Condition, path: str) -> None:
+    """Refuse what the collection's inverted index has nothing about."""
+    field, switch = (f"{path}.operator", "indexNullState") if condition.operator is Operator.IS_NULL else ("", "")
+    if condition.target in SWITCHES:
+        switch, part = SWITCHES[condition.target]
+        field = f"{path}.{part}"
+    if switch and not collection.inverted_index.get(switch, True):
+        message = f"collection {collection.name!r} was made without {switch} in its inverted index, which this needs"
+        raise InvalidRequest([Violation(field, message, "INVALID_PROPERTY")])
 
 
 def _check_operand(operator: Operator, data_type: DataType, value: FilterValue) -> FilterValue:
@@ -149,13 +197,15 @@ def _check_operand(operator: Operator, data_type: DataType, value: FilterValue) 
         return _check_value(data_type, value)
     if not isinstance(value, list):
         raise ValueError(f"is one value, {operator.name} takes a list")  # noqa: TRY004 -- one kind of error for all faults
-    items = []
+    items, faults = [], []
     found: Sequence[bool | int | float | str] = value
     for index, item in enumerate(found):
         try:
             items.append(_check_value(data_type, item))
         except ValueError as error:
-            raise ValueError(f"item {index} {error}") from None
+            faults.append(f"item {index} {error}")
+    if faults:
+        raise ValueError("; ".join(faults))
     return items  # type: ignore[return-value]  # a list of one type, as the property says
 
 
@@ -171,6 +221,11 @@ def _check_value(data_type: DataType, value: FilterValue) -> bool | int | float 
             if data_type in (DataType.TEXT, DataType.DATE, DataType.UUID):
                 return _check_text(data_type, value)
     raise ValueError(f"is {_kind(value)}, the comparison takes a {data_type.value}")
+
+
+def _check_length(value: FilterValue) -> None:
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"is {value}; lengths are 0 or more")
 
 
 def _check_number(data_type: DataType, value: float) -> int | float:
@@ -200,6 +255,5 @@ def _kind(value: FilterValue) -> str:
 
 
 def _unknown(collection: Collection, where: str) -> Violation:
-    names = ", ".join(each.name for each in collection.properties)
-    message = f"collection {collection.name!r} has no such property; it has: {names}"
-    return Violation(where, message, "UNKNOWN_PROPERTY")
+    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    return unknown_property(collection, where, names)

@@ -7,6 +7,7 @@ from uuid import UUID
 from service.core.conformance import check_return_fields
 from service.core.embed import EmbedderPool
 from service.core.filtering import check_filter
+from service.core.references import linked_collections
 from service.core.searching import ReturnNames
 from service.domain import ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
@@ -92,7 +93,8 @@ class Objects:
             StoreUnavailable: the store failed; some of the objects may be deleted.
         """
         collection = await self._store.get_collection(name)
-        filters = check_filter(collection, filters, "filters")
+        linked = await linked_collections(self._store, collection, filters)
+        filters = check_filter(collection, filters, "filters", linked)
         if dry_run:
             return await self._find_fitting(name, filters, scope)
         deleted = 0

@@ -126,4 +126,5 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     def _to_pb(self, collection: Collection) -> pb.Collection:
         names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}
-        return collection_to_pb(collection, names)
+        default = self._embedders.default_vector(collection)
+        return collection_to_pb(collection, names, default.name if default else "")

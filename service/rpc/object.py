@@ -2,22 +2,16 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import grpc
 
 from service.convert.embedding import embedder_to_pb
 from service.convert.filter import filter_from_pb
-from service.convert.object import (
-    decode_page_token,
-    draft_from_pb,
-    encode_page_token,
-    object_to_pb,
-    report_to_pb,
-)
+from service.convert.object import draft_from_pb, object_to_pb, report_to_pb
 from service.convert.scope import scope_from_pb
 from service.convert.search import return_names
 from service.core.backfilling import Backfiller, BackfillWishes
-from service.core.conformance import parse_id
 from service.core.importing import Importer
 from service.core.objects import MAX_NAMED, Objects
 from service.core.searching import Searcher
@@ -27,11 +21,14 @@ from service.rpc.caller_keys import CallerKeys
 from service.status import to_status
 from service.validation.object import (
     check_backfill_vectors,
+    check_delete_object,
     check_delete_objects,
+    check_get_object,
     check_import_objects,
     check_list_objects,
-    check_object_request,
     check_update_object,
+    decode_page_token,
+    encode_page_token,
 )
 from service.validation.violations import RequestLimits
 from vecgate.v1 import object_service_pb2 as pb
@@ -91,10 +88,9 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.GetObjectResponse:
         """Return an object."""
-        check_object_request(request)
-        id_ = parse_id(request.id, "id")
+        check_get_object(request)
         found = await self._searcher.get_object(
-            request.collection, id_, return_names(request), scope_from_pb(request.tenant, request.consistency)
+            request.collection, request.id, return_names(request), scope_from_pb(request.tenant, request.consistency)
         )
         return pb.GetObjectResponse(object=object_to_pb(found))
 
@@ -138,9 +134,9 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def DeleteObject(self, request: pb.DeleteObjectRequest, context: Context) -> pb.DeleteObjectResponse:
         """Delete an object."""
-        check_object_request(request)
+        check_delete_object(request)
         scope = scope_from_pb(request.tenant, request.consistency)
-        await self._objects.delete(request.collection, parse_id(request.id, "id"), scope)
+        await self._objects.delete(request.collection, UUID(request.id), scope)
         return pb.DeleteObjectResponse()
 
     async def DeleteObjects(self, request: pb.DeleteObjectsRequest, context: Context) -> pb.DeleteObjectsResponse:

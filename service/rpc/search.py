@@ -9,14 +9,13 @@ from service.convert.scope import scope_from_pb
 from service.convert.search import groups_to_pb, hit_to_pb, options_from_pb, query_from_pb, return_names, target_choice
 from service.core.searching import Searcher
 from service.rpc.caller_keys import CallerKeys
-from service.validation.search import check_search_objects
+from service.validation.search import check_search_objects, limit_of
 from service.validation.violations import RequestLimits
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
 
 __all__ = ["SearchServicer"]
 
-DEFAULT_LIMIT = 10
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -35,7 +34,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             request.collection,
             query_from_pb(request),
             targets=target_choice(request),
-            limit=request.limit or DEFAULT_LIMIT,
+            limit=limit_of(request, self._limits),
             offset=request.offset,
             returned=return_names(request),
             options=options_from_pb(request),

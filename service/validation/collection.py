@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, Violation, noting
 from service.validation.parameters import check_parameters
 from service.validation.property import TEXTS, check_property
 from service.validation.vector_index import check_index
@@ -25,8 +25,19 @@ __all__ = [
 
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
 VECTOR_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
+RERANKER = re.compile(r"reranker-[a-z0-9-]+")
 BASE_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
-UPDATABLE = ("description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index")
+UPDATABLE = (
+    "description",
+    "properties",
+    "vectors",
+    "multi_tenancy",
+    "replication",
+    "sharding",
+    "inverted_index",
+    "default_vector",
+    "reranker",
+)
 MAX_PAGE_SIZE = 1000
 
 
@@ -45,10 +56,8 @@ def check_page(violations: Violations, size: int, token: str, names: re.Pattern[
     """Note a page size or token that cannot be; `names` is what the listed things are named like."""
     good = 0 <= size <= MAX_PAGE_SIZE
     violations.require(good, "page_size", f"is {size}; give 0 (for 100) to {MAX_PAGE_SIZE}")
-    try:
+    with noting(violations.found):
         decode_page_token(token, names)
-    except InvalidRequest as error:
-        violations.found += error.violations
 
 
 def encode_page_token(last_name: str) -> str:
@@ -131,6 +140,9 @@ def check_update_collection(request: collection_pb.UpdateCollectionRequest) -> N
 
 
 def _check_settings(violations: Violations, collection: collection_pb.Collection) -> None:
+    if collection.HasField("reranker"):
+        message = "must be the name of a reranker module of Weaviate's, such as reranker-nvidia"
+        violations.require(RERANKER.fullmatch(collection.reranker.module), "collection.reranker.module", message)
     for name in ("replication", "sharding", "inverted_index"):
         check_parameters(violations, getattr(collection, name), f"collection.{name}")
 

@@ -1,17 +1,24 @@
-"""What can be said of a request to ObjectService by itself."""
+"""What can be said of a request to ObjectService by itself, and page tokens."""
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from uuid import UUID
+
+from service.errors import InvalidRequest, Violation, noting
 from service.validation.filter import check_filter_form
 from service.validation.scope import check_scope
-from service.validation.violations import RequestLimits, Violations, check_count
+from service.validation.violations import RequestLimits, Violations, check_count, check_id
 from vecgate.v1 import object_service_pb2 as object_pb
 
 __all__ = [
     "check_backfill_vectors",
+    "check_delete_object",
     "check_delete_objects",
+    "check_get_object",
     "check_import_objects",
     "check_list_objects",
-    "check_object_request",
     "check_update_object",
+    "decode_page_token",
+    "encode_page_token",
 ]
 
 
@@ -27,8 +34,8 @@ def check_import_objects(request: object_pb.ImportObjectsRequest, limits: Reques
     violations.raise_if_any()
 
 
-def check_object_request(request: object_pb.GetObjectRequest | object_pb.DeleteObjectRequest) -> None:
-    """Check a request about one object, but for its id.
+def check_get_object(request: object_pb.GetObjectRequest) -> None:
+    """Check a GetObjectRequest, but for its id, which is checked with the names that need the collection.
 
     Raises:
         InvalidRequest: with all violations.
@@ -39,8 +46,20 @@ def check_object_request(request: object_pb.GetObjectRequest | object_pb.DeleteO
     violations.raise_if_any()
 
 
+def check_delete_object(request: object_pb.DeleteObjectRequest) -> None:
+    """Check a DeleteObjectRequest.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    check_scope(violations, request)
+    check_id(violations, request.id, "id")
+    violations.raise_if_any()
+
+
 def check_list_objects(request: object_pb.ListObjectsRequest, limits: RequestLimits) -> None:
-    """Check a ListObjectsRequest, but for its token.
+    """Check a ListObjectsRequest.
 
     Raises:
         InvalidRequest: with all violations.
@@ -49,6 +68,8 @@ def check_list_objects(request: object_pb.ListObjectsRequest, limits: RequestLim
     check_scope(violations, request)
     fits = 0 <= request.page_size <= limits.max_hits
     violations.require(fits, "page_size", f"is {request.page_size}; give 0 (for 100) to {limits.max_hits}")
+    with noting(violations.found):
+        decode_page_token(request.page_token)
     violations.raise_if_any()
 
 
@@ -80,11 +101,31 @@ def check_update_object(request: object_pb.UpdateObjectRequest) -> None:
 
 
 def check_backfill_vectors(request: object_pb.BackfillVectorsRequest) -> None:
-    """Check a BackfillVectorsRequest, but for its token and the names, which need the collection.
+    """Check a BackfillVectorsRequest, but for the names, which need the collection.
 
     Raises:
         InvalidRequest: with all violations.
     """
     violations = Violations()
     check_scope(violations, request)
+    with noting(violations.found):
+        decode_page_token(request.page_token)
     violations.raise_if_any()
+
+
+def encode_page_token(last: UUID) -> str:
+    """Return the token of the page after one that ends with an object."""
+    return urlsafe_b64encode(last.bytes).decode("ascii").rstrip("=")
+
+
+def decode_page_token(token: str) -> UUID | None:
+    """Return the id that a page comes after; None for the first page.
+
+    Raises:
+        InvalidRequest: the token is none of this server's.
+    """
+    try:
+        return UUID(bytes=urlsafe_b64decode(f"{token}==")) if token else None
+    except ValueError:
+        message = "is no next_page_token of this server; leave it empty for the first page"
+        raise InvalidRequest([Violation("page_token", message)]) from None

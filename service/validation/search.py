@@ -10,7 +10,14 @@ from service.validation.search_targets import check_targets
 from service.validation.violations import RequestLimits, Violations
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["check_search_objects"]
+__all__ = ["check_search_objects", "limit_of"]
+
+DEFAULT_LIMIT = 10
+
+
+def limit_of(request: search_pb.SearchObjectsRequest, limits: RequestLimits) -> int:
+    """Return how many hits a request asks for."""
+    return request.limit or min(DEFAULT_LIMIT, limits.max_hits)
 
 
 def check_search_objects(request: search_pb.SearchObjectsRequest, limits: RequestLimits) -> None:
@@ -21,9 +28,10 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
     """
     violations = Violations()
     check_scope(violations, request)
-    violations.require(request.limit >= 0, "limit", f"is {request.limit}; give 0 (for 10) to {limits.max_hits}")
+    bounds = f"0 (for {DEFAULT_LIMIT}) to {limits.max_hits}"
+    violations.require(request.limit >= 0, "limit", f"is {request.limit}; give {bounds}")
     violations.require(request.offset >= 0, "offset", f"is {request.offset}; give 0 or more")
-    reach = request.limit + request.offset
+    reach = limit_of(request, limits) + request.offset
     violations.require(
         reach <= limits.max_hits,
         "limit",

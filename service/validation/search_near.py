@@ -1,12 +1,11 @@
 """What can be said of the vector side of a search by itself."""
 
 import math
-from uuid import UUID
 
-from service.validation.violations import RequestLimits, Violations, check_count
+from service.validation.violations import RequestLimits, Violations, check_count, check_id
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["check_id", "check_near"]
+__all__ = ["check_near"]
 
 
 def check_near(
@@ -66,14 +65,3 @@ def _check_input(violations: Violations, each: search_pb.WeightedInput, path: st
             check_id(violations, each.near_object.id, f"{path}.near_object.id")
     fits = not each.HasField("weight") or 0 < each.weight < math.inf
     violations.require(fits, f"{path}.weight", f"is {each.weight:g}; give a finite number of more than 0")
-
-
-def check_id(violations: Violations, text: str, path: str) -> None:
-    """Note an id of an object that is none."""
-    if not text:
-        violations.add(path, "is required; give an object's id")
-        return
-    try:
-        UUID(text)
-    except ValueError:
-        violations.add(path, f"{text[:80]!r} is no UUID; give an object's id", "INVALID_ID")

@@ -2,8 +2,7 @@
 
 import math
 
-from service.validation.search_near import check_id
-from service.validation.violations import Violations
+from service.validation.violations import Violations, check_id
 from vecgate.v1 import search_service_pb2 as pb
 
 __all__ = ["check_search_options"]
@@ -40,6 +39,8 @@ def _check_thresholds(violations: Violations, request: pb.SearchObjectsRequest) 
     require(not (certain and distant), "certainty", "cannot be combined with distance; give one of them")
     require(near or not certain, "certainty", "goes with near_* queries only")
     require(near or not distant, "distance", "goes with near_* queries only")
+    alone = len(request.target_vectors) < 2  # noqa: PLR2004 -- two make several
+    require(alone or not certain, "certainty", "goes with one target vector only; give distance")
     # NaN is within no bounds.
     require(not certain or 0 <= request.certainty <= 1, "certainty", f"is {request.certainty:g}; give 0 to 1")
     require(not math.isnan(request.distance), "distance", "is not a number")

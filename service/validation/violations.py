@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from service.errors import InvalidRequest, Violation
+from service.core.conformance import parse_id
+from service.errors import InvalidRequest, Violation, noting
 
-__all__ = ["RequestLimits", "Violations", "check_count", "check_name"]
+__all__ = ["RequestLimits", "Violations", "check_count", "check_id", "check_name"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,11 @@ def check_count(violations: Violations, count: int, most: int, path: str, what: 
     if count > most:
         message = f"has {count} {what}, this server takes {most} in one call; split the call"
         violations.add(path, message, "BATCH_TOO_LARGE")
+
+
+def check_id(violations: Violations, text: str, path: str) -> None:
+    """Note an id of an object that is none."""
+    violations.require(text, path, "is required; give an object's UUID")
+    with noting(violations.found):
+        if text:
+            parse_id(text, path)

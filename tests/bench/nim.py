@@ -1,4 +1,4 @@
-"""A NIM's embedder, as the service has it, against a NIM on loopback that answers at once: python -m tests.bench.nim.
+"""A NIM's embedder, as the service has it, against a NIM on loopback that answers at once.
 
 The NIM is a process of its own, so that what is timed here is queue, breaker and client.
 """
@@ -146,7 +146,3 @@ async def bench_nim() -> None:
         await embedder.close()
     server.terminate()
     await asyncio.to_thread(server.join)
-
-
-if __name__ == "__main__":
-    asyncio.run(bench_nim())

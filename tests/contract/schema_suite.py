@@ -220,6 +220,18 @@ class SchemaSuite:
         assert quantizer is not None
         assert quantizer.type == kind
 
+    async def test_keeps_and_changes_the_default_vector_beside_the_description(self, store: Store) -> None:
+        name = f"D{uuid4().hex}"
+        vectors = (NamedVector("first", SPACE), NamedVector("second", SPACE))
+        await store.create_collection(Collection(name, (), vectors, "all of them", default_vector="second"))
+        created = await store.get_collection(name)
+        await store.update_collection(replace(created, default_vector="first"))
+        changed = await store.get_collection(name)
+        await store.update_collection(replace(changed, default_vector=""))
+        emptied = await store.get_collection(name)
+        assert [each.default_vector for each in (created, changed, emptied)] == ["second", "first", ""]
+        assert {each.description for each in (created, changed, emptied)} == {"all of them"}
+
     async def test_an_update_needs_the_collection(self, store: Store) -> None:
         with pytest.raises(CollectionNotFound):
             await store.update_collection(Collection("Missing", (), (NamedVector("main", SPACE),)))

@@ -13,8 +13,9 @@ from google.protobuf.struct_pb2 import Struct
 from weaviate.classes.query import BM25Operator, Filter, GroupBy, HybridFusion, MetadataQuery, Sort
 
 from service.settings import WeaviateSettings
+from tests.conftest import assert_close
 from tests.e2e.beside import beside
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import FakeEmbedder, picture
 from vecgate.client import all_of, any_of, negate, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
@@ -245,6 +246,47 @@ async def test_near_object_measures_as_through_weaviates_own_client(both: Both) 
         (str(each.uuid), each.metadata.distance) for each in expected.objects
     ]
     assert hits[0].object.id == str(UUID(int=8))
+
+
+async def test_own_vectors_and_pictures_measure_and_score_as_through_weaviates_own_client(both: Both) -> None:
+    vector, image = both.vector("a red cat"), picture((255, 0, 0))
+    own = {"vector": {"data": np.asarray(vector, "<f4").tobytes()}}
+    words: dict[str, Any] = {"bm25": {"query": "red cat"}, "alpha": 0.4}
+
+    near = await both.find(near_vector=own, limit=20)
+    by_vector = await both.find(hybrid={**words, "near_vector": own}, limit=20)
+    by_image = await both.find(hybrid={**words, "near_image": {"image": {"content": image}}}, limit=20)
+
+    query, distances = both.direct.query, MetadataQuery(distance=True)
+    expected = await query.near_vector(vector, limit=20, return_metadata=distances)
+    shared = {"query": "red cat", "alpha": 0.4, "limit": 20, "return_metadata": MetadataQuery(score=True)}
+    scored = [await query.hybrid(vector=each, **shared) for each in (vector, both.embedder.vector(image).tolist())]
+    assert [(hit.object.id, hit.distance) for hit in near] == [
+        (str(each.uuid), each.metadata.distance) for each in expected.objects
+    ]
+    assert [[(hit.object.id, hit.score) for hit in hits] for hits in (by_vector, by_image)] == [
+        [(str(each.uuid), each.metadata.score) for each in answer.objects] for answer in scored
+    ]
+    assert len(near) == len(by_image) == 20
+
+
+async def test_several_inputs_in_one_measure_as_their_weighted_mean_does(both: Both) -> None:
+    stored = (await both.direct.query.fetch_object_by_id(UUID(int=8), include_vector=True)).vector["default"]
+    parts = np.asarray([both.vector("a red cat"), stored, both.vector("a boat")])
+    mean = np.asarray([1.0, 2.0, 0.5]) @ (parts / np.linalg.norm(parts, axis=1, keepdims=True))
+    inputs = [
+        {"text": "a red cat"},
+        {"near_object": {"id": str(UUID(int=8))}, "weight": 2},
+        {"near_vector": {"vector": {"data": parts[2].astype("<f4").tobytes()}}, "weight": 0.5},
+    ]
+
+    hits = await both.find(near_inputs={"inputs": inputs}, limit=20)
+
+    expected = await both.direct.query.near_vector(
+        (mean / np.linalg.norm(mean)).tolist(), limit=20, return_metadata=MetadataQuery(distance=True)
+    )
+    assert [hit.object.id for hit in hits] == [str(each.uuid) for each in expected.objects]
+    assert_close([hit.distance for hit in hits], [each.metadata.distance for each in expected.objects])
 
 
 OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -12,6 +12,7 @@ from service.domain import (
     NamedVector,
     Property,
     Quantizer,
+    Reranker,
     Space,
     VectorIndex,
     WeightedField,
@@ -71,6 +72,33 @@ def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
     assert bare(from_schema(SCHEMA)) == COLLECTION
 
 
+@pytest.mark.parametrize("description", ["", "Pictures", "Pictures\nof things", "[Vecgate: default_vector=b]\nno more"])
+@pytest.mark.parametrize("default", ["", "b"])
+def test_the_default_vector_survives_the_way_there_and_back_beside_a_description(
+    description: str, default: str
+) -> None:
+    vectors = tuple(NamedVector(name, Space("s", 1, "m")) for name in ("a", "b"))
+    collection = Collection("C", (), vectors, description, default_vector=default)
+
+    schema = to_schema(collection)
+
+    assert bare(from_schema(schema)) == collection
+    assert bare(from_schema(patch_schema(schema, replace(collection, default_vector="a"))[0])).default_vector == "a"
+
+
+def test_a_description_that_looks_like_a_default_vector_decides_nothing() -> None:
+    vectors = tuple(NamedVector(name, Space("s", 1, "m")) for name in ("a", "b"))
+    line = "[Vecgate: default_vector=a]"
+
+    found = from_schema(to_schema(Collection("C", (), vectors, f"x\n{line}\n{line}")))
+
+    assert (found.description, found.default_vector) == ("x", "")
+
+
+def test_the_only_vector_needs_no_word_in_the_description() -> None:
+    assert to_schema(replace(COLLECTION, default_vector="main")) == SCHEMA
+
+
 @pytest.mark.parametrize("data_type", DataType)
 def test_every_type_survives_the_way_there_and_back(data_type: DataType) -> None:
     nested = (Property("n", DataType.INT),) if data_type in (DataType.OBJECT, DataType.OBJECT_ARRAY) else ()
@@ -127,6 +155,18 @@ def test_a_dynamic_index_holds_a_graph_and_a_flat_one_of_one_distance() -> None:
     assert from_schema(schema).vectors == (vector,)
 
 
+def test_a_reranker_survives_the_way_there_and_back_and_takes_the_place_of_another() -> None:
+    first, second = Reranker("reranker-nvidia", {"model": "m"}), Reranker("reranker-cohere")
+    collection = replace(COLLECTION, reranker=first)
+
+    schema = to_schema(collection)
+    schema["moduleConfig"]["generative-dummy"] = {"kept": True}
+    patched, _ = patch_schema(schema, replace(collection, reranker=second))
+
+    assert bare(from_schema(schema)) == collection
+    assert patched["moduleConfig"] == {"generative-dummy": {"kept": True}, "reranker-cohere": {}}
+
+
 def test_a_patch_keeps_what_this_version_does_not_know() -> None:
     unknown: dict[str, Any] = {
         **to_schema(COLLECTION),
@@ -158,11 +198,13 @@ def test_fields_follow_their_properties_to_a_small_first_letter() -> None:
 
 
 @pytest.mark.parametrize(
-    "types", [["phoneNumber"], ["Other"], ["One", "Two"], [], None], ids=["phone", "reference", "two", "none", "null"]
+    ("types", "references"),
+    [(["phoneNumber"], ()), (["Other"], ("Other",)), (["One", "Two"], ("One", "Two")), ([], ()), (None, ())],
+    ids=["phone", "reference", "two", "none", "null"],
 )
-def test_a_type_that_is_not_handled_is_none(types: list[str] | None) -> None:
+def test_a_type_that_is_not_handled_is_none(types: list[str] | None, references: tuple[str, ...]) -> None:
     collection = from_schema({"class": "C", "properties": [{"name": "p", "dataType": types}]})
-    assert collection.properties == (Property("p", None),)
+    assert collection.properties == (Property("p", None, references=references),)
 
 
 @pytest.mark.parametrize(

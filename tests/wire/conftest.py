@@ -126,9 +126,10 @@ async def start_wire(
     server: ServerSettings | None = None,
     auth: AuthSettings | None = None,
     allow_caller_keys: bool = False,
+    store: FakeStore | None = None,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
-    store = FakeStore()
+    store = store or FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
     await pool.start()

@@ -115,6 +115,22 @@ def test_update_sends_a_description_properties_and_a_file(fake: FakeVecgate, fil
     assert (second.collection.vectors[0].index.hnsw.ef, list(second.update_mask.paths)) == (99, [])
 
 
+def test_update_switches_the_default_vector_and_show_marks_it(fake: FakeVecgate) -> None:
+    vectors = [pb.VectorConfig(name=each) for each in ("old", "new")]
+    with Client(fake.address) as client:
+        client.create_collection(pb.Collection(name="Pictures", vectors=vectors, default_vector="new"))
+
+    result = run(fake, "update", "Pictures", "--default-vector", "new")
+
+    assert result.exit_code == 0
+    (sent,) = fake.requests["UpdateCollection"]
+    assert sent.collection == pb.Collection(name="Pictures", default_vector="new")
+    assert list(sent.update_mask.paths) == ["default_vector"]
+    table = run(fake, "show", "Pictures").stdout
+    assert "new (default)" in table
+    assert "old (default)" not in table
+
+
 def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVecgate) -> None:
     fake.add_collection("Pictures", title=pb.DATA_TYPE_TEXT)
 

@@ -217,6 +217,20 @@ async def test_an_unknown_embedder_is_refused_and_nothing_is_created(wire: Wire)
     assert await wire.store.list_collections() == []
 
 
+async def test_all_that_is_wrong_with_the_embedders_is_named_in_one(wire: Wire) -> None:
+    vectors = [{"name": "a", "embedder": "x"}, {"name": "b", "model": "m"}, {"name": "c", "embedder": "y"}]
+
+    failure = await failure_of(wire.collections.CreateCollection(create(vectors=vectors, default_vector="d")))
+
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == [
+        "collection.vectors[0].embedder",
+        "collection.vectors[1].model",
+        "collection.vectors[2].embedder",
+        "collection.default_vector",
+    ]
+
+
 @pytest.mark.parametrize(
     ("fields", "paths"),
     [

@@ -253,6 +253,11 @@ async def test_a_call_that_cannot_be_done_fails_as_a_whole(
     [
         (pb.GetObjectRequest(), "INVALID_INPUT", ["collection", "id"]),
         (pb.GetObjectRequest(collection="Pictures", id="x"), "INVALID_ID", ["id"]),
+        (
+            pb.GetObjectRequest(collection="Pictures", id="x", return_properties=["q"]),
+            "INVALID_INPUT",
+            ["id", "return_properties[0]"],
+        ),
         (pb.GetObjectRequest(collection="Nothing", id=str(uuid4())), "COLLECTION_NOT_FOUND", []),
         (pb.GetObjectRequest(collection="Pictures", id=str(uuid4())), "OBJECT_NOT_FOUND", []),
         (

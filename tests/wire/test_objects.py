@@ -95,6 +95,7 @@ async def test_objects_that_go_between_two_pages_are_not_missed_but_gone(picture
         ({"page_size": -1}, "INVALID_INPUT", ["page_size"]),
         ({"page_size": 101}, "INVALID_INPUT", ["page_size"]),
         ({"page_token": "nope"}, "INVALID_INPUT", ["page_token"]),
+        ({"page_size": -1, "page_token": "nope"}, "INVALID_INPUT", ["page_size", "page_token"]),
         ({"page_token": "ü" * 22}, "INVALID_INPUT", ["page_token"]),
         ({"return_properties": ["no"], "return_vectors": ["no"]}, "INVALID_INPUT",
          ["return_properties[0]", "return_vectors[0]"]),

@@ -20,6 +20,7 @@ VALUE = "filters.condition.value"
         ({"limit": -1}, "INVALID_INPUT", ["limit"]),
         ({"offset": -1}, "INVALID_INPUT", ["offset"]),
         ({"limit": 60, "offset": 60}, "INVALID_INPUT", ["limit"]),
+        ({"offset": 91}, "INVALID_INPUT", ["limit"]),
         ({"near_text": {}}, "INVALID_INPUT", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a"] * 51}}, "BATCH_TOO_LARGE", ["near_text.concepts"]),
         ({"near_text": {"concepts": ["a", " "]}}, "INVALID_INPUT", ["near_text.concepts[1]"]),
@@ -256,6 +257,7 @@ VALUE = "filters.condition.value"
         (condition("year", "CONTAINS_ANY", texts={"values": ["x"]}), "INVALID_PROPERTY", [VALUE]),
         (condition("year", "LIKE", text="x"), "INVALID_PROPERTY", ["filters.condition.operator"]),
         (condition("taken", "LESS", text="2024"), "INVALID_PROPERTY", [VALUE]),
+        (condition("taken", "LESS", text="2024-01-01T00:00:00+99:99"), "INVALID_PROPERTY", [VALUE]),
         (condition("title", "IS_NULL", text="x"), "INVALID_PROPERTY", [VALUE]),
         (
             {"filters": {"condition": {"object_field": 1, "operator": 1, "value": {"text": "x"}}}},
@@ -289,6 +291,60 @@ VALUE = "filters.condition.value"
             ],
         ),
         ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
+        (
+            {"return_properties": ["x"], "sort": [{"property": "y"}], **condition("z", "EQUAL", integer=1)},
+            "UNKNOWN_PROPERTY",
+            ["return_properties[0]", "sort[0].property", "filters.condition.property"],
+        ),
+        (
+            {
+                "return_vectors": ["x"],
+                "target_vectors": ["y"],
+                "near_text": {"concepts": [" "], "move_to": {"force": 1, "concepts": [" "]}},
+                **condition("z", "EQUAL", integer=1),
+            },
+            "INVALID_INPUT",
+            [
+                "return_vectors[0]",
+                "filters.condition.property",
+                "target_vectors[0]",
+                "near_text.concepts[0]",
+                "near_text.move_to.concepts[0]",
+            ],
+        ),
+        (
+            {"bm25": {"query": "x", "properties": ["y"]}, **condition("z", "EQUAL", integer=1)},
+            "UNKNOWN_PROPERTY",
+            ["filters.condition.property", "bm25.properties[0]"],
+        ),
+        (
+            {"hybrid": {"bm25": {"query": "x", "properties": ["y"]}}, "target_vectors": ["z"]},
+            "INVALID_INPUT",
+            ["hybrid.bm25.properties[0]", "target_vectors[0]"],
+        ),
+        (
+            {
+                "near_inputs": {
+                    "inputs": [
+                        {"near_vector": {"vector": Vector(data=b"1234")}},
+                        {"text": " "},
+                        {"near_vector": {"vector": Vector(data=bytes(32))}},
+                    ]
+                }
+            },
+            "INVALID_INPUT",
+            [
+                "near_inputs.inputs[0].near_vector.vector.data",
+                "near_inputs.inputs[2].near_vector.vector.data",
+                "near_inputs.inputs[1].text",
+            ],
+        ),
+        (
+            {"near_vector": {"vector": Vector(data=b"1234")}, "rerank": {"property": "year", "query": "x"}},
+            "INVALID_INPUT",
+            ["rerank.property", "near_vector.vector.data"],
+        ),
+        ({"certainty": 0.5, "target_vectors": ["a", "b"], **CATS}, "INVALID_INPUT", ["certainty"]),
     ],
 )
 async def test_a_search_that_cannot_be_is_refused_with_the_paths(
@@ -300,3 +356,15 @@ async def test_a_search_that_cannot_be_is_refused_with_the_paths(
 
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, reason)
     assert failure.fields == paths
+
+
+async def test_every_item_of_a_list_that_does_not_fit_is_named(wire: Wire) -> None:
+    await wire.create_pictures()
+
+    failure = await failure_of(
+        wire.search.SearchObjects(search(**condition("taken", "CONTAINS_ANY", texts={"values": ["x", "y"]})))
+    )
+
+    assert failure.fields == [VALUE]
+    assert "item 0 is no RFC 3339 date" in failure.message
+    assert "item 1 is no RFC 3339 date" in failure.message

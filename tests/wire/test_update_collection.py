@@ -97,6 +97,19 @@ async def test_descriptions_are_changed_and_a_mask_can_empty_them(wire: Wire) ->
     assert (await update(wire, "*", description="all")).description == "all"
 
 
+async def test_a_reranker_is_exchanged_with_its_options(wire: Wire) -> None:
+    created = await create(wire, reranker={"module": "reranker-nvidia", "options": {"model": "m", "baseURL": "u"}})
+    assert dict(created.reranker.options) == {"model": "m", "baseURL": "u"}
+
+    kept = await update(wire, description="other")
+    exchanged = await update(wire, reranker={"module": "reranker-cohere"})
+    masked = await update(wire, "description", reranker={"module": "reranker-nvidia"})
+
+    assert kept.reranker == created.reranker
+    assert (exchanged.reranker.module, dict(exchanged.reranker.options)) == ("reranker-cohere", {})
+    assert masked.reranker == exchanged.reranker
+
+
 async def test_how_properties_are_indexed_is_changed(wire: Wire) -> None:
     await create(wire)
 
@@ -214,6 +227,19 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
         {"description": "new", "sharding": {"desired_count": 2}, "vectors": [{"name": "default", "model": "no"}]},
         [f"{VECTOR}.model", "collection.sharding.desired_count"],
     ),
+    (
+        {
+            "vectors": [{"name": "n", "model": "no"}, {"name": "o", "embedder": "nobody"}],
+            "sharding": {"desired_count": 2},
+            "properties": [{"name": "title", "data_type": pb.DATA_TYPE_INT}],
+        },
+        [
+            f"{VECTOR}.model",
+            "collection.vectors[1].embedder",
+            "collection.properties[0].data_type",
+            "collection.sharding.desired_count",
+        ],
+    ),
 ]
 
 
@@ -258,6 +284,7 @@ async def test_a_quantizer_is_never_switched_off_or_exchanged(wire: Wire) -> Non
         (request(vectors=[{"name": "v"}, {"name": "v"}]), ["collection.vectors[1].name"]),
         (request(vectors=[{"name": "v", "index": {"hnsw": {"ef": 0}}}]), [f"{VECTOR}.index.hnsw.ef"]),
         (request(replication={"factor": 0}), ["collection.replication.factor"]),
+        (request(reranker={"module": "generative-nvidia"}), ["collection.reranker.module"]),
         (request(inverted_index={"bm25": {"b": 2}}), ["collection.inverted_index.bm25.b"]),
     ],
 )

@@ -255,7 +255,7 @@ class Client(ObjectCalls):
             vector_space: the space that the vector comes from.
             limit: hits to return.
             offset: hits to pass over.
-            target_vector: the named vector to search, or several; may be left out where the collection has just one.
+            target_vector: the named vector to search, or several; left out it is the collection's default_vector.
             truncate: whether to cut a text that is longer than the model reads.
             query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
             filters: which objects count, such as `where("year") >= 2020`; none means all.

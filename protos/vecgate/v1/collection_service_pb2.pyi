@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -295,6 +296,8 @@ class Collection(_message.Message):
     REPLICATION_FIELD_NUMBER: _builtins.int
     SHARDING_FIELD_NUMBER: _builtins.int
     INVERTED_INDEX_FIELD_NUMBER: _builtins.int
+    DEFAULT_VECTOR_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254}: Weaviate's names begin with a capital letter. Otherwise INVALID_INPUT."""
     description: _builtins.str
@@ -302,6 +305,12 @@ class Collection(_message.Message):
     object_count: _builtins.int
     """Output only, and only from GetCollection. How many objects it holds, or the tenant that was named; missing where it has
     tenants and none was named.
+    """
+    default_vector: _builtins.str
+    """Optional. The named vector of searches that name none (UNKNOWN_VECTOR). While no embedder of its space works, such a search by
+    text or picture uses the first named vector of another space whose embedder does. Default: the only one; of several, each of a
+    space of its own, that of the server's first embedder; else none. An answer has the one that is in force, empty for none. Adding a
+    named vector never changes it.
     """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
@@ -327,6 +336,10 @@ class Collection(_message.Message):
     def inverted_index(self) -> Global___InvertedIndexConfig:
         """Optional. How its properties are indexed for filters and words."""
 
+    @_builtins.property
+    def reranker(self) -> Global___RerankerConfig:
+        """Optional. The module of Weaviate's that SearchObjectsRequest.rerank uses. It can be exchanged later, not taken away. Default: none."""
+
     def __init__(
         self,
         *,
@@ -339,16 +352,46 @@ class Collection(_message.Message):
         replication: Global___ReplicationConfig | None = ...,
         sharding: Global___ShardingConfig | None = ...,
         inverted_index: Global___InvertedIndexConfig | None = ...,
+        default_vector: _builtins.str = ...,
+        reranker: Global___RerankerConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "replication", b"replication", "sharding", b"sharding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object_count) -> _WhichOneofReturnType__object_count | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class RerankerConfig(_message.Message):
+    """RerankerConfig names a module of Weaviate's that orders hits anew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODULE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    module: _builtins.str
+    """Required. Its name, such as "reranker-nvidia": begins with "reranker-" (INVALID_INPUT), and Weaviate has it (STORE_REJECTED)."""
+    @_builtins.property
+    def options(self) -> _struct_pb2.Struct:
+        """Optional. Its options by Weaviate's own names, such as "model" and "baseURL". In an update they replace all that there were."""
+
+    def __init__(
+        self,
+        *,
+        module: _builtins.str = ...,
+        options: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["module", b"module", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankerConfig: _TypeAlias = RerankerConfig  # noqa: Y015
 
 @_typing.final
 class ReplicationConfig(_message.Message):
@@ -1443,8 +1486,9 @@ class UpdateCollectionRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding" and "inverted_index" to
-        look at; "*" means all. With it an empty description empties the collection's. Default: all that are set.
+        """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index",
+        "default_vector" and "reranker" to look at; "*" means all. With it an empty description or default_vector empties the collection's. Default: all
+        that are set.
         """
 
     def __init__(

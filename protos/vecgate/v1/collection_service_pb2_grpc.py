@@ -88,7 +88,7 @@ class CollectionServiceServicer(object):
 
     def CreateCollection(self, request, context):
         """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
-        Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +109,7 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCollection(self, request, context):
-        """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
         automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
         background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
         INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,

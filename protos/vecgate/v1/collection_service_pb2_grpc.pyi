@@ -35,14 +35,14 @@ class CollectionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CollectionServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateCollectionRequest, _collection_service_pb2.CreateCollectionResponse]
     """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
-    Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]
     """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
-    """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
     automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
     background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
@@ -74,14 +74,14 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateCollectionRequest, _collection_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
     """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
-    Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
     """GetCollection returns a collection. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE."""
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
-    """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
     automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
     background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
     INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
@@ -116,7 +116,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.CreateCollectionResponse, _abc.Awaitable[_collection_service_pb2.CreateCollectionResponse]]:
         """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
-        Errors: INVALID_INPUT, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +141,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.UpdateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
-        """UpdateCollection changes what Weaviate lets change: descriptions, what an index does at query time, multi-tenancy's
+        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
         automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
         background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
         INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,

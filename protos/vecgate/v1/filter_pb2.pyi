@@ -204,7 +204,8 @@ class Condition(_message.Message):
     property: _builtins.str
     """The value of the property of this name (UNKNOWN_PROPERTY); of a list of values, one that fits is enough."""
     property_length: _builtins.str
-    """The length of the property of this name: characters of a text, items of a list. Compares with `integer`. Weaviate
+    """The length of the property of this name: characters of a text, items of a list; no other type has one (INVALID_PROPERTY).
+    Compares with `integer`, 0 or more. Weaviate
     knows it in collections that Vecgate created, and in others if they index it.
     """
     object_field: Global___ObjectField.ValueType
@@ -213,8 +214,9 @@ class Condition(_message.Message):
     """Required. How it is compared."""
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Names of reference properties to go through, in order, to the object that `target` is of. What they lead to
-        is checked by Weaviate alone.
+        """Optional. Names of reference properties to go through, in order, to the object that `target` is of. What is behind one that
+        several collections can stand behind is checked by Weaviate alone. A reference property that is itself the target compares how
+        many objects it refers to, with `integer`.
         """
 
     @_builtins.property

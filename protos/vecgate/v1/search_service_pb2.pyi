@@ -204,8 +204,9 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once; may be left out where the collection
-        has just one. The query is embedded for each by its own embedder, and `target_join` makes one distance of theirs.
+        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once. The query is embedded for each by its
+        own embedder, and `target_join` makes one distance of theirs. Default: the one of the space that near_vector names, else
+        Collection.default_vector, without which a collection of several needs one here (UNKNOWN_VECTOR).
         """
 
     @_builtins.property

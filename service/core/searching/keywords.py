@@ -1,31 +1,43 @@
 """Whether words can be looked for in the properties that a query names."""
 
-from service.domain import Collection, DataType
-from service.errors import InvalidRequest, Violation
+from service.core.searching.queries import Hybrid, Query
+from service.core.unknown import unknown_property
+from service.domain import TEXTS, Collection
+from service.errors import Violation, collecting
 from service.searches import Keywords
 
 __all__ = ["check_keyword_properties"]
 
 
-def check_keyword_properties(collection: Collection, keywords: Keywords, path: str) -> None:
-    """Check the properties that a query names.
+def check_keyword_properties(collection: Collection, query: Query) -> None:
+    """Check the properties in which a query looks for words, if it does.
 
     Raises:
         InvalidRequest: one is not there, holds no text, or has a weight that is none; all violations are listed.
     """
-    texts = [each.name for each in collection.properties if each.data_type in (DataType.TEXT, DataType.TEXT_ARRAY)]
-    violations = []
-    for index, each in enumerate(keywords.properties):
-        where = f"{path}.properties[{index}]"
-        name, sign, weight = each.partition("^")
-        if collection.find_property(name) is None:
-            message = f"collection {collection.name!r} has no such property; it has these texts: {', '.join(texts)}"
-            violations.append(Violation(where, message, "UNKNOWN_PROPERTY"))
-        elif name not in texts:
-            message = f"words are looked for in texts only; choose among: {', '.join(texts)}"
-            violations.append(Violation(where, message, "INVALID_PROPERTY"))
-        elif sign and not weight.isdecimal():
-            message = "has no whole number as its weight; write it as title^3"
-            violations.append(Violation(where, message, "INVALID_PROPERTY"))
-    if violations:
-        raise InvalidRequest(violations)
+    if isinstance(query, Keywords):
+        _check(collection, query, "bm25")
+    elif isinstance(query, Hybrid) and query.blend.keywords is not None:
+        _check(collection, query.blend.keywords, "hybrid.bm25", needed=query.blend.alpha != 1)
+
+
+def _check(collection: Collection, keywords: Keywords, path: str, *, needed: bool = True) -> None:
+    texts = [each.name for each in collection.properties if each.searchable]
+    with collecting() as violations:
+        if needed and not keywords.properties and not texts:
+            message = f"collection {collection.name!r} has no text in which words can be looked for"
+            violations.append(Violation(path, f"{message}; set index_searchable of one", "INVALID_PROPERTY"))
+        for index, each in enumerate(keywords.properties):
+            where = f"{path}.properties[{index}]"
+            name, sign, weight = each.partition("^")
+            found = collection.find_property(name)
+            if found is None:
+                violations.append(unknown_property(collection, where, texts, "text"))
+            elif name not in texts:
+                text = found.data_type in TEXTS
+                rule = "the text's index_searchable is false" if text else "words are looked for in texts only"
+                message = f"{rule}; choose among: {', '.join(texts) or 'none'}"
+                violations.append(Violation(where, message, "INVALID_PROPERTY"))
+            elif sign and not weight.isdecimal():
+                message = "has no whole number as its weight; write it as title^3"
+                violations.append(Violation(where, message, "INVALID_PROPERTY"))

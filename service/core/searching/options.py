@@ -1,49 +1,49 @@
 """Whether what narrows a search fits the collection."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from service.core.filtering import check_filter
-from service.domain import Collection, DataType, Distance, NamedVector
-from service.errors import InvalidRequest, Violation
+from service.core.unknown import unknown_property
+from service.domain import TEXTS, Collection, DataType, Distance, NamedVector
+from service.errors import InvalidRequest, Violation, collecting, noting
 from service.searches import SearchOptions
 
-__all__ = ["check_certainty", "check_options"]
+__all__ = ["check_certainty", "check_options", "with_certainty"]
 
 
-WITHOUT_ORDER = frozenset({DataType.BLOB})
-WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES})
+WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})
+WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})
 # Weaviate silently finds no groups of others in searches by words.
-NOT_TEXT = frozenset(DataType) - {DataType.TEXT, DataType.TEXT_ARRAY}
+NOT_TEXT = frozenset(DataType) - TEXTS
 
 
-def check_options(collection: Collection, options: SearchOptions, *, by_vector: bool = True) -> SearchOptions:
+def check_options(
+    collection: Collection, options: SearchOptions, linked: Mapping[str, Collection], *, by_vector: bool = True
+) -> SearchOptions:
     """Return options whose filter has the types of the collection.
 
     Args:
         collection: where to search.
         options: what to check.
+        linked: the collections that references of the filter lead to, by name.
         by_vector: whether the search is by a vector alone.
 
     Raises:
         InvalidRequest: the filter, the order or the grouping does not fit; all violations are listed.
     """
-    violations: list[Violation] = []
-    for index, each in enumerate(options.sort):
-        violations += _check_property(collection, each.property, f"sort[{index}].property", WITHOUT_ORDER)
-    if options.group_by is not None:
-        types = WITHOUT_GROUPS if by_vector else NOT_TEXT
-        violations += _check_property(collection, options.group_by.property, "group_by.property", types)
-    if options.rerank is not None:
-        violations += _check_property(collection, options.rerank.property, "rerank.property", NOT_TEXT)
     filters = options.filters
-    if filters is not None:
-        try:
-            filters = check_filter(collection, filters, "filters")
-        except InvalidRequest as error:
-            violations += error.violations
-    if violations:
-        raise InvalidRequest(violations)
+    with collecting() as violations:
+        for index, each in enumerate(options.sort):
+            violations.extend(_check_property(collection, each.property, f"sort[{index}].property", WITHOUT_ORDER))
+        if options.group_by is not None:
+            types = WITHOUT_GROUPS if by_vector else NOT_TEXT
+            violations.extend(_check_property(collection, options.group_by.property, "group_by.property", types))
+        if options.rerank is not None:
+            violations.extend(_check_property(collection, options.rerank.property, "rerank.property", NOT_TEXT))
+        if filters is not None:
+            with noting(violations):
+                filters = check_filter(collection, filters, "filters", linked)
     return replace(options, filters=filters)
 
 
@@ -59,14 +59,16 @@ def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> N
         raise InvalidRequest([Violation("certainty", message)])
 
 
+def with_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> list[NamedVector]:
+    """Return those of some named vectors that have certainties, or all where none is asked for."""
+    return [each for each in targets if options.certainty is None or each.distance is Distance.COSINE]
+
+
 def _check_property(collection: Collection, name: str, path: str, wrong: Container[DataType]) -> Iterator[Violation]:
     found = collection.find_property(name)
+    fitting = [each.name for each in collection.properties if each.data_type not in wrong]
     if found is None:
-        names = ", ".join(each.name for each in collection.properties)
-        yield Violation(
-            path, f"collection {collection.name!r} has no such property; it has: {names}", "UNKNOWN_PROPERTY"
-        )
+        yield unknown_property(collection, path, fitting)
     elif found.data_type is not None and found.data_type in wrong:
-        fitting = ", ".join(each.name for each in collection.properties if each.data_type not in wrong)
-        message = f"does not go with type {found.data_type.value}; choose among: {fitting}"
+        message = f"does not go with type {found.data_type.value}; choose among: {', '.join(fitting)}"
         yield Violation(path, message, "INVALID_PROPERTY")

@@ -30,7 +30,8 @@ class NearText:
     def moves(self) -> list[tuple[str, Move]]:
         """Return the moves by their names in the request, in the order in which they are done."""
         pairs = (("move_to", self.move_to), ("move_away", self.move_away))
-        return [(name, move) for name, move in pairs if move is not None]
+        # One of no force is left out, as Weaviate does.
+        return [(name, move) for name, move in pairs if move is not None and move.force > 0]
 
 
 @dataclass(frozen=True, slots=True)

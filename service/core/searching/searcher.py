@@ -5,22 +5,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict
-from uuid import UUID
 
 import structlog
 
 from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.metrics import FAILOVERS
 from embedders.spec import EmbedderSpec
-from service.core.conformance import check_return_fields
+from service.core.conformance import check_return_fields, parse_id
 from service.core.embed import EmbedderPool
+from service.core.references import linked_collections
 from service.core.searching.keywords import check_keyword_properties
-from service.core.searching.options import check_certainty, check_options
+from service.core.searching.options import check_certainty, check_options, with_certainty
 from service.core.searching.queries import Hybrid, Near, NearObject, Query
 from service.core.searching.sources import Source, vector_source
-from service.core.searching.targets import TargetChoice, named_targets, targets_of_query
+from service.core.searching.targets import TargetChoice, default_target, named_targets, targets_of_query
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
-from service.domain import Hit, NamedVector, ReturnFields, Scope, StoredObject
+from service.domain import Collection, Hit, NamedVector, ReturnFields, Scope, StoredObject
+from service.errors import collecting, noting
 from service.searches import Keywords, SearchOptions
 from service.store.base import EVERYTHING, NO_TENANT, Store
 
@@ -107,7 +108,7 @@ class Searcher:
         Args:
             name: the collection.
             query: what to look for.
-            targets: the named vectors to search; none where the collection has just one.
+            targets: the named vectors to search; none leaves it to the collection and the embedders that work.
             limit: hits at most.
             offset: hits to pass over.
             returned: which fields to return.
@@ -127,55 +128,85 @@ class Searcher:
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
-        fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        by_vector = not isinstance(query, Hybrid | Keywords)
-        options = check_options(collection, options, by_vector=by_vector)
-        page = Page(limit, offset, fields, options, scope)
         asked = Asked(collection, scope, api_key)
+        fields, options, vectors = await self._check(collection, query, targets, returned, options)
+        page = Page(limit, offset, fields, options, scope)
         if query is None:
             return SearchResult(await self._store.list_objects(name, **page.arguments()))
         if isinstance(query, Keywords):
-            check_keyword_properties(collection, query, "bm25")
             return SearchResult(await self._store.search_keywords(name, query, **page.arguments()))
         if isinstance(query, NearObject):
-            return SearchResult(await self._search_near_object(asked, query, targets, page))
-        return await self._search_embedded(asked, query, targets, page)
+            found = await self._vectors.of_object(asked, vectors, query.id, "near_object.id")
+            return SearchResult(await self._store.search(name, targets.with_vectors(found), **page.arguments()))
+        return await self._search_embedded(asked, query, targets, vectors, page)
 
-    async def get_object(self, name: str, id_: UUID, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
-        """Return an object.
+    async def get_object(self, name: str, id_: str, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
+        """Return the object of an id, which is a UUID in text form.
 
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object of that id.
-            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector.
+            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector, no UUID.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
-        fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        return await self._store.get_object(name, id_, fields, scope)
+        with collecting() as violations:
+            with noting(violations):
+                uuid = parse_id(id_, "id")
+            with noting(violations):
+                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+        return await self._store.get_object(name, uuid, fields, scope)
 
-    async def _search_near_object(
-        self, asked: Asked, query: NearObject, choice: TargetChoice, page: "Page"
-    ) -> list[Hit]:
-        targets = named_targets(asked.collection, choice.names)
-        check_certainty(targets, page.options)
-        vectors = await self._vectors.of_object(asked, targets, query.id, "near_object.id")
-        return await self._store.search(asked.collection.name, choice.with_vectors(vectors), **page.arguments())
+    async def _check(
+        self, collection: Collection, query: Query, targets: TargetChoice, returned: ReturnNames, options: SearchOptions
+    ) -> tuple[ReturnFields, SearchOptions, list[NamedVector]]:
+        """Return what to return, what narrows the search, and what it searches; see _targets.
+
+        Raises:
+            InvalidRequest: something does not fit the collection; all violations are listed.
+        """
+        linked = await linked_collections(self._store, collection, options.filters)
+        with collecting() as violations:
+            with noting(violations):
+                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+            with noting(violations):
+                by_vector = not isinstance(query, Hybrid | Keywords)
+                options = check_options(collection, options, linked, by_vector=by_vector)
+            with noting(violations):
+                check_keyword_properties(collection, query)
+            with noting(violations):
+                vectors = self._targets(collection, query, targets)
+                # Those behind the first one only stand in for it where none is named.
+                searched = vectors if targets.names else vectors[:1]
+                with noting(violations):
+                    check_certainty(searched, options)
+                self._vectors.check_vectors(searched, query)
+            if violations:
+                # Nothing will be embedded, which else would tell.
+                with noting(violations):
+                    self._vectors.check_texts(query)
+        return fields, options, vectors
+
+    def _targets(self, collection: Collection, query: Query, choice: TargetChoice) -> list[NamedVector]:
+        """Return the named vectors to search: all that are named, or those that may stand in for each other."""
+        if query is None or isinstance(query, Keywords):
+            return []
+        if choice.names:
+            return named_targets(collection, choice.names)
+        default = self._embedders.default_vector(collection)
+        if isinstance(query, NearObject):
+            return [default_target(collection, default)]
+        served = [each.spec.space for each in self._embedders.all]
+        return targets_of_query(collection, vector_source(query), served, default)
 
     async def _search_embedded(
-        self, asked: Asked, query: Near | Hybrid, choice: TargetChoice, page: "Page"
+        self, asked: Asked, query: Near | Hybrid, choice: TargetChoice, targets: Sequence[NamedVector], page: "Page"
     ) -> SearchResult:
-        name = asked.collection.name
-        if isinstance(query, Hybrid) and query.blend.keywords is not None:
-            check_keyword_properties(asked.collection, query.blend.keywords, "hybrid.bm25")
-        source = vector_source(query)
-        if len(choice.names) > 1:
-            made = await self._all_query_vectors(asked, named_targets(asked.collection, choice.names), source)
+        name, source = asked.collection.name, vector_source(query)
+        if choice.names:
+            made = await asyncio.gather(*(self._vectors.make(asked, each, source) for each in targets))
         else:
-            served = [each.spec.space for each in self._embedders.all]
-            targets = targets_of_query(asked.collection, choice.names, source, served)
-            made = [await self._first_query_vector(asked, targets, source)]
-        check_certainty([each.target for each in made], page.options)
+            made = [await self._first_query_vector(asked, with_certainty(targets, page.options), source)]
         found = choice.with_vectors({each.target.name: each.vector for each in made})
         if isinstance(query, Hybrid):
             hits = await self._store.search_hybrid(name, found, query.blend, **page.arguments())
@@ -183,11 +214,6 @@ class Searcher:
             hits = await self._store.search(name, found, **page.arguments())
         specs = {each.embedder.name: each.embedder for each in made if each.embedder is not None}
         return SearchResult(hits, list(specs.values()))
-
-    async def _all_query_vectors(
-        self, asked: Asked, targets: Sequence[NamedVector], source: Source
-    ) -> list[QueryVector]:
-        return await asyncio.gather(*(self._vectors.make(asked, each, source) for each in targets))
 
     async def _first_query_vector(self, asked: Asked, targets: Sequence[NamedVector], source: Source) -> QueryVector:
         """Return the query's vector in the space of the first target whose embedders work."""

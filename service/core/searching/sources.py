@@ -1,5 +1,6 @@
 """Which part of a query becomes a vector, and where it stands in the request."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.core.searching.queries import Hybrid, Near, NearImage, NearInputs, NearText, NearVector
@@ -30,6 +31,24 @@ class Source:
         if self.path.endswith("bm25.query"):
             return [self.path]
         return [f"{self.path}.concepts[{index}]" for index in range(count)]
+
+    def contents(self) -> Iterator[tuple[str, str | NearVector]]:
+        """Yield the texts and the caller's own vectors, each with its path."""
+        match self.near:
+            case NearVector():
+                yield self.path, self.near
+            case NearText(concepts):
+                yield from zip(self.text_paths(len(concepts)), concepts, strict=True)
+                for name, move in self.near.moves():
+                    for index, text in enumerate(move.concepts):
+                        yield f"{self.path}.{name}.concepts[{index}]", text
+            case NearInputs(inputs):
+                for index, (content, _) in enumerate(inputs):
+                    where = f"{self.path}.inputs[{index}]"
+                    if isinstance(content, NearVector):
+                        yield f"{where}.near_vector", content
+                    elif isinstance(content, str):
+                        yield f"{where}.text", content
 
     def own_spaces(self) -> set[str]:
         """Return the spaces that the caller's own vectors come from, empty for one that is not said."""

@@ -1,15 +1,17 @@
 """Which named vectors a query searches."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from embedders.inputs import Vector
 from service.core.searching.sources import Source
+from service.core.unknown import unknown_vector
 from service.domain import Collection, NamedVector
-from service.errors import InvalidRequest, Violation
+from service.errors import InvalidRequest, collecting
 from service.searches import TargetJoin, TargetVectors
 
-__all__ = ["TargetChoice", "named_targets", "targets_of_query"]
+__all__ = ["TargetChoice", "default_target", "named_targets", "targets_of_query"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,51 +34,74 @@ class TargetChoice:
 
 
 def named_targets(collection: Collection, names: Sequence[str]) -> list[NamedVector]:
-    """Return the named vectors of these names, or without names the only one.
+    """Return the named vectors of these names.
 
     Raises:
-        InvalidRequest: there are no such named vectors, or several to choose from; all violations are listed.
+        InvalidRequest: there are no such named vectors; all violations are listed.
     """
-    if not names:
-        if len(collection.vectors) != 1:
-            raise InvalidRequest([_unknown(collection, "has several named vectors; choose among", "target_vectors")])
-        return list(collection.vectors)
-    found = [(index, collection.find_vector(name)) for index, name in enumerate(names)]
-    unknown = [f"target_vectors[{index}]" for index, each in found if each is None]
-    if unknown:
-        raise InvalidRequest([_unknown(collection, "has no such named vector; it has", path) for path in unknown])
-    return [each for _, each in found if each is not None]
+    found = [collection.find_vector(name) for name in names]
+    with collecting() as violations:
+        unknown = [f"target_vectors[{index}]" for index, each in enumerate(found) if each is None]
+        violations += [unknown_vector(collection, path) for path in unknown]
+    return [each for each in found if each is not None]
+
+
+def default_target(collection: Collection, default: NamedVector | None) -> NamedVector:
+    """Return the named vector of a search that names none.
+
+    Raises:
+        InvalidRequest: there are several to choose from, and no default one.
+    """
+    if default is None:
+        rule = "has several named vectors and no default_vector; choose among"
+        raise InvalidRequest([unknown_vector(collection, "target_vectors", rule)])
+    return default
 
 
 def targets_of_query(
-    collection: Collection, names: Sequence[str], source: Source, served: Sequence[str]
+    collection: Collection, source: Source, served: Sequence[str], default: NamedVector | None
 ) -> list[NamedVector]:
-    """Return the named vectors that may be searched instead of each other, in order of preference.
+    """Return the named vectors that a query that names none may search, in order of preference.
 
-    Where none is named and each is of a space of its own, whichever embedder works decides.
+    The default one comes first. While its embedders do not work, those of other spaces stand in for it that are the
+    only ones of theirs.
 
     Args:
         collection: where to search.
-        names: the named vector that the caller names, or none.
         source: what is looked for.
         served: the spaces of this server's embedders, in order of preference.
+        default: the collection's default vector; None where it has none.
 
     Raises:
-        InvalidRequest: there is no such named vector, or several to choose from.
+        InvalidRequest: there are several to choose from.
     """
-    if names or len(collection.vectors) == 1:
-        return named_targets(collection, names)
-    by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
-    own = source.own_spaces()
-    if own:
-        targets = [by_space[each] for each in own if each in by_space and len(own) == 1]
-    elif len(by_space) < len(collection.vectors):
-        targets = []
-    else:
-        targets = [by_space[each] for each in dict.fromkeys(served) if each in by_space] or list(by_space.values())
-    return targets or named_targets(collection, names)
+    if len(collection.vectors) == 1:
+        return list(collection.vectors)
+    counts = Counter(_space_of(each) for each in collection.vectors)
+    alone = {space: each for each in collection.vectors if (space := _space_of(each)) and counts[space] == 1}
+    if own := source.own_spaces():
+        return [default_target(collection, _target_of_own(collection, own, alone, default))]
+    if default is None and len(alone) < len(collection.vectors):
+        return [default_target(collection, default)]
+    by_space = alone if default is None else alone | {_space_of(default): default}
+    first = [] if default is None else [_space_of(default)]
+    targets = [by_space[each] for each in dict.fromkeys([*first, *served]) if each in served and each in by_space]
+    return targets or [by_space[each] for each in first] or list(alone.values())
 
 
-def _unknown(collection: Collection, rule: str, path: str) -> Violation:
-    names = ", ".join(each.name for each in collection.vectors)
-    return Violation(path, f"collection {collection.name!r} {rule}: {names}", "UNKNOWN_VECTOR")
+def _target_of_own(
+    collection: Collection, own: Iterable[str], alone: Mapping[str, NamedVector], default: NamedVector | None
+) -> NamedVector | None:
+    """Return what the caller's own vectors are meant for, by their spaces, empty for one that is not said."""
+
+    def target(space: str) -> NamedVector | None:
+        if default is not None and (space == _space_of(default) if space else collection.default_vector):
+            return default
+        return alone.get(space)
+
+    found = {None if each is None else each.name: each for each in map(target, own)}
+    return found.popitem()[1] if len(found) == 1 else None
+
+
+def _space_of(vector: NamedVector) -> str:
+    return vector.space.id if vector.space else ""

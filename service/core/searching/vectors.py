@@ -1,8 +1,9 @@
 """A query as a vector of the space that a named vector is bound to."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from uuid import UUID
 
 import numpy as np
@@ -10,13 +11,15 @@ import numpy as np
 from embedders.errors import InputRejected
 from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
 from embedders.spec import EmbedderSpec
+from embedders.texts import check_text
 from service.core.conformance import parse_vector
 from service.core.embed import EmbedderPool
-from service.core.searching.queries import Move, NearImage, NearInputs, NearObject, NearText, NearVector
-from service.core.searching.sources import Source
+from service.core.searching.queries import Move, NearImage, NearInputs, NearObject, NearText, NearVector, Query
+from service.core.searching.sources import Source, vector_source
 from service.core.vectorizing import LEAST_NORM, join
 from service.domain import Collection, NamedVector, ReturnFields, Scope
-from service.errors import InvalidRequest, SpaceMismatch, Violation, rejection
+from service.errors import InvalidRequest, SpaceMismatch, Violation, collecting, noting, rejection
+from service.searches import Keywords
 from service.store.base import Store
 
 __all__ = ["Asked", "QueryVector", "QueryVectors"]
@@ -56,6 +59,33 @@ class QueryVectors:
         self._store = store
         self._embedders = embedders
 
+    def check_vectors(self, targets: Sequence[NamedVector], query: Query) -> None:
+        """Check the caller's own vectors for some named vectors.
+
+        Raises:
+            InvalidRequest: a vector cannot be; all violations are listed.
+        """
+        with collecting() as violations:
+            for target, (path, content) in product(targets, _contents(query)):
+                if isinstance(content, NearVector) and not _differs(target, content):
+                    with noting(violations):
+                        _parse(target, content, path)
+
+    def check_texts(self, query: Query) -> None:
+        """Check texts for what can be said of them without embedding them.
+
+        Raises:
+            InvalidRequest: a text cannot be embedded; all violations are listed.
+        """
+        limits = self._embedders.default.spec.limits
+        with collecting() as violations:
+            for path, content in _contents(query):
+                if isinstance(content, str):
+                    try:
+                        check_text(content, limits)
+                    except InputRejected as error:
+                        violations.extend(rejection(error, path).violations)
+
     async def make(self, asked: Asked, target: NamedVector, source: Source) -> QueryVector:
         """Return a query as a vector."""
         spec, vector = await self._make(asked, target, source)
@@ -89,8 +119,7 @@ class QueryVectors:
         self, asked: Asked, target: NamedVector, near: NearText, source: Source
     ) -> tuple[EmbedderSpec | None, Vector]:
         paths = source.text_paths(len(near.concepts))
-        # A move of no force is left out, as Weaviate does.
-        moves = {f"{source.path}.{name}": each for name, each in near.moves() if each.force > 0}
+        moves = {f"{source.path}.{name}": each for name, each in near.moves()}
         texts = dict(zip(paths, near.concepts, strict=True))
         for path, move in moves.items():
             texts.update((f"{path}.concepts[{index}]", each) for index, each in enumerate(move.concepts))
@@ -167,19 +196,33 @@ class QueryVectors:
         return embedder.spec, {path: row.vector for path, row in rows.items() if isinstance(row, Embedding)}
 
 
+def _contents(query: Query) -> Iterator[tuple[str, str | NearVector]]:
+    """Yield the texts and the caller's own vectors of a query, each with its path."""
+    if query is not None and not isinstance(query, NearObject | Keywords):
+        yield from vector_source(query).contents()
+
+
 def _own_vector(target: NamedVector, near: NearVector, path: str) -> Vector:
-    space = target.space
-    dimension = (space.dimension or None) if space else None
-    if near.by_target:
-        return parse_vector(near.by_target[target.name], dimension, f'{path}.target_vectors["{target.name}"].data')
-    if near.space and space and near.space != space.id:
+    if _differs(target, near) and target.space is not None:
         raise SpaceMismatch(
             vector=target.name,
-            bound=space.id,
+            bound=target.space.id,
             given=near.space,
-            bound_dimension=space.dimension,
+            bound_dimension=target.space.dimension,
             given_dimension=len(near.data) // 4,
         )
+    return _parse(target, near, path)
+
+
+def _differs(target: NamedVector, near: NearVector) -> bool:
+    """Return whether a vector is said to be of another space than the target's."""
+    return bool(near.space) and target.space is not None and near.space != target.space.id
+
+
+def _parse(target: NamedVector, near: NearVector, path: str) -> Vector:
+    dimension = (target.space.dimension or None) if target.space else None
+    if near.by_target:
+        return parse_vector(near.by_target[target.name], dimension, f'{path}.target_vectors["{target.name}"].data')
     return parse_vector(near.data, dimension, f"{path}.vector.data")
 
 

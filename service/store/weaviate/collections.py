@@ -10,7 +10,7 @@ from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
 from service.domain import Collection, Parameters, Tenant
-from service.errors import CollectionNotFound
+from service.errors import CollectionNotFound, StoreRejected
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.property_indexes import index_changes
@@ -62,6 +62,8 @@ class WeaviateCollections:
         self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
             present = await _get_json(client, f"/schema/{name}")
+            if collection.reranker is not None and collection.reranker != from_schema(present).reranker:
+                await _check_module(client, collection.reranker.module)
             schema, properties = patch_schema(present, collection)
             await _send_json(client, "put", f"/schema/{name}", schema)
             for each in properties:
@@ -128,6 +130,13 @@ async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
         path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
     )
     return (await executor.aresult(response)).json()
+
+
+async def _check_module(client: WeaviateAsyncClient, name: str) -> None:
+    # An update takes any name, and then nothing takes it away again.
+    modules = (await _get_json(client, "/meta")).get("modules") or {}
+    if name not in modules:
+        raise StoreRejected(f"Weaviate refused: module with name {name} doesn't exist")
 
 
 async def _send_json(

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
-from service.domain import Collection, DataType, MultiTenancy, Parameters, Property
+from service.domain import Collection, DataType, MultiTenancy, Parameters, Property, Reranker
+from service.store.weaviate.default_vector import with_default_vector, without_default_vector
 from service.store.weaviate.vector_schema import (
     Schema,
     as_mapping,
@@ -23,6 +24,7 @@ SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
 SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
+RERANKER = "reranker-"
 OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
 
 
@@ -30,12 +32,14 @@ def to_schema(collection: Collection) -> Schema:
     """Return what Weaviate is asked to create."""
     schema = {
         "class": collection.name,
-        "description": collection.description,
+        "description": _described(collection),
         "properties": [_property_to_schema(each) for each in collection.properties],
         "invertedIndexConfig": {**INVERTED_INDEX, **collection.inverted_index},
         "vectorConfig": {each.name: vector_to_schema(each) for each in collection.vectors},
         "multiTenancyConfig": _tenancy_to_schema(collection.multi_tenancy),
     }
+    if collection.reranker is not None:
+        schema["moduleConfig"] = {collection.reranker.module: dict(collection.reranker.options)}
     if collection.replication:
         schema["replicationConfig"] = _only(collection.replication, ("factor", "deletionStrategy"))
     if collection.sharding:
@@ -46,7 +50,7 @@ def to_schema(collection: Collection) -> Schema:
 def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Schema, list[Schema]]:
     """Return a collection's schema, as Weaviate returned it, changed, and the properties to add to it."""
     patched = deepcopy(dict(schema))
-    patched["description"] = collection.description
+    patched["description"] = _described(collection)
     there = {str(each["name"]): each for each in patched.get("properties") or ()}
     new = [each for each in collection.properties if each.name not in there]
     for each in collection.properties:
@@ -58,6 +62,11 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
             patch_vector(vectors[vector.name], vector)
         else:
             vectors[vector.name] = vector_to_schema(vector)
+    if (reranker := collection.reranker) is not None:
+        # Weaviate takes one at most.
+        modules = as_mapping(schema.get("moduleConfig"))
+        others = {name: value for name, value in modules.items() if not name.startswith(RERANKER)}
+        patched["moduleConfig"] = {**others, reranker.module: dict(reranker.options)}
     if collection.multi_tenancy is not None:
         patched["multiTenancyConfig"] = _tenancy_to_schema(collection.multi_tenancy)
     patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
@@ -74,17 +83,31 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
     vectors = as_mapping(schema.get("vectorConfig"))
     tenancy = _tenancy_from_schema(as_mapping(schema.get("multiTenancyConfig")))
     inverted = as_mapping(schema.get("invertedIndexConfig"))
+    description, default_vector = without_default_vector(str(schema.get("description") or ""))
     return Collection(
         name=str(schema["class"]),
         properties=tuple(_property_from_schema(as_mapping(each)) for each in schema.get("properties") or ()),
         vectors=tuple(vector_from_schema(name, as_mapping(vectors[name])) for name in sorted(vectors)),
-        description=str(schema.get("description") or ""),
+        description=description,
+        default_vector=default_vector,
+        reranker=_reranker_from_schema(as_mapping(schema.get("moduleConfig"))),
         multi_tenancy=tenancy,
         replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
         # With tenants each is a shard of its own, and Weaviate says nothing but zeros.
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
     )
+
+
+def _described(collection: Collection) -> str:
+    # The only one is the default one anyway.
+    name = collection.default_vector if len(collection.vectors) > 1 else ""
+    return with_default_vector(collection.description, name)
+
+
+def _reranker_from_schema(modules: Mapping[str, Any]) -> Reranker | None:
+    found = (Reranker(name, as_mapping(modules[name])) for name in sorted(modules) if name.startswith(RERANKER))
+    return next(found, None)
 
 
 def _tenancy_to_schema(tenancy: MultiTenancy | None) -> Schema:
@@ -127,6 +150,8 @@ def _property_from_schema(schema: Mapping[str, Any]) -> Property:
         str(schema.get("description") or ""),
         _only(schema, INDEXING),
         tuple(_property_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
+        # Only names of collections begin with a capital letter.
+        tuple(each for each in types if each[:1].isupper()),
     )
 
 

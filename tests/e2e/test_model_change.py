@@ -1,0 +1,84 @@
+"""A collection that moves to another model while it serves: add, backfill, switch, and let the old embedder go."""
+
+import asyncio
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from service.cli import app
+from tests.e2e.serving import Serving, serving, tiny_model
+from tests.fakes.nim import FakeNim
+from vecgate.client import Client, Object, SearchResult
+from vecgate.v1 import collection_service_pb2 as pb
+
+TITLES = [f"thing {number}" for number in range(30)]
+FIELDS = [pb.WeightedField(name="title")]
+
+
+def fill(running: Serving) -> None:
+    """Make a collection for the old model, and import into it."""
+    title = pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)
+    with running.client() as client:
+        client.create_collection(
+            pb.Collection(
+                name="Things",
+                description="things",
+                properties=[title],
+                vectors=[pb.VectorConfig(name="zero", text_fields=FIELDS)],
+            )
+        )
+        assert all(
+            each.stored for each in client.import_objects("Things", [Object({"title": each}) for each in TITLES])
+        )
+
+
+def search(client: Client) -> SearchResult:
+    """Search without naming a vector; every answer is full, whatever is going on."""
+    found = client.search("Things", text="thing 7", limit=10)
+    assert len(found.hits) == 10
+    assert found.hits[0].object.properties["title"] == "thing 7"
+    return found
+
+
+def move(running: Serving) -> list[str]:
+    """Move the collection to the new model, and return which embedders answered a search after each step."""
+
+    def run(*arguments: str) -> None:
+        result = CliRunner().invoke(app, ["--address", running.address, *arguments])
+        assert result.exit_code == 0, result.output
+
+    with running.client() as client:
+        answered = [search(client).embedder.name]
+        client.update_collection(
+            pb.Collection(name="Things", vectors=[pb.VectorConfig(name="another", embedder="nim", text_fields=FIELDS)])
+        )
+        answered.append(search(client).embedder.name)
+        run("objects", "backfill", "Things")
+        answered.append(search(client).embedder.name)
+        run("collections", "update", "Things", "--default-vector", "another")
+        answered.append(search(client).embedder.name)
+    return answered
+
+
+def look(running: Serving) -> tuple[str, pb.Collection]:
+    """Return which embedder answers a search, and the collection."""
+    with running.client() as client:
+        return search(client).embedder.name, client.get_collection("Things")
+
+
+async def test_a_collection_moves_to_another_model_and_no_search_on_the_way_is_without_hits(
+    weaviate_binary: None, tmp_path: Path
+) -> None:
+    clip = tiny_model(tmp_path / "model")
+    async with FakeNim() as nim:
+        new = {"VECGATE_NIM__BASE_URL": nim.base_url, "VECGATE_NIM__DIMENSION": str(nim.dimension)}
+        with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="clip", **clip) as running:
+            await asyncio.to_thread(fill, running)
+        with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="nim,clip", **clip, **new) as running:
+            answered = await asyncio.to_thread(move, running)
+        with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="nim", **new) as running:
+            embedder, collection = await asyncio.to_thread(look, running)
+
+    assert answered == ["clip", "clip", "clip", "nim"]
+    assert (embedder, collection.default_vector, collection.description) == ("nim", "another", "things")
+    assert [(each.name, each.embedder) for each in collection.vectors] == [("another", "nim"), ("zero", "")]
