@@ -18,7 +18,7 @@ class ClipConfig:
     Attributes:
         name: the embedder's name.
         model: a bundled model's name, an open_clip model's name, or a folder with open_clip_config.json and weights.
-        checkpoint: the weights file of an open_clip model; bundled models and folders bring their own.
+        checkpoint: the weights file of an open_clip model, or of a folder that has none.
         expected_digest: SHA-256 of the weights in hex; other weights are refused. None takes any.
         device: auto (every GPU, else the CPU), cpu, cuda (every GPU), or a list such as "cuda:0,cuda:1", a worker each.
         precision: what the model computes in; auto is fp16 on a GPU and fp32 on a CPU.

@@ -14,7 +14,6 @@ __all__ = ["ModelFiles", "locate", "weights_digest"]
 
 MODELS_DIR = Path(__file__).parent.parent / "models"
 CONFIG_FILE = "open_clip_config.json"
-# In open_clip's own order, so that the digest is of the file that it loads.
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 
 
@@ -33,9 +32,9 @@ class ModelFiles:
     weights: Path
 
     @property
-    def pretrained(self) -> str | None:
-        """What open_clip is told of the weights: it finds those of a folder itself."""
-        return None if self.source.startswith("local-dir:") else str(self.weights)
+    def in_folder(self) -> bool:
+        """Whether the configuration is in a folder."""
+        return self.source.startswith("local-dir:")
 
 
 def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
@@ -47,10 +46,7 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
     bundled = sorted(path.parent.name for path in MODELS_DIR.glob(f"*/{CONFIG_FILE}"))
     name = config.model.replace("/", "-")
     if name in known:
-        if config.checkpoint is None or not config.checkpoint.is_file():
-            fix = "set clip.checkpoint to it" if config.checkpoint is None else f"{config.checkpoint} does not exist"
-            raise ModelUnusable(f"the model {name} needs its weights in a file: {fix}; nothing is downloaded")
-        return ModelFiles(name, name, config.checkpoint.absolute())
+        return ModelFiles(name, name, _checkpoint(config.checkpoint, name))
     folder = MODELS_DIR / config.model if config.model in bundled else Path(config.model)
     if not (folder / CONFIG_FILE).is_file():
         close = difflib.get_close_matches(config.model, [*bundled, *known], n=3)
@@ -58,12 +54,26 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
             f"{config.model} is neither a bundled model, nor a model of open_clip, nor a folder with {CONFIG_FILE}"
             + (f"; did you mean {' or '.join(close)}?" if close else "")
         )
-    if config.checkpoint is not None:
+    own = [folder / each for each in WEIGHTS_FILES if (folder / each).is_file()][:1] or sorted(folder.glob("*.ckpt"))
+    if own and config.checkpoint is not None:
         raise ModelUnusable(f"the model {config.model} brings its own weights: leave clip.checkpoint unset")
-    weights = next((folder / each for each in WEIGHTS_FILES if (folder / each).is_file()), None)
-    if weights is None:
-        raise ModelUnusable(f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} into it")
+    if len(own) > 1:
+        raise ModelUnusable(
+            f"the folder {folder} has several .ckpt files: leave one, or move them and set clip.checkpoint"
+        )
+    if not own and config.checkpoint is None:
+        raise ModelUnusable(
+            f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} or a .ckpt into it, or set clip.checkpoint"
+        )
+    weights = own[0] if own else _checkpoint(config.checkpoint, config.model)
     return ModelFiles(Path(os.path.abspath(folder)).name, f"local-dir:{folder}", weights)  # noqa: PTH100 -- keeps a link's name
+
+
+def _checkpoint(checkpoint: Path | None, model: str) -> Path:
+    if checkpoint is None or not checkpoint.is_file():
+        fix = "set clip.checkpoint to it" if checkpoint is None else f"{checkpoint} does not exist"
+        raise ModelUnusable(f"the model {model} needs its weights in a file: {fix}; nothing is downloaded")
+    return checkpoint.absolute()
 
 
 def weights_digest(weights: Path, expected: str | None) -> str:

@@ -3,7 +3,10 @@
 import hashlib
 import io
 import json
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ from embedders.clip.config import ClipConfig
 from embedders.clip.files import ModelFiles, locate, weights_digest
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
+from embedders.clip.tokenizers import load_tokenizer
 from embedders.errors import EmbedderError, ModelUnusable
 from embedders.inputs import ImageInput, TextInput
 from embedders.spec import EmbedderSpec
@@ -31,6 +35,9 @@ CPU_PICTURES_AT_ONCE = 8
 
 LEAST_PARITY = 0.999
 """The least cosine between a probe's vector in half precision and in 32 bits."""
+
+
+_MISSING_WEIGHTS = ("No pretrained weights loaded", "Local config loaded, but no CLIP weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +91,12 @@ def _load(config: ClipConfig) -> LoadedModel:
     torch, open_clip = _import_open_clip()
     files = locate(config, open_clip.list_models())
     devices = _devices(config.device, torch)
+    tokenizer = load_tokenizer(files.source)
     digest = weights_digest(files.weights, config.expected_digest)
-
-    def create(device: str, precision: str) -> tuple[Any, Any]:
-        model, _, transform = open_clip.create_model_and_transforms(
-            files.source,
-            pretrained=files.pretrained,
-            device=device,
-            precision=precision,
-            pretrained_text=False,
-            **published_preprocessing(files.source, open_clip),
-        )
-        return model.eval(), transform
-
-    first, transform = create(devices[0], "fp32")
+    first, transform = _create(files, devices[0], "fp32")
     preprocessing: dict[str, Any] = first.visual.preprocess_cfg
     reader = Reader(
-        open_clip.get_tokenizer(files.source),
+        tokenizer,
         transform,
         preprocessing=preprocessing,
         limits=config.limits,
@@ -114,7 +110,7 @@ def _load(config: ClipConfig) -> LoadedModel:
     may_pack, replicas = exact.packs, [exact]
 
     def replicate(device: str) -> Replica:
-        model, _ = create(device, precision)
+        model, _ = _create(files, device, precision)
         replica = Replica(model, device=device, reader=reader, precision=precision, may_pack=may_pack)
         _check_parity(_vectors(replica, texts, pictures), expected, f"{precision} on {device}")
         return replica
@@ -139,6 +135,41 @@ def _load(config: ClipConfig) -> LoadedModel:
         slots=_slots(devices),
     )
     return LoadedModel(reader, replicas, spec, texts[0], pictures[0])
+
+
+def _create(files: ModelFiles, device: str, precision: str) -> tuple[Any, Any]:
+    """Return the model on a device, and its image transform."""
+    import open_clip
+
+    # open_clip by itself looks in a folder for files of certain names only.
+    with _quiet_about_missing_weights():
+        model, _, transform = open_clip.create_model_and_transforms(
+            files.source,
+            pretrained=None if files.in_folder else str(files.weights),
+            load_weights=not files.in_folder,
+            device=device,
+            precision=precision,
+            pretrained_text=False,
+            **published_preprocessing(files.source, open_clip),
+        )
+    if files.in_folder:
+        open_clip.load_checkpoint(model, str(files.weights))
+    return model.eval(), transform
+
+
+@contextmanager
+def _quiet_about_missing_weights() -> Iterator[None]:
+    """Keep open_clip's warnings from the log that a model has no weights, which it gets afterwards."""
+
+    def others(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_MISSING_WEIGHTS)
+
+    root = logging.getLogger()
+    root.addFilter(others)
+    try:
+        yield
+    finally:
+        root.removeFilter(others)
 
 
 def _import_open_clip() -> tuple[Any, Any]:
@@ -234,6 +265,7 @@ def _fingerprint(digest: str, preprocessing: dict[str, Any], reader: Reader, fil
         "preprocessing": preprocessing,
         "tokenizer": {
             "kind": reader.tokenizer_kind,
+            **({"tokens": reader.tokens_digest} if reader.tokens_digest else {}),
             "context_length": reader.context_length,
             **{key: text_config.get(key) for key in ("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs")},
         },

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedders import images
+from embedders.clip.tokenizers import tokens_digest
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
 from embedders.inputs import ImageInput, TextInput
 from embedders.spec import InputLimits
@@ -42,6 +43,7 @@ class Reader:
     Attributes:
         context_length: tokens that the model reads.
         tokenizer_kind: the class of the tokenizer.
+        tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
     """
 
@@ -67,6 +69,7 @@ class Reader:
         self.tokenizer_kind = type(tokenizer).__name__
         self.context_length: int = tokenizer.context_length
         self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
+        self.tokens_digest = None if self.unpadded else tokens_digest(tokenizer)
         self._byte_pairs = BytePairTokens(tokenizer) if self.unpadded else None
 
     def texts(self, texts: Sequence[TextInput]) -> list[Text | InputRejected]:

@@ -170,7 +170,7 @@ def _find(model: str, tag: str, open_clip: Any) -> _Checkpoint:
         )
     if config["text_cfg"].get("hf_tokenizer_name") and find_spec("transformers") is None:
         raise NotFetchable(
-            f"{model} has a Hugging Face tokenizer: pip install transformers, here and where the model is to run"
+            f"{model} has a Hugging Face tokenizer: pip install 'vecgate[clip]', here and where the model is to run"
         )
     if published.get("quick_gelu"):
         # The weights were trained with it; under the plain model's name open_clip only warns, and vectors are wrong.

@@ -125,7 +125,7 @@ class ClipSettings(Group):
         description="the bundled model, an open_clip model's name, or a folder with open_clip_config.json and weights",
     )
     checkpoint: Path | None = Field(
-        None, description="weights file of an open_clip model named in clip.model; folders bring their own"
+        None, description="weights file of an open_clip model named in clip.model, or of a folder without one"
     )
     expected_digest: str | None = Field(
         None,

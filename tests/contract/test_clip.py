@@ -5,10 +5,8 @@ import io
 import json
 import os
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -278,47 +276,6 @@ async def test_a_folder_may_be_named_from_the_working_directory(
     assert await space(replace(config, model="./tiny-clip/")) == expected
     monkeypatch.chdir(tiny_clip)
     assert await space(replace(config, model=".")) == expected
-
-
-class _WordTokenizer:
-    """What open_clip uses of a Hugging Face tokenizer: words by length, 1 before, 2 behind, 0 as padding."""
-
-    def __call__(self, texts: str | list[str], *, truncation: bool, max_length: int = 0, **_: Any) -> SimpleNamespace:
-        import torch
-
-        if isinstance(texts, str):
-            return SimpleNamespace(input_ids=[1, *(10 + len(word) for word in texts.split()), 2])
-        assert truncation
-        rows = [self(text, truncation=False).input_ids for text in texts]
-        rows = [[*row[: max_length - 1], 2] if len(row) > max_length else row for row in rows]
-        return SimpleNamespace(input_ids=torch.tensor([row + [0] * (max_length - len(row)) for row in rows]))
-
-
-async def test_a_model_with_a_hugging_face_tokenizer_in_its_folder_counts_and_cuts_its_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch
-
-    transformers = ModuleType("transformers")
-    auto = SimpleNamespace(from_pretrained=lambda *_, **__: _WordTokenizer())
-    monkeypatch.setattr(transformers, "AutoTokenizer", auto, raising=False)
-    monkeypatch.setitem(sys.modules, "transformers", transformers)
-    folder = write_tiny_clip(tmp_path / "model", text={"hf_tokenizer_name": "words"})
-    model, _, tokenizer = reference(folder)
-    texts = ["one two three", "word " * 30]
-    with torch.inference_mode():
-        expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
-    embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
-    await embedder.start()
-    try:
-        outcomes = await embedder.embed([TextInput(text, truncate=True) for text in texts], QUERY)
-        np.testing.assert_array_equal(vectors(outcomes), expected)
-        assert [(each.token_count, each.truncated) for each in outcomes if isinstance(each, Embedding)] == [
-            (5, False),
-            (CONTEXT_LENGTH, True),
-        ]
-    finally:
-        await embedder.close()
 
 
 async def test_libraries_that_fetch_models_are_told_to_stay_offline(embedder: ClipEmbedder) -> None:

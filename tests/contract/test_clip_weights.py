@@ -284,7 +284,7 @@ def test_a_tokenizer_of_a_hub_without_transformers_is_refused_before_anything_is
 
     result = fetch(tmp_path / "models" / "tiny")
 
-    assert (result.exit_code, "pip install transformers" in result.stderr) == (2, True)
+    assert (result.exit_code, "pip install 'vecgate[clip]'" in result.stderr) == (2, True)
     assert (site.paths, list(tmp_path.iterdir())) == ([], [])
 
 
