@@ -140,6 +140,8 @@ class ProvenEmbedder:
         health = self._inner.health
         if self._fault is not None:
             return replace(health, fault=str(self._fault), last_success_s=-math.inf)
+        if (stale := self._stale()) is not None:
+            return replace(health, fault=health.fault or str(stale), last_success_s=-math.inf)
         return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
 
     def note_silence(self, since_s: float) -> None:
@@ -174,9 +176,9 @@ class ProvenEmbedder:
         Raises:
             EmbedderError: as `embed`.
         """
+        await self._inner.check()
         await self._prove(self._timeout_s)
         self._require_proof()
-        await self._inner.check()
 
     async def close(self) -> None:
         """Close the inner embedder. May be called twice."""
@@ -187,8 +189,14 @@ class ProvenEmbedder:
         return self._outages(), self._inner.health.outages
 
     def _require_proof(self) -> None:
-        if self._fault is not None:
-            raise self._fault.anew()
+        if (fault := self._fault or self._stale()) is not None:
+            raise fault.anew()
+
+    def _stale(self) -> EmbedderError | None:
+        """Return that the embedder itself was away since the verdict, if so: what came back may be another model."""
+        if self._judged_at is None or self._judged_at[1] == self._inner.health.outages:
+            return None
+        return self._unproven(EmbedderUnavailable("it was away"))
 
     async def _prove(self, timeout_s: float) -> None:
         """Take the proof if it is due. Where it cannot be taken, whatever the reason, the last verdict stands."""

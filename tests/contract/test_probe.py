@@ -205,6 +205,23 @@ async def test_the_proof_is_taken_again_when_either_side_comes_back(away: str) -
     assert embedder.health.last_success_s > 0
 
 
+async def test_a_model_that_was_away_itself_serves_nothing_until_it_is_proven_again() -> None:
+    inner, nim = local(), FakeEmbedder(space=SPACE)
+    embedder = proven(inner, nim)
+    await embedder.start()
+    await embedder.check()
+    inner.health.outages += 1
+
+    with pytest.raises(EmbedderUnavailable, match="away"):
+        await embedder.embed([TextInput("a")], QUERY)
+    fault = embedder.health.fault
+    await embedder.check()
+
+    assert fault is not None
+    assert embedder.health.fault is None
+    assert len(vectors(await embedder.embed([TextInput("a")], QUERY))) == 1
+
+
 async def test_while_the_reference_is_away_the_last_proof_stands() -> None:
     nim = FakeEmbedder(space=SPACE)
     embedder = proven(local(), nim)
