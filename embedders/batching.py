@@ -163,6 +163,8 @@ class BatchingEmbedder:
             raise EmbedderUnavailable("the embedder is closed")
         if not inputs:
             return []
+        if any(options.api_key in slots.rests() for slots in self._slots.values()):
+            bounds = self._bounds.bulk()  # what has to wait anyway leaves room for others
         self._require_room(inputs, bounds)
         kinds: dict[Kind, list[int]] = {}
         for at, each in enumerate(inputs):

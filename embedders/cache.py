@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import cachetools
 
 from embedders.base import Outcome
-from embedders.errors import EmbedderOverloaded
+from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
 from embedders.health import Health, WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Purpose
 from embedders.metrics import CACHE_BYTES, CACHE_LOOKUPS
@@ -120,8 +120,8 @@ class CachingEmbedder:
             for flight in joined:
                 try:
                     outcomes |= await self._wait_for(flight)
-                except EmbedderOverloaded:
-                    # Another call's inputs did not fit into the queue; these may.
+                except (EmbedderOverloaded, EmbedderRateLimited):
+                    # Another call had no room or no time to wait; this one may.
                     own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in flight.inputs}
                     outcomes |= await self._wait_for(self._take_off(own, options))
         finally:

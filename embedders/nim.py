@@ -281,6 +281,10 @@ class NimEmbedder:
     ) -> list[Vector | InputRejected]:
         """Find the items at fault in a refused request by halving it."""
         if len(items) == 1:
+            if refusal.status == INFERENCE_FAILED:
+                refusal = await self._ask(items, key)
+                if refusal.status == HTTPStatus.OK:
+                    return list(self._read(refusal, 1))
             return [self._failures.of_input(items[0], refusal)]
         rows: list[Vector | InputRejected] = []
         half = len(items) // 2

@@ -103,8 +103,10 @@ class Slots:
         return sum(batch.options.priority is Priority.BULK for batch in self._busy()) < slots - slots // ONE_IN
 
     def rests(self) -> dict[str | None, Rest]:
-        """Return the rests of keys that have had too many calls, so that further ones wait."""
-        return {each.options.api_key: each.times.rest for each in self.running.values() if each.times.rest is not None}
+        """Return the rests of keys that have had too many calls, so that further ones wait; of several the longest."""
+        batches = [(each.options.api_key, each.times.rest) for each in self.running.values()]
+        resting = [(key, rest) for key, rest in batches if rest is not None]
+        return dict(sorted(resting, key=lambda each: each[1].until_s))
 
     def has_work(self, *, bulk: bool) -> bool:
         """Return whether a batch could begin; one of bulk work only if it may, and none with a key that rests."""

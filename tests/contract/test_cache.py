@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedders.cache import ENTRY_OVERHEAD_BYTES, CachingEmbedder, VectorCache
-from embedders.errors import EmbedderOverloaded, EmbedderUnavailable, InputRejected
+from embedders.errors import EmbedderOverloaded, EmbedderRateLimited, EmbedderUnavailable, InputRejected
 from embedders.inputs import DOCUMENT, QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput
 from tests.contract.embedder_suite import LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -208,6 +208,23 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept(embedder: CachingE
     assert all(isinstance(each, EmbedderUnavailable) for each in results)
     inner.failure = None
     assert len(vectors(await embedder.embed([A], QUERY))) == 1
+
+
+async def test_a_call_that_can_wait_longer_than_the_one_it_waited_along_with_goes_by_itself(
+    embedder: CachingEmbedder, inner: FakeEmbedder
+) -> None:
+    inner.gate = asyncio.Event()
+    hurried = asyncio.create_task(embedder.embed([A], QUERY))
+    await inner.entered.wait()
+    patient = asyncio.create_task(embedder.embed([A], QUERY))
+    await asyncio.sleep(0)
+    inner.failure = EmbedderRateLimited("not within your deadline", retry_after_s=2)
+    inner.gate.set()
+    with pytest.raises(EmbedderRateLimited):
+        await hurried
+    inner.failure = None
+
+    assert len(vectors(await patient)) == 1
 
 
 async def test_a_call_that_waited_along_with_one_too_large_for_the_queue_goes_by_itself(

@@ -61,7 +61,19 @@ async def test_one_input_that_the_nim_fails_on_among_64_fails_alone(nim: FakeNim
     assert len(vectors([*outcomes[:41], *outcomes[42:]])) == 63
     assert "status 500, and not on others" in str(outcomes[41])
     assert "mat" not in str(outcomes[41])
-    assert len(nim.requests) <= 15
+    assert len(nim.requests) <= 16
+
+
+async def test_an_input_that_is_met_by_a_passing_failure_beside_a_refused_one_is_not_blamed(
+    nim: FakeNim, embedder: NimEmbedder
+) -> None:
+    nim.refuses = lambda item: item == DOG.text
+    # Both are refused, an input of ours is not, then each is asked for alone.
+    nim.faults.extend([Fault(), Fault(), Fault(), Fault(status=500)])
+
+    outcomes = await embedder.embed([DOG, CAT], QUERY)
+
+    assert rejected(outcomes) == [0]
 
 
 @pytest.mark.parametrize("inputs", [[CAT], [CAT, DOG], [RED, CAT]])

@@ -9,7 +9,7 @@ from tenacity.wait import wait_none
 
 from embedders.base import Embedder, Outcome
 from embedders.batching import BatchingEmbedder
-from embedders.errors import EmbedderRateLimited
+from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
 from embedders.inputs import QUERY, EmbedOptions, TextInput
 from embedders.nim import NimConfig, NimEmbedder
 from embedders.nim_retries import Retries
@@ -146,6 +146,23 @@ async def test_a_caller_whose_deadline_comes_before_the_wait_ends_is_told_at_onc
 
     assert failure.value.retry_after_s == 30
     assert sleeper.begun == []
+
+
+async def test_calls_of_a_resting_key_leave_room_in_the_queue_for_others(
+    nim: FakeNim, embedder: BatchingEmbedder, sleeper: Sleeper
+) -> None:
+    nim.faults.append(BUSY)
+    limited = [ask(embedder, "limited", LIMITED)]
+    await sleeper.begins()
+    limited += [ask(embedder, f"later {number}", LIMITED) for number in range(100)]
+    await asyncio.sleep(0)
+
+    other = await ask(embedder, "of another key")
+
+    sleeper.woken.set()
+    answers = await asyncio.gather(*limited, return_exceptions=True)
+    assert len(vectors(other)) == 1
+    assert sum(isinstance(each, EmbedderOverloaded) for each in answers) == 25
 
 
 async def test_of_callers_that_share_a_batch_each_waits_as_long_as_it_can(
