@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -117,14 +118,14 @@ class Importer:
         outcomes = [ImportOutcome(draft.id) for draft in drafts]
         used: dict[str, EmbedderSpec] = {}
         options = replace(BULK_DOCUMENTS, api_key=api_key)
+        fill = partial(
+            self._vectorizer.fill, collection, truncate=truncate, used=used, anew=embed_unchanged, partly=True
+        )
         writing: asyncio.Task[None] | None = None
         try:
             for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
-                stored = await self._stored(collection, chunk, scope, embed_unchanged=embed_unchanged)
-                keepable = {} if embed_unchanged else stored
-                await self._vectorizer.fill(
-                    collection, chunk, options, truncate=truncate, stored=keepable, used=used, partly=True
-                )
+                stored = await self._stored(collection, chunk, scope)
+                await fill(chunk, options, stored=stored)
                 for each in chunk:
                     check_native(collection, each)
                 if writing is not None:
@@ -175,11 +176,11 @@ class Importer:
             yield chunk
 
     async def _stored(
-        self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope, *, embed_unchanged: bool
+        self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope
     ) -> dict[UUID, StoredObject]:
         """Return the objects of a chunk as they are stored, with what their vectors were made of if that matters."""
         made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
-        compared = not embed_unchanged and any(made - each.object.vectors.keys() for each in chunk)
+        compared = any(made - each.object.vectors.keys() for each in chunk)
         fields = vector_fields(collection.vectors)
         if not compared:
             fields = ReturnFields(vectors=fields.vectors)

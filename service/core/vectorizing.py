@@ -172,6 +172,7 @@ class Vectorizer:
         truncate: bool,
         stored: Mapping[UUID, StoredObject],
         used: dict[str, EmbedderSpec],
+        anew: bool = False,
         partly: bool = False,
     ) -> None:
         """Give objects the vectors that they lack, with one call to an embedder of each space.
@@ -183,18 +184,22 @@ class Vectorizer:
             truncate: whether texts may be cut to what the model reads.
             stored: objects as they were, by id: their vectors are kept where nothing that is in them has changed.
             used: gets the embedders that made vectors, by name.
+            anew: whether to compute those as well, and keep them only where no embedder can.
             partly: whether no vector at all is enough, as long as an object can be stored.
 
         Raises:
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
         """
-        plans, todo = self._plan(collection, chunk, stored, truncate=truncate)
+        plans, todo = self._plan(collection, chunk, {} if anew else stored, truncate=truncate)
         await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
         used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
         for candidate, vector, fields, plan in todo:
             if plan.error is None:
                 _attach(candidate, vector, fields, plan.outcomes, plan.embedders[0].spec.name)
+            elif (kept := _kept(vector, candidate.object, stored)) is not None:
+                candidate.give(vector.name, kept)
+                candidate.reports.append(VectorReport(vector.name, VectorOrigin.KEPT))
             else:
                 candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING, error=plan.error))
         for candidate in chunk:

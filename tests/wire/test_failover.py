@@ -284,6 +284,28 @@ async def test_imports_and_updates_go_on_when_the_model_of_an_old_named_vector_i
         await stop_wire(successor)
 
 
+async def test_embedding_unchanged_objects_anew_keeps_the_vectors_that_nobody_can_make(wire: Wire) -> None:
+    await create_two_spaces(wire)
+    await import_(wire, obj(title="a cat"))
+    successor = await retire_the_nim(wire)
+    try:
+        request = object_pb.ImportObjectsRequest(
+            collection="Pictures", objects=[obj(title="a cat")], embed_unchanged=True
+        )
+        (again,) = (await successor.objects.ImportObjects(request)).results
+        stored = await successor.objects.GetObject(
+            object_pb.GetObjectRequest(collection="Pictures", id=again.id, return_vectors=["local", "remote"])
+        )
+    finally:
+        await stop_wire(successor)
+
+    assert [(each.name, each.origin) for each in again.stored.vectors] == [
+        ("local", object_pb.VECTOR_ORIGIN_COMPUTED),
+        ("remote", object_pb.VECTOR_ORIGIN_KEPT),
+    ]
+    assert set(stored.object.vectors) == {"local", "remote"}
+
+
 async def test_a_change_beside_a_vector_that_nobody_can_make_is_stored(wire: Wire) -> None:
     await create_two_spaces(wire, local="image_fields", remote="text_fields")
     successor = await retire_the_nim(wire)

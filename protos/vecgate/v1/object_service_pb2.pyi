@@ -174,7 +174,7 @@ class ImportObjectsRequest(_message.Message):
     """
     embed_unchanged: _builtins.bool
     """Optional. Whether to embed objects anew that are stored already with a vector of the same texts and images. Default:
-    false, they keep it, as with Weaviate's own modules.
+    false, they keep it, as with Weaviate's own modules. They keep it in any case where no embedder can make another one.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
