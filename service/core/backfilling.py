@@ -10,6 +10,7 @@ import structlog
 
 from embedders.errors import EmbedderError
 from embedders.inputs import EmbedOptions, Vector
+from service.access import calling_account
 from service.core.embed import EmbedderPool
 from service.core.indexing import WRITES, IndexEntries
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
@@ -111,6 +112,8 @@ class Backfiller:
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         last = wishes.after
         while True:
+            # A load of its own making may not lock the client out for longer than a page of it takes to pay.
+            await asyncio.sleep(calling_account.get().retry_after_s())
             hits = await self._store.list_objects(
                 name, limit=self._page_size, offset=0, fields=fields, options=SearchOptions(after=last), scope=scope
             )

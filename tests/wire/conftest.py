@@ -127,6 +127,7 @@ async def start_wire(
     auth: AuthSettings | None = None,
     allow_caller_keys: bool = False,
     store: FakeStore | None = None,
+    writes: WeaviateSettings | None = None,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = store or FakeStore()
@@ -137,7 +138,7 @@ async def start_wire(
     running = GrpcServer(
         settings,
         LIMITS,
-        WeaviateSettings(max_batch_objects=3),
+        writes or WeaviateSettings(max_batch_objects=3),
         store=store,
         embedders=pool,
         authenticator=Authenticator(auth or AuthSettings()),

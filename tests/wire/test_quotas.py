@@ -3,13 +3,15 @@
 import asyncio
 import json
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 import structlog
 from grpc import StatusCode
 
-from service.settings import AuthSettings
+from service.domain import StoredObject
+from service.settings import AuthSettings, WeaviateSettings
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import running_web
 from tests.wire.conftest import start_wire, stop_wire
@@ -90,6 +92,32 @@ async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings
     assert second.status_code == httpx.codes.TOO_MANY_REQUESTS
     assert second.json()["error"]["code"] == "quota_exceeded"
     assert 1 <= int(second.headers["retry-after"]) <= 10
+
+
+async def test_a_backfill_goes_on_as_its_client_s_quota_is_paid(tmp_path: Path) -> None:
+    quota = "[clients.poor.quota]\ninputs_per_second = 20"
+    auth = let_in(tmp_path / "clients.toml", poor=f"permissions = {json.dumps(PERMISSIONS)}\n{quota}")
+    wire = await start_wire(auth=auth, writes=WeaviateSettings(max_batch_objects=10))
+    create = collection_service_pb2.CreateCollectionRequest(
+        collection={
+            "name": "Mine",
+            "properties": [{"name": "title", "data_type": "DATA_TYPE_TEXT"}],
+            "vectors": [{"name": "default", "text_fields": [{"name": "title"}]}],
+        }
+    )
+    assert await call(wire, "CollectionService/CreateCollection", create, bearer("poor")) is None
+    objects = [StoredObject(UUID(int=number), {"title": f"{number}"}, {}, {}) for number in range(40)]
+    await wire.store.put_objects("Mine", objects)
+
+    backfill = object_service_pb2.BackfillVectorsRequest(collection="Mine")
+    pages = [each async for each in wire.objects.BackfillVectors(backfill, metadata=(bearer("poor"),))]
+    next_call = await call(wire, "EmbeddingService/ListEmbedders", pb.ListEmbeddersRequest(), bearer("poor"))
+    await stop_wire(wire)
+
+    assert sum(each.filled for each in pages) == 40
+    owed_s = 0 if next_call is None else next_call.retry_s
+    assert owed_s is not None
+    assert owed_s <= 0.5, "what the last page cost; all of them would be a second"
 
 
 async def test_bytes_count_as_they_come_over_http_too(tmp_path: Path) -> None:
