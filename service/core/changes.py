@@ -103,7 +103,9 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         default_vector=collection.default_vector if change.default_vector is None else change.default_vector,
         reranker=change.reranker or collection.reranker,
     )
-    violations += default_vector_faults(changed)
+    if change.default_vector is not None:
+        # What somebody else wrote into the schema is no fault of this change.
+        violations += default_vector_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
     violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")

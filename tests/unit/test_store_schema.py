@@ -17,6 +17,7 @@ from service.domain import (
     VectorIndex,
     WeightedField,
 )
+from service.store.weaviate.default_vector import without_default_vector
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from tests.contract.people import bare
 
@@ -84,6 +85,19 @@ def test_the_default_vector_survives_the_way_there_and_back_beside_a_description
 
     assert bare(from_schema(schema)) == collection
     assert bare(from_schema(patch_schema(schema, replace(collection, default_vector="a"))[0])).default_vector == "a"
+
+
+@pytest.mark.parametrize("space", ["", "\n", "  \r\n"])
+def test_a_default_vector_is_read_whatever_an_editor_leaves_behind_it(space: str) -> None:
+    assert without_default_vector(f"Pictures\n[Vecgate: default_vector=a]{space}") == ("Pictures", "a")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("end", ["", "x"])
+def test_a_long_description_of_such_lines_is_read_at_once(end: str) -> None:
+    lines = "\n[Vecgate: default_vector=a]" * 100_000
+
+    assert without_default_vector(lines + end) == (("", "a") if not end else (lines + end, ""))
 
 
 def test_a_description_that_looks_like_a_default_vector_decides_nothing() -> None:

@@ -8,7 +8,7 @@ import re
 
 __all__ = ["with_default_vector", "without_default_vector"]
 
-_LINES = re.compile(r"(?:(?:\A|\n)\[Vecgate: default_vector=(\w+)\])+\Z")
+_LINE = re.compile(r"\[Vecgate: default_vector=(\w+)\]")
 
 
 def with_default_vector(description: str, name: str) -> str:
@@ -21,5 +21,8 @@ def with_default_vector(description: str, name: str) -> str:
 
 def without_default_vector(description: str) -> tuple[str, str]:
     """Return a description as callers see it, and the name of the default vector, empty for none."""
-    found = _LINES.search(description)
-    return (description[: found.start()], found[1]) if found else (description, "")
+    name, end = "", len(description.rstrip())
+    # Line by line from the end: one pattern for all lines would take a long description apart again and again.
+    while found := _LINE.fullmatch(description, start := description.rfind("\n", 0, end) + 1, end):
+        name, end = name or found[1], max(start - 1, 0)
+    return (description[:end], name) if name else (description, "")
