@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 DOMAIN = "vecgate"
 MAX_MESSAGE_BYTES = 1000
-MAX_VIOLATIONS_BYTES = 2500
+MAX_VIOLATIONS_BYTES = 2000
 MAX_NAME_BYTES = 400
 PREFIX = "ERROR_REASON_"
 
@@ -189,8 +189,8 @@ def to_trailers(error: BaseException, request_id: str) -> status_pb2.Status:
     for packed in status.details:
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         if packed.Unpack(info):
-            for key, value in info.metadata.items():
-                info.metadata[key] = _cut(value, MAX_NAME_BYTES)
+            for key in list(info.metadata):
+                info.metadata[key] = _cut(info.metadata[key], MAX_NAME_BYTES)
             packed.Pack(info)
         elif packed.Unpack(bad):
             packed.Pack(_first_violations(bad))

@@ -171,7 +171,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         left_s = self._time_left(context)
         note_deadline(left_s)
         async with asyncio.timeout(left_s):
-            content = await _first(requests)
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                content = await _first(requests)
+            if method not in UNBOUNDED_METHODS:
+                # Others may have come in meanwhile.
+                self._check_bounds()
             held.request_bytes = len(content)
             self._bytes += held.request_bytes
             if account is not None:

@@ -41,8 +41,9 @@ class ServerSettings(ListeningSettings):
         512 * MIB,
         ge=1024,
         description="bytes that the requests and answers of all calls may hold before more calls are refused as "
-        "OVERLOADED",
+        "OVERLOADED; requests that are still on their way do not count",
     )
+    request_timeout_s: Seconds = Field(60, description="seconds in which a call's request must be there")
     max_connection_idle_s: Seconds = Field(
         1800,
         description="seconds without a call after which a connection is closed; clients open it again",

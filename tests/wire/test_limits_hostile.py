@@ -53,8 +53,9 @@ async def test_what_strangers_send_is_not_read(tmp_path: Path) -> None:
     assert max(sent) < 16 * MIB, "no more than gRPC's window of a stream that nobody reads"
 
 
-async def test_a_request_that_never_ends_is_given_up_after_the_servers_own_limit() -> None:
-    wire = await start_bounded(max_call_s=0.5)
+@pytest.mark.parametrize("bound", ["max_call_s", "request_timeout_s"])
+async def test_a_request_that_never_ends_is_given_up(bound: str) -> None:
+    wire = await start_bounded(**{bound: 0.5})
     client = await RawClient.connect(wire.server.port)
     with structlog.testing.capture_logs() as lines:
         client.call(1, EMBED)
