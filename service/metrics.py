@@ -34,11 +34,11 @@ ANONYMOUS = "anonymous"
 
 CALLS = Counter(
     "vecgate_grpc_calls_total",
-    "Unary calls that ended, by gRPC status code and by the client that its key names.",
+    "Calls of Vecgate's API that ended, by gRPC status code and by the client that its key names.",
     ["method", "code", "client"],
 )
-CALL_SECONDS = Histogram("vecgate_grpc_call_seconds", "What unary calls took.", ["method"], buckets=SECONDS)
-IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Unary calls that are being answered.")
+CALL_SECONDS = Histogram("vecgate_grpc_call_seconds", "What calls of Vecgate's API took.", ["method"], buckets=SECONDS)
+IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Calls of Vecgate's API whose answer has not been taken yet.")
 REQUESTS = Counter(
     "vecgate_http_requests_total",
     "HTTP requests that ended, by status code (499: the caller left) and by the client that its key names.",

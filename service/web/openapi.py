@@ -91,7 +91,7 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
         "/v1/health/live": _get("getLive", "Whether the process answers", "Health"),
         "/v1/health/ready": _get(
             "getReady",
-            "Whether the default embedder works",
+            "Whether an embedder works",
             "Health",
             **{"503": _answer("it does not, or this server is about to end", "Health") | {"headers": RETRY_AFTER}},
         ),

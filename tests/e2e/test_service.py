@@ -119,7 +119,7 @@ def test_a_kill_in_the_middle_of_an_import_loses_nothing_and_doubles_nothing(tmp
     with serving(data, **model) as first:
         with first.client() as client:
             create(client)
-            outcomes = client.import_objects("Pictures", objects, chunk_objects=50)
+            outcomes = client.import_objects("Pictures", objects, chunk_objects=50, retry_s=1)
             stored = [next(outcomes).id]
             orphan = first.weaviate()
             first.process.kill()
