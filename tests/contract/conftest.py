@@ -7,6 +7,7 @@ import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder
 from tests.contract.embedder_suite import LIMITS
+from tests.fakes.nim import FakeNim
 from tests.fakes.tiny_clip import write_tiny_clip
 
 
@@ -14,6 +15,13 @@ from tests.fakes.tiny_clip import write_tiny_clip
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a tiny CLIP model of random weights."""
     return write_tiny_clip(tmp_path_factory.mktemp("models") / "tiny-clip")
+
+
+@pytest.fixture
+async def nim() -> AsyncIterator[FakeNim]:
+    """Run a simulated NIM."""
+    async with FakeNim() as nim:
+        yield nim
 
 
 @pytest.fixture

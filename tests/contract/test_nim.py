@@ -29,12 +29,6 @@ SECRET = "nvapi-very-secret"
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
     return NimConfig(
         base_url=nim.base_url,

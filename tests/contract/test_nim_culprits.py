@@ -19,12 +19,6 @@ TEXTS: list[Input] = [TextInput(f"a cat on mat {number}") for number in range(64
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
     return NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS, retry_attempts=1)
 

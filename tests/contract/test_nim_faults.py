@@ -33,12 +33,6 @@ IN_TIME_S = 5.0
 """Far above what any of these needs, and far below the time-out of a request."""
 
 
-@pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
 def config_of(nim: FakeNim, **changes: Any) -> NimConfig:
     config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
     return replace(config, **changes)

@@ -21,12 +21,6 @@ ALICE, BOB = replace(QUERY, api_key=ALICES), replace(QUERY, api_key=BOBS)
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
     return NimConfig(
         base_url=nim.base_url,

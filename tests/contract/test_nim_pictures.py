@@ -29,12 +29,6 @@ of what four threads had. PNGs of all photos in full size, in base64 and in a re
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
     return NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, retry_attempts=1)
 

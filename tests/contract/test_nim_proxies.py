@@ -78,12 +78,6 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 async def tls_nim(tmp_path: Path) -> AsyncIterator[tuple[FakeNim, Path]]:
     """Return a NIM behind TLS, and the file of its authority."""
     authority, file = trustme.CA(), tmp_path / "ca.pem"

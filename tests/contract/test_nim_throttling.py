@@ -42,12 +42,6 @@ class Sleeper:
 
 
 @pytest.fixture
-async def nim() -> AsyncIterator[FakeNim]:
-    async with FakeNim() as nim:
-        yield nim
-
-
-@pytest.fixture
 def sleeper() -> Sleeper:
     return Sleeper()
 
