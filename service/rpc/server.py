@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -217,12 +219,23 @@ def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials that every new connection finds as the files are by then."""
+    used = certificates.contents()
 
     def configuration() -> grpc.ServerCertificateConfiguration:
-        cert, key, client_ca = certificates.contents()
+        cert, key, client_ca = used
         return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
-    asks_clients = certificates.contents()[2] is not None
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used
+        # gRPC asks before each connection, and what it replaces may be in use by another one that begins: given a new
+        # configuration each time, it crashes within seconds of many connections.
+        if (latest := certificates.contents()) == used:
+            return None
+        used = latest
+        return configuration()
+
+    # The stubs do not know that the answer may be None, for no change.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
     return grpc.dynamic_ssl_server_credentials(
-        configuration(), configuration, require_client_authentication=asks_clients
+        configuration(), fetch, require_client_authentication=used[2] is not None
     )
