@@ -129,7 +129,10 @@ async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_bef
     inner.gate.set()
     await slow
     inner.gate = asyncio.Event()
-    waiting = [asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT)) for _ in range(41)]
+    # One first, or calls that come in the same moment share its batch.
+    waiting = [asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT))]
+    await until(lambda: inner.in_flight == 1)
+    waiting += [asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT)) for _ in range(40)]
     await until(lambda: embedder.waiting == 40)
 
     refused = await failure_of(wire.embedding.EmbedInputs(A_TEXT, timeout=5))
