@@ -177,8 +177,8 @@ def bench_store_import() -> None:
     bound = min(rates["written"], rates["ceiling"])
     print(f"import of {OBJECTS} objects of a text and a picture: {rates['vecgate']:.0f} objects/s through Vecgate, "
           f"{rates['vecgate'] / bound:.2f} of the lower of ready vectors ({rates['written']:.0f}) and the NIM's "
-          f"ceiling ({rates['ceiling']:.0f}; goal 0.8), {rates['vecgate'] / rates['module']:.1f} x the module "
-          f"({rates['module']:.0f}; goal 4)")  # fmt: skip
+          f"ceiling ({rates['ceiling']:.0f}; goal 0.9), {rates['vecgate'] / rates['module']:.1f} x the module "
+          f"({rates['module']:.0f}; goal 5)")  # fmt: skip
 
 
 def fill(client: Client, rows: np.ndarray) -> None:
@@ -224,9 +224,9 @@ def bench_store_search() -> None:
         single = in_turns(direct=lambda: seconds_of(direct, queries), between=lambda: seconds_of(between, queries))
         many = in_turns(direct=lambda: rate_of(direct, queries), between=lambda: rate_of(between, queries))
     print(f"near_vector among {SEARCHED}, one caller: p50 {single['direct'] * 1000:.2f} ms by Weaviate's client, "
-          f"{single['between'] / single['direct']:.2f} x that through Vecgate (goal 2); "
+          f"{(single['between'] - single['direct']) * 1000:+.2f} ms through Vecgate (goal +1.5); "
           f"{CALLERS} callers: {many['direct']:.0f} searches/s, "
-          f"{many['between'] / many['direct']:.2f} of that through Vecgate (goal 0.6)")  # fmt: skip
+          f"{many['between'] / many['direct']:.2f} of that through Vecgate (goal 0.8)")  # fmt: skip
 
 
 def bench_memory() -> None:
