@@ -1,7 +1,6 @@
 """What waits for an embedder: calls in lines, and whose turn it is."""
 
 import asyncio
-import copy
 import math
 import time
 from collections import OrderedDict, deque
@@ -93,12 +92,7 @@ class QueuedCall:
         """End the call with an error."""
         if self.done.done():
             return
-        if isinstance(error, EmbedderError):
-            # Callers raise it at the same time, and each adds its own traceback.
-            own = copy.copy(error)
-            own.__cause__ = error
-            error = own
-        self.done.set_exception(error)
+        self.done.set_exception(error.anew() if isinstance(error, EmbedderError) else error)
 
 
 @dataclass(eq=False, slots=True)

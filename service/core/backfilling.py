@@ -13,9 +13,10 @@ from embedders.inputs import EmbedOptions, Vector
 from service.access import calling_account
 from service.core.embed import EmbedderPool
 from service.core.indexing import WRITES, IndexEntries
+from service.core.unknown import unknown_vector
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
 from service.domain import Collection, Distance, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
-from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable, Violation
+from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.searches import SearchOptions, TargetVectors
 from service.store.base import NO_TENANT, Store
 
@@ -260,13 +261,8 @@ async def _all(steps: Iterable[Awaitable[bool]]) -> list[bool]:
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:
     """Return a collection with some of its named vectors alone."""
-    known = ", ".join(each.name for each in collection.vectors)
     unknown = [
-        Violation(
-            f"vectors[{index}]",
-            f"collection {collection.name!r} has no such named vector; it has: {known}",
-            "UNKNOWN_VECTOR",
-        )
+        unknown_vector(collection, f"vectors[{index}]")
         for index, name in enumerate(names)
         if collection.find_vector(name) is None
     ]
