@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -75,18 +75,33 @@ class _Stopped(BaseException):
 
 
 class _StopSignal:
-    """Raises _Stopped on the first signal while it is armed; further ones change nothing."""
+    """Notes that a signal came and raises _Stopped where one interrupts; further ones change nothing.
+
+    Never while the child is waited for: subprocess takes a lock that an exception between two of its lines leaves
+    taken, and then the end of the child is waited for without end.
+    """
 
     def __init__(self) -> None:
-        self.armed = True
         self.came = False
+        self._interrupts = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self.came = True
-        if self.armed:
-            self.armed = False
+        if self._interrupts:
+            self._interrupts = False
             raise _Stopped
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a signal end what is done meanwhile; one that came before ends it at once."""
+        self._interrupts = True
+        try:
+            if self.came:
+                raise _Stopped
+            yield
+        finally:
+            self._interrupts = False
 
 
 def _prepare() -> tuple[_Addresses, dict[str, str]]:
@@ -150,15 +165,12 @@ def _run(pictures: PictureFolder, query: str, addresses: _Addresses, environment
     child = subprocess.Popen(SERVE, env=environment, start_new_session=True)  # noqa: S603 -- a constant
     code = None
     try:
-        try:
-            code = _serve_samples(pictures, query, addresses, child)
-            # A library may swallow the exception of a signal, so its coming is looked at as well.
-            while code is None and not stop.came:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    code = child.wait(1)
-                    note(f"error: the server ended with exit code {code}")
-        finally:
-            stop.armed = False
+        code = _serve_samples(pictures, query, addresses, child, stop)
+        # A library may swallow the exception of a signal, so its coming is looked at as well.
+        while code is None and not stop.came:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = child.wait(POLL_S)
+                note(f"error: the server ended with exit code {code}")
     except _Stopped:
         code = None
     finally:
@@ -177,18 +189,19 @@ def _run(pictures: PictureFolder, query: str, addresses: _Addresses, environment
 
 
 def _serve_samples(
-    pictures: PictureFolder, query: str, addresses: _Addresses, child: subprocess.Popen[bytes]
+    pictures: PictureFolder, query: str, addresses: _Addresses, child: subprocess.Popen[bytes], stop: _StopSignal
 ) -> int | None:
     """Wait for the server, fill it and show it; return an exit code when it is over, None while the server serves."""
     note(f"starting Vecgate at {addresses.grpc} with its model and Weaviate; the data is kept in {addresses.data}")
     with Client(addresses.grpc, options=(("grpc.max_reconnect_backoff_ms", 500),)) as client:
-        code = _wait_until_serving(client, child)
+        code = _wait_until_serving(client, child, stop)
         if code is not None:
             note(f"error: the server ended with exit code {code} before it was ready; its own lines above say why")
             return code or EXIT_FAILED
         try:
-            failed = _fill(client, pictures)
-            _show_searches(client, query)
+            with stop.interrupting():
+                failed = _fill(client, pictures)
+                _show_searches(client, query)
         except VecgateError as error:
             text, code = describe_error(error, target=addresses.grpc)
             note(f"error: {text}")
@@ -199,27 +212,32 @@ def _serve_samples(
     return None
 
 
-def _wait_until_serving(client: Client, child: subprocess.Popen[bytes]) -> int | None:
+def _wait_until_serving(client: Client, child: subprocess.Popen[bytes], stop: _StopSignal) -> int | None:
     """Wait for the server; return its exit code if it ends before it serves."""
     started = reported = time.monotonic()
     while True:
-        state = "not listening yet"
-        try:
-            if client.health() is Health.SERVING:
-                return None
-            troubles = [
-                f"{each.name}: {each.health_detail}" for each in client.embedders().embedders if each.health_detail
-            ]
-            state = "; ".join(troubles) or "waiting for Weaviate"
-        except Unreachable:
-            pass
-        except VecgateError as error:
-            state = str(error)
+        with stop.interrupting():
+            state = _describe_state(client)
+        if state is None:
+            return None
         if time.monotonic() - reported >= REPORT_EVERY_S:
             reported = time.monotonic()
             note(f"still starting after {reported - started:.0f} s ({state})")
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(POLL_S)
+
+
+def _describe_state(client: Client) -> str | None:
+    """Return what the server is waiting for; None when it serves."""
+    try:
+        if client.health() is Health.SERVING:
+            return None
+        troubles = [f"{each.name}: {each.health_detail}" for each in client.embedders().embedders if each.health_detail]
+    except Unreachable:
+        return "not listening yet"
+    except VecgateError as error:
+        return str(error)
+    return "; ".join(troubles) or "waiting for Weaviate"
 
 
 def _text_fields(pictures: PictureFolder) -> list[collection_pb.WeightedField]:

@@ -14,10 +14,36 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# A signal is handled between any two steps of the program: the driver can send one at the worst of them, when
+# subprocess has just taken the lock under which it waits, once the server listens.
 DRIVER = """
-import sys
+import os, signal, subprocess, sys
 from service.cli import app, demo
 demo.SERVE = (sys.executable, "-m", "tests.fakes.server")
+
+class Lock:
+    def __init__(self, lock):
+        self.lock = lock
+        self.left = int(os.environ.get("SIGNAL_WHILE_LOCKED", 0))
+    def acquire(self, *options):
+        taken = self.lock.acquire(*options)
+        if taken and self.left and demo._listens(f"127.0.0.1:{os.environ['VECGATE_SERVER__PORT']}"):
+            self.left -= 1
+            os.kill(os.getpid(), signal.SIGTERM)
+        return taken
+    def release(self):
+        self.lock.release()
+    def __enter__(self):
+        self.acquire()
+    def __exit__(self, *_):
+        self.release()
+
+class Popen(subprocess.Popen):
+    def __init__(self, *options, **more):
+        super().__init__(*options, **more)
+        self._waitpid_lock = Lock(self._waitpid_lock)
+
+demo.subprocess.Popen = Popen
 app(["demo", sys.argv[1]])
 """
 READY = "Ctrl-C ends the server; the data stays."
@@ -53,10 +79,21 @@ def start(folder: Path) -> Iterator[Start]:
                 text=True,
             )
             ends.enter_context(running)
-            ends.callback(running.terminate)
+            ends.callback(end, running)
             return running
 
         yield begin
+
+
+def end(running: "subprocess.Popen[str]") -> None:
+    """Ask a demo to end; one that does not is killed with its server, and the test that started it fails."""
+    running.terminate()
+    try:
+        running.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        for each in (*psutil.Process(running.pid).children(), running):
+            each.kill()
+        raise
 
 
 def read_until_ready(running: "subprocess.Popen[str]") -> list[str]:
@@ -89,6 +126,16 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
     assert "from vecgate.client import Client" in commands[1]
     assert commands[2].strip().startswith("grpcurl -plaintext -d '{")
     assert running.returncode == 0
+    assert errors.count("the fake has drained") == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_signal_at_any_moment_of_the_wait_for_the_server_ends_the_demo(start: Start, times: int) -> None:
+    running = start(SIGNAL_WHILE_LOCKED=str(times))
+
+    _, errors = running.communicate(timeout=30)
+
+    assert running.returncode == 0, errors
     assert errors.count("the fake has drained") == 1
 
 
