@@ -10,6 +10,8 @@ SOURCES := embedders service protos tests helm
 PYTEST_ARGS ?=
 BUNDLE_ARGS ?=
 TARGET ?= gateway
+# Named, because uv would rather take an environment that the caller has activated.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
@@ -24,8 +26,8 @@ $(VENV)/.installed: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Vecgate needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
-	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-dev.txt
-	$(BIN)/uv pip install --quiet --no-deps --editable .
+	$(INSTALL) --require-hashes --requirement requirements-dev.txt
+	$(INSTALL) --no-deps --editable .
 	@touch $@
 
 weaviate: setup ## get the Weaviate server for the demo and the tests (built once, then cached)
@@ -93,7 +95,7 @@ bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench $(BENCH)
 
 model: setup ## train the bundled model anew
-	$(BIN)/uv pip install --quiet --require-hashes --requirement requirements-model.txt
+	$(INSTALL) --require-hashes --requirement requirements-model.txt
 	$(BIN)/python embedders/models/pictogram-clip/recipe/train.py
 
 clean: ## remove the virtual environment and everything built

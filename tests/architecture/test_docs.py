@@ -5,6 +5,8 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.architecture.metrics_table import with_metrics
 from tests.architecture.settings_table import README, with_table
 from vecgate.v1.error_reason_pb2 import ErrorReason
@@ -47,6 +49,16 @@ def test_the_locks_name_no_host_and_pin_every_package_by_hash() -> None:
         assert "://" not in text
         assert len(re.findall(r"^ +--hash=sha256:", text, re.MULTILINE)) >= len(pins) > 10
     assert locks
+
+
+@pytest.mark.parametrize("target", ["setup", "model"])
+def test_make_installs_into_the_projects_own_environment_whichever_is_active(target: str) -> None:
+    command = ["make", "--dry-run", "--always-make", target]
+    steps = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    installs = [step for step in steps if "uv pip install" in step]
+
+    assert installs
+    assert [step for step in installs if "--python .venv/bin/python" not in step] == []
 
 
 def test_the_version_stands_in_the_changelog() -> None:
