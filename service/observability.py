@@ -1,8 +1,12 @@
 """The log: structlog for our own lines and those of the libraries, on standard error."""
 
+import asyncio
+import atexit
 import logging
 import sys
-from typing import Any
+import threading
+from collections import deque
+from typing import Any, TextIO
 
 import orjson
 import structlog
@@ -12,6 +16,53 @@ from embedders.timing import CallTimes
 from service.settings import LogSettings, Settings, describe_settings
 
 __all__ = ["configure_logging", "masked_settings", "milliseconds"]
+
+TOGETHER_S = 0.1
+"""For so long lines wait for others, to be written with one call of the system's."""
+
+
+class _Lines:
+    """Writes lines to a stream: warnings and what is worse at once, with all that came before them, others together.
+
+    Every call of the API leaves a line, and a write of its own for each costs as much as all the rest of its logging.
+    structlog and logging write one at a time; logging's MemoryHandler does not write before it is full.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._waiting: deque[str] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.write)
+
+    def info(self, line: str) -> None:
+        """Write a line soon, or now where no event loop runs."""
+        self._waiting.append(line)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.write()
+            return
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(TOGETHER_S, self.write)
+
+    def error(self, line: str) -> None:
+        """Write a line now."""
+        self._waiting.append(line)
+        self.write()
+
+    debug = info
+    warning = critical = error
+
+    def write(self) -> None:
+        """Write all lines that wait."""
+        with self._lock:
+            self._loop = None
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if lines:
+                self._stream.write("\n".join((*lines, "")))
+                self._stream.flush()
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -27,18 +78,17 @@ def configure_logging(settings: LogSettings) -> None:
     if settings.format == "json":
         render: list[Processor] = [
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+            structlog.processors.JSONRenderer(serializer=_to_json),
         ]
         foreign: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-        factory: Any = structlog.BytesLoggerFactory(sys.stderr.buffer)
     else:
         # Its own choice of traceback would show local variables, and with them what callers sent.
         plain = structlog.dev.plain_traceback
         render = foreign = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-        factory = structlog.WriteLoggerFactory(sys.stderr)
+    lines = _Lines(sys.stderr)
     structlog.configure(
         processors=[*shared, *render],
-        logger_factory=factory,
+        logger_factory=lambda *_: lines,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
     )
@@ -53,6 +103,10 @@ def configure_logging(settings: LogSettings) -> None:
     root.handlers = [handler]
     # Libraries may log contents and requests; what is wrong with them is still heard.
     root.setLevel(logging.WARNING)
+
+
+def _to_json(line: Any, **options: Any) -> str:
+    return orjson.dumps(line, **options).decode()
 
 
 def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:

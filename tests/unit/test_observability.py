@@ -1,7 +1,11 @@
 """What the log shows, and what it never does."""
 
+import asyncio
+import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +17,7 @@ from service.settings import LogSettings
 SECRET = "sesame-open-up"  # what a caller sent
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
@@ -22,7 +26,6 @@ def _restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.mark.usefixtures("_restored")
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_traceback_shows_the_place_and_not_what_the_variables_held(
     form: str, capsys: pytest.CaptureFixture[str]
@@ -43,7 +46,6 @@ def test_a_traceback_shows_the_place_and_not_what_the_variables_held(
     assert SECRET not in written
 
 
-@pytest.mark.usefixtures("_restored")
 def test_libraries_are_heard_from_warnings_on_and_our_lines_from_the_level_that_is_set(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -59,3 +61,75 @@ def test_libraries_are_heard_from_warnings_on_and_our_lines_from_the_level_that_
     assert [(line["event"], line["level"]) for line in lines] == [("ours", "info"), ("trouble", "warning")]
     assert lines[0]["size"] == 3
     assert all(line["timestamp"] for line in lines)
+
+
+class Written(io.StringIO):
+    """A stream that counts its writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        return super().write(text)
+
+
+async def test_lines_of_calls_are_written_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.observability.TOGETHER_S", 0.0)
+    stream = Written()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging(LogSettings(format="json"))
+    log = structlog.get_logger("service.test")
+    for number in range(3):
+        log.info("call", number=number)
+    before = stream.getvalue()
+
+    async with asyncio.timeout(5):
+        while not stream.writes:
+            await asyncio.sleep(0)
+
+    assert before == ""
+    assert stream.writes == 1
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [0, 1, 2]
+
+
+async def test_what_is_wrong_is_written_at_once_behind_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Written()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging(LogSettings(format="json"))
+    log = structlog.get_logger("service.test")
+    log.info("call")
+    log.warning("trouble")
+    log.info("call")
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["call", "trouble"]
+
+
+async def test_what_threads_log_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Written()
+    monkeypatch.setattr(sys, "stderr", stream)
+    configure_logging(LogSettings(format="json"))
+    log = structlog.get_logger("service.test")
+    log.info("call")
+    await asyncio.to_thread(log.info, "read")
+
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["call", "read"]
+
+
+def test_what_waits_to_be_written_is_written_at_the_end_of_the_program() -> None:
+    program = """
+import asyncio
+import structlog
+from service.observability import configure_logging
+from service.settings import LogSettings
+
+async def main():
+    configure_logging(LogSettings(format="json"))
+    structlog.get_logger("service.test").info("last words")
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last words"]
