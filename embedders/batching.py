@@ -26,6 +26,9 @@ __all__ = ["BatchingEmbedder"]
 BEGUN_AND_OWN = 2
 """The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
 
+TICK_S = 0.001
+"""What an event loop's clock counts in; with a shorter wait it would only turn until the time has come."""
+
 
 class BatchingEmbedder:
     """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
@@ -211,12 +214,12 @@ class BatchingEmbedder:
         times = call_times()
         if times is None or times.deadline_s == math.inf:
             return
-        left_s, client = times.deadline_s - time.monotonic(), calling_client()
+        left_s, client = times.deadline_s - time.monotonic(), calling_client.get()
         for kind, places in kinds.items():
-            if (slots := self._slots.get(kind)) is None:
-                continue
             # With less in front of it than the backend takes at once, whatever comes is worth the try.
-            rounds = slots.queue.ahead(options, client, len(places)) // self._at_once(kind, slots)
+            if (slots := self._slots.get(kind)) is None or slots.queue.inputs < (at_once := self._at_once(kind, slots)):
+                continue
+            rounds = slots.queue.ahead(options, client, len(places)) // at_once
             needed_s = (rounds + BEGUN_AND_OWN) * slots.turn_s
             if rounds and needed_s > left_s:
                 self._meter.note_refusal()
@@ -269,14 +272,15 @@ class BatchingEmbedder:
 
     def _pump_soon(self) -> None:
         # Calls that arrive in the same turn of the event loop share a batch this way.
-        self._pump_at(asyncio.get_running_loop().time())
+        self._pump_at(0.0)
 
     def _pump_at(self, when_s: float) -> None:
         loop = asyncio.get_running_loop()
         if self._pump_handle is not None:
             self._pump_handle.cancel()
-        delay_s = when_s - loop.time()
-        self._pump_handle = loop.call_later(delay_s, self._pump) if delay_s > 0 else loop.call_soon(self._pump)
+        delay_s = when_s - time.monotonic()
+        later_s = max(delay_s, TICK_S)
+        self._pump_handle = loop.call_later(later_s, self._pump) if delay_s > 0 else loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_handle = None
@@ -290,7 +294,7 @@ class BatchingEmbedder:
 
     def _begin_batches(self, kind: Kind, slots: Slots) -> float | None:
         """Begin the batches that may begin, and return when to come back for one that had better wait."""
-        size, number, now_s = self._size(kind), self._inner.spec.slots, asyncio.get_running_loop().time()
+        size, number, now_s = self._size(kind), self._inner.spec.slots, time.monotonic()
         if slots.ahead is not None:
             slots.ahead.begin()
         while slots.has_room(number) and slots.has_work(bulk=(bulk := slots.may_be_bulk(number))):
@@ -310,7 +314,7 @@ class BatchingEmbedder:
     def _begin_batch(self, slots: Slots, size: int, *, bulk: bool) -> None:
         # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
         context = contextvars.copy_context()
-        batch = slots.take(size, asyncio.get_running_loop().time(), context.run(begin_times), bulk=bulk)
+        batch = slots.take(size, time.monotonic(), context.run(begin_times), bulk=bulk)
         places = batch.places
         batch.times.deadline_s = max(call.deadline_s for call in batch.calls)
         batch.times.on_rest = partial(self._note_rest, slots, batch)
@@ -350,7 +354,7 @@ class BatchingEmbedder:
 
     def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
-        took_s = slots.note_end(batch, asyncio.get_running_loop().time(), self._max_gather_s)
+        took_s = slots.note_end(batch, time.monotonic(), self._max_gather_s)
         self._meter.note_end(batch.calls, batch.times, took_s)
         try:
             self._settle(task, batch)

@@ -5,10 +5,9 @@ import math
 import time
 from collections import OrderedDict, deque
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import chain
-
-import structlog
 
 from embedders import tracing
 from embedders.base import Outcome
@@ -20,6 +19,9 @@ __all__ = ["QueueBounds", "QueuedCall", "WaitingQueue", "calling_client", "input
 
 BULK_EVERY = 4
 """While both wait, every so many batches one of bulk work goes, so that it never stands still."""
+
+calling_client: ContextVar[str] = ContextVar("calling_client", default="")
+"""The name of whose call is being worked for, among which the embedders' time is shared; empty if nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class QueuedCall:
         waiting: the places of those that wait.
         bytes: the bytes of those.
         done: their outcomes, in the order of their places, once all have one.
-        client: the name of whose call it is, as the log has it; empty if nobody knows.
+        client: the name of whose call it is; empty if nobody knows.
         added_s: when the call came, by time.monotonic.
         read_s: how long the reading of one of them took at most, where they are read before they join a batch.
         begun: whether a batch with some of them has begun.
@@ -61,7 +63,7 @@ class QueuedCall:
         self.done = done
         self.waiting = deque(at)
         self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
-        self.client = calling_client()
+        self.client = calling_client.get()
         self.added_s = time.monotonic()
         self.read_s = 0.0
         self.begun = False
@@ -237,11 +239,6 @@ class WaitingQueue:
         if line.clients:
             self._lines[line.options] = line  # behind the others
         return line.options, places
-
-
-def calling_client() -> str:
-    """Return the name of whose call is being worked for, as the log has it; empty if nobody knows."""
-    return str(structlog.contextvars.get_contextvars().get("client", ""))
 
 
 def input_bytes(each: Input) -> int:

@@ -1,6 +1,7 @@
 """Pictures on their way to a local model: read before they join a batch, so that a slow one delays nobody else."""
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class ReadPicture:
         call: whose it is.
         at: its place in the call.
         options: of the call.
-        taken_s: when it left the queue, by the loop's time.
+        taken_s: when it left the queue, by time.monotonic.
         ready_s: when it had been read.
         pixels: the picture as the model reads it; None until then.
         error: why it could not be read.
@@ -126,10 +127,9 @@ class ReadAhead:
             if not self._queue.has_work(bulk=bulk):
                 return
             options, [(call, at)] = self._queue.take(1, bulk=bulk)
-            loop = asyncio.get_running_loop()
             self._held[options.priority] += 1
-            task = loop.create_task(self._model.read(call.inputs[at]))
-            self._reading[task] = ReadPicture(call, at, options, loop.time())
+            task = asyncio.get_running_loop().create_task(self._model.read(call.inputs[at]))
+            self._reading[task] = ReadPicture(call, at, options, time.monotonic())
             task.add_done_callback(self._end)
 
     def has_work(self, *, bulk: bool) -> bool:
@@ -181,7 +181,7 @@ class ReadAhead:
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         picture = self._reading.pop(task)
-        picture.ready_s = asyncio.get_running_loop().time()
+        picture.ready_s = time.monotonic()
         priority = picture.options.priority
         result = EmbedderUnavailable("the embedder stopped reading") if task.cancelled() else task.exception()
         if result is None:

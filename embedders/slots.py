@@ -49,7 +49,7 @@ class Batch:
         places: whose, and at which place of the call.
         pictures: the same, if they were read ahead.
         options: how to embed them.
-        begun_s: when the batch began, by the loop's time.
+        begun_s: when the batch began, by time.monotonic.
         taken_s: when its inputs left the queue.
         times: of the batch itself.
         calls: those that still wait for it.

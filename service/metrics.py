@@ -5,13 +5,12 @@ Label values are bounded: methods and routes are those that there are, clients t
 
 import asyncio
 import platform
-from collections.abc import Mapping
 from importlib.metadata import version
 
-import structlog
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 from embedders.metrics import SECONDS
+from embedders.queueing import calling_client
 
 __all__ = [
     "ANONYMOUS",
@@ -24,7 +23,6 @@ __all__ = [
     "STORE_FAILURES",
     "STORE_SECONDS",
     "STORE_UP",
-    "calling_client",
     "note_call",
     "note_request",
 ]
@@ -98,14 +96,9 @@ _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
 
 
-def calling_client(bound: Mapping[str, object] | None = None) -> str:
-    """Return the name of the client that makes the present call, as the configuration has it, or "anonymous"."""
-    names = structlog.contextvars.get_contextvars() if bound is None else bound
-    return str(names.get("client", ANONYMOUS))
-
-
-def note_call(method: str, code: str, client: str, took_s: float) -> None:
-    """Count and time a gRPC call; the method is a path as gRPC has it."""
+def note_call(method: str, code: str, took_s: float) -> None:
+    """Count and time a gRPC call of the client that makes it; the method is a path as gRPC has it."""
+    client = calling_client.get() or ANONYMOUS
     # Finding the children of a metric costs more than counting does, and every call pays for it.
     key = (method, code, client)
     if (calls := _calls.get(key)) is None:
@@ -115,7 +108,8 @@ def note_call(method: str, code: str, client: str, took_s: float) -> None:
     _call_seconds[method].observe(took_s)
 
 
-def note_request(route: str, code: int, client: str, took_s: float) -> None:
+def note_request(route: str, code: int, took_s: float) -> None:
     """Count and time an HTTP request; the route is a method and a path without what a caller put into it."""
+    client = calling_client.get() or ANONYMOUS
     REQUESTS.labels(route, str(code), client).inc()
     REQUEST_SECONDS.labels(route).observe(took_s)

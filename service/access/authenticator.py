@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 
+from embedders.queueing import calling_client
 from service.access.accounts import Account, calling_account
 from service.access.clients import EVERYBODY, Client, digest_of, read_clients
 from service.access.tokens import TokenVerifier, looks_like_a_token
@@ -87,7 +88,7 @@ class Authenticator:
         account.client = client
         calling_account.set(account)
         if not self.open:
-            # For the log and the metrics.
+            calling_client.set(client.name)
             structlog.contextvars.bind_contextvars(client=client.name)
         account.begin_call()
         return account

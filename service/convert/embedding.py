@@ -39,9 +39,12 @@ def input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
     return None
 
 
-def options_from_pb(request: embedding_pb.EmbedInputsRequest) -> EmbedOptions:
-    """Return how to embed the inputs of a request; unspecified means an interactive query."""
-    return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority])
+def options_from_pb(request: embedding_pb.EmbedInputsRequest, api_key: str | None) -> EmbedOptions:
+    """Return how to embed the inputs of a request, with its caller's key if it brought one.
+
+    What is unspecified means an interactive query.
+    """
+    return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority], api_key)
 
 
 def vector_to_pb(vector: Vector) -> vector_pb2.Vector:

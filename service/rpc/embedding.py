@@ -1,6 +1,5 @@
 """EmbeddingService: validate, convert, call core, convert."""
 
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -43,7 +42,7 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
         """Embed inputs."""
         check_embed_inputs(request, self._limits)
-        options = replace(options_from_pb(request), api_key=self._keys.of(context))
+        options = options_from_pb(request, self._keys.of(context))
         embedders = self._embedders.asked_for(request.embedder)
         inputs = [input_from_pb(each, truncate=request.truncate) for each in request.inputs]
         present: list[Input] = [each for each in inputs if each is not None]

@@ -9,12 +9,12 @@ reflection) pass untouched.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
-from uuid import uuid4
 
 import grpc
 import structlog
@@ -26,7 +26,7 @@ from embedders import tracing
 from embedders.timing import begin_times, note_deadline
 from service.access import Authenticator, authorize
 from service.errors import InvalidRequest, MessageTooLarge, Overloaded, Violation
-from service.metrics import IN_FLIGHT, calling_client, note_call
+from service.metrics import IN_FLIGHT, note_call
 from service.observability import milliseconds
 from service.rpc.access import authorization_in
 from service.settings import ServerSettings
@@ -81,22 +81,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._in_flight = 0
         self._bounded = 0
         self._bytes = 0
+        self._ours: dict[str, MethodHandler] = {}
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> "MethodHandler | None":
         """Return the handler of a call, wrapped if it is ours; None if there is no such method."""
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if (known := self._ours.get(method)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(cast("Any", self._wrap(handler, method)))
-        if not method.startswith(OURS):
-            return handler
-        return grpc.stream_stream_rpc_method_handler(
-            cast("Any", self._wrap(handler, method)), response_serializer=handler.response_serializer
-        )
+        if method.startswith(OURS):
+            # Others' depend on who calls.
+            handler = self._ours[method] = self._around(handler, method)
+        elif not handler.response_streaming:
+            handler = self._around(handler, method)
+        return handler
+
+    def _around(self, handler: "MethodHandler", method: str) -> "MethodHandler":
+        """Return what receives the one request of a call as a stream, around the handler of its method."""
+        call = cast("Any", self._wrap(handler, method))
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(call)
 
     def _wrap(self, handler: "MethodHandler", method: str) -> Handler:
         """Return a handler of bytes around one of messages."""
@@ -108,10 +117,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             started = time.perf_counter()
             held, answered = _Held(), False
             self._begin(method, held, context)
-            with (
-                _span(method, context) as span,
-                structlog.contextvars.bound_contextvars(request_id=request_id, **tracing.trace_names(span)),
-            ):
+            with _span(method, context) as span:
+                # For good: gRPC makes a task, and with it a context, for each call.
+                structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
                     answer = await self._answer(handler, method, requests, context, held)
                     answered = True
@@ -124,7 +132,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 finally:
                     code = _code_name(context, answered=answered)
                     took_s = time.perf_counter() - started
-                    note_call(method, code, calling_client(), took_s)
+                    note_call(method, code, took_s)
                     _note_span(span, code)
                     if method not in QUIET_METHODS:
                         log.info(
@@ -170,9 +178,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
         left_s = self._time_left(context)
         note_deadline(left_s)
-        async with asyncio.timeout(left_s):
-            async with asyncio.timeout(self._settings.request_timeout_s):
-                content = await _first(requests)
+        ends_s = asyncio.get_running_loop().time() + left_s
+        async with asyncio.timeout(min(left_s, self._settings.request_timeout_s)) as limit:
+            content = await _first(requests)
+            limit.reschedule(ends_s)
             if method not in UNBOUNDED_METHODS:
                 # Others may have come in meanwhile.
                 self._check_bounds()
@@ -260,7 +269,7 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
             return str(value)
-    return uuid4().hex
+    return f"{random.getrandbits(128):032x}"
 
 
 def _code_name(context: Context, *, answered: bool) -> str:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from embedders import tracing
 from embedders.timing import begin_times, note_deadline
 from service.access import NOBODY, Authenticator, authorize_route, calling_account
-from service.metrics import HTTP_IN_FLIGHT, calling_client, note_request
+from service.metrics import HTTP_IN_FLIGHT, note_request
 from service.observability import milliseconds
 from service.settings import WebSettings
 from service.status import log_failure
@@ -126,7 +126,7 @@ class Calls:
                 HTTP_IN_FLIGHT.dec()
                 took_s = time.perf_counter() - started
                 code = GONE if exchange.status is None else exchange.status
-                note_request(self._route(scope["method"], path), code, calling_client(), took_s)
+                note_request(self._route(scope["method"], path), code, took_s)
                 span.set_attribute("http.response.status_code", code)
                 if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     tracing.fail(span, str(code))

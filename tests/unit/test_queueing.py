@@ -4,20 +4,17 @@ import asyncio
 from collections import Counter
 
 import pytest
-import structlog
 
 from embedders.inputs import EmbedOptions, Priority, TextInput
-from embedders.queueing import QueuedCall, WaitingQueue
+from embedders.queueing import QueuedCall, WaitingQueue, calling_client
 
 OPTIONS = EmbedOptions(priority=Priority.BULK)
 SEARCH = EmbedOptions(priority=Priority.INTERACTIVE)
 
 
 def call_of(client: str, inputs: int) -> QueuedCall:
-    names = {"client": client} if client else {}
-    with structlog.contextvars.bound_contextvars(**names):
-        texts = [TextInput("a cat")] * inputs
-        return QueuedCall(texts, range(inputs), asyncio.get_running_loop().create_future())
+    calling_client.set(client)
+    return QueuedCall([TextInput("a cat")] * inputs, range(inputs), asyncio.get_running_loop().create_future())
 
 
 def shares(queue: WaitingQueue, most: int) -> Counter[str]:

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderUnavailable
-from embedders.queueing import QueueBounds
+from embedders.queueing import QueueBounds, calling_client
 from service.core.embed import EmbedderPool
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.web import MODEL, running_web
@@ -64,7 +64,7 @@ async def test_a_call_counts_for_the_client_that_the_context_names() -> None:
     inner = embedder.embed
 
     async def embed(*arguments: Any) -> Any:
-        structlog.contextvars.bind_contextvars(client="search-team")
+        calling_client.set("search-team")
         return await inner(*arguments)
 
     embedder.embed = embed  # type: ignore[method-assign]
