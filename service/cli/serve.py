@@ -1,6 +1,5 @@
 """`vecgate serve`: the server."""
 
-import asyncio
 from typing import Any
 
 import typer
@@ -45,7 +44,9 @@ def serve() -> None:
         note("error: the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()))
         raise typer.Exit(EXIT_WRONG_USE) from error
     try:
+        import uvloop  # noqa: PLC0415 -- not there with the client alone
+
         from service.app import run  # noqa: PLC0415 -- loads Weaviate's client and more, for this command only
     except ModuleNotFoundError as error:
         fail(f"{NEEDS_SERVER} (there is no module {error.name})", EXIT_WRONG_USE)
-    raise typer.Exit(asyncio.run(run(settings)))
+    raise typer.Exit(uvloop.run(run(settings)))

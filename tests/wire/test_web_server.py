@@ -130,7 +130,8 @@ async def test_it_serves_over_tls_with_a_certificate_and_not_over_plain_text(tmp
     trust = ssl.create_default_context(cafile=str(tmp_path / "authority.pem"))
     async with running_web(**files) as web, httpx.AsyncClient(verify=trust) as http:
         answer = await http.post(f"{web.url}/v1/embeddings", json=A_TEXT)
-        with pytest.raises(httpx.RemoteProtocolError):
+        # Whether the connection is closed or reset depends on the event loop.
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
             await http.post(f"{web.url.replace('https', 'http')}/v1/embeddings", json=A_TEXT)
 
     assert web.url.startswith("https://127.0.0.1:")
