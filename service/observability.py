@@ -3,10 +3,11 @@
 import asyncio
 import atexit
 import logging
+import secrets
 import sys
 import threading
 from collections import deque
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
@@ -15,7 +16,7 @@ from structlog.typing import Processor
 from embedders.timing import CallTimes
 from service.settings import LogSettings, Settings, describe_settings
 
-__all__ = ["configure_logging", "masked_settings", "milliseconds"]
+__all__ = ["configure_logging", "masked_settings", "milliseconds", "new_request_id"]
 
 TOGETHER_S = 0.1
 """For so long lines wait for others, to be written with one call of the system's."""
@@ -28,8 +29,9 @@ class _Lines:
     structlog and logging write one at a time; logging's MemoryHandler does not write before it is full.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
         self._stream = stream
+        self._encoding = encoding
         self._waiting: deque[str] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -61,8 +63,19 @@ class _Lines:
             self._loop = None
             lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
             if lines:
-                self._stream.write("\n".join((*lines, "")))
+                self._stream.write("\n".join((*lines, "")).encode(self._encoding, "backslashreplace"))
                 self._stream.flush()
+
+
+class _ToLines(logging.Handler):
+    """Gives what libraries log to our own lines, and so in order."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.error(self.format(record))
 
 
 def configure_logging(settings: LogSettings) -> None:
@@ -85,14 +98,15 @@ def configure_logging(settings: LogSettings) -> None:
         # Its own choice of traceback would show local variables, and with them what callers sent.
         plain = structlog.dev.plain_traceback
         render = foreign = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
-    lines = _Lines(sys.stderr)
+    # JSON is UTF-8 wherever it is read.
+    lines = _Lines(sys.stderr.buffer, "utf-8" if settings.format == "json" else sys.stderr.encoding)
     structlog.configure(
         processors=[*shared, *render],
         logger_factory=lambda *_: lines,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToLines(lines)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -107,6 +121,11 @@ def configure_logging(settings: LogSettings) -> None:
 
 def _to_json(line: Any, **options: Any) -> str:
     return orjson.dumps(line, **options).decode()
+
+
+def new_request_id() -> str:
+    """Return a name for a call that brought none."""
+    return secrets.token_hex(16)
 
 
 def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from uuid import uuid4
 
 import structlog
 from opentelemetry.trace import Span, SpanKind
@@ -15,10 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from embedders import tracing
+from embedders.queueing import calling_client
 from embedders.timing import begin_times, note_deadline
 from service.access import NOBODY, Authenticator, authorize_route, calling_account
 from service.metrics import HTTP_IN_FLIGHT, note_request
-from service.observability import milliseconds
+from service.observability import milliseconds, new_request_id
 from service.settings import WebSettings
 from service.status import log_failure
 from service.web.refusals import CallerGone, Refused, answer_for, note_refusal
@@ -54,7 +54,7 @@ class _Exchange:
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         given = self.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
-        self.request_id = given if usable else uuid4().hex
+        self.request_id = given if usable else new_request_id()
         self.status: int | None = None
         self.request_bytes = 0
         self.response_bytes = 0
@@ -111,6 +111,7 @@ class Calls:
         times = begin_times()
         # A request that was sent along with another one begins in the context of that one's end.
         calling_account.set(NOBODY)
+        calling_client.set("")
         structlog.contextvars.clear_contextvars()
         started = time.perf_counter()
         self.in_flight += 1

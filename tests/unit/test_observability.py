@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -63,58 +64,67 @@ def test_libraries_are_heard_from_warnings_on_and_our_lines_from_the_level_that_
     assert all(line["timestamp"] for line in lines)
 
 
-class Written(io.StringIO):
-    """A stream that counts its writes."""
+class Written(io.BytesIO):
+    """Bytes that were written, and how often."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes = 0
+    writes = 0
 
-    def write(self, text: str) -> int:
+    def write(self, content: Any) -> int:
         self.writes += 1
-        return super().write(text)
+        return super().write(content)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]
 
 
-async def test_lines_of_calls_are_written_together_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.observability.TOGETHER_S", 0.0)
-    stream = Written()
-    monkeypatch.setattr(sys, "stderr", stream)
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """Return what our lines and those of libraries are written to, as JSON."""
+    written = Written()
+    terminal = io.TextIOWrapper(written, encoding="latin-1")
+    monkeypatch.setattr(sys, "stderr", terminal)
     configure_logging(LogSettings(format="json"))
+    yield written
+    terminal.detach()
+
+
+async def test_lines_of_calls_are_written_together_and_soon(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.observability.TOGETHER_S", 0.0)
     log = structlog.get_logger("service.test")
     for number in range(3):
         log.info("call", number=number)
-    before = stream.getvalue()
+    before = written.writes
 
     async with asyncio.timeout(5):
-        while not stream.writes:
+        while not written.writes:
             await asyncio.sleep(0)
 
-    assert before == ""
-    assert stream.writes == 1
-    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [0, 1, 2]
+    assert (before, written.writes) == (0, 1)
+    assert [line["number"] for line in written.lines()] == [0, 1, 2]
 
 
-async def test_what_is_wrong_is_written_at_once_behind_what_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Written()
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logging(LogSettings(format="json"))
-    log = structlog.get_logger("service.test")
-    log.info("call")
-    log.warning("trouble")
-    log.info("call")
+@pytest.mark.parametrize("name", ["service.test", "weaviate"])
+async def test_what_is_wrong_is_written_at_once_behind_what_came_before(written: Written, name: str) -> None:
+    ours = structlog.get_logger("service.test")
+    ours.info("call")
+    (ours if name == "service.test" else logging.getLogger(name)).warning("trouble")
+    ours.info("call")
 
-    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["call", "trouble"]
+    assert [line["event"] for line in written.lines()] == ["call", "trouble"]
 
 
-async def test_what_threads_log_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = Written()
-    monkeypatch.setattr(sys, "stderr", stream)
-    configure_logging(LogSettings(format="json"))
+async def test_what_threads_log_is_written_at_once(written: Written) -> None:
     log = structlog.get_logger("service.test")
     log.info("call")
     await asyncio.to_thread(log.info, "read")
 
-    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["call", "read"]
+    assert [line["event"] for line in written.lines()] == ["call", "read"]
+
+
+def test_json_is_utf_8_whatever_the_terminal_is(written: Written) -> None:
+    structlog.get_logger("service.test").info("call", peer="é 😀")
+
+    assert written.lines()[0]["peer"] == "é 😀"
 
 
 def test_what_waits_to_be_written_is_written_at_the_end_of_the_program() -> None:

@@ -1,6 +1,7 @@
 """What calls leave in the metrics and in their lines of the access log."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,9 @@ from embedders.batching import BatchingEmbedder
 from embedders.errors import EmbedderUnavailable
 from embedders.queueing import QueueBounds, calling_client
 from service.core.embed import EmbedderPool
+from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.raw_http import connect
 from tests.fakes.web import MODEL, running_web
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -175,6 +178,24 @@ async def test_http_requests_are_counted_by_route_and_never_by_a_callers_words()
     assert value("vecgate_http_requests_total", route="(other)", code="405", client="anonymous") == others + 1
     assert "unheard-of" not in page
     assert "TRACE" not in page
+
+
+async def test_requests_sent_along_with_another_ones_count_for_nobody_by_its_key(tmp_path: Path) -> None:
+    auth = let_in(tmp_path / "clients.toml", along='permissions = ["embed"]')
+    credentials = [f"authorization: Bearer {key_of('along')}\r\n", "authorization: Bearer wrong\r\n", ""]
+    requests = [f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{each}\r\n".encode() for each in credentials]
+    route = "GET /v1/models"
+    before = value("vecgate_http_requests_total", route=route, code="401", client="anonymous")
+
+    async with running_web(FakeEmbedder(), auth=auth) as web:
+        connection = await connect(web)
+        await connection.send(b"".join(requests))
+        statuses = [(await connection.answer())[0] for _ in requests]
+        connection.writer.close()
+
+    assert statuses == [200, 401, 401]
+    assert value("vecgate_http_requests_total", route=route, code="401", client="anonymous") == before + 2
+    assert value("vecgate_http_requests_total", route=route, code="401", client="along") == 0
 
 
 async def test_an_embedder_that_fails_its_check_is_down_until_one_passes() -> None:
