@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -56,11 +57,11 @@ class BreakerEmbedder:
     Calls with keys of their own count neither way, because a backend may refuse a key in any words that it likes.
     """
 
-    def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] | None = None) -> None:
-        """Wrap `inner`, whose life this embedder takes over; `now_s` stands in for the event loop's clock."""
+    def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Wrap `inner`, whose life this embedder takes over; `now_s` stands in for time.monotonic."""
         self._inner = inner
         self._rules = rules
-        self._now_s = now_s or (lambda: asyncio.get_running_loop().time())
+        self._now_s = now_s
         self._health = Health()
         self._fault: EmbedderError | None = None
         self._failures = 0

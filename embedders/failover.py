@@ -48,7 +48,8 @@ async def embed_with_first(
         except EmbedderError as error:
             if isinstance(error, CredentialRejected) and options.api_key is not None:
                 raise
-            first = first or error
+            # With its traceback it would hold this frame, and so the inputs, until the collector of cycles comes.
+            first = first or error.with_traceback(None)
             if others:
                 FAILOVERS.labels(embedder.spec.name, others[0].spec.name).inc()
     assert first is not None
@@ -67,7 +68,7 @@ async def _embed_within(
     share_s: float, embedder: WatchedEmbedder, options: EmbedOptions, outcomes: Awaitable[list[Outcome]]
 ) -> list[Outcome]:
     """Await outcomes for so long; what is given up then, or by the caller before, is told to the embedder."""
-    began_s = asyncio.get_running_loop().time()
+    began_s = time.monotonic()
     try:
         with sooner(time.monotonic() + share_s):
             async with asyncio.timeout(None if share_s == math.inf else share_s):

@@ -17,7 +17,7 @@ class Health:
 
     Attributes:
         fault: why it does not, in words; None when it does.
-        last_success_s: event loop time of the last success.
+        last_success_s: when the last success was, by time.monotonic.
         outages: how often it has come to be left alone.
     """
 

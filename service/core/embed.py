@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -207,7 +208,7 @@ class EmbedderPool:
     async def _check_forever(self, embedder: WatchedEmbedder) -> None:
         while True:
             await asyncio.sleep(self._check_interval_s)
-            idle_s = asyncio.get_running_loop().time() - embedder.health.last_success_s
+            idle_s = time.monotonic() - embedder.health.last_success_s
             if idle_s >= self._check_interval_s:
                 await self._check(embedder)
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -116,8 +117,8 @@ class FakeEmbedder:
             if self._end.is_set():
                 raise EmbedderUnavailable(f"the embedder {self._spec.name} is closed")
             if self.failure is not None:
-                raise self.failure
-            self.health.fault, self.health.last_success_s = None, asyncio.get_running_loop().time()
+                raise self.failure.with_traceback(None)
+            self.health.fault, self.health.last_success_s = None, time.monotonic()
             return [self._outcome(each) for each in inputs]
         except (EmbedderOverloaded, EmbedderRateLimited):
             raise
