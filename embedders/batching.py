@@ -279,8 +279,8 @@ class BatchingEmbedder:
         if self._pump_handle is not None:
             self._pump_handle.cancel()
         delay_s = when_s - time.monotonic()
-        later_s = max(delay_s, TICK_S)
-        self._pump_handle = loop.call_later(later_s, self._pump) if delay_s > 0 else loop.call_soon(self._pump)
+        now = delay_s <= 0
+        self._pump_handle = loop.call_soon(self._pump) if now else loop.call_later(max(delay_s, TICK_S), self._pump)
 
     def _pump(self) -> None:
         self._pump_handle = None
@@ -354,6 +354,7 @@ class BatchingEmbedder:
 
     def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
+        batch.times.on_rest = None  # which holds the batch, and so its inputs
         took_s = slots.note_end(batch, time.monotonic(), self._max_gather_s)
         self._meter.note_end(batch.calls, batch.times, took_s)
         try:

@@ -25,9 +25,6 @@ __all__ = ["run"]
 
 log = structlog.get_logger(__name__)
 
-NEW_OBJECTS = 20_000
-"""So many more objects than were freed let the collector of cycles look at the new ones."""
-
 CANNOT_START = (
     AddressTaken,
     EmbeddedWeaviateFailed,
@@ -119,14 +116,9 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
 
 
 def _calm_collector() -> None:
-    """Let the collector of cycles leave alone what lives as long as the process, and come less often.
-
-    By default it comes after 700 new objects, which is several times in ten calls, and goes through all that torch and
-    the stubs have made whenever a quarter as much is new.
-    """
+    """Let the collector of cycles leave alone what lives as long as the process: torch and the stubs are a lot."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS, *gc.get_threshold()[1:])
 
 
 async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:

@@ -9,7 +9,6 @@ reflection) pass untouched.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -27,7 +26,7 @@ from embedders.timing import begin_times, note_deadline
 from service.access import Authenticator, authorize
 from service.errors import InvalidRequest, MessageTooLarge, Overloaded, Violation
 from service.metrics import IN_FLIGHT, note_call
-from service.observability import milliseconds
+from service.observability import milliseconds, new_request_id
 from service.rpc.access import authorization_in
 from service.settings import ServerSettings
 from service.status import log_failure, to_trailers
@@ -180,7 +179,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         note_deadline(left_s)
         ends_s = asyncio.get_running_loop().time() + left_s
         async with asyncio.timeout(min(left_s, self._settings.request_timeout_s)) as limit:
-            content = await _first(requests)
+            content = await _first(context)
             limit.reschedule(ends_s)
             if method not in UNBOUNDED_METHODS:
                 # Others may have come in meanwhile.
@@ -227,11 +226,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return min(self._settings.max_call_s, remaining - min(0.05, remaining * 0.1))
 
 
-async def _first(requests: AsyncIterator[bytes]) -> bytes:
-    async for request in requests:
-        return request
-    # gRPC has refused it by now with the same code; a call without any message is none of a client library's.
-    raise MessageTooLarge("the request has more bytes than a message may have")
+async def _first(context: Context) -> bytes:
+    # gRPC's iterator over requests holds the last one, and itself, until the collector of cycles comes.
+    request = await context.read()
+    if request is grpc.aio.EOF:
+        # gRPC has refused it by now with the same code; a call without any message is none of a client library's.
+        raise MessageTooLarge("the request has more bytes than a message may have")
+    return cast("bytes", request)
 
 
 def _parse(handler: "MethodHandler", content: bytes) -> Any:
@@ -269,7 +270,7 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
             return str(value)
-    return f"{random.getrandbits(128):032x}"
+    return new_request_id()
 
 
 def _code_name(context: Context, *, answered: bool) -> str:

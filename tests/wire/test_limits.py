@@ -187,7 +187,7 @@ async def test_a_client_that_pings_as_often_as_it_may_is_served() -> None:
     # On a machine that stalls several pings come at once, now and then.
     codes = [await code_for_a_client_that_pings(allowed_s=0.01, waited_s=2) for _ in range(3)]
 
-    assert StatusCode.OK in codes
+    assert codes.count(StatusCode.OK) >= 2
 
 
 async def test_callers_that_vanish_hold_nothing() -> None:
