@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -47,6 +49,8 @@ __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 LAST_ANSWERS_S = 1.0
 KEEPALIVE_TIMEOUT_MS = 20_000
+EXCHANGE_S = 0.1
+"""So long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
 
 
 class PortTaken(Exception):
@@ -218,20 +222,29 @@ def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Return credentials that every new connection finds as the files are by then."""
+    """Return credentials that every new connection finds as the files are by then.
+
+    gRPC asks before each connection, in threads of its own. Given something new it frees what it has, of which another
+    connection, told of no change a moment ago, may be about to take hold, and crashes. It has no lock there. So the
+    others wait while one is given something new, until that has surely been exchanged.
+    """
     used = certificates.contents()
+    turn = threading.Lock()
+    settled_s = 0.0
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         cert, key, client_ca = used
         return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
     def changed() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal used
-        # gRPC asks before each connection, and what it replaces may be in use by another one that begins: given a new
-        # configuration each time, it crashes within seconds of many connections.
-        if (latest := certificates.contents()) == used:
-            return None
-        used = latest
+        nonlocal used, settled_s
+        with turn:
+            time.sleep(max(0.0, settled_s - time.monotonic()))
+            if (latest := certificates.contents()) == used:
+                return None
+            time.sleep(EXCHANGE_S)
+            used = latest
+            settled_s = time.monotonic() + EXCHANGE_S
         return configuration()
 
     # The stubs do not know that the answer may be None, for no change.
