@@ -105,6 +105,8 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     for each in servers:
         await each.start()
     _calm_collector()
+    # Or libraries would complain at the end of what is left.
+    ends.callback(gc.unfreeze)
     log.info(
         "serving",
         grpc=f"{settings.server.host}:{server.port}",

@@ -196,6 +196,7 @@ def test_a_signal_lets_the_call_in_flight_finish_and_takes_weaviate_down_last(tm
         "stopping",
         "stopped",
     ]
+    assert running.log[-1]["event"] == "stopped", "libraries have nothing to complain of"
 
 
 def test_another_models_vectors_cannot_get_into_a_collection_not_even_after_a_restart(tmp_path: Path) -> None:
