@@ -35,5 +35,5 @@ class WatchedEmbedder(Embedder, Protocol):
         ...
 
     def note_silence(self, since_s: float) -> None:
-        """Hear that a call of this event loop time was given up without an answer, because another may still answer."""
+        """Hear that a call of that time, by time.monotonic, was given up; another embedder may still answer."""
         ...

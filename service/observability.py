@@ -35,6 +35,7 @@ class _Lines:
         self._waiting: deque[str] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._writer = 0
         atexit.register(self.write)
 
     def info(self, line: str) -> None:
@@ -59,12 +60,19 @@ class _Lines:
 
     def write(self) -> None:
         """Write all lines that wait."""
+        if self._writer == threading.get_ident():
+            # The collector of cycles has come in between, and what it freed has something to say: it is written below.
+            return
         with self._lock:
-            self._loop = None
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            if lines:
-                self._stream.write("\n".join((*lines, "")).encode(self._encoding, "backslashreplace"))
-                self._stream.flush()
+            self._writer = threading.get_ident()
+            try:
+                self._loop = None
+                while self._waiting:
+                    lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                    self._stream.write("\n".join((*lines, "")).encode(self._encoding, "backslashreplace"))
+                    self._stream.flush()
+            finally:
+                self._writer = 0
 
 
 class _ToLines(logging.Handler):
@@ -74,8 +82,16 @@ class _ToLines(logging.Handler):
         super().__init__()
         self._lines = lines
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self._lines.error(self.format(record))
+    def createLock(self) -> None:  # noqa: N802 -- logging's name
+        # With a second lock, two threads could wait for each other: the lines have one.
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        try:
+            self._lines.error(self.format(record))
+        except Exception:  # noqa: BLE001 -- a library is not to fail because of what it logs
+            self.handleError(record)
+        return True
 
 
 def configure_logging(settings: LogSettings) -> None:

@@ -166,10 +166,22 @@ def log_failure(error: Exception, method: str) -> None:
             log.warning("call_failed", method=method, error=type(error).__qualname__, detail=detail)
         case _:
             structlog.contextvars.bind_contextvars(error=type(error).__qualname__)
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    _forget_tracebacks(error)
+
+
+def _forget_tracebacks(error: BaseException) -> None:
+    """Let go of the frames that an exception, and those that led to it, came through."""
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        left += (each.__cause__, each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            left += each.exceptions
 
 
 def to_status(error: BaseException, request_id: str) -> status_pb2.Status:

@@ -110,6 +110,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return a handler of bytes around one of messages."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
+            del requests  # see _first
             request_id = _request_id(context)
             times = begin_times()
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
@@ -120,7 +121,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # For good: gRPC makes a task, and with it a context, for each call.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
-                    answer = await self._answer(handler, method, requests, context, held)
+                    answer = await self._answer(handler, method, context, held)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
@@ -163,9 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         context.add_done_callback(cast("Any", end))
 
-    async def _answer(
-        self, handler: "MethodHandler", method: str, requests: AsyncIterator[bytes], context: Context, held: _Held
-    ) -> bytes | None:
+    async def _answer(self, handler: "MethodHandler", method: str, context: Context, held: _Held) -> bytes | None:
         """Return the answer to a call as bytes, None for one that has been written.
 
         Raises:

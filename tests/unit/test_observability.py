@@ -1,6 +1,7 @@
 """What the log shows, and what it never does."""
 
 import asyncio
+import gc
 import io
 import json
 import logging
@@ -143,3 +144,35 @@ asyncio.run(main())
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["last words"]
+
+
+class Lost:
+    """Says so when the collector of cycles finds it."""
+
+    def __init__(self) -> None:
+        self.cycle = self
+
+    def __del__(self) -> None:
+        logging.getLogger("asyncio").error("lost")
+
+
+@pytest.mark.timeout(20)
+def test_what_the_collector_frees_may_log_while_lines_are_written(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = written.write
+    monkeypatch.setattr(written, "write", lambda content: (gc.collect(), write(content))[1])
+    gc.collect()
+    Lost()
+    structlog.get_logger("service.test").warning("trouble")
+
+    assert [line["event"] for line in written.lines()] == ["trouble", "lost"]
+
+
+def test_a_library_does_not_fail_because_of_what_it_logs(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    logging.getLogger("weaviate").warning("%d", "no number")
+    logging.getLogger("weaviate").warning("trouble")
+
+    assert [line["event"] for line in written.lines()] == ["trouble"]

@@ -1,10 +1,12 @@
-"""The one table, told over HTTP."""
+"""The one table, told over HTTP, and what is logged by it."""
+
+from contextlib import suppress
 
 import pytest
 
 from embedders import errors as embedder_errors
 from service import errors
-from service.status import TABLE, rule_for
+from service.status import TABLE, log_failure, rule_for
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,16 @@ def test_an_exception_has_its_http_status(error: Exception, status: int) -> None
 def test_what_may_be_tried_again_is_so_over_both_transports() -> None:
     assert {rule.http.value for rule in TABLE.values() if rule.retry} == {429, 503}
     assert all(rule.retry for rule in TABLE.values() if rule.http in (429, 503))
+
+
+def test_what_was_logged_holds_no_frames_however_exceptions_led_to_it() -> None:
+    one, other, third = ValueError("one"), KeyError("other"), OSError("third")
+    group = ExceptionGroup("several", [third])
+    for each in (one, other, third):
+        with suppress(Exception):
+            raise each
+    one.__cause__, other.__cause__, other.__context__ = other, one, group
+
+    log_failure(one, "a method")
+
+    assert [each.__traceback__ for each in (one, other, third)] == [None, None, None]
