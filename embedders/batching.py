@@ -354,7 +354,7 @@ class BatchingEmbedder:
 
     def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
-        batch.times.on_rest = None  # which holds the batch, and so its inputs
+        batch.times.on_rest = lambda: None  # what was there holds the batch, and so its inputs
         took_s = slots.note_end(batch, time.monotonic(), self._max_gather_s)
         self._meter.note_end(batch.calls, batch.times, took_s)
         try:

@@ -70,7 +70,7 @@ async def _embed_within(
     """Await outcomes for so long; what is given up then, or by the caller before, is told to the embedder."""
     began_s = time.monotonic()
     try:
-        with sooner(time.monotonic() + share_s):
+        with sooner(began_s + share_s):
             async with asyncio.timeout(None if share_s == math.inf else share_s):
                 return await outcomes
     except (TimeoutError, asyncio.CancelledError) as error:

@@ -48,7 +48,7 @@ class CallTimes:
     rested_s: float = 0.0
     deadline_s: float = math.inf
     rest: Rest | None = None
-    on_rest: Callable[[], None] | None = None
+    on_rest: Callable[[], None] = lambda: None
 
     def add(self, part: "CallTimes") -> None:
         """Add the times of a part of the call."""
@@ -114,12 +114,10 @@ def resting(until_s: float, why: Exception) -> Iterator[None]:
         return
     began_s = time.monotonic()
     times.rest = Rest(until_s, why)
-    if times.on_rest is not None:
-        times.on_rest()
+    times.on_rest()
     try:
         yield
     finally:
         times.rest = None
         times.rested_s += time.monotonic() - began_s
-        if times.on_rest is not None:
-            times.on_rest()
+        times.on_rest()

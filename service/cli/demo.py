@@ -172,7 +172,7 @@ def _run(pictures: PictureFolder, query: str, addresses: _Addresses, environment
                 code = child.wait(POLL_S)
                 note(f"error: the server ended with exit code {code}")
     except _Stopped:
-        code = None
+        pass
     finally:
         # First of all: whoever reads our output may be gone, and then the note fails.
         child.terminate()
