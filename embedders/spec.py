@@ -14,13 +14,14 @@ class InputLimits:
     Attributes:
         max_text_bytes: UTF-8 bytes of a text.
         max_image_bytes: bytes of an encoded image.
-        max_image_pixels: width x height, read from the image's header.
+        max_image_pixels: width x height, read from the image's header. The default lets pictures of 50-megapixel
+            cameras and phones pass, which have up to 51.3 million pixels.
         max_image_frames: frames or pages of an image, counted without decoding them; the first one is embedded.
     """
 
     max_text_bytes: int = 32 * 1024
     max_image_bytes: int = 20 * 1024 * 1024
-    max_image_pixels: int = 50_000_000
+    max_image_pixels: int = 52_000_000
     max_image_frames: int = 1000
 
 

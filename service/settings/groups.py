@@ -220,7 +220,11 @@ class LimitSettings(Group):
     )
     max_text_bytes: int = Field(32 * 1024, ge=1, description="UTF-8 bytes of a text")
     max_image_bytes: int = Field(20 * MIB, ge=1, description="bytes of an encoded image")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="width x height of an image, read from its header")
+    max_image_pixels: int = Field(
+        52_000_000,
+        ge=1,
+        description="width x height of an image, read from its header; decoding takes up to 8 bytes a pixel, WebP 17",
+    )
     max_image_frames: int = Field(
         1000, ge=1, le=100_000, description="frames or pages of an image, of which the first one is embedded"
     )

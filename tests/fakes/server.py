@@ -77,7 +77,7 @@ class FakeVecgate:
         self.embedder.health = embedding_pb.EMBEDDER_HEALTH_READY
         self.embedder.limits.max_text_bytes = 32 * 1024
         self.embedder.limits.max_image_bytes = 20 * MIB
-        self.embedder.limits.max_image_pixels = 50_000_000
+        self.embedder.limits.max_image_pixels = 52_000_000
         self.port = 0
 
     @property

@@ -57,6 +57,15 @@ def tiff(entries: list[tuple[int, int, int]], data: bytes = b"", following: int 
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(rows)) + b"".join(packed) + struct.pack("<I", following) + data
 
 
+@pytest.mark.parametrize(
+    "size", [(8160, 6144), (8192, 6144), (6144, 8192), (8688, 5792), (8256, 6192), (8272, 6200)], ids=str
+)
+def test_a_picture_of_a_50_megapixel_camera_is_within_the_default_bound(size: tuple[int, int]) -> None:
+    image = decode(saved(Image.new("L", size, 90), "JPEG"), InputLimits(), draft_side=224)
+
+    assert image.getpixel((5, 5)) == (90, 90, 90)
+
+
 @pytest.mark.parametrize("file_format", sorted({"GIF", "TIFF", "WEBP", "PNG", "AVIF"} & set(FORMATS)))
 def test_more_frames_than_allowed_are_refused_with_count_bound_and_fix(file_format: str) -> None:
     assert decode(animated(file_format, 5), LIMITS).size == (8, 8)

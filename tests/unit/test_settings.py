@@ -222,6 +222,7 @@ def test_every_bound_on_an_input_is_a_setting() -> None:
     bounds = dict.fromkeys((field.name for field in dataclasses.fields(InputLimits)), 77)
 
     assert _input_limits(LimitSettings(**bounds)) == InputLimits(**bounds)
+    assert _input_limits(LimitSettings()) == InputLimits(), "the service and the library have the same defaults"
 
 
 @pytest.mark.parametrize(
