@@ -5,19 +5,19 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from service.access import Authenticator
 from service.errors import Overloaded, ServiceError
+from service.rpc.reflection import REFLECTION_NAMES
 from service.status import to_trailers
 
 __all__ = ["AccessInterceptor", "authorization_in"]
 
 AUTHORIZATION = "authorization"
 OURS = "/vecgate."
-HEALTH = f"/{health.SERVICE_NAME}/"
-REFLECTION = f"/{reflection.SERVICE_NAME}/"
+HEALTH = (f"/{health.SERVICE_NAME}/",)
+REFLECTION = tuple(f"/{name}/" for name in REFLECTION_NAMES)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -36,7 +36,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, authenticator: Authenticator, max_streams: int) -> None:
         self._authenticator = authenticator
         switches = ((HEALTH, authenticator.settings.open_health), (REFLECTION, authenticator.settings.open_reflection))
-        self._open = (OURS, *(prefix for prefix, is_open in switches if is_open))
+        self._open = (OURS, *(prefix for prefixes, is_open in switches if is_open for prefix in prefixes))
         self._max_streams = max_streams
         self._streams = 0
 

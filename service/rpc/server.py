@@ -10,7 +10,6 @@ from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from service.access import Authenticator
 from service.core.backfilling import Backfiller
@@ -30,6 +29,7 @@ from service.rpc.embedding import EmbeddingServicer
 from service.rpc.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
 from service.rpc.interceptors import CallInterceptor
 from service.rpc.object import ObjectServicer
+from service.rpc.reflection import add_reflection
 from service.rpc.search import SearchServicer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
@@ -151,8 +151,7 @@ class GrpcServer:
             AdminServicer(lambda: look(store, embedders, authenticator)), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        names = (ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)
 
     @staticmethod
     def _importer(store: Store, embedders: EmbedderPool, writes: WeaviateSettings) -> Importer:

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from service.access.policy import HTTP_RULES, RULES
 from service.domain import TenantActivity
@@ -238,16 +238,16 @@ async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
 @pytest.mark.parametrize("open_", [True, False])
 async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, *, open_: bool) -> None:
     wire = await start_wire(auth=auth.model_copy(update={"open_health": open_, "open_reflection": open_}))
-    health, reflection = (
-        health_pb2_grpc.HealthStub(wire.channel),
-        reflection_pb2_grpc.ServerReflectionStub(wire.channel),
-    )
+    health = health_pb2_grpc.HealthStub(wire.channel)
 
-    async def reflect(*metadata: tuple[str, str]) -> Any:
-        asked = reflection.ServerReflectionInfo(
-            iter([reflection_pb2.ServerReflectionRequest(list_services="")]), metadata=metadata
-        )
-        return await anext(aiter(asked))
+    def reflect(version: str) -> Callable[..., Awaitable[Any]]:
+        method = wire.channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+
+        async def ask(*metadata: tuple[str, str]) -> Any:
+            request = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+            return await anext(aiter(method(iter([request]), metadata=metadata)))
+
+        return ask
 
     async def check(*metadata: tuple[str, str]) -> Any:
         return await health.Check(health_pb2.HealthCheckRequest(), metadata=metadata)
@@ -255,7 +255,7 @@ async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings,
     async def watch(*metadata: tuple[str, str]) -> Any:
         return await anext(aiter(health.Watch(health_pb2.HealthCheckRequest(), metadata=metadata)))
 
-    for ask in (reflect, check, watch):
+    for ask in (reflect("v1"), reflect("v1alpha"), check, watch):
         await ask(bearer("embed"))
         if open_:
             await ask()

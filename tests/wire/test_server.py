@@ -1,15 +1,12 @@
-"""The server as a whole: health, reflection, drain, its port."""
+"""The server as a whole: health, drain, its port."""
 
 import asyncio
 
 import grpc
 import pytest
-from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpc_reflection.v1alpha import reflection_pb2
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from embedders.errors import EmbedderUnavailable
 from service.rpc.server import GrpcServer, PortTaken
@@ -112,22 +109,6 @@ async def test_a_draining_process_is_alive_to_its_end(wire: Wire) -> None:
     assert set(before.values()) == {health_pb2.HealthCheckResponse.SERVING}
     assert draining == health_pb2.HealthCheckResponse.NOT_SERVING
     assert not silent
-
-
-async def test_reflection_gives_every_service_with_all_its_types(wire: Wire) -> None:
-    async def ask(**fields: str) -> reflection_pb2.ServerReflectionResponse:
-        request = reflection_pb2.ServerReflectionRequest(**fields)
-        return await anext(aiter(ServerReflectionStub(wire.channel).ServerReflectionInfo(iter([request]))))
-
-    listed = {each.name for each in (await ask(list_services="")).list_services_response.service}
-    answers = await ask(file_containing_symbol="vecgate.v1.SearchService")
-    database = descriptor_database.DescriptorDatabase()
-    for file in answers.file_descriptor_response.file_descriptor_proto:
-        database.Add(descriptor_pb2.FileDescriptorProto.FromString(file))
-    pool = descriptor_pool.DescriptorPool(database)
-
-    assert {f"vecgate.v1.{service}" for service in SERVICES} | {"grpc.health.v1.Health"} <= listed
-    assert pool.FindServiceByName("vecgate.v1.SearchService").methods_by_name["SearchObjects"].input_type.fields_by_name
 
 
 async def test_no_method_of_the_api_is_unimplemented(wire: Wire) -> None:
