@@ -14,18 +14,28 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from install_page import Page, images
+
 CHART = Path(__file__).parent / "vecgate"
 KUBERNETES = "1.37.0"
-WEAVIATE = (
-    "Weaviate comes by its own chart and image, which are not part of this; the chart here has values for it in "
-    "`examples/companions`."
+# Never a site's own.
+PUBLIC_REGISTRIES = (
+    "docker.io",
+    "docker.com",
+    "gcr.io",
+    "ghcr.io",
+    "k8s.io",
+    "mcr.microsoft.com",
+    "nvcr.io",
+    "public.ecr.aws",
+    "quay.io",
 )
 
 
@@ -137,35 +147,46 @@ def packed_chart() -> bytes:
     return packed.getvalue()
 
 
-def rendered_images(helm: str, values: Sequence[Path]) -> list[str]:
-    """Return every image that the chart refers to with values, those of hooks and volumes too.
+def rendered(helm: str, values: Sequence[Path], namespace: str) -> list[Any]:
+    """Return what the chart renders with values, its hooks too.
 
     Raises:
         BundleFailed: helm refuses the values, or is not there.
     """
     chosen = [argument for file in values for argument in ("--values", str(file))]
-    command = [helm, "template", "vecgate", str(CHART), "--kube-version", KUBERNETES, *chosen]
+    command = [helm, "template", "vecgate", str(CHART), "--namespace", namespace, "--kube-version", KUBERNETES, *chosen]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- our own chart
     except OSError as error:
         raise BundleFailed(f"helm cannot be run: {error}; name it with --helm") from error
     if done.returncode != 0:
         raise BundleFailed(done.stderr.strip())
-    return sorted(set(_images(list(yaml.safe_load_all(done.stdout)))))
+    return [each for each in yaml.safe_load_all(done.stdout) if each]
 
 
-def _images(value: Any) -> Iterator[str]:
-    if isinstance(value, list):
-        for inner in value:
-            yield from _images(inner)
-    elif isinstance(value, dict):
-        image = value.get("image")
-        if isinstance(image, str):
-            yield image
-        elif isinstance(image, dict) and "reference" in image:
-            yield image["reference"]
-        for inner in value.values():
-            yield from _images(inner)
+def check_registry(reference: str) -> None:
+    """Check that an image comes from a registry of the site's own, because the page says to push it there.
+
+    Raises:
+        BundleFailed: it names no registry, which stands for a public one, or a public one.
+    """
+    host, slash, _ = reference.partition("/")
+    if not slash or not _is_registry(host):
+        raise BundleFailed(
+            f"the image {reference} names no registry, so it would be pushed to a public one; set "
+            "global.imageRegistry to the site's own"
+        )
+    name = host.lower().partition(":")[0]
+    if any(name == public or name.endswith(f".{public}") for public in PUBLIC_REGISTRIES):
+        raise BundleFailed(
+            f"the image {reference} is in a public registry, which a site behind an air gap does not reach, and to "
+            "which nothing of it should be pushed; set global.imageRegistry to the site's own"
+        )
+
+
+def _is_registry(part: str) -> bool:
+    """Return whether the first part of a reference is the host of a registry."""
+    return part == "localhost" or "." in part or ":" in part
 
 
 def read_archive(file: Path) -> ImageArchive:
@@ -238,62 +259,7 @@ def covers(image: ArchivedImage, reference: str) -> bool:
 
 def _without_registry(name: str) -> str:
     first, _, rest = name.partition("/")
-    return rest if rest and (first == "localhost" or "." in first or ":" in first) else name
-
-
-def install_page(bundle: Bundle, images: Sequence[str], inside: dict[str, ImageArchive], values: Sequence[Path]) -> str:
-    """Return the page that says what to load where."""
-    chosen = " ".join(f"--values values/{file.name}" for file in values)
-    parts = [
-        f"# Vecgate {chart_version()} behind an air gap",
-        "Everything is named relative to this folder. First see that it arrived whole:",
-        "    sha256sum --check SHA256SUMS",
-        "## Images",
-        "The values in `values/` refer to these images, and to no others:",
-        *_image_parts(images, inside),
-        WEAVIATE,
-        *_weights_parts(bundle),
-        "## Chart",
-        f"    helm install vecgate chart/vecgate-{chart_version()}.tgz {chosen}\n    helm test vecgate --logs",
-    ]
-    locks = sorted(path for path in bundle.files if path.startswith("wheels/requirements-"))
-    if locks:
-        install = "    pip install --no-index --find-links wheels --require-hashes --requirement"
-        parts += [
-            "## Python packages",
-            "For a machine without containers, with the Python that this was made with:",
-            "\n".join(f"{install} {lock}" for lock in locks),
-            "    pip install --no-index --no-deps wheels/vecgate-*.whl",
-        ]
-    parts.append("`vecgate doctor --air-gap`, with the pod's settings, says what would still be needed from outside.")
-    return "\n\n".join(parts) + "\n"
-
-
-def _image_parts(images: Sequence[str], inside: dict[str, ImageArchive]) -> Iterator[str]:
-    for reference in images:
-        found = [
-            (path, each, image) for path, each in inside.items() for image in each.images if covers(image, reference)
-        ]
-        if not found:
-            yield f"- `{reference}` is **not in this bundle**: bring it into that registry yourself."
-            continue
-        path, archive, image = found[0]
-        # A digest is of the very bytes, maybe of an index of several platforms, so nothing may be written anew.
-        copy = "skopeo copy --all --preserve-digests" if "@" in reference else "skopeo copy"
-        source = ":".join(filter(None, (archive.transport, path, image.name)))
-        yield f"- `{reference}` is in `{path}`:"
-        yield f"      {copy} {source} docker://{reference}"
-
-
-def _weights_parts(bundle: Bundle) -> Iterator[str]:
-    weights = {path: digest for path, digest in bundle.digests().items() if path.startswith("weights/")}
-    if not weights:
-        return
-    yield "## Weights"
-    yield "Put them where `weights.source` says: into a claim, a node's folder or an image."
-    yield "\n".join(f"- `{path}`, SHA-256 `{digest}`" for path, digest in weights.items())
-    yield "As an image of nothing but files, for `weights.source: image`:"
-    yield "    printf 'FROM scratch\\nCOPY . /\\n' | buildah build --file - --tag vecgate/weights:TAG weights"
+    return rest if rest and _is_registry(first) else name
 
 
 def make(options: argparse.Namespace, scratch: Path) -> list[str]:
@@ -301,7 +267,10 @@ def make(options: argparse.Namespace, scratch: Path) -> list[str]:
     bundle, values = Bundle(), list(options.values)
     for file in values:
         bundle.add(f"values/{file.name}", file)
-    images = rendered_images(options.helm, values)
+    manifests = rendered(options.helm, values, options.namespace)
+    references = sorted(set(images(manifests)))
+    for reference in references:
+        check_registry(reference)
     inside: dict[str, ImageArchive] = {}
     for archive in options.image:
         bundle.add(f"images/{archive.name}", archive)
@@ -316,11 +285,28 @@ def make(options: argparse.Namespace, scratch: Path) -> list[str]:
     for wheel in sorted(scratch.iterdir()):
         bundle.add(f"wheels/{wheel.name}", wheel)
     bundle.texts[f"chart/vecgate-{chart_version()}.tgz"] = packed_chart()
-    bundle.texts["images.txt"] = "".join(f"{image}\n" for image in images).encode()
-    bundle.texts["INSTALL.md"] = install_page(bundle, images, inside, values).encode()
+    bundle.texts["images.txt"] = "".join(f"{reference}\n" for reference in references).encode()
+    page = Page(
+        version=chart_version(),
+        namespace=options.namespace,
+        values={file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in values},
+        manifests=manifests,
+        sources={reference: _source(inside, reference) for reference in references},
+        weights={path: digest for path, digest in bundle.digests().items() if path.startswith("weights/")},
+        locks=sorted(path for path in bundle.files if path.startswith("wheels/requirements-")),
+    )
+    bundle.texts["INSTALL.md"] = page.text().encode()
     bundle.write(options.output, f"vecgate-{chart_version()}")
-    archived = [image for archive in inside.values() for image in archive.images]
-    return [reference for reference in images if not any(covers(image, reference) for image in archived)]
+    return [reference for reference, source in page.sources.items() if not source]
+
+
+def _source(inside: dict[str, ImageArchive], reference: str) -> str:
+    """Return what skopeo copies an image from, or nothing if no archive has it."""
+    for path, archive in inside.items():
+        for image in archive.images:
+            if covers(image, reference):
+                return ":".join(filter(None, (archive.transport, path, image.name)))
+    return ""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -332,6 +318,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--image", type=Path, action="append", default=[], help="archive of images, as docker save or skopeo write it")
     add("--weights", type=Path, action="append", default=[], help="file or folder of a model's weights")
     add("--wheels", type=Path, action="append", default=[], help="lock whose wheels are downloaded")
+    add("--namespace", default="vecgate", help="namespace that it will be installed in; default: vecgate")
     add("--helm", default="helm", help="the helm program")
     add("--output", type=Path, default=Path("build") / f"vecgate-{chart_version()}-bundle.tar")
     options = parser.parse_args(arguments)

@@ -4,17 +4,21 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.helm.helm import HELM
 from tests.helm.manifests import images
-from tests.helm.render import CHART, PROFILES, render
+from tests.helm.render import CHART, EVERYTHING, PROFILES, SECURED, render
 
 ROOT = "vecgate-0.1.0"
 CLIP = "registry.airgap.local:5000/vecgate/clip:0.1.0"
@@ -79,7 +83,7 @@ def test_everything_is_in_it_and_arrives_whole(bundle: ModuleType, tmp_path: Pat
         "weights/vit-h-14.safetensors",
     }
     assert f"skopeo copy docker-archive:images/clip.tar:localhost/vecgate/clip:0.1.0 docker://{CLIP}" in page
-    assert f"`{WEIGHTS}` is **not in this bundle**" in page
+    assert f"`{WEIGHTS}` is **not in this bundle**: it is built below" in page
     assert f"`weights/vit-h-14.safetensors`, SHA-256 `{hashlib.sha256(b'weights').hexdigest()}`" in page
 
 
@@ -119,6 +123,163 @@ def test_an_image_that_is_named_by_its_digest_is_found_by_it(
     assert not bundle.covers(named, reference)
     assert not bundle.covers(bundle.ArchivedImage("vecgate/clip:0.1.0"), reference)
     assert bundle.covers(named, CLIP)
+
+
+def pasted(made: Path, *stubs: str) -> list[list[str]]:
+    """Run all commands of the page, one shell after the other, and return what the stubbed programs were asked."""
+    programs, log = made.parent / "programs", made.parent / "log"
+    programs.mkdir()
+    for name in stubs:
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s\\0" {name} "$@" >> {log}\necho >> {log}\n')
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    for block in re.findall(r"^```sh\n(.*?)^```$", (made / "INSTALL.md").read_text(), re.MULTILINE | re.DOTALL):
+        subprocess.run(["sh", "-n", "-c", block], check=True)
+        subprocess.run(["sh", "-e", "-c", block], cwd=made, env=environment, check=True, capture_output=True)
+    return [line.split("\0")[:-1] for line in log.read_text().splitlines()]
+
+
+PROGRAMS = ("skopeo", "buildah", "kubectl", "helm")
+
+
+def test_the_page_is_commands_to_paste(bundle: ModuleType, tmp_path: Path) -> None:
+    archive = docker_archive(tmp_path / "clip.tar", "localhost/vecgate/clip:0.1.0")
+    model = tmp_path / "vit-h-14.safetensors"
+    model.write_bytes(b"weights")
+    _, made = run(bundle, tmp_path, "--image", archive, "--weights", model)
+
+    asked = pasted(made, *PROGRAMS)
+
+    registry = "registry.airgap.local:5000"
+    secret = ["kubectl", "create", "secret", "generic"]
+    values = ["--values", "values/air-gapped.yaml"]
+    assert asked == [
+        ["skopeo", "login", registry],
+        ["skopeo", "copy", "docker-archive:images/clip.tar:localhost/vecgate/clip:0.1.0", f"docker://{CLIP}"],
+        ["buildah", "build", "--file", "weights.Containerfile", "--tag", WEIGHTS, "weights"],
+        ["buildah", "push", WEIGHTS],
+        ["kubectl", "create", "namespace", "vecgate"],
+        ["kubectl", "label", "namespace", "vecgate", "pod-security.kubernetes.io/enforce=restricted"],
+        ["skopeo", "login", "--authfile", "secrets/registry/.dockerconfigjson", registry],
+        [
+            *(*secret, "registry", "--namespace", "vecgate", "--type=kubernetes.io/dockerconfigjson"),
+            "--from-file=.dockerconfigjson=secrets/registry/.dockerconfigjson",
+        ],
+        [*secret, "weaviate", "--namespace", "vecgate", "--from-file=api-key=secrets/weaviate/api-key"],
+        ["helm", "install", "vecgate", "chart/vecgate-0.1.0.tgz", "--namespace", "vecgate", *values],
+        ["helm", "test", "vecgate", "--namespace", "vecgate", "--logs"],
+    ]
+    assert (made / "weights.Containerfile").read_text() == f"FROM {CLIP}\nCOPY . /weights/\n"
+    assert [path.stat().st_mode & 0o77 for path in made.iterdir() if path.name == "secrets"] == [0]
+
+
+def page_of(bundle: ModuleType, folder: Path, values: dict[str, Any], *arguments: str) -> list[list[str]]:
+    """Return what the programs are asked by the page of a bundle with values."""
+    file = folder / "site.yaml"
+    file.write_text(yaml.safe_dump({"global": {"imageRegistry": "site.example"}} | values))
+    code, made = run(bundle, folder, "--values", file, *arguments)
+    assert code == 0
+    return pasted(made, *PROGRAMS)
+
+
+def created(asked: list[list[str]]) -> dict[str, tuple[str, set[str]]]:
+    """Return type and keys of each Secret that was created, by name."""
+    secrets = {}
+    for command in asked:
+        if command[:4] == ["kubectl", "create", "secret", "generic"]:
+            options = [each.removeprefix("--").split("=", 1) for each in command[7:]]
+            types = [value for name, value in options if name == "type"]
+            keys = {value.partition("=")[0] for name, value in options if name == "from-file"}
+            secrets[command[4]] = (*types, "Opaque")[0], keys
+    return secrets
+
+
+TLS = ("kubernetes.io/tls", {"tls.crt", "tls.key", "ca.crt"})
+
+
+def test_the_page_creates_every_secret_of_every_kind(bundle: ModuleType, tmp_path: Path) -> None:
+    asked = page_of(bundle, tmp_path, EVERYTHING)
+
+    pull = ("kubernetes.io/dockerconfigjson", {".dockerconfigjson"})
+    assert created(asked) == {
+        "registry": pull,
+        "other.registry": pull,
+        "nvidia": ("Opaque", {"api-key"}),
+        "weaviate": ("Opaque", {"vecgate.key"}),
+        "callers": ("Opaque", {"clients.toml"}),
+        "tester": ("Opaque", {"key"}),
+        "scrape": ("Opaque", {"key"}),
+        # And not vectors-tls as a certificate: cert-manager makes it.
+    }
+
+
+def test_the_page_creates_the_secrets_of_certificates(bundle: ModuleType, tmp_path: Path) -> None:
+    asked = page_of(bundle, tmp_path, SECURED, "--namespace", "search")
+
+    tester = ("kubernetes.io/tls", {"tls.crt", "tls.key"})
+    assert created(asked) == {"site-tls": TLS, "authority": ("Opaque", {"ca.crt"}), "tester": tester}
+    assert {command[6] for command in asked if command[2:3] == ["secret"]} == {"search"}
+    assert ["kubectl", "create", "namespace", "search"] in asked
+
+
+def test_a_folder_of_a_node_needs_a_namespace_that_lets_it_in(bundle: ModuleType, tmp_path: Path) -> None:
+    values = PROFILES["clip-gpu"] | {"weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}}}
+
+    asked = page_of(bundle, tmp_path, values)
+
+    assert ["kubectl", "label", "namespace", "vecgate", "pod-security.kubernetes.io/enforce=privileged"] in asked
+    assert [command for command in asked if command[0] == "buildah"] == []
+
+
+def test_weights_that_are_mounted_are_an_image_of_nothing_but_files(bundle: ModuleType, tmp_path: Path) -> None:
+    values = PROFILES["clip-gpu"] | {"weights": {"source": "image", "image": {"tag": "1"}}}
+    weights = tmp_path / "models"
+    weights.mkdir()
+    (weights / "a.safetensors").write_bytes(b"weights")
+
+    asked = page_of(bundle, tmp_path, values, "--weights", str(weights))
+
+    assert ["buildah", "push", "site.example/vecgate/weights:1"] in asked
+    assert (tmp_path / ROOT / "weights.Containerfile").read_text() == "FROM scratch\nCOPY . /\n"
+
+
+def test_weights_that_are_named_by_a_digest_are_not_built(bundle: ModuleType, tmp_path: Path) -> None:
+    digest = "sha256:" + "c3" * 32
+    values = PROFILES["air-gapped"] | {"weights": {"source": "initContainer", "image": {"digest": digest}}}
+
+    asked = page_of(bundle, tmp_path, values)
+    page = (tmp_path / ROOT / "INSTALL.md").read_text()
+
+    assert [command for command in asked if command[0] == "buildah"] == []
+    assert f"vecgate/weights@{digest}` is **not in this bundle**: bring it" in page
+    assert "set `weights.image.tag` instead" in page
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({}, "the image vecgate/gateway:0.1.0 names no registry"),
+        ({"image": {"registry": "docker.io"}}, "is in a public registry"),
+        ({"global": {"imageRegistry": "docker.io/acme"}}, "is in a public registry"),
+        ({"global": {"imageRegistry": "index.docker.io:443"}}, "is in a public registry"),
+        ({"global": {"imageRegistry": "mirror/of/ours"}}, "names no registry"),
+        (
+            PROFILES["nim-failover"] | {"image": {"registry": "registry.site.example"}},
+            "the image vecgate/weights:vit-h-14 names no registry",
+        ),
+    ],
+)
+def test_nothing_is_pushed_to_a_public_registry(
+    bundle: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], values: dict[str, Any], fault: str
+) -> None:
+    file = tmp_path / "site.yaml"
+    file.write_text(yaml.safe_dump(values))
+
+    code, _ = run(bundle, tmp_path, "--values", file)
+
+    assert code == 1
+    assert fault in capsys.readouterr().err
+    assert not (tmp_path / "bundle.tar").exists()
 
 
 def test_an_image_of_another_version_does_not_count(bundle: ModuleType) -> None:

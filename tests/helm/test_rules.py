@@ -277,9 +277,8 @@ def test_pod_security_finds(change: Change) -> None:
 
 def test_an_image_of_another_registry_is_found_wherever_it_stands() -> None:
     in_container = broken(EVERYTHING, lambda of: pod(of)["initContainers"][0].update(image="elsewhere.example/busybox"))
-    in_volume = broken(
-        PROFILES["air-gapped"], lambda of: pod(of)["volumes"][1]["image"].update(reference="elsewhere.example/weights")
-    )
+    mounted = PROFILES["air-gapped"] | {"weights": {"source": "image", "image": {"tag": "vit-h-14"}}}
+    in_volume = broken(mounted, lambda of: pod(of)["volumes"][1]["image"].update(reference="elsewhere.example/weights"))
 
     assert "elsewhere.example/busybox" in images(in_container)
     assert "elsewhere.example/weights" in images(in_volume)

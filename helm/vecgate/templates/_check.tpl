@@ -133,7 +133,7 @@
 
 {{- define "vecgate.checkWeights" -}}
 {{- if and (eq .Values.weights.source "image") (semverCompare "<1.31.0-0" .Capabilities.KubeVersion.Version) -}}
-{{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer, this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "vecgate: weights.source image needs Kubernetes 1.31 or newer (and containerd 2.1 or CRI-O 1.31 on every node), this is %s; use initContainer" .Capabilities.KubeVersion.Version) -}}
 {{- end -}}
 {{- with .Values.weights -}}
 {{- if and (eq .source "initContainer") (not .initContainer.command) (regexMatch "^/weights(/|$)" .mountPath) -}}
