@@ -23,6 +23,7 @@ _IMAGE_URI = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w.+-]{1,40}=[\w.+-]{1,40
 _PICTURE_LIKE = re.compile(r"\s*(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/]{20,}={0,2}\s*$)")
 """A data URI, or nothing but base64 that begins as PNG, JPEG, GIF or WebP files do."""
 
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>\w{1,64})`")
 _PLACE = re.compile(r"\.(?P<field>\w+(?:\[\d+\])?)`")
 _TOKENS = frozenset({"Expected `str`, got `int`", "Expected `str`, got `array`"})
 """What is said of token numbers in place of texts, which OpenAI takes and LangChain's client of it sends by default."""
@@ -158,10 +159,12 @@ def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
     # Messages of two kinds hold what the caller sent, which may be megabytes and look like the end of a message.
     text = str(error)
     if text.startswith("Object contains unknown field"):
+        # A word is a field that this server does not know, anything else may be content.
+        named = _FIELD.fullmatch(text)
         known = ", ".join(EmbeddingsRequest.__struct_fields__)
-        return RequestRefused(f"extra inputs are not permitted; the fields are {known}")
+        return RequestRefused(f"extra inputs are not permitted; the fields are {known}", named and named["field"])
     message, _, where = text.rpartition(" - at `$")
-    place = _PLACE.fullmatch(where)
+    place = _FIELD.fullmatch(text) or _PLACE.fullmatch(where)
     field = place and place["field"]
     if message.startswith("Invalid enum value"):
         message = f"must be one of {', '.join(_CHOICES.get(field or '', ()))}"

@@ -63,6 +63,10 @@ class Violation:
     description: str
     reason: str = "INVALID_INPUT"
 
+    def __str__(self) -> str:
+        # What is wrong with a request as a whole has no path.
+        return f"{self.field}: {self.description}" if self.field else self.description
+
 
 class ServiceError(Exception):
     """Parent of all. The message is for the caller: it holds no secret and no content of an input."""
@@ -72,7 +76,7 @@ class InvalidRequest(ServiceError):
     """The request breaks rules; all of them are listed."""
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(f"{each.field}: {each.description}" for each in violations))
+        super().__init__("; ".join(map(str, violations)))
         self.violations = tuple(violations)
 
 

@@ -185,7 +185,10 @@ def _column_type(name: str, rows: Any, faults: Faults) -> pb.DataType.ValueType:
             kind = _value_type(row.properties[name])
             if kind is None:
                 faults.append(
-                    (row.line, f"has a {name!r} that is no text, number or truth value, or a list of one kind")
+                    (
+                        row.line,
+                        f"has a value for {name!r} that is no text, number or truth value, or a list of one kind",
+                    )
                 )
             else:
                 kinds.setdefault(kind, row.line)
@@ -200,7 +203,9 @@ def _column_type(name: str, rows: Any, faults: Faults) -> pb.DataType.ValueType:
             return broken
     if len(found) > 1:
         words = [pb.DataType.Name(each).removeprefix("DATA_TYPE_").lower() for each in kinds]
-        faults.append((max(kinds.values()), f"has a {name!r} of another type than lines before: {', '.join(words)}"))
+        faults.append(
+            (max(kinds.values()), f"has a value for {name!r} of another type than lines before: {', '.join(words)}")
+        )
     return next(iter(found), pb.DATA_TYPE_TEXT)
 
 

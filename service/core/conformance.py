@@ -243,7 +243,7 @@ def _check_value(declared: Property, value: Any, path: str, violations: list[Vio
     try:
         if isinstance(value, expected):
             return _check_scalar(data_type, value)
-        message = f"is a {_json_name(value)}, the property takes a {_json_name(expected())} ({data_type.value})"
+        message = f"is {_json_name(value)}, the property takes {_json_name(expected())} ({data_type.value})"
     except ValueError as error:
         message = str(error)
     violations.append(Violation(path, message, "INVALID_PROPERTY"))
@@ -254,7 +254,7 @@ def _check_items(
     declared: Property, data_type: DataType, value: Any, path: str, violations: list[Violation]
 ) -> PropertyValue:
     if not isinstance(value, list):
-        message = f"is a {_json_name(value)}, the property takes a list ({data_type.value})"
+        message = f"is {_json_name(value)}, the property takes a list ({data_type.value})"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
     item = replace(declared, data_type=DataType(data_type.value.removesuffix("[]")))
@@ -264,7 +264,7 @@ def _check_items(
 
 def _check_nested(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
     if not isinstance(value, dict):
-        message = f"is a {_json_name(value)}, the property takes an object"
+        message = f"is {_json_name(value)}, the property takes an object"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
     parts = {each.name: each for each in declared.nested}
@@ -285,7 +285,7 @@ def _check_nested(declared: Property, value: Any, path: str, violations: list[Vi
 def _check_place(value: Any, path: str, violations: list[Violation]) -> PropertyValue:
     if not isinstance(value, dict):
         message = (
-            f'is a {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
+            f'is {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
         )
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
@@ -332,7 +332,14 @@ def is_date(text: str) -> bool:
 
 
 def _json_name(value: Any) -> str:
-    names = {bool: "boolean", float: "number", int: "number", str: "string", list: "list", dict: "object"}
+    names = {
+        bool: "a boolean",
+        float: "a number",
+        int: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
     return names.get(type(value), "null")
 
 

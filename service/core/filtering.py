@@ -136,7 +136,7 @@ def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
     }
     if condition.operator not in allowed:
         names = ", ".join(each.name for each in Operator if each in allowed)
-        message = f"{condition.operator.name} does not go with a {data_type.value}; use one of: {names}"
+        message = f"{condition.operator.name} does not go with the type {data_type.value}; use one of: {names}"
         raise InvalidRequest([Violation(f"{path}.operator", message, "INVALID_PROPERTY")])
     try:
         value = _check_operand(condition.operator, data_type, condition.value)
@@ -220,7 +220,7 @@ def _check_value(data_type: DataType, value: FilterValue) -> bool | int | float 
         case str():
             if data_type in (DataType.TEXT, DataType.DATE, DataType.UUID):
                 return _check_text(data_type, value)
-    raise ValueError(f"is {_kind(value)}, the comparison takes a {data_type.value}")
+    raise ValueError(f"is {_kind(value)}, the comparison takes the type {data_type.value}")
 
 
 def _check_length(value: FilterValue) -> None:

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from embedders import nim_endpoint
-from service.errors import ServiceError
+from service.errors import InvalidRequest, ServiceError
 from service.metrics import FAILURES
 from service.status import message_for, reason_for, rule_for
 
@@ -74,7 +74,9 @@ def answer_for(error: Exception, request_id: str) -> Response:
         status, message, field, headers = error.status, str(error), error.field, error.headers
     else:
         rule = rule_for(error)
-        status, message, field, headers = rule.http, message_for(error, request_id), None, {}
+        status, message, headers = rule.http, message_for(error, request_id), {}
+        # OpenAI's form names one.
+        field = error.violations[0].field or None if isinstance(error, InvalidRequest) else None
         if status == HTTPStatus.UNAUTHORIZED:
             headers = {"www-authenticate": "Bearer"}
         if rule.retry:

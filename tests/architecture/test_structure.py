@@ -3,8 +3,10 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ OURS = sorted(
 )
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 60
+ARTICLE = re.compile(r"\b[Aa]n? [\"'(`]?$")
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc"}
 
 
@@ -40,6 +43,22 @@ def test_modules_and_functions_are_short_and_modules_have_telling_names(path: Pa
     long = [node.name for node in functions if (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES]
     assert long == []
     assert path.stem not in VAGUE_NAMES
+
+
+@pytest.mark.parametrize("path", [path for path in OURS if "tests" not in path.parts], ids=name_of)
+def test_no_message_puts_a_word_that_it_does_not_know_behind_an_article(path: Path) -> None:
+    messages = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.JoinedStr)
+    ]
+    parts = [pair for message in messages for pair in pairwise(message.values)]
+
+    behind = [
+        f"{before.value}{{{ast.unparse(after.value)}}}"
+        for before, after in parts
+        if isinstance(before, ast.Constant) and isinstance(after, ast.FormattedValue) and ARTICLE.search(before.value)
+    ]
+
+    assert behind == [], "a or an? Let the value bring its article, or turn the sentence round"
 
 
 MODULES = [

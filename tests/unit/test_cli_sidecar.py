@@ -76,11 +76,11 @@ def test_every_faulty_line_of_a_jsonl_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "fault"),
     [
-        (1, "one", "line 2 has a 'v' of another type"),
-        ([1], 1, "line 2 has a 'v' of another type"),
+        (1, "one", "line 2 has a value for 'v' of another type"),
+        ([1], 1, "line 2 has a value for 'v' of another type"),
         ([], "x", "line 1 has a list as 'v'"),
-        ({"a": 1}, None, "line 1 has a 'v' that is no text"),
-        ([1, "x"], None, "line 1 has a 'v' that is no text"),
+        ({"a": 1}, None, "line 1 has a value for 'v' that is no text"),
+        ([1, "x"], None, "line 1 has a value for 'v' that is no text"),
     ],
 )
 def test_a_column_of_mixed_types_is_refused(tmp_path: Path, first: object, second: object, fault: str) -> None:

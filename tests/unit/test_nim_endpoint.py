@@ -80,7 +80,7 @@ def test_messages_hold_nothing_of_what_was_sent() -> None:
         {"input": ["a", "data:image/sesame"]},
         {"input": "data:image/png;base64,sesame*"},
         {"input": "a", "encoding_format": "sesame"},
-        {"input": "a", "sesame": 1},
+        {"input": "a", "open sesame": 1},
         {"input": {"sesame": 1}},
     ):
         with pytest.raises(RequestRefused) as caught:

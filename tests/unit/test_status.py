@@ -2,11 +2,13 @@
 
 from contextlib import suppress
 
+import grpc
 import pytest
 
 from embedders import errors as embedder_errors
 from service import errors
 from service.status import TABLE, log_failure, rule_for
+from vecgate.client import VecgateError
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,14 @@ def test_what_was_logged_holds_no_frames_however_exceptions_led_to_it() -> None:
     log_failure(one, "a method")
 
     assert [each.__traceback__ for each in (one, other, third)] == [None, None, None]
+
+
+def test_what_is_wrong_with_a_request_as_a_whole_is_said_without_a_path() -> None:
+    error = errors.InvalidRequest([errors.Violation("", "cannot be parsed"), errors.Violation("id", "is required")])
+
+    assert str(error) == "cannot be parsed; id: is required"
+
+
+def test_an_error_without_a_message_is_named_by_its_code_alone() -> None:
+    assert str(VecgateError(grpc.StatusCode.UNAVAILABLE, "")) == "UNAVAILABLE"
+    assert str(VecgateError(grpc.StatusCode.INTERNAL, "broken", reason="INTERNAL")) == "INTERNAL: broken"

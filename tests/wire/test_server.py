@@ -125,6 +125,17 @@ async def test_no_method_of_the_api_is_unimplemented(wire: Wire) -> None:
     assert set(codes.values()) == {StatusCode.OK, StatusCode.INVALID_ARGUMENT}
 
 
+async def test_no_method_takes_what_cannot_be_parsed_and_each_says_so_in_a_sentence(wire: Wire) -> None:
+    for module in (admin_pb, pb, collection_pb, object_pb, search_pb):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                call_kind = wire.channel.unary_stream if method.server_streaming else wire.channel.unary_unary
+                call = call_kind(f"/{method.containing_service.full_name}/{method.name}")(b"\xff\xff")
+
+                assert await call.code() is StatusCode.INVALID_ARGUMENT
+                assert await call.details() == "the request cannot be parsed as the method's message"
+
+
 async def test_a_drain_reports_not_serving_first_and_lets_calls_in_flight_finish(wire: Wire) -> None:
     watch = HealthStub(wire.channel).Watch(health_pb2.HealthCheckRequest(service=""))
     states = aiter(watch)

@@ -160,7 +160,7 @@ async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web,
         ({"input": ["a", None]}, "input[1]", "Expected str, got null"),
         ({"input": None}, "input", "Expected str | array, got null"),
         ({"input": []}, "input", "is empty; give 1 to 64"),
-        ({}, None, "missing required field input"),
+        ({}, "input", "missing required field input"),
         ({"input": "a", "model": None}, "model", "Expected str, got null"),
         ({"input": "a", "model": ""}, "model", "length >= 1"),
         ({"input": "a", "dimensions": 512}, "dimensions", "is 512; fake/model has 8"),
@@ -168,7 +168,7 @@ async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web,
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "must be one of float, base64"),
         ({"input": "a", "truncate": "START"}, "truncate", "must be one of NONE, END"),
         ({"input": "a", "input_type": "text"}, "input_type", "must be one of query, passage"),
-        ({"input": "a", "modality": "text"}, None, "extra inputs are not permitted; the fields are input, model"),
+        ({"input": "a", "modality": "text"}, "modality", "extra inputs are not permitted; the fields are input, model"),
         ({"input": "a", "user": 1}, "user", "Expected str | null, got int"),
         ({"input": ["a", "data:image/png,AAAA"]}, "input[1]", "data:image/png;base64,"),
         ({"input": "data:image/png;base64,AA*A"}, "input[0]", "no base64"),
@@ -184,6 +184,20 @@ async def test_a_body_that_breaks_the_schema_is_told_its_field_and_the_fix(
     assert text in body["message"]
     assert body["error"]["param"] == field
     assert (body["error"]["type"], body["error"]["code"]) == ("invalid_request_error", "invalid_input")
+
+
+async def test_a_request_without_a_model_is_told_the_field(http: httpx.AsyncClient) -> None:
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a"}), 422)
+
+    assert (body["message"], body["error"]["param"]) == ("model: Object missing required field model", "model")
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a` - at `$.model", "a b", "\u001b[31m", ""])
+async def test_an_unknown_field_of_another_name_than_a_word_is_not_repeated(http: httpx.AsyncClient, name: str) -> None:
+    body = refusal(await post(http, **{"input": "a", name: 1}), 422)
+
+    assert body["message"].startswith("extra inputs are not permitted; the fields are")
+    assert body["error"]["param"] is None
 
 
 @pytest.mark.parametrize(
@@ -209,6 +223,7 @@ async def test_inputs_that_cannot_be_embedded_are_all_named(http: httpx.AsyncCli
 
     body = refusal(answer, 400)
     assert [part.partition(":")[0] for part in body["message"].split("; input")] == ["input[1]", "[2]", "[3]", "[4]"]
+    assert body["error"]["param"] == "input[1]"
 
 
 async def test_a_model_that_is_not_there_is_told_as_a_nim_and_openai_do(http: httpx.AsyncClient) -> None:

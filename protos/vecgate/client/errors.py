@@ -66,7 +66,8 @@ class VecgateError(Exception):
         self.request_id = request_id
 
     def __str__(self) -> str:
-        return f"{self.reason or self.code.name}: {self.message}"
+        name = self.reason or self.code.name
+        return f"{name}: {self.message}" if self.message else name
 
 
 class Unreachable(VecgateError):

@@ -135,4 +135,4 @@ def _text(value: Scalar) -> str:
         return value.isoformat()
     if isinstance(value, str | UUID):
         return str(value)
-    raise TypeError(f"a {type(value).__name__} stands among texts; give values of one type")
+    raise TypeError(f"{type(value).__name__} stands among texts; give values of one type")
