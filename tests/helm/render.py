@@ -60,7 +60,7 @@ EVERYTHING: dict[str, Any] = {
         "annotations": {"example.com/note": "a: b"},
     },
     "serviceAccount": {"name": "vectors-account", "annotations": {"example.com/role": "reader"}},
-    "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
+    "probes": {"readiness": {"service": "vecgate.v1.SearchService"}},
     "termination": {"preStopSeconds": 20},
     "autoscaling": {
         "enabled": True,
@@ -94,6 +94,7 @@ EVERYTHING: dict[str, Any] = {
     "affinity": {"nodeAffinity": {}},
     "priorityClassName": "important",
     "commonLabels": {"team": "search", "app.kubernetes.io/name": "never"},
+    "commonAnnotations": {"example.com/owner": "search: a, # b", "example.com/note": "never"},
     "podLabels": {"example.com/cost": "42", "app.kubernetes.io/component": "never"},
     "podAnnotations": {"example.com/scrape": "true"},
     "test": {"apiKey": {"existingSecret": "tester", "key": "key"}},
@@ -109,18 +110,23 @@ SECURED: dict[str, Any] = {
 
 
 @cache
-def _render(values: str, kubernetes: str, release: str) -> str:
+def _render(values: str, kubernetes: str, release: str, namespace: str) -> str:
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(values)
         file.flush()
-        return HELM.run("template", release, CHART, "--kube-version", f"{kubernetes}.0", "--values", file.name)
+        where = ("--kube-version", f"{kubernetes}.0", "--namespace", namespace)
+        return HELM.run("template", release, CHART, *where, "--values", file.name)
 
 
-def render_text(values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try") -> str:
+def render_text(
+    values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try", namespace: str = "default"
+) -> str:
     """Return what helm makes of the chart with values, or raise HelmFailed."""
-    return _render(yaml.safe_dump(values), kubernetes, release)
+    return _render(yaml.safe_dump(values), kubernetes, release, namespace)
 
 
-def render(values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try") -> list[Manifest]:
+def render(
+    values: dict[str, Any], kubernetes: str = NEWEST, release: str = "try", namespace: str = "default"
+) -> list[Manifest]:
     """Return the rendered manifests, those of hooks too, or raise HelmFailed."""
-    return [each for each in yaml.safe_load_all(render_text(values, kubernetes, release)) if each]
+    return [each for each in yaml.safe_load_all(render_text(values, kubernetes, release, namespace)) if each]

@@ -17,12 +17,12 @@ def values_of(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy
     """
     if "$ref" in schema:
         return values_of(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
-    if "const" in schema:
-        return st.just(schema["const"])
-    if "enum" in schema:
-        return st.sampled_from(schema["enum"])
+    if fixed := schema.get("enum", [schema["const"]] if "const" in schema else None):
+        return st.sampled_from(fixed)
     if "anyOf" in schema and "type" not in schema:
         return st.one_of(*(values_of(each, root) for each in schema["anyOf"]))
+    if isinstance(schema.get("type"), list):
+        return st.one_of(*(values_of({**schema, "type": each}, root) for each in schema["type"]))
     if "allOf" in schema and "type" not in schema:
         # The first part says what it is, the others narrow it down.
         return values_of(_joined(schema["allOf"], root), root)
@@ -82,4 +82,5 @@ _BY_TYPE = {
     "integer": _integer,
     "number": _number,
     "boolean": lambda _schema, _root: st.booleans(),
+    "null": lambda _schema, _root: st.none(),
 }

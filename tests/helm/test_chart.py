@@ -35,6 +35,15 @@ def deployment(manifests: list[Manifest]) -> Manifest:
     return found
 
 
+def policy(manifests: list[Manifest], component: str = "server") -> Manifest:
+    """Return the spec of the NetworkPolicy for the pods of a component."""
+    policies = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"]
+    (found,) = (
+        each for each in policies if each["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+    )
+    return dict(found)
+
+
 def test_there_is_a_profile_for_every_way_to_run_it() -> None:
     assert PROFILES.keys() == {"air-gapped", "clip-gpu", "nim", "nim-failover", "tiny"}
 
@@ -132,7 +141,8 @@ def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     (server,) = containers(next(pods(render({}))))
     asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
 
-    assert asked == {"startup": "liveness", "readiness": "", "liveness": "liveness"}
+    # /v1/health/ready of the HTTP port, which is asked over TLS, means the same: tests/wire/test_web.py.
+    assert asked == {"startup": "liveness", "readiness": "vecgate.v1.EmbeddingService", "liveness": "liveness"}
 
 
 def test_over_tls_probes_ask_the_http_port_and_the_service_is_named_for_it() -> None:
@@ -263,15 +273,46 @@ def test_http_is_served_and_named_for_what_it_is_or_not_at_all() -> None:
 
 
 def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
-    (policy,) = (each for each in render(EVERYTHING) if each["kind"] == "NetworkPolicy")
-    ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
+    made = policy(render(EVERYTHING))
+    ports = [[port["port"] for port in rule["ports"]] for rule in made["egress"]]
 
     assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000], [4318, 4317]]
-    assert [port["port"] for port in policy["spec"]["ingress"][0]["ports"]] == ["grpc", "http"]
+    assert [port["port"] for port in made["ingress"][0]["ports"]] == ["grpc", "http"]
+
+
+def test_names_are_resolved_by_a_cache_on_the_node_too_and_nothing_else_is_asked_there() -> None:
+    node = {"ipBlock": {"cidr": "169.254.0.0/16"}}
+    for component in ("server", "test"):
+        rules = [rule for rule in policy(render({}), component)["egress"] if node in rule["to"]]
+
+        assert [[(port["port"], port["protocol"]) for port in rule["ports"]] for rule in rules] == [
+            [(53, "UDP"), (53, "TCP")]
+        ]
+
+
+def test_the_pod_of_the_test_gets_through_where_everything_is_denied() -> None:
+    manifests = render(EVERYTHING)
+    (pod,) = (each for each in pods(manifests) if each.owner.startswith("Pod/"))
+    own, server = policy(manifests, "test"), policy(manifests)
+    ways = {
+        port["port"]: peer["podSelector"]["matchLabels"]
+        for rule in own["egress"]
+        for peer in rule["to"]
+        for port in rule["ports"]
+        if "podSelector" in peer
+    }
+
+    assert own["ingress"] == []
+    assert own["podSelector"]["matchLabels"].items() <= pod.labels.items()
+    assert ways == {50070: server["podSelector"]["matchLabels"]}
+    assert {"podSelector": own["podSelector"]} in server["ingress"][0]["from"]
+    assert [each for each in render({"networkPolicy": {"enabled": False}}) if each["kind"] == "NetworkPolicy"] == []
+    with pytest.raises(ValueError, match="not enough values"):
+        policy(render({"test": {"enabled": False}}), "test")
 
 
 @pytest.mark.parametrize(
-    ("policy", "left"),
+    ("peers", "left"),
     [
         ({}, (2, 4)),
         ({"ingress": {"from": []}}, (2, 4)),
@@ -281,30 +322,29 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
         ({"egress": {each: {"to": []} for each in ("dns", "weaviate", "nim", "tracing")}}, (2, 0)),
     ],
 )
-def test_an_empty_list_of_peers_or_ports_lets_nobody_through(policy: dict[str, Any], left: tuple[int, int]) -> None:
+def test_an_empty_list_of_peers_or_ports_lets_nobody_through(peers: dict[str, Any], left: tuple[int, int]) -> None:
     values = {
-        "networkPolicy": policy,
+        "networkPolicy": peers,
         "settings": {"tracing": {"endpoint": "http://collector:4317"}},
         "monitoring": {"serviceMonitor": {"enabled": True}},
     }
     manifests = render(values)
-    (made,) = (each for each in manifests if each["kind"] == "NetworkPolicy")
+    made = policy(manifests)
 
     assert broken_rules(manifests) == {}
-    assert (len(made["spec"]["ingress"]), len(made["spec"]["egress"])) == left
-    assert made["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert (len(made["ingress"]), len(made["egress"])) == left
+    assert made["policyTypes"] == ["Ingress", "Egress"]
 
 
 def test_without_callers_and_without_a_test_nobody_may_call() -> None:
     values = {"networkPolicy": {"ingress": {"from": []}}, "test": {"enabled": False}}
-    (policy,) = (each for each in render(values) if each["kind"] == "NetworkPolicy")
 
-    assert policy["spec"]["ingress"] == []
+    assert policy(render(values))["ingress"] == []
 
 
 def test_without_a_nim_nothing_may_be_sent_to_one() -> None:
-    (policy,) = (each for each in render(PROFILES["air-gapped"]) if each["kind"] == "NetworkPolicy")
-    selectors = [peer["namespaceSelector"]["matchLabels"] for rule in policy["spec"]["egress"] for peer in rule["to"]]
+    peers = [peer for rule in policy(render(PROFILES["air-gapped"]))["egress"] for peer in rule["to"]]
+    selectors = [peer["namespaceSelector"]["matchLabels"] for peer in peers if "namespaceSelector" in peer]
 
     assert [each["kubernetes.io/metadata.name"] for each in selectors] == ["kube-system", "weaviate"]
 

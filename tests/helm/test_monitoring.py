@@ -31,13 +31,18 @@ OFFERED = {sample for each in all_exposed() for sample in each.samples} | PROCES
 
 
 def of_kind(values: dict[str, Any], kind: str) -> list[Manifest]:
-    return [each for each in render(values) if each["kind"] == kind]
+    return [each for each in render(values, release="vecgate", namespace="bad") if each["kind"] == kind]
 
 
 def rules(values: dict[str, Any] | None = None) -> dict[str, Manifest]:
     """Return the alerts of a render by name."""
     (made,) = of_kind({"monitoring": ALL} if values is None else values, "PrometheusRule")
     return {rule["alert"]: rule for group in made["spec"]["groups"] for rule in group["rules"]}
+
+
+def selectors(expression: str) -> list[str]:
+    """Return what an expression selects its series by."""
+    return re.findall(r"{([^}]*)}", expression)
 
 
 def dashboard() -> Manifest:
@@ -158,13 +163,44 @@ def test_an_alert_can_be_left_out() -> None:
 
 def test_the_templates_of_alerts_reach_prometheus_as_they_are() -> None:
     written = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"][0]["rules"]
+    release = 'namespace="bad",job="vecgate"'
 
-    assert list(rules().values()) == written
+    assert list(rules().values()) == [rule | {"expr": rule["expr"].replace("RELEASE", release)} for rule in written]
+
+
+def test_every_alert_is_about_its_own_release_in_each_of_its_series() -> None:
+    for name, rule in rules().items():
+        found = selectors(rule["expr"])
+
+        assert len(found) == len(re.findall(r"\b(?:vecgate|process)_[a-z_]+{|\({", rule["expr"])), name
+        assert [each for each in found if not each.startswith('namespace="bad",job="vecgate"')] == [], name
+        assert names(rule["expr"]), name
+        assert not re.search(r"\b(?:vecgate|process)_[a-z_]+(?![a-z_]*[{|\"])", rule["expr"]), name
+
+
+def test_alerts_go_by_the_job_that_the_pods_are_scraped_as() -> None:
+    named = {"monitoring": {"prometheusRule": {"enabled": True, "job": "pods/vecgate"}}}
+    everything = {each for rule in rules(EVERYTHING).values() for each in selectors(rule["expr"])}
+
+    assert selectors(rules(named)["VecgateMissing"]["expr"]) == ['namespace="bad",job="pods/vecgate"']
+    assert [each for each in everything if not each.startswith('namespace="bad",job="vectors"')] == []
+    assert of_kind(EVERYTHING, "Service")[0]["metadata"]["name"] == "vectors"
+
+
+def test_every_line_of_the_dashboard_is_about_the_chosen_releases() -> None:
+    lines = [target["expr"] for panel in dashboard()["panels"] for target in panel.get("targets", [])]
+
+    assert [
+        line for line in lines for each in selectors(line) if 'namespace=~"$namespace",job=~"$job"' not in each
+    ] == []
+    assert [line for line in lines if not selectors(line)] == []
 
 
 def test_prometheus_comes_through_the_network_policy_only_where_it_scrapes() -> None:
     def rules_of(values: dict[str, Any]) -> list[Manifest]:
-        (policy,) = of_kind(values, "NetworkPolicy")
+        (policy,) = (
+            each for each in of_kind(values, "NetworkPolicy") if not each["metadata"]["name"].endswith("-test")
+        )
         return list(policy["spec"]["ingress"])
 
     without, scraped = rules_of({}), rules_of({"monitoring": ALL})

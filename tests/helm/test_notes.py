@@ -30,11 +30,22 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
 }
 NOBODY_IS_ASKED = "so nobody is asked who they are"
 WITHOUT_POLICY: dict[str, Any] = {"networkPolicy": {"enabled": False}}
-EMBEDDING = {"probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}}}
+READINESS: dict[str, dict[str, Any]] = {
+    name: {"probes": {"readiness": {"service": name}}} for name in ("", "vecgate.v1.SearchService")
+}
 SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
-    "clear text": ({}, ("once Weaviate and an embedder work", NOBODY_IS_ASKED, "in networkPolicy.ingress.from"), ()),
+    "clear text": (
+        {},
+        ("once an embedder works, whatever Weaviate does", NOBODY_IS_ASKED, "in networkPolicy.ingress.from"),
+        ("once Weaviate",),
+    ),
     "TLS": (TLS, ("once an embedder works, whatever Weaviate does", NOBODY_IS_ASKED), ("once Weaviate",)),
-    "another readiness": (EMBEDDING, ("once the health service vecgate.v1.EmbeddingService",), ("once Weaviate",)),
+    "the readiness of all": (READINESS[""], ("once Weaviate and an embedder work",), ("once an embedder works",)),
+    "another readiness": (
+        READINESS["vecgate.v1.SearchService"],
+        ("once the health service vecgate.v1.SearchService",),
+        ("once Weaviate",),
+    ),
     "keys": (KEYS, ("Callers need a key",), (NOBODY_IS_ASKED,)),
     "certificates": (SECURED, ("so over HTTP nobody is asked who they are",), (NOBODY_IS_ASKED,)),
     "nobody": ({"networkPolicy": {"ingress": {"from": []}}}, ("nobody may call",), ("Who may call",)),

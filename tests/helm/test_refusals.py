@@ -164,13 +164,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "vecgate: gRPC over TLS is probed at the HTTP port",
     ),
-    "readiness that nobody can ask for": (
-        {
-            "tls": {"grpc": True, "existingSecret": "a"},
-            "probes": {"readiness": {"service": "vecgate.v1.EmbeddingService"}},
-        },
-        "vecgate: probes.readiness.service",
-    ),
+    **{
+        f"readiness {each!r} that nobody can ask for": (
+            {"tls": {"grpc": True, "existingSecret": "a"}, "probes": {"readiness": {"service": each}}},
+            "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService",
+        )
+        for each in ("", "vecgate.v1.SearchService")
+    },
     "probes without a key": ({"settings": {"auth": {"openHealth": False}}}, "vecgate: settings.auth.openHealth"),
     "a test without a key": (
         {"secrets": {"auth": {"clients": SECRET}}},

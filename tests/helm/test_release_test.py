@@ -13,7 +13,8 @@ import trustme
 from service.settings import ServerSettings
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.server import FakeVecgate, serving
-from tests.helm.render import CHART, render
+from tests.helm.manifests import named
+from tests.helm.render import CHART, EVERYTHING, render
 from tests.wire.conftest import start_wire, stop_wire
 
 SCRIPT = CHART / "files" / "embed_store_search.py"
@@ -92,6 +93,25 @@ def test_the_script_is_in_the_render_to_the_letter() -> None:
 
     assert config["data"][SCRIPT.name].rstrip() == SCRIPT.read_text(encoding="utf-8").rstrip()
     assert command == ["python", f"/test/{SCRIPT.name}"]
+
+
+def test_the_pod_is_the_only_hook_and_stays_for_its_log_which_helm_3_reads_last() -> None:
+    hooks = {
+        named(each): each["metadata"]["annotations"]
+        for each in render(EVERYTHING)
+        if "helm.sh/hook" in each["metadata"].get("annotations", {})
+    }
+
+    assert {name: each["helm.sh/hook"] for name, each in hooks.items()} == {"Pod/vectors-test": "test"}
+    assert hooks["Pod/vectors-test"]["helm.sh/hook-delete-policy"] == "before-hook-creation"
+
+
+def test_the_pod_has_the_resources_of_the_values_and_an_end() -> None:
+    resources = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
+    (pod,) = (each for each in render({"test": {"resources": resources}}) if each["kind"] == "Pod")
+
+    assert pod["spec"]["containers"][0]["resources"] == resources
+    assert pod["spec"]["activeDeadlineSeconds"] == 600
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1"])

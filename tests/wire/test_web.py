@@ -5,12 +5,14 @@ import base64
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import numpy as np
 import pytest
 import structlog
+from grpc_health.v1 import health_pb2
 
 from embedders.errors import (
     AnswerInvalid,
@@ -22,6 +24,8 @@ from embedders.errors import (
 )
 from embedders.inputs import ImageInput, Priority, Purpose, TextInput
 from embedders.spec import InputLimits
+from service.rpc.health import HealthReporter
+from service.store.base import Store
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, running_web
 
@@ -316,6 +320,31 @@ async def test_health_metadata_and_version_answer_as_a_nim_s(web: Web, http: htt
     assert "the GPU is on fire" in unready.json()["message"]
     assert metadata["modelInfo"] == [{"shortName": MODEL, "modelUrl": ""}]
     assert metadata["version"] == release["release"]
+
+
+@pytest.mark.parametrize("store_answers", [True, False])
+async def test_ready_means_over_http_what_the_health_of_embedding_means_over_grpc(
+    web: Web, http: httpx.AsyncClient, *, store_answers: bool
+) -> None:
+    store = SimpleNamespace(available=store_answers)
+    health = HealthReporter(cast("Store", store), web.pool, max_watches=1, interval_s=0.01)
+    await health.start()
+
+    async def both() -> tuple[int, int]:
+        asked = health_pb2.HealthCheckRequest(service="vecgate.v1.EmbeddingService")
+        await asyncio.sleep(0.05)
+        return (await http.get("/v1/health/ready")).status_code, (await health.servicer.Check(asked, None)).status
+
+    try:
+        well = await both()
+        web.embedder.failure = EmbedderUnavailable("the GPU is on fire")
+        await post(http, input="a cat")
+        failed = await both()
+    finally:
+        await health.close()
+
+    assert well == (200, health_pb2.HealthCheckResponse.SERVING)
+    assert failed == (503, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 
 async def test_the_document_and_the_metrics_are_served(http: httpx.AsyncClient) -> None:

@@ -1,6 +1,8 @@
 {{/* What the schema cannot say: values that Kubernetes would refuse, or with which a pod would end as it starts. */}}
 {{- define "vecgate.check" -}}
+{{- include "vecgate.checkUse" . -}}
 {{- include "vecgate.checkPorts" . -}}
+{{- include "vecgate.checkRollout" . -}}
 {{- include "vecgate.checkScaling" . -}}
 {{- include "vecgate.checkCertificates" . -}}
 {{- range $value, $group := dict "grpc" "server" "http" "web" -}}
@@ -11,7 +13,22 @@
 {{- include "vecgate.checkMonitoring" . -}}
 {{- include "vecgate.checkWeights" . -}}
 {{- include "vecgate.checkResources" (list "resources" .Values.resources) -}}
+{{- include "vecgate.checkResources" (list "test.resources" .Values.test.resources) -}}
 {{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
+{{- end -}}
+
+{{/* By itself the chart has global keys of its own only; below another one it may have anybody's. */}}
+{{- define "vecgate.checkUse" -}}
+{{- if eq (toJson .Values.enabled) "false" -}}
+{{- fail "vecgate: enabled is false, and nothing reads it here; it is for a chart above, which names it as `condition` of this one among the dependencies in its Chart.yaml" -}}
+{{- end -}}
+{{- if .Chart.IsRoot -}}
+{{- range $name, $_ := omit .Values.global "imageRegistry" "imagePullSecrets" -}}
+{{- if regexMatch "(?i)^image[-_]?(re?g|pull[-_]?s)" $name -}}
+{{- fail (printf "vecgate: global.%s is not a value of this chart; it must be one of 'imageRegistry', 'imagePullSecrets'" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "vecgate.checkPorts" -}}
@@ -20,6 +37,20 @@
 {{- end -}}
 {{- if and .Values.settings.web.enabled (eq (int .Values.service.httpPort) (int .Values.service.port)) -}}
 {{- fail "vecgate: service.httpPort and service.port are the same port; choose another for one" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkRollout" -}}
+{{- $deadline := int .Values.progressDeadlineSeconds -}}
+{{- if and $deadline (le $deadline (include "vecgate.startSeconds" . | int)) -}}
+{{- fail (printf "vecgate: progressDeadlineSeconds is %d, and the startup probe allows %s s; make it more, or 0" $deadline (include "vecgate.startSeconds" .)) -}}
+{{- end -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "vecgate.fullname" .) -}}
+{{- if $live -}}
+{{- $labels := include "vecgate.componentLabels" (list . "server") | fromYaml -}}
+{{- if ne ($live.spec.selector.matchLabels | toJson) ($labels | toJson) -}}
+{{- fail (printf "vecgate: nameOverride, or the chart's alias, would change the labels by which Deployment %s selects its pods, and Kubernetes refuses that; keep it, or set another fullnameOverride" $live.metadata.name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -84,8 +115,8 @@
 {{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (include "vecgate.grpcOverTls" .) .Values.probes.readiness.service -}}
-{{- fail "vecgate: probes.readiness.service is asked over gRPC without TLS only; leave it empty: over TLS, readiness is that of embedding" -}}
+{{- if and (include "vecgate.grpcOverTls" .) (ne .Values.probes.readiness.service "vecgate.v1.EmbeddingService") -}}
+{{- fail "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService with gRPC over TLS, where the kubelet asks the HTTP port, which knows no other readiness" -}}
 {{- end -}}
 {{- with .Values.settings.auth -}}
 {{- if eq (toJson .openHealth) "false" -}}

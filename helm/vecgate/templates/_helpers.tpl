@@ -5,7 +5,8 @@
 {{- if not $name -}}
 {{- $name = contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart) -}}
 {{- end -}}
-{{- $name = $name | replace "." "-" -}}
+{{- /* A chart above may give this one an alias in camelCase. */ -}}
+{{- $name = regexReplaceAll "([a-z0-9])([A-Z])" $name "${1}-${2}" | lower | replace "." "-" -}}
 {{- /* Names of Services must not begin with a digit; those of releases may. */ -}}
 {{- if regexMatch "^[0-9]" $name -}}
 {{- $name = printf "v-%s" $name -}}
@@ -18,12 +19,29 @@ app.kubernetes.io/name: {{ default .Chart.Name .Values.nameOverride | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
-{{- define "vecgate.labels" -}}
-{{- $own := include "vecgate.selectorLabels" . | fromYaml -}}
-{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion -}}
-{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service -}}
-{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
-{{- merge $own .Values.commonLabels | toYaml -}}
+{{/* Labels of the pods of a component, by which they are selected. Takes a list of the root and the component. */}}
+{{- define "vecgate.componentLabels" -}}
+{{- include "vecgate.selectorLabels" (index . 0) }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/*
+Metadata of a resource. Takes the root, and where the resource has its own: its name or what stands behind the usual one
+(suffix), labels and annotations.
+*/}}
+{{- define "vecgate.metadata" -}}
+{{- $root := .root -}}
+{{- $labels := include "vecgate.selectorLabels" $root | fromYaml -}}
+{{- $_ := set $labels "app.kubernetes.io/version" $root.Chart.AppVersion -}}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" $root.Release.Service -}}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") -}}
+name: {{ printf "%s%s" (default (include "vecgate.fullname" $root) .name) (default "" .suffix) | quote }}
+labels:
+  {{- merge $labels (default dict .labels) $root.Values.commonLabels | toYaml | nindent 2 }}
+{{- with merge dict (default dict .annotations) (default dict $root.Values.commonAnnotations) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{- define "vecgate.serviceAccountName" -}}
@@ -58,7 +76,7 @@ app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- with .Values.global.imagePullSecrets -}}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . | quote }}
+  - name: {{ kindIs "map" . | ternary . (dict "name" .) | dig "name" "" | quote }}
   {{- end }}
 {{- end -}}
 {{- end -}}

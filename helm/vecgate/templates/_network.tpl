@@ -3,14 +3,28 @@
 {{- $ingress := .Values.networkPolicy.ingress -}}
 {{- $callers := $ingress.from -}}
 {{- if .Values.test.enabled -}}
-{{- $labels := set (include "vecgate.selectorLabels" . | fromYaml) "app.kubernetes.io/component" "test" -}}
-{{- $callers = append $callers (dict "podSelector" (dict "matchLabels" $labels)) -}}
+{{- $callers = append $callers (include "vecgate.pods" (list . "test") | fromYaml) -}}
 {{- end -}}
 {{- $ports := .Values.settings.web.enabled | ternary (list "grpc" "http") (list "grpc") -}}
 {{- include "vecgate.networkPolicyRule" (list "from" $callers $ports (list "TCP")) -}}
 {{- if .Values.monitoring.serviceMonitor.enabled -}}
 {{- include "vecgate.networkPolicyRule" (list "from" $ingress.monitoring.from (list "http") (list "TCP")) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Whom the pod of `helm test` may call: DNS and the server. */}}
+{{- define "vecgate.testEgress" -}}
+{{- $dns := .Values.networkPolicy.egress.dns -}}
+{{- include "vecgate.networkPolicyRule" (list "to" $dns.to $dns.podPorts (list "UDP" "TCP")) -}}
+{{- $server := include "vecgate.pods" (list . "server") | fromYaml -}}
+{{- include "vecgate.networkPolicyRule" (list "to" (list $server) (list .Values.settings.server.port) (list "TCP")) -}}
+{{- end -}}
+
+{{/* The pods of a component as a peer. Takes a list of the root and the component. */}}
+{{- define "vecgate.pods" -}}
+podSelector:
+  matchLabels:
+    {{- include "vecgate.componentLabels" . | nindent 4 }}
 {{- end -}}
 
 {{/* Whom pods may call: DNS, Weaviate, and the NIM and the collector of traces if there are any. */}}
