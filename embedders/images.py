@@ -18,12 +18,13 @@ import numpy as np
 from PIL import BmpImagePlugin, ExifTags, Image, TiffImagePlugin, features
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
+from embedders.image_formats import SUFFIXES
 from embedders.image_structure import MAX_PIXELS, check_frames, check_pixels, check_structure
 from embedders.spec import InputLimits
 
 __all__ = ["FORMATS", "as_nim_image", "decode", "without_far_ends"]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", *(["AVIF"] if features.check("avif") else []))
+FORMATS = tuple(each for each in SUFFIXES if each != "AVIF" or features.check("avif"))
 """Formats that are read; of several frames the first one is. A Pillow built without libavif reads no AVIF."""
 
 _LONGEST = 16

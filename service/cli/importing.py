@@ -1,5 +1,6 @@
 """`vecgate import`: a folder of pictures into a collection."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ from service.cli.output import (
     to_terminal,
 )
 from service.cli.pictures import (
+    HEIC_SUFFIXES,
     IMAGE_PROPERTY,
     PATH_PROPERTY,
     SUFFIXES,
@@ -31,6 +33,7 @@ from service.cli.pictures import (
     scan_folder,
     schema_of,
     send_pictures,
+    shown_path,
 )
 from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
 from vecgate.client import Client, VecgateError
@@ -40,6 +43,8 @@ __all__ = ["ensure_collection", "import_", "import_with_progress", "pace", "read
 
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
+# Names of one kind of file that is ignored.
+SHOWN_EXAMPLES = 3
 
 TextFieldsOption = Annotated[
     list[str] | None,
@@ -139,7 +144,8 @@ def read_folder(
         fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
     if not pictures.files:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
-        fail(f"{folder} holds no pictures ({kinds})", EXIT_WRONG_USE)
+        refused = [f"{shown_path(name)}: {reason}" for name, reason in pictures.refused]
+        fail("\n".join([f"{folder} holds no pictures ({kinds})", *refused, *_ignored(pictures)]), EXIT_WRONG_USE)
     for column, name in sidecar.renamed.items() if sidecar else ():
         note(f"the column {column!r} becomes the property {name!r}, because Weaviate does not take its name")
     return pictures
@@ -212,23 +218,37 @@ def import_with_progress(
 
 def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
     """Print what became of every picture and row."""
-    unknown = len(pictures.files) - summary.stored - summary.skipped - summary.failed_count
+    unknown = len(pictures.files) + len(pictures.refused) - summary.stored - summary.skipped - summary.failed_count
     counts = f"{collection}: {summary.stored} stored, {summary.failed_count} failed"
     if summary.skipped:
         counts += f", {summary.skipped} stored before"
     say(counts + (f", {unknown} not imported because the import stopped" if unknown else ""), style="bold")
     for reason, files in summary.failed.items():
-        _list(f"{reason} ({len(files)})", files)
+        _list(f"{reason} ({len(files)})", map(shown_path, files))
+    for line in _ignored(pictures):
+        say(line)
     table = pictures.sidecar.path.name if pictures.sidecar else ""
     if pictures.rows_without_picture:
-        rows = [f"{row.file} (line {row.line})" for row in pictures.rows_without_picture]
+        rows = [f"{shown_path(row.file)} (line {row.line})" for row in pictures.rows_without_picture]
         _list(f"rows of {table} without a picture ({len(rows)})", rows)
     if pictures.pictures_without_row:
-        files = list(pictures.pictures_without_row)
+        files = [shown_path(each) for each in pictures.pictures_without_row]
         _list(f"pictures without a row in {table}, so without its properties ({len(files)})", files)
 
 
-def _list(title: str, names: list[str]) -> None:
+def _ignored(pictures: PictureFolder) -> list[str]:
+    """Return lines that name what was ignored: counts by suffix, and examples."""
+    lines = ["ignored:"] if pictures.ignored else []
+    for kind, names in sorted(pictures.ignored.items(), key=lambda each: (-len(each[1]), each[0])):
+        examples = ", ".join(map(shown_path, names[:SHOWN_EXAMPLES]))
+        more = f" and {len(names) - SHOWN_EXAMPLES} more" if len(names) > SHOWN_EXAMPLES else ""
+        convert = "; HEIC is not read: convert it to JPEG or PNG" if kind in HEIC_SUFFIXES else ""
+        lines.append(f"  {shown_path(kind)} ({len(names)}): {examples}{more}{convert}")
+    return lines
+
+
+def _list(title: str, names: Iterable[str]) -> None:
+    names = list(names)
     say(title)
     shown = SHOWN_NAMES if to_terminal() else len(names)
     for name in names[:shown]:

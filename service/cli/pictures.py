@@ -1,30 +1,40 @@
 """A folder of pictures as objects of a collection: which files, which ids, which properties, and sending them."""
 
+import os
+import stat
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid5
 
+from embedders import image_formats
 from service.cli.journal import Journal
-from service.cli.sidecar import Row, Sidecar, normal_path
+from service.cli.sidecar import Row, Sidecar, as_text, normal_path
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 
 __all__ = [
+    "HEIC_SUFFIXES",
     "IMAGE_PROPERTY",
     "PATH_PROPERTY",
+    "SUFFIXES",
     "ImportSummary",
     "PictureFolder",
     "picture_id",
     "scan_folder",
     "schema_of",
     "send_pictures",
+    "shown_path",
 ]
 
 IMAGE_PROPERTY = "image"
 PATH_PROPERTY = "path"
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(suffix for suffixes in image_formats.SUFFIXES.values() for suffix in suffixes)
+HEIC_SUFFIXES = frozenset(image_formats.HEIC_SUFFIXES)
+LINKS_TO_FOLDERS = "links to folders"
+# Of a file that is read into memory. No server takes as many for a picture.
+MAX_FILE_BYTES = 2**29
 # Part of every id: with another one a second import would store everything twice.
 NAMESPACE = UUID("6f0c9a52-3f7e-5d0b-9a39-0b5f6a0f4c1e")
 
@@ -39,6 +49,9 @@ class PictureFolder:
         sidecar: the table of their properties.
         rows_without_picture: rows that name a file which is not there or is no picture.
         pictures_without_row: pictures that the table does not name; empty without a table.
+        refused: what can't be imported, folders among it, each with the reason.
+        ignored: files that are not imported because their names do not end like a picture's, by suffix, and links to
+            folders.
     """
 
     folder: Path
@@ -46,6 +59,8 @@ class PictureFolder:
     sidecar: Sidecar | None
     rows_without_picture: tuple[Row, ...]
     pictures_without_row: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def properties(self, file: str) -> dict[str, object]:
         """Return a picture's properties."""
@@ -92,24 +107,58 @@ def picture_id(collection: str, file: str) -> str:
 
 
 def scan_folder(folder: Path, sidecar: Sidecar | None, *, limit: int | None = None) -> PictureFolder:
-    """Find the pictures in a folder and its folders, and match them with the table.
+    """Find the pictures in a folder and its folders, and match them with the table. Links to folders are not followed.
 
     Raises:
         OSError: the folder cannot be read.
     """
-    found = sorted(
-        each.relative_to(folder).as_posix()
-        for each in folder.rglob("*")
-        if each.suffix.lower() in SUFFIXES and not each.is_dir()
-    )
-    names = {normal_path(file) for file in found}
+    found: dict[str, str] = {}
+    refused: list[tuple[str, str]] = []
+    ignored: dict[str, list[str]] = {}
+    for file in _names(folder, refused, ignored):
+        suffix = os.path.splitext(file)[1].lower()  # noqa: PTH122 -- a Path changes what it is made of
+        if suffix not in SUFFIXES:
+            if sidecar is None or folder / file != sidecar.path:
+                ignored.setdefault(suffix or "no suffix", []).append(file)
+        elif (other := found.setdefault(normal_path(file), file)) != file:
+            refused.append((file, f"its path is that of {shown_path(other)}, spelled in another way; rename one"))
+    files = tuple(found.values())[:limit]
     rows = sidecar.rows if sidecar else {}
     return PictureFolder(
         folder=folder,
-        files=tuple(found[:limit]),
+        files=files,
         sidecar=sidecar,
-        rows_without_picture=tuple(row for file, row in rows.items() if file not in names),
-        pictures_without_row=tuple(file for file in found[:limit] if sidecar and normal_path(file) not in rows),
+        rows_without_picture=tuple(row for file, row in rows.items() if file not in found),
+        pictures_without_row=tuple(file for file in files if sidecar and normal_path(file) not in rows),
+        refused=tuple(refused),
+        ignored={kind: tuple(names) for kind, names in ignored.items()},
+    )
+
+
+def _names(folder: Path, refused: list[tuple[str, str]], ignored: dict[str, list[str]]) -> list[str]:
+    """Return the names of all files, relative to a folder, in order."""
+
+    def relative(path: str) -> str:
+        return Path(os.path.relpath(path, folder)).as_posix()
+
+    def fail(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise error
+        refused.append((relative(error.filename), f"the folder cannot be read: {error.strerror}"))
+
+    names: list[str] = []
+    for parent, folders, files in os.walk(folder, onerror=fail):
+        names += (relative(os.path.join(parent, each)) for each in files)  # noqa: PTH118 -- Paths take thrice the time
+        links = [each for each in folders if os.path.islink(os.path.join(parent, each))]  # noqa: PTH114, PTH118
+        if links:
+            ignored.setdefault(LINKS_TO_FOLDERS, []).extend(relative(os.path.join(parent, each)) for each in links)  # noqa: PTH118
+    return sorted(names)
+
+
+def shown_path(file: str) -> str:
+    """Return a path for people: in one line, characters that do not print escaped."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in as_text(file)
     )
 
 
@@ -160,14 +209,16 @@ def send_pictures(
         advance: called once for each picture that is done, stored or not.
     """
     summary = ImportSummary()
+    for file, reason in pictures.refused:
+        summary.fail(file, reason)
     sent: deque[tuple[str, str]] = deque()
 
     def objects() -> Iterator[Object]:
         for file in pictures.files:
             try:
-                content = (pictures.folder / file).read_bytes()
+                content = _content(pictures.folder / file)
             except OSError as error:
-                summary.fail(file, f"the file cannot be read: {error.strerror}")
+                summary.fail(file, f"the file cannot be read: {error.strerror or error}")
                 advance()
                 continue
             properties = pictures.properties(file)
@@ -192,6 +243,24 @@ def send_pictures(
     except VecgateError as error:
         summary.stopped = error
     return summary
+
+
+def _content(path: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no file that may be.
+    """
+    status = path.stat()
+    # Reading a pipe waits for ever, and some devices never end.
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a pipe, a socket or a device")
+    if status.st_size > MAX_FILE_BYTES:
+        raise OSError(f"it has {status.st_size} bytes; the limit is {MAX_FILE_BYTES}")
+    content = path.read_bytes()
+    if not content:
+        raise OSError("it is empty")
+    return content
 
 
 def _reason(error: VecgateError) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["FILE_COLUMN", "InvalidSidecar", "Row", "Sidecar", "find_sidecar", "normal_path", "read_sidecar"]
+__all__ = ["FILE_COLUMN", "InvalidSidecar", "Row", "Sidecar", "as_text", "find_sidecar", "normal_path", "read_sidecar"]
 
 FILE_COLUMN = "file"
 SUFFIXES = (".csv", ".jsonl")
@@ -24,6 +24,9 @@ _KINDS: dict[type, tuple[pb.DataType.ValueType, pb.DataType.ValueType]] = {
     float: (pb.DATA_TYPE_NUMBER, pb.DATA_TYPE_NUMBER_ARRAY),
     str: (pb.DATA_TYPE_TEXT, pb.DATA_TYPE_TEXT_ARRAY),
 }
+# What Python makes of the bytes of a name that are no text.
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
 # Of an empty list: whatever list the other rows have.
 _ANY_ARRAY = pb.DATA_TYPE_UNSPECIFIED
 
@@ -65,8 +68,18 @@ class Sidecar:
 
 
 def normal_path(file: str) -> str:
-    """Return a relative path in one spelling on every system: forward slashes and composed letters."""
-    return unicodedata.normalize("NFC", file.replace("\\", "/")).removeprefix("./")
+    """Return a relative path in one spelling on every system: forward slashes, composed letters, and as text."""
+    return unicodedata.normalize("NFC", as_text(file).replace("\\", "/")).removeprefix("./")
+
+
+def as_text(file: str) -> str:
+    """Return a path with those bytes of its names that are not UTF-8 written as in a URL: %E9."""
+    return _NO_TEXT.sub(_percent, file)
+
+
+def _percent(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"%{code & 0xFF:02X}" if _FIRST_BYTE <= code <= _LAST_BYTE else f"%u{code:04X}"
 
 
 def find_sidecar(folder: Path) -> Path | None:

@@ -163,7 +163,8 @@ def test_a_folder_without_pictures_is_wrong_use(fake: FakeVecgate, tmp_path: Pat
     result = CliRunner().invoke(app, ["--address", fake.address, "import", str(tmp_path), "--collection", "P"])
 
     assert result.exit_code == 2
-    assert "holds no pictures (bmp, gif, jpeg" in result.stderr
+    assert "holds no pictures (apng, avif, " in result.stderr
+    assert "ignored:\n  .txt (1): notes.txt\n" in result.stderr
 
 
 def test_a_collection_that_cannot_take_the_pictures_is_refused(import_: Import, fake: FakeVecgate) -> None:
