@@ -129,6 +129,11 @@ class Property:
     references: tuple[str, ...] = ()
 
     @property
+    def handled(self) -> bool:
+        """Whether this version handles its type, and those of all its parts."""
+        return self.data_type is not None and all(each.handled for each in self.nested)
+
+    @property
     def filterable(self) -> bool:
         """Whether filters may compare it: any of its indexes will do."""
         filterable, ranges = self.indexing.get("indexFilterable", True), self.indexing.get("indexRangeFilters", False)
@@ -182,6 +187,8 @@ class NamedVector:
         native: whether Weaviate's own module fills and searches it, too.
         base_url: where that module gets vectors; empty where it is NVIDIA's cloud.
         weighted: whether the fields have weights at all, which to that module is not the same as equal ones.
+        nameless: whether Weaviate has it beside the named ones, as the one vector that has no name. Weaviate's own
+            clients call it "default", and so do we; no named vector of the collection can have that name then.
     """
 
     name: str
@@ -193,6 +200,7 @@ class NamedVector:
     native: bool = False
     base_url: str = ""
     weighted: bool = True
+    nameless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +269,11 @@ class Collection:
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
         return next((each for each in self.properties if each.name == name), None)
+
+    @property
+    def unhandled(self) -> frozenset[str]:
+        """The properties that this version does not handle, or not all parts of: writes leave them alone."""
+        return frozenset(each.name for each in self.properties if not each.handled)
 
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""

@@ -173,8 +173,10 @@ class CollectionNotBound(ServiceError):
 
     def __init__(self, collection: str, vector: str) -> None:
         super().__init__(
-            f"named vector {vector!r} of collection {collection!r} is bound to no vector space: neither Vecgate nor "
-            "Weaviate's multi2vec-nvidia made it; create a collection through CreateCollection and import into it"
+            f"vector {vector!r} of collection {collection!r} is bound to no vector space: neither Vecgate nor "
+            "Weaviate's multi2vec-nvidia made it, so Vecgate neither makes nor takes vectors for it. near_vector, "
+            "near_object, bm25, listings, UpdateObject and deleting work; for more create a collection through "
+            "CreateCollection and import into it"
         )
         self.collection = collection
         self.vector = vector

@@ -37,7 +37,7 @@ class BackfillWishes:
     """What to fill.
 
     Attributes:
-        vectors: named vectors; empty means all.
+        vectors: named vectors; empty means all that are bound to a space.
         after: the object to begin after; None for the first.
         verify: whether to look for vectors that their index has lost, too.
         truncate: whether texts may be cut to what the model reads.
@@ -260,7 +260,7 @@ async def _all(steps: Iterable[Awaitable[bool]]) -> list[bool]:
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:
-    """Return a collection with some of its named vectors alone."""
+    """Return a collection with some of its named vectors alone; with no names, those that are bound to a space."""
     unknown = [
         unknown_vector(collection, f"vectors[{index}]")
         for index, name in enumerate(names)
@@ -268,4 +268,7 @@ def _targets(collection: Collection, names: Sequence[str]) -> Collection:
     ]
     if unknown:
         raise InvalidRequest(unknown)
-    return replace(collection, vectors=tuple(each for each in collection.vectors if not names or each.name in names))
+    bound = [each.name for each in collection.vectors if each.space is not None]
+    # Of none, the caller shall learn why nothing can be filled.
+    wanted = names or bound or [each.name for each in collection.vectors]
+    return replace(collection, vectors=tuple(each for each in collection.vectors if each.name in wanted))

@@ -183,6 +183,7 @@ def _changed_vectors(
         wanted, path = draft.vector, f"collection.vectors[{number}]"
         present = vectors.get(wanted.name)
         if present is None:
+            violations += _nameless_faults(collection, path)
             violations += _field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
             vectors[wanted.name] = wanted
@@ -190,6 +191,15 @@ def _changed_vectors(
             violations += _vector_faults(present, draft, path)
             vectors[wanted.name] = replace(present, index=_changed_index(present.index, wanted.index, path, violations))
     return tuple(vectors[name] for name in sorted(vectors))
+
+
+def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
+    if any(each.nameless for each in collection.vectors):
+        message = (
+            f"collection {collection.name!r} has a vector without a name, which those who made it search and read "
+            "without naming one; a named one beside it would change what they get: create another collection"
+        )
+        yield Violation(path, message)
 
 
 def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:

@@ -279,6 +279,9 @@ def _check_nested(declared: Property, value: Any, path: str, violations: list[Vi
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif part is not None:
             checked[name] = _check_value(inner, part, where, violations)
+    if unhandled := [each.name for each in declared.nested if not each.handled]:
+        message = f"is stored as a whole, and this version does not handle its part {unhandled[0]!r}; leave it out"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
     return checked
 
 

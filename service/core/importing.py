@@ -18,6 +18,7 @@ from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
 from service.core.indexing import IndexEntries, unchanged
+from service.core.overwriting import overwrite
 from service.core.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -130,7 +131,7 @@ class Importer:
                     check_native(collection, each)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_chunk(name, scope, chunk, stored, outcomes))
+                writing = asyncio.create_task(self._write_chunk(collection, scope, chunk, stored, outcomes))
             if writing is not None:
                 await writing
         finally:
@@ -195,21 +196,26 @@ class Importer:
         except StoreRejected as error:
             # Such as stored pictures that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
-            return {}
+            if not collection.unhandled:
+                return {}
+            # Which of them are there must be known: what this version does not handle stays.
+            ids = [each.object.id for each in chunk]
+            return await self._store.get_objects(collection.name, ids, ReturnFields(vectors=fields.vectors), scope)
 
     async def _write_chunk(
         self,
-        name: str,
+        collection: Collection,
         scope: Scope,
         chunk: list[_Candidate],
         stored: Mapping[UUID, StoredObject],
         outcomes: list[ImportOutcome],
     ) -> None:
         ready = [candidate for candidate in chunk if candidate.error is None]
-        failures = await self._store.put_objects(name, [each.object for each in ready], scope) if ready else []
+        objects = [each.object for each in ready]
+        failures = await overwrite(self._store, collection, objects, stored, scope) if ready else []
         for candidate, failure in zip(ready, failures, strict=True):
             candidate.error = failure
-        await self._enter_lost(name, scope, [each for each in ready if each.error is None], stored)
+        await self._enter_lost(collection.name, scope, [each for each in ready if each.error is None], stored)
         for candidate in chunk:
             reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
             outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)

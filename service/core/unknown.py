@@ -18,5 +18,5 @@ def unknown_property(collection: Collection, path: str, names: Iterable[str], ki
 
 def unknown_vector(collection: Collection, path: str, rule: str = NO_SUCH_VECTOR) -> Violation:
     """Return that a collection has no such named vector, or breaks another rule about them, and which there are."""
-    names = ", ".join(each.name for each in collection.vectors)
+    names = ", ".join(each.name for each in collection.vectors) or "none"
     return Violation(path, f"collection {collection.name!r} {rule}: {names}", "UNKNOWN_VECTOR")

@@ -1,6 +1,6 @@
 """Updating: an object is changed in parts, and those of its vectors that the change touches are computed anew."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from embedders.inputs import DOCUMENT
@@ -13,12 +13,12 @@ from service.core.vectorizing import (
     Vectorizer,
     VectorOrigin,
     VectorReport,
-    check_bound,
     check_native,
     foremost,
     vector_fields,
 )
 from service.domain import Collection, ObjectChange, PropertyValue, Scope, StoredObject
+from service.errors import CollectionNotBound
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["UpdateReport", "Updater"]
@@ -58,15 +58,16 @@ class Updater:
             TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: the change does not fit, or an input cannot be embedded.
-            CollectionNotBound: a named vector is bound to no space.
+            CollectionNotBound: a vector is supplied for a named vector that is bound to no space. Those that an object
+                has of such stay as they are.
             SpaceMismatch: all named vectors that the change touches are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        check_bound(collection)
         wanted = check_object(collection, draft, "object", scope.tenant)
+        collection = _bound_part(collection, wanted.vectors)
         before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
         properties = {key: wanted.properties.get(key) for key in draft.properties}
         images = {key: content or None for key, content in wanted.images.items()}
@@ -97,6 +98,19 @@ class Updater:
                     raise error
         reports = sorted(candidate.reports, key=lambda report: report.name)
         return UpdateReport(tuple(reports), list(used.values()))
+
+
+def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
+    """Return a collection with those named vectors alone that are bound to a space.
+
+    Raises:
+        CollectionNotBound: one of the others is among those supplied.
+    """
+    bound = tuple(each for each in collection.vectors if each.space is not None)
+    for name in supplied:
+        if name not in {each.name for each in bound}:
+            raise CollectionNotBound(collection.name, name)
+    return replace(collection, vectors=bound)
 
 
 def _touched(collection: Collection, draft: DraftObject) -> set[str]:

@@ -68,7 +68,10 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
                 answer = await rest.post("/v1/schema", json=schema)
                 assert answer.status_code == 200, answer.text
         legacy = await store.get_collection(f"Legacy{suffix}")
-        assert (legacy.vectors, legacy.properties[0].data_type) == ((), DataType.TEXT)
+        (nameless,) = legacy.vectors
+        assert (nameless.name, nameless.nameless, nameless.space) == ("default", True, None)
+        assert (nameless.distance, nameless.index.type) == (Distance.COSINE, "hnsw")
+        assert legacy.properties[0].data_type is DataType.TEXT
         named = await store.get_collection(f"Named{suffix}")
         assert [each.data_type for each in named.properties] == [
             DataType.TEXT,

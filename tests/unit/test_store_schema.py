@@ -277,3 +277,33 @@ def test_fields_and_weights_of_a_module_are_read() -> None:
 def test_the_nameless_vector_of_an_old_collection_is_left_out() -> None:
     legacy = {"class": "Old", "vectorizer": "none", "vectorIndexConfig": {"distance": "cosine"}, "properties": None}
     assert from_schema(legacy) == Collection("Old", (), ())
+
+
+def test_a_vector_without_a_name_is_read_and_changed_where_it_stands() -> None:
+    module = {"textFields": ["title"], "model": "some/model"}
+    schema = {
+        "class": "Old",
+        "properties": [{"name": "title", "dataType": ["text"]}],
+        "vectorizer": "multi2vec-nvidia",
+        "moduleConfig": {"multi2vec-nvidia": module, "generative-x": {"a": 1}},
+        "vectorIndexType": "hnsw",
+        "vectorIndexConfig": {"distance": "dot", "ef": 1, "rq": {"enabled": False}},
+    }
+
+    (vector,) = from_schema(schema).vectors
+    index = replace(vector.index, parameters={**vector.index.parameters, "ef": 2})
+    patched, _ = patch_schema(schema, replace(from_schema(schema), vectors=(replace(vector, index=index),)))
+
+    assert (vector.name, vector.nameless, vector.native, vector.space) == (
+        "default",
+        True,
+        True,
+        Space("some/model", 0, "some/model"),
+    )
+    assert (vector.text_fields, vector.distance) == ((WeightedField("title"),), Distance.DOT)
+    assert patched["vectorIndexConfig"]["ef"] == 2
+    assert (patched["moduleConfig"], patched["vectorConfig"]) == (schema["moduleConfig"], {})
+
+
+def test_a_collection_of_named_vectors_has_none_without_a_name() -> None:
+    assert [(each.name, each.nameless) for each in from_schema(SCHEMA).vectors] == [("main", False)]

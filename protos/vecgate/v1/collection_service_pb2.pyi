@@ -752,7 +752,9 @@ class VectorConfig(_message.Message):
     NATIVE_FIELD_NUMBER: _builtins.int
     BASE_URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}."""
+    """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}. The vector without a name of a collection that another client made is called
+    "default", as in Weaviate's own clients; named ones cannot be added to such a collection (INVALID_INPUT).
+    """
     embedder: _builtins.str
     """Optional. The embedder's name; empty means the default one. An unknown name is EMBEDDER_NOT_FOUND. In an answer: the
     name of this server's embedder of that space, empty if it has none.

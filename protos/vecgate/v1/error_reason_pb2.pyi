@@ -65,8 +65,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_EMBEDDER_MISCONFIGURED: _ErrorReason.ValueType  # 31
     """FAILED_PRECONDITION: the embedder's backend refuses this server: its key was rejected or its model is gone."""
     ERROR_REASON_COLLECTION_NOT_BOUND: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the collection, so nothing says of which
-    space its vectors are.
+    """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the vector, with a name or without, so nothing
+    says of which space it is.
     """
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
@@ -147,8 +147,8 @@ ERROR_REASON_EMBEDDING_SPACE_MISMATCH: ErrorReason.ValueType  # 30
 ERROR_REASON_EMBEDDER_MISCONFIGURED: ErrorReason.ValueType  # 31
 """FAILED_PRECONDITION: the embedder's backend refuses this server: its key was rejected or its model is gone."""
 ERROR_REASON_COLLECTION_NOT_BOUND: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the collection, so nothing says of which
-space its vectors are.
+"""FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the vector, with a name or without, so nothing
+says of which space it is.
 """
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""

@@ -771,7 +771,8 @@ class BackfillVectorsRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. The named vectors to fill. Default: all that have fields and are of a space that this server has an embedder of
+        """Optional. The named vectors to fill (COLLECTION_NOT_BOUND where nothing says of which space one is). Default: all that have
+        fields and are of a space that this server has an embedder of
         (UNKNOWN_VECTOR).
         """
 

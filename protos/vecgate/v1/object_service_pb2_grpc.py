@@ -78,7 +78,8 @@ class ObjectServiceServicer(object):
 
     def ImportObjects(self, request, context):
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-        already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+        already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
+        references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. After one of them some of the objects may be stored: send the call again.
         """
@@ -106,7 +107,8 @@ class ObjectServiceServicer(object):
         """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+        STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
+        (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

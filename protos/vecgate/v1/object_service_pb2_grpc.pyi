@@ -35,7 +35,8 @@ class ObjectServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ObjectServiceAsyncStub: ...
     ImportObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-    already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+    already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
+    references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. After one of them some of the objects may be stored: send the call again.
     """
@@ -51,7 +52,8 @@ class ObjectServiceStub:
     """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+    STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
+    (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
     """
     DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
@@ -77,7 +79,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]  # type: ignore[assignment]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-    already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+    already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
+    references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. After one of them some of the objects may be stored: send the call again.
     """
@@ -93,7 +96,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-    STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+    STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
+    (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]  # type: ignore[assignment]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
@@ -122,7 +126,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.ImportObjectsResponse, _abc.Awaitable[_object_service_pb2.ImportObjectsResponse]]:
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-        already replaces it, so a repeated import changes nothing. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+        already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
+        references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. After one of them some of the objects may be stored: send the call again.
         """
@@ -156,7 +161,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-        STORE_REJECTED, and those of EmbedInputs. Two updates of one object at the same time may leave the vector of either.
+        STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
+        (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
         """
 
     @_abc_1.abstractmethod

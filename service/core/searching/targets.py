@@ -8,7 +8,7 @@ from embedders.inputs import Vector
 from service.core.searching.sources import Source
 from service.core.unknown import unknown_vector
 from service.domain import Collection, NamedVector
-from service.errors import InvalidRequest, collecting
+from service.errors import InvalidRequest, Violation, collecting
 from service.searches import TargetJoin, TargetVectors
 
 __all__ = ["TargetChoice", "default_target", "named_targets", "targets_of_query"]
@@ -50,8 +50,11 @@ def default_target(collection: Collection, default: NamedVector | None) -> Named
     """Return the named vector of a search that names none.
 
     Raises:
-        InvalidRequest: there are several to choose from, and no default one.
+        InvalidRequest: there are several to choose from, and no default one, or none at all.
     """
+    if not collection.vectors:
+        message = f"collection {collection.name!r} has no vectors; look for words with bm25, or list its objects"
+        raise InvalidRequest([Violation("target_vectors", message, "UNKNOWN_VECTOR")])
     if default is None:
         rule = "has several named vectors and no default_vector; choose among"
         raise InvalidRequest([unknown_vector(collection, "target_vectors", rule)])
@@ -73,10 +76,10 @@ def targets_of_query(
         default: the collection's default vector; None where it has none.
 
     Raises:
-        InvalidRequest: there are several to choose from.
+        InvalidRequest: there are several to choose from, or none at all.
     """
-    if len(collection.vectors) == 1:
-        return list(collection.vectors)
+    if len(collection.vectors) < 2:  # noqa: PLR2004
+        return [default_target(collection, default)]
     counts = Counter(_space_of(each) for each in collection.vectors)
     alone = {space: each for each in collection.vectors if (space := _space_of(each)) and counts[space] == 1}
     if own := source.own_spaces():

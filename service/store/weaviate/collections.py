@@ -1,10 +1,10 @@
 """Collections and their tenants in Weaviate."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from weaviate import WeaviateAsyncClient
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
@@ -16,6 +16,7 @@ from service.store.weaviate.measuring import measured
 from service.store.weaviate.property_indexes import index_changes
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
+from service.store.weaviate.vector_schema import NAMELESS
 
 __all__ = ["WeaviateCollections", "check_name"]
 
@@ -34,6 +35,8 @@ class WeaviateCollections:
     def __init__(self, connection: Connection, *, schema_max_age_s: float) -> None:
         self._connection = connection
         self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, schema_max_age_s)
+        # As callers, who read a collection first, last saw it.
+        self._nameless: LRUCache[str, bool] = LRUCache(MAX_SCHEMAS)
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
@@ -48,7 +51,16 @@ class WeaviateCollections:
         self._schemas.pop(name, None)
         async with self._connection.call(name) as client:
             found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
+        self._nameless[name] = any(each.nameless for each in found.vectors)
         return found
+
+    async def _means_nameless(self, name: str, vectors: Container[str]) -> bool:
+        """Return whether the vector without a name is among some, for which searches and reads give none."""
+        if NAMELESS not in vectors:
+            return False
+        if name not in self._nameless:
+            await self.get_collection(name)
+        return self._nameless[name]
 
     async def list_collections(self) -> list[Collection]:
         """Return all collections, by name."""

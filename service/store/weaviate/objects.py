@@ -1,7 +1,7 @@
 """Objects on their way to Weaviate and back."""
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,21 @@ MAX_EXACT_INT = 2**53
 
 # The client would make datetimes of dates, which have microseconds; Weaviate keeps nanoseconds.
 vars(base_executor)["_datetime_from_weaviate_str"] = str
+
+_Executor = base_executor._BaseExecutor  # noqa: SLF001
+_EXTRACT = "_BaseExecutor__extract_vector_for_object"
+_extract_vectors: Callable[[Any, Any], dict[str, Any]] = vars(_Executor)[_EXTRACT]
+
+
+def _extract_all_vectors(executor: Any, said: Any) -> dict[str, Any]:
+    """Return all vectors of an object; the client leaves out the named ones of one that has one without a name, too."""
+    found = _extract_vectors(executor, said)
+    if said.vector_bytes and said.vectors:
+        found |= _extract_vectors(executor, type(said)(vectors=said.vectors))
+    return found
+
+
+setattr(_Executor, _EXTRACT, _extract_all_vectors)
 
 
 def find_fault(object_: StoredObject) -> str | None:
@@ -64,7 +79,7 @@ def from_weaviate(
         id=UUID(int=id_.int),
         properties={name: value for name, value in values if value is not None},
         images={name: b64decode(properties[name]) for name in fields.images if properties.get(name)},
-        vectors={name: _vector_from_weaviate(vectors[name]) for name in fields.vectors if vectors.get(name)},
+        vectors={name: _vector_from_weaviate(vectors[name]) for name in fields.vectors if len(vectors.get(name, ()))},
     )
 
 

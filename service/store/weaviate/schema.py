@@ -1,14 +1,17 @@
 """Collections as Weaviate's schema has them, both ways."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
-from service.domain import Collection, DataType, MultiTenancy, Parameters, Property, Reranker
+from service.domain import Collection, DataType, MultiTenancy, NamedVector, Parameters, Property, Reranker
 from service.store.weaviate.default_vector import with_default_vector, without_default_vector
 from service.store.weaviate.vector_schema import (
+    NAMELESS,
     Schema,
     as_mapping,
+    nameless_schema,
     patch_vector,
     property_name,
     vector_from_schema,
@@ -58,7 +61,9 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
             there[each.name]["description"] = each.description
     vectors = patched.setdefault("vectorConfig", {})
     for vector in collection.vectors:
-        if vector.name in vectors:
+        if vector.nameless:
+            patch_vector(patched, vector)
+        elif vector.name in vectors:
             patch_vector(vectors[vector.name], vector)
         else:
             vectors[vector.name] = vector_to_schema(vector)
@@ -68,7 +73,8 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
         others = {name: value for name, value in modules.items() if not name.startswith(RERANKER)}
         patched["moduleConfig"] = {**others, reranker.module: dict(reranker.options)}
     if collection.multi_tenancy is not None:
-        patched["multiTenancyConfig"] = _tenancy_to_schema(collection.multi_tenancy)
+        tenancy = as_mapping(schema.get("multiTenancyConfig"))
+        patched["multiTenancyConfig"] = {**tenancy, **_tenancy_to_schema(collection.multi_tenancy)}
     patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
     patched["invertedIndexConfig"] = {**as_mapping(schema.get("invertedIndexConfig")), **collection.inverted_index}
     return patched, [_property_to_schema(each) for each in new]
@@ -78,16 +84,15 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
     """Return a collection from Weaviate's schema, whoever made it.
 
     What this version does not handle stays visible without its meaning: a property's type, a vector's distance is None
-    then. The nameless vector of an old collection is left out.
+    then.
     """
-    vectors = as_mapping(schema.get("vectorConfig"))
     tenancy = _tenancy_from_schema(as_mapping(schema.get("multiTenancyConfig")))
     inverted = as_mapping(schema.get("invertedIndexConfig"))
     description, default_vector = without_default_vector(str(schema.get("description") or ""))
     return Collection(
         name=str(schema["class"]),
         properties=tuple(_property_from_schema(as_mapping(each)) for each in schema.get("properties") or ()),
-        vectors=tuple(vector_from_schema(name, as_mapping(vectors[name])) for name in sorted(vectors)),
+        vectors=tuple(sorted(_vectors_from_schema(schema), key=lambda each: each.name)),
         description=description,
         default_vector=default_vector,
         reranker=_reranker_from_schema(as_mapping(schema.get("moduleConfig"))),
@@ -97,6 +102,13 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
     )
+
+
+def _vectors_from_schema(schema: Mapping[str, Any]) -> Iterator[NamedVector]:
+    for name, each in as_mapping(schema.get("vectorConfig")).items():
+        yield vector_from_schema(name, as_mapping(each))
+    if (nameless := nameless_schema(schema)) is not None:
+        yield replace(vector_from_schema(NAMELESS, nameless), nameless=True)
 
 
 def _described(collection: Collection) -> str:

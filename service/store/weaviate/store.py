@@ -89,9 +89,10 @@ class WeaviateStore(WeaviateCollections):
     ) -> StoredObject:
         """Return an object."""
         name = check_name(collection)
+        vectors = await self._vectors_of(name, fields)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_object_by_id(
-                id_, include_vector=_vectors_of(fields), return_properties=names_to_weaviate(fields)
+                id_, include_vector=vectors, return_properties=names_to_weaviate(fields)
             )
         if found is None:
             raise ObjectNotFound(str(id_))
@@ -102,9 +103,10 @@ class WeaviateStore(WeaviateCollections):
     ) -> dict[UUID, StoredObject]:
         """Return those objects of certain ids that are there."""
         name = check_name(collection)
+        vectors = await self._vectors_of(name, fields)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects_by_ids(
-                ids, limit=len(ids), include_vector=_vectors_of(fields), return_properties=names_to_weaviate(fields)
+                ids, limit=len(ids), include_vector=vectors, return_properties=names_to_weaviate(fields)
             )
         objects = (from_weaviate(each.uuid, each.properties, each.vector, fields) for each in found.objects)
         return {each.id: each for each in objects}
@@ -143,13 +145,15 @@ class WeaviateStore(WeaviateCollections):
     ) -> list[Hit]:
         """Return the objects whose named vectors are nearest to vectors, nearest first."""
         name = check_name(collection)
+        common = await self._common(name, limit, offset, fields, options)
+        nameless = await self._means_nameless(name, targets.vectors)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.near_vector(
-                **near_to_weaviate(targets),
+                **near_to_weaviate(targets, nameless=nameless),
                 certainty=options.certainty,
                 distance=options.distance,
                 **shape_to_weaviate(options),
-                **_common(limit, offset, fields, options),
+                **common,
                 return_metadata=metadata_to_weaviate(options, measured=True),
             )
         return hits_from_weaviate(found, fields, options, measured=True)
@@ -167,11 +171,12 @@ class WeaviateStore(WeaviateCollections):
     ) -> list[Hit]:
         """Return the objects with certain words, best first."""
         name = check_name(collection)
+        common = await self._common(name, limit, offset, fields, options)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.bm25(
                 **keywords_to_weaviate(keywords),
                 **shape_to_weaviate(options),
-                **_common(limit, offset, fields, options),
+                **common,
                 return_metadata=metadata_to_weaviate(options, scored=True),
             )
         return hits_from_weaviate(found, fields, options)
@@ -190,12 +195,14 @@ class WeaviateStore(WeaviateCollections):
     ) -> list[Hit]:
         """Return the objects near to vectors and those with certain words, joined, best first."""
         name = check_name(collection)
+        common = await self._common(name, limit, offset, fields, options)
+        nameless = await self._means_nameless(name, targets.vectors)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.hybrid(
-                **hybrid_to_weaviate(targets),
+                **hybrid_to_weaviate(targets, nameless=nameless),
                 **blend_to_weaviate(blend),
                 **shape_to_weaviate(options),
-                **_common(limit, offset, fields, options),
+                **common,
                 return_metadata=metadata_to_weaviate(options, scored=True),
             )
         return hits_from_weaviate(found, fields, options)
@@ -212,10 +219,11 @@ class WeaviateStore(WeaviateCollections):
     ) -> list[Hit]:
         """Return objects in the order of their ids; with filters in the order of the store."""
         name = check_name(collection)
+        common = await self._common(name, limit, offset, fields, options)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
                 **listing_to_weaviate(options),
-                **_common(limit, offset, fields, options),
+                **common,
                 return_metadata=metadata_to_weaviate(options) if options.times else None,
             )
         return hits_from_weaviate(found, fields, options)
@@ -225,6 +233,21 @@ class WeaviateStore(WeaviateCollections):
         name = check_name(collection)
         async with self._connection.call(name) as client:
             return await delete_fitting(objects_within(client, name, scope), filters)
+
+    async def _common(
+        self, name: str, limit: int, offset: int, fields: ReturnFields, options: SearchOptions
+    ) -> dict[str, Any]:
+        return {
+            "limit": limit,
+            "offset": offset or None,
+            "filters": _filters_of(options),
+            "include_vector": await self._vectors_of(name, fields),
+            "return_properties": names_to_weaviate(fields),
+        }
+
+    async def _vectors_of(self, name: str, fields: ReturnFields) -> list[str] | bool:
+        # True is all of them, the one without a name included.
+        return await self._means_nameless(name, fields.vectors) or list(fields.vectors) or False
 
 
 async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
@@ -268,19 +291,5 @@ def _failure(message: str, collection: str) -> WriteFailure:
     raise failure
 
 
-def _common(limit: int, offset: int, fields: ReturnFields, options: SearchOptions) -> dict[str, Any]:
-    return {
-        "limit": limit,
-        "offset": offset or None,
-        "filters": _filters_of(options),
-        "include_vector": _vectors_of(fields),
-        "return_properties": names_to_weaviate(fields),
-    }
-
-
 def _filters_of(options: SearchOptions) -> _Filters | None:
     return None if options.filters is None else filter_to_weaviate(options.filters)
-
-
-def _vectors_of(fields: ReturnFields) -> list[str] | bool:
-    return list(fields.vectors) or False

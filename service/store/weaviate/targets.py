@@ -4,7 +4,9 @@ from typing import Any
 
 from weaviate.classes.query import TargetVectors as ClientTargets
 
+from service.errors import InvalidRequest, Violation
 from service.searches import TargetJoin, TargetVectors
+from service.store.weaviate.vector_schema import NAMELESS
 
 __all__ = ["hybrid_to_weaviate", "near_to_weaviate"]
 
@@ -20,14 +22,22 @@ WEIGHTED_JOINS = {
 }
 
 
-def near_to_weaviate(targets: TargetVectors) -> dict[str, Any]:
-    """Return the arguments of the client's near_vector that say what to search, and with what."""
-    return {"near_vector": _vectors(targets), "target_vector": _target(targets)}
+def near_to_weaviate(targets: TargetVectors, *, nameless: bool = False) -> dict[str, Any]:
+    """Return the arguments of the client's near_vector that say what to search, and with what.
+
+    Args:
+        targets: what to search.
+        nameless: whether one of them is the vector without a name.
+
+    Raises:
+        InvalidRequest: it is, and it is not the only one.
+    """
+    return {"near_vector": _vectors(targets), "target_vector": _target(targets, nameless=nameless)}
 
 
-def hybrid_to_weaviate(targets: TargetVectors) -> dict[str, Any]:
-    """Return the arguments of the client's hybrid that say what to search, and with what."""
-    return {"vector": _vectors(targets), "target_vector": _target(targets)}
+def hybrid_to_weaviate(targets: TargetVectors, *, nameless: bool = False) -> dict[str, Any]:
+    """Return the arguments of the client's hybrid that say what to search, and with what; see near_to_weaviate."""
+    return {"vector": _vectors(targets), "target_vector": _target(targets, nameless=nameless)}
 
 
 def _vectors(targets: TargetVectors) -> Any:
@@ -35,10 +45,13 @@ def _vectors(targets: TargetVectors) -> Any:
     return lists if len(lists) > 1 else next(iter(lists.values()))
 
 
-def _target(targets: TargetVectors) -> Any:
+def _target(targets: TargetVectors, *, nameless: bool) -> Any:
     names = list(targets.vectors)
+    if nameless and len(names) > 1:
+        message = f"Weaviate searches the vector {NAMELESS!r}, which has no name there, by itself alone; name no other"
+        raise InvalidRequest([Violation("target_vectors", message)])
     if len(names) == 1:
-        return names[0]
+        return None if nameless else names[0]
     if targets.join in WEIGHTED_JOINS:
         return WEIGHTED_JOINS[targets.join](dict(targets.weights))
     return JOINS[targets.join](names)

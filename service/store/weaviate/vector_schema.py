@@ -11,13 +11,25 @@ from typing import Any
 
 from service.domain import Distance, NamedVector, Parameters, Quantizer, Space, VectorIndex, WeightedField
 
-__all__ = ["Schema", "as_mapping", "patch_vector", "property_name", "vector_from_schema", "vector_to_schema"]
+__all__ = [
+    "NAMELESS",
+    "Schema",
+    "as_mapping",
+    "nameless_schema",
+    "patch_vector",
+    "property_name",
+    "vector_from_schema",
+    "vector_to_schema",
+]
 
 Schema = dict[str, Any]
 
 MODULE = "multi2vec-nvidia"
 MODULE_MODEL = "nvidia/nvclip"
 """The module's model where the schema names none."""
+
+NAMELESS = "default"
+"""What Weaviate calls the vector without a name where one has to be given; searches and reads do not know it."""
 
 QUANTIZERS = ("rq", "bq", "pq", "sq")
 # Of an index, what is no parameter of its own, or one that nobody but Weaviate sets.
@@ -93,6 +105,15 @@ def _merge(target: Schema, parameters: Parameters) -> None:
             _merge(target.setdefault(name, {}), value)
         else:
             target[name] = value
+
+
+def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
+    """Return the schema of a collection's vector without a name in the form of a named one's, or None."""
+    # As Weaviate decides it: entities/modelsext/class.go.
+    if not any(collection.get(key) for key in ("vectorizer", "vectorIndexType", "vectorIndexConfig")):
+        return None
+    module = str(collection.get("vectorizer") or "none")
+    return {**collection, "vectorizer": {module: as_mapping(collection.get("moduleConfig")).get(module)}}
 
 
 def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
