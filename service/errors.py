@@ -145,7 +145,7 @@ class CollectionAlreadyExists(ServiceError):
     """There is a collection of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is a collection {name!r} already; delete it first or choose another name")
+        super().__init__(f"there is a collection or an alias {name!r} already; choose another name, or delete it first")
         self.name = name
 
 

@@ -1,9 +1,21 @@
 """Filters: which objects of a collection count, as core and store see them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["AllOf", "AnyOf", "Condition", "Filter", "FilterValue", "GeoRange", "Not", "Operator", "Target"]
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "Condition",
+    "Filter",
+    "FilterValue",
+    "GeoRange",
+    "Not",
+    "Operator",
+    "Target",
+    "conditions",
+]
 
 
 class Target(Enum):
@@ -88,3 +100,15 @@ class Not:
 
 Filter = AllOf | AnyOf | Not | Condition
 """Which objects count."""
+
+
+def conditions(filter_: Filter | None) -> Iterator[Condition]:
+    """Yield the conditions of a filter, however they are joined."""
+    match filter_:
+        case AllOf(parts) | AnyOf(parts):
+            for each in parts:
+                yield from conditions(each)
+        case Not(inner):
+            yield from conditions(inner)
+        case Condition():
+            yield filter_

@@ -88,6 +88,11 @@ class Client:
         """Return whether the client may touch a collection; its first letter's case does not count, as in Weaviate."""
         return _matches(_capital(collection), (_capital(each) for each in self.collections))
 
+    @property
+    def may_touch_every_collection(self) -> bool:
+        """Whether no collection is kept from the client."""
+        return "*" in self.collections
+
     def may_touch_tenant(self, tenant: str) -> bool:
         """Return whether the client may touch a tenant."""
         return _matches(tenant, self.tenants)

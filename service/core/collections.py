@@ -139,5 +139,6 @@ class Collections:
 
         Raises:
             CollectionNotFound: there is none of that name.
+            InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from service.access import Permission, calling_account, check_permission
 from service.core.conformance import check_return_fields
 from service.core.embed import EmbedderPool
 from service.core.filtering import check_filter
@@ -11,7 +12,7 @@ from service.core.references import linked_collections
 from service.core.searching import ReturnNames
 from service.domain import ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
-from service.filters import Condition, Filter, Operator, Target
+from service.filters import Condition, Filter, Operator, Target, conditions
 from service.searches import SearchOptions
 from service.store.base import NO_TENANT, Store
 
@@ -86,12 +87,16 @@ class Objects:
         """Delete the objects that fit a filter, however many there are, or say which they are.
 
         Raises:
+            PermissionDenied: the client may not search, and would learn of values which it guesses right.
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
             InvalidRequest: a tenant that is missing or too much, a filter that does not fit.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed; some of the objects may be deleted.
         """
+        if dry_run or any(each.target is not Target.ID or each.references for each in conditions(filters)):
+            what = "delete objects by what they hold, or count them"
+            check_permission(calling_account.get().client, frozenset({Permission.SEARCH}), what)
         collection = await self._store.get_collection(name)
         linked = await linked_collections(self._store, collection, filters)
         filters = check_filter(collection, filters, "filters", linked)

@@ -1,13 +1,11 @@
-"""Where the references of filters lead."""
-
-from collections.abc import Iterator, Sequence
+"""Where aliases and the references of filters lead."""
 
 from service.domain import Collection
 from service.errors import CollectionNotFound
-from service.filters import AllOf, AnyOf, Condition, Filter, Not
+from service.filters import Filter, conditions
 from service.store.base import Store
 
-__all__ = ["linked_collections"]
+__all__ = ["linked_collections", "real_name"]
 
 
 async def linked_collections(store: Store, collection: Collection, filters: Filter | None) -> dict[str, Collection]:
@@ -19,9 +17,9 @@ async def linked_collections(store: Store, collection: Collection, filters: Filt
         StoreUnavailable: the store failed.
     """
     found: dict[str, Collection] = {}
-    for references in _chains(filters):
+    for condition in conditions(filters):
         current = collection
-        for name in references:
+        for name in condition.references:
             targets = property_.references if (property_ := current.find_property(name)) else ()
             if len(targets) != 1:
                 break
@@ -34,12 +32,13 @@ async def linked_collections(store: Store, collection: Collection, filters: Filt
     return found
 
 
-def _chains(filters: Filter | None) -> Iterator[Sequence[str]]:
-    match filters:
-        case AllOf(parts) | AnyOf(parts):
-            for each in parts:
-                yield from _chains(each)
-        case Not(inner):
-            yield from _chains(inner)
-        case Condition():
-            yield filters.references
+async def real_name(store: Store, name: str) -> str:
+    """Return the name of the collection that a name leads to, which may be an alias; the same where there is none.
+
+    Raises:
+        StoreUnavailable: the store failed.
+    """
+    try:
+        return (await store.get_collection(name, fresh=False)).name
+    except CollectionNotFound:
+        return name

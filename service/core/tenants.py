@@ -31,12 +31,11 @@ class Tenants:
 
     async def create(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants; one that is there already stays as it is."""
-        await self._check(collection)
-        await self._store.create_tenants(collection, tenants)
+        await self._store.create_tenants(await self._check(collection), tenants)
 
     async def list_page(self, collection: str, names: Sequence[str], *, after: str, size: int) -> TenantPage:
         """Return up to `size` tenants that the caller may touch, after `after`; of certain names, if any are given."""
-        await self._check(collection)
+        collection = await self._check(collection)
         may_touch = calling_account.get().client.may_touch_tenant
         found = await self._store.list_tenants(collection, names)
         rest = [each for each in found if each.name > after and may_touch(each.name)]
@@ -48,7 +47,7 @@ class Tenants:
         Raises:
             TenantNotFound: one is not there.
         """
-        await self._check(collection)
+        collection = await self._check(collection)
         names = [each.name for each in tenants]
         there = {each.name for each in await self._store.list_tenants(collection, names)}
         missing = next((name for name in names if name not in there), None)
@@ -58,10 +57,12 @@ class Tenants:
 
     async def delete(self, collection: str, names: Sequence[str]) -> None:
         """Delete tenants with their objects; one that is not there is no error."""
-        await self._check(collection)
-        await self._store.delete_tenants(collection, names)
+        await self._store.delete_tenants(await self._check(collection), names)
 
-    async def _check(self, collection: str) -> None:
-        if (await self._store.get_collection(collection)).multi_tenancy is None:
+    async def _check(self, collection: str) -> str:
+        """Return the name of the collection itself, since Weaviate knows no tenants by an alias."""
+        found = await self._store.get_collection(collection)
+        if found.multi_tenancy is None:
             message = f"{collection!r} was created without tenants; create a collection with multi_tenancy.enabled"
             raise InvalidRequest([Violation("collection", message)])
+        return found.name

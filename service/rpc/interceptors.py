@@ -23,7 +23,7 @@ from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
 from embedders.timing import begin_times, note_deadline
-from service.access import Authenticator, authorize
+from service.access import Authenticator, authorize, follow_alias
 from service.errors import InvalidRequest, MessageTooLarge, Overloaded, Violation
 from service.metrics import IN_FLIGHT, note_call
 from service.observability import milliseconds, new_request_id
@@ -67,16 +67,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         settings: bounds on calls.
         authenticator: who may make ours.
+        real_name: returns the name of the collection that a name, which may be an alias, leads to.
 
     Attributes:
         idle: set while no call is in flight.
     """
 
-    def __init__(self, settings: ServerSettings, authenticator: Authenticator) -> None:
+    def __init__(
+        self, settings: ServerSettings, authenticator: Authenticator, real_name: Callable[[str], Awaitable[str]]
+    ) -> None:
         self.idle = asyncio.Event()
         self.idle.set()
         self._settings = settings
         self._authenticator = authenticator
+        self._real_name = real_name
         self._in_flight = 0
         self._bounded = 0
         self._bytes = 0
@@ -190,8 +194,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 account.receive(held.request_bytes)
             request = _parse(handler, content)
             if account is not None:
+                ruled = method.removeprefix(RULED)
+                await follow_alias(account.client, ruled, request, self._real_name)
                 # A method of another version has no rule yet, and is refused.
-                authorize(account.client, method.removeprefix(RULED), request)
+                authorize(account.client, ruled, request)
             inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
             response = await inner(request, context)
         if handler.response_streaming:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import grpc
@@ -17,6 +18,7 @@ from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.objects import Objects
+from service.core.references import real_name
 from service.core.searching import Searcher
 from service.core.status import look
 from service.core.tenants import Tenants
@@ -115,7 +117,7 @@ class GrpcServer:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
         self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
-        self._calls = CallInterceptor(settings, authenticator)
+        self._calls = CallInterceptor(settings, authenticator, partial(real_name, store))
         self._server = grpc.aio.server(
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )

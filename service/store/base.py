@@ -67,7 +67,7 @@ class Store(Protocol):
         """Return a collection, also when another program made it.
 
         Args:
-            name: the collection's name.
+            name: the collection's name, or an alias of it; what is returned has its own name.
             fresh: whether it must be as it is now. Otherwise it may be as it was a moment ago, which spares a question
                 to the store; what this program itself changed is seen in any case.
 
@@ -98,6 +98,7 @@ class Store(Protocol):
 
         Raises:
             CollectionNotFound: there is none of that name.
+            InvalidRequest: the name is an alias.
         """
         ...
 

@@ -6,7 +6,15 @@ from dataclasses import replace
 from uuid import UUID
 
 from service.domain import Collection, Distance, NamedVector, Quantizer, StoredObject, Tenant, TenantActivity
-from service.errors import CollectionAlreadyExists, CollectionNotFound, ServiceError, StoreRejected, StoreUnavailable
+from service.errors import (
+    CollectionAlreadyExists,
+    CollectionNotFound,
+    InvalidRequest,
+    ServiceError,
+    StoreRejected,
+    StoreUnavailable,
+    Violation,
+)
 
 __all__ = ["FakeCollections"]
 
@@ -22,12 +30,14 @@ class FakeCollections:
         available: settable; every call raises StoreUnavailable while it is False.
         calls: the names of the methods called, in order.
         tenants: settable; how active the tenants of the collections are that have some.
+        aliases: settable; other names of collections.
     """
 
     def __init__(self) -> None:
         self.available = True
         self.calls: list[str] = []
         self.tenants: dict[str, dict[str, TenantActivity]] = {}
+        self.aliases: dict[str, str] = {}
         self._failures: list[ServiceError] = []
         self._failures_of: dict[str, ServiceError] = {}
         self._collections: dict[str, Collection] = {}
@@ -51,7 +61,7 @@ class FakeCollections:
         """Create a collection; its name is capitalised as Weaviate does."""
         self._enter("create_collection")
         name = _real_name(collection.name)
-        if name in self._collections:
+        if name in self._collections or name in self.aliases:
             raise CollectionAlreadyExists(name)
         self._collections[name] = replace(
             collection,
@@ -87,6 +97,8 @@ class FakeCollections:
         """Delete a collection and its objects."""
         self._enter("delete_collection")
         found = self._find(name).name
+        if found != _real_name(name):
+            raise InvalidRequest([Violation("name", f"{name!r} is an alias")])
         del self._collections[found]
         del self._objects[found]
         self.tenants.pop(found, None)
@@ -130,7 +142,8 @@ class FakeCollections:
             raise self._failures_of.pop(method)
 
     def _find(self, name: str) -> Collection:
-        found = self._collections.get(_real_name(name)) if _NAME.fullmatch(name) else None
+        real = self.aliases.get(_real_name(name), _real_name(name))
+        found = self._collections.get(real) if _NAME.fullmatch(name) else None
         if found is None:
             raise CollectionNotFound(name)
         return found

@@ -120,7 +120,8 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCollection(self, request, context):
-        """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,9 @@ class CollectionServiceStub:
     COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
-    """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
     CreateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]
     """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
@@ -88,7 +90,9 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
-    """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+    """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
     CreateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]  # type: ignore[assignment]
     """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
@@ -154,7 +158,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.DeleteCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
-        """DeleteCollection deletes a collection with all its objects. Errors: COLLECTION_NOT_FOUND, STORE_UNAVAILABLE."""
+        """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def CreateTenants(

@@ -125,7 +125,8 @@ class ObjectServiceServicer(object):
     def DeleteObjects(self, request, context):
         """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
         UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-        the objects may be deleted: send the call again.
+        the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
+        alone (PERMISSION_DENIED): how many objects fit tells what they hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

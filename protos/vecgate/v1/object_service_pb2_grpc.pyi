@@ -62,7 +62,8 @@ class ObjectServiceStub:
     DeleteObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]
     """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
     UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-    the objects may be deleted: send the call again.
+    the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
+    alone (PERMISSION_DENIED): how many objects fit tells what they hold.
     """
     BackfillVectors: _grpc.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]
     """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
@@ -106,7 +107,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     DeleteObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]  # type: ignore[assignment]
     """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
     UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-    the objects may be deleted: send the call again.
+    the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
+    alone (PERMISSION_DENIED): how many objects fit tells what they hold.
     """
     BackfillVectors: _aio.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]  # type: ignore[assignment]
     """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
@@ -183,7 +185,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_object_service_pb2.DeleteObjectsResponse, _abc.Awaitable[_object_service_pb2.DeleteObjectsResponse]]:
         """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
         UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-        the objects may be deleted: send the call again.
+        the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
+        alone (PERMISSION_DENIED): how many objects fit tells what they hold.
         """
 
     @_abc_1.abstractmethod

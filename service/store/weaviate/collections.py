@@ -10,7 +10,7 @@ from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
 from service.domain import Collection, Parameters, Tenant
-from service.errors import CollectionNotFound, StoreRejected
+from service.errors import CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.property_indexes import index_changes
@@ -71,7 +71,7 @@ class WeaviateCollections:
     async def update_collection(self, collection: Collection) -> None:
         """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing."""
         name = check_name(collection.name)
-        self._schemas.pop(name, None)
+        self._forget(name)
         async with self._connection.call(name) as client:
             present = await _get_json(client, f"/schema/{name}")
             if collection.reranker is not None and collection.reranker != from_schema(present).reranker:
@@ -82,17 +82,23 @@ class WeaviateCollections:
                 await _send_json(client, "post", f"/schema/{name}/properties", each)
             for change in index_changes(present, collection):
                 await _send_json(client, change.method, f"/schema/{name}{change.path}", change.body)
-        self._schemas.pop(name, None)
+        self._forget(name)
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""
         name = check_name(name)
         async with self._connection.call(name) as client:
-            # Weaviate is content to delete what is not there.
-            if not await client.collections.exists(name):
-                raise CollectionNotFound(name)
+            # Weaviate is content to delete what is not there, an alias included.
+            if (await _get_json(client, f"/schema/{name}"))["class"] != name:
+                message = f"{name!r} is an alias; name the collection that it leads to, as GetCollection gives it"
+                raise InvalidRequest([Violation("name", message)])
             await client.collections.delete(name)
-        self._schemas.pop(name, None)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Forget the schema of a collection, which may be known by aliases, too."""
+        for each in [key for key, found in self._schemas.items() if found.name == name]:
+            self._schemas.pop(each, None)
 
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants to a collection that has some; one that is there already stays as it is."""

@@ -47,7 +47,9 @@ _UNAVAILABLE_CODES = frozenset(
 )
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
 _NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
-_COLLECTION_EXISTS = re.compile(r'class name (\w+) already exists$|class already exists: found similar class "(\w+)"')
+_COLLECTION_EXISTS = re.compile(
+    r'(?:class|alias) name (\w+) already exists$|class already exists: found similar class "(\w+)"'
+)
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _INACTIVE = re.compile("tenant not active: '([^']*)'")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')

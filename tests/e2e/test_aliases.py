@@ -1,0 +1,117 @@
+"""Aliases of a real Weaviate: every call by one is about the collection that it leads to."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from grpc import StatusCode
+from weaviate import WeaviateAsyncClient
+
+from service.settings import WeaviateSettings
+from tests.e2e.beside import beside
+from tests.fakes.embedder import FakeEmbedder
+from tests.wire.conftest import failure_of
+from vecgate.client import where
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+Aliased = tuple[str, CollectionServiceStub, ObjectServiceStub, SearchServiceStub, WeaviateAsyncClient]
+
+
+@pytest.fixture
+async def aliased(weaviate_settings: WeaviateSettings) -> AsyncIterator[Aliased]:
+    """Real..., a collection with tenants, and its alias Alias..."""
+    suffix = uuid4().hex
+    async with beside(weaviate_settings, FakeEmbedder()) as (channel, direct):
+        collections = CollectionServiceStub(channel)
+        wanted = collection_pb.Collection(
+            name=f"Real{suffix}",
+            properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+            vectors=[collection_pb.VectorConfig(name="v", text_fields=[{"name": "title"}])],
+            multi_tenancy={"enabled": True},
+        )
+        await collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
+        await direct.alias.create(alias_name=f"Alias{suffix}", target_collection=f"Real{suffix}")
+        yield suffix, collections, ObjectServiceStub(channel), SearchServiceStub(channel), direct
+
+
+@pytest.mark.parametrize("spelling", ["Alias", "alias"])
+async def test_every_call_by_an_alias_is_about_its_collection(aliased: Aliased, spelling: str) -> None:
+    suffix, collections, objects, searches, _ = aliased
+    name, scope = f"{spelling}{suffix}", {"tenant": "anna"}
+    id_ = str(UUID(int=1))
+
+    await collections.CreateTenants(
+        collection_pb.CreateTenantsRequest(collection=name, tenants=[{"name": "anna"}, {"name": "ben"}])
+    )
+    tenants = await collections.ListTenants(collection_pb.ListTenantsRequest(collection=name))
+    await collections.UpdateTenants(
+        collection_pb.UpdateTenantsRequest(
+            collection=name, tenants=[{"name": "ben", "activity_status": "TENANT_ACTIVITY_STATUS_INACTIVE"}]
+        )
+    )
+    await collections.DeleteTenants(collection_pb.DeleteTenantsRequest(collection=name, names=["ben"]))
+    change = collection_pb.Collection(
+        name=name, description="new", properties=[{"name": "year", "data_type": "DATA_TYPE_INT"}]
+    )
+    updated = await collections.UpdateCollection(collection_pb.UpdateCollectionRequest(collection=change))
+    rows: list[Any] = [{"id": id_, "properties": {"title": "a cat", "year": 1}}, {"properties": {"title": "a dog"}}]
+    stored = await objects.ImportObjects(pb.ImportObjectsRequest(collection=name, objects=rows, **scope))
+    await objects.UpdateObject(
+        pb.UpdateObjectRequest(collection=name, object={"id": id_, "properties": {"title": "two cats"}}, **scope)
+    )
+    got = await objects.GetObject(pb.GetObjectRequest(collection=name, id=id_, **scope))
+    listed = await objects.ListObjects(pb.ListObjectsRequest(collection=name, **scope))
+    filled = [each async for each in objects.BackfillVectors(pb.BackfillVectorsRequest(collection=name, **scope))]
+    found = await searches.SearchObjects(
+        search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["two cats"]}, **scope)
+    )
+    shown = await collections.GetCollection(collection_pb.GetCollectionRequest(name=name, **scope))
+    deleted = await objects.DeleteObjects(pb.DeleteObjectsRequest(collection=name, filters=where("year") >= 1, **scope))
+    await objects.DeleteObject(pb.DeleteObjectRequest(collection=name, id=listed.objects[-1].id, **scope))
+    left = await collections.GetCollection(collection_pb.GetCollectionRequest(name=f"Real{suffix}", **scope))
+
+    assert [each.name for each in tenants.tenants] == ["anna", "ben"]
+    assert [each.WhichOneof("outcome") for each in stored.results] == ["stored"] * 2
+    assert (updated.collection.description, shown.collection.name) == ("new", f"Real{suffix}")
+    assert (got.object.properties["title"], len(listed.objects), sum(each.seen for each in filled)) == (
+        "two cats",
+        2,
+        2,
+    )
+    assert (found.hits[0].object.id, shown.collection.object_count) == (id_, 2)
+    assert (deleted.deleted, left.collection.object_count, left.collection.description) == (1, 0, "new")
+
+
+async def test_an_alias_is_not_deleted_and_no_collection_takes_its_name(aliased: Aliased) -> None:
+    suffix, collections, _, _, direct = aliased
+    name = f"Alias{suffix}"
+
+    deleting = await failure_of(collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name=name)))
+    wanted = collection_pb.Collection(name=name, vectors=[collection_pb.VectorConfig(name="v")])
+    creating = await failure_of(collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted)))
+
+    assert (deleting.code, deleting.fields) == (StatusCode.INVALID_ARGUMENT, ["name"])
+    assert (creating.code, creating.reason) == (StatusCode.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS")
+    assert await direct.collections.exists(f"Real{suffix}")
+    assert await direct.alias.exists(alias_name=name)
+
+
+async def test_what_is_changed_by_one_name_is_seen_by_the_other(aliased: Aliased) -> None:
+    suffix, collections, _, searches, direct = aliased
+    await direct.collections.use(f"Real{suffix}").tenants.create(["anna"])
+    names = (f"Alias{suffix}", f"Real{suffix}")
+    for seen, changed in (names, names[::-1]):
+        listing = search_pb.SearchObjectsRequest(collection=seen, tenant="anna")
+        await searches.SearchObjects(listing)
+        new = {"name": f"p{seen[0].lower()}", "data_type": "DATA_TYPE_INT"}
+        change = collection_pb.Collection(name=changed, properties=[new])
+        await collections.UpdateCollection(collection_pb.UpdateCollectionRequest(collection=change))
+
+        listing.return_properties.append(new["name"])
+        assert await searches.SearchObjects(listing) == search_pb.SearchObjectsResponse()
