@@ -274,11 +274,6 @@ def test_fields_and_weights_of_a_module_are_read() -> None:
     assert vector.text_fields == (WeightedField("t", 1.0),)
 
 
-def test_the_nameless_vector_of_an_old_collection_is_left_out() -> None:
-    legacy = {"class": "Old", "vectorizer": "none", "vectorIndexConfig": {"distance": "cosine"}, "properties": None}
-    assert from_schema(legacy) == Collection("Old", (), ())
-
-
 def test_a_vector_without_a_name_is_read_and_changed_where_it_stands() -> None:
     module = {"textFields": ["title"], "model": "some/model"}
     schema = {
