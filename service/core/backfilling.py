@@ -1,23 +1,23 @@
 """Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-import numpy as np
 import structlog
 
 from embedders.errors import EmbedderError
-from embedders.inputs import EmbedOptions, Vector
+from embedders.inputs import EmbedOptions
 from service.access import calling_account
 from service.core.embed import EmbedderPool
-from service.core.indexing import WRITES, IndexEntries
+from service.core.indexing import PARALLEL, IndexEntries, all_of
 from service.core.unknown import unknown_vector
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
-from service.domain import Collection, Distance, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
+from service.core.writing import Writes, keys_of
+from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, StoredObject
 from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
-from service.searches import SearchOptions, TargetVectors
+from service.searches import SearchOptions
 from service.store.base import NO_TENANT, Store
 
 __all__ = ["BackfillProgress", "BackfillWishes", "Backfiller"]
@@ -26,8 +26,6 @@ log = structlog.get_logger(__name__)
 
 ATTEMPTS = 3
 """How often the vectors of an object are made that changes meanwhile."""
-NOTHING = ReturnFields()
-TOLERANCE = 1e-4
 
 Failures = dict[UUID, ServiceError | EmbedderError]
 
@@ -74,16 +72,18 @@ class Backfiller:
     Args:
         store: where the objects are.
         embedders: what makes their vectors.
+        writes: runs the writes of this process.
         page_size: objects that are looked at in one go.
     """
 
-    def __init__(self, store: Store, embedders: EmbedderPool, *, page_size: int) -> None:
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes, *, page_size: int) -> None:
         self._store = store
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._page_size = page_size
         self._entries = IndexEntries(store)
-        self._writes = asyncio.Semaphore(WRITES)
+        self._writes = writes
+        self._room = asyncio.Semaphore(PARALLEL)
 
     async def run(
         self, name: str, wishes: BackfillWishes, scope: Scope = NO_TENANT, api_key: str | None = None
@@ -171,7 +171,7 @@ class Backfiller:
                 return
             read = {each.object.id: each.object for each in candidates}
             await self._vectorizer.fill(collection, candidates, options, truncate=truncate, stored={}, used={})
-            written = await _all(
+            written = await all_of(
                 self._write(collection, read[each.object.id], each, progress, scope) for each in candidates
             )
             ids = [each.object.id for each, current in zip(candidates, written, strict=True) if not current]
@@ -196,19 +196,25 @@ class Backfiller:
         vectors = {each: vector for each, vector in candidate.object.vectors.items() if each in made}
         if not vectors or candidate.error is not None:
             return True
+
+        async def write() -> bool:
+            # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
+            now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
+            if _differs(now, read):
+                return False
+            await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
+            return True
+
         try:
-            async with self._writes:
-                # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
-                now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
-                if _differs(now, read):
-                    return False
-                await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
+            async with self._room:
+                current = await self._writes.run(keys_of(collection.name, scope, [id_]), write)
         except ObjectNotFound:
             log.debug("backfill_object_gone", collection=collection.name)
         except StoreRejected as error:
             progress.failures[id_] = error
         else:
-            progress.filled += 1
+            progress.filled += current
+            return current
         return True
 
     async def _repair(
@@ -216,47 +222,20 @@ class Backfiller:
     ) -> None:
         """Enter those vectors of a page into their index again that it has lost."""
         having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
-        lost = await self._entries.find_lost(name, vector.name, having, scope)
-        # The index may know an entry and have lost the way to it: a log that was cut off in the middle.
-        known = [id_ for id_ in having if id_ not in lost]
-        lost += [id_ for id_ in known if await self._out_of_reach(name, vector, id_, having[id_], scope)]
-        failures = await self._entries.enter(name, vector.name, having, lost, scope)
-        for error in failures.values():
+        keys = keys_of(name, scope, having)
+        mending = await self._writes.run(keys, lambda: self._entries.mend(name, vector, having, scope))
+        for error in mending.failures.values():
             if isinstance(error, StoreUnavailable):
                 raise error
-        there = {id_: having[id_] for id_ in lost if not isinstance(failures.get(id_), ObjectNotFound)}
-        progress.failures.update((id_, failures[id_]) for id_ in there if id_ in failures)
-        still = set(await self._entries.find_lost(name, vector.name, there, scope))
-        for id_ in still - progress.failures.keys():
-            progress.failures[id_] = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
-        progress.repaired += len(there) - len(still)
-
-    async def _out_of_reach(self, name: str, vector: NamedVector, id_: UUID, own: Vector, scope: Scope) -> bool:
-        """Return whether a search by an object's own vector finds only what is farther than it is itself."""
-        target = TargetVectors({vector.name: own})
-        hits = await self._store.search(name, target, limit=1, offset=0, fields=NOTHING, scope=scope)
-        if not hits:
-            return True
-        length = float(own.astype(np.float64) @ own.astype(np.float64))
-        expected = -length if vector.distance is Distance.DOT else 0.0
-        nearest = hits[0]
-        farther = nearest.distance is not None and nearest.distance > expected + TOLERANCE * max(1.0, length)
-        return nearest.object.id != id_ and farther
+        refusal = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
+        progress.failures |= mending.failures | dict.fromkeys(mending.unseen, refusal)
+        progress.repaired += len(mending.found)
 
 
 def _differs(now: StoredObject, before: StoredObject) -> bool:
     """Return whether of an object what vectors are made of has changed, or which vectors it has."""
     made_of = (now.properties, now.images, now.vectors.keys())
     return made_of != (before.properties, before.images, before.vectors.keys())
-
-
-async def _all(steps: Iterable[Awaitable[bool]]) -> list[bool]:
-    """Take steps at the same time; when one fails, the others have ended, too."""
-    outcomes = await asyncio.gather(*steps, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return [outcome is True for outcome in outcomes]
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:

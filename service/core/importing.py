@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -29,8 +30,16 @@ from service.core.vectorizing import (
     check_native,
     vector_fields,
 )
+from service.core.writing import ALWAYS, Writes, keys_of
 from service.domain import Collection, ReturnFields, Scope, StoredObject
-from service.errors import InvalidRequest, ServiceError, StoreRejected, TenantInactive, TenantNotFound, Violation
+from service.errors import (
+    InvalidRequest,
+    ServiceError,
+    StoreRejected,
+    TenantInactive,
+    TenantNotFound,
+    Violation,
+)
 from service.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
 from service.store.base import NO_TENANT, Store
 
@@ -64,18 +73,29 @@ class _Candidate(Candidate):
     size: int = 0
 
 
+class _Known(NamedTuple):
+    """What was stored of a chunk's objects, and a mark of when it was read."""
+
+    stored: Mapping[UUID, StoredObject]
+    mark: int
+
+
 class Importer:
     """Imports objects.
 
     Args:
         store: where objects go.
         embedders: what makes their vectors.
+        writes: runs the writes of this process.
         max_chunk_objects: objects in one write.
         max_chunk_bytes: bytes in one write, unless a single object has more.
     """
 
-    def __init__(self, store: Store, embedders: EmbedderPool, *, max_chunk_objects: int, max_chunk_bytes: int) -> None:
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, writes: Writes, *, max_chunk_objects: int, max_chunk_bytes: int
+    ) -> None:
         self._store = store
+        self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._entries = IndexEntries(store)
@@ -125,13 +145,13 @@ class Importer:
         writing: asyncio.Task[None] | None = None
         try:
             for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
-                stored = await self._stored(collection, chunk, scope)
-                await fill(chunk, options, stored=stored)
+                known = await self._known(collection, chunk, scope)
+                await fill(chunk, options, stored=known.stored)
                 for each in chunk:
                     check_native(collection, each)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_chunk(collection, scope, chunk, stored, outcomes))
+                writing = asyncio.create_task(self._write_chunk(collection, scope, chunk, known, outcomes))
             if writing is not None:
                 await writing
         finally:
@@ -176,62 +196,73 @@ class Importer:
         if chunk:
             yield chunk
 
-    async def _stored(
-        self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope
-    ) -> dict[UUID, StoredObject]:
+    async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
         """Return the objects of a chunk as they are stored, with what their vectors were made of if that matters."""
         made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
         compared = any(made - each.object.vectors.keys() for each in chunk)
         fields = vector_fields(collection.vectors)
         if not compared:
             fields = ReturnFields(vectors=fields.vectors)
+        mark = self._writes.ended
+        ids = [each.object.id for each in chunk]
         try:
-            return await self._store.get_objects(collection.name, [each.object.id for each in chunk], fields, scope)
+            return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
         except TenantNotFound:
             if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
                 raise
-            return {}
+            return _Known({}, mark)
         except TenantInactive:
             raise
         except StoreRejected as error:
             # Such as stored pictures that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
             if not collection.unhandled:
-                return {}
+                return _Known({}, ALWAYS)
             # Which of them are there must be known: what this version does not handle stays.
-            ids = [each.object.id for each in chunk]
-            return await self._store.get_objects(collection.name, ids, ReturnFields(vectors=fields.vectors), scope)
+            vectors = ReturnFields(vectors=fields.vectors)
+            return _Known(await self._store.get_objects(collection.name, ids, vectors, scope), mark)
 
     async def _write_chunk(
         self,
         collection: Collection,
         scope: Scope,
         chunk: list[_Candidate],
-        stored: Mapping[UUID, StoredObject],
+        known: _Known,
         outcomes: list[ImportOutcome],
     ) -> None:
-        ready = [candidate for candidate in chunk if candidate.error is None]
-        objects = [each.object for each in ready]
-        failures = await overwrite(self._store, collection, objects, stored, scope) if ready else []
-        for candidate, failure in zip(ready, failures, strict=True):
-            candidate.error = failure
-        await self._enter_lost(collection.name, scope, [each for each in ready if each.error is None], stored)
+        """Write a chunk to its end, even if nobody waits for it any more."""
+        keys = keys_of(collection.name, scope, (each.object.id for each in chunk))
+        write = partial(self._put_chunk, collection, scope, chunk, known)
+        await self._writes.run(keys, write)
         for candidate in chunk:
             reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
             outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
 
+    async def _put_chunk(
+        self, collection: Collection, scope: Scope, chunk: Sequence[_Candidate], known: _Known
+    ) -> None:
+        ready = [candidate for candidate in chunk if candidate.error is None]
+        objects = [each.object for each in ready]
+        doubted = self._writes.since(known.mark, keys_of(collection.name, scope, (each.id for each in objects)))
+        failures = await overwrite(self._store, collection, objects, known.stored, scope) if ready else []
+        for candidate, failure in zip(ready, failures, strict=True):
+            candidate.error = failure
+        # What was written meanwhile, or in vain, may have been the same.
+        before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
+        await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
+
     async def _enter_lost(
-        self, name: str, scope: Scope, written: Sequence[_Candidate], stored: Mapping[UUID, StoredObject]
+        self, collection: Collection, scope: Scope, written: Sequence[_Candidate], before: Mapping[UUID, StoredObject]
     ) -> None:
         """Enter vectors that were there before into their indexes where these lack them; the store leaves that."""
         same: dict[str, dict[UUID, Vector]] = {}
         for candidate in written:
-            if (before := stored.get(candidate.object.id)) is not None:
-                for vector_name, vector in unchanged(candidate.object, before).items():
-                    same.setdefault(vector_name, {})[before.id] = vector
+            if (there := before.get(candidate.object.id)) is not None:
+                for vector_name, vector in unchanged(candidate.object, there).items():
+                    same.setdefault(vector_name, {})[there.id] = vector
         failures: dict[UUID, ServiceError] = {}
-        for vector_name, having in same.items():
-            failures |= await self._entries.mend(name, vector_name, having, scope)
+        for named in collection.vectors:
+            failures |= await self._entries.ensure(collection.name, named, same.get(named.name, {}), scope)
         for candidate in written:
             candidate.error = failures.get(candidate.object.id)
 

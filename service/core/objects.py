@@ -10,6 +10,7 @@ from service.core.embed import EmbedderPool
 from service.core.filtering import check_filter
 from service.core.references import linked_collections
 from service.core.searching import ReturnNames
+from service.core.writing import Writes, keys_of
 from service.domain import ReturnFields, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
 from service.filters import Condition, Filter, Operator, Target, conditions
@@ -43,8 +44,9 @@ class DeletionReport:
 class Objects:
     """Lists and deletes objects."""
 
-    def __init__(self, store: Store, embedders: EmbedderPool) -> None:
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
         self._store = store
+        self._writes = writes
         self._embedders = embedders
 
     async def list_page(
@@ -75,7 +77,9 @@ class Objects:
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
         """
-        deletion = await self._store.delete_objects(name, Condition(Target.ID, Operator.EQUAL, str(id_)), scope)
+        its = Condition(Target.ID, Operator.EQUAL, str(id_))
+        keys = keys_of(name, scope, [id_])
+        deletion = await self._writes.run(keys, lambda: self._store.delete_objects(name, its, scope))
         for error in deletion.failures.values():
             raise error
         if not deletion.deleted:
@@ -107,7 +111,7 @@ class Objects:
         failures: dict[UUID, StoreRejected] = {}
         while True:
             # The store takes a bounded number at a time; those that it cannot delete fit the next time again.
-            deletion = await self._store.delete_objects(name, filters, scope)
+            deletion = await self._writes.run((), lambda: self._store.delete_objects(name, filters, scope))
             failures.update(deletion.failures)
             if not deletion.deleted:
                 break

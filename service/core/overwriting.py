@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from service.core.indexing import WRITES
+from service.core.indexing import PARALLEL
 from service.domain import Collection, DataType, ObjectChange, Scope, StoredObject
 from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.store.base import Store, WriteFailure
@@ -33,7 +33,7 @@ async def overwrite(
     """
     if not collection.unhandled:
         return await store.put_objects(collection.name, objects, scope)
-    slots = asyncio.Semaphore(WRITES)
+    slots = asyncio.Semaphore(PARALLEL)
 
     async def change(object_: StoredObject) -> WriteFailure | None:
         try:

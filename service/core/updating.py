@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from embedders.inputs import DOCUMENT
+from embedders.inputs import DOCUMENT, Vector
 from embedders.spec import EmbedderSpec
 from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
@@ -17,7 +17,8 @@ from service.core.vectorizing import (
     foremost,
     vector_fields,
 )
-from service.domain import Collection, ObjectChange, PropertyValue, Scope, StoredObject
+from service.core.writing import Writes, keys_of
+from service.domain import Collection, ObjectChange, PropertyValue, ReturnFields, Scope, StoredObject
 from service.errors import CollectionNotBound
 from service.store.base import NO_TENANT, Store
 
@@ -35,8 +36,9 @@ class UpdateReport:
 class Updater:
     """Changes objects."""
 
-    def __init__(self, store: Store, embedders: EmbedderPool) -> None:
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
         self._store = store
+        self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
         self._entries = IndexEntries(store)
@@ -68,6 +70,7 @@ class Updater:
         collection = self._embedders.resolve(await self._store.get_collection(name))
         wanted = check_object(collection, draft, "object", scope.tenant)
         collection = _bound_part(collection, wanted.vectors)
+        mark = self._writes.ended
         before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
         properties = {key: wanted.properties.get(key) for key in draft.properties}
         images = {key: content or None for key, content in wanted.images.items()}
@@ -90,14 +93,28 @@ class Updater:
         check_native(collection, candidate)
         if candidate.error is not None:
             raise candidate.error
-        await self._store.update_object(name, _change(properties, images, before, candidate), scope)
-        # An update that is sent again changes nothing, but the first may have failed between object and index.
-        for vector_name, vector in unchanged(candidate.object, before).items():
-            if vector_name in touched:
-                for error in (await self._entries.mend(name, vector_name, {before.id: vector}, scope)).values():
-                    raise error
+        kept = {key: each for key, each in unchanged(candidate.object, before).items() if key in touched}
+        keys = keys_of(collection.name, scope, [before.id])
+        change = _change(properties, images, before, candidate)
+        await self._writes.run(keys, lambda: self._write(collection, change, kept, scope, mark))
         reports = sorted(candidate.reports, key=lambda report: report.name)
         return UpdateReport(tuple(reports), list(used.values()))
+
+    async def _write(
+        self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], scope: Scope, mark: int
+    ) -> None:
+        """Change an object, and see to it that it is found by vectors that it had before: the store leaves these.
+
+        An update that is sent again changes nothing, but the first may have failed between object and index.
+        """
+        await self._store.update_object(collection.name, change, scope)
+        if self._writes.since(mark, keys_of(collection.name, scope, [change.id])):
+            every = ReturnFields(vectors=[each.name for each in collection.vectors])
+            kept = (await self._store.get_object(collection.name, change.id, every, scope)).vectors
+        for vector in collection.vectors:
+            having = {change.id: kept[vector.name]} if vector.name in kept else {}
+            for error in (await self._entries.ensure(collection.name, vector, having, scope)).values():
+                raise error
 
 
 def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:

@@ -23,6 +23,7 @@ from service.core.searching import Searcher
 from service.core.status import look
 from service.core.tenants import Tenants
 from service.core.updating import Updater
+from service.core.writing import Writes
 from service.rpc.access import AccessInterceptor
 from service.rpc.admin import AdminServicer
 from service.rpc.caller_keys import CallerKeys
@@ -126,6 +127,7 @@ class GrpcServer:
             limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
         )
         searcher = Searcher(store, embedders)
+        self._writes = Writes()
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
@@ -136,9 +138,9 @@ class GrpcServer:
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(
                 self._importer(store, embedders, writes),
-                Updater(store, embedders),
-                Backfiller(store, embedders, page_size=writes.max_batch_objects),
-                Objects(store, embedders),
+                Updater(store, embedders, self._writes),
+                Backfiller(store, embedders, self._writes, page_size=writes.max_batch_objects),
+                Objects(store, embedders, self._writes),
                 searcher,
                 limits=request_limits,
                 keys=keys,
@@ -155,10 +157,13 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)
 
-    @staticmethod
-    def _importer(store: Store, embedders: EmbedderPool, writes: WeaviateSettings) -> Importer:
+    def _importer(self, store: Store, embedders: EmbedderPool, bounds: WeaviateSettings) -> Importer:
         return Importer(
-            store, embedders, max_chunk_objects=writes.max_batch_objects, max_chunk_bytes=writes.max_batch_bytes
+            store,
+            embedders,
+            self._writes,
+            max_chunk_objects=bounds.max_batch_objects,
+            max_chunk_bytes=bounds.max_batch_bytes,
         )
 
     def _take_port(self) -> int:
@@ -186,6 +191,8 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+        # What was begun for callers that left.
+        await self._writes.close()
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -15,7 +18,9 @@ from service.core.conformance import DraftObject
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.indexing import IndexEntries
-from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject
+from service.core.writing import Writes
+from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject, VectorIndex
+from service.errors import ServiceError
 from service.searches import TargetVectors
 from service.settings import WeaviateSettings
 from service.store.base import NO_TENANT
@@ -28,6 +33,7 @@ KILLS = 5
 NAME = "Things"
 VECTORS = np.random.default_rng(1).standard_normal((COUNT, 64)).astype(np.float32)
 
+MAIN = NamedVector("main", Space("fake", 64, "fake/model"))
 OBJECTS = [StoredObject(UUID(int=n), {"n": n}, {}, {"main": VECTORS[n]}) for n in range(COUNT)]
 
 
@@ -43,40 +49,62 @@ async def not_found(store: WeaviateStore) -> set[int]:
     return {number for number in range(COUNT) if not found[number]}
 
 
-@pytest.fixture
-async def killed(weaviate_binary: None, tmp_path: Path) -> AsyncIterator[WeaviateStore]:
-    """Return a store over a Weaviate that was killed after all objects were written and found, and started again.
-
-    What it loses is what it has not written to its disk by then, which may be nothing: then it is killed again.
-    """
-    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=0, grpc_port=0, check_interval_s=0.1)
+@asynccontextmanager
+async def killed_after_all_was_written(folder: Path) -> AsyncIterator[WeaviateStore]:
+    """Give a store over a Weaviate that was killed after all objects were written, and started again."""
+    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.1)
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     try:
         store = WeaviateStore(server.client_settings)
         await store.start()
-        vector = NamedVector("main", Space("fake", 64, "fake/model"))
-        for _ in range(KILLS):
-            await store.create_collection(Collection(NAME, (Property("n", DataType.INT),), (vector,)))
-            for start in range(0, COUNT, 50):
-                assert await store.put_objects(NAME, OBJECTS[start : start + 50]) == [None] * 50
-            assert await not_found(store) == set()
-            await store.close()
-            assert server.pid is not None
-            os.kill(server.pid, signal.SIGKILL)
-            await server.stop()
-            await server.start()
-            store = WeaviateStore(server.client_settings)
-            await store.start()
-            if await not_found(store):
-                break
-            await store.delete_collection(NAME)
-        else:
-            pytest.fail("Weaviate loses nothing any more: verify is not needed for this version")
+        await store.create_collection(Collection(NAME, (Property("n", DataType.INT),), (MAIN,)))
+        for start in range(0, COUNT, 50):
+            assert await store.put_objects(NAME, OBJECTS[start : start + 50]) == [None] * 50
+        # Before anything else makes Weaviate write down what it has in its memory.
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        await store.close()
+        await server.stop()
+        await server.start()
+        store = WeaviateStore(server.client_settings)
+        await store.start()
         yield store
         await store.close()
     finally:
         await server.stop()
+
+
+@pytest.fixture
+async def killed(
+    weaviate_binary: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WeaviateStore]:
+    """Return a store whose objects were written as other programs do: Weaviate was not made to write them down.
+
+    What it loses is what it has not written to its disk by then, which may be nothing: then it is killed again.
+    """
+
+    async def nothing(*_: object) -> dict[UUID, ServiceError]:
+        return {}
+
+    monkeypatch.setattr("service.store.weaviate.store.confirm", nothing)
+    for number in range(KILLS):
+        async with killed_after_all_was_written(tmp_path / str(number)) as store:
+            if await not_found(store):
+                yield store
+                return
+    pytest.fail("Weaviate loses nothing any more: verify is not needed for this version")
+
+
+@pytest.mark.parametrize("index", ["hnsw", "flat"])
+async def test_a_weaviate_that_is_killed_has_all_objects_that_it_acknowledged_in_its_index(
+    weaviate_binary: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, index: str
+) -> None:
+    vector = replace(MAIN, index=VectorIndex(index))
+    monkeypatch.setattr(sys.modules[__name__], "MAIN", vector)
+    async with killed_after_all_was_written(tmp_path) as store:
+        assert await store.count_objects(NAME) == COUNT
+        assert await not_found(store) == set()
 
 
 def pool() -> EmbedderPool:
@@ -84,7 +112,7 @@ def pool() -> EmbedderPool:
 
 
 async def test_index_entries_that_a_killed_weaviate_has_lost_are_entered_again(killed: WeaviateStore) -> None:
-    backfiller = Backfiller(killed, pool(), page_size=100)
+    backfiller = Backfiller(killed, pool(), Writes(), page_size=100)
 
     lost = await not_found(killed)
     assert await killed.count_objects(NAME) == COUNT
@@ -105,13 +133,13 @@ async def test_index_entries_that_a_killed_weaviate_has_lost_are_entered_again(k
 
 
 async def test_an_import_again_enters_what_a_killed_weaviate_has_lost(killed: WeaviateStore) -> None:
-    importer = Importer(killed, pool(), max_chunk_objects=100, max_chunk_bytes=10**6)
+    importer = Importer(killed, pool(), Writes(), max_chunk_objects=100, max_chunk_bytes=10**6)
     drafts = [DraftObject(str(UUID(int=n)), {"n": float(n)}, {}, {"main": VECTORS[n].tobytes()}) for n in range(COUNT)]
     having = {each.id: each.vectors["main"] for each in OBJECTS}
-    lost = await IndexEntries(killed).find_lost(NAME, "main", having, NO_TENANT)
+    lost = await IndexEntries(killed).find_lost(NAME, MAIN, having, NO_TENANT)
 
     report = await importer.import_objects(NAME, drafts, truncate=False)
 
     assert lost
     assert [outcome.error for outcome in report.outcomes] == [None] * COUNT
-    assert await IndexEntries(killed).find_lost(NAME, "main", having, NO_TENANT) == []
+    assert await IndexEntries(killed).find_lost(NAME, MAIN, having, NO_TENANT) == []

@@ -15,6 +15,7 @@ from embedders.nim import NimConfig, NimEmbedder
 from service.core.conformance import DraftObject
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
+from service.core.writing import Writes
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import picture, watched
@@ -105,7 +106,7 @@ async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings
                 for id_, values in zip(IDS, OBJECTS, strict=True):
                     await collection.data.insert(dict(map(_sendable, values, values.values())), uuid=id_)
             else:
-                importer = Importer(store, pool, max_chunk_objects=5, max_chunk_bytes=2**20)
+                importer = Importer(store, pool, Writes(), max_chunk_objects=5, max_chunk_bytes=2**20)
                 drafts = [_draft(id_, values) for id_, values in zip(IDS, OBJECTS, strict=True)]
                 report = await importer.import_objects(name, drafts, truncate=False)
                 assert [outcome.error for outcome in report.outcomes] == [None] * len(drafts)

@@ -14,6 +14,7 @@ from service.core.importing import Importer
 from service.core.objects import MAX_NAMED, Objects
 from service.core.searching import ReturnNames
 from service.core.updating import Updater
+from service.core.writing import Writes
 from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject, WeightedField
 from service.errors import InvalidRequest, StoreRejected
 from service.filters import Condition, Operator, Target
@@ -48,7 +49,7 @@ async def test_more_objects_are_deleted_and_listed_than_weaviate_takes_at_a_time
     for start in range(1, MORE_THAN_A_TIME + 3, 1000):
         chunk = [make_object(n, vectors={}, int=n) for n in range(start, min(start + 1000, MORE_THAN_A_TIME + 3))]
         assert set(await store.put_objects(name, chunk)) == {None}
-    objects = Objects(store, EmbedderPool([FakeEmbedder()], check_interval_s=60))
+    objects = Objects(store, EmbedderPool([FakeEmbedder()], check_interval_s=60), Writes())
     listed: list[UUID] = []
     while page := await objects.list_page(
         name, after=listed[-1] if listed else None, size=2000, returned=ReturnNames()
@@ -77,7 +78,7 @@ async def test_an_object_that_weaviate_refuses_is_named_by_a_backfill_and_stops_
     lacking = [StoredObject(UUID(int=2), {"spoilt": "a"}), StoredObject(UUID(int=3), {"sound": "b"})]
     assert await store.put_objects(name, [short]) == [None]
     assert await store.put_objects(name, lacking) == [None] * 2
-    backfiller = Backfiller(store, EmbedderPool([embedder], check_interval_s=60), page_size=1)
+    backfiller = Backfiller(store, EmbedderPool([embedder], check_interval_s=60), Writes(), page_size=1)
 
     pages = [each async for each in backfiller.run(name, BackfillWishes())]
 
@@ -95,12 +96,12 @@ async def test_what_is_left_without_any_field_of_the_module_is_refused_and_not_s
     properties = (Property("title", DataType.TEXT), Property("n", DataType.INT))
     await store.create_collection(Collection(name, properties, (native,)))
     pool = EmbedderPool([embedder], check_interval_s=60)
-    importer = Importer(store, pool, max_chunk_objects=10, max_chunk_bytes=10**6)
+    importer = Importer(store, pool, Writes(), max_chunk_objects=10, max_chunk_bytes=10**6)
     secret = DraftObject(str(UUID(int=1)), {"title": "secret"})
 
     bare, stored = (await importer.import_objects(name, [DraftObject("", {"n": 1.0}), secret], truncate=False)).outcomes
     with pytest.raises(InvalidRequest):
-        await Updater(store, pool).update(name, replace(secret, properties={"title": None}), truncate=False)
+        await Updater(store, pool, Writes()).update(name, replace(secret, properties={"title": None}), truncate=False)
 
     assert isinstance(bare.error, InvalidRequest)
     assert stored.error is None

@@ -58,6 +58,7 @@ class FakeStore(FakeCollections):
         undeletable: why objects of these ids are refused by delete_objects.
         max_deletions: objects in one delete_objects.
         lost: objects and named vectors whose index has lost them.
+        unlinked: those whose index has an entry that no other leads to: only a comparison of all entries finds it.
         unindexable: objects that reindex_vector does not bring back.
         unindexed: objects that the next put_objects stores and calls failed, since their vectors find no room.
     """
@@ -71,6 +72,7 @@ class FakeStore(FakeCollections):
         self.undeletable: dict[UUID, str] = {}
         self.max_deletions = 3
         self.lost: set[tuple[UUID, str]] = set()
+        self.unlinked: set[tuple[UUID, str]] = set()
         self.unindexable: set[UUID] = set()
         self.unindexed: set[UUID] = set()
 
@@ -152,6 +154,7 @@ class FakeStore(FakeCollections):
         await self.update_object(collection, ObjectChange(id_, vectors={vector_name: vector}), scope)
         if id_ not in self.unindexable:
             self.lost.discard((id_, vector_name))
+            self.unlinked.discard((id_, vector_name))
 
     async def search(
         self,
@@ -171,7 +174,9 @@ class FakeStore(FakeCollections):
             named = found.find_vector(name)
             if named is None or named.distance is None:
                 raise StoreRejected(f"collection {found.name!r} has no named vector {name!r}")
-        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets, self.lost)]
+        # As Weaviate: what a filter lets through is compared one by one.
+        hidden = self.lost | self.unlinked if options.filters is None else self.lost
+        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets, hidden)]
         seen = [each for each in seen if matches(each, options.filters)]
         if any(
             each.vectors[name].shape != targets.vectors[name].shape

@@ -18,6 +18,7 @@ from service.core.conformance import DraftObject, check_object, content_id, pars
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
 from service.core.vectorizing import join
+from service.core.writing import Writes
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
 from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
 from tests.conftest import assert_close
@@ -96,7 +97,7 @@ async def test_the_next_chunk_is_embedded_while_the_last_one_is_written() -> Non
     store.put_objects = slow_put  # type: ignore[assignment, method-assign]
     pool = EmbedderPool([embedder], check_interval_s=60)
     await store.create_collection(bound_collection(embedder))
-    importer = Importer(store, pool, max_chunk_objects=1, max_chunk_bytes=10**6)
+    importer = Importer(store, pool, Writes(), max_chunk_objects=1, max_chunk_bytes=10**6)
     drafts = [DraftObject(properties={"title": f"title {n}"}) for n in range(3)]
 
     importing = asyncio.create_task(importer.import_objects("Pictures", drafts, truncate=False))
@@ -117,7 +118,9 @@ async def test_the_next_chunk_is_embedded_while_the_last_one_is_written() -> Non
 async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone() -> None:
     embedder, store = FakeEmbedder(), FakeStore()
     await store.create_collection(bound_collection(embedder))
-    importer = Importer(store, EmbedderPool([embedder], check_interval_s=60), max_chunk_objects=10, max_chunk_bytes=100)
+    importer = Importer(
+        store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=10, max_chunk_bytes=100
+    )
     drafts = [DraftObject(properties={"title": f"{n}" * size}) for n, size in enumerate([30, 30, 30, 30, 500, 10])]
 
     await importer.import_objects("Pictures", drafts, truncate=False)
@@ -128,7 +131,9 @@ async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone()
 async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_task_behind() -> None:
     embedder, store = FakeEmbedder(), FakeStore()
     await store.create_collection(bound_collection(embedder))
-    importer = Importer(store, EmbedderPool([embedder], check_interval_s=60), max_chunk_objects=1, max_chunk_bytes=100)
+    importer = Importer(
+        store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=1, max_chunk_bytes=100
+    )
     drafts = [DraftObject(properties={"title": f"{n}"}) for n in range(4)]
     collection = await store.get_collection("Pictures")
     before = asyncio.all_tasks()

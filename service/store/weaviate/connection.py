@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc
 import structlog
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.init import AdditionalConfig, Auth, Timeout
@@ -136,6 +138,7 @@ class Connection:
         hand_on_traces(client)
         try:
             await client.connect()
+            _send_once(client)
             await _probe(client)
         except BaseException:
             await client.close()
@@ -232,6 +235,27 @@ def _new_client(settings: WeaviateSettings, api_key: str | None) -> WeaviateAsyn
         # They would ask the package index for a newer client.
         skip_init_checks=True,
     )
+
+
+def _send_once(client: WeaviateAsyncClient) -> None:
+    """Keep a connected client from sending a write again by itself when its connection is cut.
+
+    The first attempt may have stored objects without entries in the indexes of their vectors, and the second would
+    enter none: whoever writes has to know.
+    """
+    stub: Any = client._connection.grpc_stub  # noqa: SLF001
+    send = stub.BatchObjects
+
+    async def send_once(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await send(*arguments, **named)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            # The client repeats what gRPC calls unavailable, and nothing else.
+            raise StoreUnavailable("Weaviate became unavailable during a write") from error
+
+    stub.BatchObjects = send_once
 
 
 async def _probe(client: WeaviateAsyncClient) -> None:

@@ -16,6 +16,7 @@ from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
+from service.store.weaviate.confirming import confirm
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.deleting import delete_fitting
 from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
@@ -79,7 +80,12 @@ class WeaviateStore(WeaviateCollections):
         outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
         async with self._connection.call(name) as client:
-            written = await _insert(objects_within(client, name, scope), [objects[index] for index in sound])
+            within = objects_within(client, name, scope)
+            written = await _insert(within, [objects[index] for index in sound])
+            stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
+            unwritten = await confirm(within, stored) if stored else {}
+        for error in unwritten.values():
+            raise error
         for index, outcome in zip(sound, written, strict=True):
             outcomes[index] = outcome
         return outcomes

@@ -1,0 +1,113 @@
+"""Writes of objects: each runs to its end whatever becomes of its caller, and those of one object take turns.
+
+A write that Weaviate is told to abandon stores objects without entries in the indexes of their vectors, and the same
+write sent again finds nothing changed and enters nothing. So a write is not abandoned, and what may have been written
+behind a caller's back is remembered, to be looked for in the indexes.
+"""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from typing import TypeVar
+from uuid import UUID
+
+from service.domain import Scope
+
+__all__ = ["ALWAYS", "Key", "Writes", "keys_of"]
+
+MAX_WRITES = 16
+"""Writes at the same time; more wait. Each holds what it writes, so this bounds what is held for callers that left."""
+
+MAX_REMEMBERED = 50_000
+"""Objects whose last write is remembered, some 12 MB; the oldest are forgotten first."""
+
+END_S = 5.0
+
+ALWAYS = -1
+"""A mark that every object counts as written after."""
+
+Key = tuple[str, str, UUID]
+"""An object: its collection, its tenant and its id."""
+
+Result = TypeVar("Result")
+
+
+def keys_of(collection: str, scope: Scope, ids: Iterable[UUID]) -> list[Key]:
+    """Return the keys of some objects of a collection."""
+    return [(collection, scope.tenant, id_) for id_ in ids]
+
+
+class Writes:
+    """Runs the writes of one process. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._room = asyncio.Semaphore(MAX_WRITES)
+        self._running: dict[Key, asyncio.Task[object]] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._ended = 0
+        self._last: OrderedDict[Key, float] = OrderedDict()
+
+    @property
+    def ended(self) -> int:
+        """How many writes have ended so far: a mark for `since`."""
+        return self._ended
+
+    def since(self, mark: int, keys: Iterable[Key]) -> set[UUID]:
+        """Return which objects were written after a mark, or whose last write failed, so that nobody knows its end."""
+        return {key[2] for key in keys if self._last.get(key, 0) > mark}
+
+    async def run(self, keys: Collection[Key], write: Callable[[], Awaitable[Result]]) -> Result:
+        """Write objects once no other write of them runs, and return what the write returns.
+
+        A caller that is cancelled while it waits for its turn writes nothing; later the write goes on without it.
+
+        Args:
+            keys: the objects.
+            write: writes them; it ends by itself, soon.
+        """
+        await self._room.acquire()
+        try:
+            while before := {self._running[key] for key in keys if key in self._running}:
+                await asyncio.wait(before)
+        except BaseException:
+            self._room.release()
+            raise
+        task = asyncio.create_task(self._run(keys, write))
+        self._running.update(dict.fromkeys(keys, task))
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        # Not awaited itself, which would cancel it together with the caller.
+        await asyncio.wait((task,))
+        return task.result()
+
+    async def close(self) -> None:
+        """Wait until all writes have ended, for a few seconds at most."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_S)
+
+    async def _run(self, keys: Collection[Key], write: Callable[[], Awaitable[Result]]) -> Result:
+        last = math.inf
+        try:
+            result = await write()
+            last = self._ended + 1
+        finally:
+            self._ended += 1
+            self._remember(keys, last)
+            for key in keys:
+                del self._running[key]
+            self._room.release()
+        return result
+
+    def _end(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Its caller may have left; asyncio would complain about a failure that nobody looks at.
+            task.exception()
+
+    def _remember(self, keys: Iterable[Key], last: float) -> None:
+        for key in keys:
+            self._last[key] = last
+            self._last.move_to_end(key)
+        while len(self._last) > MAX_REMEMBERED:
+            self._last.popitem(last=False)
