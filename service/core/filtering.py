@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from types import MappingProxyType
 from uuid import UUID
 
@@ -38,6 +39,10 @@ SWITCHES = {
     Target.UPDATE_TIME: ("indexTimestamps", "object_field"),
 }
 """What the inverted index needs for a target, by Weaviate's word, and the field that asks for it."""
+
+EARLIEST = datetime(1677, 9, 21, 0, 12, 44, tzinfo=UTC)
+LATEST = datetime(2262, 4, 11, 23, 47, 16, tzinfo=UTC)
+"""The first and the last second that Weaviate's index of dates knows."""
 
 OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
 WITH_LENGTH = frozenset(each for each in DataType if each is DataType.TEXT or each.value.endswith("[]")) - OBJECTS
@@ -194,7 +199,9 @@ def _check_operand(operator: Operator, data_type: DataType, value: FilterValue) 
     if operator is Operator.IS_NULL:
         return _check_value(DataType.BOOLEAN, value)
     if operator not in LISTS:
-        return _check_value(data_type, value)
+        checked = _check_value(data_type, value)
+        in_order = data_type is DataType.DATE and operator in ORDERING
+        return _within_index(str(checked)) if in_order else checked
     if not isinstance(value, list):
         raise ValueError(f"is one value, {operator.name} takes a list")  # noqa: TRY004 -- one kind of error for all faults
     items, faults = [], []
@@ -231,9 +238,19 @@ def _check_length(value: FilterValue) -> None:
 def _check_number(data_type: DataType, value: float) -> int | float:
     if not math.isfinite(value):
         raise ValueError("is not finite")
-    if isinstance(value, int) and abs(value) > MAX_SAFE_INT:
+    if data_type is DataType.NUMBER and float(value) == value:
+        return float(value)
+    if abs(value) > MAX_SAFE_INT:
         raise ValueError("is beyond 2^53; larger whole numbers lose digits")
-    return float(value) if data_type is DataType.NUMBER else value
+    return value
+
+
+def _within_index(date: str) -> str:
+    """Return a date, or the bound of Weaviate's index that it is beyond: 64 bits of nanoseconds, which wrap around."""
+    moment = datetime.fromisoformat(date)
+    if EARLIEST <= moment <= LATEST:
+        return date
+    return (EARLIEST if moment < EARLIEST else LATEST).isoformat()
 
 
 def _check_text(data_type: DataType, value: str) -> str:

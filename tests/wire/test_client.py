@@ -242,11 +242,11 @@ def test_an_object_of_the_largest_size_that_the_client_sends_is_taken() -> None:
 
 
 def test_an_import_of_nothing_but_unsendable_objects_calls_nobody(client: Client, fake: FakeVecgate) -> None:
-    outcomes = list(client.import_objects("Pictures", [Object({"count": 2**60}), Object({"thing": object()})]))
+    outcomes = list(client.import_objects("Pictures", [Object({"count": 2**60 + 1}), Object({"thing": object()})]))
 
     assert [str(outcome.error) for outcome in outcomes] == [
-        "INVALID_INPUT: property 'count': whole numbers are at most 2^53 either way, because they travel as doubles",
-        "INVALID_INPUT: property 'thing': Unexpected type",
+        "INVALID_INPUT: property 'count': a whole number beyond 2^53 must be one that a double can hold",
+        "INVALID_INPUT: property 'thing': object is not a type that a property takes",
     ]
     assert fake.requests["ImportObjects"] == []
 

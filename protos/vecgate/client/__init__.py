@@ -17,7 +17,7 @@ from vecgate.client.channel import SERVICE_CONFIG, channel_options
 from vecgate.client.client import Client, Health
 from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
 from vecgate.client.filters import all_of, any_of, negate, where
-from vecgate.client.searching import move, near_inputs, near_text
+from vecgate.client.searching import move, near_inputs, near_object, near_text
 from vecgate.client.values import (
     Embedded,
     Embeddings,
@@ -49,6 +49,7 @@ __all__ = [
     "encode_vector",
     "move",
     "near_inputs",
+    "near_object",
     "near_text",
     "negate",
     "where",

@@ -5,7 +5,7 @@ from enum import Enum
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf import field_mask_pb2, wrappers_pb2
@@ -21,6 +21,7 @@ from vecgate.client.values import (
     embedded_from_pb,
     input_to_pb,
     result_from_pb,
+    several,
 )
 from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -36,7 +37,7 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 __all__ = ["Client", "Health"]
 
 Response = TypeVar("Response")
-Item = TypeVar("Item")
+Tenants = str | collection_pb.Tenant | Iterable[str | collection_pb.Tenant]
 
 # What the server takes and gives in one call.
 TENANTS_PER_CALL = 1000
@@ -53,6 +54,8 @@ class Health(Enum):
 
 class Client(ObjectCalls):
     """A connection to Vecgate. Use it as a context manager, or call `close`. Threads may share it.
+
+    Where several things are taken, one alone may be given without a list around it: `embed("a cat")`.
 
     Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
     Every method raises `VecgateError` when the server refuses or fails, and `Unreachable`, a kind of it, when no server
@@ -113,7 +116,7 @@ class Client(ObjectCalls):
 
     def embed(
         self,
-        inputs: Sequence[str | bytes | Path],
+        inputs: str | bytes | Path | Iterable[str | bytes | Path],
         *,
         embedder: str = "",
         purpose: embedding_pb.Purpose.ValueType = embedding_pb.PURPOSE_UNSPECIFIED,
@@ -123,7 +126,7 @@ class Client(ObjectCalls):
         """Turn texts (str) and images (bytes, or the Path of a file) into vectors.
 
         Args:
-            inputs: what to embed; at most the server's `max_inputs`.
+            inputs: what to embed, one or several; at most the server's `max_inputs`.
             embedder: the embedder's name; empty means the server's default one.
             purpose: what the vectors are for; models of one role ignore it.
             priority: how urgent they are; bulk work waits while interactive work does.
@@ -139,7 +142,7 @@ class Client(ObjectCalls):
             print(answer.embedder.space, text @ image)
         """
         request = embedding_pb.EmbedInputsRequest(
-            inputs=[input_to_pb(each) for each in inputs],
+            inputs=[input_to_pb(each) for each in several(inputs)],
             embedder=embedder,
             purpose=purpose,
             priority=priority,
@@ -177,7 +180,7 @@ class Client(ObjectCalls):
             request.page_token = response.next_page_token
 
     def update_collection(
-        self, collection: collection_pb.Collection, update_mask: Sequence[str] = ()
+        self, collection: collection_pb.Collection, update_mask: str | Iterable[str] = ()
     ) -> collection_pb.Collection:
         """Change a collection, add properties and named vectors to it, and return it as it is then.
 
@@ -186,7 +189,7 @@ class Client(ObjectCalls):
             update_mask: the fields to look at, such as `["description"]`; none means all that are set.
         """
         request = collection_pb.UpdateCollectionRequest(
-            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=update_mask)
+            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=several(update_mask))
         )
         return self._call(self._collection.UpdateCollection, request).collection
 
@@ -194,7 +197,7 @@ class Client(ObjectCalls):
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
 
-    def create_tenants(self, collection: str, tenants: Iterable[str | collection_pb.Tenant]) -> None:
+    def create_tenants(self, collection: str, tenants: Tenants) -> None:
         """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
         for some in _in_calls(tenants):
             request = collection_pb.CreateTenantsRequest(
@@ -203,9 +206,11 @@ class Client(ObjectCalls):
             )
             self._call(self._collection.CreateTenants, request)
 
-    def list_tenants(self, collection: str, names: Sequence[str] = ()) -> Iterator[collection_pb.Tenant]:
+    def list_tenants(self, collection: str, names: str | Iterable[str] = ()) -> Iterator[collection_pb.Tenant]:
         """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
-        request = collection_pb.ListTenantsRequest(collection=collection, names=names, page_size=TENANTS_PER_CALL)
+        request = collection_pb.ListTenantsRequest(
+            collection=collection, names=several(names), page_size=TENANTS_PER_CALL
+        )
         while True:
             response = self._call(self._collection.ListTenants, request)
             yield from response.tenants
@@ -213,13 +218,13 @@ class Client(ObjectCalls):
                 return
             request.page_token = response.next_page_token
 
-    def update_tenants(self, collection: str, tenants: Iterable[collection_pb.Tenant]) -> None:
+    def update_tenants(self, collection: str, tenants: collection_pb.Tenant | Iterable[collection_pb.Tenant]) -> None:
         """Change how active tenants are."""
         for some in _in_calls(tenants):
             request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
             self._call(self._collection.UpdateTenants, request)
 
-    def delete_tenants(self, collection: str, names: Iterable[str]) -> None:
+    def delete_tenants(self, collection: str, names: str | Iterable[str]) -> None:
         """Delete tenants with all their objects; those that are not there are no error."""
         for some in _in_calls(names):
             request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
@@ -229,20 +234,20 @@ class Client(ObjectCalls):
         self,
         collection: str,
         *,
-        text: str | Sequence[str] | None = None,
+        text: str | Iterable[str] | None = None,
         image: bytes | Path | None = None,
         vector: ArrayLike | None = None,
         vector_space: str = "",
         limit: int = 10,
         offset: int = 0,
-        target_vector: str | Sequence[str] = "",
+        target_vector: str | Iterable[str] = (),
         truncate: bool = False,
         query: Query | None = None,
         filters: filter_pb.Filter | None = None,
         more: search_pb.SearchObjectsRequest | None = None,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
         tenant: str = "",
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
@@ -276,11 +281,11 @@ class Client(ObjectCalls):
             collection=collection,
             limit=limit,
             offset=offset,
-            target_vectors=[target_vector] if target_vector and isinstance(target_vector, str) else target_vector,
+            target_vectors=several(target_vector) if target_vector else (),
             filters=filters,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
             tenant=tenant,
         )
         set_query(request, text, image, vector, vector_space, truncate=truncate, query=query, more=more)
@@ -304,7 +309,7 @@ class Client(ObjectCalls):
             raise error_from_rpc(error) from error
 
 
-def _in_calls(items: Iterable[Item]) -> Iterator[list[Item]]:
-    rest = iter(items)
+def _in_calls(items: Any) -> Iterator[list[Any]]:
+    rest = iter(several(items))
     while some := list(islice(rest, TENANTS_PER_CALL)):
         yield some

@@ -1,14 +1,17 @@
 """Filters in the words of Python."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
+import numpy as np
+
+from vecgate.client.values import MAX_EXACT_INT, date_to_text, exact, several
 from vecgate.v1 import filter_pb2 as pb
 
 __all__ = ["Where", "all_of", "any_of", "negate", "where"]
 
-Scalar = bool | int | float | str | datetime | UUID
+Scalar = bool | int | float | str | datetime | UUID | np.generic
 
 
 def all_of(*filters: pb.Filter) -> pb.Filter:
@@ -48,7 +51,12 @@ def where(
 
 
 class Where:
-    """What a condition compares. Every method returns the filter; dates may be `datetime`, ids `UUID`."""
+    """What a condition compares. Every method returns the filter; dates may be `datetime`, ids `UUID`.
+
+    Raises:
+        TypeError: a value is of a type that no property has, or values are of several types.
+        ValueError: a date has no time zone, a whole number is none that a double can hold, or a list is empty.
+    """
 
     # Two are compared by what their operators make, not with each other.
     __hash__ = None  # type: ignore[assignment]
@@ -80,15 +88,15 @@ class Where:
         """A word of this form: ? is one character, * any number of them."""
         return self._with(pb.FILTER_OPERATOR_LIKE, _scalar(pattern))
 
-    def contains_any(self, values: Sequence[Scalar]) -> pb.Filter:
+    def contains_any(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
         """At least one of these."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_ANY, _several(values))
 
-    def contains_all(self, values: Sequence[Scalar]) -> pb.Filter:
+    def contains_all(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
         """All of these."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_ALL, _several(values))
 
-    def contains_none(self, values: Sequence[Scalar]) -> pb.Filter:
+    def contains_none(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
         """None of these."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_NONE, _several(values))
 
@@ -108,31 +116,41 @@ class Where:
 
 
 def _scalar(value: Scalar) -> pb.FilterValue:
-    match value:
-        case bool():
-            return pb.FilterValue(boolean=value)
-        case int():
-            return pb.FilterValue(integer=value)
-        case float():
-            return pb.FilterValue(number=value)
-    return pb.FilterValue(text=_text(value))
+    kind, plain = _kind_of(value)
+    message = pb.FilterValue()
+    setattr(message, kind, plain)
+    return message
 
 
-def _several(values: Sequence[Scalar]) -> pb.FilterValue:
-    if all(isinstance(each, bool) for each in values):
-        return pb.FilterValue(booleans=pb.BooleanValues(values=[bool(each) for each in values]))
-    if all(isinstance(each, int) for each in values):
-        return pb.FilterValue(integers=pb.IntegerValues(values=[int(each) for each in values]))  # type: ignore[arg-type]
-    if all(isinstance(each, int | float) for each in values):
-        return pb.FilterValue(numbers=pb.NumberValues(values=[float(each) for each in values]))  # type: ignore[arg-type]
-    return pb.FilterValue(texts=pb.TextValues(values=[_text(each) for each in values]))
+def _several(values: Scalar | Iterable[Scalar]) -> pb.FilterValue:
+    items = [_kind_of(each) for each in several(values)]
+    kinds = {kind for kind, _ in items}
+    if kinds == {"integer", "number"}:
+        kinds = {"number"}
+    if not kinds:
+        raise ValueError("there is nothing to compare with; give 1 or more values")
+    if len(kinds) > 1:
+        raise TypeError(f"the values are of several types ({', '.join(sorted(kinds))}); give values of one type")
+    (kind,) = kinds
+    message = pb.FilterValue()
+    getattr(message, f"{kind}s").values.extend(plain for _, plain in items)
+    return message
 
 
-def _text(value: Scalar) -> str:
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError("a date needs a time zone")
-        return value.isoformat()
-    if isinstance(value, str | UUID):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} stands among texts; give values of one type")
+def _kind_of(value: Scalar) -> tuple[str, bool | int | float | str]:
+    """Return the field of a FilterValue that a value goes into, and the value as it takes it."""
+    match value.item() if isinstance(value, np.generic) else value:
+        case bool() as truth:
+            return "boolean", truth
+        case int() as whole:
+            return ("integer", whole) if abs(whole) <= MAX_EXACT_INT else ("number", exact(whole))
+        case float() as number:
+            return "number", number
+        case datetime() as moment:
+            return "text", date_to_text(moment)
+        case str() | UUID() as text:
+            return "text", str(text)
+    raise TypeError(
+        f"{type(value).__name__} cannot be compared with; give bool, int, float, str, UUID or datetime, "
+        "and for None use is_null()"
+    )

@@ -1,15 +1,16 @@
 """The client's methods that are about objects."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeAlias, TypeVar
+from uuid import UUID
 
 import grpc
 
 from vecgate.client.channel import MIB
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, ChunkBounds, Patience, import_in_chunks
-from vecgate.client.values import ImportOutcome, Object, object_from_pb, object_to_pb
+from vecgate.client.values import ImportOutcome, Object, id_to_text, object_from_pb, object_to_pb, several
 from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
@@ -46,7 +47,7 @@ class ObjectCalls(ABC):
     def import_objects(
         self,
         collection: str,
-        objects: Iterable[Object],
+        objects: Object | Iterable[Object],
         *,
         truncate: bool = False,
         embed_unchanged: bool = False,
@@ -102,26 +103,26 @@ class ObjectCalls(ABC):
             )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
-        yield from import_in_chunks(send, objects, bounds, in_flight=in_flight, patience=Patience(retry_s))
+        yield from import_in_chunks(send, several(objects), bounds, in_flight=in_flight, patience=Patience(retry_s))
 
     def get_object(
         self,
         collection: str,
-        id_: str,
+        id_: str | UUID,
         *,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
         tenant: str = "",
         consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Object:
         """Return an object: all its properties or the named ones, and the images and vectors that are named."""
         request = object_pb.GetObjectRequest(
             collection=collection,
-            id=id_,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
+            id=id_to_text(id_),
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
             tenant=tenant,
             consistency=consistency,
         )
@@ -132,9 +133,9 @@ class ObjectCalls(ABC):
         collection: str,
         *,
         page_size: int = 0,
-        return_properties: Sequence[str] = (),
-        return_images: Sequence[str] = (),
-        return_vectors: Sequence[str] = (),
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
         tenant: str = "",
         consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Iterator[Object]:
@@ -155,9 +156,9 @@ class ObjectCalls(ABC):
         request = object_pb.ListObjectsRequest(
             collection=collection,
             page_size=page_size,
-            return_properties=return_properties,
-            return_images=return_images,
-            return_vectors=return_vectors,
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
             tenant=tenant,
             consistency=consistency,
         )
@@ -200,7 +201,7 @@ class ObjectCalls(ABC):
     def backfill_vectors(
         self,
         collection: str,
-        vectors: Sequence[str] = (),
+        vectors: str | Iterable[str] = (),
         *,
         verify: bool = False,
         truncate: bool = False,
@@ -230,7 +231,7 @@ class ObjectCalls(ABC):
         """
         request = object_pb.BackfillVectorsRequest(
             collection=collection,
-            vectors=vectors,
+            vectors=several(vectors),
             verify=verify,
             truncate=truncate,
             page_token=page_token,
@@ -254,13 +255,15 @@ class ObjectCalls(ABC):
     def delete_object(
         self,
         collection: str,
-        id_: str,
+        id_: str | UUID,
         *,
         tenant: str = "",
         consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> None:
         """Delete an object."""
-        request = object_pb.DeleteObjectRequest(collection=collection, id=id_, tenant=tenant, consistency=consistency)
+        request = object_pb.DeleteObjectRequest(
+            collection=collection, id=id_to_text(id_), tenant=tenant, consistency=consistency
+        )
         self._call(self._object.DeleteObject, request)
 
     def delete_objects(

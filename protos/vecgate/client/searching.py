@@ -6,10 +6,10 @@ from uuid import UUID
 
 from numpy.typing import ArrayLike
 
-from vecgate.client.values import encode_vector, image_to_pb
+from vecgate.client.values import encode_vector, id_to_text, image_to_pb, several
 from vecgate.v1 import search_service_pb2 as pb
 
-__all__ = ["Query", "move", "near_inputs", "near_text", "set_query"]
+__all__ = ["Query", "move", "near_inputs", "near_object", "near_text", "set_query"]
 
 Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
 """A message that a search can look for."""
@@ -36,7 +36,16 @@ def near_text(
     return pb.NearText(concepts=concepts, move_to=move_to, move_away=move_away, truncate=truncate)
 
 
-def move(force: float, *concepts: str, objects: Iterable[str | UUID] = ()) -> pb.Move:
+def near_object(id_: str | UUID) -> pb.NearObject:
+    """Return a query for what is near to an object of the collection.
+
+    Example:
+        client.search("Pictures", query=near_object(hit.object.id))
+    """
+    return pb.NearObject(id=id_to_text(id_))
+
+
+def move(force: float, *concepts: str, objects: str | UUID | Iterable[str | UUID] = ()) -> pb.Move:
     """Return what to move a query by, and how far: 0 to 1 towards it, 0 or more away from it.
 
     Args:
@@ -44,7 +53,7 @@ def move(force: float, *concepts: str, objects: Iterable[str | UUID] = ()) -> pb
         concepts: texts.
         objects: ids of objects of the collection.
     """
-    return pb.Move(force=force, concepts=concepts, objects=map(str, objects))
+    return pb.Move(force=force, concepts=concepts, objects=map(id_to_text, several(objects)))
 
 
 def near_inputs(
@@ -75,16 +84,16 @@ def _weighted_input(content: str | bytes | Path | UUID | ArrayLike) -> pb.Weight
     match content:
         case str():
             return pb.WeightedInput(text=content)
-        case bytes() | Path():
+        case bytes() | bytearray() | memoryview() | Path():
             return pb.WeightedInput(image=image_to_pb(content))
         case UUID():
-            return pb.WeightedInput(near_object=pb.NearObject(id=str(content)))
+            return pb.WeightedInput(near_object=near_object(content))
     return pb.WeightedInput(near_vector=pb.NearVector(vector=encode_vector(content)))
 
 
 def set_query(
     request: pb.SearchObjectsRequest,
-    text: str | Sequence[str] | None,
+    text: str | Iterable[str] | None,
     image: bytes | Path | None,
     vector: ArrayLike | None,
     vector_space: str,
@@ -97,16 +106,19 @@ def set_query(
 
     Raises:
         ValueError: more than one of text, image, vector and query is given.
+        TypeError: one of them is of a type that it cannot have.
     """
     if sum(each is not None for each in (text, image, vector, query)) > 1:
         raise ValueError("give one of text, image, vector and query")
     if text is not None:
-        query = near_text(*([text] if isinstance(text, str) else text), truncate=truncate)
+        query = near_text(*several(text), truncate=truncate)
     elif image is not None:
         query = pb.NearImage(image=image_to_pb(image))
     elif vector is not None:
         query = pb.NearVector(vector=encode_vector(vector), space=vector_space)
     if query is not None:
+        if type(query) not in FIELDS:
+            raise TypeError(f"{type(query).__name__} is not a query; give one of {', '.join(FIELDS.values())}")
         getattr(request, FIELDS[type(query)]).CopyFrom(query)
     if more is not None:
         request.MergeFrom(more)

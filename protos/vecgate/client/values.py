@@ -1,7 +1,8 @@
 """What goes in and comes out of the client, and the way to and from protobuf messages."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+
 MAX_EXACT_INT = 2**53
+"""Up to it, either way, every whole number is a double."""
 
 
 def decode_vector(vector: vector_pb.Vector) -> Floats:
@@ -98,22 +101,34 @@ class Embeddings:
         return np.stack([item.vector for item in self.items if item.vector is not None])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False)
 class Object:
     """One entry of a collection.
 
     Attributes:
         properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a place is a mapping of
-            "latitude" and "longitude"; a None is an absent value.
+            "latitude" and "longitude"; a None is an absent value. Of an object that was read, a number without a
+            fraction is an int up to 2^53 either way, whatever the property's type, and may be written back as it is.
         images: encoded pictures by the name of a blob property.
         vectors: ready vectors by named vector; an import stores them instead of computing.
-        id: a UUID; empty lets the server derive one from the content.
+        id: a UUID in text form; empty lets the server derive one from the content.
     """
 
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    images: Mapping[str, bytes] = field(default_factory=dict)
-    vectors: Mapping[str, ArrayLike] = field(default_factory=dict)
-    id: str = ""
+    properties: Mapping[str, Any]
+    images: Mapping[str, bytes]
+    vectors: Mapping[str, ArrayLike]
+    id: str
+
+    def __init__(
+        self,
+        properties: Mapping[str, Any] | None = None,
+        images: Mapping[str, bytes] | None = None,
+        vectors: Mapping[str, ArrayLike] | None = None,
+        id: str | UUID = "",  # noqa: A002 -- the field's name
+    ) -> None:
+        for name, value in (("properties", properties), ("images", images), ("vectors", vectors)):
+            object.__setattr__(self, name, {} if value is None else value)
+        object.__setattr__(self, "id", id_to_text(id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +195,23 @@ class SearchResult:
     embedders: tuple[embedding_pb.EmbedderInfo, ...] = ()
 
 
+def several(items: Any) -> Iterable[Any]:
+    """Return items; one alone is a list of one, so that a str is never taken for a list of its letters."""
+    alone = isinstance(items, str | bytes | bytearray | memoryview) or not isinstance(items, Iterable)
+    return [items] if alone else items
+
+
+def id_to_text(value: str | UUID) -> str:
+    """Return an id as text.
+
+    Raises:
+        TypeError: it is neither a str nor a UUID.
+    """
+    if isinstance(value, str | UUID):
+        return str(value)
+    raise TypeError(f"an id is a str or a UUID, not {type(value).__name__}")
+
+
 def input_to_pb(value: str | bytes | Path) -> input_pb.Input:
     """Return an input: a str is a text, bytes and the file of a Path are an image."""
     if isinstance(value, str):
@@ -187,9 +219,18 @@ def input_to_pb(value: str | bytes | Path) -> input_pb.Input:
     return input_pb.Input(image=image_to_pb(value))
 
 
-def image_to_pb(value: bytes | Path) -> input_pb.Image:
-    """Return an image of encoded bytes or of a file."""
-    return input_pb.Image(content=value.read_bytes() if isinstance(value, Path) else value)
+def image_to_pb(value: bytes | bytearray | memoryview | Path) -> input_pb.Image:
+    """Return an image of encoded bytes or of a file.
+
+    Raises:
+        TypeError: it is neither.
+        OSError: the file cannot be read.
+    """
+    if isinstance(value, Path):
+        return input_pb.Image(content=value.read_bytes())
+    if isinstance(value, bytes | bytearray | memoryview):
+        return input_pb.Image(content=bytes(value))
+    raise TypeError(f"an image is bytes or the Path of a file, not {type(value).__name__}")
 
 
 def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:
@@ -210,7 +251,12 @@ def object_to_pb(value: Object) -> object_pb.Object:
     Raises:
         ValueError: a property's value or a vector cannot be sent; the message names it.
     """
-    message = object_pb.Object(id=value.id, images={name: image_to_pb(data) for name, data in value.images.items()})
+    message = object_pb.Object(id=value.id)
+    for name, data in value.images.items():
+        try:
+            message.images[name].CopyFrom(image_to_pb(data))
+        except TypeError as error:
+            raise ValueError(f"image {name!r}: {error}") from error
     for name, content in value.properties.items():
         try:
             message.properties[name] = _plain(content)
@@ -225,10 +271,10 @@ def object_to_pb(value: Object) -> object_pb.Object:
 
 
 def object_from_pb(message: object_pb.Object) -> Object:
-    """Return the object of a message; whole numbers are ints again."""
+    """Return the object of a message; numbers without a fraction are ints, as far as all of these are exact."""
     properties = json_format.MessageToDict(message.properties)
     return Object(
-        properties={name: _whole(content) for name, content in properties.items()},
+        properties=_whole(properties),
         images={name: image.content for name, image in message.images.items()},
         vectors={name: decode_vector(vector) for name, vector in message.vectors.items()},
         id=message.id,
@@ -262,29 +308,61 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
     return SearchResult(embedder, tuple(hits), tuple(response.groups), tuple(response.embedders))
 
 
+def exact(number: int) -> float:
+    """Return a whole number as a double, in which numbers travel.
+
+    Raises:
+        ValueError: the double is another number.
+    """
+    try:
+        double = float(number)
+    except OverflowError:
+        double = math.inf
+    if double != number:
+        raise ValueError("a whole number beyond 2^53 must be one that a double can hold")
+    return double
+
+
+def date_to_text(value: datetime) -> str:
+    """Return a date in RFC 3339 form.
+
+    Raises:
+        ValueError: it has no time zone.
+    """
+    if value.tzinfo is None:
+        raise ValueError("a date needs a time zone")
+    return value.isoformat()
+
+
 def _plain(value: Any) -> Any:
     """Return a value that google.protobuf.Struct takes."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_EXACT_INT:
-        raise ValueError("whole numbers are at most 2^53 either way, because they travel as doubles")
-    if isinstance(value, datetime) and value.tzinfo is None:
-        raise ValueError("a date needs a time zone")
-    if isinstance(value, date) and not isinstance(value, datetime):
-        raise TypeError("a date needs a time of day and a zone: give a datetime")
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, UUID):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return value
+    match value:
+        case None | bool() | float() | str():
+            return value
+        case int():
+            return exact(value)
+        case datetime():
+            return date_to_text(value)
+        case date():
+            raise TypeError("a date needs a time of day and a zone: give a datetime")
+        case UUID():
+            return str(value)
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case Mapping():
+            return {name: _plain(each) for name, each in value.items()}
+    raise TypeError(f"{type(value).__name__} is not a type that a property takes")
 
 
 def _whole(value: Any) -> Any:
-    """Return whole floats as ints: Struct carries every number as a double."""
-    if isinstance(value, list):
-        return [_whole(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Return numbers without a fraction as ints as far as ints are exact: Struct carries every number as a double."""
+    match value:
+        case list():
+            return [_whole(each) for each in value]
+        case dict():
+            return {name: _whole(each) for name, each in value.items()}
+        case float() if value.is_integer() and abs(value) <= MAX_EXACT_INT and (value or math.copysign(1, value) > 0):
+            return int(value)
+    return value

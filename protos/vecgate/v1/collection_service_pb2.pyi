@@ -118,7 +118,7 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_INT_ARRAY: _DataType.ValueType  # 4
     """A list of whole numbers."""
     DATA_TYPE_NUMBER: _DataType.ValueType  # 5
-    """A number."""
+    """A number: any finite double."""
     DATA_TYPE_NUMBER_ARRAY: _DataType.ValueType  # 6
     """A list of numbers."""
     DATA_TYPE_BOOLEAN: _DataType.ValueType  # 7
@@ -126,7 +126,7 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_BOOLEAN_ARRAY: _DataType.ValueType  # 8
     """A list of truth values."""
     DATA_TYPE_DATE: _DataType.ValueType  # 9
-    """A string with date, time and zone in RFC 3339 form, such as "2026-01-31T08:00:00Z"."""
+    """A string with date, time and zone in RFC 3339 form, such as "2026-01-31T08:00:00Z", with up to nine digits of a second."""
     DATA_TYPE_DATE_ARRAY: _DataType.ValueType  # 10
     """A list of such dates."""
     DATA_TYPE_UUID: _DataType.ValueType  # 11
@@ -158,7 +158,7 @@ DATA_TYPE_INT: DataType.ValueType  # 3
 DATA_TYPE_INT_ARRAY: DataType.ValueType  # 4
 """A list of whole numbers."""
 DATA_TYPE_NUMBER: DataType.ValueType  # 5
-"""A number."""
+"""A number: any finite double."""
 DATA_TYPE_NUMBER_ARRAY: DataType.ValueType  # 6
 """A list of numbers."""
 DATA_TYPE_BOOLEAN: DataType.ValueType  # 7
@@ -166,7 +166,7 @@ DATA_TYPE_BOOLEAN: DataType.ValueType  # 7
 DATA_TYPE_BOOLEAN_ARRAY: DataType.ValueType  # 8
 """A list of truth values."""
 DATA_TYPE_DATE: DataType.ValueType  # 9
-"""A string with date, time and zone in RFC 3339 form, such as "2026-01-31T08:00:00Z"."""
+"""A string with date, time and zone in RFC 3339 form, such as "2026-01-31T08:00:00Z", with up to nine digits of a second."""
 DATA_TYPE_DATE_ARRAY: DataType.ValueType  # 10
 """A list of such dates."""
 DATA_TYPE_UUID: DataType.ValueType  # 11

@@ -259,9 +259,13 @@ class FilterValue(_message.Message):
     BOOLEANS_FIELD_NUMBER: _builtins.int
     GEO_RANGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """For text, text[], date, date[], uuid, uuid[]. A date is RFC 3339, a uuid its text form."""
+    """For text, text[], date, date[], uuid, uuid[]. A date is RFC 3339, a uuid its text form. GREATER and the like compare dates
+    from 1677-09-21 to 2262-04-11: Weaviate takes a date beyond that in an object for another one.
+    """
     integer: _builtins.int
-    """For int, int[], number, number[] and lengths; at most 2^53 either way."""
+    """For int, int[], number, number[] and lengths. At most 2^53 either way; for number and number[] also what a double can
+    hold beyond.
+    """
     number: _builtins.float
     """For number and number[]."""
     boolean: _builtins.bool

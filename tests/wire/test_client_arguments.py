@@ -1,0 +1,220 @@
+"""What the client's methods take: one thing where several are taken, and ids as text or UUID."""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from tests.fakes.server import FakeVecgate, serving
+from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, where
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1.filter_pb2 import OBJECT_FIELD_ID
+
+ID = UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
+GIVEN: dict[str, Any] = {
+    "collection": "Pictures",
+    "name": "Pictures",
+    "id_": ID,
+    "filters": where("title").equal("a"),
+    "change": Object(id=ID),
+}
+SAMPLES: dict[type, Any] = {
+    str: "title",
+    bytes: b"a picture",
+    Path: Path(__file__),
+    UUID: ID,
+    Object: Object({"title": "a"}, id=ID),
+    collection_pb.Tenant: collection_pb.Tenant(name="title"),
+}
+
+
+def lists() -> Iterator[tuple[str, str, Any]]:
+    """Yield every parameter of a public method that takes several things, with each kind of one of them."""
+    for name, method in inspect.getmembers(Client, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        for parameter, hint in get_type_hints(method).items():
+            kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+            if parameter in ("return", "vector") or not any(
+                get_origin(kind) and issubclass(get_origin(kind), Iterable) for kind in kinds
+            ):
+                continue
+            alone = [kind for kind in kinds if kind in SAMPLES]
+            assert alone, f"{name}({parameter}) takes a list and nothing alone"
+            for kind in alone:
+                yield name, parameter, SAMPLES[kind]
+
+
+LISTS = list(lists())
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVecgate]:
+    with serving(FakeVecgate()) as running:
+        running.add_collection("Pictures", title=collection_pb.DATA_TYPE_TEXT)
+        yield running
+
+
+@pytest.fixture
+def client(fake: FakeVecgate) -> Iterator[Client]:
+    with Client(fake.address) as connected:
+        yield connected
+
+
+def request_of(client: Client, fake: FakeVecgate, name: str, **arguments: Any) -> Any:
+    """Call a method and return what it sent."""
+    method = getattr(client, name)
+    needed = {
+        parameter: GIVEN[parameter]
+        for parameter, what in inspect.signature(method).parameters.items()
+        if what.default is inspect.Parameter.empty and parameter not in arguments
+    }
+    if name == "update_collection":
+        needed["collection"] = collection_pb.Collection(name="Pictures")
+    fake.requests.clear()
+    with suppress(VecgateError):
+        answer = method(**needed, **arguments)
+        if isinstance(answer, Iterator):
+            list(answer)
+    # An import asks for the bounds first.
+    (sent,) = (requests[0] for called, requests in fake.requests.items() if called != "ListEmbedders")
+    return sent
+
+
+@pytest.mark.parametrize(("name", "parameter", "one"), LISTS, ids=lambda value: str(value)[:40])
+def test_one_alone_is_a_list_of_one(client: Client, fake: FakeVecgate, name: str, parameter: str, one: Any) -> None:
+    alone = request_of(client, fake, name, **{parameter: one})
+    listed = request_of(client, fake, name, **{parameter: [one]})
+    drawn = request_of(client, fake, name, **{parameter: iter([one])})
+
+    assert alone == listed == drawn
+
+
+def test_every_list_is_found() -> None:
+    found = {(name, parameter) for name, parameter, _ in LISTS}
+
+    assert {
+        ("embed", "inputs"),
+        ("import_objects", "objects"),
+        ("create_tenants", "tenants"),
+        ("update_tenants", "tenants"),
+        ("delete_tenants", "names"),
+        ("list_tenants", "names"),
+        ("update_collection", "update_mask"),
+        ("backfill_vectors", "vectors"),
+        ("search", "text"),
+        ("search", "target_vector"),
+        ("search", "return_properties"),
+        ("get_object", "return_images"),
+        ("list_objects", "return_vectors"),
+    } <= found
+
+
+def test_one_value_alone_is_a_filters_list_of_one() -> None:
+    for value in ("abc", 5, 1.5, True, ID):
+        for kind in ("contains_any", "contains_all", "contains_none"):
+            assert getattr(where("a"), kind)(value) == getattr(where("a"), kind)([value])
+    assert where("a").contains_any("abc").condition.value.texts.values == ["abc"]
+    assert move(1, objects=ID) == move(1, objects=[str(ID)])
+
+
+@pytest.mark.parametrize("name", ["get_object", "delete_object"])
+def test_an_id_is_text_or_a_uuid(client: Client, fake: FakeVecgate, name: str) -> None:
+    assert request_of(client, fake, name, id_=ID) == request_of(client, fake, name, id_=str(ID))
+
+
+def test_an_id_is_text_or_a_uuid_wherever_one_is_taken(client: Client, fake: FakeVecgate) -> None:
+    (outcome,) = client.import_objects("Pictures", [Object({"title": "a"}, id=ID)])
+    client.update_object("Pictures", Object({"title": "b"}, id=ID))
+
+    assert (outcome.id, outcome.error) == (str(ID), None)
+    assert Object(id=ID).id == client.get_object("Pictures", ID).id == str(ID)
+    assert near_object(ID) == near_object(str(ID))
+    assert near_inputs(ID).inputs[0].near_object.id == str(ID)
+    assert where(object_field=OBJECT_FIELD_ID).contains_any([ID]).condition.value.texts.values == [str(ID)]
+    assert where(object_field=OBJECT_FIELD_ID).equal(ID).condition.value.text == str(ID)
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ID.bytes, Object()])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda _, wrong: Object(id=wrong),
+        lambda client, wrong: client.get_object("Pictures", wrong),
+        lambda client, wrong: client.delete_object("Pictures", wrong),
+        lambda _, wrong: near_object(wrong),
+        lambda _, wrong: move(1, objects=[wrong]),
+    ],
+)
+def test_another_id_is_refused_by_its_type(client: Client, call: Callable[[Client, Any], object], wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"an id is a str or a UUID, not {type(wrong).__name__}"):
+        call(client, wrong)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.embed([5]), "an image is bytes or the Path of a file, not int"),
+        (lambda client: client.embed(None), "an image is bytes or the Path of a file, not NoneType"),
+        (lambda client: client.search("Pictures", image="dog.png"), "an image is bytes or the Path of a file, not str"),
+        (lambda client: client.search("Pictures", query="dog"), "str is not a query; give one of near_text"),
+        (lambda _: where("a").equal(None), "NoneType cannot be compared with"),
+        (lambda _: where("a").contains_any([[1]]), "list cannot be compared with"),
+        (lambda _: where("a").contains_any(["a", 1]), "several types .integer, text.; give values of one type"),
+        (lambda _: where("a").contains_any([True, 2]), "several types .boolean, integer."),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_by_it(
+    client: Client, call: Callable[[Client], object], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(client)
+
+
+def test_an_image_of_a_wrong_type_fails_with_its_object(client: Client) -> None:
+    (outcome,) = client.import_objects("Pictures", Object(images={"image": "dog.png"}))  # type: ignore[dict-item]
+
+    assert str(outcome.error) == "INVALID_INPUT: image 'image': an image is bytes or the Path of a file, not str"
+
+
+def test_a_list_of_nothing_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(ValueError, match="nothing to compare with; give 1 or more values"):
+        where("a").contains_any([])
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (np.int64(3), "integer"),
+        (np.float32(0.5), "number"),
+        (np.bool_(True), "boolean"),
+        (np.str_("a"), "text"),
+        (2**53, "integer"),
+        (2**53 + 2, "number"),
+        (10**17, "number"),
+        (2**70, "number"),
+        (-(2**63), "number"),
+    ],
+)
+def test_a_filters_value_is_sent_as_what_it_is(value: Any, kind: str) -> None:
+    for filter_ in (where("a").equal(value), where("a").contains_any([value])):
+        sent = filter_.condition.value
+        field = str(sent.WhichOneof("kind"))
+        found = getattr(sent, field)
+        assert field.removesuffix("s") == kind
+        assert (found if field == kind else found.values[0]) == value
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 10**400])
+def test_a_whole_number_that_no_double_holds_is_refused_everywhere(client: Client, value: int) -> None:
+    with pytest.raises(ValueError, match=r"beyond 2\^53"):
+        where("a").equal(value)
+    (outcome,) = client.import_objects("Pictures", Object({"year": [value]}, id=uuid4()))
+
+    assert "property 'year': a whole number beyond 2^53" in str(outcome.error)
