@@ -10,7 +10,7 @@ from uuid import UUID
 from service.access import calling_account
 from service.core.conformance import MAX_SAFE_INT, is_date
 from service.core.unknown import unknown_property
-from service.domain import Collection, DataType, Property
+from service.domain import TEXTS, Collection, DataType, Property
 from service.errors import InvalidRequest, PermissionDenied, Violation, collecting, noting
 from service.filters import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
 
@@ -19,6 +19,7 @@ __all__ = ["check_filter"]
 ORDERING = frozenset({Operator.GREATER, Operator.GREATER_OR_EQUAL, Operator.LESS, Operator.LESS_OR_EQUAL})
 EQUALITY = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
 LISTS = frozenset({Operator.CONTAINS_ANY, Operator.CONTAINS_ALL, Operator.CONTAINS_NONE})
+NULL = frozenset({Operator.IS_NULL})
 COMPARING = EQUALITY | ORDERING | LISTS
 
 OPERATORS_OF_TARGET = {
@@ -28,9 +29,9 @@ OPERATORS_OF_TARGET = {
     Target.UPDATE_TIME: EQUALITY | ORDERING | {Operator.CONTAINS_ANY, Operator.CONTAINS_NONE},
 }
 OPERATORS_OF_TYPE = {
-    DataType.TEXT: COMPARING | {Operator.LIKE},
-    DataType.BOOLEAN: EQUALITY | LISTS,
-    DataType.UUID: COMPARING,
+    DataType.TEXT: COMPARING | NULL | {Operator.LIKE},
+    DataType.BOOLEAN: EQUALITY | LISTS | NULL,
+    # Weaviate keeps no null state of places, and finds nothing either way.
     DataType.GEO_COORDINATES: frozenset({Operator.WITHIN_GEO_RANGE}),
 }
 SWITCHES = {
@@ -132,13 +133,10 @@ def _fit(collection: Collection, condition: Condition, path: str) -> Condition:
     if condition.target in (Target.PROPERTY, Target.PROPERTY_LENGTH):
         property_ = _find(collection, condition, f"{path}.{condition.target.name.lower()}")
         data_type = data_type or _type_of(property_)
+        _check_ordered(property_, condition, path)
     _check_indexed(collection, condition, path)
-    if data_type is None:
-        # A type that only Weaviate can check.
-        return condition
-    allowed = OPERATORS_OF_TARGET.get(condition.target) or OPERATORS_OF_TYPE.get(data_type, COMPARING) | {
-        Operator.IS_NULL
-    }
+    assert data_type is not None, "a type that is not handled is refused before"
+    allowed = OPERATORS_OF_TARGET.get(condition.target) or OPERATORS_OF_TYPE.get(data_type, COMPARING | NULL)
     if condition.operator not in allowed:
         names = ", ".join(each.name for each in Operator if each in allowed)
         message = f"{condition.operator.name} does not go with the type {data_type.value}; use one of: {names}"
@@ -158,7 +156,10 @@ def _find(collection: Collection, condition: Condition, where: str) -> Property:
     if found is None:
         raise InvalidRequest([_unknown(collection, where)])
     fault = ""
-    if found.data_type is DataType.BLOB:
+    if found.data_type is None and not found.references:
+        # Of phone numbers and hashes Weaviate finds none, null or not, and takes no other comparison.
+        fault = "the property's type is not handled by this version, and cannot be filtered by; choose another one"
+    elif found.data_type is DataType.BLOB:
         fault = "the property is a blob, which cannot be filtered by; choose another one"
     elif found.data_type in OBJECTS:
         fault = "the property is an object, which cannot be filtered by; choose another one"
@@ -169,6 +170,17 @@ def _find(collection: Collection, condition: Condition, where: str) -> Property:
     if fault:
         raise InvalidRequest([Violation(where, fault, "INVALID_PROPERTY")])
     return found
+
+
+def _check_ordered(property_: Property, condition: Condition, path: str) -> None:
+    """Refuse to order texts that are compared word by word: one word behind another would let a whole text through."""
+    texts = condition.target is Target.PROPERTY and property_.data_type in TEXTS
+    if texts and condition.operator in ORDERING and property_.indexing.get("tokenization", "word") != "field":
+        message = (
+            f"{condition.operator.name} orders whole texts, and this property is compared word by word; "
+            "set its tokenization to FIELD, or use another operator"
+        )
+        raise InvalidRequest([Violation(f"{path}.operator", message, "INVALID_PROPERTY")])
 
 
 def _type_of(property_: Property) -> DataType | None:

@@ -11,7 +11,7 @@ from service.filters import AllOf, AnyOf, Condition, Filter, Not, Operator, Targ
 
 __all__ = ["matches"]
 
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"[^\W_]+")
 DATE = re.compile(r"\d{4}-\d\d-\d\dT")
 
 

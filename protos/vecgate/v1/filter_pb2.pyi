@@ -60,11 +60,14 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_UNSPECIFIED: _FilterOperator.ValueType  # 0
     """Not used."""
     FILTER_OPERATOR_EQUAL: _FilterOperator.ValueType  # 1
-    """The same. A text is compared by its words, as the property's tokenization makes them."""
+    """The same. A text is compared by its words, as the property's tokenization makes them: it fits if all words of the value are
+    in it, in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) do not count;
+    a value of nothing else is INVALID_PROPERTY. With FIELD the whole text is one word.
+    """
     FILTER_OPERATOR_NOT_EQUAL: _FilterOperator.ValueType  # 2
     """Not the same."""
     FILTER_OPERATOR_GREATER: _FilterOperator.ValueType  # 3
-    """Greater."""
+    """Greater. Not for booleans; for texts only with the tokenization FIELD, as the other three that order (INVALID_PROPERTY)."""
     FILTER_OPERATOR_GREATER_OR_EQUAL: _FilterOperator.ValueType  # 4
     """Greater or equal."""
     FILTER_OPERATOR_LESS: _FilterOperator.ValueType  # 5
@@ -72,16 +75,18 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_LESS_OR_EQUAL: _FilterOperator.ValueType  # 6
     """Less or equal."""
     FILTER_OPERATOR_LIKE: _FilterOperator.ValueType  # 7
-    """A text with a word of this form: ? is one character, * any number of them."""
+    """A text with a word of this form: ? is one character, * any number of them. Of several words each has to be there."""
     FILTER_OPERATOR_CONTAINS_ANY: _FilterOperator.ValueType  # 8
-    """Holds at least one of a list of values."""
+    """Holds at least one of a list of values. Each text of the list is compared as with EQUAL: one of several words fits if all of
+    them are there, and one of stopwords alone fits nothing.
+    """
     FILTER_OPERATOR_CONTAINS_ALL: _FilterOperator.ValueType  # 9
     """Holds all of a list of values."""
     FILTER_OPERATOR_CONTAINS_NONE: _FilterOperator.ValueType  # 10
     """Holds none of a list of values."""
     FILTER_OPERATOR_IS_NULL: _FilterOperator.ValueType  # 11
     """There is no value, or an empty one; compares with `boolean`. Weaviate knows it in collections that Vecgate created, and in
-    others if they index it.
+    others if they index it, but not of geo coordinates (INVALID_PROPERTY).
     """
     FILTER_OPERATOR_WITHIN_GEO_RANGE: _FilterOperator.ValueType  # 12
     """A place within a range."""
@@ -92,11 +97,14 @@ class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
 FILTER_OPERATOR_UNSPECIFIED: FilterOperator.ValueType  # 0
 """Not used."""
 FILTER_OPERATOR_EQUAL: FilterOperator.ValueType  # 1
-"""The same. A text is compared by its words, as the property's tokenization makes them."""
+"""The same. A text is compared by its words, as the property's tokenization makes them: it fits if all words of the value are
+in it, in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) do not count;
+a value of nothing else is INVALID_PROPERTY. With FIELD the whole text is one word.
+"""
 FILTER_OPERATOR_NOT_EQUAL: FilterOperator.ValueType  # 2
 """Not the same."""
 FILTER_OPERATOR_GREATER: FilterOperator.ValueType  # 3
-"""Greater."""
+"""Greater. Not for booleans; for texts only with the tokenization FIELD, as the other three that order (INVALID_PROPERTY)."""
 FILTER_OPERATOR_GREATER_OR_EQUAL: FilterOperator.ValueType  # 4
 """Greater or equal."""
 FILTER_OPERATOR_LESS: FilterOperator.ValueType  # 5
@@ -104,16 +112,18 @@ FILTER_OPERATOR_LESS: FilterOperator.ValueType  # 5
 FILTER_OPERATOR_LESS_OR_EQUAL: FilterOperator.ValueType  # 6
 """Less or equal."""
 FILTER_OPERATOR_LIKE: FilterOperator.ValueType  # 7
-"""A text with a word of this form: ? is one character, * any number of them."""
+"""A text with a word of this form: ? is one character, * any number of them. Of several words each has to be there."""
 FILTER_OPERATOR_CONTAINS_ANY: FilterOperator.ValueType  # 8
-"""Holds at least one of a list of values."""
+"""Holds at least one of a list of values. Each text of the list is compared as with EQUAL: one of several words fits if all of
+them are there, and one of stopwords alone fits nothing.
+"""
 FILTER_OPERATOR_CONTAINS_ALL: FilterOperator.ValueType  # 9
 """Holds all of a list of values."""
 FILTER_OPERATOR_CONTAINS_NONE: FilterOperator.ValueType  # 10
 """Holds none of a list of values."""
 FILTER_OPERATOR_IS_NULL: FilterOperator.ValueType  # 11
 """There is no value, or an empty one; compares with `boolean`. Weaviate knows it in collections that Vecgate created, and in
-others if they index it.
+others if they index it, but not of geo coordinates (INVALID_PROPERTY).
 """
 FILTER_OPERATOR_WITHIN_GEO_RANGE: FilterOperator.ValueType  # 12
 """A place within a range."""

@@ -54,6 +54,7 @@ _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was wi
 _INACTIVE = re.compile("tenant not active: '([^']*)'")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _NO_RERANKER = re.compile("unknown capability: rerank")
+_NO_WORDS = re.compile("invalid search term, only stopwords provided")
 _NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
 # Replicas that all refuse an object are called too few as well.
 _OWN_FAULT = re.compile("vector with length|vector dimensions|vector lengths|nil-vector")
@@ -119,6 +120,10 @@ def _find_unfit(message: str, collection: str) -> Violation | None:
     if (tenants := _TENANTS.search(message)) is not None:
         rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
         return Violation("tenant", f"collection {collection!r} {rule}")
+    if _NO_WORDS.search(message):
+        rule = "compares a text with stopwords alone, or with no word at all"
+        fix = "give other words, or change the collection's inverted_index.stopwords"
+        return Violation("filters", f"{rule}, which Weaviate does not look for; {fix}", "INVALID_PROPERTY")
     if _NO_RERANKER.search(message):
         return Violation("rerank", f"collection {collection!r} has no reranker module in Weaviate; leave this out")
     return None

@@ -1,5 +1,7 @@
 """Filters as the client takes them."""
 
+from dataclasses import replace
+
 from weaviate.classes.query import Filter as ClientFilter
 from weaviate.classes.query import GeoCoordinate
 from weaviate.collections.classes.filters import _Filters, _FilterValue, _Operator
@@ -38,6 +40,9 @@ def filter_to_weaviate(filter_: Filter) -> _Filters:
             return ClientFilter.any_of([filter_to_weaviate(each) for each in filters])
         case Not(inner):
             return ClientFilter.not_(filter_to_weaviate(inner))
+        case Condition(operator=Operator.NOT_EQUAL, references=()):
+            # Weaviate's own lets through no text with any of the words, and leaves out nulls of ranges without filters.
+            return ClientFilter.not_(_condition_to_weaviate(replace(filter_, operator=Operator.EQUAL)))
         case Condition():
             return _condition_to_weaviate(filter_)
 
