@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -242,7 +243,7 @@ class Tenant:
     activity: TenantActivity = TenantActivity.ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Collection:
     """A set of objects with the same properties and named vectors.
 
@@ -268,7 +269,7 @@ class Collection:
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
-        return next((each for each in self.properties if each.name == name), None)
+        return self._properties.get(name)
 
     @property
     def unhandled(self) -> frozenset[str]:
@@ -277,7 +278,20 @@ class Collection:
 
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""
-        return next((each for each in self.vectors if each.name == name), None)
+        return self._vectors.get(name)
+
+    @cached_property
+    def blobs(self) -> tuple[str, ...]:
+        """The names of the blob properties."""
+        return tuple(each.name for each in self.properties if each.data_type is DataType.BLOB)
+
+    @cached_property
+    def _properties(self) -> dict[str, Property]:
+        return {each.name: each for each in reversed(self.properties)}
+
+    @cached_property
+    def _vectors(self) -> dict[str, NamedVector]:
+        return {each.name: each for each in reversed(self.vectors)}
 
 
 class Consistency(Enum):

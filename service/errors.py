@@ -16,9 +16,10 @@ ServiceError
   StoreUnavailable              Weaviate does not answer: try again
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected, TextTooLong
 
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidRequest",
     "MessageTooLarge",
     "NotFound",
+    "Noted",
     "ObjectNotFound",
     "Overloaded",
     "PermissionDenied",
@@ -47,6 +49,10 @@ __all__ = [
     "noting",
     "rejection",
 ]
+
+
+MAX_VIOLATIONS = 100
+"""Those that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +79,46 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request breaks rules; all of them are listed."""
+    """The request breaks rules; the first ones are listed.
+
+    Attributes:
+        violations: which, as far as they are listed.
+        more: how many others there are.
+    """
 
     def __init__(self, violations: Sequence[Violation]) -> None:
-        super().__init__("; ".join(map(str, violations)))
-        self.violations = tuple(violations)
+        self.violations = tuple(violations[:MAX_VIOLATIONS])
+        self.more = len(violations) - len(self.violations) + (violations.more if isinstance(violations, Noted) else 0)
+        super().__init__("; ".join([*map(str, self.violations), *([f"and {self.more} more"] if self.more else [])]))
+
+
+class Noted(list[Violation]):
+    """Violations that are being collected: the first ones, and of the others how many there are.
+
+    Attributes:
+        more: that number.
+    """
+
+    def __init__(self, violations: Iterable[Violation] = ()) -> None:
+        super().__init__()
+        self.more = 0
+        self.extend(violations)
+
+    def append(self, violation: Violation) -> None:
+        """Note a violation."""
+        if len(self) < MAX_VIOLATIONS:
+            super().append(violation)
+        else:
+            self.more += 1
+
+    def extend(self, violations: Iterable[Violation]) -> None:
+        """Note several."""
+        for each in violations:
+            self.append(each)
+
+    def __iadd__(self, violations: Iterable[Violation]) -> Self:  # type: ignore[override,misc]  # takes what list takes
+        self.extend(violations)
+        return self
 
 
 @contextmanager
@@ -87,7 +128,7 @@ def collecting() -> Iterator[list[Violation]]:
     Raises:
         InvalidRequest: in the end, with all that the list holds, if it holds any.
     """
-    violations: list[Violation] = []
+    violations = Noted()
     yield violations
     if violations:
         raise InvalidRequest(violations)
@@ -100,6 +141,8 @@ def noting(violations: list[Violation]) -> Iterator[None]:
         yield
     except InvalidRequest as error:
         violations += error.violations
+        if isinstance(violations, Noted):
+            violations.more += error.more
 
 
 class NotFound(ServiceError):

@@ -26,7 +26,6 @@ __all__ = [
     "reason_for",
     "rule_for",
     "to_status",
-    "to_trailers",
 ]
 
 log = structlog.get_logger(__name__)
@@ -185,10 +184,14 @@ def _forget_tracebacks(error: BaseException) -> None:
 
 
 def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
-    """Return an exception as a gRPC status with details."""
+    """Return an exception as a gRPC status with details, of a call or of one item.
+
+    That of a call travels in the trailing metadata. Clients take 8 KiB of metadata by default, in which the message
+    stands twice and details as base64; of a status that was longer they would show nothing but that it was.
+    """
     rule = rule_for(error)
     code: int = rule.code.value[0]
-    status = status_pb2.Status(code=code, message=message_for(error, request_id))
+    status = status_pb2.Status(code=code, message=_cut(message_for(error, request_id), MAX_MESSAGE_BYTES))
     for detail in _details(error, rule, request_id):
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -196,40 +199,28 @@ def to_status(error: BaseException, request_id: str) -> status_pb2.Status:
     return status
 
 
-def to_trailers(error: BaseException, request_id: str) -> status_pb2.Status:
-    """Return an exception as the gRPC status of a whole call, which travels in the trailing metadata.
-
-    Clients take 8 KiB of metadata by default, in which the message stands twice and details as base64; of a status that
-    was longer they would show nothing but that it was.
-    """
-    status = to_status(error, request_id)
-    status.message = _cut(status.message, MAX_MESSAGE_BYTES)
-    for packed in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        if packed.Unpack(info):
-            for key in list(info.metadata):
-                info.metadata[key] = _cut(info.metadata[key], MAX_NAME_BYTES)
-            packed.Pack(info)
-        elif packed.Unpack(bad):
-            packed.Pack(_first_violations(bad))
-    return status
-
-
-def _first_violations(bad: error_details_pb2.BadRequest) -> error_details_pb2.BadRequest:
+def _bad_request(error: errors.InvalidRequest) -> error_details_pb2.BadRequest:
     """Return as many violations as have room, and how many others there are."""
-    kept = error_details_pb2.BadRequest()
-    for number, each in enumerate(bad.field_violations):
-        each.field, each.description = _cut(each.field, MAX_NAME_BYTES), _cut(each.description, MAX_NAME_BYTES)
-        if kept.ByteSize() + each.ByteSize() > MAX_VIOLATIONS_BYTES:
-            kept.field_violations.add(description=f"and {len(bad.field_violations) - number} more", reason=each.reason)
-            break
-        kept.field_violations.append(each)
+    kept, size = error_details_pb2.BadRequest(), 0
+    for number, each in enumerate(error.violations):
+        field, description = _cut(each.field, MAX_NAME_BYTES), _cut(each.description, MAX_NAME_BYTES)
+        violation = kept.FieldViolation(field=field, description=description, reason=each.reason)
+        size += violation.ByteSize()
+        if size > MAX_VIOLATIONS_BYTES:
+            return _with_others(kept, len(error.violations) - number + error.more, each.reason)
+        kept.field_violations.append(violation)
+    return _with_others(kept, error.more, error.violations[-1].reason) if error.more else kept
+
+
+def _with_others(kept: error_details_pb2.BadRequest, others: int, reason: str) -> error_details_pb2.BadRequest:
+    kept.field_violations.add(description=f"and {others} more", reason=reason)
     return kept
 
 
 def _cut(text: str, most: int) -> str:
     """Return a text, or so many bytes of its beginning."""
-    content = text.encode()
+    # A character has a byte at least; what is beyond so many is not looked at.
+    content = text[: most + 1].encode()
     return text if len(content) <= most else content[:most].decode(errors="ignore") + "..."
 
 
@@ -240,16 +231,10 @@ def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Mess
             metadata = error.metadata
         case errors.NotFound() | errors.CollectionAlreadyExists():
             metadata = {"name": error.name}
+    metadata = {key: _cut(value, MAX_NAME_BYTES) for key, value in metadata.items()}
     yield error_details_pb2.ErrorInfo(reason=reason_for(error), domain=DOMAIN, metadata=metadata)
     if isinstance(error, errors.InvalidRequest):
-        yield error_details_pb2.BadRequest(
-            field_violations=[
-                error_details_pb2.BadRequest.FieldViolation(
-                    field=violation.field, description=violation.description, reason=violation.reason
-                )
-                for violation in error.violations
-            ]
-        )
+        yield _bad_request(error)
     if isinstance(error, errors.QuotaExceeded):
         violation = error_details_pb2.QuotaFailure.Violation(
             subject=f"client:{error.client}", description=str(error), quota_id=error.quota

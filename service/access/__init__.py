@@ -3,7 +3,7 @@
 from service.access.accounts import NOBODY, Account, calling_account
 from service.access.authenticator import Authenticator
 from service.access.clients import EVERYBODY, Client, Permission
-from service.access.policy import authorize, authorize_route, check_permission, follow_alias
+from service.access.policy import authorize, authorize_method, authorize_route, check_permission, follow_alias
 
 __all__ = [
     "EVERYBODY",
@@ -13,6 +13,7 @@ __all__ = [
     "Client",
     "Permission",
     "authorize",
+    "authorize_method",
     "authorize_route",
     "calling_account",
     "check_permission",

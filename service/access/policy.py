@@ -8,7 +8,16 @@ from typing import Any
 from service.access.clients import Client, Permission
 from service.errors import PermissionDenied
 
-__all__ = ["HTTP_RULES", "RULES", "Rule", "authorize", "authorize_route", "check_permission", "follow_alias"]
+__all__ = [
+    "HTTP_RULES",
+    "RULES",
+    "Rule",
+    "authorize",
+    "authorize_method",
+    "authorize_route",
+    "check_permission",
+    "follow_alias",
+]
 
 READERS = frozenset({Permission.SEARCH, Permission.WRITE, Permission.ADMIN})
 EMBEDDERS = frozenset({Permission.EMBED})
@@ -142,6 +151,19 @@ def _set(request: Any, path: str, value: str) -> None:
     setattr(attrgetter(".".join(parents))(request) if parents else request, field, value)
 
 
+def authorize_method(client: Client, method: str) -> Rule:
+    """Check that a client may call a method at all, before its request is read, and return the method's rule.
+
+    Raises:
+        PermissionDenied: it may not.
+    """
+    rule = RULES.get(method)
+    if rule is None:
+        raise PermissionDenied(f"{method} is open to nobody: this server has no rule for it")
+    check_permission(client, rule.permissions, f"call {method}")
+    return rule
+
+
 def authorize(client: Client, method: str, request: Any) -> None:
     """Check that a client may make a call.
 
@@ -153,10 +175,7 @@ def authorize(client: Client, method: str, request: Any) -> None:
     Raises:
         PermissionDenied: it may not. Whether the collection or the tenant is there is not told.
     """
-    rule = RULES.get(method)
-    if rule is None:
-        raise PermissionDenied(f"{method} is open to nobody: this server has no rule for it")
-    check_permission(client, rule.permissions, f"call {method}")
+    rule = authorize_method(client, method)
     if rule.collection and not client.may_touch(collection := _get(request, rule.collection)):
         raise PermissionDenied(f"client {client.name!r} may not touch collection {collection!r}")
     tenants = rule.tenants(request)

@@ -9,6 +9,7 @@ from service.convert.embedding import vector_to_pb
 from service.core.conformance import DraftObject
 from service.core.vectorizing import VectorOrigin, VectorReport
 from service.domain import StoredObject
+from service.validation.bounds import MAX_OBJECT_VALUES, MAX_PROPERTIES_BYTES
 from vecgate.v1 import object_service_pb2 as object_pb
 
 __all__ = ["draft_from_pb", "object_to_pb", "report_to_pb"]
@@ -16,27 +17,68 @@ __all__ = ["draft_from_pb", "object_to_pb", "report_to_pb"]
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}
 
 
+class _TooMany(Exception):
+    """An object has more values than it may have."""
+
+
 def draft_from_pb(message: object_pb.Object) -> DraftObject:
-    """Return an object as sent."""
+    """Return an object as sent; if it has too many properties or too long ones, with that fault instead of them."""
+    size, properties, fault = message.properties.ByteSize(), {}, ""
+    values = _Values()
+    if size > MAX_PROPERTIES_BYTES:
+        fault = f"have {size} bytes; those of an object have at most {MAX_PROPERTIES_BYTES}: send long texts apart"
+    else:
+        try:
+            properties = values.of_struct(message.properties)
+        except _TooMany:
+            fault = f"have more than {MAX_OBJECT_VALUES} values, those in lists and objects, too; use several objects"
     return DraftObject(
         message.id,
-        {name: _value_from_pb(value) for name, value in message.properties.fields.items()},
+        properties,
         {name: image.content for name, image in message.images.items()},
         {name: vector.data for name, vector in message.vectors.items()},
+        values.count,
+        fault,
     )
 
 
-def _value_from_pb(value: struct_pb2.Value) -> Any:
-    """Return a value as JSON has it; json_format refuses NaN, which is for the check of properties to name."""
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return {name: _value_from_pb(each) for name, each in value.struct_value.fields.items()}
-        case "list_value":
-            return [_value_from_pb(each) for each in value.list_value.values]
-        case None | "null_value":
-            return None
-        case kind:
-            return getattr(value, kind)
+class _Values:
+    """Takes the values of an object as JSON has them.
+
+    json_format refuses NaN, which is for the check of properties to name.
+
+    Attributes:
+        count: those taken.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def of_struct(self, struct: struct_pb2.Struct) -> dict[str, Any]:
+        """Return an object.
+
+        Raises:
+            _TooMany: there are more values than an object may have.
+        """
+        self._take(len(struct.fields))
+        return {name: self._of_value(each) for name, each in struct.fields.items()}
+
+    def _of_value(self, value: struct_pb2.Value) -> Any:
+        match value.WhichOneof("kind"):
+            case "struct_value":
+                return self.of_struct(value.struct_value)
+            case "list_value":
+                self._take(len(value.list_value.values))
+                return [self._of_value(each) for each in value.list_value.values]
+            case None | "null_value":
+                return None
+            case kind:
+                return getattr(value, kind)
+
+    def _take(self, count: int) -> None:
+        self.count += count
+        if self.count > MAX_OBJECT_VALUES:
+            raise _TooMany
 
 
 def object_to_pb(each: StoredObject) -> object_pb.Object:

@@ -4,6 +4,7 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from service.core.unknown import some_of
 from service.domain import (
     Collection,
     DataType,
@@ -118,7 +119,7 @@ def default_vector_faults(collection: Collection) -> Iterator[Violation]:
     """Yield what is wrong with a collection's default vector."""
     name = collection.default_vector
     if name and collection.find_vector(name) is None:
-        names = ", ".join(each.name for each in collection.vectors)
+        names = some_of(each.name for each in collection.vectors)
         message = f"{name!r} is no named vector of collection {collection.name!r}; it has: {names}"
         yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
 

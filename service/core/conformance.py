@@ -4,16 +4,17 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid5
 
 import numpy as np
 
 from embedders.inputs import Vector
-from service.core.unknown import unknown_property, unknown_vector
+from service.core.unknown import some_of, unknown_property, unknown_vector
 from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
 from service.errors import InvalidRequest, Violation, collecting, noting
 
@@ -36,12 +37,16 @@ class DraftObject:
         properties: values as JSON has them: None, bool, float, str, list or dict.
         images: encoded pictures by blob property.
         vectors: little-endian float32 bytes by named vector.
+        values: how many values the properties hold, those in lists and objects, too.
+        fault: why its properties were not taken; empty where they were.
     """
 
     id: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
     vectors: Mapping[str, bytes] = field(default_factory=dict)
+    values: int = 0
+    fault: str = ""
 
     def size(self) -> int:
         """Return roughly how many bytes the object takes in a write."""
@@ -62,6 +67,8 @@ def check_object(collection: Collection, draft: DraftObject, path: str, tenant: 
         InvalidRequest: it does not fit; all violations are listed.
     """
     with collecting() as violations:
+        if draft.fault:
+            violations.append(Violation(f"{path}.properties", draft.fault, "INVALID_PROPERTY"))
         properties = _check_properties(collection, draft, path, violations)
         for name in draft.images:
             blob = collection.find_property(name)
@@ -142,56 +149,75 @@ def _measurable(vector: Vector) -> bool:
 
 
 def check_return_fields(
-    collection: Collection, properties: Iterable[str], images: Iterable[str], vectors: Iterable[str]
+    collection: Collection, properties: Sequence[str], images: Sequence[str], vectors: Sequence[str]
 ) -> ReturnFields:
     """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
+
+    What is named more than once is returned once.
 
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
     """
-    plain = _without_blobs(collection.properties)
-    blobs = [each.name for each in collection.properties if each.data_type is DataType.BLOB]
-    paths = [name.split(".") for name in properties] or [[each.name] for each in plain]
+
+    @cache
+    def parts(path: tuple[str, ...]) -> dict[str, Property]:
+        """Return what there is to name of the collection, or of the object that a path leads to."""
+        return _without_blobs(parts(path[:-1])[path[-1]].nested if path else collection.properties)
+
     with collecting() as violations:
-        for index, path in enumerate(paths):
-            _check_path(collection, path, f"return_properties[{index}]", violations)
-        for index, name in enumerate(images := list(images)):
-            if name not in blobs:
+        paths = [tuple(name.split(".")) for name in _firsts(properties)] or [(name,) for name in parts(())]
+        for index, path in zip(_firsts(properties).values(), paths, strict=False):
+            _check_path(collection, parts, path, f"return_properties[{index}]", violations)
+        for name, index in _firsts(images).items():
+            found = collection.find_property(name)
+            if found is None or found.data_type is not DataType.BLOB:
                 violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
-        for index, name in enumerate(vectors := list(vectors)):
+        for name, index in _firsts(vectors).items():
             if collection.find_vector(name) is None:
                 violations.append(unknown_vector(collection, f"return_vectors[{index}]"))
-    picked = _pick(plain, paths)
-    return ReturnFields([each.name for each in picked], images, vectors, {e.name: e.nested for e in picked if e.nested})
+    picked = _pick(parts(()).values(), paths)
+    nested = {each.name: each.nested for each in picked if each.nested}
+    return ReturnFields([each.name for each in picked], list(_firsts(images)), list(_firsts(vectors)), nested)
 
 
-def _without_blobs(properties: Iterable[Property]) -> list[Property]:
-    return [each for each in properties if each.data_type not in (None, DataType.BLOB)]
+def _firsts(names: Sequence[str]) -> dict[str, int]:
+    """Return each name once, and where it stands first: asked for more than once, Weaviate sends a field as often."""
+    return {name: index for index, name in reversed(list(enumerate(names)))}
 
 
-def _check_path(collection: Collection, path: Sequence[str], where: str, violations: list[Violation]) -> None:
-    parts = _without_blobs(collection.properties)
+def _without_blobs(properties: Iterable[Property]) -> dict[str, Property]:
+    return {each.name: each for each in properties if each.data_type not in (None, DataType.BLOB)}
+
+
+def _check_path(
+    collection: Collection,
+    parts: Callable[[tuple[str, ...]], Mapping[str, Property]],
+    path: tuple[str, ...],
+    where: str,
+    violations: list[Violation],
+) -> None:
     for depth, name in enumerate(path):
-        found = next((each for each in parts if each.name == name), None)
-        if found is None and not depth:
-            violations.append(_unknown_property(collection, where, blobs=False))
-        elif found is None:
-            names = ", ".join(each.name for each in parts) or "none"
-            message = f"property {'.'.join(path[:depth])!r} has no such part; it has: {names}"
+        there = parts(path[:depth])
+        if name in there:
+            continue
+        if depth:
+            message = f"property {'.'.join(path[:depth])!r} has no such part; it has: {some_of(there)}"
             violations.append(Violation(where, message, "UNKNOWN_PROPERTY"))
-        if found is None:
-            return
-        parts = _without_blobs(found.nested)
+        else:
+            violations.append(_unknown_property(collection, where, blobs=False))
+        return
 
 
-def _pick(properties: Iterable[Property], paths: Sequence[Sequence[str]]) -> tuple[Property, ...]:
+def _pick(properties: Iterable[Property], paths: Iterable[Sequence[str]]) -> tuple[Property, ...]:
     """Return the properties that paths name, objects with those of their parts alone, or whole if they are named."""
-    picked: list[Property] = []
-    for each in properties:
-        rests = [path[1:] for path in paths if path[0] == each.name]
-        if rests:
-            picked.append(replace(each, nested=_pick(each.nested, rests)) if all(rests) else each)
-    return tuple(picked)
+    rests: dict[str, list[Sequence[str]]] = {}
+    for path in paths:
+        rests.setdefault(path[0], []).append(path[1:])
+    return tuple(
+        replace(each, nested=_pick(each.nested, rests[each.name])) if all(rests[each.name]) else each
+        for each in properties
+        if each.name in rests
+    )
 
 
 def _check_properties(
@@ -272,7 +298,7 @@ def _check_nested(declared: Property, value: Any, path: str, violations: list[Vi
     for name, part in value.items():
         where, inner = f'{path}["{name}"]', parts.get(name)
         if inner is None:
-            message = f"the object has no such property; it has: {', '.join(parts)}"
+            message = f"the object has no such property; it has: {some_of(parts)}"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif inner.data_type is None:
             message = "the property's type is not handled by this version; leave it out"
@@ -351,5 +377,7 @@ def _type_name(data_type: DataType | None) -> str:
 
 
 def _unknown_property(collection: Collection, where: str, *, blobs: bool) -> Violation:
-    names = [each.name for each in collection.properties if (each.data_type is DataType.BLOB) == blobs]
-    return unknown_property(collection, where, names, "blob property" if blobs else "property")
+    if blobs:
+        return unknown_property(collection, where, collection.blobs, "blob property")
+    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    return unknown_property(collection, where, names)

@@ -5,7 +5,7 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from service.core.conformance import DraftObject, check_object
 from service.core.embed import EmbedderPool
 from service.core.indexing import IndexEntries, unchanged
 from service.core.overwriting import overwrite
+from service.core.pacing import Pace
 from service.core.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -47,6 +48,9 @@ __all__ = ["ImportOutcome", "ImportReport", "Importer"]
 
 log = structlog.get_logger(__name__)
 
+MAX_CHUNK_VALUES = 5000
+"""Values in one write, unless a single object has more: Weaviate's client takes some microseconds for each."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
@@ -67,10 +71,11 @@ class ImportReport:
 
 @dataclass(slots=True)
 class _Candidate(Candidate):
-    """An object of an import: its place in the call, and roughly its bytes."""
+    """An object of an import: its place in the call, roughly its bytes, and the values of its properties."""
 
     index: int = 0
     size: int = 0
+    values: int = 0
 
 
 class _Known(NamedTuple):
@@ -144,7 +149,7 @@ class Importer:
         )
         writing: asyncio.Task[None] | None = None
         try:
-            for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
+            async for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
                 known = await self._known(collection, chunk, scope)
                 await fill(chunk, options, stored=known.stored)
                 for each in chunk:
@@ -162,12 +167,14 @@ class Importer:
         _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
-    def _check(
+    async def _check(
         self, collection: Collection, drafts: Sequence[DraftObject], tenant: str, outcomes: list[ImportOutcome]
-    ) -> Iterator[_Candidate]:
+    ) -> AsyncIterator[_Candidate]:
         """Yield the objects that fit the collection; the others' outcomes are their violations."""
         first_index: dict[str, int] = {}
+        pace = Pace()
         for index, draft in enumerate(drafts):
+            await pace.step()
             path = f"objects[{index}]"
             try:
                 checked = check_object(collection, draft, path, tenant)
@@ -177,22 +184,22 @@ class Importer:
             outcomes[index] = ImportOutcome(id_ := str(checked.id))
             first = first_index.setdefault(id_, index)
             if first == index:
-                yield _Candidate(path, checked, index=index, size=draft.size())
+                yield _Candidate(path, checked, index=index, size=draft.size(), values=draft.values)
             else:
                 message = f"is the id of objects[{first}] too; give each object of a call its own id"
                 duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])
                 outcomes[index] = ImportOutcome(id_, error=duplicate)
 
-    def _chunks(self, candidates: Iterator[_Candidate]) -> Iterator[list[_Candidate]]:
+    async def _chunks(self, candidates: AsyncIterator[_Candidate]) -> AsyncIterator[list[_Candidate]]:
         chunk: list[_Candidate] = []
-        size = 0
-        for candidate in candidates:
-            full = len(chunk) == self._max_chunk_objects or size + candidate.size > self._max_chunk_bytes
+        size = values = 0
+        async for candidate in candidates:
+            size, values = size + candidate.size, values + candidate.values
+            full = len(chunk) == self._max_chunk_objects or size > self._max_chunk_bytes or values > MAX_CHUNK_VALUES
             if chunk and full:
                 yield chunk
-                chunk, size = [], 0
+                chunk, size, values = [], candidate.size, candidate.values
             chunk.append(candidate)
-            size += candidate.size
         if chunk:
             yield chunk
 

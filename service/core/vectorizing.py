@@ -15,6 +15,7 @@ from embedders.health import WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
+from service.core.unknown import some_of
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
 
@@ -145,7 +146,7 @@ def check_native(collection: Collection, candidate: Candidate) -> None:
     bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
     for vector in collection.vectors:
         if vector.native and vector.name in bare:
-            names = ", ".join(each.name for each in (*vector.text_fields, *vector.image_fields))
+            names = some_of(each.name for each in (*vector.text_fields, *vector.image_fields))
             message = f"is one of Weaviate's module, which takes no object without any of: {names}; give one of them"
             _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
@@ -334,7 +335,7 @@ def _attach(
 
 def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
     earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
-    candidate.error = InvalidRequest([*earlier, *(each for each in violations if each not in earlier)])
+    candidate.error = InvalidRequest(list(dict.fromkeys([*earlier, *violations])))
 
 
 def _name(field_: WeightedField) -> str:

@@ -10,13 +10,14 @@ from grpc_status import rpc_status
 from service.access import Authenticator
 from service.errors import Overloaded, ServiceError
 from service.rpc.reflection import REFLECTION_NAMES
-from service.status import to_trailers
+from service.status import to_status
 
 __all__ = ["AccessInterceptor", "authorization_in"]
 
 AUTHORIZATION = "authorization"
 OURS = "/vecgate."
 HEALTH = (f"/{health.SERVICE_NAME}/",)
+MAX_REFLECTION_BYTES = 16 * 1024
 REFLECTION = tuple(f"/{name}/" for name in REFLECTION_NAMES)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -61,17 +62,27 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
 
     def _counted(self, handler: "MethodHandler") -> "MethodHandler":
         inner = cast("Stream", handler.stream_stream)
+        parse = handler.request_deserializer
+        assert parse is not None
 
-        async def stream(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async def parsed(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            async for content in requests:
+                if len(content) > MAX_REFLECTION_BYTES:
+                    # An answer repeats what was asked.
+                    message = f"a request has at most {MAX_REFLECTION_BYTES} bytes here; ask for one name"
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+                yield parse(content)
+
+        async def stream(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
             self._streams += 1
             try:
-                async for answer in inner(requests, context):
+                async for answer in inner(parsed(requests, context), context):
                     yield answer
             finally:
                 self._streams -= 1
 
         return grpc.stream_stream_rpc_method_handler(
-            cast("Any", stream), handler.request_deserializer, handler.response_serializer
+            cast("Any", stream), response_serializer=handler.response_serializer
         )
 
 
@@ -83,7 +94,7 @@ def authorization_in(metadata: Any) -> str | None:
 
 def _refusing(handler: "MethodHandler", error: ServiceError) -> "MethodHandler":
     """Return what refuses a call without reading what it sends."""
-    status = rpc_status.to_status(to_trailers(error, ""))
+    status = rpc_status.to_status(to_status(error, ""))
 
     async def refuse(requests: Any, context: Context) -> NoReturn:
         del requests

@@ -15,6 +15,7 @@ from service.convert.embedding import (
     options_from_pb,
 )
 from service.core.embed import EmbedderPool
+from service.core.pacing import Pace
 from service.errors import InvalidRequest, Violation, rejection
 from service.rpc.caller_keys import CallerKeys
 from service.status import to_status
@@ -44,15 +45,20 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         check_embed_inputs(request, self._limits)
         options = options_from_pb(request, self._keys.of(context))
         embedders = self._embedders.asked_for(request.embedder)
-        inputs = [input_from_pb(each, truncate=request.truncate) for each in request.inputs]
+        pace = Pace()
+        inputs: list[Input | None] = []
+        for each in request.inputs:
+            inputs.append(input_from_pb(each, truncate=request.truncate))
+            await pace.step()
         present: list[Input] = [each for each in inputs if each is not None]
         embedder, outcomes = embedders[0], iter(list[Outcome]())
         if present:
             embedder, embedded = await self._embedders.embed_with_first(embedders, present, options)
             outcomes = iter(embedded)
         response = pb.EmbedInputsResponse(embedder=embedder_to_pb(embedder.spec))
-        for index, each in enumerate(inputs):
-            if each is None:
+        for index, wanted in enumerate(inputs):
+            await pace.step()
+            if wanted is None:
                 missing = Violation(f"inputs[{index}]", "has no content; set text or image")
                 response.results.add(error=to_status(InvalidRequest([missing]), ""))
                 continue

@@ -21,6 +21,9 @@ SEARCH = "vecgate.v1.SearchService"
 LIVENESS = "liveness"
 """The process answers, whatever Weaviate and the embedders do: a restart would mend none of those."""
 
+MAX_NAME_LENGTH = 1024
+"""Of a service that somebody watches: a watch keeps the name as long as it lasts."""
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -43,6 +46,8 @@ class _HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # untyp
         context: "grpc.aio.ServicerContext[Any, Any]",
     ) -> None:
         """Tell the health now and whenever it changes."""
+        if len(request.service) > MAX_NAME_LENGTH:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no service has so long a name")
         if self._watches >= self._max_watches:
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,

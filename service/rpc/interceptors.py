@@ -17,19 +17,22 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 import structlog
+from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 from opentelemetry.trace import Span, SpanKind
 
 from embedders import tracing
 from embedders.timing import begin_times, note_deadline
-from service.access import Authenticator, authorize, follow_alias
-from service.errors import InvalidRequest, MessageTooLarge, Overloaded, Violation
+from service.access import Authenticator, authorize, authorize_method, follow_alias
+from service.errors import MessageTooLarge, Overloaded
 from service.metrics import IN_FLIGHT, note_call
 from service.observability import milliseconds, new_request_id
 from service.rpc.access import authorization_in
 from service.settings import ServerSettings
-from service.status import log_failure, to_trailers
+from service.status import log_failure, to_status
+from service.validation.violations import RequestLimits
+from service.validation.wire import WireCheck, unreadable
 
 __all__ = ["REQUEST_ID_KEY", "CallInterceptor"]
 
@@ -39,6 +42,9 @@ REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 OURS = "/vecgate."
 RULED = "/vecgate.v1."
+READ_IN_THREAD_BYTES = 64 * 1024
+"""Longer requests are checked and parsed in a thread, so that nobody else waits for it."""
+
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
 
@@ -48,6 +54,7 @@ UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler = Callable[[Any, Context], Awaitable[Any]]
+Reader = Callable[[bytes], Any]
 # Generic in the stubs only, not in grpc itself.
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
@@ -67,6 +74,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Args:
         settings: bounds on calls.
         authenticator: who may make ours.
+        limits: bounds on requests.
         real_name: returns the name of the collection that a name, which may be an alias, leads to.
 
     Attributes:
@@ -74,12 +82,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(
-        self, settings: ServerSettings, authenticator: Authenticator, real_name: Callable[[str], Awaitable[str]]
+        self,
+        settings: ServerSettings,
+        authenticator: Authenticator,
+        limits: RequestLimits,
+        real_name: Callable[[str], Awaitable[str]],
     ) -> None:
         self.idle = asyncio.Event()
         self.idle.set()
         self._settings = settings
         self._authenticator = authenticator
+        self._limits = limits
         self._real_name = real_name
         self._in_flight = 0
         self._bounded = 0
@@ -105,12 +118,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _around(self, handler: "MethodHandler", method: str) -> "MethodHandler":
         """Return what receives the one request of a call as a stream, around the handler of its method."""
-        call = cast("Any", self._wrap(handler, method))
+        call = cast("Any", self._wrap(handler, method, self._reader(handler, method)))
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(call)
 
-    def _wrap(self, handler: "MethodHandler", method: str) -> Handler:
+    def _reader(self, handler: "MethodHandler", method: str) -> Reader:
+        """Return what checks the bytes of a request and parses them."""
+        name = method.removeprefix("/").replace("/", ".")
+        kind = descriptor_pool.Default().FindMethodByName(name).input_type
+        check, parse = WireCheck(kind, self._limits).check, handler.request_deserializer
+        assert parse is not None
+
+        def read(content: bytes) -> Any:
+            check(content)
+            try:
+                return parse(content)
+            except DecodeError:
+                raise unreadable() from None
+
+        return read
+
+    def _wrap(self, handler: "MethodHandler", method: str, read: Reader) -> Handler:
         """Return a handler of bytes around one of messages."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
@@ -125,7 +154,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # For good: gRPC makes a task, and with it a context, for each call.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
-                    answer = await self._answer(handler, method, context, held)
+                    answer = await self._answer(handler, method, context, held, read)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
@@ -168,7 +197,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         context.add_done_callback(cast("Any", end))
 
-    async def _answer(self, handler: "MethodHandler", method: str, context: Context, held: _Held) -> bytes | None:
+    async def _answer(
+        self, handler: "MethodHandler", method: str, context: Context, held: _Held, read: Reader
+    ) -> bytes | None:
         """Return the answer to a call as bytes, None for one that has been written.
 
         Raises:
@@ -192,11 +223,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if account is not None:
                 # What is refused has come in, too.
                 account.receive(held.request_bytes)
-            request = _parse(handler, content)
+                # A method of another version has no rule yet, and is refused.
+                authorize_method(account.client, method.removeprefix(RULED))
+            long = held.request_bytes > READ_IN_THREAD_BYTES
+            request = await asyncio.to_thread(read, content) if long else read(content)
+            del content  # its message has all of it once more
             if account is not None:
                 ruled = method.removeprefix(RULED)
                 await follow_alias(account.client, ruled, request, self._real_name)
-                # A method of another version has no rule yet, and is refused.
                 authorize(account.client, ruled, request)
             inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
             response = await inner(request, context)
@@ -240,18 +274,10 @@ async def _first(context: Context) -> bytes:
     return cast("bytes", request)
 
 
-def _parse(handler: "MethodHandler", content: bytes) -> Any:
-    assert handler.request_deserializer is not None
-    try:
-        return handler.request_deserializer(content)
-    except DecodeError:
-        raise InvalidRequest([Violation("", "the request cannot be parsed as the method's message")]) from None
-
-
 async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     log_failure(error, method)
-    await context.abort_with_status(rpc_status.to_status(to_trailers(error, request_id)))
+    await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
     raise AssertionError("abort_with_status raises")
 
 

@@ -12,8 +12,10 @@ from service.convert.object import draft_from_pb, object_to_pb, report_to_pb
 from service.convert.scope import scope_from_pb
 from service.convert.search import return_names
 from service.core.backfilling import Backfiller, BackfillWishes
+from service.core.conformance import DraftObject
 from service.core.importing import Importer
 from service.core.objects import MAX_NAMED, Objects
+from service.core.pacing import Pace
 from service.core.searching import Searcher
 from service.core.updating import Updater
 from service.core.vectorizing import VectorReport
@@ -69,7 +71,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
     async def ImportObjects(self, request: pb.ImportObjectsRequest, context: Context) -> pb.ImportObjectsResponse:
         """Import objects."""
         check_import_objects(request, self._limits)
-        drafts = [draft_from_pb(each) for each in request.objects]
+        pace = Pace()
+        drafts: list[DraftObject] = []
+        for each in request.objects:
+            drafts.append(draft_from_pb(each))
+            await pace.step()
         report = await self._importer.import_objects(
             request.collection,
             drafts,
@@ -80,6 +86,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         )
         response = pb.ImportObjectsResponse(embedders=[embedder_to_pb(each) for each in report.embedders])
         for outcome in report.outcomes:
+            await pace.step()
             if outcome.error is not None:
                 response.results.add(id=outcome.id, error=to_status(outcome.error, ""))
             else:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from typing import cast
 
@@ -37,6 +38,7 @@ from service.rpc.search import SearchServicer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
 from service.store.base import Store
 from service.tls import Certificates, certificates_of
+from service.validation.bounds import MAX_VALUES
 from service.validation.violations import RequestLimits
 from vecgate.v1 import (
     admin_service_pb2_grpc,
@@ -118,14 +120,12 @@ class GrpcServer:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
         self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
-        self._calls = CallInterceptor(settings, authenticator, partial(real_name, store))
+        request_limits = RequestLimits(**{each.name: getattr(limits, each.name) for each in fields(RequestLimits)})
+        self._calls = CallInterceptor(settings, authenticator, request_limits, partial(real_name, store))
         self._server = grpc.aio.server(
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
         self.port: int = self._take_port()
-        request_limits = RequestLimits(
-            limits.max_inputs, limits.max_objects, limits.max_hits, limits.max_filter_depth, limits.max_filter_nodes
-        )
         searcher = Searcher(store, embedders)
         self._writes = Writes()
         keys = CallerKeys(allowed=allow_caller_keys)
@@ -226,6 +226,7 @@ def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding
         max_inputs=limits.max_inputs,
         max_objects=limits.max_objects,
         max_hits=limits.max_hits,
+        max_values=MAX_VALUES,
     )
 
 

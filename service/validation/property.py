@@ -17,6 +17,14 @@ TEXTS = (collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
 OBJECTS = (collection_pb.DATA_TYPE_OBJECT, collection_pb.DATA_TYPE_OBJECT_ARRAY)
 RANGES = (collection_pb.DATA_TYPE_INT, collection_pb.DATA_TYPE_NUMBER, collection_pb.DATA_TYPE_DATE)
 NOT_NESTED = (collection_pb.DATA_TYPE_BLOB, collection_pb.DATA_TYPE_GEO_COORDINATES)
+# Each call of values() makes a list.
+DATA_TYPES = frozenset(collection_pb.DataType.values())
+TOKENIZATIONS = frozenset(collection_pb.Tokenization.values())
+NAME_RULE = (
+    "must be a small letter or underscore, then up to 230 letters, digits or underscores, and not one of "
+    f"Weaviate's own: {', '.join(sorted(RESERVED_NAMES))}"
+)
+NESTED_NAME_RULE = "must be a letter or underscore, then up to 230 letters, digits or underscores"
 
 
 def check_property(
@@ -32,16 +40,12 @@ def check_property(
         depth: how many objects it is within.
     """
     if depth:
-        good = NESTED_NAME.fullmatch(each.name) is not None
-        message = "must be a letter or underscore, then up to 230 letters, digits or underscores"
+        good, message = NESTED_NAME.fullmatch(each.name) is not None, NESTED_NAME_RULE
     else:
         good = PROPERTY_NAME.fullmatch(each.name) is not None and each.name not in RESERVED_NAMES
-        message = (
-            "must be a small letter or underscore, then up to 230 letters, digits or underscores, and not one of "
-            f"Weaviate's own: {', '.join(sorted(RESERVED_NAMES))}"
-        )
+        message = NAME_RULE
     violations.require(good, f"{path}.name", message)
-    known = each.data_type in collection_pb.DataType.values()
+    known = each.data_type in DATA_TYPES
     said = each.data_type != collection_pb.DATA_TYPE_UNSPECIFIED
     message = "is required; give one of the DataType values, such as DATA_TYPE_TEXT"
     violations.require(known and (said or not typed), f"{path}.data_type", message)
@@ -54,7 +58,7 @@ def check_property(
 
 
 def _check_indexing(violations: Violations, each: collection_pb.Property, path: str) -> None:
-    known = each.tokenization in collection_pb.Tokenization.values()
+    known = each.tokenization in TOKENIZATIONS
     violations.require(known, f"{path}.tokenization", f"{each.tokenization} is no Tokenization that this server knows")
     if each.data_type not in TEXTS:
         cut = each.tokenization != collection_pb.TOKENIZATION_UNSPECIFIED

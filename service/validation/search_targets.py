@@ -17,10 +17,12 @@ def check_targets(violations: Violations, request: pb.SearchObjectsRequest) -> N
     names = list(request.target_vectors)
     searched = request.WhichOneof("query") not in WITHOUT_VECTORS
     require(searched or not names, "target_vectors", "goes with near_* and hybrid only; leave it out")
+    seen: set[str] = set()
     for index, name in enumerate(names):
         path = f"target_vectors[{index}]"
         require(name, path, "is empty; name a vector")
-        require(name not in names[:index], path, f"{name!r} stands here twice; name each vector once")
+        require(name not in seen, path, f"{name!r} stands here twice; name each vector once")
+        seen.add(name)
     join, weights = request.target_join, request.target_weights
     require(join in pb.TargetJoin.values(), "target_join", f"{join} is no TargetJoin of this version")
     require(not join or len(names) > 1, "target_join", "goes with several target vectors only; leave it out")

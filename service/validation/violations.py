@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from service.core.conformance import parse_id
-from service.errors import InvalidRequest, Violation, noting
+from service.errors import InvalidRequest, Noted, Violation, noting
 
 __all__ = ["RequestLimits", "Violations", "check_count", "check_id", "check_name"]
 
@@ -18,13 +18,15 @@ class RequestLimits:
     max_hits: int
     max_filter_depth: int
     max_filter_nodes: int
+    max_text_bytes: int
+    max_image_bytes: int
 
 
 @dataclass(slots=True)
 class Violations:
     """Collects violations, so that a caller learns of all at once."""
 
-    found: list[Violation] = field(default_factory=list)
+    found: Noted = field(default_factory=Noted)
 
     def add(self, path: str, description: str, reason: str = "INVALID_INPUT") -> None:
         """Note a broken rule."""

@@ -1,6 +1,7 @@
 """The client's import, without a server: what is sent again, and for how long."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -12,7 +13,7 @@ from vecgate.client.importing import ChunkBounds, Patience, import_in_chunks
 from vecgate.client.values import ImportOutcome
 from vecgate.v1 import object_service_pb2 as pb
 
-BOUNDS = ChunkBounds(max_objects=2, target_bytes=10_000, max_bytes=100_000)
+BOUNDS = ChunkBounds(max_objects=2, target_bytes=10_000, max_bytes=100_000, max_values=10)
 BUSY = failure(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", retry_after_s=3)
 GONE = failure(grpc.StatusCode.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED")
 
@@ -144,3 +145,19 @@ def test_no_more_calls_are_in_flight_than_allowed_and_no_object_is_read_ahead_of
     assert len(read) == 7, "three chunks of two, and the object that ends the third"
     outcomes.close()  # type: ignore[attr-defined]
     assert server.sent[3:] == [["cancelled"], ["cancelled"]]
+
+
+def test_chunks_are_bounded_in_values_and_an_object_of_more_is_refused_alone() -> None:
+    server = Server()
+    few, many, far_too_many = (
+        {"tags": ["a"] * 3},
+        {"tags": ["a"] * 8, "home": None},
+        {"home": {"rooms": list(range(9))}},
+    )
+    objects = [Object(properties, id=str(at)) for at, properties in enumerate([few, few, many, far_too_many, few])]
+    bounds = replace(BOUNDS, max_objects=10)
+
+    outcomes = list(import_in_chunks(server.send, objects, bounds, patience=Patience(0)))
+
+    assert server.sent == [["0", "1"], ["2"], ["4"]]
+    assert [each.error and each.error.reason for each in outcomes] == [None, None, None, "INVALID_PROPERTY", None]

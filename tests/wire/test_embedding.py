@@ -92,7 +92,6 @@ async def test_ten_thousand_inputs_in_one_request_are_refused_with_the_bound(wir
 
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE")
     assert failure.fields == ["inputs"]
-    assert "10000" in failure.message
     assert "50" in failure.message
     assert len(wire.embedder.calls) == 1, "only the check at the start"
 

@@ -5,9 +5,9 @@ What fails for a passing reason is sent again, chunks as a whole and objects by 
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 
@@ -43,11 +43,13 @@ class ChunkBounds:
         max_objects: objects in a chunk.
         target_bytes: a chunk ends before it grows over this, unless a single object does.
         max_bytes: an object over this does not fit in any request.
+        max_values: the same of the values of properties, those in lists and objects, too.
     """
 
     max_objects: int
     target_bytes: int
     max_bytes: int
+    max_values: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class _Chunk:
     objects: list[pb.Object] = field(default_factory=list)
     refused: dict[int, ImportOutcome] = field(default_factory=dict)
     bytes: int = 0
+    values: int = 0
 
     def __len__(self) -> int:
         return len(self.objects) + len(self.refused)
@@ -176,9 +179,11 @@ def _passes(error: VecgateError) -> bool:
 def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:
     chunk = _Chunk()
     for value in objects:
-        message = _sendable(value, bounds)
+        values = _count(value.properties)
+        message = _sendable(value, values, bounds)
         size = 0 if isinstance(message, ImportOutcome) else message.ByteSize() + FRAME_BYTES
-        if len(chunk) >= bounds.max_objects or (chunk.objects and chunk.bytes + size > bounds.target_bytes):
+        full = chunk.bytes + size > bounds.target_bytes or chunk.values + values > bounds.max_values
+        if len(chunk) >= bounds.max_objects or (chunk.objects and full):
             yield chunk
             chunk = _Chunk()
         if isinstance(message, ImportOutcome):
@@ -186,11 +191,21 @@ def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:
         else:
             chunk.objects.append(message)
             chunk.bytes += size
+            chunk.values += values
     if len(chunk):
         yield chunk
 
 
-def _sendable(value: Object, bounds: ChunkBounds) -> pb.Object | ImportOutcome:
+def _count(value: Any) -> int:
+    """Return how many values there are in an object or a list."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 0
+    return len(value) + sum(map(_count, value))
+
+
+def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.Object | ImportOutcome:
     """Return the message of an object, or why it cannot be sent."""
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     try:
@@ -198,6 +213,11 @@ def _sendable(value: Object, bounds: ChunkBounds) -> pb.Object | ImportOutcome:
     except ValueError as error:
         return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT"))
     size = message.ByteSize() + FRAME_BYTES
+    if values > bounds.max_values:
+        text = (
+            f"the object has {values} values, and one request carries at most {bounds.max_values}; use several objects"
+        )
+        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_PROPERTY"))
     if size > bounds.max_bytes:
         text = (
             f"the object has {size} bytes, and one request carries at most {bounds.max_bytes}; make its images smaller"

@@ -25,6 +25,8 @@ Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 # Of a request: the collection's name and the frame around the objects.
 REQUEST_FRAME_BYTES = 1024
 CHUNK_BYTES = 8 * MIB
+# Of a server that does not say how many it takes.
+CHUNK_VALUES = 100_000
 # What another call, begun where this one ended, need not meet.
 PASSING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
 
@@ -84,13 +86,7 @@ class ObjectCalls(ABC):
             objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
             failed = [outcome for outcome in client.import_objects("Pictures", objects) if outcome.error]
         """
-        limits = self.embedders().limits
-        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
-        bounds = ChunkBounds(
-            max_objects=max(1, min(chunk_objects, limits.max_objects or chunk_objects)),
-            target_bytes=min(CHUNK_BYTES, largest // 4),
-            max_bytes=largest - REQUEST_FRAME_BYTES,
-        )
+        bounds = self._chunk_bounds(chunk_objects)
 
         def send(messages: list[object_pb.Object]) -> Call:
             request = object_pb.ImportObjectsRequest(
@@ -104,6 +100,16 @@ class ObjectCalls(ABC):
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
         yield from import_in_chunks(send, several(objects), bounds, in_flight=in_flight, patience=Patience(retry_s))
+
+    def _chunk_bounds(self, most: int) -> ChunkBounds:
+        limits = self.embedders().limits
+        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
+        return ChunkBounds(
+            max_objects=max(1, min(most, limits.max_objects or most)),
+            target_bytes=min(CHUNK_BYTES, largest // 4),
+            max_bytes=largest - REQUEST_FRAME_BYTES,
+            max_values=limits.max_values or CHUNK_VALUES,
+        )
 
     def get_object(
         self,

@@ -314,11 +314,11 @@ class Collection(_message.Message):
     """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
-        """Optional. Its properties, each name once."""
+        """Optional. Its properties, each name once. At most 1000."""
 
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorConfig]:
-        """Required. Its named vectors, each name once, at least one."""
+        """Required. Its named vectors, each name once, at least one. At most 100."""
 
     @_builtins.property
     def multi_tenancy(self) -> Global___MultiTenancyConfig:
@@ -377,7 +377,9 @@ class RerankerConfig(_message.Message):
     """Required. Its name, such as "reranker-nvidia": begins with "reranker-" (INVALID_INPUT), and Weaviate has it (STORE_REJECTED)."""
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """Optional. Its options by Weaviate's own names, such as "model" and "baseURL". In an update they replace all that there were."""
+        """Optional. Its options by Weaviate's own names, such as "model" and "baseURL". In an update they replace all that there were.
+        At most 100 values and 64 KiB.
+        """
 
     def __init__(
         self,
@@ -578,11 +580,11 @@ class StopwordsConfig(_message.Message):
     """Optional. Weaviate's list to begin with: "en" or "none". Default: Weaviate's, "en"."""
     @_builtins.property
     def additions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Words beside the list. In an update with any of the two lists, both are replaced."""
+        """Optional. Words beside the list. In an update with any of the two lists, both are replaced. At most 10,000."""
 
     @_builtins.property
     def removals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Words of the list that count after all."""
+        """Optional. Words of the list that count after all. At most 10,000."""
 
     def __init__(
         self,
@@ -672,7 +674,9 @@ class Property(_message.Message):
     """Optional. Whether ranges of it are found fast; of int, number and date only. Default: false."""
     @_builtins.property
     def nested_properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
-        """What an object holds: required of objects and object arrays, and of no other type. At most 10 levels deep."""
+        """What an object holds: required of objects and object arrays, and of no other type. At most 10 levels deep.
+        At most 1000 in one request.
+        """
 
     def __init__(
         self,
@@ -778,11 +782,13 @@ class VectorConfig(_message.Message):
     """
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The images that take part. A named vector without any field takes supplied vectors only."""
+        """Optional. The images that take part. A named vector without any field takes supplied vectors only.
+        At most 1000 in one request.
+        """
 
     @_builtins.property
     def text_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The texts that take part."""
+        """Optional. The texts that take part. At most 1000 in one request."""
 
     @_builtins.property
     def index(self) -> Global___VectorIndex:
@@ -1490,7 +1496,7 @@ class UpdateCollectionRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index",
         "default_vector" and "reranker" to look at; "*" means all. With it an empty description or default_vector empties the collection's. Default: all
-        that are set.
+        that are set. At most 100 paths.
         """
 
     def __init__(

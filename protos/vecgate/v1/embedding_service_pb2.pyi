@@ -416,6 +416,7 @@ class ServerLimits(_message.Message):
     MAX_INPUTS_FIELD_NUMBER: _builtins.int
     MAX_OBJECTS_FIELD_NUMBER: _builtins.int
     MAX_HITS_FIELD_NUMBER: _builtins.int
+    MAX_VALUES_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
     """Bytes of a request message; a larger one is refused by gRPC with RESOURCE_EXHAUSTED."""
     max_response_bytes: _builtins.int
@@ -426,6 +427,8 @@ class ServerLimits(_message.Message):
     """Objects of an ImportObjects call."""
     max_hits: _builtins.int
     """Hits of a SearchObjects call."""
+    max_values: _builtins.int
+    """Values in the properties of all objects of an ImportObjects call: members of objects and items of lists, however deep."""
     def __init__(
         self,
         *,
@@ -434,10 +437,11 @@ class ServerLimits(_message.Message):
         max_inputs: _builtins.int = ...,
         max_objects: _builtins.int = ...,
         max_hits: _builtins.int = ...,
+        max_values: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_hits", b"max_hits", "max_inputs", b"max_inputs", "max_objects", b"max_objects", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_hits", b"max_hits", "max_inputs", b"max_inputs", "max_objects", b"max_objects", "max_request_bytes", b"max_request_bytes", "max_response_bytes", b"max_response_bytes", "max_values", b"max_values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

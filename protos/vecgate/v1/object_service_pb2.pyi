@@ -120,16 +120,19 @@ class Object(_message.Message):
     def properties(self) -> _struct_pb2.Struct:
         """Optional. Values of the collection's properties other than blobs, by property name (UNKNOWN_PROPERTY, INVALID_PROPERTY).
         A null is an absent value.
+        At most 10,000 values, members of objects and items of lists, and 4 MiB in an object (INVALID_PROPERTY), and
+        ServerLimits.max_values, 100,000, in one request (INVALID_INPUT).
         """
 
     @_builtins.property
     def images(self) -> _containers.MessageMap[_builtins.str, _input_pb2.Image]:
-        """Optional. Pictures by the name of a blob property."""
+        """Optional. Pictures by the name of a blob property. In one request at most 10 for each of ServerLimits.max_objects."""
 
     @_builtins.property
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
         """Optional. Ready vectors by named vector; they are stored as they are instead of computed ones, so they must come from
         the space that the named vector is bound to (UNKNOWN_VECTOR, INVALID_VECTOR).
+        In one request at most 10 for each of ServerLimits.max_objects.
         """
 
     def __init__(
@@ -355,15 +358,17 @@ class GetObjectRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
+        At most 1000; each is returned once.
+        """
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none."""
+        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
 
     @_builtins.property
     def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none."""
+        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
 
     def __init__(
         self,
@@ -438,15 +443,17 @@ class ListObjectsRequest(_message.Message):
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
+        At most 1000; each is returned once.
+        """
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none."""
+        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
 
     @_builtins.property
     def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none."""
+        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
 
     def __init__(
         self,
@@ -773,7 +780,7 @@ class BackfillVectorsRequest(_message.Message):
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. The named vectors to fill (COLLECTION_NOT_BOUND where nothing says of which space one is). Default: all that have
         fields and are of a space that this server has an embedder of
-        (UNKNOWN_VECTOR).
+        (UNKNOWN_VECTOR). At most 100.
         """
 
     def __init__(

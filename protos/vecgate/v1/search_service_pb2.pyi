@@ -206,13 +206,13 @@ class SearchObjectsRequest(_message.Message):
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once. The query is embedded for each by its
         own embedder, and `target_join` makes one distance of theirs. Default: the one of the space that near_vector names, else
-        Collection.default_vector, without which a collection of several needs one here (UNKNOWN_VECTOR).
+        Collection.default_vector, without which a collection of several needs one here (UNKNOWN_VECTOR). At most 100.
         """
 
     @_builtins.property
     def target_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Required with TARGET_JOIN_MANUAL_WEIGHTS and TARGET_JOIN_RELATIVE_SCORE, left out with others: a finite weight for each of
-        the target vectors, in their order.
+        the target vectors, in their order. At most 100.
         """
 
     @_builtins.property
@@ -221,19 +221,21 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def sort(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sort]:
-        """Optional. Without a query: what to sort by, the first counts most (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+        """Optional. Without a query: what to sort by, the first counts most (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 100."""
 
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY)."""
+        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
+        At most 1000; each is returned once.
+        """
 
     @_builtins.property
     def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none."""
+        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
 
     @_builtins.property
     def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none."""
+        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
 
     @_builtins.property
     def group_by(self) -> Global___GroupBy:
@@ -595,7 +597,7 @@ class NearVector(_message.Message):
 
     @_builtins.property
     def target_vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
-        """Optional. Instead of `vector` and `space`: one for each of the request's target vectors, by name."""
+        """Optional. Instead of `vector` and `space`: one for each of the request's target vectors, by name. At most 100."""
 
     def __init__(
         self,
@@ -653,7 +655,7 @@ class Bm25(_message.Message):
     @_builtins.property
     def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. Properties of type text or text[] to look in, each with a weight after ^ if it counts more, such as `title^3`.
-        Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY).
+        Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 1000, each once (INVALID_INPUT).
         """
 
     def __init__(

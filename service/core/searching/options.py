@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from service.core.filtering import check_filter
-from service.core.unknown import unknown_property
+from service.core.unknown import some_of, unknown_property
 from service.domain import TEXTS, Collection, DataType, Distance, NamedVector
 from service.errors import InvalidRequest, Violation, collecting, noting
 from service.searches import SearchOptions
@@ -70,5 +70,5 @@ def _check_property(collection: Collection, name: str, path: str, wrong: Contain
     if found is None:
         yield unknown_property(collection, path, fitting)
     elif found.data_type is not None and found.data_type in wrong:
-        message = f"does not go with type {found.data_type.value}; choose among: {', '.join(fitting)}"
+        message = f"does not go with type {found.data_type.value}; choose among: {some_of(fitting)}"
         yield Violation(path, message, "INVALID_PROPERTY")

@@ -1,6 +1,5 @@
 """A query as a vector of the space that a named vector is bound to."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -18,7 +17,7 @@ from service.core.searching.queries import Move, NearImage, NearInputs, NearObje
 from service.core.searching.sources import Source, vector_source
 from service.core.vectorizing import LEAST_NORM, join
 from service.domain import Collection, NamedVector, ReturnFields, Scope
-from service.errors import InvalidRequest, SpaceMismatch, Violation, collecting, noting, rejection
+from service.errors import InvalidRequest, ObjectNotFound, SpaceMismatch, Violation, collecting, noting, rejection
 from service.searches import Keywords
 from service.store.base import Store
 
@@ -111,8 +110,7 @@ class QueryVectors:
         found = await self._store.get_object(asked.collection.name, id_, fields, asked.scope)
         for name in names:
             if name not in found.vectors:
-                message = f"object {id_} has no vector {name!r}; choose another object or target vector"
-                raise InvalidRequest([Violation(path, message, "UNKNOWN_VECTOR")])
+                raise InvalidRequest([_without_vector(id_, name, path)])
         return {name: found.vectors[name] for name in names}
 
     async def _of_texts(
@@ -143,22 +141,37 @@ class QueryVectors:
     async def _goal(
         self, asked: Asked, target: NamedVector, move: Move, path: str, vectors: Mapping[str, Vector]
     ) -> Vector:
-        objects = [
-            self._vector_of(asked, target, id_, f"{path}.objects[{index}]") for index, id_ in enumerate(move.objects)
-        ]
+        places = {f"{path}.objects[{index}]": id_ for index, id_ in enumerate(move.objects)}
+        objects = await self._of_objects(asked, target, places)
         # All concepts count as much as one object, as in Weaviate.
         concepts = [vectors[f"{path}.concepts[{index}]"] for index in range(len(move.concepts))]
-        parts = [*([_mean(concepts)] if concepts else []), *await asyncio.gather(*objects)]
+        parts = [*([_mean(concepts)] if concepts else []), *objects.values()]
         _check_lengths([*parts, *vectors.values()], path)
         return _mean(parts)
 
-    async def _vector_of(self, asked: Asked, target: NamedVector, id_: UUID, path: str) -> Vector:
-        return (await self.of_object(asked, [target], id_, path))[target.name]
+    async def _of_objects(self, asked: Asked, target: NamedVector, places: Mapping[str, UUID]) -> dict[str, Vector]:
+        """Return the vectors of objects, which are given by their paths in the request, after one read."""
+        if not places:
+            return {}
+        fields = ReturnFields(vectors=[target.name])
+        ids = list(dict.fromkeys(places.values()))
+        found = await self._store.get_objects(asked.collection.name, ids, fields, asked.scope)
+        for id_ in ids:
+            if id_ not in found:
+                raise ObjectNotFound(str(id_))
+        with collecting() as violations:
+            violations += [
+                _without_vector(id_, target.name, path)
+                for path, id_ in places.items()
+                if target.name not in found[id_].vectors
+            ]
+        return {path: found[id_].vectors[target.name] for path, id_ in places.items()}
 
     async def _of_inputs(
         self, asked: Asked, target: NamedVector, near: NearInputs, path: str
     ) -> tuple[EmbedderSpec | None, Vector]:
         inputs: dict[str, Input] = {}
+        objects: dict[str, UUID] = {}
         made: list[Vector | str] = []
         for index, (content, _) in enumerate(near.inputs):
             where = f"{path}.inputs[{index}]"
@@ -166,14 +179,17 @@ class QueryVectors:
                 case NearVector():
                     made.append(_own_vector(target, content, f"{where}.near_vector"))
                 case NearObject(id_):
-                    made.append(await self._vector_of(asked, target, id_, f"{where}.near_object.id"))
+                    objects[f"{where}.near_object.id"] = id_
+                    made.append(f"{where}.near_object.id")
                 case str():
                     inputs[f"{where}.text"] = TextInput(content, near.truncate)
                     made.append(f"{where}.text")
                 case NearImage():
                     inputs[f"{where}.image.content"] = ImageInput(content.content)
                     made.append(f"{where}.image.content")
+        of_objects = await self._of_objects(asked, target, objects)
         spec, vectors = await self._embed(asked, target, inputs) if inputs else (None, {})
+        vectors = {**vectors, **of_objects}
         parts = [vectors[each] if isinstance(each, str) else each for each in made]
         _check_lengths(parts, f"{path}.inputs")
         joined = join([_scaled(each) for each in parts], [weight for _, weight in near.inputs])
@@ -212,6 +228,11 @@ def _own_vector(target: NamedVector, near: NearVector, path: str) -> Vector:
             given_dimension=len(near.data) // 4,
         )
     return _parse(target, near, path)
+
+
+def _without_vector(id_: UUID, name: str, path: str) -> Violation:
+    message = f"object {id_} has no vector {name!r}; choose another object or target vector"
+    return Violation(path, message, "UNKNOWN_VECTOR")
 
 
 def _differs(target: NamedVector, near: NearVector) -> bool:
