@@ -10,7 +10,18 @@ import yaml
 from tests.helm.helm import HELM
 from tests.helm.manifests import Manifest
 
-__all__ = ["CHART", "EVERYTHING", "KUBERNETES", "NEWEST", "PROFILES", "SECURED", "render", "render_text"]
+__all__ = [
+    "CHART",
+    "CONFINED",
+    "EVERYTHING",
+    "EXTENDED",
+    "KUBERNETES",
+    "NEWEST",
+    "PROFILES",
+    "SECURED",
+    "render",
+    "render_text",
+]
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 KUBERNETES = ("1.29", "1.31", "1.34", "1.37")
@@ -107,6 +118,65 @@ SECURED: dict[str, Any] = {
     "test": {"clientCertificate": "tester"},
 }
 """Values for TLS on both ports, with clients that show certificates of their own on one."""
+
+CONFINED: dict[str, Any] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+EXTENDED: dict[str, Any] = {
+    "minReadySeconds": 3,
+    "revisionHistoryLimit": 2,
+    "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "50%"}},
+    "settings": {"server": {"host": "::"}, "web": {"host": "::"}},
+    "extraEnv": {
+        "PLAIN": "a$(B)",
+        "NODE": {"valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        "TOKEN": {"valueFrom": {"secretKeyRef": {"name": "tokens", "key": "one", "optional": True}}},
+        "CORES": {"valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}},
+        "REGION": {"valueFrom": {"configMapKeyRef": {"name": "site", "key": "region"}}},
+    },
+    "extraEnvFrom": [{"configMapRef": {"name": "site"}}, {"prefix": "SITE_", "secretRef": {"name": "tokens"}}],
+    "extraVolumes": [{"name": "authorities", "configMap": {"name": "site"}}, {"name": "cache", "emptyDir": {}}],
+    "extraVolumeMounts": [
+        {"name": "authorities", "mountPath": "/etc/ssl/site", "readOnly": True},
+        {"name": "cache", "mountPath": "/cache"},
+    ],
+    "initContainers": [{"name": "wait", "image": "site/wait:1", "securityContext": CONFINED}],
+    "extraContainers": [{"name": "proxy", "image": "site/proxy:1", "securityContext": CONFINED}],
+    "service": {
+        "type": "LoadBalancer",
+        "annotations": {"example.com/pool": "edge"},
+        "nodePort": 30070,
+        "httpNodePort": 30071,
+        "externalTrafficPolicy": "Local",
+        "loadBalancerClass": "example.com/edge",
+        "loadBalancerIP": "192.0.2.7",
+        "loadBalancerSourceRanges": ["10.0.0.0/8", "2001:db8::/32"],
+        "ipFamilyPolicy": "PreferDualStack",
+        "ipFamilies": ["IPv6", "IPv4"],
+        "headless": {"annotations": {"example.com/pool": "inside"}},
+    },
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "edge"}], "hostnames": ["vectors.example"]},
+    "keda": {
+        "enabled": True,
+        "maxReplicas": 9,
+        "triggers": [{"type": "cron", "metadata": {"timezone": "UTC", "desiredReplicas": "4"}}],
+        "fallback": {"failureThreshold": 3, "replicas": 4},
+        "annotations": {"autoscaling.keda.sh/paused": "false"},
+    },
+    "monitoring": {
+        "serviceMonitor": {
+            "enabled": True,
+            "relabelings": [{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}],
+            "metricRelabelings": [{"action": "drop", "sourceLabels": ["__name__"], "regex": "python_gc_.*"}],
+        }
+    },
+    "dnsPolicy": "None",
+    "dnsConfig": {
+        "nameservers": ["10.0.0.10", "fd00::a"],
+        "searches": ["default.svc.cluster.local"],
+        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
+    },
+    "hostAliases": [{"ip": "192.0.2.9", "hostnames": ["nim", "nim.example"]}],
+}
+"""Values for what a site adds to the chart's own, in sections that EVERYTHING does not have or cannot have."""
 
 
 @cache

@@ -66,6 +66,8 @@ def _resources(pod: PodUse) -> Faults:
             asked, allowed = quantity(requests[name]), quantity(limits[name])
             if asked is not None and allowed is not None and asked > allowed:
                 yield f"{name}: asks for {asked} and may have {allowed}"
+        claimed = {each["name"] for each in pod.spec.get("resourceClaims", [])}
+        yield from (f"claims {each['name']}" for each in resources.get("claims", []) if each["name"] not in claimed)
         for name in (requests.keys() | limits.keys()) - NATIVE_RESOURCES:
             value = quantity(limits.get(name))
             if requests.get(name) != limits.get(name) or value is None or value % 1:
@@ -147,7 +149,8 @@ def _references(manifests: list[Manifest]) -> Faults:
                 yield f"{named(service)}: no container has a port {port['targetPort']}"
     yield from _routes(manifests)
     yield from _certificates(manifests)
-    for scaler in _of_kind(manifests, "HorizontalPodAutoscaler"):
+    scalers = [*_of_kind(manifests, "HorizontalPodAutoscaler"), *_of_kind(manifests, "ScaledObject")]
+    for scaler in scalers:
         target = scaler["spec"]["scaleTargetRef"]
         if f"{target['kind']}/{target['name']}" not in names:
             yield f"{named(scaler)}: there is no {target['kind']} {target['name']} to scale"
@@ -165,7 +168,7 @@ def _routes(manifests: list[Manifest]) -> Faults:
         for service in _of_kind(manifests, "Service")
         for port in service["spec"]["ports"]
     }
-    for route in _of_kind(manifests, "GRPCRoute"):
+    for route in (*_of_kind(manifests, "GRPCRoute"), *_of_kind(manifests, "HTTPRoute")):
         for backend in (each for rule in route["spec"]["rules"] for each in rule["backendRefs"]):
             if (backend["name"], backend["port"]) not in open_ports:
                 yield f"{named(route)}: there is no Service {backend['name']} with port {backend['port']}"
@@ -230,9 +233,16 @@ def _labels(manifests: list[Manifest]) -> Faults:
 
 def _services(manifests: list[Manifest]) -> Faults:
     for service in _of_kind(manifests, "Service"):
-        kind = service["spec"].get("type", "ClusterIP")
+        spec = service["spec"]
+        kind = spec.get("type", "ClusterIP")
         if kind not in SERVICE_TYPES:
             yield f"{named(service)}: there are no Services of type {kind}"
+        if kind == "ClusterIP" and (
+            "externalTrafficPolicy" in spec or any("nodePort" in each for each in spec["ports"])
+        ):
+            yield f"{named(service)}: has ports of nodes, which its type does not"
+        if kind != "LoadBalancer" and any(field.startswith("loadBalancer") for field in spec):
+            yield f"{named(service)}: has a load balancer, which its type does not"
 
 
 def _environment(pod: PodUse) -> Faults:
@@ -281,7 +291,7 @@ def _rollouts(manifests: list[Manifest]) -> Faults:
             name
             for container in containers(pod)
             for name in container.get("resources", {}).get("limits", {}).keys() - NATIVE_RESOURCES
-        }
+        } | {claim["name"] for claim in pod.spec.get("resourceClaims", [])}
         surge = deployment["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", "25%")
         if devices and surge != 0:
             yield f"{named(deployment)}: asks for {sorted(devices)} and may surge by {surge}"

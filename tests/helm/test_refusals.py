@@ -13,6 +13,7 @@ from tests.helm.rules import broken_rules
 ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
 SECRET = {"existingSecret": "a", "key": "b"}
 JWKS = {"auth": {"clients": SECRET, "jwks": SECRET}}
+CRON: dict[str, Any] = {"type": "cron", "metadata": {"timezone": "UTC", "desiredReplicas": "4"}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
     "an unknown value below": ({"gpu": {"on": True}}, "at '/gpu': additional properties 'on' not allowed"),
@@ -184,6 +185,126 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "vecgate: helm test needs a certificate",
     ),
     "a route of no gateway": ({"grpcRoute": {"enabled": True}}, "/grpcRoute/parentRefs"),
+    "an HTTP route of no gateway": ({"httpRoute": {"enabled": True}}, "/httpRoute/parentRefs"),
+    "an HTTP route to nothing": (
+        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}, "settings": {"web": {"enabled": False}}},
+        "vecgate: httpRoute is for the HTTP port",
+    ),
+    "two autoscalers": (
+        {"autoscaling": {"enabled": True}, "keda": {"enabled": True, "triggers": [CRON]}},
+        "vecgate: autoscaling.enabled and keda.enabled are two autoscalers",
+    ),
+    "a ScaledObject that goes by nothing": ({"keda": {"enabled": True}}, "/keda/triggers.*minItems"),
+    "a ScaledObject of more at least than at most": (
+        {"keda": {"enabled": True, "minReplicas": 9, "triggers": [CRON]}},
+        "vecgate: keda.minReplicas is more than keda.maxReplicas",
+    ),
+    "half a fallback": ({"keda": {"fallback": {"replicas": 3}}}, "/keda/fallback.*failureThreshold"),
+    "a share of CPU that is not asked for": (
+        {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}},
+        "vecgate: autoscaling.targetCPUUtilizationPercentage.*container vecgate requests no cpu",
+    ),
+    "a share of CPU that a sidecar does not ask for": (
+        {"autoscaling": {"enabled": True}, "extraContainers": [{"name": "proxy", "image": "a"}]},
+        "vecgate: autoscaling.targetCPUUtilizationPercentage.*container proxy requests no cpu",
+    ),
+    "a strategy of no kind": ({"strategy": {"type": "Rolling"}}, "/strategy/type"),
+    "numbers for a strategy without any": (
+        {"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}},
+        "/strategy/rollingUpdate",
+    ),
+    **{
+        f"a strategy that may not move, as {none!r}": (
+            {"strategy": {"rollingUpdate": {"maxSurge": none}}},
+            "vecgate: strategy.rollingUpdate allows neither",
+        )
+        for none in (0, "0%")
+    },
+    "a strategy that may not move on a GPU pool": (
+        {
+            "settings": {"embedder": {"order": ["clip"]}},
+            "gpu": {"enabled": True},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0}},
+        },
+        "vecgate: strategy.rollingUpdate allows neither",
+    ),
+    "a deadline before the start's": ({"progressDeadlineSeconds": 600}, "vecgate: progressDeadlineSeconds is 600"),
+    "a port of nodes without one": ({"service": {"nodePort": 30070}}, "vecgate: service.nodePort is for service.type"),
+    "a load balancer's network without one": (
+        {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+        "vecgate: service.loadBalancerSourceRanges is for service.type LoadBalancer, and it is NodePort",
+    ),
+    "one port of nodes for two": (
+        {"service": {"type": "NodePort", "nodePort": 30070, "httpNodePort": 30070}},
+        "vecgate: service.nodePort and service.httpNodePort",
+    ),
+    "two families in a single stack": (
+        {"service": {"ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "SingleStack"}},
+        "vecgate: service.ipFamilies has two",
+    ),
+    "a family that nobody listens on": (
+        {"service": {"ipFamilies": ["IPv6"]}},
+        r"vecgate: the Services may have IPv6, and settings\.\w+\.host is 0\.0\.0\.0",
+    ),
+    "both families, one of which nobody listens on": (
+        {"service": {"ipFamilyPolicy": "PreferDualStack"}, "settings": {"server": {"host": "::"}}},
+        "vecgate: the Services may have IPv6, and settings.web.host",
+    ),
+    "an address that is none": ({"hostAliases": [{"ip": "10.0.0.256", "hostnames": ["a"]}]}, "/hostAliases/0/ip"),
+    "a volume of the chart's name": (
+        {"extraVolumes": [{"name": "tmp", "emptyDir": {}}]},
+        "vecgate: extraVolumes has tmp, which is a volume already",
+    ),
+    "a volume twice": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}}, {"name": "a", "emptyDir": {}}]},
+        "vecgate: extraVolumes has a, which is a volume already",
+    ),
+    "a volume of two kinds": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}, "secret": {"secretName": "a"}}]},
+        "/extraVolumes/0",
+    ),
+    "a mount of no volume": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]},
+        "vecgate: extraVolumeMounts names volume a, which is not in extraVolumes",
+    ),
+    "a mount over another": (
+        {"extraVolumes": [{"name": "a", "emptyDir": {}}], "extraVolumeMounts": [{"name": "a", "mountPath": "/tmp"}]},
+        "/extraVolumeMounts/0/mountPath",
+    ),
+    "a mount over the secrets": (
+        {
+            "extraVolumes": [{"name": "a", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "a", "mountPath": "/etc/vecgate/secrets"}],
+        },
+        "vecgate: extraVolumeMounts has /etc/vecgate/secrets, where something is mounted already",
+    ),
+    "a mount over the program": ({"extraVolumeMounts": [{"name": "a", "mountPath": "/opt/vecgate"}]}, "mountPath"),
+    "a container of the server's name": (
+        {"extraContainers": [{"name": "vecgate", "image": "a"}]},
+        "vecgate: extraContainers has vecgate, which is a container already",
+    ),
+    "a container before and beside the server": (
+        {"initContainers": [{"name": "a", "image": "a"}], "extraContainers": [{"name": "a", "image": "a"}]},
+        "vecgate: extraContainers has a, which is a container already",
+    ),
+    "a container without an image": ({"initContainers": [{"name": "a"}]}, "/initContainers/0.*'image'"),
+    "a variable from nowhere": ({"extraEnv": {"A": {"valueFrom": {}}}}, "/extraEnv/A"),
+    "a setting from a Secret": (
+        {"extraEnv": {"VECGATE_A__B": {"valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}}},
+        "VECGATE_A__B",
+    ),
+    "variables from two places at once": (
+        {"extraEnvFrom": [{"configMapRef": {"name": "a"}, "secretRef": {"name": "a"}}]},
+        "/extraEnvFrom/0",
+    ),
+    "a claim of nothing": (
+        {"resources": {"claims": [{"name": "gpu"}]}},
+        "vecgate: resources.claims names gpu, which is not in resourceClaims",
+    ),
+    "a relabelling of a made-up kind": (
+        {"monitoring": {"serviceMonitor": {"relabelings": [{"action": "rename"}]}}},
+        "/monitoring/serviceMonitor/relabelings/0/action",
+    ),
     "a budget that stops every drain": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
 }
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from tests.helm.definitions import BadManifest, check_manifest
 from tests.helm.manifests import Manifest, images
 from tests.helm.pod_security import violations
-from tests.helm.render import EVERYTHING, NEWEST, PROFILES, render
+from tests.helm.render import EVERYTHING, EXTENDED, NEWEST, PROFILES, render
 from tests.helm.rules import broken_rules
 from tests.helm.schemas import KINDS, UnknownField
 
@@ -114,6 +114,18 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
     "a bad label": ("labels", lambda of: of["Deployment"]["metadata"]["labels"].update(team="search & find")),
     "a bad node label": ("labels", lambda of: pod(of)["nodeSelector"].update(pool="-gpu")),
     "a type of no Service": ("services", lambda of: of["Service"]["spec"].update(type="Cluster")),
+    "a port of the nodes for a Service inside": (
+        "services",
+        lambda of: of["Service"]["spec"]["ports"][0].update(nodePort=30070),
+    ),
+    "a load balancer's networks for a Service inside": (
+        "services",
+        lambda of: of["Service"]["spec"].update(loadBalancerSourceRanges=["10.0.0.0/8"]),
+    ),
+    "a device that the pod does not claim": (
+        "resources",
+        lambda of: server(of)["resources"].update(claims=[{"name": "gpu"}]),
+    ),
     "a variable twice": ("environment", lambda of: server(of)["env"].append({"name": "HOME", "value": "/"})),
     "a bad variable": ("environment", lambda of: server(of)["env"].append({"name": "A B", "value": "/"})),
     "two bounds of a budget": ("bounds", lambda of: of["PodDisruptionBudget"]["spec"].update(minAvailable=1)),
@@ -201,14 +213,26 @@ DEFINED: dict[str, tuple[str, Change]] = {
     ),
     "a host of bad letters": ("GRPCRoute", lambda of: of["GRPCRoute"]["spec"].update(hostnames=["a_b"])),
     "an unknown rule": ("GRPCRoute", lambda of: of["GRPCRoute"]["spec"]["rules"][0].update(retries=3)),
+    "a path of an unknown kind": (
+        "HTTPRoute",
+        lambda of: of["HTTPRoute"]["spec"]["rules"][0]["matches"][0]["path"].update(type="Glob"),
+    ),
+    "an unknown field of a route": ("HTTPRoute", lambda of: of["HTTPRoute"]["spec"].update(colour="red")),
+    "a scaler of nothing": ("ScaledObject", lambda of: of["ScaledObject"]["spec"].pop("scaleTargetRef")),
+    "a trigger of no kind": ("ScaledObject", lambda of: of["ScaledObject"]["spec"]["triggers"][0].pop("type")),
+    "a number in a trigger": (
+        "ScaledObject",
+        lambda of: of["ScaledObject"]["spec"]["triggers"][0]["metadata"].update(desiredReplicas=4),
+    ),
 }
 
 
 @pytest.mark.parametrize(("kind", "change"), DEFINED.values(), ids=DEFINED)
 def test_the_definitions_of_other_projects_find_what_does_not_fit_them(kind: str, change: Change) -> None:
-    (changed,) = (manifest for manifest in broken(EVERYTHING, change) if manifest["kind"] == kind)
+    values, name = (EXTENDED, "try-vecgate") if kind in {"HTTPRoute", "ScaledObject"} else (EVERYTHING, "vectors")
+    (changed,) = (manifest for manifest in broken(values, change) if manifest["kind"] == kind)
 
-    with pytest.raises(BadManifest, match=f"{kind}/vectors"):
+    with pytest.raises(BadManifest, match=f"{kind}/{name}"):
         check_manifest(changed, NEWEST)
 
 

@@ -4,6 +4,8 @@
 {{- include "vecgate.checkPorts" . -}}
 {{- include "vecgate.checkRollout" . -}}
 {{- include "vecgate.checkScaling" . -}}
+{{- include "vecgate.checkService" . -}}
+{{- include "vecgate.checkExtras" . -}}
 {{- include "vecgate.checkCertificates" . -}}
 {{- range $value, $group := dict "grpc" "server" "http" "web" -}}
 {{- include "vecgate.checkServer" (list $ $value $group) -}}
@@ -45,6 +47,9 @@
 {{- if and $deadline (le $deadline (include "vecgate.startSeconds" . | int)) -}}
 {{- fail (printf "vecgate: progressDeadlineSeconds is %d, and the startup probe allows %s s; make it more, or 0" $deadline (include "vecgate.startSeconds" .)) -}}
 {{- end -}}
+{{- if regexMatch "^\\[(0|\"0%\"),(0|\"0%\")\\]$" (include "vecgate.strategy" . | fromYaml | dig "rollingUpdate" dict | values | toJson) -}}
+{{- fail "vecgate: strategy.rollingUpdate allows neither more pods nor fewer, so no upgrade could go on; raise maxSurge or maxUnavailable" -}}
+{{- end -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "vecgate.fullname" .) -}}
 {{- if $live -}}
 {{- $labels := include "vecgate.componentLabels" (list . "server") | fromYaml -}}
@@ -55,13 +60,98 @@
 {{- end -}}
 
 {{- define "vecgate.checkScaling" -}}
-{{- with .Values.autoscaling -}}
-{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
-{{- fail "vecgate: autoscaling.minReplicas is more than autoscaling.maxReplicas; make it at most as many" -}}
+{{- range $name, $scaler := dict "autoscaling" .Values.autoscaling "keda" .Values.keda -}}
+{{- if and $scaler.enabled (gt (int $scaler.minReplicas) (int $scaler.maxReplicas)) -}}
+{{- fail (printf "vecgate: %s.minReplicas is more than %s.maxReplicas; make it at most as many" $name $name) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
+{{- fail "vecgate: autoscaling.enabled and keda.enabled are two autoscalers for the same pods; choose one" -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled .Values.autoscaling.targetCPUUtilizationPercentage -}}
+{{- range prepend (default list .Values.extraContainers) (dict "name" "vecgate" "resources" .Values.resources) -}}
+{{- if not (or (dig "resources" "requests" "cpu" "" .) (dig "resources" "limits" "cpu" "" .)) -}}
+{{- fail (printf "vecgate: autoscaling.targetCPUUtilizationPercentage is a share of what containers request, and container %s requests no cpu; set its resources.requests.cpu" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.autoscaling -}}
 {{- if and .enabled (not (or .targetCPUUtilizationPercentage .targetQueuedInputs .podMetrics)) -}}
 {{- fail "vecgate: autoscaling has no metric to go by; set autoscaling.targetCPUUtilizationPercentage, targetQueuedInputs or podMetrics" -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fields of a Service that its type, or what the pods listen on, leaves without a meaning. */}}
+{{- define "vecgate.checkService" -}}
+{{- $service := .Values.service -}}
+{{- $types := dict "loadBalancerClass" "LoadBalancer" "loadBalancerIP" "LoadBalancer" "loadBalancerSourceRanges" "LoadBalancer" -}}
+{{- range $field := list "nodePort" "httpNodePort" "externalTrafficPolicy" -}}
+{{- $_ := set $types $field "NodePort or LoadBalancer" -}}
+{{- end -}}
+{{- range $field, $wanted := $types -}}
+{{- if and (get $service $field) (not (contains $service.type $wanted)) -}}
+{{- fail (printf "vecgate: service.%s is for service.type %s, and it is %s" $field $wanted $service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $service.nodePort (eq (int $service.nodePort) (int $service.httpNodePort)) -}}
+{{- fail "vecgate: service.nodePort and service.httpNodePort are the same port; choose another for one" -}}
+{{- end -}}
+{{- if and (eq (default "" $service.ipFamilyPolicy) "SingleStack") (gt (len (default list $service.ipFamilies)) 1) -}}
+{{- fail "vecgate: service.ipFamilies has two families, and service.ipFamilyPolicy is SingleStack; name one, or take PreferDualStack" -}}
+{{- end -}}
+{{- if or (has "IPv6" $service.ipFamilies) (contains "DualStack" (default "" $service.ipFamilyPolicy)) -}}
+{{- range $group := .Values.settings.web.enabled | ternary (list "server" "web") (list "server") -}}
+{{- if eq (get $.Values.settings $group).host "0.0.0.0" -}}
+{{- fail (printf "vecgate: the Services may have IPv6, and settings.%s.host is 0.0.0.0, which is IPv4 alone; set \"::\", which is both" $group) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Names and folders that meet those of the chart, and what names a volume or claim that is not there. */}}
+{{- define "vecgate.checkExtras" -}}
+{{- $volumes := list "tmp" "weights" "secrets" -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name $volumes -}}
+{{- fail (printf "vecgate: extraVolumes has %s, which is a volume already; choose another name" .name) -}}
+{{- end -}}
+{{- $volumes = append $volumes .name -}}
+{{- end -}}
+{{- $paths := list "/tmp" "/etc/vecgate/secrets" -}}
+{{- if ne .Values.weights.source "none" -}}
+{{- $paths = append $paths .Values.weights.mountPath -}}
+{{- end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if not (has .name $volumes) -}}
+{{- fail (printf "vecgate: extraVolumeMounts names volume %s, which is not in extraVolumes" .name) -}}
+{{- end -}}
+{{- if has .mountPath $paths -}}
+{{- fail (printf "vecgate: extraVolumeMounts has %s, where something is mounted already; choose another folder" .mountPath) -}}
+{{- end -}}
+{{- $paths = append $paths .mountPath -}}
+{{- end -}}
+{{- $containers := list "vecgate" "weights" -}}
+{{- range $section := list "initContainers" "extraContainers" -}}
+{{- range get $.Values $section | default list -}}
+{{- if has .name $containers -}}
+{{- fail (printf "vecgate: %s has %s, which is a container already; choose another name" $section .name) -}}
+{{- end -}}
+{{- $containers = append $containers .name -}}
+{{- end -}}
+{{- end -}}
+{{- $claims := list -}}
+{{- range .Values.resourceClaims -}}{{- $claims = append $claims .name -}}{{- end -}}
+{{- range .Values.resources.claims -}}
+{{- if not (has .name $claims) -}}
+{{- fail (printf "vecgate: resources.claims names %s, which is not in resourceClaims" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $claims (semverCompare "<1.34.0-0" .Capabilities.KubeVersion.Version) -}}
+{{- fail (printf "vecgate: resourceClaims need Kubernetes 1.34 or newer, this is %s" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.settings.web.enabled) -}}
+{{- fail "vecgate: httpRoute is for the HTTP port; set settings.web.enabled" -}}
 {{- end -}}
 {{- end -}}
 

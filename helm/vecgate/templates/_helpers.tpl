@@ -81,8 +81,13 @@ imagePullSecrets:
 {{- end -}}
 {{- end -}}
 
-{{/* Where pods run: the server's, and the test's, which finds the image there. */}}
+{{/* Where pods run and resolve names: the server's, and the test's, which finds the image and the server there. */}}
 {{- define "vecgate.placement" -}}
+{{- range $field := list "dnsPolicy" "dnsConfig" "hostAliases" }}
+{{- with get $.Values $field }}
+{{ dict $field . | toYaml }}
+{{- end }}
+{{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
@@ -224,8 +229,12 @@ grpc:
 {{- end -}}
 {{- range $name, $value := $env }}
 - name: {{ $name }}
+  {{- if kindIs "map" $value }}
+  {{- toYaml $value | nindent 2 }}
+  {{- else }}
   {{- /* Kubernetes would put another variable in for $(NAME), and takes $$ for $. */}}
   value: {{ $value | replace "$" "$$" | toJson }}
+  {{- end }}
 {{- end }}
 {{- end -}}
 

@@ -1,6 +1,6 @@
 {{/* "true" if the number of pods is not the chart's to say. */}}
 {{- define "vecgate.scaledByOthers" -}}
-{{- if or .Values.autoscaling.enabled (kindIs "invalid" .Values.replicas) -}}true{{- end -}}
+{{- if or .Values.autoscaling.enabled .Values.keda.enabled (kindIs "invalid" .Values.replicas) -}}true{{- end -}}
 {{- end -}}
 
 {{/*
@@ -52,4 +52,28 @@ Where no cluster can be asked (helm template, GitOps), the number is left out.
 {{/* Seconds without progress after which a rollout counts as failed: an old pod ends, then a new one pulls its images and starts. */}}
 {{- define "vecgate.progressDeadline" -}}
 {{- default (add (include "vecgate.gracePeriod" .) 600 (include "vecgate.startSeconds" .)) .Values.progressDeadlineSeconds | int -}}
+{{- end -}}
+
+{{/* How pods are replaced. The numbers are always written down, so that Helm owns them and can take them away. */}}
+{{- define "vecgate.strategy" -}}
+{{- $strategy := default dict .Values.strategy -}}
+{{- $type := default "RollingUpdate" $strategy.type -}}
+type: {{ $type }}
+{{- if eq $type "RollingUpdate" }}
+{{- $scarce := and (or .Values.gpu.enabled (not (empty .Values.resources.claims))) (not .Values.gpu.surge) }}
+{{- /* On a full GPU pool a surplus pod would stay Pending for ever. */}}
+{{- $usual := $scarce | ternary (dict "maxSurge" 0 "maxUnavailable" 1) (dict "maxSurge" 1 "maxUnavailable" 0) }}
+{{- $given := default dict $strategy.rollingUpdate }}
+rollingUpdate:
+  {{- range $name, $number := $usual }}
+  {{ $name }}: {{ hasKey $given $name | ternary (get $given $name) $number }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What an autoscaler scales. */}}
+{{- define "vecgate.scaleTarget" -}}
+apiVersion: apps/v1
+kind: Deployment
+name: {{ include "vecgate.fullname" . | quote }}
 {{- end -}}
