@@ -2,18 +2,20 @@
 
 import asyncio
 import atexit
+import io
 import logging
 import secrets
 import sys
 import threading
 from collections import deque
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from embedders.timing import CallTimes
+from service.printable import printable, printable_json
 from service.settings import LogSettings, Settings, describe_settings
 
 __all__ = ["configure_logging", "masked_settings", "milliseconds", "new_request_id"]
@@ -112,8 +114,8 @@ def configure_logging(settings: LogSettings) -> None:
         foreign: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         # Its own choice of traceback would show local variables, and with them what callers sent.
-        plain = structlog.dev.plain_traceback
-        render = foreign = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback)
+        render = foreign = [_on_one_line, console]
     # JSON is UTF-8 wherever it is read.
     lines = _Lines(sys.stderr.buffer, "utf-8" if settings.format == "json" else sys.stderr.encoding)
     structlog.configure(
@@ -136,7 +138,20 @@ def configure_logging(settings: LogSettings) -> None:
 
 
 def _to_json(line: Any, **options: Any) -> str:
-    return orjson.dumps(line, **options).decode()
+    return printable_json(orjson.dumps(line, **options).decode())
+
+
+def _on_one_line(logger: Any, method: str, line: EventDict) -> EventDict:
+    """Keep texts from elsewhere from ending the line, beginning one of their own or controlling the terminal."""
+    del logger, method
+    return {name: printable(value) if isinstance(value, str) else value for name, value in line.items()}
+
+
+def _write_traceback(to: TextIO, what: Any) -> None:
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, what)
+    # Indented, so that no line of a message looks like one of the log.
+    to.writelines(f"\n  {printable(line)}" for line in written.getvalue().strip("\n").split("\n"))
 
 
 def new_request_id() -> str:

@@ -8,7 +8,7 @@ import typer
 from google.protobuf import json_format
 
 from service.cli.connection import AddressOption, connected
-from service.cli.output import EXIT_WRONG_USE, fail, print_json, print_table, say
+from service.cli.output import EXIT_WRONG_USE, confirm, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 
 __all__ = ["app", "parse_weighted_field", "read_collection"]
@@ -251,7 +251,7 @@ def delete(
             what = (
                 "the objects of all its tenants" if found.multi_tenancy.enabled else f"its {found.object_count} objects"
             )
-            typer.confirm(f"Delete {name} with {what}?", abort=True)
+            confirm(f"Delete {name} with {what}?")
         client.delete_collection(name)
     say(f"{name} is deleted")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import grpc
 import typer
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, describe_os_error, fail
 from vecgate.client import Client, VecgateError
 
 __all__ = [
@@ -113,7 +113,7 @@ def credentials_of(*, tls: bool, ca: Path | None, cert: Path | None) -> grpc.Cha
         own = None if cert is None else cert.read_bytes()
         return grpc.ssl_channel_credentials(None if ca is None else ca.read_bytes(), own, own)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
+        fail(describe_os_error(error), EXIT_WRONG_USE)
 
 
 @contextmanager
@@ -131,4 +131,4 @@ def connected(context: typer.Context, address: str | None) -> Iterator[Client]:
         except VecgateError as error:
             fail(*describe_error(error, target=client.target))
         except OSError as error:
-            fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), EXIT_FAILED)
+            fail(describe_os_error(error), EXIT_FAILED)

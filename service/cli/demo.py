@@ -121,7 +121,7 @@ def _prepare() -> tuple[_Addresses, dict[str, str]]:
     try:
         settings = load_settings()
     except InvalidSettings as error:
-        fail("the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()), EXIT_WRONG_USE)
+        fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
     weaviate = settings.weaviate
     http = "127.0.0.1" if weaviate.embedded else weaviate.http_host
     grpc = "127.0.0.1" if weaviate.embedded else weaviate.grpc_host or weaviate.http_host

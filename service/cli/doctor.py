@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_table, say
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, print_table, say
 
 __all__ = ["doctor"]
 
@@ -29,8 +29,7 @@ def doctor(
     try:
         diagnosis = diagnose(load_settings())
     except InvalidSettings as error:
-        note("error: the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()))
-        raise typer.Exit(EXIT_WRONG_USE) from error
+        fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
     if diagnosis.contacts:
         rows = [(each.what, each.where, each.reach.value, each.setting) for each in diagnosis.contacts]
         print_table(("speaks with", "at", "which is", "by"), rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from service.cli.collections import parse_weighted_field
@@ -16,7 +16,9 @@ from service.cli.journal import InvalidJournal, Journal
 from service.cli.output import (
     EXIT_FAILED,
     EXIT_WRONG_USE,
+    Doing,
     describe_error,
+    describe_os_error,
     fail,
     note,
     progress_console,
@@ -139,13 +141,14 @@ def read_folder(
         sidecar = read_sidecar(table) if table else None
         pictures = scan_folder(folder, sidecar, limit=limit)
     except InvalidSidecar as error:
-        fail(str(error), EXIT_WRONG_USE)
+        first, *more = str(error).splitlines()
+        fail(first, EXIT_WRONG_USE, more=more)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_WRONG_USE)
+        fail(describe_os_error(error), EXIT_WRONG_USE)
     if not pictures.files:
         kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
         refused = [f"{shown_path(name)}: {reason}" for name, reason in pictures.refused]
-        fail("\n".join([f"{folder} holds no pictures ({kinds})", *refused, *_ignored(pictures)]), EXIT_WRONG_USE)
+        fail(f"{folder} holds no pictures ({kinds})", EXIT_WRONG_USE, more=[*refused, *_ignored(pictures)])
     for column, name in sidecar.renamed.items() if sidecar else ():
         note(f"the column {column!r} becomes the property {name!r}, because Weaviate does not take its name")
     return pictures
@@ -200,7 +203,7 @@ def import_with_progress(
     journal: Journal | None = None,
 ) -> ImportSummary:
     """Import pictures under a progress bar, which a pipe does not get."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Pace())
+    columns = (Doing(), BarColumn(), MofNCompleteColumn(), _Pace())
     console = progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(f"importing into {collection}", total=len(pictures.files))

@@ -11,7 +11,7 @@ import typer
 
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, confirm, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
@@ -201,7 +201,7 @@ def _delete_fitting(
         if dry_run:
             say(f"{count} {'object' if count == 1 else 'objects'} would be deleted")
             return
-        typer.confirm(f"Delete {count} objects of {collection}?", abort=True)
+        confirm(f"Delete {count} objects of {collection}?")
     report = client.delete_objects(collection, filters, tenant=tenant)
     say(f"{report.deleted} {'object is' if report.deleted == 1 else 'objects are'} deleted")
     for each in report.failures:

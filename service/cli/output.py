@@ -1,4 +1,7 @@
-"""How the command line speaks: consoles, tables, errors and exit codes."""
+"""How the command line speaks: consoles, tables, errors and exit codes.
+
+Nothing else in the command line prints. What is printed here cannot control the terminal, whoever wrote it.
+"""
 
 import json
 import sys
@@ -8,16 +11,21 @@ from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import ProgressColumn, Task
 from rich.table import Table
 from rich.text import Text
 
+from service.printable import printable, printable_json
 from vecgate.client import Unreachable, VecgateError
 
 __all__ = [
     "EXIT_FAILED",
     "EXIT_UNREACHABLE",
     "EXIT_WRONG_USE",
+    "Doing",
+    "confirm",
     "describe_error",
+    "describe_os_error",
     "fail",
     "note",
     "print_json",
@@ -45,25 +53,40 @@ def progress_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+class Doing(ProgressColumn):
+    """What a task of a progress bar is about."""
+
+    def render(self, task: Task) -> Text:
+        """Return the task's description."""
+        return Text(printable(task.description))
+
+
 def say(line: str = "", *, style: str = "") -> None:
     """Print a line of the result."""
-    _console().print(Text(line, style=style), soft_wrap=True)
+    _console().print(Text(printable(line), style=style), soft_wrap=True)
 
 
 def note(line: str) -> None:
     """Print a line beside the result, on standard error."""
-    Console(stderr=True, highlight=False).print(Text(line), soft_wrap=True)
+    progress_console().print(Text(printable(line)), soft_wrap=True)
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Print an error as one line on standard error and end with an exit code."""
-    Console(stderr=True, highlight=False).print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+def fail(message: str, code: int, *, more: Iterable[str] = ()) -> NoReturn:
+    """Print an error as one line on standard error, with more lines below it, and end with an exit code."""
+    progress_console().print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    for line in more:
+        note(line)
     raise typer.Exit(code)
+
+
+def confirm(question: str) -> None:
+    """Ask a question; another answer than yes ends the command."""
+    typer.confirm(printable(question), abort=True)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
     """Print a value as JSON, in one line without an indent."""
-    typer.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    typer.echo(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Sequence[str] = ()) -> None:
@@ -76,9 +99,9 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: 
     """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in titles:
-        table.add_column(title, no_wrap=title in whole, overflow="fold")
+        table.add_column(Text(printable(title)), no_wrap=title in whole, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = _console()
     with console.capture() as captured:
         console.print(table)
@@ -100,9 +123,15 @@ def describe_error(error: VecgateError, *, target: str) -> tuple[str, int]:
     return text, EXIT_FAILED
 
 
+def describe_os_error(error: OSError) -> str:
+    """Return why a file cannot be used, with its name where there is one."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
 def shorten(value: str | Path, width: int = 60) -> str:
     """Return a text in one line, which a terminal gets at most so long and a pipe whole."""
-    line = " ".join(str(value).split())
+    line = printable(" ".join(str(value).split()))
     return line if len(line) <= width or not to_terminal() else line[: width - 1] + "…"
 
 

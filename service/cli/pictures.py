@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 from embedders import image_formats
 from service.cli.journal import Journal
 from service.cli.sidecar import Row, Sidecar, as_text, normal_path
+from service.printable import printable
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 
@@ -156,10 +157,8 @@ def _names(folder: Path, refused: list[tuple[str, str]], ignored: dict[str, list
 
 
 def shown_path(file: str) -> str:
-    """Return a path for people: in one line, characters that do not print escaped."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in as_text(file)
-    )
+    """Return a path for people: in one line, characters that control a terminal escaped."""
+    return printable(as_text(file))
 
 
 def schema_of(

@@ -5,7 +5,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from service.cli.output import EXIT_WRONG_USE, fail, note, print_table, say
+from service.cli.output import EXIT_WRONG_USE, fail, print_table, say
 
 __all__ = ["ServeCommand", "serve"]
 
@@ -41,8 +41,7 @@ def serve() -> None:
     try:
         settings = load_settings()
     except InvalidSettings as error:
-        note("error: the settings are wrong:\n" + "\n".join(f"  {line}" for line in str(error).splitlines()))
-        raise typer.Exit(EXIT_WRONG_USE) from error
+        fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli.connection import AddressOption, connected
-from service.cli.output import print_json, print_table, say
+from service.cli.output import confirm, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 
 __all__ = ["app"]
@@ -90,7 +90,7 @@ def delete(
 ) -> None:
     """Delete tenants with all their objects."""
     if not yes:
-        typer.confirm(f"Delete {', '.join(names)} of {collection} with all their objects?", abort=True)
+        confirm(f"Delete {', '.join(names)} of {collection} with all their objects?")
     with connected(context, address) as client:
         client.delete_tenants(collection, names)
     say(f"{', '.join(names)}: deleted")

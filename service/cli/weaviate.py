@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, say
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_os_error, fail, say
 
 __all__ = ["app"]
 
@@ -65,7 +65,7 @@ def clear() -> None:
     try:
         _remove(folder)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
+        fail(describe_os_error(error), EXIT_FAILED)
     say(f"everything stored in {folder} is removed")
 
 

@@ -53,9 +53,11 @@ def weaviate_config(
         print_json(schema)
         return
     say("# Weaviate's Python client, version 4. The JSON is also what Weaviate's REST API takes at /v1/schema.")
-    say(_snippet(schema))
+    for line in _snippet(schema).split("\n"):
+        say(line)
     say("# Values for weaviate-helm; the module is one of the API-based ones, and sends no request without a key")
-    say(_helm_values())
+    for line in _helm_values().split("\n"):
+        say(line)
     for line in _warnings(collection, guessed=base_url is None):
         note(line)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 from rich.filesize import decimal
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
 from rich.text import Text
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, progress_console, say
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, progress_console, say
 
 __all__ = ["app"]
 
@@ -70,7 +70,7 @@ class _FolderSize(ProgressColumn):
 @contextmanager
 def _progress(folder: Path) -> Iterator[None]:
     console = progress_console()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), _FolderSize(folder), TimeElapsedColumn())
+    columns = (SpinnerColumn(), Doing(), _FolderSize(folder), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         progress.add_task("downloading", total=None)
         yield

@@ -176,3 +176,36 @@ def test_a_library_does_not_fail_because_of_what_it_logs(written: Written, monke
     logging.getLogger("weaviate").warning("trouble")
 
     assert [line["event"] for line in written.lines()] == ["trouble"]
+
+
+FORGED = "a cat\n2026-11-29 12:00:00 [info     ] forged\r\x1b[31m\x1b]52;c;eA==\x07\x9b2J\u202e\u2028"
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_a_text_from_elsewhere_stays_in_its_line_and_controls_no_terminal(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(LogSettings(format=form))
+
+    log, library = structlog.get_logger("service.test"), logging.getLogger("weaviate")
+    log.info("call", collection=FORGED, listed=[FORGED], mapped={FORGED: FORGED})
+    log.warning(FORGED, error=ValueError(FORGED))
+    library.warning("trouble with %s", FORGED)
+
+    written = capsys.readouterr().err
+    assert len(written.splitlines()) == 3
+    assert all(each == "\n" or each.isprintable() for each in written)
+    if form == "json":
+        assert json.loads(written.splitlines()[0])["collection"] == FORGED
+
+
+def test_no_line_of_an_exceptions_message_looks_like_one_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings(format="console"))
+
+    for log in (structlog.get_logger("service.test"), logging.getLogger("weaviate")):
+        log.error("crashed", exc_info=ValueError(FORGED))
+
+    written = capsys.readouterr().err
+    assert all(each == "\n" or each.isprintable() for each in written)
+    lines = [line for line in written.splitlines() if not line.startswith("  ")]
+    assert [line.split()[-1] for line in lines] == ["crashed", "crashed"]
