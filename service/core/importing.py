@@ -164,13 +164,17 @@ class Importer:
                 writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ServiceError):
                     await writing
+        _repeat(drafts, outcomes)
         _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
     async def _check(
         self, collection: Collection, drafts: Sequence[DraftObject], tenant: str, outcomes: list[ImportOutcome]
     ) -> AsyncIterator[_Candidate]:
-        """Yield the objects that fit the collection; the others' outcomes are their violations."""
+        """Yield the objects that fit the collection; the others' outcomes are their violations.
+
+        One without an id that has come before, with the same content, is the same object: see _repeat.
+        """
         first_index: dict[str, int] = {}
         pace = Pace()
         for index, draft in enumerate(drafts):
@@ -185,7 +189,7 @@ class Importer:
             first = first_index.setdefault(id_, index)
             if first == index:
                 yield _Candidate(path, checked, index=index, size=draft.size(), values=draft.values)
-            else:
+            elif draft.id or drafts[first].id:
                 message = f"is the id of objects[{first}] too; give each object of a call its own id"
                 duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])
                 outcomes[index] = ImportOutcome(id_, error=duplicate)
@@ -272,6 +276,15 @@ class Importer:
             failures |= await self._entries.ensure(collection.name, named, same.get(named.name, {}), scope)
         for candidate in written:
             candidate.error = failures.get(candidate.object.id)
+
+
+def _repeat(drafts: Sequence[DraftObject], outcomes: list[ImportOutcome]) -> None:
+    """Tell of objects without ids that stand twice in a call what became of the first, as of those in two calls."""
+    first: dict[str, ImportOutcome] = {}
+    for index, draft in enumerate(drafts):
+        # One that breaks a rule has no id to go by.
+        if not draft.id and outcomes[index].id:
+            outcomes[index] = first.setdefault(outcomes[index].id, outcomes[index])
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:

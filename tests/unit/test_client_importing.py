@@ -161,3 +161,30 @@ def test_chunks_are_bounded_in_values_and_an_object_of_more_is_refused_alone() -
 
     assert server.sent == [["0", "1"], ["2"], ["4"]]
     assert [each.error and each.error.reason for each in outcomes] == [None, None, None, "INVALID_PROPERTY", None]
+
+
+@pytest.mark.parametrize("again", ["0A1B2C3D-0000-4000-8000-000000000001", "{0a1b2c3d-0000-4000-8000-000000000001}"])
+@pytest.mark.parametrize("between", [0, 1, 2, 9])
+def test_an_id_counts_once_in_an_import_whatever_call_it_is_in(again: str, between: int) -> None:
+    server = Server()
+    id_ = "0a1b2c3d-0000-4000-8000-000000000001"
+    objects = [Object(id=id_), *(Object() for _ in range(between)), Object(id=again), Object(id=id_)]
+
+    outcomes = list(import_in_chunks(server.send, objects, BOUNDS, patience=Patience(0)))
+
+    assert [each.error is None for each in outcomes] == [True] * (between + 1) + [False] * 2
+    assert {each.error.reason for each in outcomes if each.error} == {"DUPLICATE_ID"}
+    assert sum(map(len, server.sent)) == between + 1
+
+
+def test_objects_without_ids_and_ids_that_are_none_are_left_to_the_server() -> None:
+    server = Server()
+
+    outcomes = list(
+        import_in_chunks(
+            server.send, [Object(), Object(), Object(id="x"), Object(id="x")], BOUNDS, patience=Patience(0)
+        )
+    )
+
+    assert [each.error for each in outcomes] == [None] * 4
+    assert sum(map(len, server.sent)) == 4

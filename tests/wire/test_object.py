@@ -219,6 +219,46 @@ async def test_the_second_object_of_an_id_fails_and_the_first_is_stored(wire: Wi
     assert (failure.reason, failure.fields) == ("DUPLICATE_ID", ["objects[1].id"])
 
 
+async def test_the_same_content_without_ids_is_one_object_wherever_it_stands(wire: Wire) -> None:
+    await wire.create_pictures()
+
+    within = (await import_(wire, obj(title="a"), obj(title="b"), obj(title="a"), obj(title="a"))).results
+    across = (await import_(wire, obj(title="a"))).results
+
+    assert [each.WhichOneof("outcome") for each in (*within, *across)] == ["stored"] * 5
+    assert len({each.id for each in within}) == 2
+    assert within[0] == within[2] == within[3]
+    assert across[0].id == within[0].id
+    assert await wire.store.count_objects("Pictures") == 2
+    assert wire.store.puts == [2, 1]
+
+
+async def test_an_id_that_is_given_is_not_that_of_another_object_given_or_not(wire: Wire) -> None:
+    await wire.create_pictures()
+    derived = (await import_(wire, obj(title="a"))).results[0].id
+
+    for objects, failing in (
+        ((obj(derived, title="b"), obj(title="a"), obj(title="a")), {1, 2}),
+        ((obj(title="a"), obj(derived, title="b"), obj(title="a")), {1}),
+        ((obj(title="c"), obj(derived, title="a"), obj(derived, title="a")), {2}),
+    ):
+        results = (await import_(wire, *objects)).results
+        failed = {index for index, each in enumerate(results) if each.WhichOneof("outcome") == "error"}
+        assert failed == failing
+        assert {unpack(results[index].error).reason for index in failed} == {"DUPLICATE_ID"}
+
+
+async def test_the_same_content_fails_as_the_first_of_it_does(wire: Wire) -> None:
+    await wire.create_pictures()
+    id_ = (await import_(wire, obj(title="a"))).results[0].id
+    wire.store.rejected[UUID(id_)] = "disk is full"
+
+    first, other, second = (await import_(wire, obj(title="a"), obj(title="b"), obj(title="a"))).results
+
+    assert first == second
+    assert (first.id, unpack(first.error).reason, other.WhichOneof("outcome")) == (id_, "STORE_REJECTED", "stored")
+
+
 async def test_an_object_that_weaviate_refuses_fails_alone_and_says_why(wire: Wire) -> None:
     await wire.create_pictures()
     bad = uuid4()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from uuid import UUID
 
 import grpc
 
@@ -178,9 +179,10 @@ def _passes(error: VecgateError) -> bool:
 
 def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:
     chunk = _Chunk()
+    seen: set[int] = set()
     for value in objects:
         values = _count(value.properties)
-        message = _sendable(value, values, bounds)
+        message = _first_of_its_id(_sendable(value, values, bounds), seen)
         size = 0 if isinstance(message, ImportOutcome) else message.ByteSize() + FRAME_BYTES
         full = chunk.bytes + size > bounds.target_bytes or chunk.values + values > bounds.max_values
         if len(chunk) >= bounds.max_objects or (chunk.objects and full):
@@ -194,6 +196,24 @@ def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:
             chunk.values += values
     if len(chunk):
         yield chunk
+
+
+def _first_of_its_id(message: pb.Object | ImportOutcome, seen: set[int]) -> pb.Object | ImportOutcome:
+    """Return an object, or why it cannot be sent: its id has been seen. Calls in flight would race for it."""
+    if isinstance(message, ImportOutcome) or not message.id:
+        return message
+    try:
+        number = UUID(message.id).int
+    except ValueError:
+        # For the server to refuse.
+        return message
+    if number in seen:
+        text = "is the id of an earlier object of this import too; give each object of an import its own id"
+        return ImportOutcome(
+            message.id, VecgateError(grpc.StatusCode.INVALID_ARGUMENT, f"id: {text}", reason="DUPLICATE_ID")
+        )
+    seen.add(number)
+    return message
 
 
 def _count(value: Any) -> int:

@@ -65,6 +65,10 @@ class ObjectCalls(ABC):
         reads files keeps the memory small. `close` on the answer gives up the calls in flight. An object that cannot be
         stored, or is too large to be sent, fails alone.
 
+        An id that is given counts once in an import: a second object of it fails with DUPLICATE_ID, wherever it stands.
+        (Ids are kept for that, some 100 bytes each.) Objects without ids and with the same content are one object, and
+        get the same outcome.
+
         Args:
             collection: the collection's name.
             objects: what to import.

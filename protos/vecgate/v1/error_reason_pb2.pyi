@@ -43,7 +43,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_ID: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT: an id is no UUID."""
     ERROR_REASON_DUPLICATE_ID: _ErrorReason.ValueType  # 9
-    """INVALID_ARGUMENT: the same id stands twice in one call; the first one counts."""
+    """INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library; the first one counts."""
     ERROR_REASON_UNKNOWN_PROPERTY: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT: the collection has no such property."""
     ERROR_REASON_INVALID_PROPERTY: _ErrorReason.ValueType  # 11
@@ -125,7 +125,7 @@ whose squares float32 cannot hold; or an object's fields give none, because they
 ERROR_REASON_INVALID_ID: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT: an id is no UUID."""
 ERROR_REASON_DUPLICATE_ID: ErrorReason.ValueType  # 9
-"""INVALID_ARGUMENT: the same id stands twice in one call; the first one counts."""
+"""INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library; the first one counts."""
 ERROR_REASON_UNKNOWN_PROPERTY: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT: the collection has no such property."""
 ERROR_REASON_INVALID_PROPERTY: ErrorReason.ValueType  # 11

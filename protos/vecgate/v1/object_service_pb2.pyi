@@ -181,7 +181,9 @@ class ImportObjectsRequest(_message.Message):
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
-        """Required. 1 to ServerLimits.max_objects objects (BATCH_TOO_LARGE), each id at most once (DUPLICATE_ID)."""
+        """Required. 1 to ServerLimits.max_objects objects (BATCH_TOO_LARGE), each given id at most once (DUPLICATE_ID). Objects without an id
+        and with the same content are one object: each gets the same result, whether they are in one call or in several.
+        """
 
     def __init__(
         self,
