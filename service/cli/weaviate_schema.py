@@ -45,10 +45,11 @@ def has_fields(vector: pb.VectorConfig) -> bool:
 
 
 def is_weighted(vector: pb.VectorConfig) -> bool:
-    """Return whether a named vector's fields have shares that the module has to know."""
-    fields = (*vector.image_fields, *vector.text_fields)
-    # The share of a single field is always the whole.
-    return len(fields) > 1 and any(each.HasField("weight") for each in fields)
+    """Return whether a named vector's fields have shares that the module has to know.
+
+    Equal ones it need not: without weights it takes objects that lack fields, and lists, as they are.
+    """
+    return len({_weight(each) for each in (*vector.image_fields, *vector.text_fields)}) > 1
 
 
 def _properties(properties: Iterable[pb.Property]) -> list[dict[str, Any]]:

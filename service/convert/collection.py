@@ -94,6 +94,7 @@ def _property_from_pb(message: collection_pb.Property) -> Property:
 
 
 def _vector_from_pb(message: collection_pb.VectorConfig) -> VectorDraft:
+    fields = (*message.image_fields, *message.text_fields)
     vector = NamedVector(
         message.name,
         space=None,
@@ -103,6 +104,8 @@ def _vector_from_pb(message: collection_pb.VectorConfig) -> VectorDraft:
         index=index_from_pb(message.index),
         native=message.native,
         base_url=message.base_url,
+        # To Weaviate's module none are not the same as equal ones.
+        weighted=not message.native or any(each.HasField("weight") for each in fields),
     )
     return VectorDraft(vector, message.embedder, message.model)
 
@@ -154,7 +157,7 @@ def _vector_to_pb(vector: NamedVector, embedder_names: dict[str, str], message: 
     message.name = vector.name
     for fields, listed in ((vector.image_fields, message.image_fields), (vector.text_fields, message.text_fields)):
         for field in fields:
-            listed.add(name=field.name, weight=field.weight)
+            listed.add(name=field.name, weight=field.weight if vector.weighted else None)
     index_to_pb(vector.index, vector.distance, message.index)
     message.native, message.base_url = vector.native, vector.base_url
     if vector.space:

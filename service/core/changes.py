@@ -18,7 +18,7 @@ from service.domain import (
 )
 from service.errors import InvalidRequest, Violation
 
-__all__ = ["CollectionChange", "VectorDraft", "apply_change", "default_vector_faults"]
+__all__ = ["CollectionChange", "VectorDraft", "apply_change", "default_vector_faults", "list_faults"]
 
 MUTABLE_PARAMETERS = {
     "hnsw": frozenset(
@@ -187,6 +187,7 @@ def _changed_vectors(
             violations += _nameless_faults(collection, path)
             violations += _field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
+            violations += list_faults(collection, wanted, path)
             vectors[wanted.name] = wanted
         else:
             violations += _vector_faults(present, draft, path)
@@ -218,6 +219,18 @@ def _native_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.base_url", "goes with native, and native with it; set both or neither")
     if vector.native and not (vector.image_fields or vector.text_fields):
         yield Violation(f"{path}.native", "Weaviate's module needs image_fields or text_fields")
+
+
+def list_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+    """Yield fields of a native vector with weights that are lists, on which Weaviate's module fails."""
+    for index, each in enumerate(vector.text_fields if vector.native and vector.weighted else ()):
+        found = collection.find_property(each.name)
+        if found is not None and found.data_type is DataType.TEXT_ARRAY:
+            message = (
+                f"{each.name!r} is a list, and Weaviate's module has one weight for each field: it fails on objects "
+                "with more items than weights; leave out the weights of all fields, or the field"
+            )
+            yield Violation(f"{path}.text_fields[{index}].name", message)
 
 
 def _vector_faults(present: NamedVector, draft: VectorDraft, path: str) -> Iterator[Violation]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from embedders.errors import EmbedderUnavailable
 from embedders.spec import EmbedderSpec
 from service.access import calling_account
-from service.core.changes import CollectionChange, VectorDraft, apply_change, default_vector_faults
+from service.core.changes import CollectionChange, VectorDraft, apply_change, default_vector_faults, list_faults
 from service.core.embed import EmbedderPool
 from service.domain import Collection, Scope, Space
 from service.errors import EmbedderNotFound, Violation, collecting, noting
@@ -40,13 +40,16 @@ class Collections:
         Raises:
             EmbedderNotFound: there is no such embedder.
             EmbedderUnavailable: an embedder has not told its model's dimension yet.
-            InvalidRequest: an embedder has another model than the one asked for, or there is no such default vector.
+            InvalidRequest: an embedder has another model than the one asked for, there is no such default vector, or a
+                native vector with weights has a list among its fields.
             CollectionAlreadyExists: there is such a collection.
         """
         with collecting() as violations:
             drafts = self._bind(vectors, range(len(vectors)), violations)
             wanted = replace(draft, vectors=tuple(each.vector for each in drafts))
             violations.extend(default_vector_faults(wanted))
+            for index, vector in enumerate(wanted.vectors):
+                violations.extend(list_faults(wanted, vector, f"collection.vectors[{index}]"))
         await self._store.create_collection(wanted)
         return self._embedders.resolve(await self._store.get_collection(draft.name))
 

@@ -7,14 +7,13 @@ from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
-import numpy as np
-
 from embedders.base import Outcome
 from embedders.errors import EmbedderError, InputRejected
 from embedders.health import WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
 from service.core.embed import EmbedderPool
+from service.core.joining import join, join_as_the_module, shares_of_the_module
 from service.core.unknown import some_of
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
@@ -28,12 +27,9 @@ __all__ = [
     "check_bound",
     "check_native",
     "foremost",
-    "join",
-    "join_as_the_module",
     "vector_fields",
 ]
 
-LEAST_NORM = 1e-6
 BULK_DOCUMENTS = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
 
 
@@ -316,14 +312,15 @@ def _attach(
         return
     embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
     vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
-    if vector.weighted and not any(weights):
+    shares: Sequence[float] = weights
+    if vector.native:
+        listed = [each.weight for each in (*vector.text_fields, *vector.image_fields)] if vector.weighted else []
+        shares = shares_of_the_module(listed, weights)
+    if shares and not any(shares):
         message = "its fields all have the weight 0; give the object another one, or the fields other weights"
         _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
         return
-    if vector.native:
-        joined = join_as_the_module(vectors, weights if vector.weighted else None)
-    else:
-        joined = join(vectors, weights)
+    joined = join_as_the_module(vectors, shares) if vector.native else join(vectors, shares)
     if joined is None:
         message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
         _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
@@ -340,53 +337,3 @@ def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
 
 def _name(field_: WeightedField) -> str:
     return field_.name
-
-
-def join_as_the_module(vectors: Sequence[Vector], weights: Sequence[float] | None) -> Vector | None:
-    """Return what multi2vec-nvidia makes of an object's vectors, to the bit: their weighted sum by their number.
-
-    It is not scaled. Where the module goes wrong, because fields are missing or are lists, the weights are still those
-    of the fields that are there.
-
-    Source: usecases/vectorizer/combine.go and modules/multi2vec-nvidia/vectorizer/vectorizer.go of Weaviate 1.39.
-
-    Args:
-        vectors: float32, shape (dimension,) each; texts before images, each by the alphabet; at least one.
-        weights: one share for each; None where the schema has none.
-
-    Returns:
-        float32, shape (dimension,), or None if the vectors cancel each other out.
-    """
-    sums = np.zeros_like(vectors[0])
-    if weights is None:
-        for vector in vectors:
-            sums += vector
-    else:
-        shares = np.asarray(weights, np.float32)
-        total = np.float32(0)
-        for share in shares:
-            total += share
-        for vector, share in zip(vectors, shares * (np.float32(1) / total), strict=True):
-            sums += vector * share
-    joined: Vector = sums / np.float32(len(vectors))
-    return joined if float(np.linalg.norm(joined)) > LEAST_NORM else None
-
-
-def join(vectors: Sequence[Vector], weights: Sequence[float]) -> Vector | None:
-    """Return the weighted mean of unit vectors, scaled to unit length.
-
-    multi2vec-nvidia does not scale it (see join_as_the_module); the direction is the same.
-
-    Args:
-        vectors: float32, shape (dimension,) each, unit length; at least one.
-        weights: one positive share for each.
-
-    Returns:
-        float32, shape (dimension,), or None if the vectors cancel each other out.
-    """
-    if len(vectors) == 1:
-        return vectors[0]
-    shares = np.asarray(weights, np.float64) / sum(weights)
-    mean = shares @ np.asarray(vectors, np.float64)
-    norm = float(np.linalg.norm(mean))
-    return (mean / norm).astype(np.float32) if norm > LEAST_NORM else None

@@ -63,6 +63,18 @@ CASES: dict[str, Module] = {
     "two texts in another order without weights": {"textFields": ["title", "body"], "imageFields": ["picture"]},
     "a list of texts without weights": {"textFields": ["tags", "title"], "imageFields": ["picture"]},
     "a field that some objects lack, without weights": {"textFields": ["caption", "title"]},
+    # The module counts weights off without looking at names: it gives fields those of others, and so does Vecgate here.
+    "two texts in another order with weights": {
+        "textFields": ["title", "body"],
+        "imageFields": ["picture"],
+        "weights": {"textFields": [0.5, 0.2], "imageFields": [0.3]},
+    },
+    "a field that some objects lack, with weights": {
+        "textFields": ["caption", "title"],
+        "imageFields": ["picture", "thumb"],
+        "weights": {"textFields": [0.7, 0.1], "imageFields": [0.15, 0.9]},
+    },
+    "weights of texts alone": {"textFields": ["caption", "title"], "weights": {"textFields": [0.7, 0.1]}},
 }
 
 

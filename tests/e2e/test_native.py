@@ -15,7 +15,7 @@ from weaviate.collections import Collection
 
 from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving
-from vecgate.client import Client, Object
+from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 
 PICTURES = Path(__file__).parents[1] / "data/pictures"
@@ -124,6 +124,78 @@ def test_the_module_makes_of_an_object_what_vecgate_makes_of_it(client: Client, 
     # Both divide by the number of inputs, and neither scales.
     assert_close(other, one)
     gallery.data.delete_by_id(UUID(int=1000))
+
+
+def test_without_weights_the_module_makes_the_same_of_lists_and_of_objects_that_lack_fields(
+    running: Serving, client: Client, stock: weaviate.WeaviateClient
+) -> None:
+    texts = [pb.WeightedField(name="title"), pb.WeightedField(name="tags")]
+    wanted = pb.Collection(
+        name="Unweighted",
+        properties=[
+            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
+            pb.Property(name="tags", data_type=pb.DATA_TYPE_TEXT_ARRAY),
+            pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
+        ],
+        vectors=[
+            pb.VectorConfig(
+                name="v", native=True, base_url=running.url, text_fields=texts, image_fields=[{"name": "picture"}]
+            )
+        ],
+    )
+    created = client.create_collection(wanted)
+    picture = samples()[3][1]
+    objects: list[dict[str, Any]] = [
+        {"title": "a dog", "tags": ["x", "y", "z"], "picture": picture},
+        {"title": "a dog"},
+        {"tags": ["x", "a dog"]},
+        {"picture": picture, "tags": ["one"]},
+        {"picture": picture},
+    ]
+
+    own = [
+        Object({name: value for name, value in each.items() if name != "picture"},
+               {"picture": each["picture"]} if "picture" in each else {}, id=str(UUID(int=number)))
+        for number, each in enumerate(objects, 1)
+    ]  # fmt: skip
+    assert [each.error for each in client.import_objects("Unweighted", own)] == [None] * len(own)
+    theirs = stock.collections.use("Unweighted")
+    for number, each in enumerate(objects, 101):
+        sent = each | ({"picture": base64.b64encode(picture).decode()} if "picture" in each else {})
+        theirs.data.insert(sent, uuid=UUID(int=number))
+
+    assert not any(each.HasField("weight") for each in created.vectors[0].text_fields)
+    assert "weights" not in theirs.config.get().vector_config["v"].vectorizer.model
+    for number in range(1, len(objects) + 1):
+        pair = [
+            client.get_object("Unweighted", str(UUID(int=each)), return_vectors=["v"]).vectors["v"]
+            for each in (number, number + 100)
+        ]
+        assert_close(pair[0], pair[1])
+
+
+def test_lists_with_weights_are_refused_because_the_module_fails_on_them(running: Serving, client: Client) -> None:
+    wanted = pb.Collection(
+        name="Refused",
+        properties=[
+            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
+            pb.Property(name="tags", data_type=pb.DATA_TYPE_TEXT_ARRAY),
+        ],
+        vectors=[
+            pb.VectorConfig(
+                name="v",
+                native=True,
+                base_url=running.url,
+                text_fields=[{"name": "title"}, {"name": "tags", "weight": 2}],
+            )
+        ],
+    )
+
+    with pytest.raises(VecgateError) as caught:
+        client.create_collection(wanted)
+
+    assert [each.field for each in caught.value.violations] == ["collection.vectors[0].text_fields[1].name"]
+    assert "list" in str(caught.value)
 
 
 def test_the_collection_says_what_it_is_and_keeps_its_space(running: Serving, client: Client) -> None:

@@ -17,7 +17,7 @@ from service.core.collections import Collections
 from service.core.conformance import DraftObject, check_object, content_id, parse_vector
 from service.core.embed import EmbedderPool
 from service.core.importing import Importer
-from service.core.vectorizing import join
+from service.core.joining import join
 from service.core.writing import Writes
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
 from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable

@@ -720,7 +720,8 @@ class WeightedField(_message.Message):
     name: _builtins.str
     """Required. A property of the collection: of type blob in image_fields, text or text array in text_fields."""
     weight: _builtins.float
-    """Optional. Its share, over 0 and finite; shares are divided by the sum over the fields that an object has. Default: 1.
+    """Optional. Its share, over 0 and finite; shares are divided by the sum over the fields that an object has. Default: 1; of a
+    native vector none has a weight, unless one has.
     A text array's share is divided evenly among its items.
     """
     def __init__(
@@ -774,7 +775,9 @@ class VectorConfig(_message.Message):
     native: _builtins.bool
     """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches it, too, so that any Weaviate client has near_text,
     near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Vecgate makes its vectors by the
-    module's formula, to the bit: weighted, divided by the number of inputs, and not scaled to unit length. Default: false.
+    module's formula, to the bit: without weights their plain mean; with weights (if any field has one) their weighted sum divided by
+    their number, where the module counts the weights off by position, so that an object that lacks a field gets those of others. It is
+    not scaled to unit length. With weights no field may be a text array, on which the module fails (INVALID_INPUT). Default: false.
     """
     base_url: _builtins.str
     """Required with native, otherwise left out (INVALID_INPUT). Where Weaviate reaches Vecgate's HTTP endpoint, or a NIM of the

@@ -13,9 +13,9 @@ from embedders.spec import EmbedderSpec
 from embedders.texts import check_text
 from service.core.conformance import parse_vector
 from service.core.embed import EmbedderPool
+from service.core.joining import LEAST_NORM, join
 from service.core.searching.queries import Move, NearImage, NearInputs, NearObject, NearText, NearVector, Query
 from service.core.searching.sources import Source, vector_source
-from service.core.vectorizing import LEAST_NORM, join
 from service.domain import Collection, NamedVector, ReturnFields, Scope
 from service.errors import InvalidRequest, ObjectNotFound, SpaceMismatch, Violation, collecting, noting, rejection
 from service.searches import Keywords

@@ -70,7 +70,8 @@ def _native_fields(vector: NamedVector) -> Schema:
         )
     )
     weights = {kind: listed for kind, listed in ordered.pop("weights").items() if listed}
-    return {kind: names for kind, names in ordered.items() if names} | {"weights": weights, "baseURL": vector.base_url}
+    fields = {kind: names for kind, names in ordered.items() if names}
+    return fields | ({"weights": weights} if vector.weighted else {}) | {"baseURL": vector.base_url}
 
 
 def patch_vector(schema: Schema, vector: NamedVector) -> None:
