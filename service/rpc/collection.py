@@ -10,6 +10,7 @@ from service.core.collections import Collections
 from service.core.embed import EmbedderPool
 from service.core.tenants import Tenants
 from service.domain import Collection
+from service.rpc.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
 from service.validation.collection import (
     check_create_collection,
     check_list_collections,
@@ -68,10 +69,10 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         page = await self._collections.list_page(
             after=decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
         )
-        token = encode_page_token(page.collections[-1].name) if page.more else ""
-        return pb.ListCollectionsResponse(
-            collections=[self._to_pb(each) for each in page.collections], next_page_token=token
-        )
+        fitting = as_many_as_fit(map(self._to_pb, page.collections), CLIENTS_TAKE_BYTES, FRAME_BYTES)
+        more = page.more or len(fitting) < len(page.collections)
+        token = encode_page_token(fitting[-1].name) if more else ""
+        return pb.ListCollectionsResponse(collections=fitting, next_page_token=token)
 
     async def UpdateCollection(
         self,

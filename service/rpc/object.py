@@ -20,6 +20,7 @@ from service.core.searching import Searcher
 from service.core.updating import Updater
 from service.core.vectorizing import VectorReport
 from service.rpc.caller_keys import CallerKeys
+from service.rpc.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
 from service.status import to_status
 from service.validation.object import (
     check_backfill_vectors,
@@ -39,8 +40,8 @@ from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 __all__ = ["ObjectServicer"]
 
 # Of an object in an answer that holds several: its tag and its length.
-FRAME_BYTES = 16
 DEFAULT_PAGE_SIZE = 100
+MAX_ID_CHARS = 64
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -88,7 +89,8 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         for outcome in report.outcomes:
             await pace.step()
             if outcome.error is not None:
-                response.results.add(id=outcome.id, error=to_status(outcome.error, ""))
+                # What is given for an id may be of any length.
+                response.results.add(id=outcome.id[:MAX_ID_CHARS], error=to_status(outcome.error, ""))
             else:
                 response.results.add(id=outcome.id, stored=_stored_to_pb(outcome.vectors))
         return response
@@ -112,15 +114,10 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             returned=return_names(request),
             scope=scope_from_pb(request.tenant, request.consistency),
         )
-        response = pb.ListObjectsResponse()
-        room = self._max_response_bytes - 2 * FRAME_BYTES
-        for each in found:
-            message = object_to_pb(each)
-            room -= message.ByteSize() + FRAME_BYTES
-            # One that fits in no answer is sent all the same, for gRPC to say so.
-            if response.objects and room < 0:
-                break
-            response.objects.append(message)
+        # Pictures are read again for the next page, so of them a page holds what it may.
+        most = self._max_response_bytes
+        most = most if request.return_images else min(most, CLIENTS_TAKE_BYTES)
+        response = pb.ListObjectsResponse(objects=as_many_as_fit(map(object_to_pb, found), most, FRAME_BYTES))
         if len(found) == size or len(response.objects) < len(found):
             response.next_page_token = encode_page_token(found[len(response.objects) - 1].id)
         return response

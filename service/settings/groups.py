@@ -211,7 +211,13 @@ class WeaviateSettings(Group):
 class LimitSettings(Group):
     """Bounds on what callers send."""
 
-    max_inputs: int = Field(1024, ge=1, le=1_000_000, description="inputs of an EmbedInputs call")
+    max_inputs: int = Field(
+        500,
+        ge=1,
+        le=1_000_000,
+        description="inputs of an EmbedInputs call; so many vectors of 2048 values are less than the 4 MiB that gRPC's "
+        "clients take by default",
+    )
     max_objects: int = Field(1000, ge=1, le=1_000_000, description="objects of an ImportObjects call")
     max_hits: int = Field(1000, ge=1, le=10_000, description="limit and offset together of a SearchObjects call")
     max_filter_depth: int = Field(16, ge=1, le=40, description="how deep a filter may be nested")

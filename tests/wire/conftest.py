@@ -128,6 +128,7 @@ async def start_wire(
     allow_caller_keys: bool = False,
     store: FakeStore | None = None,
     writes: WeaviateSettings | None = None,
+    limits: LimitSettings = LIMITS,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = store or FakeStore()
@@ -137,7 +138,7 @@ async def start_wire(
     settings = server or ServerSettings(port=0, drain_grace_s=5)
     running = GrpcServer(
         settings,
-        LIMITS,
+        limits,
         writes or WeaviateSettings(max_batch_objects=3),
         store=store,
         embedders=pool,

@@ -420,7 +420,9 @@ class ServerLimits(_message.Message):
     max_request_bytes: _builtins.int
     """Bytes of a request message; a larger one is refused by gRPC with RESOURCE_EXHAUSTED."""
     max_response_bytes: _builtins.int
-    """Bytes of a response message."""
+    """Bytes of a response message. gRPC's clients take 4 MiB unless they are told otherwise; EmbedInputs and ImportObjects with
+    the default limits and pages of ListObjects without images are below that.
+    """
     max_inputs: _builtins.int
     """Inputs of an EmbedInputs call."""
     max_objects: _builtins.int
