@@ -260,6 +260,8 @@ def _bounds(manifests: list[Manifest]) -> Faults:
         if scaler["spec"].get("minReplicas", 1) > scaler["spec"]["maxReplicas"]:
             yield f"{named(scaler)}: at least {scaler['spec']['minReplicas']}, at most {scaler['spec']['maxReplicas']}"
     for deployment in _of_kind(manifests, "Deployment"):
+        if deployment["spec"].get("progressDeadlineSeconds", 600) <= deployment["spec"].get("minReadySeconds", 0):
+            yield f"{named(deployment)}: counts as failed before a pod counts as ready"
         rolling = deployment["spec"].get("strategy", {}).get("rollingUpdate", {})
         if {str(rolling.get(each, "25%")).rstrip("%") for each in ("maxSurge", "maxUnavailable")} == {"0"}:
             yield f"{named(deployment)}: neither more nor fewer pods are allowed, so no rollout can go on"

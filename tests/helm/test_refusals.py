@@ -250,6 +250,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"service": {"ipFamilyPolicy": "PreferDualStack"}, "settings": {"server": {"host": "::"}}},
         "vecgate: the Services may have IPv6, and settings.web.host",
     ),
+    "no name server at all": ({"dnsPolicy": "None"}, "/dnsConfig.*'nameservers'"),
+    "no name server in the list": ({"dnsPolicy": "None", "dnsConfig": {"nameservers": []}}, "/dnsConfig/nameservers"),
+    "a mount of two paths": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "subPath": "b", "subPathExpr": "c"}]},
+        "/extraVolumeMounts/0",
+    ),
+    "a mount of another's path": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "subPath": "../b"}]},
+        "/extraVolumeMounts/0/subPath",
+    ),
+    "a mount that is read-only below alone": (
+        {"extraVolumeMounts": [{"name": "a", "mountPath": "/a", "recursiveReadOnly": "Enabled"}]},
+        "/extraVolumeMounts/0.*'readOnly'",
+    ),
     "an address that is none": ({"hostAliases": [{"ip": "10.0.0.256", "hostnames": ["a"]}]}, "/hostAliases/0/ip"),
     "a volume of the chart's name": (
         {"extraVolumes": [{"name": "tmp", "emptyDir": {}}]},

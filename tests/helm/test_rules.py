@@ -133,6 +133,10 @@ SEMANTIC: dict[str, tuple[str, Change]] = {
         "bounds",
         lambda of: of["HorizontalPodAutoscaler"]["spec"].update(minReplicas=99),
     ),
+    "a rollout that fails before a pod counts": (
+        "bounds",
+        lambda of: of["Deployment"]["spec"].update(minReadySeconds=600, progressDeadlineSeconds=600),
+    ),
     "a rollout that may not move": (
         "bounds",
         lambda of: of["Deployment"]["spec"]["strategy"]["rollingUpdate"].update(maxUnavailable=0),

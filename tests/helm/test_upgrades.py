@@ -1,6 +1,5 @@
 """What an upgrade does to what runs: the number of pods, the labels that select them, the time of a rollout."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +156,17 @@ def test_the_deadline_follows_the_startup_probe_or_is_named() -> None:
             int(each["spec"]["progressDeadlineSeconds"]) for each in render(values) if each["kind"] == "Deployment"
         )
 
+    def refusal(values: dict[str, Any]) -> str:
+        with pytest.raises(HelmFailed) as caught:
+            render(values)
+        return str(caught.value)
+
     slow = {"probes": {"startup": {"periodSeconds": 10, "failureThreshold": 360}}}
 
     assert deadline(slow) - deadline({}) == 3600 - 600
     assert deadline(slow | {"progressDeadlineSeconds": 3601}) == 3601
-    with pytest.raises(
-        HelmFailed, match=re.escape("progressDeadlineSeconds is 3600, and the startup probe allows 3600 s")
-    ):
-        deadline(slow | {"progressDeadlineSeconds": 3600})
+    assert deadline({"minReadySeconds": 900}) - deadline({}) == 900
+    for values, allowed in ((slow, 3600), ({"minReadySeconds": 900}, 1500)):
+        assert f"the startup probe and minReadySeconds allow {allowed} s" in refusal(
+            values | {"progressDeadlineSeconds": allowed}
+        )

@@ -45,7 +45,7 @@
 {{- define "vecgate.checkRollout" -}}
 {{- $deadline := int .Values.progressDeadlineSeconds -}}
 {{- if and $deadline (le $deadline (include "vecgate.startSeconds" . | int)) -}}
-{{- fail (printf "vecgate: progressDeadlineSeconds is %d, and the startup probe allows %s s; make it more, or 0" $deadline (include "vecgate.startSeconds" .)) -}}
+{{- fail (printf "vecgate: progressDeadlineSeconds is %d, and the startup probe and minReadySeconds allow %s s; make it more, or 0" $deadline (include "vecgate.startSeconds" .)) -}}
 {{- end -}}
 {{- if regexMatch "^\\[(0|\"0%\"),(0|\"0%\")\\]$" (include "vecgate.strategy" . | fromYaml | dig "rollingUpdate" dict | values | toJson) -}}
 {{- fail "vecgate: strategy.rollingUpdate allows neither more pods nor fewer, so no upgrade could go on; raise maxSurge or maxUnavailable" -}}

@@ -44,9 +44,9 @@ Where no cluster can be asked (helm template, GitOps), the number is left out.
 {{- add .Values.termination.preStopSeconds (ceil $server.drainDelayS | int) (ceil $server.drainGraceS | int) .Values.termination.marginSeconds -}}
 {{- end -}}
 
-{{/* Seconds that the startup probe allows. */}}
+{{/* Seconds that the startup probe allows, and those that a pod has to be ready before it counts. */}}
 {{- define "vecgate.startSeconds" -}}
-{{- mul .Values.probes.startup.periodSeconds .Values.probes.startup.failureThreshold -}}
+{{- mul .Values.probes.startup.periodSeconds .Values.probes.startup.failureThreshold | add .Values.minReadySeconds -}}
 {{- end -}}
 
 {{/* Seconds without progress after which a rollout counts as failed: an old pod ends, then a new one pulls its images and starts. */}}
