@@ -1,11 +1,13 @@
 """Pictures: bounds read from the header, decoding, and the forms that backends take.
 
-Decoding is one rule for every backend: the first frame, upright by its EXIF orientation, transparent pixels on white,
-16-bit grey scaled to 8 bits. Metadata that cannot be read is as good as none; pixels that cannot be read are an error.
+Decoding is one rule for every backend, and shows what a browser shows: the first frame, upright by its EXIF
+orientation, transparent pixels on white, shades scaled to 8 bits. Metadata that cannot be read is as good as none;
+pixels that cannot be read, or would be read wrongly, are an error.
 Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures beside
 what a decoder needs for itself.
 """
 
+import hashlib
 import io
 import math
 import re
@@ -14,12 +16,15 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from PIL import BmpImagePlugin, ExifTags, Image, TiffImagePlugin, features
+from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, TiffImagePlugin, features
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
 from embedders.image_formats import SUFFIXES
+from embedders.image_forms import BROKEN, check_form, unread_form
+from embedders.image_plain import END_OF_JPEG, jpeg_endings, plain_copy
+from embedders.image_shades import mend_reading, samples_of, to_eight_bits
 from embedders.image_structure import MAX_PIXELS, check_frames, check_pixels, check_structure
+from embedders.image_white import lay_colour_on_white, lay_on_white, strips
 from embedders.spec import InputLimits
 
 __all__ = ["FORMATS", "as_nim_image", "decode", "without_far_ends"]
@@ -37,9 +42,6 @@ _FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
 _MAX_FAX_LINES = 20_000
 """Lines of a TIFF coded as a fax; a scan of A3 with 1,200 dots to the inch has them."""
 
-_STRIP_PIXELS = 1_000_000
-"""Pixels that are laid on white at a time, so that no third copy of a large picture is made."""
-
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,10 +53,7 @@ _TURNS = {
 }
 _NIM_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 _NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
-_UNDECODABLE = (
-    f"the bytes are no {', '.join(_NAMES[:-1])} or {_NAMES[-1]} picture; send a whole file of one of these formats"
-)
-_BROKEN = "the picture is broken or cut short; send the whole file"
+_UNDECODABLE = f"the bytes are not those of a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send such a file, whole"
 
 
 class _Room:
@@ -100,10 +99,13 @@ def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    image = _open(content, limits)
+    plain = _plain(content, limits)
+    image = _open(plain, limits)
+    if endings := jpeg_endings(plain):
+        image = _open(_ended(plain, endings, limits), limits)
     if draft_side:
         _draft(image, draft_side)
-    return _load(image)
+    return _load(image, plain)
 
 
 def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: int = 0) -> tuple[str, bytes]:
@@ -122,15 +124,21 @@ def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: i
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
         ImageUndecodable: no picture of a supported format, broken, or cut short.
     """
-    image = _open(content, limits)
-    # An eighth of a JPEG's size takes all of its bytes, and the least time.
-    _draft(image, 1)
+    plain = _plain(content, limits)
+    image = _open(plain, limits)
+    endings = jpeg_endings(plain)
+    if not endings:
+        _draft(image, 1)
     with _ROOM.taken(image.width * image.height):
-        if _format(image) in _NIM_TYPES:
+        if media_type := _NIM_TYPES.get(str(image.format)):
+            if endings:
+                return media_type, _ended(plain, endings, limits)
+            if _is_sound(content):
+                return media_type, content
             with _decoding():
                 image.load()
-            return _NIM_TYPES[_format(image)], content
-        image = _within(_load(image), max_converted_pixels)
+            return media_type, plain
+        image = _within(_load(image, plain), max_converted_pixels)
     file = io.BytesIO()
     image.save(file, "PNG", compress_type=zlib.Z_RLE)
     return _NIM_TYPES["PNG"], file.getvalue()
@@ -150,7 +158,8 @@ def without_far_ends(image: Image.Image) -> Image.Image:
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
-def _open(content: bytes, limits: InputLimits) -> Image.Image:
+def _plain(content: bytes, limits: InputLimits) -> bytes:
+    """Check bounds that need no parsing, and return the file without what no pixel depends on."""
     if not content:
         raise ImageEmpty("the image has no bytes; send a picture file's content")
     if len(content) > limits.max_image_bytes:
@@ -158,8 +167,12 @@ def _open(content: bytes, limits: InputLimits) -> Image.Image:
             f"the image has {len(content)} bytes; the limit is {limits.max_image_bytes}; send a smaller file"
         )
     check_structure(content, limits)
+    return plain_copy(content)
+
+
+def _open(plain: bytes, limits: InputLimits) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image = Image.open(io.BytesIO(plain), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         value = re.search(r"\d+", str(error))
         raise ImageTooLarge(
@@ -167,10 +180,45 @@ def _open(content: bytes, limits: InputLimits) -> Image.Image:
             f"{min(limits.max_image_pixels, MAX_PIXELS)}; scale it down"
         ) from error
     except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
-        raise ImageUndecodable(_UNDECODABLE) from error
+        raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
     check_pixels(image.width, image.height, limits)
-    _check_format(image, len(content), limits)
+    _check_format(image, len(plain), limits)
+    check_form(image, plain)
+    # Pillow takes the orientation from there if EXIF has none; browsers do not.
+    image.info.pop("xmp", None)
+    mend_reading(image)
     return image
+
+
+def _ended(plain: bytes, endings: tuple[bytes, bytes], limits: InputLimits) -> bytes:
+    """Return a JPEG with the end that it lacks, if that is all that it lacks."""
+    first, second = (_fingerprint(each, limits) for each in endings)
+    if first != second:
+        raise ImageUndecodable(BROKEN)
+    return plain + END_OF_JPEG
+
+
+def _fingerprint(content: bytes, limits: InputLimits) -> bytes:
+    image = _open(content, limits)
+    digest = hashlib.blake2b()
+    with _decoding():
+        image.load()
+        for box in strips(image):
+            digest.update(image.crop(box).tobytes())
+    return digest.digest()
+
+
+def _is_sound(content: bytes) -> bool:
+    """Return whether another program that parses all of a JPEG or PNG is likely to read it."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.verify()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _draft(image, 1)
+            image.load()
+    except Exception:  # noqa: BLE001 -- Pillow's parsers raise whatever broken bytes lead them to
+        return False
+    return True
 
 
 def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
@@ -184,7 +232,7 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
         # A tile is decoded whole, however little of it the picture shows.
         width, height = (image.tag_v2.get(tag, 1) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
         if not (isinstance(width, int) and isinstance(height, int)):
-            raise ImageUndecodable(_BROKEN)
+            raise ImageUndecodable(BROKEN)
         if width * height > limits.max_image_pixels:
             raise ImageTooLarge(
                 f"the TIFF has tiles of {width} x {height} pixels; the limit is {limits.max_image_pixels} pixels; "
@@ -202,31 +250,34 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
             )
 
 
-def _format(image: Image.Image) -> str:
-    # A JPEG with further pictures behind the first one calls itself MPO.
-    return "JPEG" if image.format == "MPO" else str(image.format)
-
-
 @contextmanager
 def _decoding() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
-        raise ImageUndecodable(_BROKEN) from error
+        raise ImageUndecodable(BROKEN) from error
 
 
 def _draft(image: Image.Image, side: int) -> None:
+    """Have a JPEG decoded at a part of its size; an eighth takes all of its bytes, and the least time."""
     with _decoding():
         # Other formats than JPEG do nothing, and without a mode the colours stay.
         image.draft(None, (side, side))
 
 
-def _load(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, plain: bytes) -> Image.Image:
+    samples = samples_of(image)
     with _decoding():
+        # Nothing lies beyond the frame, whatever Pillow fills it with.
+        frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) else None
         image.load()
+        lay_colour_on_white(image, plain)
         # Each step holds two pictures at most, its own and the last one, because no name keeps an older one.
         image = _upright(image)
-        return _to_rgb(image)
+        if samples:
+            image = to_eight_bits(image, samples)
+        image = _to_rgb(image)
+        return _cut_out(image, frame) if frame else image
 
 
 def _within(image: Image.Image, max_pixels: int) -> Image.Image:
@@ -248,30 +299,20 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = _eight_bit(image)
     if image.has_transparency_data:
-        return _on_white(image)
+        return lay_on_white(image)
     # Converting to the same mode would copy, which costs as much as decoding for large pictures.
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion would clip to white everything above 255.
-    values = np.asarray(image)
-    shades = (values >> 8).astype(np.uint8)
-    if isinstance(clear := image.info.get("transparency"), int):
-        shades[values == clear] = 255
-    return Image.fromarray(shades)
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    ground = Image.new("RGB", image.size, "white")
-    rows = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
-        layer = image.crop(box).convert("RGBA")
-        strip = Image.new("RGBA", layer.size, "white")
-        strip.alpha_composite(layer)
-        ground.paste(strip, box)
-    return ground
+def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Make everything outside of a box white."""
+    left, top, right, bottom = box
+    for outside in (
+        (0, 0, image.width, top),
+        (0, bottom, image.width, image.height),
+        (0, top, left, bottom),
+        (right, top, image.width, bottom),
+    ):
+        image.paste("white", outside)
+    return image

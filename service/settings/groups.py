@@ -229,7 +229,7 @@ class LimitSettings(Group):
     max_image_pixels: int = Field(
         52_000_000,
         ge=1,
-        description="width x height of an image, read from its header; decoding takes up to 8 bytes a pixel, WebP 17",
+        description="width x height of an image, read from its header; decoding takes up to 9 bytes a pixel, WebP 17",
     )
     max_image_frames: int = Field(
         1000, ge=1, le=100_000, description="frames or pages of an image, of which the first one is embedded"

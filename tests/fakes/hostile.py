@@ -70,6 +70,9 @@ def sound_images() -> dict[str, bytes]:
         "tiff-deflate": (rgb, "TIFF", {"compression": "tiff_adobe_deflate", "save_all": True, "append_images": others}),
         "tiff-fax": (rgb.convert("1"), "TIFF", {"compression": "group4"}),
         "tiff-float": (rgb.convert("F"), "TIFF", {}),
+        "tiff-float-packed": (rgb.convert("F"), "TIFF", {"compression": "tiff_lzw"}),
+        "tiff-int": (rgb.convert("I"), "TIFF", {}),
+        "tiff-16": (Image.fromarray(rng.integers(0, 65536, (30, 40), dtype=np.uint16)), "TIFF", {}),
         "one": (Image.new("RGB", (1, 1)), "PNG", {}),
         "row": (Image.new("RGB", (5000, 1)), "PNG", {}),
         "column": (Image.new("L", (1, 5000)), "JPEG", {}),
@@ -84,6 +87,7 @@ def hand_made_images(sound: dict[str, bytes]) -> list[bytes]:
     """Return files that lie about their size, unfold to more than they hold, or lead in circles."""
     png, jpeg, gif, bmp, tiff = (sound[name] for name in ("png", "progressive", "gif", "bmp", "tiff"))
     last_scan = jpeg.rindex(b"\xff\xda")
+    colour = _chunk(b"tRNS", b"\0\1\0\2\0\3")
     frame = gif.index(b",", 13 + 3 * 32) + 1
     files = [
         b"",
@@ -97,6 +101,19 @@ def hand_made_images(sound: dict[str, bytes]) -> list[bytes]:
         b"push graphic-context\nimage over 0,0 0,0 'ephemeral:/etc/passwd'",
         b"data:image/png;base64,iVBORw0KGgo=",
         jpeg[:-2] + jpeg[last_scan:-2] * 20_000 + jpeg[-2:],
+        jpeg[:-2] + jpeg[last_scan:-2] * 20_000,
+        jpeg[:-2] + jpeg[last_scan:-2] * 50,
+        jpeg[:-2],
+        jpeg[:-2] + bytes(100_000),
+        jpeg[:-2] + b"\xff\xd0\xff\xd3" * 50_000,
+        jpeg[:-2] + b"\xff" * 200_000,
+        jpeg[:2] + b"\xff\xc2\0\xff\0" + bytes(252) * 3000 + jpeg[2:-2],
+        png[:33] + colour + png[33:],
+        png[:24] + b"\x10" + png[25:33] + colour + png[33:],
+        png[:33] + _chunk(b"tRNS", b"") + png[33:],
+        png[:33] + _chunk(b"tRNS", b"\xff" * 90_000) + png[33:],
+        png[:-12],
+        png[:33] + png[33:-12] * 300 + png[-12:],
         jpeg[:2] + b"\xff\xe1\0\x0aExif\0\0II" * 5000 + jpeg[2:],
         jpeg[:2] + b"\xff" * 90_000 + jpeg[2:],
         gif[:frame] + struct.pack("<HHHH", 0, 0, 65_535, 65_535) + gif[frame + 8 :],

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from embedders import images
+from embedders import image_white, images
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected
 from embedders.images import FORMATS, as_nim_image, decode, without_far_ends
 from embedders.spec import InputLimits
@@ -162,7 +162,7 @@ def test_a_transparent_shade_of_sixteen_bit_grey_lies_on_white() -> None:
 def test_large_transparent_pictures_are_laid_on_white_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(Image.fromarray(RNG.integers(0, 256, (37, 20, 4), dtype=np.uint8)), "PNG")
     whole = np.asarray(decode(content, LIMITS))
-    monkeypatch.setattr(images, "_STRIP_PIXELS", 100)
+    monkeypatch.setattr(image_white, "_STRIP_PIXELS", 100)
     np.testing.assert_array_equal(np.asarray(decode(content, LIMITS)), whole)
 
 
@@ -236,11 +236,11 @@ def test_pictures_on_their_way_to_a_nim_are_decoded_some_at_a_time_and_a_large_o
     most: dict[int, int] = {}
     load = images._load
 
-    def watched(image: Image.Image) -> Image.Image:
+    def watched(image: Image.Image, plain: bytes) -> Image.Image:
         inside.append(image.width * image.height)
         most[len(most)] = sum(inside)
         try:
-            return load(image)
+            return load(image, plain)
         finally:
             inside.remove(image.width * image.height)
 

@@ -27,9 +27,11 @@ class Image(_message.Message):
     """Required. The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or, where the server's Pillow has it, AVIF. Of several
     frames or pages the first one counts. Never a URL, never base64.
 
-    A local model reads it upright by its EXIF orientation, transparent pixels laid on white, 16-bit grey scaled to 8
-    bits, other colours as RGB without regard to an embedded colour profile. A NIM gets a JPEG or PNG as it is, and so
-    decides itself on orientation and transparency; any other format it gets as a PNG made by the rule above.
+    A local model sees what a browser shows: upright by EXIF alone, transparent pixels laid on white, colours as RGB
+    without regard to an embedded profile, shades of 16 bits scaled to 8, signed, 32-bit and floating-point shades by
+    the least and the greatest value of the picture. A form that would be read wrongly is refused by name. Damage that
+    costs no pixel does not matter. A NIM gets a JPEG or PNG as it is, or without the damage, and so decides itself on
+    orientation and transparency; any other format it gets as a PNG made by the rule above.
 
     At most EmbedderLimits.max_image_bytes bytes, EmbedderLimits.max_image_pixels pixels and
     EmbedderLimits.max_image_frames frames, all found before anything is decoded; files made to cost more than their
