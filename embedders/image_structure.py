@@ -182,7 +182,6 @@ def _jpeg_pixels(content: bytes, segment: Segment) -> int:
 
 
 def _check_png(content: bytes, limits: InputLimits) -> None:
-    check_pixels(int.from_bytes(content[16:20]), int.from_bytes(content[20:24]), limits)
     compressed = 0
     for chunk in png_chunks(content):
         if chunk.name == b"acTL":

@@ -53,7 +53,9 @@ _TURNS = {
 }
 _NIM_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 _NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
-_UNDECODABLE = f"the bytes are not those of a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send such a file, whole"
+_UNDECODABLE = (
+    f"the bytes are not those of a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send such a file, whole"
+)
 
 
 class _Room:
