@@ -48,9 +48,13 @@ async def overwrite(
     new = [each for each in objects if each.id not in stored]
     put = await store.put_objects(collection.name, new, scope) if new else []
     failures = dict(zip((each.id for each in new), put, strict=True))
-    async with asyncio.TaskGroup() as group:
-        changing = {each.id: group.create_task(change(each)) for each in objects if each.id in stored}
-    return [changing[each.id].result() if each.id in changing else failures[each.id] for each in objects]
+    there = [each for each in objects if each.id in stored]
+    # All end before one of them raises what is no object's own, such as a tenant that is gone.
+    for each, outcome in zip(there, await asyncio.gather(*map(change, there), return_exceptions=True), strict=True):
+        if isinstance(outcome, BaseException) and not isinstance(outcome, StoreRejected | StoreUnavailable):
+            raise outcome
+        failures[each.id] = outcome
+    return [failures[each.id] for each in objects]
 
 
 def _change(collection: Collection, object_: StoredObject, before: StoredObject) -> ObjectChange:

@@ -7,7 +7,7 @@ import pytest
 
 from service.core.overwriting import overwrite
 from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, StoredObject
-from service.errors import StoreRejected, StoreUnavailable
+from service.errors import StoreRejected, StoreUnavailable, TenantNotFound
 from service.store.base import NO_TENANT
 from tests.fakes.store import FakeStore
 
@@ -77,6 +77,17 @@ async def test_an_object_that_finds_the_store_down_may_be_sent_again(monkeypatch
     failures = await overwrite(store, collection, [StoredObject(OLD)], {OLD: StoredObject(OLD)}, NO_TENANT)
 
     assert [type(each) for each in failures] == [StoreUnavailable]
+
+
+async def test_what_is_no_objects_own_fault_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, collection = await store_with(TITLE, PHOTO, BY)
+
+    async def gone(*_: object) -> None:
+        raise TenantNotFound("anna")
+
+    monkeypatch.setattr(store, "update_object", gone)
+    with pytest.raises(TenantNotFound):
+        await overwrite(store, collection, [StoredObject(OLD)], {OLD: StoredObject(OLD)}, NO_TENANT)
 
 
 def test_a_property_is_handled_if_all_its_parts_are() -> None:
