@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,11 @@ import numpy as np
 
 from service.settings import WeaviateSettings, read_secret
 from service.store.embedded import EmbeddedWeaviate
+from service.store.ports import answers_ready, free_ports
 from tests.e2e.beside import beside
+from tests.e2e.serving import Serving, end_all
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.nim import FakeNim
 from tests.fakes.proxy import Proxy
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -24,7 +28,7 @@ from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-__all__ = ["COUNT", "RUNS", "Fault", "Site", "Tally", "import_through", "running_site"]
+__all__ = ["COUNT", "RUNS", "Fault", "Inside", "Outside", "Site", "Tally", "import_through", "inside", "outside"]
 
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
 """How often each fault is tried."""
@@ -36,22 +40,34 @@ CALL_S = 20.0
 PARALLEL = 4
 PAUSE_S = 0.05
 PATIENCE_S = 90.0
-KEY = "key-of-weaviate"
+QUICK = [("grpc.max_reconnect_backoff_ms", 500)]
 
-Fault = Callable[["Site"], AbstractAsyncContextManager[None]]
+Fault = Callable[[], AbstractAsyncContextManager[None]]
 """Does something to a site, and undoes it."""
 
 
 @dataclass
 class Site:
-    """A Vecgate, its Weaviate, and proxies between the two."""
+    """A Vecgate, and what it makes vectors of texts with.
+
+    Attributes:
+        collection: the one that is imported into.
+        cancels: settable; whether callers cancel their calls when their time is up, instead of giving them a deadline.
+    """
+
+    channel: grpc.aio.Channel
+    embedder: FakeEmbedder | FakeNim
+    collection: str = field(default="", init=False)
+    cancels: bool = field(default=False, init=False)
+
+
+@dataclass
+class Inside(Site):
+    """A Vecgate in this process, its Weaviate, and proxies between the two."""
 
     weaviate: EmbeddedWeaviate
     http: Proxy
     grpc: Proxy
-    channel: grpc.aio.Channel
-    embedder: FakeEmbedder
-    collection: str = ""
 
     async def set_shards(self, status: str) -> None:
         """Do to the shards what Weaviate does by itself when its disk is nearly full, and what an operator does."""
@@ -60,6 +76,34 @@ class Site:
         async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as rest:
             for shard in (await rest.get(address)).json():
                 (await rest.put(f"{address}/{shard['name']}", json={"status": status})).raise_for_status()
+
+    async def restarted(self, pid: int) -> None:
+        """Return when Weaviate has another process, and answers."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.weaviate.pid in {None, pid} or not await answers_ready("127.0.0.1", self.weaviate.http_port):
+                await asyncio.sleep(0.1)
+
+
+@dataclass
+class Outside(Site):
+    """A Vecgate that is a process of its own, with a Weaviate that it runs."""
+
+    folder: Path
+    settings: Mapping[str, str]
+    serving: Serving = field(init=False)
+
+    def start(self) -> None:
+        """Start it."""
+        self.serving = Serving(self.folder, **self.settings)
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        await asyncio.to_thread(self.serving.end, number)
+
+    async def kill(self) -> None:
+        """Kill it, and start it again, which ends the Weaviate that it left."""
+        await self.end(signal.SIGKILL)
+        self.start()
 
 
 @dataclass
@@ -88,7 +132,7 @@ class Tally:
 
 
 @asynccontextmanager
-async def running_site(folder: Path, binary: Path | None = None) -> AsyncIterator[Site]:
+async def inside(folder: Path, binary: Path | None = None) -> AsyncIterator[Inside]:
     """Run a Weaviate that is started again when it dies, and a Vecgate that reaches it through proxies."""
     settings = WeaviateSettings(
         embedded=True, binary=binary, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.2, timeout_s=10
@@ -103,7 +147,28 @@ async def running_site(folder: Path, binary: Path | None = None) -> AsyncIterato
         embedder = FakeEmbedder(dimension=DIMENSION)
         through = weaviate.client_settings.model_copy(update=ports)
         channel, _ = await ends.enter_async_context(beside(through, embedder))
-        yield Site(weaviate, http, rpc, channel, embedder)
+        yield Inside(channel, embedder, weaviate, http, rpc)
+
+
+@asynccontextmanager
+async def outside(folder: Path) -> AsyncIterator[Outside]:
+    """Run a Vecgate as a process, with a NIM in this one."""
+    (port,) = free_ports(1)
+    async with AsyncExitStack() as ends:
+        nim = await ends.enter_async_context(FakeNim(dimension=DIMENSION))
+        channel = await ends.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", QUICK))
+        settings = {
+            "VECGATE_SERVER__PORT": str(port),
+            "VECGATE_EMBEDDER__ORDER": "nim",
+            "VECGATE_NIM__BASE_URL": nim.base_url,
+            "VECGATE_NIM__DIMENSION": str(DIMENSION),
+        }
+        site = Outside(channel, nim, folder, settings)
+        site.start()
+        ends.callback(end_all, folder)
+        ends.push_async_callback(site.end)
+        await channel.channel_ready()
+        yield site
 
 
 async def import_through(site: Site, fault: Fault, *, call_s: Sequence[float] = (CALL_S,)) -> Tally:
@@ -121,7 +186,7 @@ async def import_through(site: Site, fault: Fault, *, call_s: Sequence[float] = 
     quarter = len(chunks) // 4
     async with asyncio.timeout(PATIENCE_S):
         await _send_all(site, chunks[:quarter], tally, (CALL_S,))
-        async with fault(site):
+        async with fault():
             await _send_all(site, chunks[quarter:], tally, call_s)
         await _settle(site)
     await _look(site, [each for chunk in chunks for each in chunk], tally)
@@ -158,8 +223,10 @@ async def _send_all(
             while objects:
                 request = object_pb.ImportObjectsRequest(collection=site.collection, objects=objects)
                 try:
-                    response = await ObjectServiceStub(site.channel).ImportObjects(request, timeout=seconds)
-                except grpc.aio.AioRpcError:
+                    async with asyncio.timeout(seconds if site.cancels else None):
+                        stub = ObjectServiceStub(site.channel)
+                        response = await stub.ImportObjects(request, timeout=None if site.cancels else seconds)
+                except (grpc.aio.AioRpcError, TimeoutError):
                     tally.refused += len(objects)
                 else:
                     stored = {each.id for each in response.results if each.WhichOneof("outcome") == "stored"}

@@ -108,9 +108,14 @@ def serving(data_dir: Path, **settings: str) -> Iterator[Serving]:
         yield running
     finally:
         running.end()
-        for process in psutil.process_iter(["cmdline", "environ"]):
-            if (process.info["environ"] or {}).get("PERSISTENCE_DATA_PATH", "").startswith(str(data_dir)):
-                process.kill()
+        end_all(data_dir)
+
+
+def end_all(data_dir: Path) -> None:
+    """Kill what is left of the Weaviates whose data lies in a folder."""
+    for process in psutil.process_iter(["environ"]):
+        if (process.info["environ"] or {}).get("PERSISTENCE_DATA_PATH", "").startswith(str(data_dir)):
+            process.kill()
 
 
 def tiny_model(folder: Path, seed: int = 0) -> dict[str, str]:
