@@ -11,7 +11,7 @@ from embedders.errors import EmbedderError
 from embedders.inputs import EmbedOptions
 from service.access import calling_account
 from service.core.embed import EmbedderPool
-from service.core.indexing import PARALLEL, IndexEntries, all_of
+from service.core.indexing import PARALLEL, IndexEntries, Mending, all_of
 from service.core.unknown import unknown_vector
 from service.core.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, VectorOrigin, check_bound, vector_fields
 from service.core.writing import Writes, keys_of
@@ -222,11 +222,15 @@ class Backfiller:
     ) -> None:
         """Enter those vectors of a page into their index again that it has lost."""
         having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
-        keys = keys_of(name, scope, having)
-        mending = await self._writes.run(keys, lambda: self._entries.mend(name, vector, having, scope))
-        for error in mending.failures.values():
-            if isinstance(error, StoreUnavailable):
-                raise error
+
+        async def mend() -> Mending:
+            mending = await self._entries.mend(name, vector, having, scope)
+            for error in mending.failures.values():
+                if isinstance(error, StoreUnavailable):
+                    raise error
+            return mending
+
+        mending = await self._writes.run(keys_of(name, scope, having), mend)
         refusal = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
         progress.failures |= mending.failures | dict.fromkeys(mending.unseen, refusal)
         progress.repaired += len(mending.found)

@@ -37,6 +37,7 @@ from service.errors import (
     InvalidRequest,
     ServiceError,
     StoreRejected,
+    StoreUnavailable,
     TenantInactive,
     TenantNotFound,
     Violation,
@@ -261,6 +262,8 @@ class Importer:
         # What was written meanwhile, or in vain, may have been the same.
         before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
         await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
+        cut = [each.object.id for each in ready if isinstance(each.error, StoreUnavailable)]
+        self._writes.doubt(keys_of(collection.name, scope, cut))
 
     async def _enter_lost(
         self, collection: Collection, scope: Scope, written: Sequence[_Candidate], before: Mapping[UUID, StoredObject]

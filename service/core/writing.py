@@ -6,7 +6,7 @@ behind a caller's back is remembered, to be looked for in the indexes.
 """
 
 import asyncio
-import math
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TypeVar
@@ -23,6 +23,9 @@ MAX_REMEMBERED = 50_000
 """Objects whose last write is remembered, some 12 MB; the oldest are forgotten first."""
 
 END_S = 5.0
+
+LATE_S = 5.0
+"""Seconds for which the store may go on with a write that was cut off, and undo what came after it."""
 
 ALWAYS = -1
 """A mark that every object counts as written after."""
@@ -46,7 +49,9 @@ class Writes:
         self._running: dict[Key, asyncio.Task[object]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._ended = 0
-        self._last: OrderedDict[Key, float] = OrderedDict()
+        self._last: OrderedDict[Key, int] = OrderedDict()
+        self._failed: dict[Key, float] = {}
+        self._doubts: set[Key] = set()
 
     @property
     def ended(self) -> int:
@@ -54,8 +59,23 @@ class Writes:
         return self._ended
 
     def since(self, mark: int, keys: Iterable[Key]) -> set[UUID]:
-        """Return which objects were written after a mark, or whose last write failed, so that nobody knows its end."""
-        return {key[2] for key in keys if self._last.get(key, 0) > mark}
+        """Return which objects were written after a mark, or by a write that failed, so that nobody knows its end."""
+        return {key[2] for key in keys if key in self._failed or self._last.get(key, 0) > mark}
+
+    def doubt(self, keys: Iterable[Key]) -> None:
+        """Let a write that runs count as failed for some of its objects, though not for all."""
+        self._doubts.update(keys)
+
+    def doubted(self) -> list[Key]:
+        """Return the objects of which a write failed, and none runs."""
+        return [key for key in self._failed if key not in self._running]
+
+    def settled(self, keys: Iterable[Key]) -> None:
+        """Trust objects again that were looked for, unless what was cut off may still come late."""
+        late = time.monotonic() - LATE_S
+        for key in keys:
+            if self._failed.get(key, late) <= late:
+                self._failed.pop(key, None)
 
     async def run(self, keys: Collection[Key], write: Callable[[], Awaitable[Result]]) -> Result:
         """Write objects once no other write of them runs, and return what the write returns.
@@ -87,13 +107,13 @@ class Writes:
             await asyncio.wait(self._tasks, timeout=END_S)
 
     async def _run(self, keys: Collection[Key], write: Callable[[], Awaitable[Result]]) -> Result:
-        last = math.inf
+        failed = True
         try:
             result = await write()
-            last = self._ended + 1
+            failed = False
         finally:
             self._ended += 1
-            self._remember(keys, last)
+            self._remember(keys, failed=failed)
             for key in keys:
                 del self._running[key]
             self._room.release()
@@ -105,9 +125,13 @@ class Writes:
             # Its caller may have left; asyncio would complain about a failure that nobody looks at.
             task.exception()
 
-    def _remember(self, keys: Iterable[Key], last: float) -> None:
+    def _remember(self, keys: Iterable[Key], *, failed: bool) -> None:
         for key in keys:
-            self._last[key] = last
+            self._last[key] = self._ended
             self._last.move_to_end(key)
+            if failed or key in self._doubts:
+                self._failed[key] = time.monotonic()
+        self._doubts.difference_update(keys)
         while len(self._last) > MAX_REMEMBERED:
-            self._last.popitem(last=False)
+            forgotten, _ = self._last.popitem(last=False)
+            self._failed.pop(forgotten, None)

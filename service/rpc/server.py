@@ -21,6 +21,7 @@ from service.core.importing import Importer
 from service.core.objects import Objects
 from service.core.references import real_name
 from service.core.searching import Searcher
+from service.core.settling import Settler
 from service.core.status import look
 from service.core.tenants import Tenants
 from service.core.updating import Updater
@@ -128,6 +129,7 @@ class GrpcServer:
         self.port: int = self._take_port()
         searcher = Searcher(store, embedders)
         self._writes = Writes()
+        self._settler = Settler(store, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
@@ -179,6 +181,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Answer calls, and report health."""
         await self._health.start()
+        await self._settler.start()
         await self._server.start()
 
     async def stop(self) -> None:
@@ -191,6 +194,7 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+        await self._settler.close()
         # What was begun for callers that left.
         await self._writes.close()
 

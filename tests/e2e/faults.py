@@ -33,7 +33,7 @@ __all__ = ["COUNT", "RUNS", "Fault", "Inside", "Outside", "Site", "Tally", "impo
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
 """How often each fault is tried."""
 
-COUNT = 300
+COUNT = 200
 CHUNK = 20
 DIMENSION = 64
 CALL_S = 20.0

@@ -133,7 +133,7 @@ async def test_no_more_writes_run_than_there_is_room_for(monkeypatch: pytest.Mon
     assert [gate.ended for gate in gates] == [1, 1, 0]
 
 
-async def test_what_was_written_since_a_mark_and_what_failed_is_remembered() -> None:
+async def test_what_was_written_since_a_mark_and_what_failed_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     writes, cut = Writes(), Gate(OSError("cut"))
     keys = keys_of("Things", SCOPE, [ONE, TWO])
     before = writes.ended
@@ -149,6 +149,10 @@ async def test_what_was_written_since_a_mark_and_what_failed_is_remembered() -> 
         await begin_and_end(writes, cut, TWO)
     assert writes.since(writes.ended, keys) == {TWO}, "nobody knows how far it came"
     await begin_and_end(writes, Gate(), TWO)
+    writes.settled(keys)
+    assert writes.since(writes.ended, keys) == {TWO}, "what was cut off may come late"
+    monkeypatch.setattr(writing, "LATE_S", 0.0)
+    writes.settled(keys)
     assert writes.since(writes.ended, keys) == set()
 
 

@@ -8,8 +8,11 @@ from uuid import UUID
 import pytest
 from grpc import StatusCode
 
+from service.core import settling, writing
 from service.domain import ReturnFields, StoredObject
 from service.errors import StoreRejected, StoreUnavailable
+from service.filters import Condition, Operator, Target
+from tests.fakes.store import FakeStore
 from tests.wire.conftest import Wire, failure_of
 from tests.wire.test_object import import_, obj
 from vecgate.v1 import object_service_pb2 as pb
@@ -105,7 +108,7 @@ async def test_the_end_of_the_server_waits_for_a_write_whose_caller_left(
 
 async def cut_off(wire: Wire, *objects: StoredObject) -> None:
     """Store objects without entries in the index, as Weaviate does when a write is cut off."""
-    await wire.store.put_objects("Pictures", objects)
+    await FakeStore.put_objects(wire.store, "Pictures", objects)
     wire.store.lost |= {(each.id, name) for each in objects for name in each.vectors}
 
 
@@ -177,3 +180,65 @@ async def test_an_entry_that_no_other_leads_to_is_entered_again_by_the_next_impo
     await import_(pictures, obj(ID, title="new"))
 
     assert pictures.store.unlinked == set()
+
+
+async def test_an_object_is_looked_for_again_after_its_entering_was_cut(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settling, "PAUSE_S", 0.01)
+    monkeypatch.setattr(writing, "LATE_S", 0.5)
+    await import_(pictures, obj(ID, title="new"))
+    pictures.store.lost = {(UUID(ID), "default")}
+    pictures.store.fail_next_of("reindex_vector", CUT)
+
+    (first,) = (await import_(pictures, obj(ID, title="new"))).results
+    (again,) = (await import_(pictures, obj(ID, title="new"))).results
+    # What was cut off comes late, and is cut off itself before it enters anything.
+    pictures.store.lost = {(UUID(ID), "default")}
+
+    assert (first.WhichOneof("outcome"), again.WhichOneof("outcome")) == ("error", "stored")
+    async with asyncio.timeout(10):
+        while pictures.store.lost:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def _settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settling, "PAUSE_S", 0.01)
+    monkeypatch.setattr(writing, "LATE_S", 0.0)
+
+
+@pytest.mark.usefixtures("_settled_at_once")
+@pytest.mark.parametrize("gone", ["nothing", "object", "collection"])
+async def test_what_a_write_that_was_cut_left_is_settled_though_nobody_sends_it_again(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    await wire.create_pictures()
+    await import_(wire, obj(ID, title="old"), obj(title="another"))
+    write = wire.store.put_objects
+
+    async def cut(_: str, objects: Sequence[StoredObject], *__: Any) -> Any:
+        monkeypatch.setattr(wire.store, "put_objects", write)
+        await cut_off(wire, *objects)
+        wire.store.available = False
+        raise CUT
+
+    monkeypatch.setattr(wire.store, "put_objects", cut)
+    assert (await failure_of(import_(wire, obj(ID, title="new")))).reason == "STORE_UNAVAILABLE"
+    await asyncio.sleep(0.1)
+    unsettled = set(wire.store.lost)
+    wire.store.available = True
+    if gone == "object":
+        await wire.store.delete_objects("Pictures", Condition(Target.ID, Operator.EQUAL, ID))
+    elif gone == "collection":
+        await wire.store.delete_collection("Pictures")
+    wire.store.calls.clear()
+
+    async with asyncio.timeout(10):
+        while wire.store.lost if gone == "nothing" else "get_collection" not in wire.store.calls:
+            await asyncio.sleep(0.01)
+    asked = wire.store.calls.count("get_collection")
+    await asyncio.sleep(0.1)
+
+    assert unsettled == {(UUID(ID), "default")}
+    assert wire.store.calls.count("get_collection") == asked, "what is settled is left alone"
