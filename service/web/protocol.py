@@ -1,7 +1,6 @@
 """uvicorn's HTTP/1.1 with the bounds that it has not: on headers, on slow callers, and on connections."""
 
 import asyncio
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -18,26 +17,6 @@ __all__ = ["BoundedConfig", "BoundedProtocol"]
 LINGER_S = 2.0
 """Seconds that a caller may go on sending the body of a request that is answered already. A caller that has its
 connection cut while it sends may never see the answer."""
-
-
-_OFFER = re.compile(rb"(?<=\r\n)upgrade(?=:)", re.IGNORECASE)
-_HEAD_END = b"\r\n\r\n"
-_UNDECIDED = re.compile(rb"\r(?:\n(?:\r|u(?:p(?:g(?:r(?:a(?:de?)?)?)?)?)?)?)?\Z", re.IGNORECASE)
-"""The end of a piece of a head that may go on as an offer, or as the head's end."""
-
-
-def _without_offer(data: bytes) -> tuple[bytes, bytes]:
-    """Return a piece of a request's head without its offer to go on in another protocol, and what has to wait for more.
-
-    A server may ignore the offer, but httptools ignores the request's body then. Java's client offers HTTP/2 that way
-    with the first request of a connection.
-    """
-    end = data.find(_HEAD_END)
-    if end >= 0:
-        return _OFFER.sub(b"x-offer", data[:end]) + data[end:], b""
-    undecided = _UNDECIDED.search(data)
-    end = undecided.start() if undecided else len(data)
-    return _OFFER.sub(b"x-offer", data[:end]), data[end:]
 
 
 class BoundedConfig(uvicorn.Config):
@@ -59,7 +38,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault: Refused | None = None
         self._in_head = False
         self._in_body = False
-        self._undecided = b""
+        self._offers = False
         self._unanswered = 0
         self._head_bytes = 0
         self._named_bytes = 0
@@ -82,9 +61,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         begun = self._in_head
-        if not self._in_body:
-            data, self._undecided = _without_offer(self._undecided + data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         if self.transport.is_closing():
             return
         if begun and self._in_head:
@@ -118,13 +99,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Go on to the body."""
         self._in_head = False
-        self._in_body = True
         self._clear_timer()
+        self._offers = self.parser.should_upgrade()
+        if self._offers:
+            return
+        self._in_body = True
         super().on_headers_complete()
         self._unanswered += 1
 
     def on_message_complete(self) -> None:
         """Wait for the next request."""
+        if self._offers:
+            return
         self._in_body = False
         super().on_message_complete()
         if not self._unanswered:
@@ -159,6 +145,29 @@ class BoundedProtocol(HttpToolsProtocol):
             head = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[fault.status] + head.encode() + body)
         self.transport.close()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what has come; a request that offers to go on in another protocol once more without its offer.
+
+        A server may ignore the offer, but httptools takes the request for its connection's last one in HTTP, without a
+        body, and stops behind its head. Java's client offers HTTP/2 that way with the first request of a connection.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                method = self.parser.get_method()
+                if method == b"CONNECT":
+                    self._fault = Refused(HTTPStatus.BAD_REQUEST, "INVALID_HTTP", "CONNECT is not supported")
+                    raise httptools.HttpParserError(str(self._fault)) from offer
+                line = b"%s %s HTTP/%s\r\n" % (method, self.url, self.parser.get_http_version().encode())
+                kept = [each for each in self.headers if each[0] != b"upgrade"]
+                head = b"".join([line, *(b"%s: %s\r\n" % each for each in kept), b"\r\n"])
+                data = head + data[offer.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            else:
+                return
 
     def _count(self, *pieces: bytes) -> None:
         self._named_bytes += sum(map(len, pieces))

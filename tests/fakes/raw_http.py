@@ -31,7 +31,9 @@ class Connection:
     async def answer(self) -> tuple[int, Any]:
         """Return the next answer's status and body; status 0 for a connection that is closed without one."""
         try:
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            head = "HTTP/1.1 100 "
+            while head.startswith("HTTP/1.1 100 "):
+                head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             length = re.search(r"content-length: (\d+)", head)
             assert length is not None, head
             return int(head.split()[1]), json.loads(await self.reader.readexactly(int(length[1])))

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -123,6 +123,58 @@ async def test_a_request_that_offers_another_protocol_is_answered_in_this_one_an
     connection.writer.close()
 
     assert (first, second) == (200, 200)
+
+
+OFFERS = {
+    "h2c": {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAAP__"},
+    "websocket": {"connection": "keep-alive, Upgrade", "upgrade": "websocket"},
+    "several": {"connection": "upgrade", "upgrade": "TLS/1.2, foo/7"},
+    "unlisted": {"connection": "keep-alive", "upgrade": "h2c"},
+    "waiting": {"connection": "Upgrade", "upgrade": "h2c", "expect": "100-continue"},
+}
+
+
+def chunked(head: bytes) -> bytes:
+    """Turn a request's body into two chunks with a trailer."""
+    head, _, body = head.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"content-length")]
+    half = len(body) // 2
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(each), each) for each in (body[:half], body[half:]))
+    return b"\r\n".join([*lines, b"transfer-encoding: chunked"]) + b"\r\n\r\n" + chunks + b"0\r\nx: y\r\n\r\n"
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+@pytest.mark.parametrize("form", [bytes, chunked], ids=["length", "chunks"])
+async def test_an_offer_in_any_of_several_requests_at_once_costs_none_its_answer(
+    web: Web, form: Callable[[bytes], bytes], offer: dict[str, str], place: int
+) -> None:
+    requests = [form(post(A_BODY, **offer)) if at == place else form(post(A_BODY)) for at in range(3)]
+    connection = await connect(web)
+    await connection.send(b"".join(requests))
+
+    async with asyncio.timeout(5):
+        statuses = [(await connection.answer())[0] for _ in requests]
+    connection.writer.close()
+
+    assert statuses == [200, 200, 200]
+
+
+async def test_a_tunnel_is_refused_and_the_connection_ends(web: Web) -> None:
+    connection = await connect(web)
+    await connection.send(post(A_BODY) + b"CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\n\r\nany bytes")
+
+    async with asyncio.timeout(5):
+        ended = await connection.end()
+    connection.writer.close()
+    alone = await connect(web)
+    await alone.send(b"CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\n\r\n")
+    status, _ = await alone.answer()
+    alone.writer.close()
+
+    assert ended
+    assert status == 400
+    await assert_serves(web)
 
 
 @pytest.mark.parametrize(
