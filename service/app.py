@@ -1,7 +1,10 @@
 """The service as a whole: what is built from the settings, started, and ended, in which order."""
 
 import asyncio
+import contextlib
 import gc
+import os
+import resource
 import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,7 +24,7 @@ from service.store.weaviate import WeaviateStore
 from service.tracing import Tracing
 from service.web.server import AddressTaken, WebServer
 
-__all__ = ["run"]
+__all__ = ["raise_file_limit", "run"]
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +45,9 @@ async def run(settings: Settings) -> int:
         The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is at fault.
     """
     configure_logging(settings.log)
+    # Objects, keys and logs are nobody else's; Weaviate inherits this.
+    os.umask(0o077)
+    raise_file_limit()
     log.info("settings", **masked_settings(settings))
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,6 +121,14 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
         embedders=[embedder.spec.name for embedder in embedders.all],
     )
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: every connection takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a bound of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.debug("open_files", before=soft, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def _calm_collector() -> None:

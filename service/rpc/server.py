@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import threading
 import time
@@ -55,6 +56,9 @@ __all__ = ["GrpcServer", "PortTaken", "check_address"]
 
 LAST_ANSWERS_S = 1.0
 KEEPALIVE_TIMEOUT_MS = 20_000
+HANDSHAKE_TIMEOUT_MS = 20_000
+"""So long a connection may take for TLS and the beginning of HTTP/2."""
+
 EXCHANGE_S = 0.1
 """So long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
 
@@ -90,8 +94,8 @@ def check_address(settings: ServerSettings) -> None:
 class GrpcServer:
     """Serves the API of core over gRPC.
 
-    It takes its port when it is made, so that a taken one is known before anything else is started, and answers from
-    `start` on.
+    Whether it will get its port is known when it is made, before anything else is started. It listens from `start` on:
+    until then connections are refused, and nobody waits for an answer.
 
     Args:
         settings: address and bounds of the server.
@@ -126,7 +130,10 @@ class GrpcServer:
         self._server = grpc.aio.server(
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
-        self.port: int = self._take_port()
+        check_address(settings)
+        certificates = certificates_of(settings)
+        self._credentials = None if certificates is None else _credentials(certificates)
+        self.port: int = settings.port
         searcher = Searcher(store, embedders)
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
@@ -170,16 +177,20 @@ class GrpcServer:
 
     def _take_port(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
-        certificates = certificates_of(self._settings)
         try:
-            if certificates is None:
+            if self._credentials is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, _credentials(certificates))
+            return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise PortTaken(address) from error
 
     async def start(self) -> None:
-        """Answer calls, and report health."""
+        """Listen, answer calls, and report health.
+
+        Raises:
+            PortTaken: another program was quicker to listen on the address.
+        """
+        self.port = self._take_port()
         await self._health.start()
         await self._settler.start()
         await self._server.start()
@@ -209,6 +220,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
         ("grpc.max_metadata_size", settings.max_header_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_allowed_incoming_connections", _max_connections(settings)),
         ("grpc.max_connection_idle_ms", ms(settings.max_connection_idle_s)),
         ("grpc.max_connection_age_ms", ms(settings.max_connection_age_s)),
         ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
@@ -220,6 +233,12 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # Two servers on one port would share its callers without a word.
         ("grpc.so_reuseport", 0),
     ]
+
+
+def _max_connections(settings: ServerSettings) -> int:
+    """Return how many connections there may be, so that files are left for the HTTP port, Weaviate and embedders."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return settings.max_connections if files < 0 else min(settings.max_connections, max(1, files * 3 // 4))
 
 
 def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding_service_pb2.ServerLimits:

@@ -44,9 +44,17 @@ class ServerSettings(ListeningSettings):
         "OVERLOADED; requests that are still on their way do not count",
     )
     request_timeout_s: Seconds = Field(60, description="seconds in which a call's request must be there")
+    max_connections: int = Field(
+        8192,
+        ge=1,
+        le=1_000_000,
+        description="connections at the same time, and no more than three quarters of the files that the process may "
+        "open; more are closed at once",
+    )
     max_connection_idle_s: Seconds = Field(
-        1800,
-        description="seconds without a call after which a connection is closed; clients open it again",
+        300,
+        description="seconds without a call after which a connection is closed, also one that never had any; clients "
+        "open it again",
     )
     max_connection_age_s: Seconds = Field(
         3600,

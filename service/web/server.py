@@ -37,12 +37,11 @@ class _Server(uvicorn.Server):
 class WebServer:
     """Serves the endpoint that answers as a NIM does.
 
-    It takes its port when it is made, so that a taken one is known before anything else is started, and answers from
-    `start` on.
+    Whether it will get its port is known when it is made, before anything else is started. It listens from `start` on:
+    until then connections are refused, and nobody waits for an answer.
 
     Attributes:
-        port: that it listens on.
-        address: where, as a URL.
+        port: that it listens on; known after start if the setting is 0.
         app: the ASGI application.
     """
 
@@ -54,7 +53,7 @@ class WebServer:
         embedders: EmbedderPool,
         authenticator: Authenticator | None = None,
     ) -> None:
-        """Take the port.
+        """Make one.
 
         Args:
             settings: address and bounds of the server.
@@ -71,16 +70,27 @@ class WebServer:
         self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, authenticator)
         self._drain = drain
         self._server = _Server(_configure(settings, self.app, drain))
-        self._socket = _listen(settings)
-        self.port: int = self._socket.getsockname()[1]
-        scheme = "http" if settings.tls_cert_file is None else "https"
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.address = f"{scheme}://{host}:{self.port}"
+        self._settings = settings
+        self.port: int = settings.port
         self._serving: asyncio.Task[None] | None = None
+        _listen(settings).close()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a URL."""
+        scheme = "http" if self._settings.tls_cert_file is None else "https"
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"{scheme}://{host}:{self.port}"
 
     async def start(self) -> None:
-        """Answer requests."""
-        self._serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http-server")
+        """Listen, and answer requests.
+
+        Raises:
+            AddressTaken: another program was quicker to listen on the address.
+        """
+        listener = _listen(self._settings)
+        self.port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")
         while not self._server.started:
             if self._serving.done():
                 self._serving.result()
@@ -90,7 +100,6 @@ class WebServer:
         """Report not ready, wait for load balancers to notice, let requests in flight finish, and stop."""
         self._endpoint.draining = True
         if self._serving is None:
-            self._socket.close()
             return
         await asyncio.sleep(self._drain.drain_delay_s)
         self._server.should_exit = True

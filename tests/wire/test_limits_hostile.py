@@ -1,6 +1,7 @@
 """What callers that mean it no good can make the gRPC server hold: nothing, or no more than its bounds."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from service.rpc import server as rpc_server
+from service.settings import ServerSettings
 from tests.fakes.clients import let_in
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.raw_grpc import RawClient
@@ -51,6 +53,46 @@ async def test_what_strangers_send_is_not_read(tmp_path: Path) -> None:
     await client.close()
     await stop_wire(wire)
     assert max(sent) < 16 * MIB, "no more than gRPC's window of a stream that nobody reads"
+
+
+async def test_connections_beyond_the_bound_are_closed_at_once_and_those_without_a_call_in_time() -> None:
+    wire = await start_bounded(max_connections=4, max_connection_idle_s=1)
+    idle = [await RawClient.connect(wire.server.port) for _ in range(4)]
+    beyond = [await RawClient.connect(wire.server.port) for _ in range(3)]
+
+    await until(lambda: all(each.closed for each in beyond))
+    # gRPC lets those go that have had no call.
+    await until(lambda: all(each.closed for each in idle))
+    answer = await wire.channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=20, wait_for_ready=True)
+
+    for each in (*idle, *beyond):
+        await each.close()
+    await stop_wire(wire)
+    assert answer
+
+
+async def test_connections_that_say_nothing_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rpc_server, "HANDSHAKE_TIMEOUT_MS", 500)
+    wire = await start_bounded()
+    silent = [await asyncio.open_connection("127.0.0.1", wire.server.port) for _ in range(4)]
+
+    async with asyncio.timeout(20):
+        for reader, _ in silent:
+            while await reader.read(1000):
+                pass
+
+    for _, writer in silent:
+        writer.close()
+    await stop_wire(wire)
+
+
+@pytest.mark.parametrize(("files", "connections"), [(128, 96), (2, 1), (1_000_000, 8192), (-1, 8192)])
+def test_connections_leave_a_quarter_of_the_files_to_others(
+    monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+
+    assert dict(rpc_server._options(ServerSettings()))["grpc.max_allowed_incoming_connections"] == connections
 
 
 @pytest.mark.parametrize("bound", ["max_call_s", "request_timeout_s"])

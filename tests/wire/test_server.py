@@ -11,6 +11,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from embedders.errors import EmbedderUnavailable
 from service.rpc.server import GrpcServer, PortTaken
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.store.ports import free_ports
 from tests.fakes.embedder import FakeEmbedder
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import admin_service_pb2 as admin_pb
@@ -174,6 +175,39 @@ async def test_a_taken_port_is_told_with_the_setting_to_change(wire: Wire) -> No
 
     with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{wire.server.port}.*VECGATE_SERVER__PORT"):
         GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+
+
+async def test_a_server_that_has_not_started_refuses_connections_so_that_nobody_waits(wire: Wire) -> None:
+    settings = ServerSettings(port=free_ports(1)[0])
+    server = GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+    health = "/grpc.health.v1.Health"
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.port}") as channel:
+        check, watch = channel.unary_unary(f"{health}/Check"), channel.unary_stream(f"{health}/Watch")
+        for call in (check(b"", timeout=20), watch(b"", timeout=20)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await (call if isinstance(call, grpc.aio.UnaryUnaryCall) else call.read())
+            assert caught.value.code() is StatusCode.UNAVAILABLE
+
+        await server.start()
+        answer = await check(b"", timeout=20, wait_for_ready=True)
+    await server.stop()
+
+    assert health_pb2.HealthCheckResponse.FromString(answer).status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_who_loses_the_race_for_a_port_is_told_when_it_starts(wire: Wire) -> None:
+    settings = ServerSettings(port=free_ports(1)[0])
+    servers = [
+        GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+        for _ in range(2)
+    ]
+    await servers[0].start()
+
+    with pytest.raises(PortTaken):
+        await servers[1].start()
+
+    await servers[0].stop()
 
 
 async def test_an_embedder_that_was_down_at_the_start_is_found_again_by_its_check() -> None:

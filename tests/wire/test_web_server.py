@@ -18,6 +18,7 @@ from embedders.nim_endpoint import EmbeddingsRequest, RequestReader
 from embedders.queueing import QueueBounds
 from service.core.embed import EmbedderPool
 from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.store.ports import free_ports
 from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import AddressTaken, WebServer
 from tests.fakes.clients import key_of, let_in
@@ -188,13 +189,33 @@ def test_a_taken_port_is_told_with_the_setting_to_change() -> None:
             WebServer(WebSettings(port=port), ServerSettings(), embedders=a_pool())
 
 
-async def test_two_servers_never_share_a_port_even_before_they_start() -> None:
-    first = WebServer(WebSettings(port=0), ServerSettings(), embedders=a_pool())
+async def test_of_two_servers_on_one_port_the_second_is_told_at_once_or_when_it_starts() -> None:
+    first = WebServer(WebSettings(port=free_ports(1)[0]), ServerSettings(), embedders=a_pool())
+    second = WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())
+    await first.start()
+
+    with pytest.raises(AddressTaken):
+        await second.start()
     with pytest.raises(AddressTaken):
         WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())
+    await second.stop()
     await first.stop()
 
-    WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())._socket.close()
+    again = WebServer(WebSettings(port=first.port), ServerSettings(), embedders=a_pool())
+    await again.start()
+    await again.stop()
+
+
+async def test_a_server_that_has_not_started_refuses_connections_so_that_nobody_waits() -> None:
+    server = WebServer(WebSettings(port=free_ports(1)[0]), ServerSettings(), embedders=a_pool())
+
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+    await server.start()
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{server.address}/v1/health/live")).status_code == 200
+    await server.stop()
 
 
 async def test_requests_that_come_one_by_one_share_batches() -> None:
