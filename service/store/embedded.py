@@ -28,6 +28,7 @@ PORT_ATTEMPTS = 3
 BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_S = 60.0
 CLOCK_SLACK_S = 2.0
+PRIVATE = 0o700
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_TAIL_LINES = 8
 # All that a program needs of our environment; the rest may hold secrets, or settings of another Weaviate.
@@ -154,7 +155,8 @@ class EmbeddedWeaviate:
         setting = variable("weaviate", "data_dir")
         path = self.data_dir / "vecgate.lock"
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            self._keep_others_out()
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise EmbeddedWeaviateFailed(
@@ -172,6 +174,15 @@ class EmbeddedWeaviate:
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
+
+    def _keep_others_out(self) -> None:
+        if not (mode := self.data_dir.stat().st_mode) & ~PRIVATE & 0o777:
+            return
+        try:
+            self.data_dir.chmod(mode & ~0o077)
+        except PermissionError:
+            # Of a volume of Kubernetes somebody else is the owner.
+            _log.warning("others may read the data folder, and its mode cannot be changed", data_dir=str(self.data_dir))
 
     async def _end_orphan(self) -> None:
         orphan = self._find_orphan()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import psutil
 import pytest
+import structlog
 from pydantic import SecretStr
 
 from service.domain import ReturnFields
@@ -236,6 +238,35 @@ async def test_the_child_hears_no_signal_of_the_terminal(tmp_path: Path) -> None
     async with _running(_settings(tmp_path)) as weaviate:
         assert weaviate.pid is not None
         assert os.getsid(weaviate.pid) == os.getpgid(weaviate.pid) == weaviate.pid != os.getsid(0)
+
+
+@pytest.mark.parametrize("mode", [None, 0o755, 0o777])
+async def test_the_folder_is_nobody_else_s_also_one_that_was_there_before(tmp_path: Path, mode: int | None) -> None:
+    folder = tmp_path / "data"
+    if mode is not None:
+        folder.mkdir()
+        folder.chmod(mode)
+
+    async with _running(_settings(folder)):
+        kept = stat.S_IMODE((await asyncio.to_thread(folder.stat)).st_mode)
+
+    assert kept == 0o700
+
+
+async def test_a_folder_whose_mode_cannot_be_changed_is_used_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    await asyncio.to_thread(tmp_path.chmod, 0o755)
+    monkeypatch.setattr(Path, "chmod", refuse)
+
+    with structlog.testing.capture_logs() as lines:
+        async with _running(_settings(tmp_path)):
+            pass
+
+    assert any("others may read the data folder" in line["event"] for line in lines)
 
 
 async def test_secrets_of_the_environment_stay_with_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
