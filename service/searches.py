@@ -90,7 +90,8 @@ class TargetVectors:
     """Named vectors to search, and for each the query's vector in its space.
 
     Attributes:
-        vectors: float32, shape (dimension,), by named vector; at least one.
+        vectors: float32, shape (dimension,), by named vector; at least one. A hybrid search by words alone has one
+            without values, because Weaviate wants to know a named vector all the same.
         join: how their distances become one; None leaves it to the store.
         weights: by named vector, for joins by weights.
     """
@@ -98,6 +99,11 @@ class TargetVectors:
     vectors: Mapping[str, Vector]
     join: TargetJoin | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def words_only(self) -> bool:
+        """Whether there is no vector to search with."""
+        return not any(vector.size for vector in self.vectors.values())
 
 
 @dataclass(frozen=True, slots=True)

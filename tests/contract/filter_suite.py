@@ -125,10 +125,9 @@ class FilterSuite:
         ]
         await store.put_objects(name, objects)
 
-        async def find(blend: Blend) -> list[int]:
-            hits = await store.search_hybrid(
-                name, at("main", 0.1, 1, 0), blend, limit=10, offset=0, fields=ReturnFields()
-            )
+        async def find(blend: Blend, targets: TargetVectors | None = None) -> list[int]:
+            targets = targets or at("main", 0.1, 1, 0)
+            hits = await store.search_hybrid(name, targets, blend, limit=10, offset=0, fields=ReturnFields())
             scores = [each.score or 0 for each in hits]
             assert scores == sorted(scores, reverse=True)
             return [each.object.id.int for each in hits]
@@ -136,6 +135,7 @@ class FilterSuite:
         cat = Keywords("cat", ("text",))
         assert (await find(Blend(cat, alpha=0.0)))[0] == 1
         assert (await find(Blend(cat, alpha=1.0)))[0] == 2
+        assert await find(Blend(cat, alpha=0.0), at("other")) == [1], "words alone need no vector"
         assert (await find(Blend(None)))[0] == 2
         assert (await find(Blend(cat, alpha=0.25, fusion=Fusion.RELATIVE_SCORE)))[0] == 1
         # What is too far away is no hit, though it has the words.

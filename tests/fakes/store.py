@@ -231,7 +231,9 @@ class FakeStore(FakeCollections):
         """Return the objects near to a vector and those with certain words, joined, best first."""
         everything = {"limit": 10_000, "offset": 0, "scope": scope}
         narrowed, all_ = SearchOptions(filters=options.filters), _all_fields(self._find(collection))
-        near = await self.search(collection, targets, fields=all_, options=narrowed, **everything)
+        near: list[Hit] = []
+        if not targets.words_only:
+            near = await self.search(collection, targets, fields=all_, options=narrowed, **everything)
         words: list[Hit] = []
         if blend.keywords is not None:
             words = await self.search_keywords(collection, blend.keywords, fields=all_, options=narrowed, **everything)

@@ -3,9 +3,11 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pytest
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
+from embedders.errors import EmbedderUnavailable
 from embedders.inputs import QUERY, TextInput
 from service.domain import Collection, NamedVector, StoredObject
 from tests.conftest import assert_close
@@ -121,7 +123,7 @@ async def test_a_hybrid_search_embeds_its_words_or_takes_another_vector_side(wir
     wire.embedder.calls.clear()
     words = {"query": "dog"}
 
-    by_words = await wire.search.SearchObjects(search(hybrid={"bm25": words, "alpha": 0.0}))
+    by_words = await wire.search.SearchObjects(search(hybrid={"bm25": words, "alpha": 0.01}))
     assert wire.embedder.calls == [([TextInput("dog")], QUERY)]
     by_vector = await wire.search.SearchObjects(
         search(hybrid={"bm25": words, "alpha": 1.0, "near_image": {"image": Image(content=RED)}})
@@ -129,11 +131,38 @@ async def test_a_hybrid_search_embeds_its_words_or_takes_another_vector_side(wir
     vector = Vector(data=wire.embedder.vector("a cat").tobytes())
     alone = await wire.search.SearchObjects(search(hybrid={"near_vector": {"vector": vector}}))
 
-    assert [hit.object.properties["title"] for hit in by_words.hits] == ["a dog"]
+    assert by_words.hits[0].object.properties["title"] == "a dog"
     assert by_words.embedder.name == "fake"
     assert "title" not in by_vector.hits[0].object.properties
     assert alone.hits[0].object.properties["title"] == "a cat"
     assert alone.hits[0].HasField("score")
+
+
+@pytest.mark.parametrize(
+    "side", [{}, {"near_text": {"concepts": ["a cat"]}}, {"near_image": {"image": Image(content=RED)}}], ids=str
+)
+@pytest.mark.parametrize("targets", [{}, {"target_vectors": ["default"]}], ids=str)
+async def test_a_hybrid_search_by_words_alone_embeds_nothing_and_needs_no_embedder(
+    wire: Wire, side: dict[str, Any], targets: dict[str, Any]
+) -> None:
+    await fill(wire, "a cat", "a dog")
+    wire.embedder.calls.clear()
+    wire.embedder.failure = EmbedderUnavailable("down")
+
+    answer = await wire.search.SearchObjects(search(hybrid={"bm25": {"query": "dog"}, "alpha": 0.0, **side}, **targets))
+
+    assert [hit.object.properties["title"] for hit in answer.hits] == ["a dog"]
+    assert not answer.HasField("embedder")
+    assert wire.embedder.calls == []
+
+
+async def test_the_largest_distance_of_a_hybrid_search_needs_a_vector_whatever_its_share(wire: Wire) -> None:
+    await fill(wire, "a cat", "a dog")
+    wire.embedder.calls.clear()
+
+    await wire.search.SearchObjects(search(hybrid={"bm25": {"query": "dog"}, "alpha": 0.0, "max_vector_distance": 2.0}))
+
+    assert wire.embedder.calls == [([TextInput("dog")], QUERY)]
 
 
 async def titled(wire: Wire) -> list[pb.Hit]:

@@ -690,7 +690,9 @@ class Hybrid(_message.Message):
     MAX_VECTOR_DISTANCE_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
-    """Optional. The share of the vector side, 0 to 1. Default: Weaviate's, 0.75; 1 without `bm25`."""
+    """Optional. The share of the vector side, 0 to 1. Default: Weaviate's, 0.75; 1 without `bm25`. With 0 and no
+    `max_vector_distance` nothing is embedded, and the answer names no embedder.
+    """
     fusion_type: Global___FusionType.ValueType
     """Optional. How the two lists are joined."""
     max_vector_distance: _builtins.float

@@ -89,6 +89,11 @@ class Hybrid:
     near: Near | None = None
     truncate: bool = False
 
+    @property
+    def words_only(self) -> bool:
+        """Whether the vector side counts for nothing."""
+        return self.blend.alpha == 0 and self.blend.max_vector_distance is None
+
 
 Query = Near | NearObject | Hybrid | Keywords | None
 """What to look for; None lists objects."""

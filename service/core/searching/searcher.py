@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypedDict
 
+import numpy as np
 import structlog
 
 from embedders.errors import CallerKeyRejected, EmbedderError
@@ -22,7 +23,7 @@ from service.core.searching.targets import TargetChoice, default_target, named_t
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
 from service.domain import Collection, Hit, NamedVector, ReturnFields, Scope, StoredObject
 from service.errors import collecting, noting
-from service.searches import Keywords, SearchOptions
+from service.searches import Keywords, SearchOptions, TargetVectors
 from service.store.base import EVERYTHING, NO_TENANT, Store
 
 __all__ = ["ReturnNames", "SearchResult", "Searcher"]
@@ -30,6 +31,8 @@ __all__ = ["ReturnNames", "SearchResult", "Searcher"]
 
 ANY_TARGET = TargetChoice()
 """The server's own choice."""
+
+NO_VECTOR = np.zeros(0, np.float32)
 
 log = structlog.get_logger(__name__)
 
@@ -193,6 +196,8 @@ class Searcher:
             return []
         if choice.names:
             return named_targets(collection, choice.names)
+        if isinstance(query, Hybrid) and query.words_only:
+            return []
         default = self._embedders.default_vector(collection)
         if isinstance(query, NearObject):
             return [default_target(collection, default)]
@@ -203,11 +208,16 @@ class Searcher:
         self, asked: Asked, query: Near | Hybrid, choice: TargetChoice, targets: Sequence[NamedVector], page: "Page"
     ) -> SearchResult:
         name, source = asked.collection.name, vector_source(query)
-        if choice.names:
+        made: Sequence[QueryVector] = []
+        if isinstance(query, Hybrid) and query.words_only:
+            # Nothing is embedded, so that words are found while no embedder works.
+            found = TargetVectors({each.name: NO_VECTOR for each in asked.collection.vectors[:1]})
+        elif choice.names:
             made = await asyncio.gather(*(self._vectors.make(asked, each, source) for each in targets))
+            found = choice.with_vectors({each.target.name: each.vector for each in made})
         else:
             made = [await self._first_query_vector(asked, with_certainty(targets, page.options), source)]
-        found = choice.with_vectors({each.target.name: each.vector for each in made})
+            found = choice.with_vectors({each.target.name: each.vector for each in made})
         if isinstance(query, Hybrid):
             hits = await self._store.search_hybrid(name, found, query.blend, **page.arguments())
         else:

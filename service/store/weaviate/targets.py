@@ -37,7 +37,10 @@ def near_to_weaviate(targets: TargetVectors, *, nameless: bool = False) -> dict[
 
 def hybrid_to_weaviate(targets: TargetVectors, *, nameless: bool = False) -> dict[str, Any]:
     """Return the arguments of the client's hybrid that say what to search, and with what; see near_to_weaviate."""
-    return {"vector": _vectors(targets), "target_vector": _target(targets, nameless=nameless)}
+    if not targets.vectors:
+        return {}
+    target = {"target_vector": _target(targets, nameless=nameless)}
+    return target if targets.words_only else target | {"vector": _vectors(targets)}
 
 
 def _vectors(targets: TargetVectors) -> Any:
