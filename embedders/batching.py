@@ -15,8 +15,8 @@ from embedders.image_structure import is_large
 from embedders.inputs import EmbedOptions, Input, Priority, TextInput
 from embedders.metering import Meter
 from embedders.queueing import QueueBounds, QueuedCall, calling_client, input_bytes
-from embedders.read_ahead import PictureModel, ReadPicture
-from embedders.slots import PICTURES, Batch, Kind, Slots
+from embedders.read_ahead import ReadingModel, ReadInput
+from embedders.slots import PICTURES, READ_AHEAD, Batch, Kind, Slots
 from embedders.spec import EmbedderSpec
 from embedders.timing import Rest, begin_times, call_times
 from embedders.tracing import SharedSpan
@@ -46,7 +46,7 @@ class BatchingEmbedder:
         *,
         bounds: QueueBounds,
         apart: bool = False,
-        pictures: PictureModel | None = None,
+        reading: ReadingModel | None = None,
         max_gather_s: float = 0.0,
     ) -> None:
         """Wrap `inner`, whose life this embedder takes over.
@@ -56,15 +56,15 @@ class BatchingEmbedder:
                 spec.max_images, at the same time.
             bounds: what may wait; what `inner` already has does not count.
             apart: whether texts and images go in batches of their own, with slots of their own.
-            pictures: `inner` again, if it reads pictures apart from embedding them and `apart` is true: each is read
-                before it joins a batch, and large ones, which take long to read, go in batches of their own.
+            reading: `inner` again, if it reads inputs apart from embedding them and `apart` is true: pictures and slow
+                texts are read before they join a batch; slow texts and large pictures go in batches of their own.
             max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
                 begins.
         """
         self._inner = inner
         self._bounds = bounds
         self._apart = apart
-        self._pictures = pictures
+        self._reading = reading
         self._max_gather_s = max_gather_s
         self._slots: dict[Kind, Slots] = {}
         self._pump_handle: asyncio.Handle | None = None
@@ -240,14 +240,14 @@ class BatchingEmbedder:
         if not self._apart:
             return Kind.ANY
         if isinstance(each, TextInput):
-            return Kind.TEXT
-        return Kind.LARGE_PICTURE if self._pictures is not None and is_large(each.content) else Kind.PICTURE
+            return Kind.SLOW_TEXT if self._reading is not None and self._reading.is_slow(each.text) else Kind.TEXT
+        return Kind.LARGE_PICTURE if self._reading is not None and is_large(each.content) else Kind.PICTURE
 
     def _slots_of(self, kind: Kind) -> Slots:
         if (slots := self._slots.get(kind)) is None:
             slots = Slots()
-            if self._pictures is not None and kind in PICTURES:
-                slots.read_ahead(self._pictures, kind, size=self._size(kind), on_read=self._note_read)
+            if self._reading is not None and kind in READ_AHEAD:
+                slots.read_ahead(self._reading, kind, size=self._size(kind), on_read=self._note_read)
             self._slots[kind] = slots
         return slots
 
@@ -306,8 +306,8 @@ class BatchingEmbedder:
                 slots.ahead.begin()
         return None
 
-    def _note_read(self, picture: ReadPicture) -> None:
-        self._meter.note_read(picture)
+    def _note_read(self, read: ReadInput) -> None:
+        self._meter.note_read(read)
         if not self._closed:
             self._pump_soon()
 
@@ -344,8 +344,8 @@ class BatchingEmbedder:
             self._pump_soon()
 
     def _work(self, batch: Batch) -> Coroutine[Any, Any, list[Outcome]]:
-        if self._pictures is not None and batch.pictures:
-            return self._pictures.embed_read([each.pixels for each in batch.pictures], batch.options)
+        if self._reading is not None and batch.read:
+            return self._reading.embed_read([each.content for each in batch.read], batch.options)
         return self._inner.embed([call.inputs[at] for call, at in batch.places], batch.options)
 
     def _fail_waiting(self, error: BaseException) -> None:

@@ -12,6 +12,7 @@ from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
 from embedders.health import Health, WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Purpose
 from embedders.metrics import CACHE_BYTES, CACHE_LOOKUPS
+from embedders.queueing import input_bytes
 from embedders.spec import EmbedderSpec
 
 __all__ = ["CachingEmbedder", "VectorCache"]
@@ -20,7 +21,7 @@ ENTRY_OVERHEAD_BYTES = 500
 """What an entry takes beside its vector: key, objects and the table's own (measured with tracemalloc)."""
 
 HASH_IN_THREAD_BYTES = 1024 * 1024
-"""Bytes of images above which hashing them leaves the event loop."""
+"""Bytes of inputs above which hashing them leaves the event loop."""
 
 Key = tuple[str, Purpose, bytes]
 """Space, purpose, and the digest of the content. Models of one role ignore the purpose; the cache cannot know."""
@@ -183,7 +184,7 @@ class CachingEmbedder:
         def keys() -> list[Key]:
             return [(space, purpose, _digest(each)) for each in inputs]
 
-        large = sum(len(each.content) for each in inputs if isinstance(each, ImageInput)) > HASH_IN_THREAD_BYTES
+        large = sum(map(input_bytes, inputs)) > HASH_IN_THREAD_BYTES
         return await asyncio.to_thread(keys) if large else keys()
 
     def _count(self, hits: int, misses: int, looked_up: int) -> None:

@@ -56,4 +56,4 @@ def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
     clip = ClipEmbedder(config)
-    return BatchingEmbedder(clip, bounds=bounds, apart=True, pictures=clip, max_gather_s=MAX_GATHER_S)
+    return BatchingEmbedder(clip, bounds=bounds, apart=True, reading=clip, max_gather_s=MAX_GATHER_S)

@@ -19,7 +19,7 @@ from embedders.metrics import (
     RUNNING_BATCHES,
 )
 from embedders.queueing import QueuedCall
-from embedders.read_ahead import ReadPicture
+from embedders.read_ahead import ReadInput
 from embedders.timing import CallTimes
 
 __all__ = ["Gauges", "Meter"]
@@ -61,15 +61,15 @@ class Meter:
         """Count a call that found no room, or not in time."""
         self._refused.inc()
 
-    def note_read(self, picture: ReadPicture) -> None:
-        """Time the reading of a picture, and count it if it goes no further."""
-        self._preprocess.observe(picture.read_s)
-        picture.call.read_s = max(picture.call.read_s, picture.read_s)
-        if picture.call.times is not None:
-            picture.call.times.preprocess_s += picture.read_s
-        if isinstance(picture.error, InputRejected):
+    def note_read(self, read: ReadInput) -> None:
+        """Time the reading of an input, and count it if it goes no further."""
+        self._preprocess.observe(read.read_s)
+        read.call.read_s = max(read.call.read_s, read.read_s)
+        if read.call.times is not None:
+            read.call.times.preprocess_s += read.read_s
+        if isinstance(read.error, InputRejected):
             self._rejected.inc()
-        elif picture.error is not None:
+        elif read.error is not None:
             self._failed.inc()
 
     def note_begin(self, calls: Iterable[QueuedCall], priority: Priority, fill: float) -> None:

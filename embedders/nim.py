@@ -245,8 +245,8 @@ class NimEmbedder:
         async with contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
             async for request in requests:
                 rows = await self._vectors(list(request.values()), options.api_key)
-                for at, row in zip(request, rows, strict=True):
-                    outcomes[at] = row if isinstance(row, InputRejected) else Embedding(row)
+                for (at, item), row in zip(request.items(), rows, strict=True):
+                    outcomes[at] = row if isinstance(row, InputRejected) else Embedding(row, truncated=item.truncated)
         outcomes |= rejected
         return [outcomes[at] for at in range(len(inputs))]
 

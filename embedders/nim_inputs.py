@@ -29,11 +29,12 @@ READ_AT_ONCE = 2 * READERS
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input as it goes over the wire: a string in JSON."""
+    """One input as it goes over the wire: a string in JSON; of a text, perhaps only its first part."""
 
     content: bytes
     modality: Modality
     kind: Kind
+    truncated: bool = False
 
 
 class ItemReader:
@@ -108,12 +109,12 @@ class ItemReader:
             if isinstance(each, ImageInput):
                 read = images.as_nim_image(each.content, self._limits, max_converted_pixels=self._max_converted_pixels)
                 return Item(orjson.dumps(nim_wire.image_item(*read)), Modality.IMAGE, kind)
-            check_text(each.text, self._limits)
+            text = check_text(each.text, self._limits, truncate=each.truncate)
         except InputRejected as error:
             return error
         # Where the request says what each input is, a text may look like anything.
-        content = each.text if self._profile.modalities else nim_wire.text_item(each.text)
-        return Item(orjson.dumps(content), Modality.TEXT, kind)
+        content = text if self._profile.modalities else nim_wire.text_item(text)
+        return Item(orjson.dumps(content), Modality.TEXT, kind, truncated=len(text) < len(each.text))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Pictures on their way to a local model: read before they join a batch, so that a slow one delays nobody else."""
+"""Inputs of a local model that are read before they join a batch, so that a slow one delays nobody else."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from embedders.errors import EmbedderUnavailable, InputRejected
 from embedders.inputs import EmbedOptions, Input, Priority
 from embedders.queueing import BULK_EVERY, QueuedCall, WaitingQueue
 
-__all__ = ["PictureModel", "ReadAhead", "ReadPicture"]
+__all__ = ["ReadAhead", "ReadInput", "ReadingModel"]
 
 READ_SHARE = 0.25
-"""The part of a batch's time for which a free model may wait for pictures that are being read."""
+"""The part of a batch's time for which a free model may wait for inputs that are being read."""
 
 
-class PictureModel(Protocol):
-    """An embedder that reads pictures apart from embedding them."""
+class ReadingModel(Protocol):
+    """An embedder that reads pictures, and texts that take long, apart from embedding them."""
 
     @property
     def readers(self) -> int:
@@ -32,22 +32,31 @@ class PictureModel(Protocol):
         """Large pictures to read at the same time, beside the others."""
         ...
 
-    async def read(self, image: Input) -> Any:
-        """Return a picture as the model reads it, or (unraised) the InputRejected that says why it cannot be read.
+    @property
+    def slow_text_readers(self) -> int:
+        """Texts to read at the same time that take long."""
+        ...
+
+    def is_slow(self, text: str) -> bool:
+        """Return whether a text may take long to read."""
+        ...
+
+    async def read(self, each: Input) -> Any:
+        """Return an input as the model reads it, or (unraised) the InputRejected that says why it cannot be read.
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed, or reading failed.
         """
         ...
 
-    async def embed_read(self, pictures: Sequence[Any], options: EmbedOptions) -> list[Outcome]:
-        """Embed pictures that have been read; raises what `Embedder.embed` raises."""
+    async def embed_read(self, inputs: Sequence[Any], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs of one kind that have been read; raises what `Embedder.embed` raises."""
         ...
 
 
 @dataclass(eq=False, slots=True)
-class ReadPicture:
-    """A picture that is being read or has been.
+class ReadInput:
+    """An input that is being read or has been.
 
     Attributes:
         call: whose it is.
@@ -55,7 +64,7 @@ class ReadPicture:
         options: of the call.
         taken_s: when it left the queue, by time.monotonic.
         ready_s: when it had been read.
-        pixels: the picture as the model reads it; None until then.
+        content: the input as the model reads it; None until then.
         error: why it could not be read.
     """
 
@@ -64,7 +73,7 @@ class ReadPicture:
     options: EmbedOptions
     taken_s: float
     ready_s: float = 0.0
-    pixels: Any = None
+    content: Any = None
     error: BaseException | None = None
 
     @property
@@ -79,44 +88,44 @@ class ReadPicture:
 
 
 class ReadAhead:
-    """Takes pictures out of a queue, one for each free reader, and keeps those that are ready until a batch takes them.
+    """Takes inputs out of a queue, one for each free reader, and keeps those that are ready until a batch takes them.
 
     The queue decides whose picture is next, one by one, and only as many are taken as readers are free, so that shares
-    are fair and pictures of callers that have gone are not read. A batch takes what is ready of one urgency; what has
+    are fair and inputs of callers that have gone are not read. A batch takes what is ready of one urgency; what has
     been read for callers that have gone meanwhile never reaches the model.
     """
 
     def __init__(
         self,
-        model: PictureModel,
+        model: ReadingModel,
         queue: WaitingQueue,
         *,
         readers: int,
         most: int,
-        on_read: Callable[[ReadPicture], None],
+        on_read: Callable[[ReadInput], None],
     ) -> None:
         """Read from a queue.
 
         Args:
             model: reads.
             queue: what waits to be read.
-            readers: pictures to read at once.
-            most: pictures of one urgency to hold, being read or ready.
-            on_read: called after each picture, when its call or what is ready has it.
+            readers: inputs to read at once.
+            most: inputs of one urgency to hold, being read or ready.
+            on_read: called after each, when its call or what is ready has it.
         """
         self._model = model
         self._queue = queue
         self._readers = readers
         self.most = most
         self._on_read = on_read
-        self._reading: dict[asyncio.Task[Any], ReadPicture] = {}
-        self._ready: dict[Priority, deque[ReadPicture]] = {priority: deque() for priority in Priority}
+        self._reading: dict[asyncio.Task[Any], ReadInput] = {}
+        self._ready: dict[Priority, deque[ReadInput]] = {priority: deque() for priority in Priority}
         self._held: Counter[Priority] = Counter()
         self._urgent_in_a_row = 0
 
     @property
     def held(self) -> int:
-        """Pictures that are being read or ready."""
+        """Inputs that are being read or ready."""
         return self._held.total()
 
     def begin(self) -> None:
@@ -129,7 +138,7 @@ class ReadAhead:
             options, [(call, at)] = self._queue.take(1, bulk=bulk)
             self._held[options.priority] += 1
             task = asyncio.get_running_loop().create_task(self._model.read(call.inputs[at]))
-            self._reading[task] = ReadPicture(call, at, options, time.monotonic())
+            self._reading[task] = ReadInput(call, at, options, time.monotonic())
             task.add_done_callback(self._end)
 
     def has_work(self, *, bulk: bool) -> bool:
@@ -146,7 +155,7 @@ class ReadAhead:
             return 0.0
         return max(ready[0].ready_s, free_s) + READ_SHARE * batch_s
 
-    def take(self, size: int, *, bulk: bool) -> list[ReadPicture]:
+    def take(self, size: int, *, bulk: bool) -> list[ReadInput]:
         """Take a batch of what `has_work` found, of one urgency."""
         priority = self._next_priority(bulk=bulk)
         self._urgent_in_a_row = 0 if priority is Priority.BULK else self._urgent_in_a_row + 1
@@ -156,7 +165,7 @@ class ReadAhead:
         return taken
 
     async def close(self) -> None:
-        """Fail the calls whose pictures are being read or ready."""
+        """Fail the calls whose inputs are being read or ready."""
         reading = dict(self._reading)
         for each in chain(reading.values(), *self._ready.values()):
             each.call.fail(EmbedderUnavailable("the embedder was closed"))
@@ -180,21 +189,21 @@ class ReadAhead:
         return Priority.BULK if turn else Priority.INTERACTIVE
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        picture = self._reading.pop(task)
-        picture.ready_s = time.monotonic()
-        priority = picture.options.priority
+        read = self._reading.pop(task)
+        read.ready_s = time.monotonic()
+        priority = read.options.priority
         result = EmbedderUnavailable("the embedder stopped reading") if task.cancelled() else task.exception()
         if result is None:
             result = task.result()
         if isinstance(result, InputRejected):
-            picture.call.put(picture.at, result)
+            read.call.put(read.at, result)
         elif isinstance(result, BaseException):
-            picture.call.fail(result)
+            read.call.fail(result)
         else:
-            picture.pixels = result
-        picture.error = result if isinstance(result, BaseException) else None
-        if picture.error is None and picture.wanted:
-            self._ready[priority].append(picture)
+            read.content = result
+        read.error = result if isinstance(result, BaseException) else None
+        if read.error is None and read.wanted:
+            self._ready[priority].append(read)
         else:
             self._held[priority] -= 1
-        self._on_read(picture)
+        self._on_read(read)

@@ -9,11 +9,11 @@ from enum import Enum, auto
 from embedders.base import Outcome
 from embedders.inputs import EmbedOptions, Priority
 from embedders.queueing import QueuedCall, WaitingQueue
-from embedders.read_ahead import PictureModel, ReadAhead, ReadPicture
+from embedders.read_ahead import ReadAhead, ReadingModel, ReadInput
 from embedders.timing import CallTimes, Rest
 from embedders.tracing import SharedSpan
 
-__all__ = ["PICTURES", "RESTING", "Batch", "Kind", "Slots"]
+__all__ = ["PICTURES", "READ_AHEAD", "RESTING", "Batch", "Kind", "Slots"]
 
 GATHER_SHARE = 0.1
 """The part of a batch's time that may be spent on waiting for its callers to come back."""
@@ -36,9 +36,12 @@ class Kind(Enum):
     TEXT = auto()
     PICTURE = auto()
     LARGE_PICTURE = auto()
+    SLOW_TEXT = auto()
 
 
 PICTURES = frozenset({Kind.PICTURE, Kind.LARGE_PICTURE})
+READ_AHEAD = PICTURES | {Kind.SLOW_TEXT}
+"""What is read before it joins a batch, where the backend can do that."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,7 +50,7 @@ class Batch:
 
     Attributes:
         places: whose, and at which place of the call.
-        pictures: the same, if they were read ahead.
+        read: the same, if they were read ahead.
         options: how to embed them.
         begun_s: when the batch began, by time.monotonic.
         taken_s: when its inputs left the queue.
@@ -57,7 +60,7 @@ class Batch:
     """
 
     places: list[tuple[QueuedCall, int]]
-    pictures: list[ReadPicture]
+    read: list[ReadInput]
     options: EmbedOptions
     begun_s: float
     taken_s: float
@@ -74,7 +77,7 @@ class Slots:
 
     Attributes:
         queue: what waits.
-        ahead: pictures between the queue and a batch, where they are read ahead.
+        ahead: inputs between the queue and a batch, where they are read ahead.
         running: the batches.
         turn_s: how long inputs are in the backend's hands, as the last batches show; 0 before the first one.
     """
@@ -89,9 +92,11 @@ class Slots:
         self._batch_s = 0.0
         self._gather_until_s = 0.0
 
-    def read_ahead(self, model: PictureModel, kind: Kind, *, size: int, on_read: Callable[[ReadPicture], None]) -> None:
-        """Let pictures be read before they join a batch of `size`."""
-        readers = model.large_readers if kind is Kind.LARGE_PICTURE else model.readers
+    def read_ahead(self, model: ReadingModel, kind: Kind, *, size: int, on_read: Callable[[ReadInput], None]) -> None:
+        """Let inputs be read before they join a batch of `size`."""
+        readers = {Kind.LARGE_PICTURE: model.large_readers, Kind.SLOW_TEXT: model.slow_text_readers}.get(
+            kind, model.readers
+        )
         self.ahead = ReadAhead(model, self.queue, readers=readers, most=size + readers, on_read=on_read)
 
     def has_room(self, slots: int) -> bool:
@@ -127,9 +132,9 @@ class Slots:
         if self.ahead is None:
             options, places = self.queue.take(size, bulk=bulk, but=self.rests())
             return Batch(places, [], options, now_s, now_s, times)
-        pictures = self.ahead.take(size, bulk=bulk)
-        taken_s = statistics.median(each.taken_s for each in pictures)
-        return Batch([(each.call, each.at) for each in pictures], pictures, pictures[0].options, now_s, taken_s, times)
+        read = self.ahead.take(size, bulk=bulk)
+        taken_s = statistics.median(each.taken_s for each in read)
+        return Batch([(each.call, each.at) for each in read], read, read[0].options, now_s, taken_s, times)
 
     def note_end(self, batch: Batch, now_s: float, max_gather_s: float) -> float:
         """Learn from a batch that ended, and return how long it took."""

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from embedders.inputs import Modality
 
-__all__ = ["EmbedderSpec", "InputLimits"]
+__all__ = ["CUT_TEXTS", "EmbedderSpec", "InputLimits"]
+
+CUT_TEXTS = 32
+"""A text that may be cut may be so many times as long as others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +15,7 @@ class InputLimits:
     """Bounds on one input, checked before any work is done for it.
 
     Attributes:
-        max_text_bytes: UTF-8 bytes of a text.
+        max_text_bytes: UTF-8 bytes of a text; one that may be cut is cut to them first of all.
         max_image_bytes: bytes of an encoded image.
         max_image_pixels: width x height, read from the image's header. The default lets pictures of 50-megapixel
             cameras and phones pass, which have up to 51.3 million pixels.
@@ -23,6 +26,11 @@ class InputLimits:
     max_image_bytes: int = 20 * 1024 * 1024
     max_image_pixels: int = 52_000_000
     max_image_frames: int = 1000
+
+    @property
+    def max_cut_text_bytes(self) -> int:
+        """UTF-8 bytes of a text that may be cut."""
+        return CUT_TEXTS * self.max_text_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from embedders.base import Outcome
+from embedders.cleaning import is_slow
+from embedders.cleaning_process import PROCESSES, CleaningProcesses
 from embedders.clip.config import ClipConfig
 from embedders.clip.loading import LoadedModel, load
 from embedders.clip.reading import Picture, Reader, Text
@@ -64,6 +66,7 @@ class ClipEmbedder:
         self._config = config
         threads = self.readers + self.large_readers + TOKENIZERS
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix=f"{config.name}-input")
+        self._cleaning = CleaningProcesses()
         self._life = Lifetime(config.name)
         self._spec: EmbedderSpec | None = None
         self._reader: Reader | None = None
@@ -122,18 +125,34 @@ class ClipEmbedder:
         """
         return await self._life.run(self._embed(inputs, options.priority))
 
-    async def read(self, image: Input) -> Picture | InputRejected:
-        """Decode and scale a picture to what the model reads, or say why that cannot be done.
+    @property
+    def slow_text_readers(self) -> int:
+        """Texts to read at the same time that take long."""
+        return PROCESSES
+
+    def is_slow(self, text: str) -> bool:
+        """Return whether a text may take long to read."""
+        return is_slow(text)
+
+    async def read(self, each: Input) -> Picture | Text | InputRejected:
+        """Decode and scale a picture, or tokenise a text that may take long, or say why that cannot be done.
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed.
         """
-        assert isinstance(image, ImageInput)
-        return await self._life.run(self._read(self._started_reader().picture, image))
+        reader = self._started_reader()
+        if isinstance(each, ImageInput):
+            return await self._life.run(self._read(reader.picture, each))
+        return await self._life.run(self._in(self._read_slow(reader, each)))
 
-    async def embed_read(self, pictures: Sequence[Picture], options: EmbedOptions) -> list[Outcome]:
-        """Embed pictures that have been read; raises what `embed` raises."""
-        return await self._life.run(self._embed_pictures(self._freest(), pictures, options.priority))
+    async def embed_read(self, inputs: Sequence[Picture | Text], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs of one kind that have been read; raises what `embed` raises."""
+        device = self._freest()
+        texts = [each for each in inputs if isinstance(each, Text)]
+        if texts:
+            return await self._life.run(self._in(device.worker.run(options.priority, device.encode_texts, texts)))
+        pictures = [each for each in inputs if isinstance(each, Picture)]
+        return await self._life.run(self._embed_pictures(device, pictures, options.priority))
 
     async def check(self) -> None:
         """Embed a short text on every device; raises what `embed` raises."""
@@ -142,6 +161,7 @@ class ClipEmbedder:
     async def close(self) -> None:
         """Fail the calls in flight, wait for the threads and free the model. May be called twice."""
         await self._life.end()
+        await self._cleaning.close()
         await asyncio.to_thread(self._readers.shutdown, wait=True, cancel_futures=True)
         for device in self._devices:
             await asyncio.to_thread(device.worker.close)
@@ -184,12 +204,28 @@ class ClipEmbedder:
 
     async def _embed_texts(self, device: _Device, texts: Sequence[TextInput], priority: Priority) -> list[Outcome]:
         reader = self._started_reader()
+        slow = {at: each for at, each in enumerate(texts) if is_slow(each.text)}
+        read_apart = await asyncio.gather(*(self._read_slow(reader, each) for each in slow.values()))
+        apart = dict(zip(slow, read_apart, strict=True))
+
+        def read() -> list[Text | InputRejected]:
+            return [apart[at] if at in apart else reader.text(each) for at, each in enumerate(texts)]
+
         if device.replica.on_cpu:
             # The model would compete with whoever tokenised beside it, and each thread more costs a change of threads.
-            return await self._in(device.worker.run(priority, lambda: device.encode_texts(reader.texts(texts))))
+            return await self._in(device.worker.run(priority, lambda: device.encode_texts(read())))
         with preprocessing():
-            read = await self._read(reader.texts, texts)
-        return await self._in(device.worker.run(priority, device.encode_texts, read))
+            ready = await self._read(read)
+        return await self._in(device.worker.run(priority, device.encode_texts, ready))
+
+    async def _read_slow(self, reader: Reader, each: TextInput) -> Text | InputRejected:
+        """Read a text that is cleaned in a process of its own, which gives up in time."""
+        try:
+            checked = reader.check(each)
+            cleaned = await self._cleaning.clean(checked, reader.form)
+        except InputRejected as error:
+            return error
+        return await self._read(reader.tokenize, each, checked, cleaned)
 
     async def _embed_images(self, device: _Device, images: Sequence[ImageInput], priority: Priority) -> list[Outcome]:
         reader = self._started_reader()

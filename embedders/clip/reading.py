@@ -2,15 +2,18 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from embedders import images
+from embedders.cleaning import FORMS, clean
+from embedders.clip.byte_pairs import BytePairTokens, Tokens
 from embedders.clip.tokenizers import tokens_digest
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
 from embedders.inputs import ImageInput, TextInput
 from embedders.spec import InputLimits
-from embedders.texts import BytePairTokens, Tokens, check_text
+from embedders.texts import check_text, is_blank, unreadable
 
 __all__ = ["Picture", "Reader", "Text"]
 
@@ -44,6 +47,7 @@ class Reader:
         context_length: tokens that the model reads.
         tokenizer_kind: the class of the tokenizer.
         tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
+        form: how texts are cleaned before they are tokenised; see embedders.cleaning.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
     """
 
@@ -59,7 +63,7 @@ class Reader:
         """Make one of open_clip's tokenizer, image transform and what it says of that."""
         import open_clip
 
-        self._tokenizer = tokenizer
+        self._tokenizer = copy(tokenizer)
         self._tokenizer_lock = threading.Lock()
         self._transform = transform
         self._resize_mode = preprocessing["resize_mode"]
@@ -71,10 +75,13 @@ class Reader:
         self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
         self.tokens_digest = None if self.unpadded else tokens_digest(tokenizer)
         self._byte_pairs = BytePairTokens(tokenizer) if self.unpadded else None
+        self.form = _form_of(tokenizer)
+        # What it gets has been cleaned; doing that twice would change it.
+        self._tokenizer.clean_fn = str
 
     def texts(self, texts: Sequence[TextInput]) -> list[Text | InputRejected]:
         """Tokenise texts, and cut those that may be and have to."""
-        return [self._text(each) for each in texts]
+        return [self.text(each) for each in texts]
 
     def picture(self, image: ImageInput) -> Picture | InputRejected:
         """Decode an image and give it the model's size and scale."""
@@ -89,29 +96,48 @@ class Reader:
         except ValueError:
             return ImageUndecodable("the picture is too narrow to be scaled to what the model reads; crop it")
 
-    def _text(self, each: TextInput) -> Text | InputRejected:
+    def check(self, each: TextInput) -> str:
+        """Return what is to be cleaned of a text; see embedders.texts.check_text."""
+        return check_text(each.text, self._limits, truncate=each.truncate)
+
+    def tokenize(self, each: TextInput, checked: str, cleaned: str) -> Text | InputRejected:
+        """Tokenise what was left of a text when it was checked, and then cleaned; cut it if that is allowed."""
         bound = self.context_length
+        if is_blank(cleaned):
+            return InputRejected("nothing is left of the text once it has been cleaned; send words")
         try:
-            check_text(each.text, self._limits)
-            read = self._tokens(each)
-        except InputRejected as error:
-            return error
+            read = self._tokens(cleaned, cut=each.truncate)
+        except Exception:  # noqa: BLE001 -- whatever a tokenizer from files comes to
+            return unreadable()
         if read.count > bound and not each.truncate:
             count = f"{read.count}" if read.exact else f"{read.count} or more"
             return TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation")
-        return Text(read.ids, min(read.count, bound), truncated=read.count > bound)
+        return Text(read.ids, min(read.count, bound), read.count > bound or len(checked) < len(each.text))
 
-    def _tokens(self, each: TextInput) -> Tokens:
+    def text(self, each: TextInput) -> Text | InputRejected:
+        """Read a text; one that `is_slow` may take minutes."""
+        try:
+            checked = self.check(each)
+            return self.tokenize(each, checked, clean(checked, self.form))
+        except InputRejected as error:
+            return error
+        except ValueError:
+            return unreadable()
+
+    def _tokens(self, cleaned: str, *, cut: bool) -> Tokens:
         """Return what open_clip's tokenizer returns, cut to the context length, and the count before that."""
         tokenizer, bound = self._tokenizer, self.context_length
         if self._byte_pairs is not None:
-            inner = self._byte_pairs.read(each.text, bound - 2, cut=each.truncate)
+            inner = self._byte_pairs.read(cleaned, bound - 2, cut=cut)
             ids = [tokenizer.sot_token_id, *inner.ids, tokenizer.eot_token_id]
             return Tokens(ids, inner.count + 2, inner.exact)
-        try:
-            with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
-                whole = tokenizer.tokenizer(tokenizer.clean_fn(each.text), truncation=False).input_ids
-                return Tokens(tokenizer([each.text])[0].tolist(), len(whole))
-        except Exception as error:
-            # A character reference with thousands of digits is an example.
-            raise InputRejected("the text cannot be read by the model's tokenizer; send plain text") from error
+        with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
+            whole = tokenizer.tokenizer(cleaned, truncation=False).input_ids
+            return Tokens(tokenizer([cleaned])[0].tolist(), len(whole))
+
+
+def _form_of(tokenizer: Any) -> str:
+    """Return how a tokenizer cleans texts."""
+    from open_clip.tokenizer import get_clean_fn
+
+    return next(form for form in FORMS if get_clean_fn(form) is tokenizer.clean_fn)

@@ -12,6 +12,7 @@ from embedders.errors import EmbedderError, InputRejected
 from embedders.health import WatchedEmbedder
 from embedders.inputs import Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose, TextInput, Vector
 from embedders.spec import EmbedderSpec
+from embedders.texts import is_blank
 from service.core.embed import EmbedderPool
 from service.core.joining import join, join_as_the_module, shares_of_the_module
 from service.core.unknown import some_of
@@ -274,7 +275,7 @@ def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, Stor
 def _worded(value: PropertyValue) -> list[str]:
     """Return what of a text or of a list of texts is embedded."""
     texts = value if isinstance(value, list) else [value]
-    return [each for each in texts if isinstance(each, str) and each.strip()]
+    return [each for each in texts if isinstance(each, str) and not is_blank(each)]
 
 
 def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
@@ -286,10 +287,10 @@ def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Ite
     for text in sorted(vector.text_fields, key=_name):
         where = f'{path}.properties["{text.name}"]'
         match candidate.object.properties.get(text.name):
-            case str() as value if value.strip():
+            case str() as value if not is_blank(value):
                 yield _Field(where, TextInput(value, truncate), text.weight)
             case list() as values:
-                items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and each.strip()]
+                items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and not is_blank(each)]
                 for index, item in items:
                     yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
     for image in sorted(vector.image_fields, key=_name):

@@ -2,6 +2,7 @@
 
 import math
 
+from embedders.texts import is_blank
 from service.validation.filter import check_filter_form
 from service.validation.scope import check_scope
 from service.validation.search_near import check_near
@@ -53,7 +54,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
 
 def _check_bm25(violations: Violations, bm25: search_pb.Bm25, path: str) -> None:
     require = violations.require
-    require(bm25.query.strip(), f"{path}.query", "is empty; give the words to look for")
+    require(not is_blank(bm25.query), f"{path}.query", "is blank; give the words to look for")
     known = bm25.operator in search_pb.KeywordOperator.values()
     require(known, f"{path}.operator", f"{bm25.operator} is no KeywordOperator of this version")
     require(bm25.minimum_match >= 0, f"{path}.minimum_match", f"is {bm25.minimum_match}; give 0 or more")

@@ -2,6 +2,7 @@
 
 import math
 
+from embedders.texts import is_blank
 from service.validation.violations import Violations, check_id
 from vecgate.v1 import search_service_pb2 as pb
 
@@ -67,4 +68,6 @@ def _check_shape(violations: Violations, request: pb.SearchObjectsRequest, max_h
     if request.HasField("rerank"):
         require(query, "rerank", "goes with a query only; use sort")
         require(request.rerank.property, "rerank.property", "is required; name a property")
-        require(request.rerank.query.strip(), "rerank.query", "is empty; say what the reranker shall compare with")
+        require(
+            not is_blank(request.rerank.query), "rerank.query", "is blank; say what the reranker shall compare with"
+        )

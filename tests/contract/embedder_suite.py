@@ -104,7 +104,9 @@ class EmbedderSuite:
         assert type(bad) is error
         assert_same(vectors([before, after]), vectors(await embedder.embed([CAT, RED], DOCUMENT)))
 
-    @pytest.mark.parametrize("text", ["", " ", "\t\n \u3000"])
+    @pytest.mark.parametrize(
+        "text", ["", " ", "\t\n \u3000", "\ufeff", "\0", "\u200b\u200d", "\x1b \x7f", "\u3164", "\U000e0041"]
+    )
     async def test_a_blank_text_fails_alone(self, embedder: Embedder, text: str) -> None:
         bad, good = await embedder.embed([TextInput(text), CAT], QUERY)
         assert isinstance(bad, InputRejected)
@@ -115,14 +117,39 @@ class EmbedderSuite:
         assert isinstance(bad, InputRejected)
         assert isinstance(good, Embedding)
 
-    async def test_a_text_of_too_many_bytes_fails_alone_even_when_it_may_be_cut(self, embedder: Embedder) -> None:
+    async def test_a_text_of_too_many_bytes_fails_alone_unless_it_may_be_cut(self, embedder: Embedder) -> None:
         long = "é" * (LIMITS.max_text_bytes // 2 + 1)
-        for truncate in (False, True):
-            bad, good = await embedder.embed([TextInput(long, truncate), CAT], QUERY)
-            assert isinstance(bad, TextTooLong)
-            assert str(len(long.encode())) in str(bad)
-            assert str(LIMITS.max_text_bytes) in str(bad)
-            assert isinstance(good, Embedding)
+        bad, cut, good = await embedder.embed([TextInput(long), TextInput(long, truncate=True), CAT], QUERY)
+        assert isinstance(bad, TextTooLong)
+        assert str(len(long.encode())) in str(bad)
+        assert str(LIMITS.max_text_bytes) in str(bad)
+        assert isinstance(cut, Embedding)
+        assert cut.truncated
+        (first,) = await embedder.embed([TextInput(long[:-1], truncate=True)], QUERY)
+        assert_same(vectors([cut]), vectors([first]))
+        assert isinstance(good, Embedding)
+
+    async def test_a_text_that_is_cut_within_a_character_loses_it_whole(self, embedder: Embedder) -> None:
+        start = "cat " * (LIMITS.max_text_bytes // 4 - 1)
+        cut, first = await embedder.embed(
+            [TextInput(f"{start}c\U0001f408\U0001f408", True), TextInput(start + "c", True)], QUERY
+        )
+        assert isinstance(cut, Embedding)
+        assert cut.truncated
+        assert_same(vectors([cut]), vectors([first]))
+
+    @pytest.mark.parametrize("character", ["c", "é", "東"])
+    async def test_a_text_far_beyond_the_bound_fails_alone_even_when_it_may_be_cut(
+        self, embedder: Embedder, character: str
+    ) -> None:
+        most = LIMITS.max_cut_text_bytes // len(character.encode())
+        longest, longer = character * most, character * (most + 1)
+        cut, bad, good = await embedder.embed([TextInput(longest, True), TextInput(longer, True), CAT], QUERY)
+        assert isinstance(cut, Embedding)
+        assert cut.truncated
+        assert isinstance(bad, TextTooLong)
+        assert str(LIMITS.max_cut_text_bytes) in str(bad)
+        assert isinstance(good, Embedding)
 
     async def test_a_text_of_too_many_tokens_fails_alone_unless_it_may_be_cut(self, embedder: Embedder) -> None:
         bound = embedder.spec.max_text_tokens

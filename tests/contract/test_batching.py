@@ -75,7 +75,7 @@ class TestOverClip(EmbedderSuite):
     async def embedder(self, tiny_clip: Path) -> AsyncIterator[BatchingEmbedder]:
         config = ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
         clip = ClipEmbedder(config)
-        embedder = BatchingEmbedder(clip, bounds=bounds(1000), apart=True, pictures=clip, max_gather_s=0.005)
+        embedder = BatchingEmbedder(clip, bounds=bounds(1000), apart=True, reading=clip, max_gather_s=0.005)
         await embedder.start()
         yield embedder
         await embedder.close()

@@ -129,10 +129,11 @@ def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> N
     reader = load(config).reader
     _, _, tokenizer = reference(tiny_clip)
     for text in TEXTS:
-        read = reader._tokens(TextInput(text, truncate=True))
-        expected = tokenizer([text])[0].tolist()
-        assert read.ids + [0] * (CONTEXT_LENGTH - len(read.ids)) == expected
-        assert read.count == len(tokenizer.encode(text)) + 2
+        read = reader.text(TextInput(text, truncate=True))
+        assert isinstance(read, Text)
+        count = len(tokenizer.encode(text)) + 2
+        assert read.ids + [0] * (CONTEXT_LENGTH - len(read.ids)) == tokenizer([text])[0].tolist()
+        assert (read.count, read.truncated) == (min(count, CONTEXT_LENGTH), count > CONTEXT_LENGTH)
 
 
 @pytest.mark.parametrize(

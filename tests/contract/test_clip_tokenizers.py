@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder, loading
-from embedders.errors import ModelUnusable
+from embedders.errors import InputRejected, ModelUnusable
 from embedders.inputs import QUERY, Embedding, ImageInput, TextInput
 from tests.contract.embedder_suite import vectors
 from tests.fakes.embedder import picture
@@ -25,7 +25,7 @@ from tests.fakes.tiny_clip import (
     write_wordpiece_tokenizer,
 )
 
-TEXTS = ["red car", "Two RED cars, and a caf\u00e9!", "!", "car " * 40]
+TEXTS = ["red car", "Two RED cars, and a caf\u00e9!", "a!", "car " * 40]
 VISION = {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16, "pool_type": "avg"}
 NVIDIA_FILE = "nvclip_clipa_vit_h14_700M.ckpt"
 
@@ -219,3 +219,14 @@ def test_code_in_a_model_s_folder_is_never_run(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="tokenizer"):
         loading.load(config(folder))
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("text", ["!", "\u200b!?", "&nbsp;", "_ -"])
+async def test_a_text_of_which_cleaning_leaves_nothing_fails_alone(tmp_path: Path, text: str) -> None:
+    embedder = ClipEmbedder(config(FORMS["siglip"].write(tmp_path / "model")))
+    await embedder.start()
+    bad, good = await embedder.embed([TextInput(text), TextInput("red car")], QUERY)
+    await embedder.close()
+
+    assert isinstance(bad, InputRejected)
+    assert isinstance(good, Embedding)

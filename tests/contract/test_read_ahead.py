@@ -23,32 +23,36 @@ LARGE = ImageInput(picture((1, 2, 3)))
 
 
 class FakeModel(FakeEmbedder):
-    """A model in memory that reads pictures apart.
+    """A model in memory that reads pictures apart, and texts that begin with "slow".
 
     Attributes:
         readers: pictures to read at the same time.
         large_readers: large ones to read beside them.
-        slow: pictures whose reading waits for the event.
-        read_images: the pictures whose reading has begun, in order.
+        slow_text_readers: texts to read beside them.
+        slow: inputs whose reading waits for the event.
+        read_inputs: the inputs whose reading has begun, in order.
     """
 
     def __init__(self, *, readers: int = 2, max_batch: int = 4, slots: int = 1) -> None:
         super().__init__(max_batch=max_batch, slots=slots)
         self.readers = readers
-        self.large_readers = 1
+        self.large_readers = self.slow_text_readers = 1
         self.slow: dict[Input, asyncio.Event] = {}
-        self.read_images: list[Input] = []
+        self.read_inputs: list[Input] = []
 
-    async def read(self, image: Input) -> Any:
-        assert isinstance(image, ImageInput)
-        self.read_images.append(image)
-        await self.slow[image].wait() if image in self.slow else await asyncio.sleep(0)
-        if image.content == b"crash":
+    def is_slow(self, text: str) -> bool:
+        return text.startswith("slow")
+
+    async def read(self, each: Input) -> Any:
+        self.read_inputs.append(each)
+        await self.slow[each].wait() if each in self.slow else await asyncio.sleep(0)
+        content = each.content if isinstance(each, ImageInput) else b""
+        if content == b"crash":
             raise ZeroDivisionError
-        return ImageUndecodable("broken") if image.content == b"broken" else image
+        return ImageUndecodable("broken") if content == b"broken" else each
 
-    async def embed_read(self, pictures: Sequence[Any], options: EmbedOptions) -> list[Outcome]:
-        return await self.embed(pictures, options)
+    async def embed_read(self, inputs: Sequence[Any], options: EmbedOptions) -> list[Outcome]:
+        return await self.embed(inputs, options)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +68,7 @@ def model() -> FakeModel:
 
 @pytest.fixture
 async def embedder(model: FakeModel) -> AsyncIterator[BatchingEmbedder]:
-    embedder = BatchingEmbedder(model, bounds=bounds(1000), apart=True, pictures=model)
+    embedder = BatchingEmbedder(model, bounds=bounds(1000), apart=True, reading=model)
     await embedder.start()
     yield embedder
     await embedder.close()
@@ -147,7 +151,7 @@ async def test_pictures_that_wait_for_a_reader_are_not_read_for_callers_that_hav
 
     await reading
 
-    assert model.read_images == pictures(1, 2)
+    assert model.read_inputs == pictures(1, 2)
     assert embedder.waiting == 0
 
 
@@ -161,7 +165,7 @@ async def test_readers_go_from_call_to_call(embedder: BatchingEmbedder, model: F
 
     await asyncio.gather(large, small)
 
-    assert pictures(2, 1)[0] in model.read_images[2:5]
+    assert pictures(2, 1)[0] in model.read_inputs[2:5]
 
 
 async def test_no_more_is_read_than_the_next_batch_and_the_readers_hold(
@@ -170,10 +174,10 @@ async def test_no_more_is_read_than_the_next_batch_and_the_readers_hold(
     first = await busy(embedder, model)
     load = await call(embedder, pictures(1, 60))
     await settle()
-    ahead = len(model.read_images) - 1
+    ahead = len(model.read_inputs) - 1
     search = await call(embedder, pictures(2, 60), BULK)
     await settle()
-    ahead_of_both = len(model.read_images) - 1
+    ahead_of_both = len(model.read_inputs) - 1
     assert model.gate is not None
     model.gate.set()
 
@@ -181,7 +185,7 @@ async def test_no_more_is_read_than_the_next_batch_and_the_readers_hold(
 
     assert ahead == 4 + 2
     assert ahead_of_both == 4 + 2, "searches fill what may be read first"
-    assert len(model.read_images) == 121
+    assert len(model.read_inputs) == 121
 
 
 async def test_loads_that_have_been_read_leave_room_for_searches(embedder: BatchingEmbedder, model: FakeModel) -> None:
@@ -209,7 +213,7 @@ async def test_large_pictures_are_read_and_embedded_beside_the_others(
     await settle()
 
     small = await embedder.embed(pictures(2, 6), QUERY)
-    in_hand = model.read_images.count(LARGE)
+    in_hand = model.read_inputs.count(LARGE)
     go.set()
     results = await asyncio.gather(*large)
 
@@ -287,7 +291,7 @@ async def test_a_call_s_times_tell_reading_from_waiting(embedder: BatchingEmbedd
 async def test_hundreds_of_random_calls_leave_nothing_behind() -> None:
     rng = random.Random(5)
     model = FakeModel(readers=3, max_batch=5, slots=2)
-    embedder = BatchingEmbedder(model, bounds=bounds(200), apart=True, pictures=model)
+    embedder = BatchingEmbedder(model, bounds=bounds(200), apart=True, reading=model)
     choice = [*pictures(1, 40), TextInput("a"), LARGE, ImageInput(b"broken")]
     answered = 0
 

@@ -169,11 +169,11 @@ class FakeEmbedder:
             if not isinstance(each, TextInput):
                 images.decode(each.content, self._spec.limits)
                 return Embedding(self.vector(each.content))
-            check_text(each.text, self._spec.limits)
-            words, bound = each.text.split(), self._spec.max_text_tokens
+            text = check_text(each.text, self._spec.limits, truncate=each.truncate)
+            words, bound = text.split(), self._spec.max_text_tokens
             count = len(words) + 2
             if bound is None or count <= bound:
-                return Embedding(self.vector(each.text), token_count=count)
+                return Embedding(self.vector(text), token_count=count, truncated=len(text) < len(each.text))
             if not each.truncate:
                 raise TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten or truncate it")
             return Embedding(self.vector(" ".join(words[: bound - 2])), token_count=bound, truncated=True)

@@ -126,7 +126,6 @@ def make_schema(embedder: FakeEmbedder, auth: AuthSettings | None = None) -> sch
     server = WebServer(
         WebSettings(port=0), ServerSettings(), embedders=pool, authenticator=Authenticator(auth or AuthSettings())
     )
-    server._socket.close()
     asyncio.run(pool._check(pool.default))
     headers = {"authorization": f"Bearer {key_of('reader')}"}
     return schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=headers)

@@ -240,7 +240,7 @@ class Embedding(_message.Message):
     does not say.
     """
     truncated: _builtins.bool
-    """Whether the text was cut to the model's length."""
+    """Whether the text was cut, to EmbedderLimits.max_text_bytes or to the model's length."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
         """The vector, of unit length."""
@@ -379,7 +379,7 @@ class EmbedderLimits(_message.Message):
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
     max_text_bytes: _builtins.int
-    """UTF-8 bytes of a text."""
+    """UTF-8 bytes of a text; one that may be cut may have 32 times as many."""
     max_text_tokens: _builtins.int
     """Tokens that the model reads, with start and end tokens; 0 where the backend does not say."""
     max_image_bytes: _builtins.int

@@ -60,7 +60,10 @@ class Input(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """A text in UTF-8, not blank. At most EmbedderLimits.max_text_bytes bytes (TEXT_TOO_LONG)."""
+    """A text in UTF-8 with a character that can be seen. At most EmbedderLimits.max_text_bytes bytes, or 32 times as many
+    where the request allows to cut it, which is then done first of all (TEXT_TOO_LONG). A text that keeps the tokenizer
+    busy for more than a tenth of a second, such as one of nested HTML character references, is INVALID_INPUT.
+    """
     @_builtins.property
     def image(self) -> Global___Image:
         """A picture."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from embedders.inputs import TextInput
 from service.core.searching.queries import Hybrid, Near, NearImage, NearInputs, NearText, NearVector
 
 __all__ = ["Source", "vector_source"]
@@ -32,23 +33,24 @@ class Source:
             return [self.path]
         return [f"{self.path}.concepts[{index}]" for index in range(count)]
 
-    def contents(self) -> Iterator[tuple[str, str | NearVector]]:
+    def contents(self) -> Iterator[tuple[str, TextInput | NearVector]]:
         """Yield the texts and the caller's own vectors, each with its path."""
         match self.near:
             case NearVector():
                 yield self.path, self.near
-            case NearText(concepts):
-                yield from zip(self.text_paths(len(concepts)), concepts, strict=True)
+            case NearText(concepts, truncate):
+                for path, text in zip(self.text_paths(len(concepts)), concepts, strict=True):
+                    yield path, TextInput(text, truncate)
                 for name, move in self.near.moves():
                     for index, text in enumerate(move.concepts):
-                        yield f"{self.path}.{name}.concepts[{index}]", text
-            case NearInputs(inputs):
+                        yield f"{self.path}.{name}.concepts[{index}]", TextInput(text, truncate)
+            case NearInputs(inputs, truncate):
                 for index, (content, _) in enumerate(inputs):
                     where = f"{self.path}.inputs[{index}]"
                     if isinstance(content, NearVector):
                         yield f"{where}.near_vector", content
                     elif isinstance(content, str):
-                        yield f"{where}.text", content
+                        yield f"{where}.text", TextInput(content, truncate)
 
     def own_spaces(self) -> set[str]:
         """Return the spaces that the caller's own vectors come from, empty for one that is not said."""

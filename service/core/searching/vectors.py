@@ -79,9 +79,9 @@ class QueryVectors:
         limits = self._embedders.default.spec.limits
         with collecting() as violations:
             for path, content in _contents(query):
-                if isinstance(content, str):
+                if isinstance(content, TextInput):
                     try:
-                        check_text(content, limits)
+                        check_text(content.text, limits, truncate=content.truncate)
                     except InputRejected as error:
                         violations.extend(rejection(error, path).violations)
 
@@ -212,7 +212,7 @@ class QueryVectors:
         return embedder.spec, {path: row.vector for path, row in rows.items() if isinstance(row, Embedding)}
 
 
-def _contents(query: Query) -> Iterator[tuple[str, str | NearVector]]:
+def _contents(query: Query) -> Iterator[tuple[str, TextInput | NearVector]]:
     """Yield the texts and the caller's own vectors of a query, each with its path."""
     if query is not None and not isinstance(query, NearObject | Keywords):
         yield from vector_source(query).contents()
