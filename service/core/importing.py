@@ -49,6 +49,8 @@ __all__ = ["ImportOutcome", "ImportReport", "Importer"]
 
 log = structlog.get_logger(__name__)
 
+CHECK_IN_THREAD_BYTES = 256 * 1024
+"""Larger objects are checked in a thread: an id that is derived from megabytes takes long."""
 MAX_CHUNK_VALUES = 5000
 """Values in one write, unless a single object has more: Weaviate's client takes some microseconds for each."""
 
@@ -181,15 +183,16 @@ class Importer:
         for index, draft in enumerate(drafts):
             await pace.step()
             path = f"objects[{index}]"
+            check, size = partial(check_object, collection, draft, path, tenant), draft.size()
             try:
-                checked = check_object(collection, draft, path, tenant)
+                checked = await asyncio.to_thread(check) if size > CHECK_IN_THREAD_BYTES else check()
             except InvalidRequest as error:
                 outcomes[index] = ImportOutcome(draft.id, error=error)
                 continue
             outcomes[index] = ImportOutcome(id_ := str(checked.id))
             first = first_index.setdefault(id_, index)
             if first == index:
-                yield _Candidate(path, checked, index=index, size=draft.size(), values=draft.values)
+                yield _Candidate(path, checked, index=index, size=size, values=draft.values)
             elif draft.id or drafts[first].id:
                 message = f"is the id of objects[{first}] too; give each object of a call its own id"
                 duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])

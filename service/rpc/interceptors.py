@@ -11,6 +11,7 @@ reflection) pass untouched.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias, cast
@@ -93,11 +94,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._settings = settings
         self._authenticator = authenticator
         self._limits = limits
+        # One: threads of Python's take turns, and each that has work lets the event loop wait longer for its own.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="requests")
         self._real_name = real_name
         self._in_flight = 0
         self._bounded = 0
         self._bytes = 0
         self._ours: dict[str, MethodHandler] = {}
+
+    def close(self) -> None:
+        """End, with no call in flight."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -225,8 +232,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 account.receive(held.request_bytes)
                 # A method of another version has no rule yet, and is refused.
                 authorize_method(account.client, method.removeprefix(RULED))
-            long = held.request_bytes > READ_IN_THREAD_BYTES
-            request = await asyncio.to_thread(read, content) if long else read(content)
+            if held.request_bytes > READ_IN_THREAD_BYTES:
+                request = await asyncio.get_running_loop().run_in_executor(self._reading, read, content)
+            else:
+                request = read(content)
             del content  # its message has all of it once more
             if account is not None:
                 ruled = method.removeprefix(RULED)

@@ -7,6 +7,7 @@ import grpc
 from service.convert.embedding import embedder_to_pb
 from service.convert.scope import scope_from_pb
 from service.convert.search import groups_to_pb, hit_to_pb, options_from_pb, query_from_pb, return_names, target_choice
+from service.core.pacing import Pace
 from service.core.searching import Searcher
 from service.rpc.caller_keys import CallerKeys
 from service.validation.search import check_search_objects, limit_of
@@ -41,9 +42,13 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             scope=scope_from_pb(request.tenant, request.consistency),
             api_key=self._keys.of(context),
         )
-        return pb.SearchObjectsResponse(
+        response = pb.SearchObjectsResponse(
             embedder=embedder_to_pb(result.embedders[0]) if result.embedders else None,
             embedders=[embedder_to_pb(each) for each in result.embedders],
-            hits=[hit_to_pb(each) for each in result.hits],
             groups=groups_to_pb(result.hits),
         )
+        pace = Pace()
+        for each in result.hits:
+            response.hits.append(hit_to_pb(each))
+            await pace.step()
+        return response

@@ -206,6 +206,7 @@ class GrpcServer:
         # Nothing is left but health watches and reflection, which never end by themselves.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
         await self._settler.close()
+        self._calls.close()
         # What was begun for callers that left.
         await self._writes.close()
 

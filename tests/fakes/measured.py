@@ -78,8 +78,8 @@ def answer(rounds: Rounds, ports: str) -> None:
         before = memory("VmRSS")
 
 
-async def main() -> None:
-    """Serve until there is nothing more to read."""
+async def main(max_bytes: int) -> None:
+    """Serve requests of so many bytes until there is nothing more to read."""
     configure_logging(LogSettings(format="json"))
     front = CachingEmbedder(
         BreakerEmbedder(
@@ -92,14 +92,16 @@ async def main() -> None:
     await pool.start()
     open_to_all = Authenticator(AuthSettings())
     server = GrpcServer(
-        ServerSettings(port=0),
+        ServerSettings(port=0, max_request_bytes=max_bytes),
         LimitSettings(),
         WeaviateSettings(),
         store=FakeStore(),
         embedders=pool,
         authenticator=open_to_all,
     )
-    web = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool, authenticator=open_to_all)
+    web = WebServer(
+        WebSettings(port=0, max_body_bytes=max_bytes), ServerSettings(), embedders=pool, authenticator=open_to_all
+    )
     await server.start()
     await web.start()
     rounds = Rounds(asyncio.get_running_loop())
@@ -107,4 +109,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(int(sys.argv[1])))
