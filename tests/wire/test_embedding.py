@@ -148,7 +148,8 @@ async def test_list_embedders_tells_limits_health_and_the_bounds_of_messages(wir
     assert info.health == pb.EMBEDDER_HEALTH_READY
     assert (info.limits.max_image_bytes, info.limits.max_text_tokens) == (100_000, 8)
     assert info.limits.max_image_frames == 1000
-    assert response.limits.max_request_bytes == response.limits.max_response_bytes == 64 * 1024 * 1024
+    assert response.limits.max_request_bytes == 32 * 1024 * 1024
+    assert response.limits.max_response_bytes == 64 * 1024 * 1024
     assert (response.limits.max_inputs, response.limits.max_objects, response.limits.max_hits) == (50, 20, 100)
 
 
