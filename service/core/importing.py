@@ -265,6 +265,8 @@ class Importer:
         # What was written meanwhile, or in vain, may have been the same.
         before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
         await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
+        if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
+            await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
         cut = [each.object.id for each in ready if isinstance(each.error, StoreUnavailable)]
         self._writes.doubt(keys_of(collection.name, scope, cut))
 

@@ -62,6 +62,13 @@ class Writes:
         """Return which objects were written after a mark, or by a write that failed, so that nobody knows its end."""
         return {key[2] for key in keys if key in self._failed or self._last.get(key, 0) > mark}
 
+    async def outwait(self, keys: Iterable[Key]) -> bool:
+        """Wait until what was cut off of some objects can come no more, and return whether anything was."""
+        times = [self._failed[key] for key in keys if key in self._failed]
+        if times:
+            await asyncio.sleep(max(0.0, max(times) + LATE_S - time.monotonic()))
+        return bool(times)
+
     def doubt(self, keys: Iterable[Key]) -> None:
         """Let a write that runs count as failed for some of its objects, though not for all."""
         self._doubts.update(keys)

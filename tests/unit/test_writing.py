@@ -1,6 +1,7 @@
 """Writes that run to their end."""
 
 import asyncio
+import time
 from uuid import UUID
 
 import pytest
@@ -164,3 +165,16 @@ async def test_the_oldest_writes_are_forgotten_first(monkeypatch: pytest.MonkeyP
         await begin_and_end(writes, Gate(), id_)
 
     assert writes.since(before, keys_of("Things", SCOPE, ids)) == set(ids[1:])
+
+
+async def test_what_was_cut_off_is_outwaited_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "LATE_S", 0.05)
+    writes = Writes()
+    await begin_and_end(writes, Gate(), ONE)
+    with pytest.raises(OSError, match="cut"):
+        await begin_and_end(writes, Gate(OSError("cut")), TWO)
+    began = time.monotonic()
+
+    assert not await writes.outwait(keys_of("Things", SCOPE, [ONE]))
+    assert await writes.outwait(keys_of("Things", SCOPE, [ONE, TWO]))
+    assert time.monotonic() - began >= 0.04

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from embedders.spec import InputLimits
 from service.access import Authenticator
 from service.cli import app
+from service.core import writing
 from service.core.embed import EmbedderPool
 from service.rpc.server import GrpcServer
 from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
@@ -154,6 +155,12 @@ async def stop_wire(wire: Wire) -> None:
     await wire.channel.close()
     await wire.server.stop()
     await wire.pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _writes_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was cut off comes late in a store in memory."""
+    monkeypatch.setattr(writing, "LATE_S", 0.05)
 
 
 @pytest.fixture
