@@ -18,7 +18,8 @@ BYTES = ", ".join(map(str, DATA))
 
 def line(language: str) -> str:
     """Return a language's line of the README."""
-    (code,) = re.findall(rf"^\| {language} \| `(.*?)`", README.read_text(encoding="utf-8"), re.MULTILINE)
+    section = README.read_text(encoding="utf-8").split("In any language one line reads the bytes of `Vector.data`:")[1]
+    (code,) = re.findall(rf"^\| {language} \| `(.*?)`", section.split("\n### ")[0], re.MULTILINE)
     return str(code).replace("\\|", "|")
 
 
