@@ -41,6 +41,7 @@ FEW_BYTES = 128
 LONGEST_VARINT = 5
 """Bytes of a tag or a length."""
 LONGEST_NUMBER = 10
+"""Bytes of any other varint."""
 STRUCT = "google.protobuf.Struct"
 VALUES_OF_STRUCT = frozenset({"Struct.fields", "ListValue.values"})
 TEXT_OF_STRUCT = "Value.string_value"
@@ -99,7 +100,8 @@ class WireCheck:
         rules, at, end = self._rules, 0, len(content)
         outer: list[tuple[Rules, int]] = []
         left = [each.most for each in self._counters]
-        for _ in repeat(None, self._max_fields):
+        # Behind the last field comes the end.
+        for _ in repeat(None, self._max_fields + 1):
             while at == end:
                 if not outer:
                     return
@@ -201,6 +203,8 @@ def _field(content: bytes, at: int) -> tuple[int, int, int]:
         behind = at
         while content[behind] >= FEW_BYTES:
             behind += 1
+            if behind == at + LONGEST_NUMBER:
+                raise unreadable()
         return tag, at, behind + 1
     if kind not in WIDTHS:
         raise unreadable()  # a group, which no message of ours has

@@ -1,5 +1,7 @@
 """Requests are counted before they are parsed: to the element and to the byte, and as the parser reads them."""
 
+import time
+
 import pytest
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
@@ -132,11 +134,27 @@ def test_a_list_counts_over_all_pieces_that_the_parser_joins() -> None:
 def test_fields_are_bounded_whether_they_are_known_or_not(field: bytes) -> None:
     most = max_fields(LIMITS)
 
-    assert refused("EmbedInputsRequest", field * (most - 1)) is None
+    assert refused("EmbedInputsRequest", field * most) is None
     over = refused("EmbedInputsRequest", field * (most + 1))
 
     assert over is not None
     assert str(most) in over.description
+
+
+@pytest.mark.parametrize("tag", [b"\x20", b"\x98\x3e"], ids=["known", "unknown"])
+def test_a_number_is_read_no_farther_than_a_number_goes(tag: bytes) -> None:
+    long, longer = (tag + b"\x80" * (count - 1) + b"\x01" for count in (10, 11))
+    embedding_pb.EmbedInputsRequest.FromString(long)
+    with pytest.raises(DecodeError):
+        embedding_pb.EmbedInputsRequest.FromString(longer)
+
+    assert refused("EmbedInputsRequest", long) is None
+    assert "cannot be parsed" in str(refused("EmbedInputsRequest", longer))
+
+    longest = tag + b"\x80" * 2**25
+    began_s = time.thread_time()
+    assert refused("EmbedInputsRequest", longest) is not None
+    assert time.thread_time() - began_s < 0.05
 
 
 def test_a_group_is_refused_whatever_is_in_it() -> None:
