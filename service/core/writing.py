@@ -93,13 +93,14 @@ class Writes:
             keys: the objects.
             write: writes them; it ends by itself, soon.
         """
-        await self._room.acquire()
-        try:
+        while True:
+            # Not in the room: those who wait for one object would keep all others out.
             while before := {self._running[key] for key in keys if key in self._running}:
                 await asyncio.wait(before)
-        except BaseException:
+            await self._room.acquire()
+            if self._running.keys().isdisjoint(keys):
+                break
             self._room.release()
-            raise
         task = asyncio.create_task(self._run(keys, write))
         self._running.update(dict.fromkeys(keys, task))
         self._tasks.add(task)

@@ -92,6 +92,22 @@ async def test_writes_of_one_object_take_turns_and_others_do_not_wait(failure: E
     assert outcome == (failure or "written")
 
 
+async def test_many_writes_of_one_object_leave_room_for_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "MAX_WRITES", 2)
+    writes, gates = Writes(), [Gate() for _ in range(6)]
+    begun = [begin(writes, gate, ONE) for gate in gates]
+    await turns()
+
+    async with asyncio.timeout(5):
+        await begin_and_end(writes, Gate(), TWO)
+    running = [gate.begun.is_set() for gate in gates]
+    for gate in gates:
+        gate.through.set()
+
+    assert running == [True, *[False] * 5]
+    assert await asyncio.gather(*begun) == ["written"] * 6
+
+
 async def begin_and_end(writes: Writes, gate: Gate, *ids: UUID) -> None:
     gate.through.set()
     assert await begin(writes, gate, *ids) == "written"
