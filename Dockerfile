@@ -3,11 +3,20 @@
 #   docker build --target gateway --tag vecgate/gateway:0.1.0 .
 #   docker build --target clip --tag vecgate/clip:0.1.0 .
 #
-# BASE_IMAGE is any image with Python 3.11 or newer as python3 and its module venv; builder and result share it.
+# CONTRIBUTING.md has the commands of a release, which others can repeat layer for layer.
+#
+# BASE_IMAGE is any image with Python 3.11 or newer as python3 and its module venv; builder and result share it. A tag may
+# mean another image tomorrow, so a build that states its REVISION has to name its base by digest, too.
 # A pip.conf for a mirror or a proxy's certificate goes in as the secret `pip_conf`, and stays in no layer.
 ARG BASE_IMAGE=python:3.12-slim-bookworm
 
 FROM ${BASE_IMAGE} AS tools
+ARG BASE_IMAGE
+ARG REVISION=unknown
+RUN case "${REVISION} ${BASE_IMAGE}" in \
+      "unknown "* | *@sha256:*) ;; \
+      *) echo "a build of revision ${REVISION} needs its base by digest: --build-arg BASE_IMAGE=${BASE_IMAGE}@sha256:..." >&2; exit 1 ;; \
+    esac
 WORKDIR /build
 COPY requirements-image.txt ./
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -19,6 +28,9 @@ COPY embedders embedders
 COPY protos/vecgate protos/vecgate
 RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /build/wheels .
 
+# Compiled files that are checked by the time of their source would be stale once the image has been pushed, which rounds
+# times; where nothing can be written they would be compiled again at each start. One process compiles all, with one seed of
+# hashes, because the bytes depend on both.
 FROM tools AS gateway-environment
 COPY requirements-gateway.txt ./
 RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
@@ -28,8 +40,8 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
         --no-compile --no-deps --no-index /build/wheels/*.whl \
     && rm -r /opt/vecgate/lib/python3*/site-packages/embedders/models \
-    && /opt/tools/bin/cyclonedx-py environment --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
-    && /opt/vecgate/bin/python -m compileall -q -j 0 /opt/vecgate/lib
+    && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
+    && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/vecgate/lib
 
 # torch's own tests hold files that only newer versions of Python can read.
 FROM tools AS clip-environment
@@ -40,17 +52,23 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
         --no-compile --require-hashes --requirement requirements-clip.txt \
     && /opt/tools/bin/pip --python /opt/vecgate/bin/python install --no-cache-dir --disable-pip-version-check \
         --no-compile --no-deps --no-index /build/wheels/*.whl \
-    && /opt/tools/bin/cyclonedx-py environment --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
-    && /opt/vecgate/bin/python -m compileall -q -j 0 -x 'torch/testing/_internal' /opt/vecgate/lib
+    && /opt/tools/bin/cyclonedx-py environment --output-reproducible --output-file /opt/vecgate/sbom.cdx.json /opt/vecgate/bin/python \
+    && PYTHONHASHSEED=0 /opt/vecgate/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
+        -x 'torch/testing/_internal' /opt/vecgate/lib
 
 FROM ${BASE_IMAGE} AS runtime
 ARG BASE_IMAGE
 ARG VERSION=0.1.0
 ARG REVISION=unknown
+ARG CREATED=unknown
+# The base's own modules too, of which some bases have none compiled.
+RUN PYTHONHASHSEED=0 python3 -m compileall -q -f --invalidation-mode unchecked-hash -x '/tests?/' \
+    "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 LABEL org.opencontainers.image.title="Vecgate" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 # The root file system is read-only where it runs, so nothing is ever compiled there, and home is the one folder that
 # can be written. In a container, loopback would be an address that nobody reaches; without TLS the servers do not start

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,44 @@ def test_the_two_images_run_as_the_user_of_the_chart_and_need_no_shell() -> None
     for target in ("gateway", "clip"):
         assert f"FROM runtime AS {target}" in DOCKERFILE
         assert not re.search(r"^(RUN|USER|ENTRYPOINT|CMD) ", stages()[target], re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("revision", "base", "built"),
+    [
+        ("unknown", "python:3.12-slim-bookworm", True),
+        ("unknown", f"python@sha256:{'a' * 64}", True),
+        ("0f0f", f"python:3.12-slim-bookworm@sha256:{'a' * 64}", True),
+        ("0f0f", "python:3.12-slim-bookworm", False),
+        ("0f0f", "registry.example:5000/python", False),
+    ],
+)
+def test_a_build_that_states_its_revision_names_its_base_by_digest(revision: str, base: str, *, built: bool) -> None:
+    (check,) = re.findall(r"^RUN (case .*?esac)$", stages()["tools"], re.MULTILINE | re.DOTALL)
+    environment = {"REVISION": revision, "BASE_IMAGE": base}
+
+    done = subprocess.run(["sh", "-c", check], env=environment, capture_output=True, text=True, check=False)
+
+    assert (done.returncode == 0) is built
+    assert ("--build-arg BASE_IMAGE=" in done.stderr) is not built
+
+
+def test_no_compiled_file_is_checked_by_a_time_that_a_push_rounds() -> None:
+    compilers = re.findall(r"-m compileall ([^\n]*)", DOCKERFILE)
+
+    assert len(compilers) == 3
+    # With -f also what a program has compiled that ran in between.
+    assert [options for options in compilers if "-f --invalidation-mode unchecked-hash" not in options] == []
+
+
+def test_the_images_say_what_they_are() -> None:
+    names = ("title", "description", "licenses", "version", "revision", "created", "base.name")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+    for target in ("gateway", "clip"):
+        labels = stages()["runtime"] + stages()[target]
+        assert [name for name in names if f"org.opencontainers.image.{name}=" not in labels] == []
+    assert f"ARG VERSION={version}\n" in DOCKERFILE
 
 
 def test_what_the_images_copy_is_let_through_to_the_build() -> None:

@@ -1,7 +1,9 @@
 """Builds an image and runs it as a strict cluster would: python -m tests.image [gateway|clip] (make image-test).
 
-The base image is made here from Debian's packages, once, and kept in the user's cache. The image runs with runc: as
-user 10001, its root file system read-only, without capabilities or new privileges, in a network that is loopback alone.
+The base image is made here from Debian's packages, once, and kept in the user's cache. The image is built as a release
+is, its base named by digest; the gateway is built twice, and both builds must have the same layers. It is pushed and
+pulled back, and runs with runc: as user 10001, its root file system read-only, without capabilities or new privileges,
+in a network that is loopback alone. Nothing may be compiled as it starts.
 A client makes an EmbedInputs call there: to `gateway`, beside which a NIM of the tests stands, or to `clip`, which
 embeds with the bundled model on the CPU. What it starts, it ends.
 
@@ -9,8 +11,10 @@ It needs root and Debian's packages buildah, iproute2, mmdebstrap and runc, and 
 torch with CUDA, and takes 30 GB of temporary files meanwhile.
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,10 +33,17 @@ SUITE = "bookworm"
 USER = 10001
 PORT = 50070
 START_S = 180
+LEAST_MODULES = 500
+UNCHECKED = (1).to_bytes(4, "little")
+"""Flags of a compiled file that Python takes as it is (PEP 552)."""
 LAST_LINES = 40
 """Of what a failing build printed."""
 
 BASE = "localhost/vecgate-base"
+REVISION = "0" * 40
+EPOCH = 1_767_225_600
+CREATED = "2026-01-01T00:00:00Z"
+"""The same moment."""
 # Of the vectors of the tests' NIM.
 DIMENSION = 16
 EXPECTED = {
@@ -83,12 +94,17 @@ def base_system() -> Path:
     return tar
 
 
-def build(buildah: Buildah, folder: Path, target: str) -> str:
-    """Build the base image and a target's, and return the name of that."""
+def make_base(buildah: Buildah) -> str:
+    """Make the base image and return its reference, by digest."""
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, base_system(), "/")
     buildah("commit", "--quiet", container, BASE)
     buildah("rm", container)
+    return f"{BASE}@{inspect(buildah, BASE)['FromImageDigest']}"
+
+
+def build(buildah: Buildah, folder: Path, target: str, base: str) -> str:
+    """Build a target's image as a release and return its name."""
     # Where package registries are reached through a proxy, pip is told its certificate.
     certificate = os.environ.get("PIP_CERT", "")
     config = folder / "pip.conf"
@@ -96,15 +112,67 @@ def build(buildah: Buildah, folder: Path, target: str) -> str:
     volumes = ("--volume", f"{certificate}:{certificate}:ro") if certificate else ()
     say(f"building the {target} image")
     image = f"localhost/vecgate/{target}"
-    secret = f"id=pip_conf,src={config}"
-    base = f"BASE_IMAGE={BASE}"
-    options = ("--network", "host", "--secret", secret, *volumes, "--build-arg", base, "--format", "docker")
+    arguments = {"BASE_IMAGE": base, "REVISION": REVISION, "CREATED": CREATED}
+    options = ("--network", "host", "--secret", f"id=pip_conf,src={config}", *volumes, "--timestamp", str(EPOCH))
+    given = (each for name, value in arguments.items() for each in ("--build-arg", f"{name}={value}"))
     try:
-        buildah("build", *options, "--target", target, "--tag", image, ROOT)
+        buildah("build", *options, *given, "--format", "docker", "--target", target, "--tag", image, ROOT)
     except subprocess.CalledProcessError as error:
         say("\n".join(error.stdout.splitlines()[-LAST_LINES:]))
         raise
     return image
+
+
+def inspect(buildah: Buildah, image: str) -> dict[str, Any]:
+    """Return what buildah says of an image."""
+    return dict(json.loads(buildah("inspect", "--type", "image", image)))
+
+
+def check_again(buildah: Buildah, folder: Path, target: str, base: str, image: str) -> None:
+    """Build an image again and assert that all of its layers are the same to the byte."""
+    first, before = layers(buildah, image), contents(buildah, image)
+    build(buildah, folder, target, base)
+    second, after = layers(buildah, image), contents(buildah, image)
+    changed = [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
+    assert changed == [], changed
+    assert first == second
+
+
+def layers(buildah: Buildah, image: str) -> list[str]:
+    """Return the digests of an image's layers; what is around them has a random name of the builder's in it."""
+    return list(inspect(buildah, image)["OCIv1"]["rootfs"]["diff_ids"])
+
+
+def contents(buildah: Buildah, image: str) -> dict[Path, str]:
+    """Return the digest of every file of an image by its path."""
+    container = buildah("from", image)
+    root = Path(buildah("mount", container))
+    digests = {
+        file.relative_to(root): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in root.rglob("*")
+        if file.is_file() and not file.is_symlink()
+    }
+    buildah("rm", container)
+    return digests
+
+
+def pushed_and_pulled(buildah: Buildah, folder: Path, image: str) -> str:
+    """Push an image, remove it, pull it back, and return the name that it then has."""
+    kept = f"oci:{folder / 'pushed'}:{image.rpartition('/')[2]}"
+    buildah("push", "--quiet", image, kept)
+    buildah("rmi", "--force", image)
+    return buildah("pull", "--quiet", kept)
+
+
+def check_labels(configuration: dict[str, Any], base: str) -> None:
+    """Assert that an image says what it is."""
+    labels = {
+        name.removeprefix("org.opencontainers.image."): text
+        for name, text in configuration["OCIv1"]["config"]["Labels"].items()
+    }
+    expected = {"revision": REVISION, "created": CREATED, "base.name": base, "licenses": "Apache-2.0"}
+    assert {name: labels.get(name) for name in expected} == expected, labels
+    assert {"title", "version", "description"} <= labels.keys(), labels
 
 
 @contextmanager
@@ -124,6 +192,8 @@ def bundle(folder: Path, root: str, network: str, configuration: dict[str, Any],
     image = configuration["OCIv1"]["config"]
     ours = {"VECGATE_NIM__BASE_URL": nim, "VECGATE_NIM__DIMENSION": DIMENSION, "VECGATE_LOG__FORMAT": "json"}
     ours |= {"VECGATE_SERVER__ALLOW_PLAINTEXT": "true", "VECGATE_WEB__ALLOW_PLAINTEXT": "true"}
+    # Python then names the file that each module comes from.
+    ours |= {"PYTHONVERBOSE": 1}
     environment = [*image["Env"], *(f"{name}={value}" for name, value in ours.items())]
     uid, _, gid = image["User"].partition(":")
     kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -203,6 +273,24 @@ def check_confinement(pid: int) -> str:
     return " ".join(status["VmHWM"])
 
 
+def check_compiled(root: Path) -> int:
+    """Assert that no compiled file is checked by the time of its source; return how many files there are."""
+    files = list((root / "opt" / "vecgate").rglob("*.pyc"))
+    checked = [file for file in files if file.read_bytes()[4:8] != UNCHECKED]
+    assert files
+    assert checked == []
+    return len(files)
+
+
+def check_start(log: str) -> int:
+    """Assert that no module was compiled as the server started; return how many modules it loaded."""
+    files = re.findall(r"^# code object from '?(.*?)'?$", log, re.MULTILINE)
+    compiled = [file for file in files if not file.endswith(".pyc")]
+    assert compiled == [], compiled
+    assert len(files) > LEAST_MODULES, log[-2000:]
+    return len(files)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Build, run, call, end; 0 if all of it is as it should be."""
     target = arguments[0] if arguments else "gateway"
@@ -216,11 +304,18 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="vecgate-image-")))
         buildah = Buildah(folder)
-        image = build(buildah, folder, target)
+        base = make_base(buildah)
+        image = build(buildah, folder, target, base)
+        if target == "gateway":
+            # The other one would take another 30 GB.
+            check_again(buildah, folder, target, base, image)
+        image = pushed_and_pulled(buildah, folder, image)
         container = buildah("from", image)
         ends.callback(buildah, "rm", container)
         root = buildah("mount", container)
-        configuration = json.loads(buildah("inspect", "--type", "image", image))
+        configuration = inspect(buildah, image)
+        check_labels(configuration, base)
+        files = check_compiled(Path(root))
         network = ends.enter_context(loopback_network())
         nim = ends.enter_context(started(peer(network, "nim"), stdout=subprocess.PIPE, cwd=ROOT))
         assert nim.stdout is not None
@@ -228,15 +323,19 @@ def main(arguments: Sequence[str]) -> int:
         say("running it")
         runc = ("runc", "--root", folder / "runc")
         name = f"vecgate-{os.getpid()}"
-        server = ends.enter_context(started([*runc, "run", "--bundle", folder, name], stderr=subprocess.PIPE))
+        log = ends.enter_context((folder / "log").open("w+", encoding="utf-8"))
+        server = ends.enter_context(started([*runc, "run", "--bundle", folder, name], stderr=log))
         answer = wait_for_answer(network, server)
         assert answer == EXPECTED[target], answer
         memory = check_confinement(json.loads(run(*runc, "state", name))["pid"])
         run(*runc, "kill", name, "TERM")
-        _, log = server.communicate(timeout=60)
-        assert server.returncode == 0, log
+        server.wait(timeout=60)
+        said = (folder / "log").read_text(encoding="utf-8")
+        assert server.returncode == 0, said[-2000:]
+        modules = check_start(said)
         size = sum(file.stat().st_size for file in Path(root).rglob("*") if file.is_file() and not file.is_symlink())
-        say(f"passed: {size / 1e6:.0f} MB unpacked, peak memory {memory}, answer {answer}")
+        say(f"passed: {size / 1e6:.0f} MB unpacked, {files} compiled files and none checked by time")
+        say(f"{modules} modules loaded and none compiled, peak memory {memory}, answer {answer}")
     return 0
 
 
