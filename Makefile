@@ -15,7 +15,7 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test bundle image-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image 
 
 image-test: setup ## build an image and run it strictly confined, TARGET=gateway or clip; needs root, buildah, iproute2, mmdebstrap, runc
 	$(BIN)/python -m tests.image $(TARGET)
+
+cluster-test: setup helm ## install the chart on a real API server of Kubernetes; needs Go, and 10 minutes or more the first time
+	$(BIN)/pytest tests/cluster --override-ini "python_files=check_*.py" --timeout 900 $(PYTEST_ARGS)
 
 check: setup lint type imports protos-check ## everything that is checked without running the code
 

@@ -174,7 +174,7 @@ def check_registry(reference: str) -> None:
     if not slash or not _is_registry(host):
         raise BundleFailed(
             f"the image {reference} names no registry, so it would be pushed to a public one; set "
-            "global.imageRegistry to the site's own"
+            "global.imageRegistry to the site's own, and name it in the images of containers that you add"
         )
     name = host.lower().partition(":")[0]
     if any(name == public or name.endswith(f".{public}") for public in PUBLIC_REGISTRIES):

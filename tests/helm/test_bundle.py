@@ -1,13 +1,12 @@
 """The archive for a site behind an air gap: whole, the same each time, and true about what it lacks."""
 
 import hashlib
-import importlib.util
+import importlib
 import io
 import json
 import os
 import re
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -27,14 +26,7 @@ WEIGHTS = "registry.airgap.local:5000/vecgate/weights:vit-h-14"
 
 @pytest.fixture(scope="module")
 def bundle() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bundle", CHART.parent / "bundle.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look their module up.
-    sys.modules["bundle"] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("bundle")
 
 
 def image_archive(path: Path, member: str, document: object) -> Path:
@@ -266,6 +258,10 @@ def test_weights_that_are_named_by_a_digest_are_not_built(bundle: ModuleType, tm
         (
             PROFILES["nim-failover"] | {"image": {"registry": "registry.site.example"}},
             "the image vecgate/weights:vit-h-14 names no registry",
+        ),
+        (
+            {"global": {"imageRegistry": "site.example"}, "extraContainers": [{"name": "proxy", "image": "proxy:1"}]},
+            "the image proxy:1 names no registry",
         ),
     ],
 )
