@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import structlog
@@ -50,18 +51,16 @@ class Settler:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(PAUSE_S)
-            keys = self._writes.doubted()
-            while keys and self._store.available:
-                collection, tenant, _ = keys[0]
-                page = [key for key in keys if key[:2] == (collection, tenant)][:PAGE]
+            for page in _pages(self._writes.doubted()):
+                if not self._store.available:
+                    break
                 try:
                     await self._writes.run(page, partial(self._settle, page))
                     self._writes.settled(page)
                 except StoreUnavailable as error:
-                    log.info("writes_unsettled", collection=collection, reason=str(error))
+                    log.info("writes_unsettled", collection=page[0][0], reason=str(error))
                 except Exception:
-                    log.exception("writes_unsettled", collection=collection)
-                keys = [key for key in keys if key not in page]
+                    log.exception("writes_unsettled", collection=page[0][0])
 
     async def _settle(self, keys: list[Key]) -> None:
         """Look for objects of one collection and tenant.
@@ -85,3 +84,12 @@ class Settler:
         except ServiceError as error:
             # Such as a collection that is gone: nothing of it is there to be found.
             log.debug("nothing_to_settle", collection=name, error=type(error).__qualname__)
+
+
+def _pages(keys: Iterable[Key]) -> Iterator[list[Key]]:
+    """Yield keys in pages, each of one collection and tenant."""
+    scopes: dict[tuple[str, str], list[Key]] = {}
+    for key in keys:
+        scopes.setdefault(key[:2], []).append(key)
+    for each in scopes.values():
+        yield from (each[start : start + PAGE] for start in range(0, len(each), PAGE))
