@@ -78,7 +78,8 @@ class Settler:
                 mending = await self._entries.mend(name, vector, having, scope)
                 # One that cannot be entered is left alone; one whose entering was cut off is tried again.
                 for error in mending.failures.values():
-                    raise error
+                    if isinstance(error, StoreUnavailable):
+                        raise error
         except StoreUnavailable:
             raise
         except ServiceError as error:

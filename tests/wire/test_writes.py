@@ -242,3 +242,31 @@ async def test_what_a_write_that_was_cut_left_is_settled_though_nobody_sends_it_
 
     assert unsettled == {(UUID(ID), "default")}
     assert wire.store.calls.count("get_collection") == asked, "what is settled is left alone"
+
+
+@pytest.mark.usefixtures("_settled_at_once")
+async def test_an_object_that_cannot_be_entered_keeps_no_other_from_being_settled(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = [obj(ID, title="old"), obj(str(UUID(int=8)), title="older")]
+    await import_(pictures, *objects, obj(title="another"))
+    write, enter = pictures.store.put_objects, pictures.store.reindex_vector
+    failures = [StoreRejected("the index takes no more"), CUT]
+
+    async def cut(_: str, written: Sequence[StoredObject], *__: Any) -> Any:
+        monkeypatch.setattr(pictures.store, "put_objects", write)
+        await cut_off(pictures, *written)
+        raise CUT
+
+    async def refuse_or_enter(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop(0)
+        await enter(*arguments)
+
+    monkeypatch.setattr(pictures.store, "put_objects", cut)
+    monkeypatch.setattr(pictures.store, "reindex_vector", refuse_or_enter)
+    assert (await failure_of(import_(pictures, *objects))).reason == "STORE_UNAVAILABLE"
+
+    async with asyncio.timeout(10):
+        while pictures.store.lost:
+            await asyncio.sleep(0.01)
