@@ -8,7 +8,7 @@ from service.access import Permission, calling_account, check_permission
 from service.core.conformance import check_return_fields
 from service.core.embed import EmbedderPool
 from service.core.filtering import check_filter
-from service.core.references import linked_collections
+from service.core.references import linked_collections, real_name
 from service.core.searching import ReturnNames
 from service.core.writing import Writes, keys_of
 from service.domain import ReturnFields, Scope, StoredObject
@@ -78,7 +78,7 @@ class Objects:
             StoreUnavailable: the store failed.
         """
         its = Condition(Target.ID, Operator.EQUAL, str(id_))
-        keys = keys_of(name, scope, [id_])
+        keys = keys_of(await real_name(self._store, name), scope, [id_])
         deletion = await self._writes.run(keys, lambda: self._store.delete_objects(name, its, scope))
         for error in deletion.failures.values():
             raise error

@@ -161,6 +161,26 @@ async def test_an_update_of_anything_looks_for_an_object_whose_last_write_was_cu
     assert pictures.store.lost == set()
 
 
+@pytest.mark.parametrize("spelling", ["Pictures", "pictures", "Images"])
+async def test_an_object_whose_deletion_was_cut_is_looked_for_however_its_collection_was_named(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    pictures.store.aliases["Images"] = "Pictures"
+    await import_(pictures, obj(ID, title="old"))
+
+    async def cut(*_: Any) -> Any:
+        pictures.store.lost = {(UUID(ID), "default")}
+        raise CUT
+
+    monkeypatch.setattr(pictures.store, "delete_objects", cut)
+    deletion = pb.DeleteObjectRequest(collection=spelling, id=ID)
+    assert (await failure_of(pictures.objects.DeleteObject(deletion))).reason == "STORE_UNAVAILABLE"
+
+    await pictures.objects.UpdateObject(pb.UpdateObjectRequest(collection="Pictures", object=obj(ID, year=3)))
+
+    assert pictures.store.lost == set()
+
+
 async def test_an_import_looks_for_all_objects_where_it_cannot_read_what_is_stored(
     pictures: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
