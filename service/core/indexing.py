@@ -34,6 +34,9 @@ NEAREST = (10, 1000)
 PAUSES_S = (0.0, 0.1, 0.4, 1.5)
 """Seconds before each look whether an index has taken an entry; one that works in the background takes a moment."""
 
+FLAT = "flat"
+"""The index that has no links: it compares everything in each search, which would be long for each object alone."""
+
 TOLERANCE = 1e-4
 NOTHING = ReturnFields()
 
@@ -97,6 +100,10 @@ class IndexEntries:
             StoreRejected: the store refuses such a search.
             StoreUnavailable: the store failed.
         """
+
+        if vector.index.type == FLAT:
+            unknown = await self._find_unknown(name, vector, having, scope)
+            return [id_ for id_ in having if id_ in unknown]
 
         async def look(id_: UUID, own: Vector) -> bool | None:
             async with self._room:

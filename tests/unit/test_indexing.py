@@ -1,6 +1,7 @@
 """Objects that an index does not find by their own vector, over a store in memory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from embedders.inputs import Vector
 from service.core import indexing
 from service.core.indexing import IndexEntries
-from service.domain import Collection, Distance, NamedVector, Space, StoredObject
+from service.domain import Collection, Distance, NamedVector, Space, StoredObject, VectorIndex
 from service.errors import StoreUnavailable
 from service.store.base import NO_TENANT
 from tests.fakes.store import FakeStore
@@ -73,6 +74,17 @@ async def test_among_any_number_of_equals_one_without_an_entry_is_found() -> Non
     store.lost = {(UUID(int=29), "main")}
 
     assert await IndexEntries(store).find_lost(NAME, vector, having(vectors), NO_TENANT) == [UUID(int=29)]
+
+
+async def test_what_an_index_without_links_lacks_is_found_by_one_search_for_all() -> None:
+    vectors = random_vectors()
+    store, vector = await filled(vectors)
+    store.lost = {(UUID(int=3), "main"), (UUID(int=5), "main")}
+    flat = replace(vector, index=VectorIndex("flat"))
+
+    assert await IndexEntries(store).find_lost(NAME, flat, having(vectors), NO_TENANT) == [UUID(int=3), UUID(int=5)]
+
+    assert store.calls == ["search"], "each of it compares everything there is"
 
 
 async def test_an_entry_that_is_not_found_after_it_was_entered_is_not_called_stored() -> None:
