@@ -100,7 +100,6 @@ class IndexEntries:
             StoreRejected: the store refuses such a search.
             StoreUnavailable: the store failed.
         """
-
         if vector.index.type == FLAT:
             unknown = await self._find_unknown(name, vector, having, scope)
             return [id_ for id_ in having if id_ in unknown]
