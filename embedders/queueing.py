@@ -40,6 +40,16 @@ class QueueBounds:
         """Return the part that bulk work may fill."""
         return QueueBounds(max_inputs=max(1, self.max_inputs * 3 // 4), max_bytes=max(1, self.max_bytes * 3 // 4))
 
+    def pieces(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
+        """Cut a call into pieces that fit into the queue; a single input always does."""
+        start, size = 0, 0
+        for at, each in enumerate(inputs):
+            if at > start and (at - start == self.max_inputs or size + input_bytes(each) > self.max_bytes):
+                yield inputs[start:at]
+                start, size = at, 0
+            size += input_bytes(each)
+        yield inputs[start:]
+
 
 class QueuedCall:
     """One caller's inputs: which of them wait, and what has become of the others.

@@ -324,3 +324,24 @@ async def test_hundreds_of_random_calls_leave_nothing_behind() -> None:
     assert embedder.waiting == 0
     assert all(slots.ahead is None or slots.ahead.held == 0 for slots in embedder._slots.values())
     await embedder.close()
+
+
+async def test_others_have_their_turn_while_a_call_s_texts_are_looked_at(
+    embedder: BatchingEmbedder, model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = [0]
+
+    def is_slow(text: str) -> bool:
+        looks[-1] += 1
+        return text.endswith("7")
+
+    monkeypatch.setattr(model, "is_slow", is_slow)
+    texts: list[Input] = [TextInput(f"a dog {at}") for at in range(500)]
+    answered = await call(embedder, texts)
+    while not answered.done():
+        looks.append(0)
+        await asyncio.sleep(0)
+
+    assert sum(looks) == len(texts)
+    assert max(looks) <= batching.LOOKED_AT_ONCE
+    assert all(isinstance(each, Embedding) for each in await answered)
