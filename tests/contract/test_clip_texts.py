@@ -14,6 +14,7 @@ import pytest
 
 from embedders import cleaning_process
 from embedders.base import Embedder
+from embedders.cleaning_process import CleaningProcesses
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.errors import EmbedderUnavailable, InputRejected
 from embedders.factory import build_embedder
@@ -109,20 +110,30 @@ async def test_a_slow_text_waits_for_its_turn_and_not_for_a_whole_call(queued: E
     cleaned.cancel()
 
 
-async def test_nothing_is_cleaned_for_a_caller_that_left(queued: Embedder) -> None:
-    await queued.embed([IN_TIME], QUERY)
+async def test_nothing_is_cleaned_for_a_caller_that_left(queued: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = 0
+
+    async def count(processes: CleaningProcesses, text: str, form: str) -> str:
+        nonlocal begun
+        begun += text == LATE.text
+        return await clean(processes, text, form)
+
+    clean = CleaningProcesses.clean
+    monkeypatch.setattr(CleaningProcesses, "clean", count)
     call = asyncio.create_task(queued.embed([LATE] * 500, QUERY))
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(30):
+        while not begun:
+            await asyncio.sleep(0.01)
     call.cancel()
     await asyncio.wait([call])
+    begun_for_the_caller = begun
 
     # Whatever had begun ends first.
     for _ in range(4):
         await queued.embed([IN_TIME], QUERY)
-    used_s = sum(sum(each.cpu_times()[:2]) for each in children())
-    await asyncio.sleep(0.5)
 
-    assert sum(sum(each.cpu_times()[:2]) for each in children()) - used_s < 0.1
+    assert begun_for_the_caller < 500
+    assert begun == begun_for_the_caller
 
 
 async def test_processes_begin_when_they_are_needed_and_end_with_the_embedder(alone: ClipEmbedder) -> None:
