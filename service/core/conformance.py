@@ -182,7 +182,10 @@ def check_return_fields(
 
 def _firsts(names: Sequence[str]) -> dict[str, int]:
     """Return each name once, and where it stands first: asked for more than once, Weaviate sends a field as often."""
-    return {name: index for index, name in reversed(list(enumerate(names)))}
+    firsts: dict[str, int] = {}
+    for index, name in enumerate(names):
+        firsts.setdefault(name, index)
+    return firsts
 
 
 def _without_blobs(properties: Iterable[Property]) -> dict[str, Property]:

@@ -104,7 +104,7 @@ async def test_what_is_named_twice_is_returned_once() -> None:
     over = await failure_of(wire.search.SearchObjects(search))
     unknown = await failure_of(
         wire.search.SearchObjects(
-            search_pb.SearchObjectsRequest(collection="Pictures", return_vectors=["default", "default", "other"])
+            search_pb.SearchObjectsRequest(collection="Pictures", return_vectors=["default", "b", "default", "a"])
         )
     )
 
@@ -115,7 +115,7 @@ async def test_what_is_named_twice_is_returned_once() -> None:
         (["title"], ["image"], ["default"])
     ]
     assert over.fields == ["return_vectors"]
-    assert unknown.fields == ["return_vectors[2]"]
+    assert unknown.fields == ["return_vectors[1]", "return_vectors[3]"]
 
 
 async def test_who_may_not_call_is_told_so_whatever_was_sent(tmp_path: Path) -> None:
