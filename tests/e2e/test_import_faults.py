@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -152,7 +153,13 @@ def test_a_collection_that_is_deleted_under_way_ends_the_import_and_stays_delete
 
 def test_an_import_that_nobody_waits_for_any_more_stops_within_a_second(running: Serving, client: Client) -> None:
     create(client)
-    outcomes = client.import_objects("Pictures", (each for _ in range(9) for each in objects()), chunk_objects=COUNT)
+    # The first ones have nothing to embed, so that others are in flight when they are stored.
+    stored_first = (Object({"number": n}) for n in range(COUNT))
+    embedded = (
+        Object({"number": n}, images={"image": picture((n % 256, n // 256, 11), size=(64, 64))})
+        for n in range(8 * COUNT)
+    )
+    outcomes = client.import_objects("Pictures", chain(stored_first, embedded), chunk_objects=COUNT)
     next(outcomes)
 
     outcomes.close()
