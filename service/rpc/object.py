@@ -39,7 +39,6 @@ from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
 __all__ = ["ObjectServicer"]
 
-# Of an object in an answer that holds several: its tag and its length.
 DEFAULT_PAGE_SIZE = 100
 MAX_ID_CHARS = 64
 Context = grpc.aio.ServicerContext[Any, Any]
