@@ -9,8 +9,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from contextlib import AsyncExitStack
 from typing import TypeVar
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from service.domain import Scope
 
@@ -46,7 +48,7 @@ class Writes:
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(MAX_WRITES)
-        self._running: dict[Key, asyncio.Task[object]] = {}
+        self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[object]] = set()
         self._ended = 0
         self._last: OrderedDict[Key, int] = OrderedDict()
@@ -75,7 +77,7 @@ class Writes:
 
     def doubted(self) -> list[Key]:
         """Return the objects of which a write failed, and none runs."""
-        return [key for key in self._failed if key not in self._running]
+        return [key for key in self._failed if key not in self._turns]
 
     def settled(self, keys: Iterable[Key]) -> None:
         """Trust objects again that were looked for, unless what was cut off may still come late."""
@@ -93,16 +95,13 @@ class Writes:
             keys: the objects.
             write: writes them; it ends by itself, soon.
         """
-        while True:
-            # Not in the room: those who wait for one object would keep all others out.
-            while before := {self._running[key] for key in keys if key in self._running}:
-                await asyncio.wait(before)
+        async with AsyncExitStack() as turns:
+            # In one order for all, so that nobody waits for somebody who waits for them.
+            for key in sorted(set(keys)):
+                await turns.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
+            # Room comes last: those who wait for one object would keep all others out.
             await self._room.acquire()
-            if self._running.keys().isdisjoint(keys):
-                break
-            self._room.release()
-        task = asyncio.create_task(self._run(keys, write))
-        self._running.update(dict.fromkeys(keys, task))
+            task = asyncio.create_task(self._run(keys, write, turns.pop_all()))
         self._tasks.add(task)
         task.add_done_callback(self._end)
         # Not awaited itself, which would cancel it together with the caller.
@@ -114,7 +113,9 @@ class Writes:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_S)
 
-    async def _run(self, keys: Collection[Key], write: Callable[[], Awaitable[Result]]) -> Result:
+    async def _run(
+        self, keys: Collection[Key], write: Callable[[], Awaitable[Result]], turns: AsyncExitStack
+    ) -> Result:
         failed = True
         try:
             result = await write()
@@ -122,9 +123,8 @@ class Writes:
         finally:
             self._ended += 1
             self._remember(keys, failed=failed)
-            for key in keys:
-                del self._running[key]
             self._room.release()
+            await turns.aclose()
         return result
 
     def _end(self, task: asyncio.Task[object]) -> None:

@@ -108,6 +108,24 @@ async def test_many_writes_of_one_object_leave_room_for_those_of_others(monkeypa
     assert await asyncio.gather(*begun) == ["written"] * 6
 
 
+async def test_writes_that_overlap_in_any_order_all_end_in_the_order_in_which_they_came() -> None:
+    writes, gates = Writes(), [Gate() for _ in range(6)]
+    three = UUID(int=3)
+    orders = [(ONE, TWO), (TWO, ONE), (three, ONE, three), (TWO, three), (three,), (ONE,)]
+    ended: list[int] = []
+
+    async def write(number: int) -> None:
+        gates[number].through.set()
+        await begin(writes, gates[number], *orders[number])
+        ended.append(number)
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*map(write, range(len(orders))))
+
+    assert [gate.ended for gate in gates] == [1] * 6
+    assert [each for each in ended if ONE in orders[each]] == [0, 1, 2, 5]
+
+
 async def begin_and_end(writes: Writes, gate: Gate, *ids: UUID) -> None:
     gate.through.set()
     assert await begin(writes, gate, *ids) == "written"
