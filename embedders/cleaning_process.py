@@ -57,7 +57,8 @@ class CleaningProcesses:
         if cleaned is None:
             raise InputRejected(
                 f"cleaning the text takes the model's tokenizer more than {self._cpu_s:g} s: it holds nested HTML "
-                "character references or control characters, or was decoded wrongly again and again; send plain text"
+                "character references, control characters or thousands of lines, or was decoded wrongly again and "
+                "again; send plain text"
             )
         raise unreadable()
 
