@@ -9,14 +9,19 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
+from service.errors import ServiceError
 from service.store.binary import find_binary
+from service.store.weaviate import store
+from service.store.weaviate.confirming import confirm
+from service.store.weaviate.scope import Objects
 from tests.e2e.faults import RUNS, Fault, Inside, Outside, Site, import_through, inside, outside
 from tests.fakes.proxy import Fault as Cut
 
@@ -140,6 +145,28 @@ async def test_nothing_is_lost_when_weaviate_is_killed(site: Inside) -> None:
         await site.restarted(pid)
 
     await assert_nothing_is_lost(site, passing(kill, nothing, 0, after=0.1))
+
+
+async def test_what_another_weaviate_confirms_is_not_acknowledged(
+    site: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirmed: list[set[UUID]] = []
+
+    async def kill_and_confirm(within: Objects, ids: Sequence[UUID]) -> dict[UUID, ServiceError]:
+        confirmed.append(set(ids))
+        if len(confirmed) == 1:
+            pid = site.weaviate.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await site.restarted(pid)
+        return await confirm(within, ids)
+
+    monkeypatch.setattr(store, "confirm", kill_and_confirm)
+    for _ in range(RUNS):
+        confirmed.clear()
+        tally = await import_through(site, passing(nothing, nothing, 0))
+        assert tally.faults == {}
+        assert confirmed.count(confirmed[0]) > 1, "they are sent again"
 
 
 async def test_nothing_is_lost_when_vecgate_is_killed(program: Outside) -> None:

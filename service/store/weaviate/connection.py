@@ -49,6 +49,13 @@ class Connection:
         self._calls: set[asyncio.Timeout] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._disposals: set[asyncio.Task[None]] = set()
+        self._cuts = 0
+        self._counter: asyncio.Task[None] | None = None
+
+    @property
+    def cuts(self) -> int:
+        """How often the gRPC connection to Weaviate was cut: what answers after a cut may be another process."""
+        return self._cuts
 
     @property
     def available(self) -> bool:
@@ -124,6 +131,7 @@ class Connection:
                 await _knock(self._settings.http_host, self._settings.http_port)
                 await _knock(self._settings.grpc_host or self._settings.http_host, self._settings.grpc_port)
                 self._client = await self._make_client()
+                self._counter = asyncio.create_task(self._count_cuts(self._client), name="weaviate-cuts")
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
             reason = self._describe(error)
             if reason != self._reason:
@@ -144,6 +152,13 @@ class Connection:
             await client.close()
             raise
         return client
+
+    async def _count_cuts(self, client: WeaviateAsyncClient) -> None:
+        channel: Any = client._connection._grpc_channel  # noqa: SLF001
+        while True:
+            state = channel.get_state()
+            await channel.wait_for_state_change(state)
+            self._cuts += state is grpc.ChannelConnectivity.READY
 
     async def _answers(self, client: WeaviateAsyncClient) -> bool:
         began = time.monotonic()
@@ -173,6 +188,9 @@ class Connection:
         client, self._client = self._client, None
         if client is None:
             return
+        assert self._counter is not None
+        self._counter.cancel()
+        self._cuts += 1
         self._reason = reason
         STORE_UP.set(0)
         log = _log.info if self._watcher is None else _log.warning

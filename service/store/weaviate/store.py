@@ -80,10 +80,13 @@ class WeaviateStore(WeaviateCollections):
         outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
         async with self._connection.call(name) as client:
-            within = objects_within(client, name, scope)
+            within, cuts = objects_within(client, name, scope), self._connection.cuts
             written = await _insert(within, [objects[index] for index in sound])
             stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
             unwritten = await confirm(within, stored) if stored else {}
+        if self._connection.cuts != cuts:
+            # A Weaviate that was started anew confirms what it has, and not what the one before had in memory.
+            raise StoreUnavailable("the connection to Weaviate was cut during a write")
         for error in unwritten.values():
             raise error
         for index, outcome in zip(sound, written, strict=True):
