@@ -44,7 +44,9 @@ MAX_REQUEST_ID_LENGTH = 128
 OURS = "/vecgate."
 RULED = "/vecgate.v1."
 READ_IN_THREAD_BYTES = 64 * 1024
-"""Longer requests are checked and parsed in a thread, so that nobody else waits for it."""
+READ_IN_THREAD_FIELDS = 4000
+"""Requests that are longer and have more fields are checked and parsed in a thread, so that nobody else waits for it.
+Pictures and vectors are long, but few: they need not wait for that thread."""
 
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
@@ -55,7 +57,7 @@ UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler = Callable[[Any, Context], Awaitable[Any]]
-Reader = Callable[[bytes], Any]
+Parse = Callable[[bytes], Any]
 # Generic in the stubs only, not in grpc itself.
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
@@ -67,6 +69,30 @@ class _Held:
 
     request_bytes: int = 0
     response_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Checks the bytes of a method's requests and parses them."""
+
+    check: WireCheck
+    parse: Parse
+
+    def takes_long(self, content: bytes) -> bool:
+        """Return whether reading a request would keep others waiting."""
+        return len(content) > READ_IN_THREAD_BYTES and not self.check.ends_within(content, READ_IN_THREAD_FIELDS)
+
+    def read(self, content: bytes) -> Any:
+        """Return a request as a message.
+
+        Raises:
+            InvalidRequest: it is over a bound, or cannot be parsed.
+        """
+        self.check.check(content)
+        try:
+            return self.parse(content)
+        except DecodeError:
+            raise unreadable() from None
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -130,23 +156,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(call)
 
-    def _reader(self, handler: "MethodHandler", method: str) -> Reader:
-        """Return what checks the bytes of a request and parses them."""
+    def _reader(self, handler: "MethodHandler", method: str) -> "_Reader":
         name = method.removeprefix("/").replace("/", ".")
         kind = descriptor_pool.Default().FindMethodByName(name).input_type
-        check, parse = WireCheck(kind, self._limits).check, handler.request_deserializer
-        assert parse is not None
+        assert handler.request_deserializer is not None
+        return _Reader(WireCheck(kind, self._limits), handler.request_deserializer)
 
-        def read(content: bytes) -> Any:
-            check(content)
-            try:
-                return parse(content)
-            except DecodeError:
-                raise unreadable() from None
-
-        return read
-
-    def _wrap(self, handler: "MethodHandler", method: str, read: Reader) -> Handler:
+    def _wrap(self, handler: "MethodHandler", method: str, reader: "_Reader") -> Handler:
         """Return a handler of bytes around one of messages."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
@@ -161,7 +177,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # For good: gRPC makes a task, and with it a context, for each call.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
-                    answer = await self._answer(handler, method, context, held, read)
+                    answer = await self._answer(handler, method, context, held, reader)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
@@ -205,7 +221,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         context.add_done_callback(cast("Any", end))
 
     async def _answer(
-        self, handler: "MethodHandler", method: str, context: Context, held: _Held, read: Reader
+        self, handler: "MethodHandler", method: str, context: Context, held: _Held, reader: "_Reader"
     ) -> bytes | None:
         """Return the answer to a call as bytes, None for one that has been written.
 
@@ -232,10 +248,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 account.receive(held.request_bytes)
                 # A method of another version has no rule yet, and is refused.
                 authorize_method(account.client, method.removeprefix(RULED))
-            if held.request_bytes > READ_IN_THREAD_BYTES:
-                request = await asyncio.get_running_loop().run_in_executor(self._reading, read, content)
+            if reader.takes_long(content):
+                request = await asyncio.get_running_loop().run_in_executor(self._reading, reader.read, content)
             else:
-                request = read(content)
+                request = reader.read(content)
             del content  # its message has all of it once more
             if account is not None:
                 ruled = method.removeprefix(RULED)

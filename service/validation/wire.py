@@ -91,20 +91,36 @@ class WireCheck:
                 fields, or it cannot be parsed.
         """
         try:
-            self._walk(content)
+            ended = self._walk(content, self._max_fields)
         except IndexError:
             raise unreadable() from None
+        if not ended:
+            message = (
+                f"has more than {self._max_fields} fields, those of messages in it, too; split it into several calls"
+            )
+            raise InvalidRequest([Violation("", message, "BATCH_TOO_LARGE")])
 
-    def _walk(self, content: bytes) -> None:
-        """Go through all fields of all messages, those of a message before what follows it."""
+    def ends_within(self, content: bytes, fields: int) -> bool:
+        """Return whether the check of a request ends within so many fields, well or not."""
+        try:
+            return self._walk(content, fields)
+        except (IndexError, InvalidRequest):
+            return True
+
+    def _walk(self, content: bytes, most: int) -> bool:
+        """Go through the fields of all messages, those of a message before what follows it.
+
+        Returns:
+            Whether there are no more than so many.
+        """
         rules, at, end = self._rules, 0, len(content)
         outer: list[tuple[Rules, int]] = []
         left = [each.most for each in self._counters]
         # Behind the last field comes the end.
-        for _ in repeat(None, self._max_fields + 1):
+        for _ in repeat(None, most + 1):
             while at == end:
                 if not outer:
-                    return
+                    return True
                 rules, end = outer.pop()
             tag, at, behind = _field(content, at)
             if behind > end:
@@ -121,8 +137,7 @@ class WireCheck:
                 raise unreadable()
             outer.append((rules, end))
             rules, end = rule.inner, behind
-        message = f"has more than {self._max_fields} fields, those of messages in it, too; split it into several calls"
-        raise InvalidRequest([Violation("", message, "BATCH_TOO_LARGE")])
+        return False
 
     def _check(self, rule: _Rule, left: list[int], content: bytes, at: int, behind: int) -> None:
         """Measure a string, and count an element of a list, or the numbers that are packed into one field."""

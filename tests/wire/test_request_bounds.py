@@ -1,5 +1,7 @@
 """What is over the bound of a list or a string is refused by name; what an object has too much of fails alone."""
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +18,7 @@ from tests.fakes.clients import let_in
 from tests.fakes.store import FakeStore
 from tests.wire.conftest import Wire, failure_of, start_wire, stop_wire, unpack
 from tests.wire.test_access import bearer
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -61,6 +64,24 @@ async def test_the_values_of_all_objects_are_bounded_before_any_is_looked_at(wir
 
     assert (failure.code, failure.fields) == (StatusCode.INVALID_ARGUMENT, ["objects.properties"])
     assert "100000" in failure.message
+
+
+async def test_a_picture_does_not_wait_while_a_request_of_many_fields_is_read(wire: Wire) -> None:
+    picture = embedding_pb.EmbedInputsRequest(inputs=[{"image": {"content": bytes(300_000)}}])
+    read = threading.Event()
+    # What a request of as many fields as there may be does, for longer.
+    wire.server._calls._reading.submit(read.wait)
+    many = asyncio.ensure_future(wire.objects.ImportObjects(imported(*[{"tags": ["a" * 20] * 5000}])))
+
+    try:
+        answer = await wire.embedding.EmbedInputs(picture, timeout=30)
+        waiting = not many.done()
+    finally:
+        read.set()
+
+    assert answer.results[0].WhichOneof("outcome") == "error"
+    assert waiting
+    assert (await failure_of(many)).reason == "COLLECTION_NOT_FOUND"
 
 
 async def test_a_hundred_faults_are_named_and_the_others_counted(wire: Wire) -> None:
