@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,14 @@ class EmbeddedWeaviate:
     def _keep_others_out(self) -> None:
         if not (mode := self.data_dir.stat().st_mode) & ~PRIVATE & 0o777:
             return
-        try:
-            self.data_dir.chmod(mode & ~0o077)
-        except PermissionError:
-            # Of a volume of Kubernetes somebody else is the owner.
-            _log.warning("others may read the data folder, and its mode cannot be changed", data_dir=str(self.data_dir))
+        # A folder such as /tmp is everybody's; of a volume of Kubernetes somebody else is the owner.
+        if not mode & stat.S_ISVTX:
+            with contextlib.suppress(PermissionError):
+                self.data_dir.chmod(mode & ~0o077)
+                return
+        _log.warning(
+            "others may read the data folder; name a folder that is Vecgate's own", data_dir=str(self.data_dir)
+        )
 
     async def _end_orphan(self) -> None:
         orphan = self._find_orphan()

@@ -253,6 +253,17 @@ async def test_the_folder_is_nobody_else_s_also_one_that_was_there_before(tmp_pa
     assert kept == 0o700
 
 
+async def test_a_folder_of_everybody_keeps_its_mode(tmp_path: Path) -> None:
+    await asyncio.to_thread(tmp_path.chmod, 0o1777)
+
+    with structlog.testing.capture_logs() as lines:
+        async with _running(_settings(tmp_path)):
+            pass
+
+    assert (await asyncio.to_thread(tmp_path.stat)).st_mode & 0o7777 == 0o1777
+    assert any("others may read the data folder" in line["event"] for line in lines)
+
+
 async def test_a_folder_whose_mode_cannot_be_changed_is_used_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
