@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, where
+from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, near_text, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1.filter_pb2 import OBJECT_FIELD_ID
 
@@ -218,3 +219,10 @@ def test_a_whole_number_that_no_double_holds_is_refused_everywhere(client: Clien
     (outcome,) = client.import_objects("Pictures", Object({"year": [value]}, id=uuid4()))
 
     assert "property 'year': a whole number beyond 2^53" in str(outcome.error)
+
+
+@pytest.mark.parametrize("make", [near_text, partial(move, 0.5)], ids=["near_text", "move"])
+@pytest.mark.parametrize("concept", [["a", "b"], b"a", 5, None], ids=["list", "bytes", "number", "none"])
+def test_a_concept_that_is_not_a_str_is_named_by_its_type(make: Callable[..., object], concept: object) -> None:
+    with pytest.raises(TypeError, match=f"a concept is a str, not {type(concept).__name__}"):
+        make(concept)

@@ -32,8 +32,11 @@ def near_text(
 
     Example:
         client.search("Pictures", query=near_text("a beach", move_to=move(0.5, "at night")))
+
+    Raises:
+        TypeError: a concept is not a str.
     """
-    return pb.NearText(concepts=concepts, move_to=move_to, move_away=move_away, truncate=truncate)
+    return pb.NearText(concepts=_texts(concepts), move_to=move_to, move_away=move_away, truncate=truncate)
 
 
 def near_object(id_: str | UUID) -> pb.NearObject:
@@ -52,8 +55,11 @@ def move(force: float, *concepts: str, objects: str | UUID | Iterable[str | UUID
         force: how far.
         concepts: texts.
         objects: ids of objects of the collection.
+
+    Raises:
+        TypeError: a concept is not a str, or an id neither a str nor a UUID.
     """
-    return pb.Move(force=force, concepts=concepts, objects=map(id_to_text, several(objects)))
+    return pb.Move(force=force, concepts=_texts(concepts), objects=map(id_to_text, several(objects)))
 
 
 def near_inputs(
@@ -122,3 +128,12 @@ def set_query(
         getattr(request, FIELDS[type(query)]).CopyFrom(query)
     if more is not None:
         request.MergeFrom(more)
+
+
+def _texts(concepts: Sequence[str]) -> Sequence[str]:
+    for each in concepts:
+        if not isinstance(each, str):
+            raise TypeError(
+                f'a concept is a str, not {type(each).__name__}; give several one by one: near_text("a", "b")'
+            )
+    return concepts
