@@ -137,7 +137,9 @@ def compare(sides: Sides) -> None:
 def _vector(sides: Sides, name: str) -> tuple[Any, ...]:
     with Client(sides.vecgate.address) as client:
         (vector,) = client.get_collection(name).vectors
-    fields = [(each.name, round(each.weight, 4)) for each in (*vector.text_fields, *vector.image_fields)]
+    listed = (*vector.text_fields, *vector.image_fields)
+    # A vector of Weaviate's module without weights has none, which comes to the same as equal ones here.
+    fields = [(each.name, round(each.weight, 4) if each.HasField("weight") else 1.0) for each in listed]
     return vector.name, vector.space, vector.embedder, fields
 
 
