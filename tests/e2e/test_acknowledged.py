@@ -162,11 +162,11 @@ async def test_what_another_weaviate_confirms_is_not_acknowledged(
         return await confirm(within, ids)
 
     monkeypatch.setattr(store, "confirm", kill_and_confirm)
-    for _ in range(RUNS):
-        confirmed.clear()
-        tally = await import_through(site, passing(nothing, nothing, 0))
-        assert tally.faults == {}
-        assert confirmed.count(confirmed[0]) > 1, "they are sent again"
+
+    tally = await import_through(site, passing(nothing, nothing, 0))
+
+    assert confirmed.count(confirmed[0]) > 1, "they are sent again"
+    assert not tally.lost
 
 
 async def test_nothing_is_lost_when_vecgate_is_killed(program: Outside) -> None:
