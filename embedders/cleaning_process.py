@@ -76,7 +76,7 @@ class CleaningProcesses:
         return await self._start()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # The keys and settings of the server are none of its business.
+        # It needs neither the keys nor the settings of the server.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VECGATE_")}
         try:
             process = await asyncio.create_subprocess_exec(

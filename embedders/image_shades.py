@@ -75,7 +75,7 @@ def samples_of(image: Image.Image) -> Samples | None:
 
 
 def to_eight_bits(image: Image.Image, samples: Samples) -> Image.Image:
-    """Return a loaded grey picture as mode L; what is no number, or none in the file's own words, is black."""
+    """Return a loaded grey picture as mode L; NaN, and the file's own value for no data, are black."""
     low, high = _range(image, samples)
     shades = Image.new("L", image.size)
     for box in strips(image):

@@ -55,7 +55,7 @@ class Where:
 
     Raises:
         TypeError: a value is of a type that no property has, or values are of several types.
-        ValueError: a date has no time zone, a whole number is none that a double can hold, or a list is empty.
+        ValueError: a date has no time zone, a whole number is one that a double cannot hold, or a list is empty.
     """
 
     # Two are compared by what their operators make, not with each other.
