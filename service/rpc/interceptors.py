@@ -231,6 +231,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if method not in UNBOUNDED_METHODS:
             self._check_bounds()
         ours = method.startswith(OURS)
+        # A method of another version has no rule yet, and is refused.
+        ruled = method.removeprefix(RULED)
         account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
         left_s = self._time_left(context)
         note_deadline(left_s)
@@ -246,15 +248,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if account is not None:
                 # What is refused has come in, too.
                 account.receive(held.request_bytes)
-                # A method of another version has no rule yet, and is refused.
-                authorize_method(account.client, method.removeprefix(RULED))
+                authorize_method(account.client, ruled)
             if reader.takes_long(content):
                 request = await asyncio.get_running_loop().run_in_executor(self._reading, reader.read, content)
             else:
                 request = reader.read(content)
             del content  # its message has all of it once more
             if account is not None:
-                ruled = method.removeprefix(RULED)
                 await follow_alias(account.client, ruled, request, self._real_name)
                 authorize(account.client, ruled, request)
             inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
