@@ -9,7 +9,8 @@ from service.convert.embedding import vector_to_pb
 from service.core.conformance import DraftObject
 from service.core.vectorizing import VectorOrigin, VectorReport
 from service.domain import StoredObject
-from service.validation.bounds import MAX_OBJECT_VALUES, MAX_PROPERTIES_BYTES
+from service.errors import Violation
+from service.validation.bounds import MAX_OBJECT_IMAGES, MAX_OBJECT_VALUES, MAX_OBJECT_VECTORS, MAX_PROPERTIES_BYTES
 from vecgate.v1 import object_service_pb2 as object_pb
 
 __all__ = ["draft_from_pb", "object_to_pb", "report_to_pb"]
@@ -22,24 +23,29 @@ class _TooMany(Exception):
 
 
 def draft_from_pb(message: object_pb.Object) -> DraftObject:
-    """Return an object as sent; if it has too many properties or too long ones, with that fault instead of them."""
-    size, properties, fault = message.properties.ByteSize(), {}, ""
-    values = _Values()
+    """Return an object as sent; what it has too much of is left out, and named in its faults."""
+    size, properties, images, vectors = message.properties.ByteSize(), {}, {}, {}
+    values, faults = _Values(), []
     if size > MAX_PROPERTIES_BYTES:
         fault = f"have {size} bytes; those of an object have at most {MAX_PROPERTIES_BYTES}: send long texts apart"
+        faults.append(Violation("properties", fault, "INVALID_PROPERTY"))
     else:
         try:
             properties = values.of_struct(message.properties)
         except _TooMany:
             fault = f"have more than {MAX_OBJECT_VALUES} values, those in lists and objects, too; use several objects"
-    return DraftObject(
-        message.id,
-        properties,
-        {name: image.content for name, image in message.images.items()},
-        {name: vector.data for name, vector in message.vectors.items()},
-        values.count,
-        fault,
-    )
+            faults.append(Violation("properties", fault, "INVALID_PROPERTY"))
+    if (count := len(message.images)) > MAX_OBJECT_IMAGES:
+        fault = f"has {count} pictures; an object has at most {MAX_OBJECT_IMAGES}"
+        faults.append(Violation("images", fault, "INVALID_PROPERTY"))
+    else:
+        images = {name: image.content for name, image in message.images.items()}
+    if (count := len(message.vectors)) > MAX_OBJECT_VECTORS:
+        fault = f"has {count} vectors; an object has at most {MAX_OBJECT_VECTORS}"
+        faults.append(Violation("vectors", fault, "INVALID_VECTOR"))
+    else:
+        vectors = {name: vector.data for name, vector in message.vectors.items()}
+    return DraftObject(message.id, properties, images, vectors, values.count, faults)
 
 
 class _Values:

@@ -38,7 +38,7 @@ class DraftObject:
         images: encoded pictures by blob property.
         vectors: little-endian float32 bytes by named vector.
         values: how many values the properties hold, those in lists and objects, too.
-        fault: why its properties were not taken; empty where they were.
+        faults: why its properties, images or vectors were not taken, by field.
     """
 
     id: str = ""
@@ -46,7 +46,7 @@ class DraftObject:
     images: Mapping[str, bytes] = field(default_factory=dict)
     vectors: Mapping[str, bytes] = field(default_factory=dict)
     values: int = 0
-    fault: str = ""
+    faults: Sequence[Violation] = ()
 
     def size(self) -> int:
         """Return roughly how many bytes the object takes in a write."""
@@ -67,8 +67,7 @@ def check_object(collection: Collection, draft: DraftObject, path: str, tenant: 
         InvalidRequest: it does not fit; all violations are listed.
     """
     with collecting() as violations:
-        if draft.fault:
-            violations.append(Violation(f"{path}.properties", draft.fault, "INVALID_PROPERTY"))
+        violations.extend(replace(each, field=f"{path}.{each.field}") for each in draft.faults)
         properties = _check_properties(collection, draft, path, violations)
         for name in draft.images:
             blob = collection.find_property(name)

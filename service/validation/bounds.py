@@ -6,7 +6,9 @@ from typing import NamedTuple
 from service.validation.violations import RequestLimits
 
 __all__ = [
+    "MAX_OBJECT_IMAGES",
     "MAX_OBJECT_VALUES",
+    "MAX_OBJECT_VECTORS",
     "MAX_PROPERTIES_BYTES",
     "MAX_VALUES",
     "NAME_BYTES",
@@ -20,6 +22,9 @@ MAX_VALUES = 100_000
 """Values in the properties of all objects of a call: members of objects and items of lists, however deep."""
 MAX_OBJECT_VALUES = 10_000
 """Those of one object, which fails alone."""
+MAX_OBJECT_IMAGES = 1000
+MAX_OBJECT_VECTORS = 100
+"""An object with more images or vectors fails alone, too; a collection has at most so many properties and vectors."""
 MAX_PROPERTIES_BYTES = 4 * 1024 * 1024
 """Bytes of one object's properties; such an object fails alone, too."""
 

@@ -12,6 +12,7 @@ from embedders.breaker import BreakerEmbedder, BreakerRules
 from embedders.cache import CachingEmbedder, VectorCache
 from embedders.errors import EmbedderUnavailable
 from embedders.inputs import QUERY, TextInput
+from service.convert.object import draft_from_pb
 from service.core.changes import VectorDraft
 from service.core.collections import Collections
 from service.core.conformance import DraftObject, check_object, content_id, parse_vector
@@ -24,6 +25,7 @@ from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.store import FakeStore
+from vecgate.v1 import object_service_pb2 as object_pb
 
 EVERY_TYPE = Collection(
     "All", tuple(Property(each.name.lower(), each) for each in DataType), (NamedVector("default", None),)
@@ -46,6 +48,21 @@ def test_any_json_either_fits_its_type_or_is_named_by_its_path(properties: dict[
         assert {violation.reason for violation in error.violations} == {"INVALID_PROPERTY"}
     else:
         assert set(checked.properties) == {name for name, value in properties.items() if value is not None}
+
+
+@pytest.mark.parametrize(("field", "most"), [("images", 1000), ("vectors", 100)])
+def test_an_object_has_so_many_images_and_vectors_and_no_more(field: str, most: int) -> None:
+    refused = {}
+    for count in (most, most + 1):
+        message = object_pb.Object()
+        for number in range(count):
+            getattr(message, field)[f"a{number}"].SetInParent()
+        with pytest.raises(InvalidRequest) as failure:
+            check_object(EVERY_TYPE, draft_from_pb(message), "object")
+        refused[count] = [violation.field for violation in failure.value.violations]
+
+    assert refused[most][0].startswith(f'object.{field}["a')
+    assert refused[most + 1] == [f"object.{field}"]
 
 
 @given(st.binary(max_size=64))

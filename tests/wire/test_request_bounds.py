@@ -57,6 +57,24 @@ async def test_an_object_with_too_much_in_its_properties_fails_alone(wire: Wire,
     assert (update.reason, update.fields) == ("INVALID_PROPERTY", ["object.properties"])
 
 
+async def test_an_object_with_too_many_vectors_fails_alone(wire: Wire) -> None:
+    await wire.create_pictures()
+    sound, over = (imported({"title": title}).objects[0] for title in ("a", "b"))
+    for number in range(101):
+        over.vectors[f"a{number}"].SetInParent()
+
+    request = object_pb.ImportObjectsRequest(collection="Pictures", objects=[sound, over])
+    answer = await wire.objects.ImportObjects(request)
+    over.id = answer.results[0].id
+    update = await failure_of(
+        wire.objects.UpdateObject(object_pb.UpdateObjectRequest(collection="Pictures", object=over))
+    )
+
+    failure = unpack(answer.results[1].error)
+    assert (failure.reason, failure.fields) == ("INVALID_VECTOR", ["objects[1].vectors"])
+    assert (update.reason, update.fields) == ("INVALID_VECTOR", ["object.vectors"])
+
+
 async def test_the_values_of_all_objects_are_bounded_before_any_is_looked_at(wire: Wire) -> None:
     await wire.create_pictures()
 

@@ -126,13 +126,15 @@ class Object(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.MessageMap[_builtins.str, _input_pb2.Image]:
-        """Optional. Pictures by the name of a blob property. In one request at most 10 for each of ServerLimits.max_objects."""
+        """Optional. Pictures by the name of a blob property. At most 1,000 in an object (INVALID_PROPERTY), and 10 for each of
+        ServerLimits.max_objects in one request.
+        """
 
     @_builtins.property
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
         """Optional. Ready vectors by named vector; they are stored as they are instead of computed ones, so they must come from
         the space that the named vector is bound to (UNKNOWN_VECTOR, INVALID_VECTOR).
-        In one request at most 10 for each of ServerLimits.max_objects.
+        At most 100 in an object (INVALID_VECTOR), and 10 for each of ServerLimits.max_objects in one request.
         """
 
     def __init__(
