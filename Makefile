@@ -34,17 +34,17 @@ weaviate: setup ## get the Weaviate server for the demo and the tests (built onc
 	@$(BIN)/vecgate weaviate install
 
 helm: setup ## get the helm programs and Prometheus for the tests of the chart (once, then cached)
-	@$(BIN)/python -m tests.helm.helm
-	@$(BIN)/python -m tests.helm.prometheus
+	@$(BIN)/python -m helm.tools.helm
+	@$(BIN)/python -m helm.tools.prometheus
 
 run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
 
-test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/unit -k name" for some
+test: setup weaviate helm ## run all tests; PYTEST_ARGS="tests/embedders -k name" for some
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
-	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m tests.helm.helm | head -n 1)" $(BUNDLE_ARGS)
+	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)
 
 image-test: setup ## build an image and run it strictly confined, TARGET=gateway or clip; needs root, buildah, iproute2, mmdebstrap, runc
 	$(BIN)/python -m tests.image $(TARGET)
@@ -83,9 +83,9 @@ protos-release: setup ## take the API as it is now for the released one
 	$(BIN)/python protos/generate.py --image protos/released.binpb
 
 docs: setup ## write settings, metrics and values into the READMEs and the chart's schema
-	$(BIN)/python -m tests.architecture.settings_table
-	$(BIN)/python -m tests.architecture.metrics_table
-	$(BIN)/python -m tests.helm.generate
+	$(BIN)/python -m service.settings.table
+	$(BIN)/python -m service.process.metrics_table
+	$(BIN)/python -m helm.tools.generate
 
 lock: setup ## resolve the dependencies anew
 	$(COMPILE) --upgrade --extra dev --output-file requirements-dev.txt pyproject.toml

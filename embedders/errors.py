@@ -20,24 +20,6 @@ EmbedderError
 import copy
 from typing import Self
 
-__all__ = [
-    "AnswerInvalid",
-    "CallerKeyRejected",
-    "CredentialRejected",
-    "EmbedderError",
-    "EmbedderOverloaded",
-    "EmbedderRateLimited",
-    "EmbedderUnavailable",
-    "ImageEmpty",
-    "ImageTooLarge",
-    "ImageUndecodable",
-    "InputRejected",
-    "ModelGone",
-    "ModelUnusable",
-    "SpaceDisproved",
-    "TextTooLong",
-]
-
 
 class EmbedderError(Exception):
     """Parent of all. The message is for the caller: it holds no secret and no content of an input."""

@@ -3,19 +3,17 @@
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from embedders.base import Embedder
-from embedders.batching import BatchingEmbedder
-from embedders.breaker import BreakerEmbedder, BreakerRules
-from embedders.cache import CachingEmbedder, VectorCache
+from embedders.contract import Embedder, WatchedEmbedder
 from embedders.errors import ModelUnusable
-from embedders.health import WatchedEmbedder
-from embedders.nim import NimConfig, NimEmbedder
-from embedders.queueing import QueueBounds
+from embedders.front.batching import BatchingEmbedder
+from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.front.cache import CachingEmbedder, VectorCache
+from embedders.front.queueing import QueueBounds
+from embedders.nim.embedder import NimConfig, NimEmbedder
 
 if TYPE_CHECKING:
     from embedders.clip import ClipConfig
 
-__all__ = ["build_embedder"]
 
 MAX_GATHER_S = 0.010
 """The longest wait for the callers of a local model's last batch to come back."""

@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 from embedders.errors import EmbedderUnavailable
 
-__all__ = ["Lifetime"]
-
 T = TypeVar("T")
 
 

@@ -2,10 +2,8 @@
 
 import re
 
+from embedders.contract import InputLimits
 from embedders.errors import InputRejected, TextTooLong
-from embedders.spec import InputLimits
-
-__all__ = ["check_text", "is_blank", "unreadable"]
 
 _ENCODED_AT_MOST = 4 * 1024 * 1024
 """Characters of a text that is too long, up to which its bytes are counted; more would hold up the event loop."""

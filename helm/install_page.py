@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Page", "images"]
-
 RELEASE = "vecgate"
 START = (
     "Run these commands in this folder, from top to bottom. They need sha256sum, skopeo, buildah, kubectl and helm, "

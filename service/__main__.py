@@ -2,8 +2,6 @@
 
 import sys
 
-__all__ = ["main"]
-
 EXIT_WRONG_USE = 2
 
 

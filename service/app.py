@@ -13,18 +13,16 @@ import structlog
 
 from embedders.errors import ModelUnusable
 from service.access import Authenticator
-from service.core.embed import EmbedderPool
-from service.embedding import build_embedders
-from service.observability import configure_logging, masked_settings
-from service.rpc.server import GrpcServer, PortTaken, check_address
+from service.core.embedder_pool import EmbedderPool
+from service.process.log import configure_logging, masked_settings
+from service.process.tracing import Tracing
+from service.rpc.server.server import GrpcServer, PortTaken, check_address
 from service.settings import InvalidSettings, Settings
-from service.store.binary import WeaviateBinaryMissing
-from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
+from service.store.embedded.binary import WeaviateBinaryMissing
+from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
-from service.tracing import Tracing
 from service.web.server import AddressTaken, WebServer
-
-__all__ = ["raise_file_limit", "run"]
+from service.wiring import build_embedders
 
 log = structlog.get_logger(__name__)
 

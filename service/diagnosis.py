@@ -13,11 +13,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
-from embedders.nim_address import resolve_proxy
+from embedders.nim.address import resolve_proxy
 from service.settings import ClipSettings, NimSettings, Settings, WeaviateSettings, read_secret, variable
-from service.store.binary import WeaviateBinaryMissing, find_binary
-
-__all__ = ["Contact", "Diagnosis", "Reach", "diagnose", "reach_of"]
+from service.store.embedded.binary import WeaviateBinaryMissing, find_binary
 
 # Names that no public name server answers for: of Kubernetes, of special use, and by custom.
 SITE_SUFFIXES = (

@@ -23,34 +23,6 @@ from typing import Self
 
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected, TextTooLong
 
-__all__ = [
-    "CollectionAlreadyExists",
-    "CollectionNotBound",
-    "CollectionNotFound",
-    "CredentialsInvalid",
-    "CredentialsMissing",
-    "EmbedderNotFound",
-    "InvalidRequest",
-    "MessageTooLarge",
-    "NotFound",
-    "Noted",
-    "ObjectNotFound",
-    "Overloaded",
-    "PermissionDenied",
-    "QuotaExceeded",
-    "ServiceError",
-    "SpaceMismatch",
-    "StoreRejected",
-    "StoreUnavailable",
-    "TenantInactive",
-    "TenantNotFound",
-    "Violation",
-    "collecting",
-    "noting",
-    "rejection",
-]
-
-
 MAX_VIOLATIONS = 100
 """Those that an error names."""
 

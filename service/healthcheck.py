@@ -14,8 +14,6 @@ from grpc import StatusCode
 from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings, load_settings
 from vecgate.client import Client, Health, VecgateError
 
-__all__ = ["answers", "main"]
-
 TIMEOUT_S = 4.0
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 -- what is asked is loopback
 

@@ -6,8 +6,6 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-__all__ = ["BytePairTokens", "Tokens"]
-
 _CACHED_WORDS = 16_384
 _LONGEST_CACHED = 64
 """Bytes of a word that is kept: callers choose the words, and must not choose how much memory they take."""
@@ -64,7 +62,7 @@ class BytePairTokens:
         """Return the tokens of a text.
 
         Args:
-            cleaned: the text, as embedders.cleaning leaves it.
+            cleaned: the text, as embedders.clip.cleaning leaves it.
             bound: tokens that are wanted.
             cut: whether the first tokens are wanted of a text that has more of them.
         """

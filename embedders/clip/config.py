@@ -4,9 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from embedders.spec import InputLimits
-
-__all__ = ["ClipConfig", "Precision"]
+from embedders.contract import InputLimits
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 

@@ -7,23 +7,30 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from embedders.base import Outcome
-from embedders.cleaning import is_slow
-from embedders.cleaning_process import PROCESSES, CleaningProcesses
+from embedders.clip.cleaning import is_slow
+from embedders.clip.cleaning_process import PROCESSES, CleaningProcesses
 from embedders.clip.config import ClipConfig
 from embedders.clip.loading import LoadedModel, load
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.sizing import BatchSizer
 from embedders.clip.worker import Worker
+from embedders.contract import (
+    QUERY,
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Outcome,
+    Priority,
+    TextInput,
+    Vector,
+)
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
-from embedders.inputs import QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput, Vector
 from embedders.lifetime import Lifetime
-from embedders.metrics import MODEL_BYTES
-from embedders.spec import EmbedderSpec
-from embedders.timing import preprocessing
-
-__all__ = ["ClipEmbedder"]
+from embedders.telemetry.metrics import MODEL_BYTES
+from embedders.telemetry.timing import preprocessing
 
 T = TypeVar("T")
 

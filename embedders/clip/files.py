@@ -10,8 +10,6 @@ from pathlib import Path
 from embedders.clip.config import ClipConfig
 from embedders.errors import ModelUnusable
 
-__all__ = ["ModelFiles", "locate", "weights_digest"]
-
 MODELS_DIR = Path(__file__).parent.parent / "models"
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

@@ -19,11 +19,8 @@ from embedders.clip.files import ModelFiles, locate, weights_digest
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.tokenizers import load_tokenizer
+from embedders.contract import EmbedderSpec, ImageInput, TextInput
 from embedders.errors import EmbedderError, ModelUnusable
-from embedders.inputs import ImageInput, TextInput
-from embedders.spec import EmbedderSpec
-
-__all__ = ["LoadedModel", "load"]
 
 PROBE_TEXTS = (
     "ready",

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PackedTower"]
-
 ROW_MULTIPLE = 16
 LEAST_TOKENS = 12
 

@@ -6,16 +6,13 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from embedders import images
-from embedders.cleaning import FORMS, clean
 from embedders.clip.byte_pairs import BytePairTokens, Tokens
+from embedders.clip.cleaning import FORMS, clean
 from embedders.clip.tokenizers import tokens_digest
+from embedders.contract import ImageInput, InputLimits, TextInput
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
-from embedders.inputs import ImageInput, TextInput
-from embedders.spec import InputLimits
+from embedders.images import decoding as images
 from embedders.texts import check_text, is_blank, unreadable
-
-__all__ = ["Picture", "Reader", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Reader:
         context_length: tokens that the model reads.
         tokenizer_kind: the class of the tokenizer.
         tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
-        form: how texts are cleaned before they are tokenised; see embedders.cleaning.
+        form: how texts are cleaned before they are tokenised; see embedders.clip.cleaning.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
     """
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from embedders.clip.packed import PackedTower
 from embedders.clip.reading import Picture, Reader, Text
 
-__all__ = ["Replica"]
-
 PARITY_OF_PACKING = 1e-4
 """How far vectors without padding may be from open_clip's own at load, in 32 bits: rounding, far below any error."""
 

@@ -5,10 +5,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from embedders.contract import Vector
 from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected
-from embedders.inputs import Vector
-
-__all__ = ["BatchSizer"]
 
 T = TypeVar("T")
 

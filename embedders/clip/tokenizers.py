@@ -6,8 +6,6 @@ from typing import Any
 
 from embedders.errors import ModelUnusable
 
-__all__ = ["load_tokenizer", "tokens_digest"]
-
 SAMPLE = "A red Bicycle, 2 cars & a caf\u00e9\u2019s  <b>\u6771\u4eac</b>!"
 """What shows how a tokenizer cleans, splits and closes a text, which its vocabulary does not tell."""
 

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-__all__ = ["DownloadFailed", "FetchedWeights", "NotFetchable", "fetch_weights", "require_tensors"]
-
 CONFIG_FILE = "open_clip_config.json"
 MANIFEST_FILE = "manifest.json"
 SAFE_WEIGHTS_FILE = "open_clip_model.safetensors"

@@ -10,10 +10,8 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
+from embedders.contract import Priority
 from embedders.errors import EmbedderUnavailable
-from embedders.inputs import Priority
-
-__all__ = ["Worker"]
 
 T = TypeVar("T")
 

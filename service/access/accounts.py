@@ -9,8 +9,6 @@ from contextvars import ContextVar
 from service.access.clients import EVERYBODY, Client
 from service.errors import QuotaExceeded
 
-__all__ = ["NOBODY", "Account", "calling_account"]
-
 BURST_S = 1.0
 """So many seconds' worth may be used at once by a client that was idle."""
 

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.settings import InvalidSettings
 
-__all__ = ["EVERYBODY", "Client", "Permission", "Quota", "digest_of", "read_clients"]
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]

@@ -8,17 +8,6 @@ from typing import Any
 from service.access.clients import Client, Permission
 from service.errors import PermissionDenied
 
-__all__ = [
-    "HTTP_RULES",
-    "RULES",
-    "Rule",
-    "authorize",
-    "authorize_method",
-    "authorize_route",
-    "check_permission",
-    "follow_alias",
-]
-
 READERS = frozenset({Permission.SEARCH, Permission.WRITE, Permission.ADMIN})
 EMBEDDERS = frozenset({Permission.EMBED})
 SEARCHERS = frozenset({Permission.SEARCH})

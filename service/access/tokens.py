@@ -10,8 +10,6 @@ from joserfc.jwk import KeySet
 from service.errors import CredentialsInvalid
 from service.settings import InvalidSettings
 
-__all__ = ["TokenVerifier", "looks_like_a_token"]
-
 LEEWAY_S = 30
 
 

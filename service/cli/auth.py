@@ -8,8 +8,6 @@ import typer
 from service.access.clients import digest_of
 from service.cli.output import note, say
 
-__all__ = ["app"]
-
 KEY_BYTES = 32
 PREFIX = "vg_"
 

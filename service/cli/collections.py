@@ -11,8 +11,6 @@ from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_WRONG_USE, confirm, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["app", "parse_weighted_field", "read_collection"]
-
 app = typer.Typer(help="Create, list, show, update and delete collections.", no_args_is_help=True)
 
 TYPES = {

@@ -10,8 +10,6 @@ from vecgate.client.filters import Where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
 
-__all__ = ["parse_conditions"]
-
 FORM = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.DOTALL)
 MAKERS: dict[str, Callable[..., filter_pb2.Filter]] = {
     "=": Where.equal,

@@ -12,20 +12,6 @@ import typer
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, describe_os_error, fail
 from vecgate.client import Client, VecgateError
 
-__all__ = [
-    "DEFAULT_ADDRESS",
-    "AddressOption",
-    "CaOption",
-    "CertOption",
-    "Connection",
-    "GlobalAddressOption",
-    "KeyOption",
-    "TenantOption",
-    "TlsOption",
-    "connected",
-    "credentials_of",
-]
-
 DEFAULT_ADDRESS = "127.0.0.1:50070"
 # As long as the server gives a call by default: large models need minutes for a chunk of pictures on a CPU.
 TIMEOUT_S = 300.0

@@ -24,8 +24,6 @@ from service.cli.search import show_hits
 from vecgate.client import Client, Health, Unreachable, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
-__all__ = ["demo"]
-
 COLLECTION = "Pictures"
 NAME_PROPERTY = "name"
 HITS = 5

@@ -6,8 +6,6 @@ import typer
 
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, print_table, say
 
-__all__ = ["doctor"]
-
 NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
 
 

@@ -10,8 +10,6 @@ from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Embedded, Embeddings
 
-__all__ = ["embed"]
-
 SHOWN_VALUES = 4
 
 

@@ -41,8 +41,6 @@ from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
 from vecgate.client import Client, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["ensure_collection", "import_", "import_with_progress", "pace", "read_folder", "show_summary"]
-
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
 # Names of one kind of file that is ignored.

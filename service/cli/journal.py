@@ -9,8 +9,6 @@ from typing import Self
 
 from vecgate.client import Object
 
-__all__ = ["InvalidJournal", "Journal"]
-
 HEADER = "vecgate import journal 1"
 LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})")
 

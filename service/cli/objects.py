@@ -17,8 +17,6 @@ from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
 
-__all__ = ["app"]
-
 app = typer.Typer(help="List, show, change and delete objects.", no_args_is_help=True)
 
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection's name.")]

@@ -15,26 +15,8 @@ from rich.progress import ProgressColumn, Task
 from rich.table import Table
 from rich.text import Text
 
-from service.printable import printable, printable_json
+from service.process.printable import printable, printable_json
 from vecgate.client import Unreachable, VecgateError
-
-__all__ = [
-    "EXIT_FAILED",
-    "EXIT_UNREACHABLE",
-    "EXIT_WRONG_USE",
-    "Doing",
-    "confirm",
-    "describe_error",
-    "describe_os_error",
-    "fail",
-    "note",
-    "print_json",
-    "print_table",
-    "progress_console",
-    "say",
-    "shorten",
-    "to_terminal",
-]
 
 EXIT_FAILED = 1
 EXIT_WRONG_USE = 2

@@ -8,26 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid5
 
-from embedders import image_formats
+from embedders.images import formats as image_formats
 from service.cli.journal import Journal
 from service.cli.sidecar import Row, Sidecar, as_text, normal_path
-from service.printable import printable
+from service.process.printable import printable
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
-
-__all__ = [
-    "HEIC_SUFFIXES",
-    "IMAGE_PROPERTY",
-    "PATH_PROPERTY",
-    "SUFFIXES",
-    "ImportSummary",
-    "PictureFolder",
-    "picture_id",
-    "scan_folder",
-    "schema_of",
-    "send_pictures",
-    "shown_path",
-]
 
 IMAGE_PROPERTY = "image"
 PATH_PROPERTY = "path"

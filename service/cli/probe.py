@@ -8,8 +8,6 @@ import typer
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, say
 
-__all__ = ["probe"]
-
 
 def probe(
     context: typer.Context,
@@ -25,7 +23,7 @@ def probe(
     Set VECGATE_CLIP__SPACE to the space and VECGATE_CLIP__PROBE_FILE to the file where the local model runs.
     """
     try:
-        from embedders.probe import PROBE_TEXT, ProbeVectors, probe_image, write_probe  # noqa: PLC0415 -- server only
+        from embedders.front.proof import PROBE_TEXT, ProbeVectors, probe_image, write_probe  # noqa: PLC0415 -- server only
     except ModuleNotFoundError:
         fail("this needs: pip install 'vecgate[server]'", EXIT_WRONG_USE)
     with connected(context, address) as client:

@@ -11,18 +11,6 @@ from vecgate.client.searching import Query
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
-__all__ = [
-    "HybridOption",
-    "ImageOption",
-    "KeywordsOption",
-    "MoveAwayOption",
-    "MoveToOption",
-    "NearObjectOption",
-    "TargetVectorOption",
-    "WordsArgument",
-    "build_query",
-]
-
 WordsArgument = Annotated[str | None, typer.Argument(metavar="WORDS", help="What to look for.", show_default=False)]
 ImageOption = Annotated[
     Path | None,

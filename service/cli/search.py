@@ -25,8 +25,6 @@ from vecgate.client import Client, Hit, SearchResult
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
-__all__ = ["search", "show_hits"]
-
 SHOWN_PROPERTIES = 5
 # Properties that may name a picture, best first.
 NAMING_PROPERTIES = ("name", "title", "path", "file")

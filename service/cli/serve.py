@@ -7,8 +7,6 @@ from typer.core import TyperCommand
 
 from service.cli.output import EXIT_WRONG_USE, fail, print_table, say
 
-__all__ = ["ServeCommand", "serve"]
-
 NEEDS_SERVER = "the server needs: pip install 'vecgate[server]', and vecgate[server,clip] for local models"
 
 

@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["FILE_COLUMN", "InvalidSidecar", "Row", "Sidecar", "as_text", "find_sidecar", "normal_path", "read_sidecar"]
-
 FILE_COLUMN = "file"
 SUFFIXES = (".csv", ".jsonl")
 # Weaviate's own words, and the properties that every imported picture has.

@@ -8,8 +8,6 @@ from service.cli.output import EXIT_FAILED, describe_error, print_table, say
 from vecgate.client import Client, Health, Unreachable, VecgateError
 from vecgate.v1 import embedding_service_pb2 as pb
 
-__all__ = ["status"]
-
 SERVICES = ("EmbeddingService", "CollectionService", "ObjectService", "SearchService")
 MIB = 1024 * 1024
 

@@ -9,8 +9,6 @@ from service.cli.connection import AddressOption, connected
 from service.cli.output import confirm, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["app"]
-
 app = typer.Typer(help="Create, list, update and delete a collection's tenants.", no_args_is_help=True)
 
 PREFIX = "TENANT_ACTIVITY_STATUS_"

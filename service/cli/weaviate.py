@@ -10,8 +10,6 @@ import typer
 
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_os_error, fail, say
 
-__all__ = ["app"]
-
 NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
 
 app = typer.Typer(help="The Weaviate server that Vecgate can run itself.", no_args_is_help=True)
@@ -28,7 +26,7 @@ def install() -> None:
     """Put the Weaviate server program into the cache folder, unless there is one: built with Go, or downloaded."""
     try:
         from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
-        from service.store.binary import (  # noqa: PLC0415 -- with the server only
+        from service.store.embedded.binary import (  # noqa: PLC0415 -- with the server only
             WeaviateBinaryMissing,
             find_binary,
             install_binary,

@@ -11,8 +11,6 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_js
 from service.cli.weaviate_schema import has_fields, is_weighted, unknown_properties, weaviate_schema
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["weaviate_config"]
-
 HTTP_PORT = 8070
 KEY = "ANY-KEY"
 UrlOption = Annotated[

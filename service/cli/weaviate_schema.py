@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from service.convert.parameters import parameters_from_pb
 from service.domain import DataType, Distance
+from service.rpc.collections.parameters import parameters_from_pb
 from vecgate.v1 import collection_service_pb2 as pb
-
-__all__ = ["has_fields", "is_weighted", "unknown_properties", "weaviate_schema"]
 
 MODULE = "multi2vec-nvidia"
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")

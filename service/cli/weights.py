@@ -12,8 +12,6 @@ from rich.text import Text
 
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, Doing, fail, progress_console, say
 
-__all__ = ["app"]
-
 NEEDS_CLIP = "this needs: pip install 'vecgate[clip]'"
 
 app = typer.Typer(help="Weights of local models, for sites without internet.", no_args_is_help=True)

@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-__all__ = ["Pace"]
-
 PIECE_S = 0.01
 """So long may work go on before others have their turn."""
 

@@ -6,10 +6,8 @@ from importlib.metadata import version
 from prometheus_client import REGISTRY
 
 from service.access import Authenticator
-from service.core.embed import EmbedderPool
+from service.core.embedder_pool import EmbedderPool
 from service.store.base import Store
-
-__all__ = ["ClientStatus", "EmbedderStatus", "ServerStatus", "look"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,6 @@ from itertools import islice
 from service.domain import Collection
 from service.errors import Violation
 
-__all__ = ["some_of", "unknown_property", "unknown_vector"]
-
 MAX_NAMES = 20
 """Names that a message lists."""
 NO_SUCH_VECTOR = "has no such named vector; it has"

@@ -1,30 +1,27 @@
-"""EmbeddingService: validate, convert, call core, convert."""
+"""EmbeddingService."""
 
 from typing import Any
 
 import grpc
 
-from embedders.base import Outcome
+from embedders.contract import Input, Outcome
 from embedders.errors import InputRejected
-from embedders.inputs import Input
-from service.convert.embedding import (
+from service.core.embedder_pool import EmbedderPool
+from service.core.pacing import Pace
+from service.error_table import to_status
+from service.errors import InvalidRequest, Violation, rejection
+from service.rpc.shared.caller_keys import CallerKeys
+from service.rpc.shared.embedders import (
     embedder_details_to_pb,
     embedder_to_pb,
     embedding_to_pb,
     input_from_pb,
     options_from_pb,
 )
-from service.core.embed import EmbedderPool
-from service.core.pacing import Pace
-from service.errors import InvalidRequest, Violation, rejection
-from service.rpc.caller_keys import CallerKeys
-from service.status import to_status
-from service.validation.embedding import check_embed_inputs
-from service.validation.violations import RequestLimits
+from service.rpc.shared.violations import RequestLimits, Violations, check_count
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2_grpc as pb_grpc
-
-__all__ = ["EmbeddingServicer"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -74,3 +71,23 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         """List embedders."""
         infos = [embedder_details_to_pb(each.spec, self._embedders.fault(each)) for each in self._embedders.all]
         return pb.ListEmbeddersResponse(embedders=infos, limits=self._server_limits)
+
+
+# Each call of values() makes a list.
+PURPOSES = frozenset(embedding_pb.Purpose.values())
+PRIORITIES = frozenset(embedding_pb.Priority.values())
+
+
+def check_embed_inputs(request: embedding_pb.EmbedInputsRequest, limits: RequestLimits) -> None:
+    """Check an EmbedInputsRequest, but for its inputs, which fail alone.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    check_count(violations, len(request.inputs), limits.max_inputs, "inputs", "inputs")
+    known = request.purpose in PURPOSES
+    violations.require(known, "purpose", f"{request.purpose} is no Purpose that this server knows")
+    known = request.priority in PRIORITIES
+    violations.require(known, "priority", f"{request.priority} is no Priority that this server knows")
+    violations.raise_if_any()

@@ -6,8 +6,6 @@ from pydantic import Field, model_validator
 
 from service.settings.types import CommaSeparated, Group, ReadableFile, Seconds
 
-__all__ = ["AuthSettings"]
-
 # Only what needs no secret of the verifier's; "none" and HMAC with a public key are the classic ways in.
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}

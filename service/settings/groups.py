@@ -10,15 +10,6 @@ from pydantic_settings import NoDecode
 from service.settings.listening import ListeningSettings
 from service.settings.types import MIB, Group, Host, Port, Seconds, SecretFile, split_names
 
-__all__ = [
-    "ClipSettings",
-    "EmbedderSettings",
-    "LimitSettings",
-    "LogSettings",
-    "ServerSettings",
-    "WeaviateSettings",
-]
-
 EmbedderName = Literal["clip", "nim"]
 
 

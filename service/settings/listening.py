@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 
 from service.settings.types import Group, Host, ReadableFile
 
-__all__ = ["ListeningSettings", "is_loopback"]
-
 
 def is_loopback(host: str) -> bool:
     """Return whether a host is this machine and nothing else."""

@@ -22,8 +22,6 @@ from service.settings.tracing import TracingSettings
 from service.settings.types import InvalidSettings
 from service.settings.web import WebSettings
 
-__all__ = ["Settings", "describe_settings", "load_settings", "variable"]
-
 PREFIX = "VECGATE_"
 
 

@@ -6,11 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from embedders.nim_address import check_key, parse_base_url, resolve_proxy
-from embedders.nim_profiles import PROFILES, choose_profile
+from embedders.nim.address import check_key, parse_base_url, resolve_proxy
+from embedders.nim.profiles import PROFILES, choose_profile
 from service.settings.types import CommaSeparated, Group, Seconds, SecretFile, read_secret_file
-
-__all__ = ["NimSettings", "ProfileName"]
 
 ProfileName = Literal["auto", "nvclip", "nemotron-vl", "nemoretriever-vlm", "plain"]
 

@@ -7,8 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from service.settings.types import Group, ReadableFile
 
-__all__ = ["TracingSettings"]
-
 
 class TracingSettings(Group):
     """Traces, sent to an OpenTelemetry collector over OTLP."""

@@ -7,21 +7,6 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
 
-__all__ = [
-    "MIB",
-    "CommaSeparated",
-    "Group",
-    "Host",
-    "InvalidSettings",
-    "Port",
-    "ReadableFile",
-    "Seconds",
-    "SecretFile",
-    "read_secret",
-    "read_secret_file",
-    "split_names",
-]
-
 MIB = 1024 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]

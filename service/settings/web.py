@@ -7,8 +7,6 @@ from pydantic import Field, model_validator
 from service.settings.listening import ListeningSettings
 from service.settings.types import MIB, Host, Port, Seconds
 
-__all__ = ["WebSettings"]
-
 
 class WebSettings(ListeningSettings):
     """The HTTP server: the endpoint that answers as a NIM does."""

@@ -1,17 +1,26 @@
-"""The contract of a store; tests/contract/store_suite.py holds every store to it."""
+"""The contract of a store; tests/service/store/store_suite.py holds every store to it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from embedders.inputs import Vector
-from service.domain import Collection, Hit, ObjectChange, ReturnFields, Scope, StoredObject, Tenant
+from embedders.contract import Vector
+from service.domain import (
+    Blend,
+    Collection,
+    Filter,
+    Hit,
+    Keywords,
+    ObjectChange,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    TargetVectors,
+    Tenant,
+)
 from service.errors import StoreRejected, StoreUnavailable
-from service.filters import Filter
-from service.searches import Blend, Keywords, SearchOptions, TargetVectors
-
-__all__ = ["EVERYTHING", "NO_TENANT", "Deletion", "Store", "WriteFailure"]
 
 EVERYTHING = SearchOptions()
 """A search or a listing of all objects."""

@@ -14,8 +14,6 @@ from service.errors import Overloaded
 from service.settings import WebSettings
 from service.web.refusals import CallerGone, Refused
 
-__all__ = ["BodyReader", "WhileConnected"]
-
 
 class BodyReader:
     """Reads requests' bodies, bounded in bytes, each and all together, and in time.

@@ -13,17 +13,15 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from embedders import tracing
-from embedders.queueing import calling_client
-from embedders.timing import begin_times, note_deadline
+from embedders.front.queueing import calling_client
+from embedders.telemetry import tracing
+from embedders.telemetry.timing import begin_times, note_deadline
 from service.access import NOBODY, Authenticator, authorize_route, calling_account
-from service.metrics import HTTP_IN_FLIGHT, note_request
-from service.observability import milliseconds, new_request_id
+from service.error_table import log_failure
+from service.process.log import milliseconds, new_request_id
+from service.process.metrics import HTTP_IN_FLIGHT, note_request
 from service.settings import WebSettings
-from service.status import log_failure
 from service.web.refusals import CallerGone, Refused, answer_for, note_refusal
-
-__all__ = ["HEALTH", "OTHER", "Calls"]
 
 log = structlog.get_logger(__name__)
 

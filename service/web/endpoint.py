@@ -13,20 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from embedders import nim_endpoint
-from embedders.base import Embedder
+from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Priority, Purpose
 from embedders.errors import InputRejected
-from embedders.inputs import Embedding, EmbedOptions, Input, Priority, Purpose
-from embedders.nim_endpoint import EmbeddingsRequest, RequestReader, RequestRefused
-from service.core.embed import EmbedderPool
+from service.core.embedder_pool import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import AuthSettings, WebSettings
+from service.web import wire as nim_endpoint
 from service.web.caller import BodyReader, WhileConnected
 from service.web.calls import OTHER
 from service.web.openapi import openapi_document
 from service.web.refusals import JSON, Refused
-
-__all__ = ["Endpoint"]
+from service.web.wire import EmbeddingsRequest, RequestReader, RequestRefused
 
 EMBEDDER_HEADER = "vecgate-embedder"
 SPACE_HEADER = "vecgate-space"

@@ -5,8 +5,6 @@ from typing import Any
 
 from service.settings import AuthSettings, WebSettings
 
-__all__ = ["openapi_document"]
-
 A_TEXT = {
     "type": "string",
     "minLength": 1,

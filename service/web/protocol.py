@@ -12,8 +12,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.settings import WebSettings
 from service.web.refusals import JSON, Refused, answer_for
 
-__all__ = ["BoundedConfig", "BoundedProtocol"]
-
 LINGER_S = 2.0
 """Seconds that a caller may go on sending the body of a request that is answered already. A caller that has its
 connection cut while it sends may never see the answer."""

@@ -8,12 +8,10 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from embedders import nim_endpoint
+from service.error_table import message_for, reason_for, rule_for
 from service.errors import InvalidRequest, ServiceError
-from service.metrics import FAILURES
-from service.status import message_for, reason_for, rule_for
-
-__all__ = ["JSON", "CallerGone", "Refused", "answer_for", "note_refusal", "reason_of"]
+from service.process.metrics import FAILURES
+from service.web import wire as nim_endpoint
 
 JSON = "application/json"
 KINDS = {

@@ -8,14 +8,12 @@ from collections.abc import Iterator
 import uvicorn
 
 from service.access import Authenticator
-from service.core.embed import EmbedderPool
+from service.core.embedder_pool import EmbedderPool
+from service.process.tls import certificates_of
 from service.settings import AuthSettings, ServerSettings, WebSettings
-from service.tls import certificates_of
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.protocol import BoundedConfig
-
-__all__ = ["AddressTaken", "WebServer"]
 
 BACKLOG = 1024
 POLL_S = 0.01

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.metrics_table import with_metrics
-from tests.architecture.settings_table import README, with_table
+from service.process.metrics_table import with_metrics
+from service.settings.table import README, with_table
 from vecgate.v1.error_reason_pb2 import ErrorReason
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.architecture.settings_table import README
+from service.settings.table import README
 
 VALUES = [0.25, -1.5, 3.4028234663852886e38, 1e-45, -0.0, 0.10000000149011612, 7.0]
 DATA = np.array(VALUES, "<f4").tobytes()

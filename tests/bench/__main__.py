@@ -15,15 +15,15 @@ from pathlib import Path
 import grpc
 
 from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.contract import DOCUMENT, QUERY, ImageInput, Input, TextInput
 from embedders.factory import build_embedder
-from embedders.inputs import DOCUMENT, QUERY, ImageInput, Input, TextInput
-from embedders.queueing import QueueBounds
-from service.core.embed import EmbedderPool
+from embedders.front.queueing import QueueBounds
+from service.core.embedder_pool import EmbedderPool
 from service.domain import ReturnFields, StoredObject
-from service.observability import configure_logging
-from service.rpc.server import GrpcServer
+from service.process.log import configure_logging
+from service.rpc.server.server import GrpcServer
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
-from service.store.embedded import EmbeddedWeaviate
+from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.bench.nim import bench_nim
 from tests.bench.quotas import bench_quotas

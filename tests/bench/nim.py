@@ -15,13 +15,10 @@ from typing import NamedTuple
 import httpx
 import numpy as np
 
-from embedders.base import Embedder
+from embedders.contract import QUERY, Embedder, Input, TextInput
 from embedders.factory import build_embedder
-from embedders.inputs import QUERY, Input, TextInput
-from embedders.nim import NimConfig, NimEmbedder
-from embedders.queueing import QueueBounds
-
-__all__ = ["bench_nim"]
+from embedders.front.queueing import QueueBounds
+from embedders.nim.embedder import NimConfig, NimEmbedder
 
 MODEL = "nvidia/nvclip"
 DIMENSION = 1024

@@ -29,8 +29,6 @@ from tests.e2e.serving import ROOT, Serving, serving
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
-__all__ = ["bench_quotas"]
-
 GHZ = "github.com/bojand/ghz/cmd/ghz@v0.120.0"
 SECONDS = int(os.environ.get("BENCH_SECONDS", "60"))
 OVERLOAD = 10

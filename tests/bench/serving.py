@@ -29,8 +29,6 @@ from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.input_pb2 import Image as PbImage
 from vecgate.v1.input_pb2 import Input as PbInput
 
-__all__ = ["bench_call_cost", "bench_overload", "bench_pictures", "bench_texts"]
-
 ARCHITECTURE = "ViT-B-32"
 WORDS = (
     "red",

@@ -31,8 +31,6 @@ from vecgate.v1.input_pb2 import Input
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-__all__ = ["bench_soak"]
-
 SECONDS = float(os.environ.get("BENCH_SECONDS", "600"))
 SAMPLES = 10
 RESTARTS = 4

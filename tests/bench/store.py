@@ -40,8 +40,6 @@ from tests.e2e.serving import Serving, serving
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
 
-__all__ = ["bench_memory", "bench_store_import", "bench_store_search"]
-
 OBJECTS = 1000
 FOUND = 10
 SEARCHED = 5000

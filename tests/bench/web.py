@@ -24,11 +24,9 @@ import psutil
 import weaviate
 from weaviate.classes.init import Auth
 
-from embedders.base import Outcome
-from embedders.inputs import Embedding, EmbedOptions, Input
-from embedders.spec import EmbedderSpec, InputLimits
-from service.core.embed import EmbedderPool
-from service.observability import configure_logging
+from embedders.contract import EmbedderSpec, Embedding, EmbedOptions, Input, InputLimits, Outcome
+from service.core.embedder_pool import EmbedderPool
+from service.process.log import configure_logging
 from service.settings import LogSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.e2e.serving import serving

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from helm.tools.helm import HELM_3, Helm
 from tests.cluster.cluster import RELEASE, Cluster, Refused
-from tests.helm.helm import HELM_3, Helm
 
 DEPLOYMENT = f"deployment/{RELEASE}-vecgate"
 GIVEN_AWAY: dict[str, dict[str, Any]] = {

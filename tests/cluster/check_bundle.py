@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import bundle
+from helm.tools.helm import Helm
 from tests.cluster.cluster import Cluster
-from tests.helm.helm import Helm
 from tests.helm.render import PROFILES, SECURED
 
 SITE = {"global": {"imageRegistry": "registry.site.example"}}

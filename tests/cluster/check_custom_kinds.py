@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from helm.tools.helm import Helm
 from tests.cluster.cluster import RELEASE, Cluster, Refused
-from tests.helm.helm import Helm
 from tests.helm.render import CHART, EVERYTHING, EXTENDED, render
 
 NEEDED: dict[str, dict[str, Any]] = {

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from helm.tools.helm import HELM, Helm
 from tests.cluster.cluster import RELEASE, Cluster, Refused
-from tests.helm.helm import HELM, Helm
 from tests.helm.render import CHART, EVERYTHING, EXTENDED, PROFILES, SECURED
 
 SETS = PROFILES | {"everything": EVERYTHING, "extended": EXTENDED, "secured": SECURED}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from helm.tools.helm import Helm
 from tests.cluster.cluster import RELEASE, Cluster, Refused
-from tests.helm.helm import Helm
 from tests.helm.render import PROFILES
 
 QUOTA = {

@@ -2,8 +2,8 @@
 
 import pytest
 
+from helm.tools.helm import HELM_3, Helm
 from tests.cluster.cluster import RELEASE, WAIT, Cluster
-from tests.helm.helm import HELM_3, Helm
 from tests.helm.render import PROFILES
 
 

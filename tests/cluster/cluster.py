@@ -11,12 +11,10 @@ from typing import Any
 
 import yaml
 
+from helm.tools.helm import Helm
 from tests.cluster.control_plane import ControlPlane
-from tests.helm.helm import Helm
 from tests.helm.manifests import Manifest
 from tests.helm.render import CHART
-
-__all__ = ["RELEASE", "WAIT", "Cluster", "Refused"]
 
 RELEASE = "try"
 WAIT = ("--wait", "--timeout", "180s")

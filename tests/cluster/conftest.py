@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from helm.tools.helm import HELM, HELM_3, Helm
 from tests.cluster.cluster import Cluster
 from tests.cluster.control_plane import control_plane
 from tests.cluster.nodes import add_nodes, kubelet
 from tests.cluster.programs import definitions
-from tests.helm.helm import HELM, HELM_3, Helm
 from tests.helm.manifests import Manifest
 from tests.helm.render import EVERYTHING
 

@@ -15,8 +15,6 @@ import yaml
 
 from tests.cluster.programs import install
 
-__all__ = ["ControlPlane", "control_plane"]
-
 TOKEN = "everything"
 START_S = 180
 END_S = 20

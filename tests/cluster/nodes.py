@@ -12,8 +12,6 @@ from typing import Any
 
 import httpx
 
-__all__ = ["add_nodes", "kubelet"]
-
 MERGE = {"Content-Type": "application/merge-patch+json"}
 PERIOD_S = 0.1
 BIG = {"cpu": "32", "memory": "128Gi", "ephemeral-storage": "500Gi", "pods": "110"}

@@ -15,8 +15,6 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-__all__ = ["CUSTOM_KINDS", "VERSION", "definitions", "install"]
-
 VERSION = "1.36.3"
 MODULE = f"k8s.io/kubernetes@v{VERSION}"
 PACKAGES = {

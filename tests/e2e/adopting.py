@@ -25,23 +25,6 @@ from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-__all__ = [
-    "BLOB",
-    "EVERYTHING",
-    "MODULES",
-    "NONE",
-    "OWN",
-    "UNHANDLED",
-    "VECTOR",
-    "Beside",
-    "Make",
-    "adopting",
-    "id_of",
-    "insert",
-    "unhandled",
-    "vector_of",
-]
-
 MODEL = "nvidia/nvclip"
 BLOB = base64.b64encode(picture()).decode()
 UNHANDLED = ("phone", "abroad", "hash", "hashes", "by", "many")

@@ -8,14 +8,12 @@ import weaviate
 from weaviate import WeaviateAsyncClient
 from weaviate.classes.init import AdditionalConfig, Auth
 
-from embedders.base import Embedder
-from service.core.embed import EmbedderPool
-from service.rpc.server import GrpcServer
+from embedders.contract import Embedder
+from service.core.embedder_pool import EmbedderPool
+from service.rpc.server.server import GrpcServer
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import watched
-
-__all__ = ["beside", "direct_client"]
 
 
 def direct_client(settings: WeaviateSettings, **headers: str) -> WeaviateAsyncClient:

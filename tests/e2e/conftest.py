@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from service.settings import WeaviateSettings
-from service.store.binary import WeaviateBinaryMissing, find_binary, install_binary
-from service.store.embedded import EmbeddedWeaviate
+from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
+from service.store.embedded.server import EmbeddedWeaviate
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 
 from service.settings import WeaviateSettings, read_secret
-from service.store.embedded import EmbeddedWeaviate
-from service.store.ports import answers_ready, free_ports
+from service.store.embedded.ports import answers_ready, free_ports
+from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.beside import beside
 from tests.e2e.serving import Serving, end_all
 from tests.fakes.embedder import FakeEmbedder
@@ -27,8 +27,6 @@ from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
-
-__all__ = ["COUNT", "RUNS", "Fault", "Inside", "Outside", "Site", "Tally", "import_through", "inside", "outside"]
 
 RUNS = int(os.environ.get("FAULT_RUNS", "1"))
 """How often each fault is tried."""

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-__all__ = ["schemas_of_others"]
-
 
 def schemas_of_others(suffix: str) -> list[dict[str, Any]]:
     """Return the schemas of an old and of a new collection of other programs, their names ending in a suffix."""

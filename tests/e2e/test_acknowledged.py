@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from service.errors import ServiceError
-from service.store.binary import find_binary
+from service.store.embedded.binary import find_binary
 from service.store.weaviate import store
 from service.store.weaviate.confirming import confirm
 from service.store.weaviate.scope import Objects

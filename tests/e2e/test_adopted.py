@@ -27,7 +27,7 @@ from tests.e2e.adopting import (
     vector_of,
 )
 from tests.fakes.embedder import picture
-from tests.wire.conftest import failure_of
+from tests.service.conftest import failure_of
 from vecgate.client.values import Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb

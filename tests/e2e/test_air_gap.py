@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.store.binary import find_binary
+from service.store.embedded.binary import find_binary
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
 

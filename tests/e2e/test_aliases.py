@@ -11,7 +11,7 @@ from weaviate import WeaviateAsyncClient
 from service.settings import WeaviateSettings
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
-from tests.wire.conftest import failure_of
+from tests.service.conftest import failure_of
 from vecgate.client import where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb

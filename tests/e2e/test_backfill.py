@@ -13,18 +13,27 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from service.core.backfilling import Backfiller, BackfillWishes
-from service.core.conformance import DraftObject
-from service.core.embed import EmbedderPool
-from service.core.importing import Importer
-from service.core.indexing import IndexEntries
-from service.core.writing import Writes
-from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject, VectorIndex
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.backfilling import Backfiller, BackfillWishes
+from service.core.objects.checks import DraftObject
+from service.core.objects.importing import Importer
+from service.core.objects.indexing import IndexEntries
+from service.core.objects.writing import Writes
+from service.domain import (
+    Collection,
+    DataType,
+    NamedVector,
+    Property,
+    ReturnFields,
+    Space,
+    StoredObject,
+    TargetVectors,
+    VectorIndex,
+)
 from service.errors import ServiceError
-from service.searches import TargetVectors
 from service.settings import WeaviateSettings
 from service.store.base import NO_TENANT
-from service.store.embedded import EmbeddedWeaviate
+from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import FakeEmbedder
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helm.tools.helm import HELM
 from service.settings import WeaviateSettings, read_secret
 from tests.e2e.serving import serving
-from tests.helm.helm import HELM
 from tests.helm.manifests import containers, pods
 from tests.helm.render import CHART, PROFILES, render
 from vecgate.client import Client, Health

@@ -17,11 +17,11 @@ from pydantic import SecretStr
 
 from service.domain import ReturnFields
 from service.settings import WeaviateSettings
-from service.store.binary import WeaviateBinaryMissing
-from service.store.embedded import EmbeddedWeaviate, EmbeddedWeaviateFailed
-from service.store.ports import free_ports
+from service.store.embedded.binary import WeaviateBinaryMissing
+from service.store.embedded.ports import free_ports
+from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
-from tests.contract.store_suite import make_collection, make_object
+from tests.service.store.store_suite import make_collection, make_object
 
 pytestmark = pytest.mark.usefixtures("weaviate_binary")
 
@@ -29,7 +29,7 @@ OWNER = """
 import asyncio, sys
 from pathlib import Path
 from service.settings import WeaviateSettings
-from service.store.embedded import EmbeddedWeaviate
+from service.store.embedded.server import EmbeddedWeaviate
 
 async def main():
     weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(sys.argv[1]), http_port=0, grpc_port=0, api_key="key"))
@@ -325,6 +325,6 @@ async def test_an_internal_port_that_is_taken_is_replaced(
                     held.enter_context(socket.create_server(("", ports[at // 2] + at % 2)))
             return ports
 
-        monkeypatch.setattr("service.store.embedded.free_ports", choose)
+        monkeypatch.setattr("service.store.embedded.server.free_ports", choose)
         async with _running(_settings(tmp_path)):
             assert len(chosen) == 2

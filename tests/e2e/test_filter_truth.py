@@ -12,16 +12,29 @@ from weaviate.classes.config import DataType as ClientType
 from weaviate.classes.config import Property as ClientProperty
 from weaviate.classes.data import GeoCoordinate, PhoneNumber
 
-from service.core.filtering import check_filter
-from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject
+from service.core.searching.filtering import check_filter
+from service.domain import (
+    Collection,
+    Condition,
+    DataType,
+    Filter,
+    GeoRange,
+    NamedVector,
+    Not,
+    Operator,
+    Property,
+    ReturnFields,
+    SearchOptions,
+    Space,
+    StoredObject,
+    Target,
+)
 from service.errors import InvalidRequest
-from service.filters import Condition, Filter, GeoRange, Not, Operator, Target
-from service.searches import SearchOptions
 from service.settings import WeaviateSettings
 from service.store.weaviate import WeaviateStore
-from tests.contract.filter_suite import where
 from tests.e2e.beside import direct_client
 from tests.fakes.filtering import matches
+from tests.service.store.filter_suite import where
 
 VALUES: dict[DataType, list[Any]] = {
     DataType.TEXT: ["red car", "Red", "car-boat", "x_y", "café", "42", " spaced  out ", "日本", "boat"],

@@ -13,12 +13,12 @@ from weaviate.classes.query import HybridFusion, MetadataQuery
 from weaviate.classes.query import Move as TheirMove
 from weaviate.collections.classes.internal import QueryReturn
 
-from embedders.inputs import DOCUMENT, Embedding, TextInput
-from embedders.nim import NimConfig, NimEmbedder
+from embedders.contract import DOCUMENT, Embedding, TextInput
+from embedders.nim.embedder import NimConfig, NimEmbedder
 from service import domain
-from service.core.embed import EmbedderPool
+from service.core.embedder_pool import EmbedderPool
 from service.core.searching import Hybrid, Move, NearImage, NearText, Query, ReturnNames, Searcher, TargetChoice
-from service.searches import Blend, Fusion, Keywords
+from service.domain import Blend, Fusion, Keywords
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close

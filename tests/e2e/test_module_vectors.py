@@ -11,11 +11,11 @@ from weaviate import use_async_with_local
 from weaviate.classes.config import DataType, Property
 from weaviate.classes.init import Auth
 
-from embedders.nim import NimConfig, NimEmbedder
-from service.core.conformance import DraftObject
-from service.core.embed import EmbedderPool
-from service.core.importing import Importer
-from service.core.writing import Writes
+from embedders.nim.embedder import NimConfig, NimEmbedder
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import DraftObject
+from service.core.objects.importing import Importer
+from service.core.objects.writing import Writes
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import picture, watched

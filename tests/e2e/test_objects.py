@@ -7,21 +7,32 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
-from service.core.backfilling import Backfiller, BackfillWishes
-from service.core.conformance import DraftObject
-from service.core.embed import EmbedderPool
-from service.core.importing import Importer
-from service.core.objects import MAX_NAMED, Objects
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.backfilling import Backfiller, BackfillWishes
+from service.core.objects.checks import DraftObject
+from service.core.objects.importing import Importer
+from service.core.objects.objects import MAX_NAMED, Objects
+from service.core.objects.updating import Updater
+from service.core.objects.writing import Writes
 from service.core.searching import ReturnNames
-from service.core.updating import Updater
-from service.core.writing import Writes
-from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject, WeightedField
+from service.domain import (
+    Collection,
+    Condition,
+    DataType,
+    NamedVector,
+    Operator,
+    Property,
+    ReturnFields,
+    Space,
+    StoredObject,
+    Target,
+    WeightedField,
+)
 from service.errors import InvalidRequest, StoreRejected
-from service.filters import Condition, Operator, Target
 from service.settings import WeaviateSettings
 from service.store.weaviate import WeaviateStore
-from tests.contract.store_suite import make_collection, make_object
 from tests.fakes.embedder import FakeEmbedder
+from tests.service.store.store_suite import make_collection, make_object
 
 # Weaviate deletes at most QUERY_MAXIMUM_RESULTS at a time, 10,000 unless its operator says otherwise.
 MORE_THAN_A_TIME = 10_050

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.architecture.metrics_table import all_exposed
+from helm.tools.prometheus import prometheus, promtool
+from service.process.metrics_table import all_exposed
 from tests.e2e.serving import Serving, serving, tiny_model
-from tests.helm.prometheus import prometheus, promtool
 from vecgate.client import Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 

@@ -12,8 +12,8 @@ from grpc.aio import AioRpcError
 from weaviate.classes.query import GroupBy, MetadataQuery, Rerank
 
 from service.settings import WeaviateSettings
-from service.store import embedded
-from service.store.embedded import EmbeddedWeaviate
+from service.store.embedded import server as embedded
+from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from vecgate.v1 import collection_service_pb2 as collection_pb

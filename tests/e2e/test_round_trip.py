@@ -6,8 +6,8 @@ import pytest
 
 from service.settings import WeaviateSettings
 from service.store.weaviate import WeaviateStore
-from tests.contract.round_trip import check_dates_in_order, check_values, create_collection
-from tests.wire.conftest import start_wire, stop_wire
+from tests.service.conftest import start_wire, stop_wire
+from tests.service.store.round_trip import check_dates_in_order, check_values, create_collection
 from vecgate.client import Client
 
 

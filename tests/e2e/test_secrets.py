@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
 from service.access import Authenticator
-from service.observability import masked_settings
+from service.process.log import masked_settings
 from service.settings import WeaviateSettings, load_settings
 from tests.e2e.serving import ROOT, Serving, serving
 from tests.fakes.clients import write_clients

@@ -22,16 +22,16 @@ from service.errors import (
     TenantNotFound,
 )
 from service.settings import WeaviateSettings
-from service.store.embedded import EmbeddedWeaviate
-from service.store.ports import free_ports
+from service.store.embedded.ports import free_ports
+from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
-from tests.contract.change_suite import ChangeSuite
-from tests.contract.filter_suite import FilterSuite
-from tests.contract.people import bare
-from tests.contract.schema_suite import SchemaSuite
-from tests.contract.store_suite import StoreSuite, at, make_collection, make_object, make_vector
-from tests.contract.tenant_suite import TenantSuite
 from tests.e2e.schemas import schemas_of_others
+from tests.service.store.change_suite import ChangeSuite
+from tests.service.store.filter_suite import FilterSuite
+from tests.service.store.people import bare
+from tests.service.store.schema_suite import SchemaSuite
+from tests.service.store.store_suite import StoreSuite, at, make_collection, make_object, make_vector
+from tests.service.store.tenant_suite import TenantSuite
 
 NOTHING = ReturnFields()
 

@@ -14,7 +14,7 @@ from service.settings import WeaviateSettings
 from tests.conftest import assert_close
 from tests.e2e.adopting import NONE, Beside, Make, adopting, id_of, vector_of
 from tests.fakes.embedder import picture
-from tests.wire.conftest import failure_of
+from tests.service.conftest import failure_of
 from vecgate.client.values import Object, decode_vector
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb

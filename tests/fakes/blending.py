@@ -4,10 +4,7 @@ import re
 from collections.abc import Sequence
 from uuid import UUID
 
-from service.domain import Hit, StoredObject
-from service.searches import Blend, Keywords
-
-__all__ = ["blend_hits", "keyword_score"]
+from service.domain import Blend, Hit, Keywords, StoredObject
 
 WORD = re.compile(r"\w+")
 DEFAULT_ALPHA = 0.75

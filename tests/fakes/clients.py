@@ -5,8 +5,6 @@ from pathlib import Path
 
 from service.settings import AuthSettings
 
-__all__ = ["key_of", "let_in", "write_clients"]
-
 
 def key_of(name: str) -> str:
     """Return a client's key."""

@@ -16,8 +16,6 @@ from service.errors import (
     Violation,
 )
 
-__all__ = ["FakeCollections"]
-
 NO_QUANTIZER = Quantizer("none")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")

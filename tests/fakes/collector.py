@@ -11,8 +11,6 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as pb_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-__all__ = ["Collector", "attributes_of", "collector"]
-
 
 class Collector(pb_grpc.TraceServiceServicer):
     """Answers OTLP's Export.

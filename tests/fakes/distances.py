@@ -5,11 +5,8 @@ from uuid import UUID
 
 import numpy as np
 
-from embedders.inputs import Vector
-from service.domain import Collection, Distance, StoredObject
-from service.searches import TargetJoin, TargetVectors
-
-__all__ = ["has_vectors", "join_distances"]
+from embedders.contract import Vector
+from service.domain import Collection, Distance, StoredObject, TargetJoin, TargetVectors
 
 
 def has_vectors(object_: StoredObject, targets: TargetVectors, lost: Container[tuple[UUID, str]]) -> bool:

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedders.images import decode
-from embedders.spec import InputLimits
-
-__all__ = ["ALPHA", "GREY", "PALETTE", "RGB", "difference", "on_white"]
+from embedders.contract import InputLimits
+from embedders.images.decoding import decode
 
 HEIGHT, WIDTH = 37, 45
 Numbers = NDArray[Any]

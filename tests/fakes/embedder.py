@@ -9,9 +9,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image
 
-from embedders import images
-from embedders.base import Embedder, Outcome
-from embedders.breaker import BreakerEmbedder, BreakerRules
+from embedders.contract import (
+    QUERY,
+    Embedder,
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    Health,
+    Input,
+    InputLimits,
+    Modality,
+    Outcome,
+    TextInput,
+    Vector,
+    WatchedEmbedder,
+)
 from embedders.errors import (
     EmbedderError,
     EmbedderOverloaded,
@@ -20,12 +32,9 @@ from embedders.errors import (
     InputRejected,
     TextTooLong,
 )
-from embedders.health import Health, WatchedEmbedder
-from embedders.inputs import QUERY, Embedding, EmbedOptions, Input, Modality, TextInput, Vector
-from embedders.spec import EmbedderSpec, InputLimits
+from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.images import decoding as images
 from embedders.texts import check_text
-
-__all__ = ["FakeEmbedder", "picture", "watched"]
 
 
 def picture(

@@ -5,11 +5,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from service.domain import StoredObject
+from service.domain import AllOf, AnyOf, Condition, Filter, Not, Operator, StoredObject, Target
 from service.errors import StoreRejected
-from service.filters import AllOf, AnyOf, Condition, Filter, Not, Operator, Target
-
-__all__ = ["matches"]
 
 WORD = re.compile(r"[^\W_]+")
 DATE = re.compile(r"\d{4}-\d\d-\d\dT")

@@ -10,8 +10,6 @@ from itertools import count
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-__all__ = ["Flood", "floods_of"]
-
 MAX_PATH = 9
 """Fields within fields in which lists and strings are looked for."""
 LEVELS = 25

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from embedders.images import FORMATS
-
-__all__ = ["hostile_images", "hostile_texts"]
+from embedders.images.decoding import FORMATS
 
 EXTREMES = (0, 1, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 POLYGLOTS = (

@@ -13,16 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from embedders.base import Outcome
-from embedders.batching import BatchingEmbedder
-from embedders.breaker import BreakerEmbedder, BreakerRules
-from embedders.cache import CachingEmbedder, VectorCache
-from embedders.inputs import Embedding, EmbedOptions, Input
-from embedders.queueing import QueueBounds
+from embedders.contract import Embedding, EmbedOptions, Input, Outcome
+from embedders.front.batching import BatchingEmbedder
+from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.front.cache import CachingEmbedder, VectorCache
+from embedders.front.queueing import QueueBounds
 from service.access import Authenticator
-from service.core.embed import EmbedderPool
-from service.observability import configure_logging
-from service.rpc.server import GrpcServer
+from service.core.embedder_pool import EmbedderPool
+from service.process.log import configure_logging
+from service.rpc.server.server import GrpcServer
 from service.settings import AuthSettings, LimitSettings, LogSettings, ServerSettings, WeaviateSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder

@@ -18,8 +18,6 @@ from vecgate.v1 import (
     search_service_pb2,
 )
 
-__all__ = ["METHODS", "bodies", "messages", "mutants"]
-
 SERVICES = (admin_service_pb2, collection_service_pb2, embedding_service_pb2, object_service_pb2, search_service_pb2)
 METHODS: list[MethodDescriptor] = [
     method

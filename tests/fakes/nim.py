@@ -14,9 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from embedders.inputs import Vector
-
-__all__ = ["FakeNim", "Fault"]
+from embedders.contract import Vector
 
 MAX_INPUTS = 64
 VL_FIELDS = ("input_type", "modality", "truncate")

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["chunk", "chunks_of", "png"]
-
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Of Adam7's passes: first column and row, and the steps between columns and rows.
 PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-__all__ = ["Fault", "Proxy"]
-
 BUFFER_BYTES = 65_536
 RESET = struct.pack("ii", 1, 0)
 """What SO_LINGER has to be for a closed socket to send RST instead of FIN."""

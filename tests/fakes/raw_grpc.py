@@ -4,8 +4,6 @@ import asyncio
 import struct
 from typing import Self
 
-__all__ = ["RawClient"]
-
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE = 0, 1, 3, 4, 8
 END_STREAM, END_HEADERS, ACK = 1, 4, 1

@@ -8,8 +8,6 @@ from typing import Any
 from tests.fakes.embedder import picture
 from tests.fakes.web import MODEL, Web, data_uri
 
-__all__ = ["A_BODY", "Connection", "assert_serves", "connect", "post"]
-
 A_BODY = json.dumps({"model": MODEL, "input": ["a cat", data_uri(picture())], "encoding_format": "float"}).encode()
 
 

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from service.domain import Group, Hit
+from service.domain import Group, GroupBy, Hit, SearchOptions
 from service.errors import InvalidRequest, Violation
-from service.searches import GroupBy, SearchOptions
-
-__all__ = ["SOME_TIME", "shape_hits"]
 
 SOME_TIME = datetime(2024, 5, 6, 7, 8, 9, 123000, tzinfo=UTC)
 

@@ -4,8 +4,6 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-__all__ = ["failure"]
-
 
 def failure(
     code: grpc.StatusCode,

@@ -1,4 +1,4 @@
-"""A store in memory, held to the same contract as Weaviate by tests/contract/store_suite.py."""
+"""A store in memory, held to the same contract as Weaviate by tests/service/store/store_suite.py."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,24 @@ from uuid import UUID
 
 import numpy as np
 
-from embedders.inputs import Vector
+from embedders.contract import Vector
 from service.domain import (
+    Blend,
     Collection,
     DataType,
     Distance,
+    Filter,
     Hit,
+    Keywords,
     ObjectChange,
     ObjectValue,
     Property,
     PropertyValue,
     ReturnFields,
     Scope,
+    SearchOptions,
     StoredObject,
+    TargetVectors,
     TenantActivity,
 )
 from service.errors import (
@@ -32,8 +37,6 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
-from service.filters import Filter
-from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
@@ -41,8 +44,6 @@ from tests.fakes.distances import has_vectors, join_distances
 from tests.fakes.filtering import matches
 from tests.fakes.shaping import shape_hits
 from tests.fakes.values import fits, store_value
-
-__all__ = ["FakeStore"]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 

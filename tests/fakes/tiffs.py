@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["tiff"]
-
 _NO_COMPRESSION, _DEFLATE, _PACK_BITS = 1, 8, 32773
 _KINDS = {"u": 1, "i": 2, "f": 3, "b": 1, "c": 6}
 

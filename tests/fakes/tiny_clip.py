@@ -5,8 +5,6 @@ import string
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CONTEXT_LENGTH", "DIMENSION", "write_tiny_clip", "write_unigram_tokenizer", "write_wordpiece_tokenizer"]
-
 DIMENSION = 24
 CONTEXT_LENGTH = 16
 

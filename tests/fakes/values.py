@@ -9,8 +9,6 @@ import numpy as np
 
 from service.domain import DataType, ObjectValue, PropertyValue
 
-__all__ = ["fits", "store_value"]
-
 DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 MAX_EXACT_INT = 2**53
 

@@ -7,14 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from embedders.base import Embedder
+from embedders.contract import Embedder
 from service.access import Authenticator
-from service.core.embed import EmbedderPool
+from service.core.embedder_pool import EmbedderPool
 from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder, watched
-
-__all__ = ["MODEL", "Web", "data_uri", "running_web", "web_in_thread"]
 
 MODEL = "fake/model"
 

@@ -12,8 +12,6 @@ import yaml
 
 from tests.helm.manifests import Manifest
 
-__all__ = ["api_server"]
-
 KINDS = {
     "v1": ("Service", "ServiceAccount", "ConfigMap", "Pod"),
     "apps/v1": ("Deployment",),

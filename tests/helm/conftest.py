@@ -1,6 +1,6 @@
 import pytest
 
-from tests.helm.helm import HELM, HELM_3
+from helm.tools.helm import HELM, HELM_3
 
 
 @pytest.fixture(scope="session", autouse=True)

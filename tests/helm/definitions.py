@@ -16,8 +16,6 @@ import yaml
 from tests.helm.manifests import Manifest, named
 from tests.helm.schemas import validate
 
-__all__ = ["BadManifest", "check_manifest"]
-
 FOLDER = Path(__file__).parent / "custom_kinds"
 
 

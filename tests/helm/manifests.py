@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Manifest", "PodUse", "containers", "images", "named", "pods"]
-
 Manifest = dict[str, Any]
 
 

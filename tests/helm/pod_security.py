@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 from tests.helm.manifests import Manifest, PodUse, containers, pods
 
-__all__ = ["violations"]
-
 VOLUMES = {
     "configMap",
     "csi",

@@ -7,21 +7,8 @@ from typing import Any
 
 import yaml
 
-from tests.helm.helm import HELM
+from helm.tools.helm import HELM
 from tests.helm.manifests import Manifest
-
-__all__ = [
-    "CHART",
-    "CONFINED",
-    "EVERYTHING",
-    "EXTENDED",
-    "KUBERNETES",
-    "NEWEST",
-    "PROFILES",
-    "SECURED",
-    "render",
-    "render_text",
-]
 
 CHART = Path(__file__).parents[2] / "helm" / "vecgate"
 KUBERNETES = ("1.29", "1.31", "1.34", "1.37")

@@ -9,8 +9,6 @@ from typing import Any
 
 from tests.helm.manifests import Manifest, PodUse, containers, named, pods
 
-__all__ = ["RULES", "broken_rules"]
-
 QUANTITY = re.compile(r"([+-]?[0-9]+(?:\.[0-9]*)?)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?")
 FACTORS = {"m": Decimal("0.001"), "": Decimal(1)}
 FACTORS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)}

@@ -5,8 +5,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-__all__ = ["values_of"]
-
 
 def values_of(schema: dict[str, Any], root: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Return a strategy for what fits a schema, but for its `if`, `not` and `contains`, which not all of it keeps.

@@ -8,8 +8,6 @@ from pydantic import BaseModel
 
 from tests.helm.manifests import Manifest
 
-__all__ = ["KINDS", "UnknownField", "validate"]
-
 OPERATOR = "monitoring.coreos.com/v1"
 KINDS: dict[str, type[BaseModel]] = {
     "PrometheusRule": monitoring.PrometheusRule,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.helm import HELM
+from helm.tools.helm import HELM
 from tests.helm.manifests import images
 from tests.helm.render import CHART, EVERYTHING, PROFILES, SECURED, render
 

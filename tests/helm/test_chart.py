@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from service.store.binary import WEAVIATE_VERSION
+from helm.tools.helm import HELM, HELM_3, Helm, HelmFailed
+from service.store.embedded.binary import WEAVIATE_VERSION
 from tests.helm.definitions import check_manifest
-from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, containers, images, named, pods
 from tests.helm.pod_security import violations
 from tests.helm.render import CHART, EVERYTHING, EXTENDED, KUBERNETES, PROFILES, SECURED, render, render_text
@@ -141,7 +141,7 @@ def test_probes_ask_for_the_process_and_for_what_it_can_do_apart() -> None:
     (server,) = containers(next(pods(render({}))))
     asked = {name: server[f"{name}Probe"]["grpc"]["service"] for name in ("startup", "readiness", "liveness")}
 
-    # /v1/health/ready of the HTTP port, which is asked over TLS, means the same: tests/wire/test_web.py.
+    # /v1/health/ready of the HTTP port, which is asked over TLS, means the same: tests/service/web/test_endpoint.py.
     assert asked == {"startup": "liveness", "readiness": "vecgate.v1.EmbeddingService", "liveness": "liveness"}
 
 
@@ -366,7 +366,7 @@ def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
 
 
 def test_generated_parts_of_the_chart_are_fresh() -> None:
-    command = [sys.executable, "-m", "tests.helm.generate", "--check"]
+    command = [sys.executable, "-m", "helm.tools.generate", "--check"]
     done = subprocess.run(command, cwd=CHART.parents[1], capture_output=True, text=True, check=False)
 
     assert done.stderr == ""

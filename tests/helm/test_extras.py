@@ -9,9 +9,9 @@ from xml.etree import ElementTree as ET
 import pytest
 import yaml
 
+from helm.tools.generate import documented_values, value_at
+from helm.tools.helm import HelmFailed
 from tests.helm.definitions import check_manifest
-from tests.helm.generate import documented_values, value_at
-from tests.helm.helm import HelmFailed
 from tests.helm.manifests import Manifest, images
 from tests.helm.pod_security import violations
 from tests.helm.render import CHART, CONFINED, EVERYTHING, EXTENDED, PROFILES, render

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.architecture.metrics_table import all_exposed
+from helm.tools.generate import ALERTS
+from helm.tools.helm import HelmFailed
+from helm.tools.prometheus import promtool
+from service.process.metrics_table import all_exposed
 from tests.helm.definitions import check_manifest
-from tests.helm.generate import ALERTS
-from tests.helm.helm import HelmFailed
 from tests.helm.manifests import Manifest
-from tests.helm.prometheus import promtool
 from tests.helm.render import CHART, EVERYTHING, NEWEST, render
 
 CASES = Path(__file__).parent / "alert_cases.yaml"

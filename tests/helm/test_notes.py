@@ -8,8 +8,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from helm.tools.helm import HELM
 from service.cli import app
-from tests.helm.helm import HELM
 from tests.helm.render import CHART, EVERYTHING, PROFILES, SECURED
 
 OVER_TLS = "vecgate --address try-vecgate.default:50070 --ca-file ca.crt"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.helm.generate import SCHEMA
-from tests.helm.helm import HelmFailed
+from helm.tools.generate import SCHEMA
+from helm.tools.helm import HelmFailed
 from tests.helm.render import render
 from tests.helm.rules import broken_rules
 

@@ -15,7 +15,7 @@ from tests.fakes.clients import key_of, let_in
 from tests.fakes.server import FakeVecgate, serving
 from tests.helm.manifests import named
 from tests.helm.render import CHART, EVERYTHING, render
-from tests.wire.conftest import start_wire, stop_wire
+from tests.service.conftest import start_wire, stop_wire
 
 SCRIPT = CHART / "files" / "embed_store_search.py"
 ROOT = CHART.parents[1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
+from helm.tools.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest, images, named, pods
 from tests.helm.render import CHART, render
 from tests.helm.rules import broken_rules

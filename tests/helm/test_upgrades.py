@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from helm.tools.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.api_server import api_server
-from tests.helm.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.manifests import Manifest
 from tests.helm.render import CHART, EVERYTHING, PROFILES, render
 

@@ -11,10 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from service.diagnosis import diagnose
-from service.settings import InvalidSettings, load_settings
-from tests.helm.definitions import check_manifest
-from tests.helm.generate import (
+from helm.tools.generate import (
     SCHEMA,
     camel,
     documented_values,
@@ -24,7 +21,10 @@ from tests.helm.generate import (
     secret_fields,
     value_at,
 )
-from tests.helm.helm import HelmFailed
+from helm.tools.helm import HelmFailed
+from service.diagnosis import diagnose
+from service.settings import InvalidSettings, load_settings
+from tests.helm.definitions import check_manifest
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
 from tests.helm.render import EVERYTHING, NEWEST, PROFILES, SECURED, render

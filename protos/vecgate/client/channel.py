@@ -3,8 +3,6 @@
 import json
 from collections.abc import Sequence
 
-__all__ = ["SERVICE_CONFIG", "channel_options"]
-
 MIB = 1024 * 1024
 ChannelOption = tuple[str, int | str]
 

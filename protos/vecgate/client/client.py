@@ -34,8 +34,6 @@ from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
-__all__ = ["Client", "Health"]
-
 Response = TypeVar("Response")
 Tenants = str | collection_pb.Tenant | Iterable[str | collection_pb.Tenant]
 

@@ -11,8 +11,6 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-__all__ = ["FieldViolation", "Unreachable", "VecgateError", "error_from_rpc", "error_from_status"]
-
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 

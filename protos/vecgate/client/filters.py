@@ -9,8 +9,6 @@ import numpy as np
 from vecgate.client.values import MAX_EXACT_INT, date_to_text, exact, several
 from vecgate.v1 import filter_pb2 as pb
 
-__all__ = ["Where", "all_of", "any_of", "negate", "where"]
-
 Scalar = bool | int | float | str | datetime | UUID | np.generic
 
 

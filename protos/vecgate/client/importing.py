@@ -16,8 +16,6 @@ from vecgate.client.errors import Unreachable, VecgateError, error_from_rpc
 from vecgate.client.values import ImportOutcome, Object, object_to_pb, outcome_from_pb
 from vecgate.v1 import object_service_pb2 as pb
 
-__all__ = ["ChunkBounds", "Patience", "import_in_chunks"]
-
 # Tag and length before an object in its request.
 FRAME_BYTES = 16
 LEAST_WAIT_S = 0.1

@@ -17,8 +17,6 @@ from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
-__all__ = ["ObjectCalls"]
-
 Response = TypeVar("Response")
 Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 

@@ -9,8 +9,6 @@ from numpy.typing import ArrayLike
 from vecgate.client.values import encode_vector, id_to_text, image_to_pb, several
 from vecgate.v1 import search_service_pb2 as pb
 
-__all__ = ["Query", "move", "near_inputs", "near_object", "near_text", "set_query"]
-
 Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
 """A message that a search can look for."""
 

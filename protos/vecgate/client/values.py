@@ -19,17 +19,6 @@ from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import vector_pb2 as vector_pb
 
-__all__ = [
-    "Embedded",
-    "Embeddings",
-    "Hit",
-    "ImportOutcome",
-    "Object",
-    "SearchResult",
-    "decode_vector",
-    "encode_vector",
-]
-
 Floats = NDArray[np.float32]
 
 MAX_EXACT_INT = 2**53

@@ -2,11 +2,8 @@
 
 from service.core.searching.queries import Hybrid, Query
 from service.core.unknown import some_of, unknown_property
-from service.domain import TEXTS, Collection
+from service.domain import TEXTS, Collection, Keywords
 from service.errors import Violation, collecting
-from service.searches import Keywords
-
-__all__ = ["check_keyword_properties"]
 
 
 def check_keyword_properties(collection: Collection, query: Query) -> None:

@@ -3,14 +3,10 @@
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from service.core.filtering import check_filter
+from service.core.searching.filtering import check_filter
 from service.core.unknown import some_of, unknown_property
-from service.domain import TEXTS, Collection, DataType, Distance, NamedVector
+from service.domain import TEXTS, Collection, DataType, Distance, NamedVector, SearchOptions
 from service.errors import InvalidRequest, Violation, collecting, noting
-from service.searches import SearchOptions
-
-__all__ = ["check_certainty", "check_options", "with_certainty"]
-
 
 WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})
 WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})

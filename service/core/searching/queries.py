@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from service.searches import Blend, Keywords
-
-__all__ = ["Hybrid", "Move", "Near", "NearImage", "NearInputs", "NearObject", "NearText", "NearVector", "Query"]
+from service.domain import Blend, Keywords
 
 
 @dataclass(frozen=True, slots=True)

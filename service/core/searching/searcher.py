@@ -9,25 +9,31 @@ from typing import TypedDict
 import numpy as np
 import structlog
 
+from embedders.contract import EmbedderSpec
 from embedders.errors import CallerKeyRejected, EmbedderError
-from embedders.metrics import FAILOVERS
-from embedders.spec import EmbedderSpec
-from service.core.conformance import check_return_fields, parse_id
-from service.core.embed import EmbedderPool
-from service.core.references import linked_collections
+from embedders.telemetry.metrics import FAILOVERS
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import check_return_fields, parse_id
 from service.core.searching.keywords import check_keyword_properties
 from service.core.searching.options import check_certainty, check_options, with_certainty
 from service.core.searching.queries import Hybrid, Near, NearObject, Query
+from service.core.searching.references import linked_collections
 from service.core.searching.sources import Source, vector_source
 from service.core.searching.targets import TargetChoice, default_target, named_targets, targets_of_query
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
-from service.domain import Collection, Hit, NamedVector, ReturnFields, Scope, StoredObject
+from service.domain import (
+    Collection,
+    Hit,
+    Keywords,
+    NamedVector,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    TargetVectors,
+)
 from service.errors import collecting, noting
-from service.searches import Keywords, SearchOptions, TargetVectors
 from service.store.base import EVERYTHING, NO_TENANT, Store
-
-__all__ = ["ReturnNames", "SearchResult", "Searcher"]
-
 
 ANY_TARGET = TargetChoice()
 """The server's own choice."""

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from embedders.inputs import TextInput
+from embedders.contract import TextInput
 from service.core.searching.queries import Hybrid, Near, NearImage, NearInputs, NearText, NearVector
-
-__all__ = ["Source", "vector_source"]
 
 FIELDS: dict[type[Near], str] = {
     NearText: "near_text",

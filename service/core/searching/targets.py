@@ -4,14 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from embedders.inputs import Vector
+from embedders.contract import Vector
 from service.core.searching.sources import Source
 from service.core.unknown import unknown_vector
-from service.domain import Collection, NamedVector
+from service.domain import Collection, NamedVector, TargetJoin, TargetVectors
 from service.errors import InvalidRequest, Violation, collecting
-from service.searches import TargetJoin, TargetVectors
-
-__all__ = ["TargetChoice", "default_target", "named_targets", "targets_of_query"]
 
 
 @dataclass(frozen=True, slots=True)

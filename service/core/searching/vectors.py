@@ -7,21 +7,17 @@ from uuid import UUID
 
 import numpy as np
 
+from embedders.contract import QUERY, EmbedderSpec, Embedding, ImageInput, Input, TextInput, Vector
 from embedders.errors import InputRejected
-from embedders.inputs import QUERY, Embedding, ImageInput, Input, TextInput, Vector
-from embedders.spec import EmbedderSpec
 from embedders.texts import check_text
-from service.core.conformance import parse_vector
-from service.core.embed import EmbedderPool
-from service.core.joining import LEAST_NORM, join
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import parse_vector
+from service.core.objects.joining import LEAST_NORM, join
 from service.core.searching.queries import Move, NearImage, NearInputs, NearObject, NearText, NearVector, Query
 from service.core.searching.sources import Source, vector_source
-from service.domain import Collection, NamedVector, ReturnFields, Scope
+from service.domain import Collection, Keywords, NamedVector, ReturnFields, Scope
 from service.errors import InvalidRequest, ObjectNotFound, SpaceMismatch, Violation, collecting, noting, rejection
-from service.searches import Keywords
 from service.store.base import Store
-
-__all__ = ["Asked", "QueryVector", "QueryVectors"]
 
 
 @dataclass(frozen=True, slots=True)

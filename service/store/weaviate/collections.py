@@ -18,8 +18,6 @@ from service.store.weaviate.schema import from_schema, patch_schema, to_schema
 from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
 from service.store.weaviate.vector_schema import NAMELESS
 
-__all__ = ["WeaviateCollections", "check_name"]
-
 MAX_SCHEMAS = 1024
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 

@@ -11,8 +11,6 @@ from service.errors import ServiceError, StoreRejected
 from service.store.weaviate.errors import reject, translate
 from service.store.weaviate.scope import Objects
 
-__all__ = ["confirm"]
-
 _log = structlog.get_logger(__name__)
 
 

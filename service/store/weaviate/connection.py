@@ -16,12 +16,10 @@ from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import WeaviateStartUpError
 
 from service.errors import ServiceError, StoreUnavailable
-from service.metrics import STORE_UP
+from service.process.metrics import STORE_UP
 from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate.errors import translate
 from service.store.weaviate.measuring import hand_on_traces
-
-__all__ = ["Connection"]
 
 CHECK_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 10.0

@@ -6,8 +6,6 @@ keeps, within the configuration of vectorizers, are immutable.
 
 import re
 
-__all__ = ["with_default_vector", "without_default_vector"]
-
 _LINE = re.compile(r"\[Vecgate: default_vector=(\w+)\]")
 
 

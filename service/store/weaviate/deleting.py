@@ -2,14 +2,12 @@
 
 from uuid import UUID
 
+from service.domain import Filter
 from service.errors import StoreRejected
-from service.filters import Filter
 from service.store.base import Deletion
 from service.store.weaviate.errors import reject
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.scope import Objects
-
-__all__ = ["delete_fitting"]
 
 
 async def delete_fitting(within: Objects, filters: Filter) -> Deletion:

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from weaviate.embedded import EmbeddedOptions, EmbeddedV4
 
-__all__ = ["download_release"]
-
 
 def download_release(version: str, folder: Path) -> Path:
     """Download the release of a version for this platform into a folder, unless it is there, and return the program.

@@ -30,8 +30,6 @@ from service.errors import (
     Violation,
 )
 
-__all__ = ["all_failed_messages", "reject", "stays_without_entry", "translate"]
-
 _UNREACHABLE = (
     ConnectionError,
     TimeoutError,

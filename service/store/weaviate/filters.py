@@ -6,9 +6,7 @@ from weaviate.classes.query import Filter as ClientFilter
 from weaviate.classes.query import GeoCoordinate
 from weaviate.collections.classes.filters import _Filters, _FilterValue, _Operator
 
-from service.filters import AllOf, AnyOf, Condition, Filter, GeoRange, Not, Operator, Target
-
-__all__ = ["filter_to_weaviate"]
+from service.domain import AllOf, AnyOf, Condition, Filter, GeoRange, Not, Operator, Target
 
 OPERATORS = {
     Operator.EQUAL: _Operator.EQUAL,

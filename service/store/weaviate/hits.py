@@ -6,11 +6,8 @@ from weaviate.classes.query import GroupBy as ClientGroupBy
 from weaviate.classes.query import MetadataQuery
 from weaviate.classes.query import Rerank as ClientRerank
 
-from service.domain import Group, Hit, ReturnFields
-from service.searches import SearchOptions
+from service.domain import Group, Hit, ReturnFields, SearchOptions
 from service.store.weaviate.objects import from_weaviate
-
-__all__ = ["hits_from_weaviate", "metadata_to_weaviate", "shape_to_weaviate"]
 
 
 def shape_to_weaviate(options: SearchOptions) -> dict[str, Any]:

@@ -4,9 +4,7 @@ from typing import Any
 
 from weaviate.classes.query import BM25Operator, HybridFusion
 
-from service.searches import Blend, Fusion, Keywords
-
-__all__ = ["blend_to_weaviate", "keywords_to_weaviate"]
+from service.domain import Blend, Fusion, Keywords
 
 FUSIONS = {Fusion.RANKED: HybridFusion.RANKED, Fusion.RELATIVE_SCORE: HybridFusion.RELATIVE_SCORE}
 

@@ -4,9 +4,7 @@ from typing import Any
 
 from weaviate.classes.query import Sort
 
-from service.searches import SearchOptions
-
-__all__ = ["listing_to_weaviate"]
+from service.domain import SearchOptions
 
 
 def listing_to_weaviate(options: SearchOptions) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from typing import Any, TypeVar
 from opentelemetry.trace import SpanKind
 from weaviate import WeaviateAsyncClient
 
-from embedders import tracing
-from embedders.timing import call_times
+from embedders.telemetry import tracing
+from embedders.telemetry.timing import call_times
 from service.errors import StoreUnavailable
-from service.metrics import STORE_FAILURES, STORE_SECONDS
-
-__all__ = ["hand_on_traces", "measured"]
+from service.process.metrics import STORE_FAILURES, STORE_SECONDS
 
 Store = TypeVar("Store", bound=type)
 

@@ -11,10 +11,8 @@ from weaviate.classes.data import DataObject, GeoCoordinate
 from weaviate.classes.query import QueryNested
 from weaviate.collections.queries import base_executor
 
-from embedders.inputs import Vector
+from embedders.contract import Vector
 from service.domain import DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
-
-__all__ = ["find_fault", "from_weaviate", "names_to_weaviate", "nudge", "to_weaviate"]
 
 MAX_EXACT_INT = 2**53
 

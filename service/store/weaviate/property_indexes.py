@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 from service.domain import Collection, Parameters
 
-__all__ = ["IndexChange", "index_changes"]
-
 FLAGS = {"indexFilterable": "filterable", "indexSearchable": "searchable", "indexRangeFilters": "rangeFilters"}
 
 

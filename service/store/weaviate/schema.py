@@ -18,8 +18,6 @@ from service.store.weaviate.vector_schema import (
     vector_to_schema,
 )
 
-__all__ = ["from_schema", "patch_schema", "to_schema"]
-
 # Without these Weaviate refuses filters by null, by length and by time.
 INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True}
 # Weaviate leaves out what is false.

@@ -10,8 +10,6 @@ from weaviate.collections import CollectionAsync
 
 from service.domain import Scope
 
-__all__ = ["Objects", "objects_within"]
-
 Objects = CollectionAsync[Mapping[str, Any], None]
 
 

@@ -8,11 +8,20 @@ import numpy as np
 from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
-from embedders.inputs import Vector
-from service.domain import Hit, ObjectChange, ReturnFields, Scope, StoredObject
+from embedders.contract import Vector
+from service.domain import (
+    Blend,
+    Filter,
+    Hit,
+    Keywords,
+    ObjectChange,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    TargetVectors,
+)
 from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
-from service.filters import Filter
-from service.searches import Blend, Keywords, SearchOptions, TargetVectors
 from service.settings import WeaviateSettings
 from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
@@ -29,8 +38,6 @@ from service.store.weaviate.objects import find_fault, from_weaviate, names_to_w
 from service.store.weaviate.scope import Objects, objects_within
 from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
 from service.store.weaviate.updating import update_in_weaviate
-
-__all__ = ["WeaviateStore"]
 
 Outcomes = list[WriteFailure | None]
 

@@ -4,11 +4,9 @@ from typing import Any
 
 from weaviate.classes.query import TargetVectors as ClientTargets
 
+from service.domain import TargetJoin, TargetVectors
 from service.errors import InvalidRequest, Violation
-from service.searches import TargetJoin, TargetVectors
 from service.store.weaviate.vector_schema import NAMELESS
-
-__all__ = ["hybrid_to_weaviate", "near_to_weaviate"]
 
 JOINS = {
     None: ClientTargets.minimum,

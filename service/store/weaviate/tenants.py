@@ -12,8 +12,6 @@ from weaviate.collections.classes.tenants import (
 
 from service.domain import Tenant, TenantActivity
 
-__all__ = ["tenants_from_weaviate", "tenants_to_create", "tenants_to_update"]
-
 
 def tenants_to_create(tenants: Sequence[Tenant]) -> list[TenantCreate]:
     """Return tenants as the client creates them: active or inactive ones."""

@@ -13,8 +13,6 @@ from service.store.weaviate.objects import to_weaviate
 from service.store.weaviate.scope import Objects
 from service.store.weaviate.vector_schema import NAMELESS
 
-__all__ = ["update_in_weaviate"]
-
 NOT_FOUND = 404
 
 

@@ -11,17 +11,6 @@ from typing import Any
 
 from service.domain import Distance, NamedVector, Parameters, Quantizer, Space, VectorIndex, WeightedField
 
-__all__ = [
-    "NAMELESS",
-    "Schema",
-    "as_mapping",
-    "nameless_schema",
-    "patch_vector",
-    "property_name",
-    "vector_from_schema",
-    "vector_to_schema",
-]
-
 Schema = dict[str, Any]
 
 MODULE = "multi2vec-nvidia"

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # torch's own custom
 from torch import Tensor
 
-__all__ = ["MEAN", "STD", "augment", "plain"]
-
 # open_clip's own for its models; preprocess_cfg repeats them.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

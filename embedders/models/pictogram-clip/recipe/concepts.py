@@ -8,8 +8,6 @@ from pathlib import Path
 
 from sources import folder_of
 
-__all__ = ["Concept", "load_concepts", "slug", "squash"]
-
 
 @dataclass(slots=True)
 class Concept:

@@ -8,8 +8,6 @@ from concepts import Concept
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["evaluate_style", "report"]
-
 Encode = Callable[[list[str]], Tensor]
 
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from towers import SEED
 
-__all__ = ["ImagePlan", "concept_vectors", "load_image_tower", "picture_vectors", "teacher_map", "train_images"]
-
 BATCH = 256
 CHECKPOINT_STEPS = 200
 CHECKPOINT = "image.pt"

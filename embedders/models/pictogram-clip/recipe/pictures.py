@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from sources import folder_of
 
-__all__ = ["EVALUATION_STYLE", "SIZE", "STYLES", "load_pictures"]
-
 SIZE = 64
 STYLES = ("noto", "twemoji", "flat", "modern", "high-contrast", "noto-v1", "fxemoji", "streamline", "openmoji")
 EVALUATION_STYLE = "openmoji"

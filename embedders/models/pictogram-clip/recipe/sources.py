@@ -4,8 +4,6 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-__all__ = ["PACKAGES", "fetch", "folder_of"]
-
 PACKAGES = {
     "emoji-datasource-google": "16.0.0",  # Noto Emoji, Apache-2.0
     "emoji-datasource-twitter": "16.0.0",  # Twemoji, CC-BY 4.0

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sources import folder_of
 
-__all__ = ["DIMENSION", "Teacher", "load_teacher", "token_vectors"]
-
 DIMENSION = 384
 COMMON_WORDS = 25_000
 DEFINITIONS = 30_000

@@ -13,8 +13,6 @@ from teacher import Teacher, token_vectors
 from torch import Tensor, nn
 from towers import SEED, encode_by_length
 
-__all__ = ["Lessons", "TextPlan", "load_text_tower", "start_token_table", "text_targets", "train_texts"]
-
 BATCH = 512
 CHECKPOINT_STEPS = 200
 TOP = 16

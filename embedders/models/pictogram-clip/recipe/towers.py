@@ -9,8 +9,6 @@ import torch
 from augment import MEAN, STD
 from torch import Tensor, nn
 
-__all__ = ["CONFIG", "SEED", "encode_by_length", "encode_texts", "new_model", "write_config"]
-
 SEED = 20260101
 CONFIG: dict[str, Any] = {
     "model_cfg": {

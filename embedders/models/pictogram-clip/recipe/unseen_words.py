@@ -7,8 +7,6 @@ import wordfreq
 from concepts import Concept
 from sources import folder_of
 
-__all__ = ["unseen_words"]
-
 COMMON_WORDS = 30_000
 MAX_WORDS = 600
 

@@ -1,0 +1,145 @@
+"""What open_clip's tokenizers do to a text before they split it.
+
+ftfy repairs a text again and again until nothing changes any more, so that a few KiB of nested character references
+("&amp;amp;amp;"), nested escape sequences or mojibake whose repair makes new mojibake keep it busy for seconds or
+minutes. `is_slow` finds the texts for which that cannot be excluded; `serve` cleans them within a bound of CPU time, in
+a process of its own, because pure Python in a thread would hold up the event loop and the model.
+"""
+
+import html
+import json
+import os
+import re
+import signal
+import string
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Final
+
+HEADER_BYTES: Final = 4
+"""Bytes in front of a message to and from `serve` that give its length."""
+
+_NICENESS = 5
+
+_PLAIN_AT_MOST = 4096
+"""Characters of a plain text that is never slow."""
+
+_OTHER_AT_MOST = 512
+"""Characters of another text that is not slow if nothing in it makes ftfy go round more than a few times."""
+
+_LINES_AT_MOST = 16
+"""Lines of such a text; ftfy treats each on its own."""
+
+_PLAIN = re.compile(r"[\t\n\f\r -%'-~]*")
+"""What ftfy and html.unescape leave as it is, but for line ends, which are white space either way."""
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+
+_AWKWARD = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\u206a-\u206f\ufeff\uff06\uffe0-\uffef\ufff9-\uffff]")
+"""Characters that ftfy removes or replaces so that something new may come about: controls, and some of double width."""
+
+_REFERENCE_ENDS = re.compile("[;\u037e\uff1b]")
+"""What ends a character reference, or becomes what does."""
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _canonicalize(text: str) -> str:
+    return _single_spaced(text.replace("_", " ").translate(_NO_PUNCTUATION).lower())
+
+
+def _single_spaced(text: str) -> str:
+    return " ".join(text.split())
+
+
+FORMS: Final[dict[str, Callable[[str], str]]] = {
+    "canonicalize": _canonicalize,
+    "lower": lambda text: _single_spaced(text).lower(),
+    "whitespace": _single_spaced,
+}
+"""What is done last, by open_clip's name for it."""
+
+
+def clean(text: str, form: str) -> str:
+    """Return what open_clip's cleaning function of that name returns, to the last bit.
+
+    Raises:
+        ValueError: the text holds a character reference with thousands of digits.
+    """
+    if not _PLAIN.fullmatch(text):
+        text = html.unescape(html.unescape("".join(_repair(text))))
+    return FORMS[form](text)
+
+
+def _repair(text: str) -> Iterator[str]:
+    """Yield the lines of a text as ftfy.fix_text repairs them, without asking it for plain ones, which cost it most."""
+    import ftfy
+
+    config = ftfy.TextFixerConfig(explain=False)
+    for line in _LINE.findall(text):
+        if "<" in line:  # the text may be HTML from here on, and keeps its references
+            config = config._replace(unescape_html=False)
+        yield line if _PLAIN.fullmatch(line) else ftfy.fix_text_segment(line, config)
+
+
+def is_slow(text: str) -> bool:
+    """Return whether cleaning a text may take more than a few milliseconds.
+
+    False is a proof: the text is short, holds nothing that ftfy removes and no whole character reference, and what its
+    other replacements make of it is no mojibake; so the second or third round finds nothing to do.
+    """
+    from ftfy.badness import is_bad
+    from ftfy.fixes import fix_character_width, fix_latin_ligatures
+
+    if _PLAIN.fullmatch(text, 0, _PLAIN_AT_MOST + 1):
+        return len(text) > _PLAIN_AT_MOST
+    if len(text) > _OTHER_AT_MOST or text.count("\n") > _LINES_AT_MOST or _AWKWARD.search(text):
+        return True
+    if "&" in text and _REFERENCE_ENDS.search(text):
+        return True
+    return is_bad(unicodedata.normalize("NFC", fix_character_width(fix_latin_ligatures(text))))
+
+
+class _GaveUp(BaseException):
+    """The time is over; no `except Exception` on the way catches it."""
+
+
+def _give_up(*_: object) -> None:
+    raise _GaveUp
+
+
+def serve(cpu_s: float) -> None:
+    """Clean texts from standard input, each in so many seconds of CPU time, until it ends.
+
+    Message by message: the length, then JSON. In: the text and the form. Out: first an empty message, when everything
+    is loaded; then the cleaned text; null where the time was over; false where the text cannot be read.
+    """
+    # What few texts need gives way to what all of them need.
+    os.nice(_NICENESS)
+    # A Ctrl-C in the terminal is for the server, which closes standard input at its end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, _give_up)
+    import ftfy  # noqa: F401 -- before the first text comes
+
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    answer = b""
+    while True:
+        sink.write(len(answer).to_bytes(HEADER_BYTES) + answer)
+        sink.flush()
+        if not (header := source.read(HEADER_BYTES)):
+            return
+        text, form = json.loads(source.read(int.from_bytes(header)))
+        answer = json.dumps(_in_time(text, form, cpu_s)).encode()
+
+
+def _in_time(text: str, form: str, cpu_s: float) -> str | bool | None:
+    try:
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        return clean(text, form)
+    except _GaveUp:
+        return None
+    except ValueError:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)

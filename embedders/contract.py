@@ -1,0 +1,236 @@
+"""What an embedder is: inputs, options, outcomes, what it says of itself, and how it starts and ends."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedders.errors import InputRejected
+
+Vector = NDArray[np.float32]
+"""One vector: float32, shape (dimension,)."""
+
+
+class Modality(Enum):
+    """A kind of input."""
+
+    TEXT = "text"
+    IMAGE = "image"
+
+
+class Purpose(Enum):
+    """What a vector is for. Models with one role for both ignore it."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Priority(Enum):
+    """Who goes first when work waits: somebody who looks at a screen, or a load that takes its time."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How to embed the inputs of a call. Inputs of calls with equal options may share a batch.
+
+    Attributes:
+        purpose: what the vectors are for.
+        priority: how urgent they are.
+        api_key: the caller's own key for the backend; None for this server's.
+        fresh: whether the backend has to be asked, though it may be known what it answered before.
+    """
+
+    purpose: Purpose = Purpose.QUERY
+    priority: Priority = Priority.INTERACTIVE
+    api_key: str | None = field(default=None, repr=False)
+    fresh: bool = False
+
+
+QUERY = EmbedOptions()
+DOCUMENT = EmbedOptions(Purpose.DOCUMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """A text, and whether it may be cut to the length that the model reads."""
+
+    text: str
+    truncate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An encoded picture: the bytes of a file."""
+
+    content: bytes
+
+
+Input = TextInput | ImageInput
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """An input's vector and what happened to the input.
+
+    Attributes:
+        vector: float32, shape (dimension,), unit length.
+        token_count: tokens of a text with the model's start and end tokens, after truncation; None for images and where
+            the backend does not say.
+        truncated: whether a text was cut.
+    """
+
+    vector: Vector
+    token_count: int | None = None
+    truncated: bool = False
+
+
+CUT_TEXTS = 32
+"""A text that may be cut may be so many times as long as others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputLimits:
+    """Bounds on one input, checked before any work is done for it.
+
+    Attributes:
+        max_text_bytes: UTF-8 bytes of a text; one that may be cut is cut to them first of all.
+        max_image_bytes: bytes of an encoded image.
+        max_image_pixels: width x height, read from the image's header. The default lets pictures of 50-megapixel
+            cameras and phones pass, which have up to 51.3 million pixels.
+        max_image_frames: frames or pages of an image, counted without decoding them; the first one is embedded.
+    """
+
+    max_text_bytes: int = 32 * 1024
+    max_image_bytes: int = 20 * 1024 * 1024
+    max_image_pixels: int = 52_000_000
+    max_image_frames: int = 1000
+
+    @property
+    def max_cut_text_bytes(self) -> int:
+        """UTF-8 bytes of a text that may be cut."""
+        return CUT_TEXTS * self.max_text_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderSpec:
+    """An embedder's identity and bounds. It does not change while the embedder lives, but for a dimension of 0.
+
+    Attributes:
+        name: what callers ask for.
+        model: the model's name, such as "nvidia/nvclip".
+        space: the id of the vector space that weights and preprocessing produce.
+        dimension: values in a vector; 0 until a remote model whose dimension nobody set or knows has told it. Until
+            then the embedder embeds nothing, and nothing may be bound to its space.
+        modalities: what it embeds.
+        limits: bounds on one input.
+        max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
+        weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
+        max_batch: inputs that the backend takes at once.
+        max_images: images that it takes at once, where that is fewer; None where it is not.
+        slots: batches that the backend works on at the same time.
+    """
+
+    name: str
+    model: str
+    space: str
+    dimension: int
+    modalities: frozenset[Modality] = frozenset(Modality)
+    limits: InputLimits
+    max_text_tokens: int | None = None
+    weights_digest: str | None = None
+    max_batch: int
+    max_images: int | None = None
+    slots: int = 1
+
+
+Outcome = Embedding | InputRejected
+"""What became of one input: its embedding, or the (unraised) error that says why it has none."""
+
+
+class Embedder(Protocol):
+    """Turns inputs into unit vectors of one space.
+
+    An embedder belongs to one event loop. Its methods may run at the same time. Whoever called `start` calls `close`.
+    """
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Identity and bounds. Known once `start` has returned; of a remote model, from the beginning.
+
+        A remote model's dimension may be 0, unknown, until a `check` has passed.
+        """
+        ...
+
+    async def start(self) -> None:
+        """Get ready to embed: load and warm a local model, open connections.
+
+        A backend that is down is no reason to fail: `check` tells, and it may come back.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded.
+        """
+        ...
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs; the outcomes keep their order, and an input at fault fails alone.
+
+        Takes any number of inputs; an embedder with a bound on a batch splits them. Cancelling the call drops what
+        has not been started.
+
+        Raises:
+            EmbedderUnavailable: the backend does not answer, is overloaded or limits its callers.
+            CredentialRejected: the backend refuses the key; CallerKeyRejected if it is that of `options`.
+            ModelGone: the backend does not serve the model.
+            AnswerInvalid: the backend's answer cannot be used; no vector of it is.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Embed a short text to prove that the backend works.
+
+        Raises:
+            EmbedderError: as `embed`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop and free everything. Calls in flight fail with EmbedderUnavailable. May be called twice."""
+        ...
+
+
+NOT_CHECKED = "it has not been checked yet"
+
+
+@dataclass(slots=True)
+class Health:
+    """Whether an embedder works, from the last call or check that it answered itself, or did not.
+
+    Attributes:
+        fault: why it does not, in words; None when it does.
+        last_success_s: when the last success was, by time.monotonic.
+        outages: how often it has come to be left alone.
+    """
+
+    fault: str | None = NOT_CHECKED
+    last_success_s: float = -math.inf
+    outages: int = 0
+
+
+class WatchedEmbedder(Embedder, Protocol):
+    """An embedder that knows whether it works."""
+
+    @property
+    def health(self) -> Health:
+        """Whether it works; what a cache answers and calls with callers' own keys say nothing of it."""
+        ...
+
+    def note_silence(self, since_s: float) -> None:
+        """Hear that a call of that time, by time.monotonic, was given up; another embedder may still answer."""
+        ...

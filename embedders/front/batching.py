@@ -1,0 +1,394 @@
+"""Coalescing: inputs of calls that wait at the same time go to the backend in batches."""
+
+import asyncio
+import contextvars
+import math
+import time
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from embedders.contract import Embedder, EmbedderSpec, EmbedOptions, Input, Outcome, Priority, TextInput
+from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
+from embedders.front.queueing import QueueBounds, QueuedCall, calling_client, input_bytes
+from embedders.front.read_ahead import ReadingModel, ReadInput
+from embedders.front.slots import PICTURES, READ_AHEAD, Batch, Kind, Slots
+from embedders.images.structure import is_large
+from embedders.telemetry.metrics import Meter
+from embedders.telemetry.timing import Rest, begin_times, call_times
+from embedders.telemetry.tracing import SharedSpan
+
+BEGUN_AND_OWN = 2
+"""The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
+
+LOOKED_AT_ONCE = 32
+"""Inputs whose kind is found before others get a turn: a look at a text takes up to 0.5 ms."""
+
+TICK_S = 0.001
+"""What an event loop's clock counts in; with a shorter wait it would only turn until the time has come."""
+
+
+class BatchingEmbedder:
+    """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
+
+    A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
+    large one; interactive calls go before bulk ones, which still get every fourth batch, and leave
+    some of many slots free. Inputs of callers that have gone leave the queue at once, and a batch that no caller waits
+    for any more is cancelled. An interactive call whose turn would come too late for its deadline is refused at once:
+    a queue of calls that expire just before or in their batch would keep the backend busy for nobody.
+    """
+
+    def __init__(
+        self,
+        inner: Embedder,
+        *,
+        bounds: QueueBounds,
+        apart: bool = False,
+        reading: ReadingModel | None = None,
+        max_gather_s: float = 0.0,
+    ) -> None:
+        """Wrap `inner`, whose life this embedder takes over.
+
+        Args:
+            inner: the embedder that does the work, spec.slots batches of spec.max_batch inputs, or
+                spec.max_images, at the same time.
+            bounds: what may wait; what `inner` already has does not count.
+            apart: whether texts and images go in batches of their own, with slots of their own.
+            reading: `inner` again, if it reads inputs apart from embedding them and `apart` is true: pictures and slow
+                texts are read before they join a batch; slow texts and large pictures go in batches of their own.
+            max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
+                begins.
+        """
+        self._inner = inner
+        self._bounds = bounds
+        self._apart = apart
+        self._reading = reading
+        self._max_gather_s = max_gather_s
+        self._slots: dict[Kind, Slots] = {}
+        self._pump_handle: asyncio.Handle | None = None
+        self._closed = False
+        self._own_meter: Meter | None = None
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """The inner embedder's."""
+        return self._inner.spec
+
+    @property
+    def waiting(self) -> int:
+        """Inputs that wait."""
+        return sum(slots.queue.inputs for slots in self._slots.values())
+
+    async def start(self) -> None:
+        """Start the inner embedder.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded.
+        """
+        await self._inner.start()
+        self._meter.watch(
+            (
+                lambda: self.waiting,
+                lambda: sum(slots.queue.bytes for slots in self._slots.values()),
+                self._longest_wait_s,
+                lambda: sum(len(slots.running) for slots in self._slots.values()),
+            )
+        )
+
+    @property
+    def _meter(self) -> Meter:
+        if self._own_meter is None:
+            # A local model's name is known only once it has been loaded.
+            self._own_meter = Meter(self._inner.spec.name)
+        return self._own_meter
+
+    def _longest_wait_s(self) -> float:
+        """Return how long the oldest call has waited."""
+        came = [at_s for slots in self._slots.values() if (at_s := slots.queue.oldest_s()) is not None]
+        return time.monotonic() - min(came) if came else 0.0
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs in batches shared with other calls.
+
+        A bulk call of more inputs than may wait passes through the queue in pieces.
+
+        Raises:
+            EmbedderOverloaded: the inputs do not fit into the queue, or not before the deadline; none was taken.
+            EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
+        """
+        if options.priority is not Priority.BULK:
+            return await self._embed(inputs, options, self._bounds)
+        bounds = self._bounds.bulk()
+        outcomes: list[Outcome] = []
+        for piece in bounds.pieces(inputs):
+            while True:
+                try:
+                    outcomes += await self._embed(piece, options, bounds)
+                    break
+                except EmbedderOverloaded as error:
+                    if not outcomes:
+                        raise
+                    # What has been done would be lost; the caller's deadline ends this at the latest.
+                    await asyncio.sleep(error.retry_after_s)
+        return outcomes
+
+    async def check(self) -> None:
+        """Check the inner embedder, past the queue.
+
+        Raises:
+            EmbedderError: as the inner embedder.
+        """
+        await self._inner.check()
+
+    async def close(self) -> None:
+        """Fail all calls, then close the inner embedder. May be called twice."""
+        self._closed = True
+        if self._own_meter is not None:
+            self._own_meter.forget()
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+        self._fail_waiting(EmbedderUnavailable("the embedder was closed"))
+        running = {task: batch for slots in self._slots.values() for task, batch in slots.running.items()}
+        for task, batch in running.items():
+            _fail(batch.calls, EmbedderUnavailable("the embedder was closed"))
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for slots in self._slots.values():
+            if slots.ahead is not None:
+                await slots.ahead.close()
+        await self._inner.close()
+
+    async def _embed(self, inputs: Sequence[Input], options: EmbedOptions, bounds: QueueBounds) -> list[Outcome]:
+        kinds = await self._kinds(inputs)
+        if self._closed:
+            raise EmbedderUnavailable("the embedder is closed")
+        if not inputs:
+            return []
+        if any(options.api_key in slots.rests() for slots in self._slots.values()):
+            bounds = self._bounds.bulk()  # what has to wait anyway leaves room for others
+        self._require_room(inputs, bounds)
+        if options.priority is Priority.INTERACTIVE:
+            self._require_time(kinds, options)
+        calls = {
+            self._slots_of(kind): QueuedCall(inputs, at, asyncio.get_running_loop().create_future())
+            for kind, at in kinds.items()
+        }
+        for slots, call in calls.items():
+            slots.queue.add(options, call)
+            if rest := slots.rests().get(options.api_key):
+                _fail_late([call], rest)
+        self._pump_soon()
+        try:
+            if len(calls) == 1:
+                return await next(iter(calls.values())).done
+            parts = await asyncio.gather(*(call.done for call in calls.values()))
+        finally:
+            for slots, call in calls.items():
+                self._forget(slots, call)
+        ordered = dict(zip(chain(*kinds.values()), chain(*parts), strict=True))
+        return [ordered[at] for at in range(len(inputs))]
+
+    def _require_room(self, inputs: Sequence[Input], bounds: QueueBounds) -> None:
+        wanted, size = len(inputs), sum(map(input_bytes, inputs))
+        if wanted > bounds.max_inputs or (size > bounds.max_bytes and wanted > 1):
+            self._meter.note_refusal()
+            raise EmbedderOverloaded(
+                f"the call has {wanted} inputs of {size} bytes; at most {bounds.max_inputs} inputs of "
+                f"{bounds.max_bytes} bytes may wait for the embedder: send fewer at a time"
+            )
+        waiting, held = self.waiting, sum(slots.queue.bytes for slots in self._slots.values())
+        if waiting and (waiting + wanted > bounds.max_inputs or held + size > bounds.max_bytes):
+            self._meter.note_refusal()
+            raise EmbedderOverloaded(
+                f"{waiting} inputs of {held} bytes wait already; at most {bounds.max_inputs} inputs of "
+                f"{bounds.max_bytes} bytes may: try again later",
+                retry_after_s=self._time_to_drain_s(),
+            )
+
+    def _require_time(self, kinds: Mapping[Kind, Sequence[int]], options: EmbedOptions) -> None:
+        times = call_times()
+        if times is None or times.deadline_s == math.inf:
+            return
+        left_s, client = times.deadline_s - time.monotonic(), calling_client.get()
+        for kind, places in kinds.items():
+            # With less in front of it than the backend takes at once, whatever comes is worth the try.
+            if (slots := self._slots.get(kind)) is None or slots.queue.inputs < (at_once := self._at_once(kind, slots)):
+                continue
+            rounds = slots.queue.ahead(options, client, len(places)) // at_once
+            needed_s = (rounds + BEGUN_AND_OWN) * slots.turn_s
+            if rounds and needed_s > left_s:
+                self._meter.note_refusal()
+                raise EmbedderOverloaded(
+                    f"{slots.queue.inputs} inputs wait already; this call would be answered in about {needed_s:.1f} s, "
+                    f"and its deadline is in {max(left_s, 0):.1f} s: try again later, or give it more time",
+                    retry_after_s=self._time_to_drain_s(),
+                )
+
+    def _time_to_drain_s(self) -> float:
+        """Return when half of what waits will have gone, at the pace of the last batches."""
+        needed_s = sum(
+            slots.queue.inputs / self._at_once(kind, slots) * slots.turn_s for kind, slots in self._slots.items()
+        )
+        return min(max(needed_s / 2, 0.05), 30.0) if needed_s else 1.0
+
+    async def _kinds(self, inputs: Sequence[Input]) -> dict[Kind, list[int]]:
+        kinds: dict[Kind, list[int]] = {}
+        for at, each in enumerate(inputs):
+            if at % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1:
+                await asyncio.sleep(0)
+            kinds.setdefault(self._kind(each), []).append(at)
+        return kinds
+
+    def _kind(self, each: Input) -> Kind:
+        if not self._apart:
+            return Kind.ANY
+        if isinstance(each, TextInput):
+            return Kind.SLOW_TEXT if self._reading is not None and self._reading.is_slow(each.text) else Kind.TEXT
+        return Kind.LARGE_PICTURE if self._reading is not None and is_large(each.content) else Kind.PICTURE
+
+    def _slots_of(self, kind: Kind) -> Slots:
+        if (slots := self._slots.get(kind)) is None:
+            slots = Slots()
+            if self._reading is not None and kind in READ_AHEAD:
+                slots.read_ahead(self._reading, kind, size=self._size(kind), on_read=self._note_read)
+            self._slots[kind] = slots
+        return slots
+
+    def _size(self, kind: Kind) -> int:
+        """Return how many inputs of a kind go in one batch."""
+        spec = self._inner.spec
+        return spec.max_images or spec.max_batch if kind in PICTURES else spec.max_batch
+
+    def _at_once(self, kind: Kind, slots: Slots) -> int:
+        """Return how many inputs of a kind the backend has in its hands while more wait."""
+        return self._size(kind) * self._inner.spec.slots + (slots.ahead.most if slots.ahead else 0)
+
+    def _forget(self, slots: Slots, call: QueuedCall) -> None:
+        """Drop what still waits for a call that ended, and batches that served nobody else."""
+        call.done.cancel()
+        slots.queue.remove(call)
+        for task, batch in slots.running.items():
+            if call in batch.calls:
+                batch.calls.discard(call)
+                if not batch.calls:
+                    task.cancel()
+
+    def _pump_soon(self) -> None:
+        # Calls that arrive in the same turn of the event loop share a batch this way.
+        self._pump_at(0.0)
+
+    def _pump_at(self, when_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._pump_handle is not None:
+            self._pump_handle.cancel()
+        delay_s = when_s - time.monotonic()
+        now = delay_s <= 0
+        self._pump_handle = loop.call_soon(self._pump) if now else loop.call_later(max(delay_s, TICK_S), self._pump)
+
+    def _pump(self) -> None:
+        self._pump_handle = None
+        try:
+            again_s = [until_s for kind, slots in self._slots.items() if (until_s := self._begin_batches(kind, slots))]
+        except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
+            self._fail_waiting(error)
+        else:
+            if again_s:
+                self._pump_at(min(again_s))
+
+    def _begin_batches(self, kind: Kind, slots: Slots) -> float | None:
+        """Begin the batches that may begin, and return when to come back for one that had better wait."""
+        size, number, now_s = self._size(kind), self._inner.spec.slots, time.monotonic()
+        if slots.ahead is not None:
+            slots.ahead.begin()
+        while slots.has_room(number) and slots.has_work(bulk=(bulk := slots.may_be_bulk(number))):
+            until_s = slots.worth_waiting_until_s(size, bulk=bulk)
+            if now_s < until_s:
+                return until_s
+            self._begin_batch(slots, size, bulk=bulk)
+            if slots.ahead is not None:
+                slots.ahead.begin()
+        return None
+
+    def _note_read(self, read: ReadInput) -> None:
+        self._meter.note_read(read)
+        if not self._closed:
+            self._pump_soon()
+
+    def _begin_batch(self, slots: Slots, size: int, *, bulk: bool) -> None:
+        # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
+        context = contextvars.copy_context()
+        batch = slots.take(size, time.monotonic(), context.run(begin_times), bulk=bulk)
+        places = batch.places
+        batch.times.deadline_s = max(call.deadline_s for call in batch.calls)
+        batch.times.on_rest = partial(self._note_rest, slots, batch)
+        self._meter.note_begin(batch.calls, batch.options.priority, len(places) / size)
+        if spans := [call.span for call, _ in places if call.span is not None]:
+            batch.span = SharedSpan(
+                f"batch {self._inner.spec.name}",
+                {"vecgate.embedder": self._inner.spec.name, "vecgate.batch.inputs": len(places)},
+                spans,
+                context,
+            )
+        try:
+            task = asyncio.get_running_loop().create_task(self._work(batch), context=context)
+        except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
+            if batch.span is not None:
+                batch.span.end(error, {})
+            _fail(batch.calls, error)
+            return
+        slots.running[task] = batch
+        task.add_done_callback(lambda task: self._end_batch(slots, task))
+
+    def _note_rest(self, slots: Slots, batch: Batch) -> None:
+        """Let others have a resting batch's slot, and tell calls of its key that cannot wait so long."""
+        if (rest := batch.times.rest) is not None:
+            _fail_late([*batch.calls, *slots.queue.calls_of(batch.options.api_key)], rest)
+        if not self._closed:
+            self._pump_soon()
+
+    def _work(self, batch: Batch) -> Coroutine[Any, Any, list[Outcome]]:
+        if self._reading is not None and batch.read:
+            return self._reading.embed_read([each.content for each in batch.read], batch.options)
+        return self._inner.embed([call.inputs[at] for call, at in batch.places], batch.options)
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        for slots in self._slots.values():
+            _fail(slots.queue.clear(), error)
+
+    def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
+        batch = slots.running.pop(task)
+        batch.times.on_rest = lambda: None  # what was there holds the batch, and so its inputs
+        took_s = slots.note_end(batch, time.monotonic(), self._max_gather_s)
+        self._meter.note_end(batch.calls, batch.times, took_s)
+        try:
+            self._settle(task, batch)
+        finally:
+            if not self._closed:
+                self._pump_soon()
+
+    def _settle(self, task: asyncio.Task[list[Outcome]], batch: Batch) -> None:
+        """Give a batch's outcomes, or what went wrong with it, to its calls."""
+        error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
+        if error is None and len(task.result()) != len(batch.places):
+            error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
+        if batch.span is not None:
+            batch.span.end(error, {"vecgate.batch.preprocess_ms": round(batch.times.preprocess_s * 1000, 1)})
+        if error is None:
+            for (call, at), outcome in zip(batch.places, task.result(), strict=True):
+                call.put(at, outcome)
+            self._meter.note_outcomes(task.result())
+            return
+        _fail(batch.calls, error)
+        if not task.cancelled():
+            self._meter.note_failure(len(batch.places))
+
+
+def _fail(calls: Iterable[QueuedCall], error: BaseException) -> None:
+    for call in calls:
+        call.fail(error)
+
+
+def _fail_late(calls: Iterable[QueuedCall], rest: Rest) -> None:
+    _fail([call for call in calls if call.deadline_s <= rest.until_s], rest.why)

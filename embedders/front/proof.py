@@ -1,0 +1,251 @@
+"""Proof that two embedders share a vector space: one text and one image, embedded by both, compared."""
+
+import asyncio
+import io
+import json
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from embedders.contract import (
+    NOT_CHECKED,
+    Embedder,
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    Health,
+    ImageInput,
+    Input,
+    Outcome,
+    TextInput,
+    Vector,
+    WatchedEmbedder,
+)
+from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, ModelUnusable, SpaceDisproved
+
+PROBE_TEXT = "a photograph of a red bicycle leaning against a white wall"
+PROBE_SIDE = 224
+FRESH = EmbedOptions(fresh=True)
+
+START_PROOF_S = 5.0
+"""Seconds that starting waits for the proof; later on `check` takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeVectors:
+    """What a space's embedder makes of the probe.
+
+    Attributes:
+        space: the space.
+        text: the vector of PROBE_TEXT: float32, shape (dimension,).
+        image: the vector of probe_image().
+    """
+
+    space: str
+    text: Vector
+    image: Vector
+
+
+Reference = Callable[[], Awaitable[ProbeVectors]]
+
+
+def probe_image() -> bytes:
+    """Return the image of the probe: a PNG of smooth waves of colour, which no scaling changes much."""
+    across, down = np.meshgrid(np.linspace(0, 1, PROBE_SIDE), np.linspace(0, 1, PROBE_SIDE))
+    waves = [np.sin(6 * across + 2 * down), np.cos(5 * down - across), np.sin(9 * across * down)]
+    pixels = np.stack([np.round(127.5 * (1 + wave)) for wave in waves], axis=2).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+async def probe_vectors(embedder: Embedder) -> ProbeVectors:
+    """Embed the probe, past all caches.
+
+    Raises:
+        AnswerInvalid: the embedder refuses the probe.
+        EmbedderError: as the embedder.
+    """
+    outcomes = await embedder.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], FRESH)
+    vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
+    if len(vectors) != len(outcomes):
+        raise AnswerInvalid(f"the embedder {embedder.spec.name} refuses the text or the image of the probe")
+    return ProbeVectors(embedder.spec.space, *vectors)
+
+
+def write_probe(path: Path, probe: ProbeVectors) -> None:
+    """Write a probe's vectors to a JSON file."""
+    content = {"space": probe.space, "text": probe.text.tolist(), "image": probe.image.tolist()}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def read_probe(path: Path) -> ProbeVectors:
+    """Return the vectors that write_probe wrote.
+
+    Raises:
+        ModelUnusable: the file cannot be read, or is of another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        text, image = np.array([content["text"], content["image"]], np.float32)
+        return ProbeVectors(str(content["space"]), text, image)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelUnusable(
+            f"the probe file {path} cannot be read ({type(error).__name__}); write one with vecgate probe"
+        ) from error
+
+
+class ProvenEmbedder:
+    """An embedder that says to be of another space than its own, and serves once a probe has shown it.
+
+    It stands in front of the cache, so that nothing answers for it before that, and its vectors are kept apart from
+    those of the space until then. The proof is taken at the start and by checks, and again after the reference or the
+    embedder itself was away: what comes back may be another model.
+    """
+
+    def __init__(
+        self,
+        inner: WatchedEmbedder,
+        *,
+        space: str,
+        reference: Reference,
+        min_cosine: float,
+        outages: Callable[[], int] = lambda: 0,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """Wrap `inner`, whose life this embedder takes over.
+
+        Args:
+            inner: the embedder.
+            space: what it is said to be of.
+            reference: gives the probe's vectors in that space; raises EmbedderError while it cannot.
+            min_cosine: how near both vectors have to be to it.
+            outages: how often the reference has been away.
+            timeout_s: seconds that a proof may take.
+        """
+        self._inner = inner
+        self._space = space
+        self._reference = reference
+        self._min_cosine = min_cosine
+        self._outages = outages
+        self._timeout_s = timeout_s
+        self._fault: EmbedderError | None = self._unproven(EmbedderUnavailable(NOT_CHECKED))
+        self._judged_at: tuple[int, int] | None = None
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """The inner embedder's, with the declared space."""
+        return replace(self._inner.spec, space=self._space)
+
+    @property
+    def health(self) -> Health:
+        """The inner embedder's, if the space is proven; a check is due when the proof is."""
+        health = self._inner.health
+        if self._fault is not None:
+            return replace(health, fault=str(self._fault), last_success_s=-math.inf)
+        if (stale := self._stale()) is not None:
+            return replace(health, fault=health.fault or str(stale), last_success_s=-math.inf)
+        return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
+
+    def note_silence(self, since_s: float) -> None:
+        """Tell the inner embedder."""
+        self._inner.note_silence(since_s)
+
+    async def start(self) -> None:
+        """Start the inner embedder, and prove its space if the reference can be had already.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded, or is of another space.
+        """
+        await self._inner.start()
+        await self._prove(min(START_PROOF_S, self._timeout_s))
+        if isinstance(self._fault, SpaceDisproved):
+            raise ModelUnusable(str(self._fault)) from self._fault
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs.
+
+        Raises:
+            EmbedderUnavailable: the space is not proven yet.
+            SpaceDisproved: it is another one.
+            EmbedderError: as the inner embedder.
+        """
+        self._require_proof()
+        return await self._inner.embed(inputs, options)
+
+    async def check(self) -> None:
+        """Prove the space if that is to be done, and check the inner embedder.
+
+        Raises:
+            EmbedderError: as `embed`.
+        """
+        await self._inner.check()
+        await self._prove(self._timeout_s)
+        self._require_proof()
+
+    async def close(self) -> None:
+        """Close the inner embedder. May be called twice."""
+        await self._inner.close()
+
+    def _now(self) -> tuple[int, int]:
+        """Return what changes when a verdict is no longer up to date."""
+        return self._outages(), self._inner.health.outages
+
+    def _require_proof(self) -> None:
+        if (fault := self._fault or self._stale()) is not None:
+            raise fault.anew()
+
+    def _stale(self) -> EmbedderError | None:
+        """Return that the embedder itself was away since the verdict, if so: what came back may be another model."""
+        if self._judged_at is None or self._judged_at[1] == self._inner.health.outages:
+            return None
+        return self._unproven(EmbedderUnavailable("it was away"))
+
+    async def _prove(self, timeout_s: float) -> None:
+        """Take the proof if it is due. Where it cannot be taken, whatever the reason, the last verdict stands."""
+        now = self._now()
+        if self._judged_at == now:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                expected, actual = await self._reference(), await probe_vectors(self._inner)
+        except (EmbedderError, TimeoutError) as error:
+            if self._judged_at is None:
+                self._fault = self._unproven(error)
+            return
+        self._fault = self._disproof(expected, actual)
+        self._judged_at = now
+
+    def _unproven(self, error: EmbedderError | TimeoutError) -> EmbedderUnavailable:
+        why = "the proof took too long" if isinstance(error, TimeoutError) else error
+        unproven = EmbedderUnavailable(f"whether it is of the space {self._space} is not proven yet: {why}")
+        if isinstance(error, EmbedderUnavailable):
+            unproven.retry_after_s = error.retry_after_s
+        return unproven
+
+    def _disproof(self, expected: ProbeVectors, actual: ProbeVectors) -> SpaceDisproved | None:
+        """Return what is wrong with the embedder's vectors, None if nothing is."""
+        declared = f"{self.spec.name} is declared to be of the space {self._space}"
+        if expected.space != self._space:
+            return SpaceDisproved(f"{declared}, but the probe is of {expected.space}")
+        for what, one, other in (("text", actual.text, expected.text), ("image", actual.image, expected.image)):
+            near = _cosine(one, other)
+            if near < self._min_cosine:
+                return SpaceDisproved(
+                    f"{declared}, but its vector of the probe's {what} is far from that space's: cosine {near:.3f}, at "
+                    f"least {self._min_cosine} is needed; its weights or its preprocessing are others: declare no "
+                    "space for it, or use the model of that space"
+                )
+        return None
+
+
+def _cosine(one: Vector, other: Vector) -> float:
+    if one.shape != other.shape:
+        return -1.0
+    lengths: NDArray[np.float64] = np.linalg.norm(np.stack([one, other]).astype(np.float64), axis=1)
+    return float(np.dot(one, other) / lengths.prod()) if lengths.all() else -1.0

@@ -1,0 +1,253 @@
+"""What waits for an embedder: calls in lines, and whose turn it is."""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import chain
+
+from embedders.contract import EmbedOptions, ImageInput, Input, Outcome, Priority
+from embedders.errors import EmbedderError
+from embedders.telemetry import tracing
+from embedders.telemetry.timing import call_times
+
+BULK_EVERY = 4
+"""While both wait, every so many batches one of bulk work goes, so that it never stands still."""
+
+calling_client: ContextVar[str] = ContextVar("calling_client", default="")
+"""The name of whose call is being worked for, among which the embedders' time is shared; empty if nobody knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueBounds:
+    """What may wait. Bulk work gets three quarters of it, so that a load leaves room for searches.
+
+    Attributes:
+        max_inputs: inputs.
+        max_bytes: bytes of texts and image files.
+    """
+
+    max_inputs: int
+    max_bytes: int
+
+    def bulk(self) -> "QueueBounds":
+        """Return the part that bulk work may fill."""
+        return QueueBounds(max_inputs=max(1, self.max_inputs * 3 // 4), max_bytes=max(1, self.max_bytes * 3 // 4))
+
+    def pieces(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
+        """Cut a call into pieces that fit into the queue; a single input always does."""
+        start, size = 0, 0
+        for at, each in enumerate(inputs):
+            if at > start and (at - start == self.max_inputs or size + input_bytes(each) > self.max_bytes):
+                yield inputs[start:at]
+                start, size = at, 0
+            size += input_bytes(each)
+        yield inputs[start:]
+
+
+class QueuedCall:
+    """One caller's inputs: which of them wait, and what has become of the others.
+
+    Attributes:
+        inputs: all inputs of the caller's.
+        waiting: the places of those that wait.
+        bytes: the bytes of those.
+        done: their outcomes, in the order of their places, once all have one.
+        client: the name of whose call it is; empty if nobody knows.
+        added_s: when the call came, by time.monotonic.
+        read_s: how long the reading of one of them took at most, where they are read before they join a batch.
+        begun: whether a batch with some of them has begun.
+        times: of the call that brought them, if it is timed.
+        span: of the call that brought them, if it is traced.
+        line: where it waits.
+    """
+
+    def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
+        self.inputs = inputs
+        self.done = done
+        self.waiting = deque(at)
+        self.bytes = sum(input_bytes(inputs[each]) for each in self.waiting)
+        self.client = calling_client.get()
+        self.added_s = time.monotonic()
+        self.read_s = 0.0
+        self.begun = False
+        self.times = call_times()
+        self.span = tracing.here()
+        self.line: _Line | None = None
+        self._outcomes: dict[int, Outcome] = {}
+        self._count = len(self.waiting)
+
+    @property
+    def deadline_s(self) -> float:
+        """When the caller waits no longer, by time.monotonic."""
+        return math.inf if self.times is None else self.times.deadline_s
+
+    def take(self, count: int) -> list[int]:
+        """Take up to `count` inputs out of the queue, by their places."""
+        taken = [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+        self.bytes -= sum(input_bytes(self.inputs[each]) for each in taken)
+        return taken
+
+    def put(self, at: int, outcome: Outcome) -> None:
+        """Note what became of the input at a place."""
+        self._outcomes[at] = outcome
+        if len(self._outcomes) == self._count and not self.done.done():
+            self.done.set_result([self._outcomes[each] for each in sorted(self._outcomes)])
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error."""
+        if self.done.done():
+            return
+        self.done.set_exception(error.anew() if isinstance(error, EmbedderError) else error)
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    """Calls that may share batches, by client; of clients as of calls, those in front were served least lately."""
+
+    options: EmbedOptions
+    clients: OrderedDict[str, "OrderedDict[QueuedCall, None]"] = field(default_factory=OrderedDict)
+
+    @property
+    def calls(self) -> Iterator[QueuedCall]:
+        """All calls."""
+        return chain.from_iterable(self.clients.values())
+
+    def add(self, call: QueuedCall) -> None:
+        """Let a call wait behind the others of its client."""
+        self.clients.setdefault(call.client, OrderedDict())[call] = None
+        call.line = self
+
+    def remove(self, call: QueuedCall) -> None:
+        """Forget a call."""
+        calls = self.clients[call.client]
+        del calls[call]
+        if not calls:
+            del self.clients[call.client]
+
+    def take(self, most: int) -> list[tuple[QueuedCall, int]]:
+        """Take a batch, in equal parts from every client however many calls it has, and of those from every call."""
+        places: list[tuple[QueuedCall, int]] = []
+        while self.clients and len(places) < most:
+            for left in range(len(self.clients), 0, -1):
+                if len(places) == most:
+                    break
+                client, calls = self.clients.popitem(last=False)
+                places += _take_from(calls, max(1, (most - len(places)) // left))
+                if calls:
+                    self.clients[client] = calls
+        return places
+
+
+def _take_from(calls: OrderedDict[QueuedCall, None], most: int) -> list[tuple[QueuedCall, int]]:
+    places: list[tuple[QueuedCall, int]] = []
+    while calls and len(places) < most:
+        for left in range(len(calls), 0, -1):
+            if len(places) == most:
+                break
+            call, _ = calls.popitem(last=False)
+            places += [(call, at) for at in call.take(max(1, (most - len(places)) // left))]
+            if call.waiting:
+                calls[call] = None
+    return places
+
+
+class WaitingQueue:
+    """The calls that wait.
+
+    Attributes:
+        inputs: how many inputs they still have.
+        bytes: the bytes of those.
+    """
+
+    def __init__(self) -> None:
+        self.inputs = 0
+        self.bytes = 0
+        self._lines: dict[EmbedOptions, _Line] = {}
+        self._urgent_in_a_row = 0
+
+    def add(self, options: EmbedOptions, call: QueuedCall) -> None:
+        """Let a call wait."""
+        self._lines.setdefault(options, _Line(options)).add(call)
+        self.inputs += len(call.waiting)
+        self.bytes += call.bytes
+
+    def ahead(self, options: EmbedOptions, client: str, count: int) -> int:
+        """Return about how many inputs go before the last of `count` of an interactive call that comes now.
+
+        Every line, client and call takes its turn, so that it is not all that wait.
+        """
+        line = self._lines.get(options, _Line(options))
+        urgent = {each for each in self._lines if each.priority is Priority.INTERACTIVE}
+        own = len(line.clients.get(client, ()))
+        turns = count * (own + 1) * len({*line.clients, client}) * len({*urgent, options})
+        if len(urgent) < len(self._lines):
+            turns = turns * BULK_EVERY // (BULK_EVERY - 1)
+        return min(self.inputs, turns)
+
+    def calls_of(self, key: str | None) -> list[QueuedCall]:
+        """Return the calls with a key."""
+        return [call for options, line in self._lines.items() if options.api_key == key for call in line.calls]
+
+    def oldest_s(self) -> float | None:
+        """Return when the call came that waits longest; None if none waits."""
+        return min((call.added_s for line in self._lines.values() for call in line.calls), default=None)
+
+    def remove(self, call: QueuedCall) -> None:
+        """Drop what still waits for a call."""
+        line = call.line
+        if line is None or not call.waiting:
+            return
+        line.remove(call)
+        self.inputs -= len(call.waiting)
+        self.bytes -= call.bytes
+        call.waiting.clear()
+        if not line.clients:
+            del self._lines[line.options]
+
+    def clear(self) -> Iterator[QueuedCall]:
+        """Drop everything, and yield the calls that waited."""
+        lines, self._lines = self._lines, {}
+        self.inputs = self.bytes = 0
+        for line in lines.values():
+            for call in line.calls:
+                call.waiting.clear()
+                yield call
+
+    def has_work(self, *, bulk: bool, but: Container[str | None] = ()) -> bool:
+        """Return whether anything waits that may go; bulk work only if it may, and no calls `but` with these keys."""
+        return any(
+            (bulk or options.priority is not Priority.BULK) and options.api_key not in but for options in self._lines
+        )
+
+    def _next_line(self, *, may_be_bulk: bool, but: Container[str | None]) -> _Line:
+        """Return the line whose turn it is: urgent ones first, mostly, and among equals the one served least lately."""
+        lines = [line for line in self._lines.values() if line.options.api_key not in but]
+        urgent = [line for line in lines if line.options.priority is Priority.INTERACTIVE]
+        bulk = [line for line in lines if may_be_bulk and line.options.priority is Priority.BULK]
+        if bulk and (not urgent or self._urgent_in_a_row >= BULK_EVERY - 1):
+            self._urgent_in_a_row = 0
+            return bulk[0]
+        self._urgent_in_a_row += 1
+        return urgent[0]
+
+    def take(
+        self, most: int, *, bulk: bool = True, but: Container[str | None] = ()
+    ) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
+        """Take a batch of work that may go: its options, and whose inputs at which place of the call it holds."""
+        line = self._next_line(may_be_bulk=bulk, but=but)
+        places = line.take(most)
+        self.inputs -= len(places)
+        self.bytes -= sum(input_bytes(call.inputs[at]) for call, at in places)
+        del self._lines[line.options]
+        if line.clients:
+            self._lines[line.options] = line  # behind the others
+        return line.options, places
+
+
+def input_bytes(each: Input) -> int:
+    """Return roughly how many bytes an input holds."""
+    return len(each.content) if isinstance(each, ImageInput) else len(each.text)

@@ -1,0 +1,1 @@
+"""Images: their bounds, decoding and resizing, the same for every backend."""

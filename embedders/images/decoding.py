@@ -1,0 +1,318 @@
+"""Pictures: bounds read from the header, decoding, and the forms that backends take.
+
+Decoding is one rule for every backend, and shows what a browser shows: the first frame, upright by its EXIF
+orientation, transparent pixels on white, shades scaled to 8 bits. Metadata that cannot be read is as good as none;
+pixels that cannot be read, or would be read wrongly, are an error.
+Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures beside
+what a decoder needs for itself.
+"""
+
+import hashlib
+import io
+import math
+import re
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, TiffImagePlugin, features
+
+from embedders.contract import InputLimits
+from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
+from embedders.images.formats import SUFFIXES
+from embedders.images.forms import BROKEN, check_form, unread_form
+from embedders.images.plain import END_OF_JPEG, jpeg_endings, plain_copy
+from embedders.images.shades import mend_reading, samples_of, to_eight_bits
+from embedders.images.structure import MAX_PIXELS, check_frames, check_pixels, check_structure
+from embedders.images.white import lay_colour_on_white, lay_on_white, strips
+
+FORMATS = tuple(each for each in SUFFIXES if each != "AVIF" or features.check("avif"))
+"""Formats that are read; of several frames the first one is. A Pillow built without libavif reads no AVIF."""
+
+_LONGEST = 16
+"""Sides' ratio above which a picture's far ends are cropped."""
+
+_MAX_RUN_LENGTH_CODED = 4_000_000
+"""Bytes, and pixels, of a BMP with run-length coding, which only small drawings have."""
+
+_FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
+_MAX_FAX_LINES = 20_000
+"""Lines of a TIFF coded as a fax; a scan of A3 with 1,200 dots to the inch has them."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_NIM_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
+_NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
+_UNDECODABLE = (
+    f"the bytes are not those of a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send such a file, whole"
+)
+
+
+class _Room:
+    """Lets pictures in while they have no more pixels together than a bound; a larger one is alone."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._pixels = 0
+        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def taken(self, pixels: int) -> Iterator[None]:
+        """Wait for room for so many pixels, and take it."""
+        # One at a time, or small pictures would slip past a large one for ever.
+        with self._turn, self._changed:
+            self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= self._max_pixels)
+            self._pixels += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._pixels -= pixels
+                self._changed.notify_all()
+
+
+_ROOM = _Room(25_000_000)
+"""For pictures on their way to a NIM: a WebP takes 15 bytes a pixel while it is decoded."""
+
+
+def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None) -> Image.Image:
+    """Decode a picture to mode RGB, upright, its transparent pixels laid on white.
+
+    Args:
+        content: the file's bytes.
+        limits: bounds on bytes, pixels and frames, checked before anything is decoded.
+        draft_side: pixels that the shorter side has to keep. A JPEG is then decoded at the least of 1, 1/2, 1/4 and
+            1/8 of its size that leaves them, which takes half the time and less, and a quarter of the memory and less.
+            None or 0: every picture is decoded at its own size.
+
+    Raises:
+        ImageEmpty: there are no bytes.
+        ImageTooLarge: more bytes, pixels, frames or parts than allowed.
+        ImageUndecodable: no picture of a supported format, broken, or cut short.
+    """
+    plain = _plain(content, limits)
+    image = _open(plain, limits)
+    if endings := jpeg_endings(plain):
+        image = _open(_ended(plain, endings, limits), limits)
+    if draft_side:
+        _draft(image, draft_side)
+    return _load(image, plain)
+
+
+def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: int = 0) -> tuple[str, bytes]:
+    """Return a picture's media type and bytes in a format that a NIM takes.
+
+    JPEG and PNG files stay as they are, once decoding has shown that they are whole; others become PNG.
+
+    Args:
+        content: the file's bytes.
+        limits: bounds on bytes, pixels and frames, checked before anything is decoded.
+        max_converted_pixels: pixels to which a picture that becomes PNG is scaled down; 0 for no bound. A small file of
+            another format may hold so many pixels that it grows to a hundredfold.
+
+    Raises:
+        ImageEmpty: there are no bytes.
+        ImageTooLarge: more bytes, pixels, frames or parts than allowed.
+        ImageUndecodable: no picture of a supported format, broken, or cut short.
+    """
+    plain = _plain(content, limits)
+    image = _open(plain, limits)
+    endings = jpeg_endings(plain)
+    if not endings:
+        _draft(image, 1)
+    with _ROOM.taken(image.width * image.height):
+        if media_type := _NIM_TYPES.get(str(image.format)):
+            if endings:
+                return media_type, _ended(plain, endings, limits)
+            if _is_sound(content):
+                return media_type, content
+            with _decoding():
+                image.load()
+            return media_type, plain
+        image = _within(_load(image, plain), max_converted_pixels)
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_type=zlib.Z_RLE)
+    return _NIM_TYPES["PNG"], file.getvalue()
+
+
+def without_far_ends(image: Image.Image) -> Image.Image:
+    """Crop a picture more than 16 times as long as wide to that ratio, about its centre.
+
+    For backends that scale the shorter side to a fixed length and then crop to a square: they drop the ends anyway, but
+    would first have scaled them up to any size.
+    """
+    width, height = image.size
+    longest = _LONGEST * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+
+
+def _plain(content: bytes, limits: InputLimits) -> bytes:
+    """Check bounds that need no parsing, and return the file without what no pixel depends on."""
+    if not content:
+        raise ImageEmpty("the image has no bytes; send a picture file's content")
+    if len(content) > limits.max_image_bytes:
+        raise ImageTooLarge(
+            f"the image has {len(content)} bytes; the limit is {limits.max_image_bytes}; send a smaller file"
+        )
+    check_structure(content, limits)
+    return plain_copy(content)
+
+
+def _open(plain: bytes, limits: InputLimits) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(plain), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        value = re.search(r"\d+", str(error))
+        raise ImageTooLarge(
+            f"the image has {value[0] if value else 'too many'} pixels; the limit is "
+            f"{min(limits.max_image_pixels, MAX_PIXELS)}; scale it down"
+        ) from error
+    except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
+        raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
+    check_pixels(image.width, image.height, limits)
+    _check_format(image, len(plain), limits)
+    check_form(image, plain)
+    # Pillow takes the orientation from there if EXIF has none; browsers do not.
+    image.info.pop("xmp", None)
+    mend_reading(image)
+    return image
+
+
+def _ended(plain: bytes, endings: tuple[bytes, bytes], limits: InputLimits) -> bytes:
+    """Return a JPEG with the end that it lacks, if that is all that it lacks."""
+    first, second = (_fingerprint(each, limits) for each in endings)
+    if first != second:
+        raise ImageUndecodable(BROKEN)
+    return plain + END_OF_JPEG
+
+
+def _fingerprint(content: bytes, limits: InputLimits) -> bytes:
+    image = _open(content, limits)
+    digest = hashlib.blake2b()
+    with _decoding():
+        image.load()
+        for box in strips(image):
+            digest.update(image.crop(box).tobytes())
+    return digest.digest()
+
+
+def _is_sound(content: bytes) -> bool:
+    """Return whether another program that parses all of a JPEG or PNG is likely to read it."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.verify()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _draft(image, 1)
+            image.load()
+    except Exception:  # noqa: BLE001 -- Pillow's parsers raise whatever broken bytes lead them to
+        return False
+    return True
+
+
+def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
+    """Check what only one format has, and only Pillow's parser knows."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # libtiff writes a line on standard error for each broken line of a fax, and goes on.
+        if image.info.get("compression") in _FAX and image.height > _MAX_FAX_LINES:
+            raise ImageTooLarge(
+                f"the fax-coded TIFF has {image.height} lines; the limit is {_MAX_FAX_LINES}; save it as PNG"
+            )
+        # A tile is decoded whole, however little of it the picture shows.
+        width, height = (image.tag_v2.get(tag, 1) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+        if not (isinstance(width, int) and isinstance(height, int)):
+            raise ImageUndecodable(BROKEN)
+        if width * height > limits.max_image_pixels:
+            raise ImageTooLarge(
+                f"the TIFF has tiles of {width} x {height} pixels; the limit is {limits.max_image_pixels} pixels; "
+                "save it with smaller tiles"
+            )
+    elif image.format == "AVIF":
+        check_frames(getattr(image, "n_frames", 1), limits)
+    elif isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile and image.tile[0].codec_name == "bmp_rle":
+        # Pillow decodes it in Python, which takes the interpreter's lock for a microsecond a pixel.
+        work = max(size, image.width * image.height)
+        if work > _MAX_RUN_LENGTH_CODED:
+            raise ImageTooLarge(
+                f"the run-length coded BMP has {work} bytes or pixels; the limit is {_MAX_RUN_LENGTH_CODED}; "
+                "save it as PNG"
+            )
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+        raise ImageUndecodable(BROKEN) from error
+
+
+def _draft(image: Image.Image, side: int) -> None:
+    """Have a JPEG decoded at a part of its size; an eighth takes all of its bytes, and the least time."""
+    with _decoding():
+        # Other formats than JPEG do nothing, and without a mode the colours stay.
+        image.draft(None, (side, side))
+
+
+def _load(image: Image.Image, plain: bytes) -> Image.Image:
+    samples = samples_of(image)
+    with _decoding():
+        # Nothing lies beyond the frame, whatever Pillow fills it with.
+        frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) else None
+        image.load()
+        lay_colour_on_white(image, plain)
+        # Each step holds two pictures at most, its own and the last one, because no name keeps an older one.
+        image = _upright(image)
+        if samples:
+            image = to_eight_bits(image, samples)
+        image = _to_rgb(image)
+        return _cut_out(image, frame) if frame else image
+
+
+def _within(image: Image.Image, max_pixels: int) -> Image.Image:
+    pixels = image.width * image.height
+    if not max_pixels or pixels <= max_pixels:
+        return image
+    scale = math.sqrt(max_pixels / pixels)
+    # Of a line as long as a picture may be, the rounded-up side would make more pixels than are allowed.
+    width, height = (min(max(1, int(side * scale)), max_pixels) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 -- Pillow's metadata parsers raise whatever broken bytes lead them to
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.has_transparency_data:
+        return lay_on_white(image)
+    # Converting to the same mode would copy, which costs as much as decoding for large pictures.
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _cut_out(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Make everything outside of a box white."""
+    left, top, right, bottom = box
+    for outside in (
+        (0, 0, image.width, top),
+        (0, bottom, image.width, image.height),
+        (0, top, left, bottom),
+        (right, top, image.width, bottom),
+    ):
+        image.paste("white", outside)
+    return image

@@ -1,0 +1,1 @@
+"""An NVIDIA NIM as a backend."""

@@ -1,0 +1,95 @@
+"""Where a NIM is and how it is reached: addresses as people write them, checked without opening a connection.
+
+Nothing but the standard library is used, so that settings are checked before anything heavy is loaded.
+"""
+
+import ipaddress
+import re
+import urllib.request
+from urllib.parse import SplitResult, urlsplit
+
+ENVIRONMENT = "environment"
+"""As a proxy: the one that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name."""
+
+MAX_KEY_LENGTH = 4096
+
+# Underscores are no part of a host's name, but container networks have such names.
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+
+
+def parse_base_url(base_url: str) -> str:
+    """Return the address in front of /v1, without a slash at its end.
+
+    Args:
+        base_url: http or https; with or without /v1 at its end, and with a path before that where a gateway wants one.
+
+    Raises:
+        ValueError: it is no such address. The message does not repeat it.
+    """
+    parts = _split(base_url, "base_url", "http://host:8000")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("base_url holds a user or password; put the key into api_key")
+    if parts.query or parts.fragment or base_url.rstrip().endswith(("?", "#")):
+        raise ValueError("base_url ends with a query or fragment; end it with the path")
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def resolve_proxy(proxy: str | None, base_url: str) -> str | None:
+    """Return the address of the proxy between here and a NIM, or None.
+
+    Args:
+        proxy: an http or https address, maybe with user and password; ENVIRONMENT; or None for no proxy whatever the
+            environment says.
+        base_url: where the NIM is; NO_PROXY may leave it out.
+
+    Raises:
+        ValueError: the proxy's address is none. The message does not repeat it.
+    """
+    if proxy is None:
+        return None
+    where = "proxy"
+    if proxy.strip().lower() == ENVIRONMENT:
+        parts = urlsplit(parse_base_url(base_url))
+        if parts.hostname is None or urllib.request.proxy_bypass(parts.hostname):
+            return None
+        proxies = urllib.request.getproxies()
+        proxy, where = proxies.get(parts.scheme) or proxies.get("all"), "the environment's proxy"
+        if proxy is None:
+            return None
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+    _split(proxy, where, "http://host:3128")
+    return proxy.strip()
+
+
+def check_key(key: str) -> None:
+    """Refuse a key that no header carries.
+
+    Raises:
+        ValueError: it is empty, too long, or has characters that no key has. The message does not repeat it.
+    """
+    if not key or len(key) > MAX_KEY_LENGTH:
+        raise ValueError(f"api_key is empty or has more than {MAX_KEY_LENGTH} characters")
+    if not key.isascii() or not key.isprintable() or key != key.strip():
+        raise ValueError("api_key has characters that no key has, such as a line end")
+
+
+def _split(address: str, name: str, example: str) -> SplitResult:
+    fault = f"{name} is no http or https address; it looks like {example}"
+    try:
+        parts = urlsplit(address.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(fault) from error
+    if parts.scheme not in ("http", "https") or not host or not address.strip().isascii():
+        raise ValueError(fault)
+    if any(character.isspace() or not character.isprintable() for character in address.strip()):
+        raise ValueError(fault)
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise ValueError(fault) from error
+    elif not _HOST.fullmatch(host):
+        raise ValueError(fault)
+    return parts

@@ -1,0 +1,357 @@
+"""An embedder that asks a NIM: POST /v1/embeddings."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from embedders.contract import (
+    QUERY,
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    Input,
+    InputLimits,
+    Modality,
+    Outcome,
+    TextInput,
+    Vector,
+)
+from embedders.errors import (
+    CallerKeyRejected,
+    EmbedderError,
+    EmbedderUnavailable,
+    InputRejected,
+)
+from embedders.lifetime import Lifetime
+from embedders.nim import wire
+from embedders.nim.address import check_key
+from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, PASSING, NimFailures
+from embedders.nim.inputs import Item, ItemReader, canary
+from embedders.nim.measuring import measure
+from embedders.nim.profiles import AUTO, choose_profile
+from embedders.nim.retries import Retries, Transient
+from embedders.telemetry.timing import call_times
+
+START_PROBE_S = 5.0
+"""Seconds that starting waits for a NIM to tell its dimension; later on `check` learns it."""
+
+READY_PAGE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NimConfig:
+    """Where a NIM is and what it serves.
+
+    Attributes:
+        name: the embedder's name.
+        base_url: http or https; with or without /v1 at its end, and with a path before that where a gateway wants one.
+        model: the model's name as the NIM knows it.
+        profile: the name of one of nim_profiles.PROFILES, or "auto" for the one that fits the model's name.
+        dimension: values in a vector of the model; None for what the profile knows, or else what the NIM answers.
+        api_key: sent as a bearer token where a call brings no key of its own.
+        caller_keys: whether calls may bring one.
+        ca_file: certificates of the only authorities that are trusted; None for the usual ones.
+        proxy: an address, "environment" for those of the environment's variables, or None for none at all.
+        timeout_s: seconds for one request from connecting to the answer's last byte.
+        max_batch: inputs in one request; None for what the profile says.
+        max_connections: requests with callers' inputs at the same time; checks have a connection of their own.
+        retry_attempts: requests in all for the same inputs, when they fail in passing.
+        retry_max_s: seconds within which retries begin and end.
+        max_request_bytes: bytes of the inputs of one request as they are sent; a larger input goes alone.
+        max_converted_pixels: pixels to which pictures are scaled down that are neither JPEG nor PNG; 0 for no bound.
+        limits: bounds on one input.
+    """
+
+    name: str = "nim"
+    base_url: str
+    model: str
+    profile: str = AUTO
+    dimension: int | None = None
+    api_key: str | None = field(default=None, repr=False)
+    caller_keys: bool = False
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    timeout_s: float = 30.0
+    max_batch: int | None = None
+    max_connections: int = 8
+    retry_attempts: int = 3
+    retry_max_s: float = 20.0
+    max_request_bytes: int = 16 * 1024 * 1024
+    max_converted_pixels: int = 2_000_000
+    limits: InputLimits = field(default_factory=InputLimits)
+
+
+class NimEmbedder:
+    """Embeds on a NIM, with one pool of connections."""
+
+    def __init__(
+        self,
+        config: NimConfig,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        retries: Retries | None = None,
+    ) -> None:
+        """Make one; `transport` stands in for the network, and `retries` for those of the configuration.
+
+        Raises:
+            ValueError: an address, a key, ca_file, profile or max_batch makes no sense.
+        """
+        self._config = config
+        self._profile = choose_profile(config.profile, config.model)
+        max_batch = self._profile.batch if config.max_batch is None else config.max_batch
+        if not 1 <= max_batch <= self._profile.max_inputs:
+            raise ValueError(
+                f"max_batch is {max_batch}; a NIM of profile {self._profile.name} takes 1 to "
+                f"{self._profile.max_inputs} inputs a request"
+            )
+        self._connection = NimConnection(
+            ConnectionConfig(
+                base_url=config.base_url,
+                api_key=config.api_key,
+                ca_file=config.ca_file,
+                proxy=config.proxy,
+                # One more than there are slots, so that checks never wait behind slow requests.
+                max_connections=config.max_connections + 1,
+            ),
+            transport=transport,
+        )
+        self._host = urlsplit(config.base_url).hostname or ""
+        self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
+        self._slots = asyncio.Semaphore(config.max_connections)
+        self._life = Lifetime(config.name)
+        keyless = config.caller_keys and config.api_key is None
+        self._failures = NimFailures(config.model, self._profile, config.api_key, keyless=keyless)
+        self._wants_key = False
+        self._reader = ItemReader(
+            config.name,
+            self._profile,
+            config.limits,
+            max_converted_pixels=config.max_converted_pixels,
+            max_request_bytes=config.max_request_bytes,
+        )
+        self._spec = EmbedderSpec(
+            name=config.name,
+            model=config.model,
+            space=config.model,
+            dimension=config.dimension or self._profile.dimension or 0,
+            limits=config.limits,
+            max_batch=max_batch,
+            slots=config.max_connections,
+        )
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Identity and bounds, known from the beginning, but for a dimension that has to be learnt."""
+        return self._spec
+
+    async def start(self) -> None:
+        """Make the pool of connections; they open when they are needed. Ask for the dimension if nobody knows it."""
+        self._connection.open()
+        if not self._spec.dimension:
+            with contextlib.suppress(EmbedderError, TimeoutError):
+                async with asyncio.timeout(START_PROBE_S):
+                    await self._life.run(self._probe(None))
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs in requests of at most max_batch, some at the same time.
+
+        Raises:
+            EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, also after retries, though for 500
+                only if the NIM fails on an input of ours, too; or the model's dimension is not known yet.
+                EmbedderRateLimited for 429.
+            CredentialRejected: the NIM answers 401, 402 or 403; CallerKeyRejected if the key is the caller's.
+            ModelGone: the NIM answers 404 or 410, or refuses whatever it is asked because of the model's name.
+            AnswerInvalid: the answer holds something else than one vector for each input, or the NIM refuses whatever
+                it is asked.
+        """
+        return await self._life.run(self._embed(inputs, options))
+
+    async def check(self) -> None:
+        """Ask whether the NIM is ready, then embed a short text, and learn the dimension if nobody knows it.
+
+        Where only callers have keys, a NIM that wants one works, as far as this server can know.
+
+        Raises:
+            EmbedderError: as `embed`.
+        """
+        await self._life.run(self._check())
+
+    async def close(self) -> None:
+        """Fail the calls in flight and close the connections. May be called twice."""
+        await self._life.end()
+        await self._reader.close()
+        await self._connection.close()
+
+    async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        if options.api_key is not None:
+            try:
+                check_key(options.api_key)
+            except ValueError as error:
+                raise CallerKeyRejected(str(error)) from error
+            if not self._spec.dimension:
+                # Checks cannot learn it where this server has no key.
+                await self._probe(options.api_key)
+        if not self._spec.dimension:
+            raise EmbedderUnavailable(
+                f"the dimension of {self._config.model} is not known yet, because the NIM has not answered a probe; "
+                "wait for it, or set nim.dimension"
+            )
+        size = self._spec.max_batch
+        if len(inputs) <= size:
+            return await self._embed_batch(inputs, options)
+        try:
+            async with asyncio.TaskGroup() as group:
+                batches = [
+                    group.create_task(self._embed_batch(inputs[start : start + size], options))
+                    for start in range(0, len(inputs), size)
+                ]
+        except BaseExceptionGroup as errors:
+            # Whatever came first cancelled the others, so it tells it all.
+            raise errors.exceptions[0] from None
+        return [outcome for batch in batches for outcome in batch.result()]
+
+    async def _check(self) -> None:
+        with self._keys_are_the_callers():
+            answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES, checking=True)
+            # Some gateways have no such page; the text then tells alone.
+            if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+                raise self._failures.of(answer, None)
+            if not self._wants_key:
+                await self._probe(None)
+
+    @contextlib.contextmanager
+    def _keys_are_the_callers(self) -> Iterator[None]:
+        """Take a NIM that wants a key for one that works, where only callers have any."""
+        try:
+            yield
+        except CallerKeyRejected:
+            # It is not asked again without one, because gateways may count that against this server.
+            self._wants_key = True
+
+    async def _probe(self, key: str | None) -> None:
+        """Embed a short text, and learn the dimension if nobody knows it."""
+        plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
+        answer = await self._ask([plain], key, checking=True)
+        if answer.status != HTTPStatus.OK:
+            raise self._failures.of_all(answer, Modality.TEXT, key)
+        (vector,) = self._read(answer, 1)
+        if not self._spec.dimension:
+            self._spec = replace(self._spec, dimension=len(vector))
+
+    async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        rejected: dict[int, InputRejected] = {}
+        outcomes: dict[int, Outcome] = {}
+        async with contextlib.aclosing(self._reader.requests(inputs, options, rejected)) as requests:
+            async for request in requests:
+                rows = await self._vectors(list(request.values()), options.api_key)
+                for (at, item), row in zip(request.items(), rows, strict=True):
+                    outcomes[at] = row if isinstance(row, InputRejected) else Embedding(row, truncated=item.truncated)
+        outcomes |= rejected
+        return [outcomes[at] for at in range(len(inputs))]
+
+    async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
+        """Embed items of one kind in one request; when the NIM refuses it or fails on it, find the items at fault."""
+        answer = await self._ask(items, key)
+        if answer.status == HTTPStatus.OK:
+            return list(self._read(answer, len(items)))
+        # Before the items are blamed one by one: a NIM that refuses everything would be asked 127 times for 64 of them.
+        await self._require_sense(items, key)
+        if answer.status == INFERENCE_FAILED:
+            # It works again, or never failed on others: nobody is to be blamed for a failure that has passed.
+            answer = await self._ask(items, key)
+            if answer.status == HTTPStatus.OK:
+                return list(self._read(answer, len(items)))
+        rows = await self._without_culprits(items, answer, key)
+        if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
+            # Rather than that all are to blame, it may have begun to fail on everything.
+            await self._require_sense(items, key)
+        return rows
+
+    async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
+        """Send an input that no working NIM refuses, of the kind of these items."""
+        pictures = all(item.modality is Modality.IMAGE for item in items)
+        modality = Modality.IMAGE if pictures else Modality.TEXT
+        answer = await self._ask([canary(modality, items[0].kind)], key)
+        if answer.status != HTTPStatus.OK:
+            raise self._failures.of_all(answer, modality, key)
+
+    async def _without_culprits(
+        self, items: Sequence[Item], refusal: Answer, key: str | None
+    ) -> list[Vector | InputRejected]:
+        """Find the items at fault in a refused request by halving it."""
+        if len(items) == 1:
+            if refusal.status == INFERENCE_FAILED:
+                refusal = await self._ask(items, key)
+                if refusal.status == HTTPStatus.OK:
+                    return list(self._read(refusal, 1))
+            return [self._failures.of_input(items[0], refusal)]
+        rows: list[Vector | InputRejected] = []
+        half = len(items) // 2
+        for part in (items[:half], items[half:]):
+            answer = await self._ask(part, key)
+            if answer.status == HTTPStatus.OK:
+                rows += self._read(answer, len(part))
+            else:
+                rows += await self._without_culprits(part, answer, key)
+        return rows
+
+    def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
+        dimension, unit_length = self._spec.dimension or None, self._profile.unit_length
+        return list(wire.read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
+
+    async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
+        """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
+        fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
+        content = wire.embeddings_request(self._config.model, [item.content for item in items], fields)
+        max_bytes = wire.max_answer_bytes(len(items), self._spec.dimension or None)
+        answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
+        if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
+            raise self._failures.of(answer, key)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        content: Sequence[bytes] | None,
+        key: str | None,
+        max_bytes: int,
+        *,
+        checking: bool = False,
+    ) -> Answer:
+        """Send a request, again where it failed in passing; only what checks does so besides the slots."""
+        tries = -1
+        # Held for each attempt anew, because who waits between two of them needs none.
+        slot = contextlib.nullcontext() if checking else self._slots
+
+        async def attempt(timeout_s: float) -> Answer:
+            nonlocal tries
+            tries += 1
+            async with slot:
+                asked = self._connection.ask(
+                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
+                )
+                answer = await measure(
+                    asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
+                )
+            if answer.status in PASSING:
+                failure = self._failures.of(answer, key)
+                assert isinstance(failure, EmbedderUnavailable)
+                raise Transient(failure, retry_after_s=answer.retry_after_s)
+            return answer
+
+        times = call_times()
+        return await self._retries.run(
+            attempt,
+            timeout_s=self._config.timeout_s,
+            deadline_s=math.inf if times is None else times.deadline_s,
+            key=key,
+        )

@@ -1,0 +1,144 @@
+"""What each family of embedding NIMs takes: fields of a request beyond the common ones, bounds, and dimensions.
+
+Sources, read in November 2026:
+
+- nvclip: NVIDIA's OpenAPI 3.1 document of nvclip-vit-h-14, which allows no field but `input`, `model` and
+  `encoding_format`, at most 64 inputs, and gives 1024 values of unit length.
+- nemotron-vl and its forerunner nemoretriever-vlm: docs.nvidia.com/nim/nemo-retriever/text-embedding, API reference
+  2.0.0 and 2.2.0 (`input_type` query or passage, "image inputs are supported only with passage or when input_type is
+  omitted"; `modality` text, image or text_image, one for the request or one for each input; `truncate` START, END or
+  NONE; `encoding_format` float or base64) and support matrix 1.9.0 and 2.2.0 (2048 values; 2048 tokens of
+  llama-nemotron-embed-vl-1b-v2, 4096 of llama-3.2-nemoretriever-1b-vlm-embed-v1). No bound on inputs is documented;
+  NVIDIA's own pipeline (NVIDIA/NeMo-Retriever, docker-compose.yaml) sends 30. Unit length is not promised.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from embedders.contract import EmbedOptions, Input, Purpose, TextInput
+
+AUTO = "auto"
+"""As a profile's name: the one whose pattern the model's name fits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Fields of a request that hold for all of its inputs; inputs of two kinds cannot share one.
+
+    Attributes:
+        role: `input_type`; None where the model has one role for all.
+        truncate: `truncate`; None where the model takes no such field.
+    """
+
+    role: str | None = None
+    truncate: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NimProfile:
+    """What a family of models takes and gives.
+
+    Attributes:
+        name: what the setting calls it.
+        patterns: the models' names in lower case, behind the publisher, with * for anything.
+        max_inputs: inputs that a request may have.
+        batch: inputs that are sent in one request unless told otherwise.
+        dimension: values in a vector; None where it has to be learnt.
+        max_text_tokens: tokens that the model reads of a text; None where it differs or is not documented.
+        roles: whether `input_type` tells queries from passages.
+        modalities: whether `modality` says of each input what it is; where not, the NIM tells by the input's beginning.
+        truncation: whether `truncate` says what happens to a text that is too long.
+        unit_length: whether the model gives unit vectors; of others nothing is known, and they are scaled here.
+    """
+
+    name: str
+    patterns: tuple[str, ...] = ()
+    max_inputs: int
+    batch: int
+    dimension: int | None = None
+    max_text_tokens: int | None = None
+    roles: bool = False
+    modalities: bool = False
+    truncation: bool = False
+    unit_length: bool = False
+
+    def kind(self, each: Input, options: EmbedOptions) -> Kind:
+        """Return the kind of request that an input belongs into."""
+        # Of pictures these models know passages only.
+        query = options.purpose is Purpose.QUERY and isinstance(each, TextInput)
+        role = ("query" if query else "passage") if self.roles else None
+        if not self.truncation:
+            return Kind(role)
+        # Nothing of a picture is cut.
+        return Kind(role, "END" if isinstance(each, TextInput) and each.truncate else "NONE")
+
+    def fields(self, kind: Kind, modalities: list[str]) -> dict[str, Any]:
+        """Return the fields of a request beyond the common ones; `modalities` say of each input what it is."""
+        fields: dict[str, Any] = {}
+        if kind.role is not None:
+            fields["input_type"] = kind.role
+        if self.modalities:
+            fields["modality"] = modalities
+        if kind.truncate is not None:
+            fields["truncate"] = kind.truncate
+        return fields
+
+
+PROFILES = {
+    profile.name: profile
+    for profile in (
+        NimProfile(
+            name="nvclip",
+            patterns=("nvclip*",),
+            max_inputs=64,
+            batch=64,
+            dimension=1024,
+            max_text_tokens=77,
+            unit_length=True,
+        ),
+        NimProfile(
+            name="nemotron-vl",
+            patterns=("llama-nemotron-embed-vl-*",),
+            max_inputs=1024,
+            batch=30,
+            dimension=2048,
+            max_text_tokens=2048,
+            roles=True,
+            modalities=True,
+            truncation=True,
+        ),
+        NimProfile(
+            name="nemoretriever-vlm",
+            patterns=("llama-3*2-nemoretriever-*-vlm-embed-*",),
+            max_inputs=1024,
+            batch=30,
+            dimension=2048,
+            max_text_tokens=4096,
+            roles=True,
+            modalities=True,
+            truncation=True,
+        ),
+        # Whatever answers like OpenAI's endpoint and tells pictures by their data URI.
+        NimProfile(name="plain", max_inputs=1024, batch=64),
+    )
+}
+"""All profiles by name; the last one takes every model."""
+
+
+def choose_profile(name: str, model: str) -> NimProfile:
+    """Return the profile of a name; for AUTO the one that the model's name fits, and `plain` if none does.
+
+    Raises:
+        ValueError: there is no profile of that name.
+    """
+    if name != AUTO:
+        try:
+            return PROFILES[name]
+        except KeyError:
+            raise ValueError(f"there is no profile of that name; there are: {', '.join((AUTO, *PROFILES))}") from None
+    short = model.rpartition("/")[2].lower()
+    fitting = (
+        profile for profile in PROFILES.values() if any(fnmatchcase(short, pattern) for pattern in profile.patterns)
+    )
+    return next(fitting, PROFILES["plain"])

@@ -1,0 +1,1 @@
+"""Metrics, timing and tracing of embedders."""

@@ -1,0 +1,1 @@
+"""Programs and generators behind the make targets of the chart."""

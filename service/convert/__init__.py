@@ -1,1 +1,0 @@
-"""Between protobuf and the domain, a module for each service."""

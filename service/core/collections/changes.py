@@ -1,0 +1,343 @@
+"""Changes of a collection: what Weaviate lets change, and by its name whatever it does not."""
+
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from service.core.unknown import some_of
+from service.domain import (
+    Collection,
+    DataType,
+    MultiTenancy,
+    NamedVector,
+    Parameters,
+    Property,
+    Quantizer,
+    Reranker,
+    VectorIndex,
+)
+from service.errors import InvalidRequest, Violation
+
+MUTABLE_PARAMETERS = {
+    "hnsw": frozenset(
+        (
+            "ef",
+            "dynamicEfMin",
+            "dynamicEfMax",
+            "dynamicEfFactor",
+            "vectorCacheMaxObjects",
+            "flatSearchCutoff",
+            "filterStrategy",
+        )
+    ),
+    "flat": frozenset(("vectorCacheMaxObjects",)),
+    "dynamic": frozenset(("threshold",)),
+    "hfresh": frozenset(("maxPostingSizeKB", "searchProbe")),
+}
+"""Of each index those that Weaviate takes later; measured on 1.39."""
+
+MUTABLE_OF_QUANTIZERS = frozenset(("rescoreLimit", "cache"))
+MUTABLE_OF_INVERTED_INDEX = frozenset(("bm25", "stopwords", "cleanupIntervalSeconds"))
+RANGES = (DataType.INT, DataType.NUMBER, DataType.DATE)
+TEXTS = (DataType.TEXT, DataType.TEXT_ARRAY)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorDraft:
+    """A named vector as a caller wants it.
+
+    Attributes:
+        vector: it, without a space.
+        embedder: whose space it is to be bound to; empty means the default one, or the present one of a vector that is
+            there.
+        model: the model that the embedder must have; empty where any will do.
+    """
+
+    vector: NamedVector
+    embedder: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionChange:
+    """What of a collection is to be otherwise; what is empty stays as it is.
+
+    Attributes:
+        description: None leaves it.
+        properties: those to add or, by their names, to describe anew.
+        vectors: those to add or, by their names, to index otherwise; those that are added bring their spaces.
+        multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
+        default_vector: None leaves it; empty leaves it to the server.
+        reranker: None leaves it.
+    """
+
+    description: str | None = None
+    properties: tuple[Property, ...] = ()
+    vectors: tuple[VectorDraft, ...] = ()
+    multi_tenancy: Parameters = field(default_factory=dict)
+    replication: Parameters = field(default_factory=dict)
+    sharding: Parameters = field(default_factory=dict)
+    inverted_index: Parameters = field(default_factory=dict)
+    default_vector: str | None = None
+    reranker: Reranker | None = None
+
+
+def apply_change(collection: Collection, change: CollectionChange) -> Collection:
+    """Return a collection as it is to be.
+
+    Raises:
+        InvalidRequest: it cannot become so; every field that cannot be changed is named.
+    """
+    violations: list[Violation] = []
+    properties = _changed_properties(collection, change, violations)
+    vectors = _changed_vectors(replace(collection, properties=properties), change, violations)
+    changed = replace(
+        collection,
+        description=collection.description if change.description is None else change.description,
+        properties=properties,
+        vectors=vectors,
+        multi_tenancy=_changed_tenancy(collection.multi_tenancy, change.multi_tenancy, violations),
+        replication={**collection.replication, **change.replication},
+        inverted_index=_merged(collection.inverted_index, change.inverted_index),
+        default_vector=collection.default_vector if change.default_vector is None else change.default_vector,
+        reranker=change.reranker or collection.reranker,
+    )
+    if change.default_vector is not None:
+        # What somebody else wrote into the schema is no fault of this change.
+        violations += default_vector_faults(changed)
+    violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
+    inverted = MUTABLE_OF_INVERTED_INDEX
+    violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")
+    if violations:
+        raise InvalidRequest(violations)
+    return changed
+
+
+def default_vector_faults(collection: Collection) -> Iterator[Violation]:
+    """Yield what is wrong with a collection's default vector."""
+    name = collection.default_vector
+    if name and collection.find_vector(name) is None:
+        names = some_of(each.name for each in collection.vectors)
+        message = f"{name!r} is no named vector of collection {collection.name!r}; it has: {names}"
+        yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
+
+
+def _changed_properties(
+    collection: Collection, change: CollectionChange, violations: list[Violation]
+) -> tuple[Property, ...]:
+    properties = {each.name: each for each in collection.properties}
+    for index, wanted in enumerate(change.properties):
+        present = properties.get(wanted.name)
+        if present is None:
+            path = f"collection.properties[{index}].data_type"
+            if wanted.data_type is None:
+                violations.append(Violation(path, f"is required: {wanted.name!r} is not there yet, and is added"))
+            properties[wanted.name] = wanted
+            continue
+        path = f"collection.properties[{index}]"
+        violations += _property_faults(present, wanted, path)
+        violations += _indexing_faults(present, wanted, path)
+        properties[wanted.name] = replace(
+            present,
+            description=wanted.description or present.description,
+            indexing={**present.indexing, **wanted.indexing},
+        )
+    return tuple(properties.values())
+
+
+def _property_faults(present: Property, wanted: Property, path: str) -> Iterator[Violation]:
+    if wanted.data_type not in (None, present.data_type):
+        yield _immutable(f"{path}.data_type")
+    there = {each.name: each for each in present.nested}
+    for index, each in enumerate(wanted.nested):
+        inner = f"{path}.nested_properties[{index}]"
+        if each.name not in there:
+            yield Violation(f"{inner}.name", f"{each.name!r} is not there, and cannot be added to an object later")
+        else:
+            yield from _property_faults(there[each.name], each, inner)
+            yield from _immutable_in(there[each.name].indexing, each.indexing, (), inner)
+
+
+def _indexing_faults(present: Property, wanted: Property, path: str) -> Iterator[Violation]:
+    differing = _differing(present.indexing, wanted.indexing)
+    text = present.data_type in TEXTS
+    if "tokenization" in differing:
+        indexed = present.indexing.get("indexSearchable") or present.indexing.get("indexFilterable")
+        if not text or not indexed:
+            yield Violation(f"{path}.tokenization", "is for texts that are searchable or filterable")
+        elif len(differing) > 1:
+            message = "cannot be changed together with how the text is indexed; change one, then the other"
+            yield Violation(f"{path}.tokenization", message)
+    if wanted.indexing.get("indexSearchable") and not text:
+        yield Violation(f"{path}.index_searchable", "is for texts only")
+    if wanted.indexing.get("indexRangeFilters") and present.data_type not in RANGES:
+        yield Violation(f"{path}.index_range_filters", "is for int, number and date only")
+
+
+def _changed_vectors(
+    collection: Collection, change: CollectionChange, violations: list[Violation]
+) -> tuple[NamedVector, ...]:
+    vectors = {each.name: each for each in collection.vectors}
+    for number, draft in enumerate(change.vectors):
+        wanted, path = draft.vector, f"collection.vectors[{number}]"
+        present = vectors.get(wanted.name)
+        if present is None:
+            violations += _nameless_faults(collection, path)
+            violations += _field_faults(collection, wanted, path)
+            violations += _native_faults(wanted, path)
+            violations += list_faults(collection, wanted, path)
+            vectors[wanted.name] = wanted
+        else:
+            violations += _vector_faults(present, draft, path)
+            vectors[wanted.name] = replace(present, index=_changed_index(present.index, wanted.index, path, violations))
+    return tuple(vectors[name] for name in sorted(vectors))
+
+
+def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
+    if any(each.nameless for each in collection.vectors):
+        message = (
+            f"collection {collection.name!r} has a vector without a name, which those who made it search and read "
+            "without naming one; a named one beside it would change what they get: create another collection"
+        )
+        yield Violation(path, message)
+
+
+def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+    kinds = (("image_fields", vector.image_fields, (DataType.BLOB,)), ("text_fields", vector.text_fields, TEXTS))
+    for kind, fields, types in kinds:
+        for index, each in enumerate(fields):
+            found = collection.find_property(each.name)
+            if found is None or found.data_type not in types:
+                words = " or ".join(type_.value for type_ in types)
+                yield Violation(f"{path}.{kind}[{index}].name", f"{each.name!r} is no property of type {words}")
+
+
+def _native_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
+    if vector.native is not bool(vector.base_url):
+        yield Violation(f"{path}.base_url", "goes with native, and native with it; set both or neither")
+    if vector.native and not (vector.image_fields or vector.text_fields):
+        yield Violation(f"{path}.native", "Weaviate's module needs image_fields or text_fields")
+
+
+def list_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+    """Yield fields of a native vector with weights that are lists, on which Weaviate's module fails."""
+    for index, each in enumerate(vector.text_fields if vector.native and vector.weighted else ()):
+        found = collection.find_property(each.name)
+        if found is not None and found.data_type is DataType.TEXT_ARRAY:
+            message = (
+                f"{each.name!r} is a list, and Weaviate's module has one weight for each field: it fails on objects "
+                "with more items than weights; leave out the weights of all fields, or the field"
+            )
+            yield Violation(f"{path}.text_fields[{index}].name", message)
+
+
+def _vector_faults(present: NamedVector, draft: VectorDraft, path: str) -> Iterator[Violation]:
+    wanted = draft.vector
+    given = {
+        "image_fields": wanted.image_fields and wanted.image_fields != present.image_fields,
+        "text_fields": wanted.text_fields and wanted.text_fields != present.text_fields,
+        "embedder": draft.embedder and _space_id(wanted) != _space_id(present),
+        "model": draft.model and (present.space is None or draft.model != present.space.model),
+        "native": wanted.native and not present.native,
+        "base_url": wanted.base_url and wanted.base_url != present.base_url,
+        "index.distance": wanted.distance is not None and wanted.distance is not present.distance,
+    }
+    for name, differs in given.items():
+        if differs:
+            yield _immutable(f"{path}.{name}", "add a named vector instead")
+
+
+def _space_id(vector: NamedVector) -> str:
+    return vector.space.id if vector.space else ""
+
+
+def _changed_index(present: VectorIndex, wanted: VectorIndex, path: str, violations: list[Violation]) -> VectorIndex:
+    if wanted.type and wanted.type != present.type:
+        violations.append(_immutable(f"{path}.index.{wanted.type}", "add a named vector instead"))
+        return present
+    violations += _parameter_faults(present.type, present.parameters, wanted.parameters, f"{path}.index.{present.type}")
+    kind = "hnsw" if present.type == "dynamic" else present.type
+    flat_path = f"{path}.index.dynamic.flat_quantizer"
+    return VectorIndex(
+        present.type,
+        _merged(present.parameters, wanted.parameters),
+        _changed_quantizer(kind, present.quantizer, wanted.quantizer, f"{path}.index.quantizer", violations),
+        _changed_quantizer("flat", present.flat_quantizer, wanted.flat_quantizer, flat_path, violations),
+    )
+
+
+def _parameter_faults(type_: str, present: Parameters, wanted: Parameters, path: str) -> Iterator[Violation]:
+    for name in _differing(present, wanted):
+        if isinstance(wanted[name], Mapping) and name in MUTABLE_PARAMETERS:
+            yield from _parameter_faults(name, present.get(name, {}), wanted[name], f"{path}.{name}")
+        elif name not in MUTABLE_PARAMETERS.get(type_, ()):
+            yield _immutable(f"{path}.{_snake(name)}")
+
+
+def _changed_quantizer(
+    index: str, present: Quantizer | None, wanted: Quantizer | None, path: str, violations: list[Violation]
+) -> Quantizer | None:
+    if wanted is None:
+        return present
+    if present is None or present.type == "none" != wanted.type:
+        if index != "hnsw":
+            violations.append(_immutable(f"{path}.{wanted.type}"))
+        return wanted
+    if present.type != wanted.type:
+        violations.append(_immutable(f"{path}.{wanted.type}", f"{present.type} stays for good"))
+        return present
+    path = f"{path}.{wanted.type}"
+    violations += _immutable_in(present.parameters, wanted.parameters, MUTABLE_OF_QUANTIZERS, path)
+    return replace(present, parameters=_merged(present.parameters, wanted.parameters))
+
+
+def _changed_tenancy(
+    present: MultiTenancy | None, wanted: Parameters, violations: list[Violation]
+) -> MultiTenancy | None:
+    path = "collection.multi_tenancy"
+    if wanted.get("enabled", present is not None) != (present is not None):
+        violations.append(_immutable(f"{path}.enabled"))
+    if present is None:
+        violations += [
+            Violation(f"{path}.{_snake(name)}", "is only for collections with tenants")
+            for name in ("autoTenantCreation", "autoTenantActivation")
+            if wanted.get(name)
+        ]
+        return None
+    return MultiTenancy(
+        wanted.get("autoTenantCreation", present.auto_creation),
+        wanted.get("autoTenantActivation", present.auto_activation),
+    )
+
+
+def _immutable_in(present: Parameters, wanted: Parameters, mutable: Container[str], path: str) -> Iterator[Violation]:
+    for name in _differing(present, wanted):
+        if name not in mutable:
+            yield _immutable(f"{path}.{_snake(name)}")
+
+
+def _differing(present: Parameters, wanted: Parameters) -> list[str]:
+    return [name for name, value in wanted.items() if not _same(present.get(name), value)]
+
+
+def _same(present: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(present, Mapping) and not _differing(present, wanted)
+    return bool(present == wanted)
+
+
+def _merged(present: Parameters, wanted: Parameters) -> Parameters:
+    merged = dict(present)
+    for name, value in wanted.items():
+        old = merged.get(name)
+        merged[name] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _snake(name: str) -> str:
+    # maxPostingSizeKB is max_posting_size_kb.
+    return "".join(f"_{each.lower()}" if each.isupper() else each for each in name).replace("_k_b", "_kb")
+
+
+def _immutable(path: str, instead: str = "") -> Violation:
+    return Violation(path, "cannot be changed" + (f"; {instead}" if instead else ""))

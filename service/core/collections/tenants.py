@@ -1,0 +1,66 @@
+"""Tenants: those among whom the objects of a collection are divided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.access import calling_account
+from service.domain import Tenant
+from service.errors import InvalidRequest, TenantNotFound, Violation
+from service.store.base import Store
+
+
+@dataclass(frozen=True, slots=True)
+class TenantPage:
+    """Some tenants by name, and whether more follow."""
+
+    tenants: tuple[Tenant, ...]
+    more: bool
+
+
+class Tenants:
+    """Creates, lists, updates and deletes tenants of collections that have some.
+
+    Every method raises CollectionNotFound where there is no such collection, and InvalidRequest where it has no
+    tenants.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def create(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Add tenants; one that is there already stays as it is."""
+        await self._store.create_tenants(await self._check(collection), tenants)
+
+    async def list_page(self, collection: str, names: Sequence[str], *, after: str, size: int) -> TenantPage:
+        """Return up to `size` tenants that the caller may touch, after `after`; of certain names, if any are given."""
+        collection = await self._check(collection)
+        may_touch = calling_account.get().client.may_touch_tenant
+        found = await self._store.list_tenants(collection, names)
+        rest = [each for each in found if each.name > after and may_touch(each.name)]
+        return TenantPage(tuple(rest[:size]), more=len(rest) > size)
+
+    async def update(self, collection: str, tenants: Sequence[Tenant]) -> None:
+        """Change how active tenants are, or of none if one is not there.
+
+        Raises:
+            TenantNotFound: one is not there.
+        """
+        collection = await self._check(collection)
+        names = [each.name for each in tenants]
+        there = {each.name for each in await self._store.list_tenants(collection, names)}
+        missing = next((name for name in names if name not in there), None)
+        if missing is not None:
+            raise TenantNotFound(missing, f"collection {collection!r} has others; none was changed")
+        await self._store.update_tenants(collection, tenants)
+
+    async def delete(self, collection: str, names: Sequence[str]) -> None:
+        """Delete tenants with their objects; one that is not there is no error."""
+        await self._store.delete_tenants(await self._check(collection), names)
+
+    async def _check(self, collection: str) -> str:
+        """Return the name of the collection itself, since Weaviate knows no tenants by an alias."""
+        found = await self._store.get_collection(collection)
+        if found.multi_tenancy is None:
+            message = f"{collection!r} was created without tenants; create a collection with multi_tenancy.enabled"
+            raise InvalidRequest([Violation("collection", message)])
+        return found.name

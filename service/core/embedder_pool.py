@@ -1,0 +1,232 @@
+"""Embedding: which embedder does the work, and checks of those that have none to do."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import structlog
+from opentelemetry.trace import Span, SpanKind
+from opentelemetry.util.types import AttributeValue
+
+from embedders.contract import NOT_CHECKED, Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
+from embedders.errors import EmbedderError
+from embedders.front.failover import embed_with_first
+from embedders.telemetry import tracing
+from service.access import calling_account
+from service.domain import Collection, NamedVector, Space
+from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
+from service.process.metrics import EMBEDDER_UP
+
+log = structlog.get_logger(__name__)
+
+
+def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
+    """Return what makes a span of an embedder's work for one call."""
+    if not tracing.active():
+        return tracing.NOTHING
+    spec = embedder.spec
+    attributes: dict[str, AttributeValue] = {
+        "gen_ai.operation.name": "embeddings",
+        "gen_ai.provider.name": spec.name,
+        "gen_ai.request.model": spec.model,
+        "gen_ai.embeddings.dimension.count": spec.dimension,
+        "vecgate.space": spec.space,
+        "vecgate.inputs": len(inputs),
+    }
+    return tracing.span(f"embeddings {spec.model}", attributes, kind=SpanKind.CLIENT)
+
+
+def _tokens(outcomes: Sequence[Outcome]) -> int:
+    return sum(each.token_count or 0 for each in outcomes if isinstance(each, Embedding))
+
+
+class EmbedderPool:
+    """The server's embedders by name, the default one first.
+
+    Args:
+        embedders: in order of preference; the first one is the default.
+        check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
+    """
+
+    def __init__(self, embedders: Sequence[WatchedEmbedder], *, check_interval_s: float) -> None:
+        self._embedders = list(embedders)
+        self._check_interval_s = check_interval_s
+        self._reported: dict[int, bool] = {}
+        self._monitors: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Start all embedders, check each once, and go on checking in the background.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded.
+        """
+        for embedder in self._embedders:
+            await embedder.start()
+        await asyncio.gather(*map(self._check, self._embedders))
+        # One for each: a check that hangs shall delay no other embedder's.
+        self._monitors = [
+            asyncio.create_task(self._check_forever(embedder), name=f"checks-{embedder.spec.name}")
+            for embedder in self._embedders
+        ]
+
+    async def close(self) -> None:
+        """Stop checking and close all embedders."""
+        for monitor in self._monitors:
+            monitor.cancel()
+        await asyncio.gather(*self._monitors, return_exceptions=True)
+        # One that cannot be closed must not keep the others open.
+        async with contextlib.AsyncExitStack() as ends:
+            for embedder in self._embedders:
+                ends.push_async_callback(embedder.close)
+
+    @property
+    def all(self) -> Sequence[WatchedEmbedder]:
+        """All embedders, the default one first."""
+        return self._embedders
+
+    @property
+    def default(self) -> WatchedEmbedder:
+        """The embedder that is used when none is named."""
+        return self._embedders[0]
+
+    def fault(self, embedder: WatchedEmbedder) -> str | None:
+        """Return why an embedder does not work, in words, or None when it does."""
+        return embedder.health.fault
+
+    def get(self, name: str) -> WatchedEmbedder:
+        """Return the embedder of a name; empty means the default one.
+
+        Raises:
+            EmbedderNotFound: there is none of that name.
+        """
+        if not name:
+            return self.default
+        for embedder in self._embedders:
+            if embedder.spec.name == name:
+                return embedder
+        names = ", ".join(embedder.spec.name for embedder in self._embedders)
+        raise EmbedderNotFound(name, f"this server has: {names}")
+
+    @property
+    def working(self) -> bool:
+        """Whether any embedder works."""
+        return any(self.fault(embedder) is None for embedder in self._embedders)
+
+    def of_space(self, space: str) -> list[WatchedEmbedder]:
+        """Return the embedders of a space, in order of preference."""
+        return [each for each in self._embedders if each.spec.space == space]
+
+    def asked_for(self, name: str) -> list[WatchedEmbedder]:
+        """Return the embedder of a name alone; for no name the default one and those that may stand in for it.
+
+        Raises:
+            EmbedderNotFound: there is none of that name.
+        """
+        return [self.get(name)] if name else self.of_space(self.default.spec.space)
+
+    def resolve(self, collection: Collection) -> Collection:
+        """Return a collection with the spaces of adopted named vectors, of which the schema says the model alone.
+
+        It is that of this server's embedder of the space or, for a local model, of the model of that name: the HTTP
+        endpoint, by which such vectors were made, goes by the model's name, too.
+        """
+        return replace(collection, vectors=tuple(map(self._resolve, collection.vectors)))
+
+    def _resolve(self, vector: NamedVector) -> NamedVector:
+        if vector.space is None or vector.space.dimension:
+            return vector
+        specs = [each.spec for each in self._embedders]
+        named = [spec for spec in specs if spec.space == vector.space.id] or [
+            spec for spec in specs if spec.model == vector.space.model
+        ]
+        if not named:
+            return vector
+        return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
+
+    def default_vector(self, collection: Collection) -> NamedVector | None:
+        """Return the named vector of searches that name none, or None where they have to.
+
+        It is the one that the collection says; else the only one; else, where each is of a space of its own, that of
+        this server's first embedder that has one.
+        """
+        chosen = collection.find_vector(collection.default_vector)
+        if chosen is not None or len(collection.vectors) == 1:
+            return chosen or collection.vectors[0]
+        by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
+        if len(by_space) < len(collection.vectors):
+            return None
+        return next((by_space[each.spec.space] for each in self._embedders if each.spec.space in by_space), None)
+
+    def for_vector(self, collection: str, vector: NamedVector) -> list[WatchedEmbedder]:
+        """Return the embedders of the space that a named vector is bound to, in order of preference.
+
+        Raises:
+            CollectionNotBound: the named vector is bound to no space.
+            SpaceMismatch: no embedder of this server has that space and dimension.
+        """
+        if vector.space is None:
+            raise CollectionNotBound(collection, vector.name)
+        embedders = self.of_space(vector.space.id)
+        # A dimension of 0 is not known, neither the embedder's nor the schema's.
+        known = {each for each in (vector.space.dimension, *(each.spec.dimension for each in embedders[:1])) if each}
+        if not embedders or len(known) > 1:
+            given = (embedders[0] if embedders else self.default).spec
+            raise SpaceMismatch(
+                vector=vector.name,
+                bound=vector.space.id,
+                given=given.space,
+                bound_dimension=vector.space.dimension,
+                given_dimension=given.dimension,
+            )
+        return embedders
+
+    async def embed_with_first(
+        self, embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions
+    ) -> tuple[WatchedEmbedder, list[Outcome]]:
+        """Embed inputs with the first of some embedders of one space that works; see embedders.front.failover."""
+        async with calling_account.get().embedding(len(inputs)):
+            return await embed_with_first(embedders, inputs, options, embed=self.embed)
+
+    async def embed(self, embedder: WatchedEmbedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs and report how it went; see Embedder.embed."""
+        try:
+            with _embedding_span(embedder, inputs) as span:
+                outcomes = await embedder.embed(inputs, options)
+                if tracing.active():
+                    span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
+                return outcomes
+        finally:
+            self._report(embedder)
+
+    async def _check_forever(self, embedder: WatchedEmbedder) -> None:
+        while True:
+            await asyncio.sleep(self._check_interval_s)
+            idle_s = time.monotonic() - embedder.health.last_success_s
+            if idle_s >= self._check_interval_s:
+                await self._check(embedder)
+
+    async def _check(self, embedder: WatchedEmbedder) -> None:
+        try:
+            await embedder.check()
+        except EmbedderError:
+            pass  # its health says what is wrong
+        except Exception:
+            log.exception("embedder_check_crashed", embedder=embedder.spec.name)
+        self._report(embedder)
+
+    def _report(self, embedder: WatchedEmbedder) -> None:
+        """Tell the log and the metrics if it has changed whether an embedder works."""
+        fault = embedder.health.fault
+        works = fault is None
+        if fault == NOT_CHECKED or self._reported.get(id(embedder)) == works:
+            return
+        self._reported[id(embedder)] = works
+        spec = embedder.spec
+        EMBEDDER_UP.labels(spec.name, spec.space).set(works)
+        if works:
+            log.info("embedder_ready", embedder=spec.name, space=spec.space)
+        else:
+            log.warning("embedder_unavailable", embedder=spec.name, fault=fault)

@@ -1,0 +1,1 @@
+"""Objects: imported, updated, filled in, deleted and listed."""

@@ -1,0 +1,261 @@
+"""Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+from uuid import UUID
+
+import structlog
+
+from embedders.contract import EmbedOptions
+from embedders.errors import EmbedderError
+from service.access import calling_account
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.indexing import PARALLEL, IndexEntries, Mending, all_of
+from service.core.objects.vectorizing import (
+    BULK_DOCUMENTS,
+    Candidate,
+    Vectorizer,
+    VectorOrigin,
+    check_bound,
+    vector_fields,
+)
+from service.core.objects.writing import Writes, keys_of
+from service.core.unknown import unknown_vector
+from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, SearchOptions, StoredObject
+from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
+from service.store.base import NO_TENANT, Store
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS = 3
+"""How often the vectors of an object are made that changes meanwhile."""
+
+Failures = dict[UUID, ServiceError | EmbedderError]
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillWishes:
+    """What to fill.
+
+    Attributes:
+        vectors: named vectors; empty means all that are bound to a space.
+        after: the object to begin after; None for the first.
+        verify: whether to look for vectors that their index has lost, too.
+        truncate: whether texts may be cut to what the model reads.
+    """
+
+    vectors: tuple[str, ...] = ()
+    after: UUID | None = None
+    verify: bool = False
+    truncate: bool = False
+
+
+@dataclass(slots=True)
+class BackfillProgress:
+    """What became of some objects.
+
+    Attributes:
+        last: the last of them; going on after it is safe.
+        seen: how many they are.
+        filled: those that got a vector.
+        repaired: those of which a vector was entered into its index again.
+        failures: why others have not got theirs, by id.
+    """
+
+    last: UUID
+    seen: int
+    filled: int = 0
+    repaired: int = 0
+    failures: Failures = field(default_factory=dict)
+
+
+class Backfiller:
+    """Fills in vectors that are missing, and changes nothing else.
+
+    Args:
+        store: where the objects are.
+        embedders: what makes their vectors.
+        writes: runs the writes of this process.
+        page_size: objects that are looked at in one go.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes, *, page_size: int) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._vectorizer = Vectorizer(embedders)
+        self._page_size = page_size
+        self._entries = IndexEntries(store)
+        self._writes = writes
+        self._room = asyncio.Semaphore(PARALLEL)
+
+    async def run(
+        self, name: str, wishes: BackfillWishes, scope: Scope = NO_TENANT, api_key: str | None = None
+    ) -> AsyncIterator[BackfillProgress]:
+        """Go through a collection by id, and yield what became of each page of objects.
+
+        Args:
+            name: the collection.
+            wishes: what to fill.
+            scope: whose objects, and how many replicas must answer.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a tenant that is missing or too much, an unknown named vector.
+            CollectionNotBound: a named vector is bound to no space.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed.
+            StoreUnavailable: the store failed.
+        """
+        collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
+        check_bound(collection)
+        fields = ReturnFields(vectors=[each.name for each in collection.vectors])
+        computed = self._computable(collection, named=bool(wishes.vectors))
+        filling = replace(collection, vectors=computed)
+        options = replace(BULK_DOCUMENTS, api_key=api_key)
+        last = wishes.after
+        while True:
+            # A load of its own making may not lock the client out for longer than a page of it takes to pay.
+            await asyncio.sleep(calling_account.get().retry_after_s())
+            hits = await self._store.list_objects(
+                name, limit=self._page_size, offset=0, fields=fields, options=SearchOptions(after=last), scope=scope
+            )
+            if not hits:
+                return
+            page = [hit.object for hit in hits]
+            last = page[-1].id
+            progress = BackfillProgress(last, len(page))
+            lacking = [each.id for each in page if any(vector.name not in each.vectors for vector in computed)]
+            await self._fill(filling, lacking, options, progress, scope, truncate=wishes.truncate)
+            if wishes.verify:
+                for vector in collection.vectors:
+                    await self._repair(name, vector, page, progress, scope)
+            yield progress
+
+    def _computable(self, collection: Collection, *, named: bool) -> tuple[NamedVector, ...]:
+        """Return the named vectors that have fields; unless they are named, only those of this server's spaces.
+
+        A collection that has moved to another model keeps the named vector of the old one.
+        """
+        computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
+        served = tuple(each for each in computed if each.space and self._embedders.of_space(each.space.id))
+        return computed if named else served or computed
+
+    async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
+        """Return objects with what their vectors are made of, and the vectors that they have."""
+        if not ids:
+            return []
+        try:
+            found = await self._store.get_objects(collection.name, ids, vector_fields(collection.vectors), scope)
+        except StoreRejected:
+            # Such as pictures that are too large to be read in one call.
+            if len(ids) == 1:
+                raise
+            middle = len(ids) // 2
+            halves = (ids[:middle], ids[middle:])
+            return [each for half in halves for each in await self._read(collection, half, scope)]
+        return [Candidate(f"objects[{id_}]", found[id_]) for id_ in ids if id_ in found]
+
+    async def _fill(
+        self,
+        collection: Collection,
+        ids: Sequence[UUID],
+        options: EmbedOptions,
+        progress: BackfillProgress,
+        scope: Scope,
+        *,
+        truncate: bool,
+    ) -> None:
+        """Give objects the vectors that they lack; again where an object has changed before its vectors were made."""
+        for _ in range(ATTEMPTS):
+            candidates = await self._read(collection, ids, scope)
+            if not candidates:
+                return
+            read = {each.object.id: each.object for each in candidates}
+            await self._vectorizer.fill(collection, candidates, options, truncate=truncate, stored={}, used={})
+            written = await all_of(
+                self._write(collection, read[each.object.id], each, progress, scope) for each in candidates
+            )
+            ids = [each.object.id for each, current in zip(candidates, written, strict=True) if not current]
+        busy = StoreUnavailable("the object changed each time that its vectors were made; fill them in later")
+        progress.failures.update(dict.fromkeys(ids, busy))
+
+    async def _write(
+        self,
+        collection: Collection,
+        read: StoredObject,
+        candidate: Candidate,
+        progress: BackfillProgress,
+        scope: Scope,
+    ) -> bool:
+        """Write the vectors that were made of an object as it was read; return False if it has changed instead."""
+        id_ = read.id
+        progress.failures.pop(id_, None)
+        errors = [report.error for report in candidate.reports if report.error is not None]
+        if candidate.error is not None or errors:
+            progress.failures[id_] = candidate.error or errors[0]
+        made = {each.name for each in candidate.reports if each.origin is VectorOrigin.COMPUTED}
+        vectors = {each: vector for each, vector in candidate.object.vectors.items() if each in made}
+        if not vectors or candidate.error is not None:
+            return True
+
+        async def write() -> bool:
+            # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
+            now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
+            if _differs(now, read):
+                return False
+            await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
+            return True
+
+        try:
+            async with self._room:
+                current = await self._writes.run(keys_of(collection.name, scope, [id_]), write)
+        except ObjectNotFound:
+            log.debug("backfill_object_gone", collection=collection.name)
+        except StoreRejected as error:
+            progress.failures[id_] = error
+        else:
+            progress.filled += current
+            return current
+        return True
+
+    async def _repair(
+        self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
+    ) -> None:
+        """Enter those vectors of a page into their index again that it has lost."""
+        having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
+
+        async def mend() -> Mending:
+            mending = await self._entries.mend(name, vector, having, scope)
+            for error in mending.failures.values():
+                if isinstance(error, StoreUnavailable):
+                    raise error
+            return mending
+
+        mending = await self._writes.run(keys_of(name, scope, having), mend)
+        refusal = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
+        progress.failures |= mending.failures | dict.fromkeys(mending.unseen, refusal)
+        progress.repaired += len(mending.found)
+
+
+def _differs(now: StoredObject, before: StoredObject) -> bool:
+    """Return whether of an object what vectors are made of has changed, or which vectors it has."""
+    made_of = (now.properties, now.images, now.vectors.keys())
+    return made_of != (before.properties, before.images, before.vectors.keys())
+
+
+def _targets(collection: Collection, names: Sequence[str]) -> Collection:
+    """Return a collection with some of its named vectors alone; with no names, those that are bound to a space."""
+    unknown = [
+        unknown_vector(collection, f"vectors[{index}]")
+        for index, name in enumerate(names)
+        if collection.find_vector(name) is None
+    ]
+    if unknown:
+        raise InvalidRequest(unknown)
+    bound = [each.name for each in collection.vectors if each.space is not None]
+    # Of none, the caller shall learn why nothing can be filled.
+    wanted = names or bound or [each.name for each in collection.vectors]
+    return replace(collection, vectors=tuple(each for each in collection.vectors if each.name in wanted))

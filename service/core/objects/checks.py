@@ -1,0 +1,383 @@
+"""Whether objects fit their collection (names, types, ids, vectors), checked before anything is embedded or stored."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid5
+
+import numpy as np
+
+from embedders.contract import Vector
+from service.core.unknown import some_of, unknown_property, unknown_vector
+from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
+from service.errors import InvalidRequest, Violation, collecting, noting
+
+NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
+"""The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
+
+MAX_SAFE_INT = 2**53
+GEO_BOUNDS = {"latitude": 90, "longitude": 180}
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftObject:
+    """An object as a caller sent it, not checked yet.
+
+    Attributes:
+        id: a UUID in text form, or empty.
+        properties: values as JSON has them: None, bool, float, str, list or dict.
+        images: encoded pictures by blob property.
+        vectors: little-endian float32 bytes by named vector.
+        values: how many values the properties hold, those in lists and objects, too.
+        faults: why its properties, images or vectors were not taken, by field.
+    """
+
+    id: str = ""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    images: Mapping[str, bytes] = field(default_factory=dict)
+    vectors: Mapping[str, bytes] = field(default_factory=dict)
+    values: int = 0
+    faults: Sequence[Violation] = ()
+
+    def size(self) -> int:
+        """Return roughly how many bytes the object takes in a write."""
+        texts = sum(len(str(value)) for value in self.properties.values())
+        return texts + sum(map(len, self.images.values())) * 4 // 3 + sum(map(len, self.vectors.values()))
+
+
+def check_object(collection: Collection, draft: DraftObject, path: str, tenant: str = "") -> StoredObject:
+    """Return a draft as an object that fits its collection, with an id.
+
+    Args:
+        collection: what it must fit.
+        draft: the object.
+        path: where it stands in the request, for the violations.
+        tenant: whose it is; part of an id that is derived.
+
+    Raises:
+        InvalidRequest: it does not fit; all violations are listed.
+    """
+    with collecting() as violations:
+        violations.extend(replace(each, field=f"{path}.{each.field}") for each in draft.faults)
+        properties = _check_properties(collection, draft, path, violations)
+        for name in draft.images:
+            blob = collection.find_property(name)
+            where = f'{path}.images["{name}"]'
+            if blob is None:
+                violations.append(_unknown_property(collection, where, blobs=True))
+            elif blob.data_type is not DataType.BLOB:
+                message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
+                violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        vectors = _check_vectors(collection, draft, path, violations)
+        with noting(violations):
+            id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
+    return StoredObject(id_, properties, dict(draft.images), vectors)
+
+
+def parse_id(text: str, path: str) -> UUID:
+    """Return an id as a UUID.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        message = "is no UUID; give one such as 3fa85f64-5717-4562-b3fc-2c963f66afa6"
+        raise InvalidRequest([Violation(path, message, "INVALID_ID")]) from None
+
+
+def content_id(collection: str, draft: DraftObject, tenant: str = "") -> UUID:
+    """Return the version 5 UUID of an object's content, the same for the same content whenever it is imported."""
+    content = json.dumps(
+        [
+            *([tenant] if tenant else ()),
+            collection,
+            {name: value for name, value in draft.properties.items() if value is not None},
+            {name: hashlib.sha256(image).hexdigest() for name, image in draft.images.items()},
+            {name: hashlib.sha256(vector).hexdigest() for name, vector in draft.vectors.items()},
+        ],
+        sort_keys=True,
+    )
+    return uuid5(NAMESPACE, content)
+
+
+def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
+    """Return little-endian float32 bytes as a vector, float32 of shape (dimension,).
+
+    Args:
+        data: the bytes.
+        dimension: the values that the target takes; None where nobody knows.
+        path: where it stands in the request.
+
+    Raises:
+        InvalidRequest: another length, NaN, infinity, nothing but zeros, or a length that float32 cannot hold.
+    """
+    fault = ""
+    if not data or len(data) % 4:
+        fault = f"has {len(data)} bytes, which is no whole number of float32 values; send 4 x dimension bytes"
+    elif dimension is not None and len(data) != 4 * dimension:
+        fault = f"has {len(data) // 4} values, the named vector takes {dimension}"
+    else:
+        vector: Vector = np.frombuffer(data, "<f4").astype(np.float32)
+        if not np.isfinite(vector).all():
+            fault = "holds NaN or infinity; all values must be finite"
+        elif not vector.any():
+            fault = "holds nothing but zeros, which have no direction; leave it out instead"
+        elif not _measurable(vector):
+            fault = "holds values so large or so small that float32 cannot hold their squares; scale it"
+        else:
+            return vector
+    raise InvalidRequest([Violation(path, fault, "INVALID_VECTOR")])
+
+
+def _measurable(vector: Vector) -> bool:
+    """Return whether Weaviate, which squares in float32, finds that a vector has a length: not 0, and not infinite."""
+    wide = vector.astype(np.float64)
+    bounds = np.finfo(np.float32)
+    return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
+
+
+def check_return_fields(
+    collection: Collection, properties: Sequence[str], images: Sequence[str], vectors: Sequence[str]
+) -> ReturnFields:
+    """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
+
+    What is named more than once is returned once.
+
+    Raises:
+        InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
+    """
+
+    @cache
+    def parts(path: tuple[str, ...]) -> dict[str, Property]:
+        """Return what there is to name of the collection, or of the object that a path leads to."""
+        return _without_blobs(parts(path[:-1])[path[-1]].nested if path else collection.properties)
+
+    with collecting() as violations:
+        paths = [tuple(name.split(".")) for name in _firsts(properties)] or [(name,) for name in parts(())]
+        for index, path in zip(_firsts(properties).values(), paths, strict=False):
+            _check_path(collection, parts, path, f"return_properties[{index}]", violations)
+        for name, index in _firsts(images).items():
+            found = collection.find_property(name)
+            if found is None or found.data_type is not DataType.BLOB:
+                violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
+        for name, index in _firsts(vectors).items():
+            if collection.find_vector(name) is None:
+                violations.append(unknown_vector(collection, f"return_vectors[{index}]"))
+    picked = _pick(parts(()).values(), paths)
+    nested = {each.name: each.nested for each in picked if each.nested}
+    return ReturnFields([each.name for each in picked], list(_firsts(images)), list(_firsts(vectors)), nested)
+
+
+def _firsts(names: Sequence[str]) -> dict[str, int]:
+    """Return each name once, and where it stands first: asked for more than once, Weaviate sends a field as often."""
+    firsts: dict[str, int] = {}
+    for index, name in enumerate(names):
+        firsts.setdefault(name, index)
+    return firsts
+
+
+def _without_blobs(properties: Iterable[Property]) -> dict[str, Property]:
+    return {each.name: each for each in properties if each.data_type not in (None, DataType.BLOB)}
+
+
+def _check_path(
+    collection: Collection,
+    parts: Callable[[tuple[str, ...]], Mapping[str, Property]],
+    path: tuple[str, ...],
+    where: str,
+    violations: list[Violation],
+) -> None:
+    for depth, name in enumerate(path):
+        there = parts(path[:depth])
+        if name in there:
+            continue
+        if depth:
+            message = f"property {'.'.join(path[:depth])!r} has no such part; it has: {some_of(there)}"
+            violations.append(Violation(where, message, "UNKNOWN_PROPERTY"))
+        else:
+            violations.append(_unknown_property(collection, where, blobs=False))
+        return
+
+
+def _pick(properties: Iterable[Property], paths: Iterable[Sequence[str]]) -> tuple[Property, ...]:
+    """Return the properties that paths name, objects with those of their parts alone, or whole if they are named."""
+    rests: dict[str, list[Sequence[str]]] = {}
+    for path in paths:
+        rests.setdefault(path[0], []).append(path[1:])
+    return tuple(
+        replace(each, nested=_pick(each.nested, rests[each.name])) if all(rests[each.name]) else each
+        for each in properties
+        if each.name in rests
+    )
+
+
+def _check_properties(
+    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
+) -> dict[str, PropertyValue]:
+    checked: dict[str, PropertyValue] = {}
+    for name, value in draft.properties.items():
+        where = f'{path}.properties["{name}"]'
+        declared = collection.find_property(name)
+        if declared is None:
+            violations.append(_unknown_property(collection, where, blobs=False))
+        elif declared.data_type is DataType.BLOB:
+            message = "the property is a blob; send its bytes in images"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif declared.data_type is None:
+            message = "the property's type is not handled by this version; leave it out"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif value is not None:
+            checked[name] = _check_value(declared, value, where, violations)
+    return checked
+
+
+def _check_vectors(
+    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
+) -> dict[str, Vector]:
+    checked: dict[str, Vector] = {}
+    for name, data in draft.vectors.items():
+        where = f'{path}.vectors["{name}"]'
+        target = collection.find_vector(name)
+        if target is None:
+            violations.append(unknown_vector(collection, where))
+            continue
+        with noting(violations):
+            checked[name] = parse_vector(data, (target.space.dimension or None) if target.space else None, where)
+    return checked
+
+
+def _check_value(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    """Return a value in the form of its type; what is wrong joins the violations, which do not repeat the value."""
+    data_type = declared.data_type
+    assert data_type is not None, "a type that is not handled is refused before"
+    if data_type.value.endswith("[]"):
+        return _check_items(declared, data_type, value, path, violations)
+    if data_type is DataType.GEO_COORDINATES:
+        return _check_place(value, path, violations)
+    if data_type is DataType.OBJECT:
+        return _check_nested(declared, value, path, violations)
+    expected = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}.get(data_type, str)
+    try:
+        if isinstance(value, expected):
+            return _check_scalar(data_type, value)
+        message = f"is {_json_name(value)}, the property takes {_json_name(expected())} ({data_type.value})"
+    except ValueError as error:
+        message = str(error)
+    violations.append(Violation(path, message, "INVALID_PROPERTY"))
+    return None
+
+
+def _check_items(
+    declared: Property, data_type: DataType, value: Any, path: str, violations: list[Violation]
+) -> PropertyValue:
+    if not isinstance(value, list):
+        message = f"is {_json_name(value)}, the property takes a list ({data_type.value})"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    item = replace(declared, data_type=DataType(data_type.value.removesuffix("[]")))
+    items: Any = [_check_value(item, each, f"{path}[{index}]", violations) for index, each in enumerate(value)]
+    return items  # type: ignore[no-any-return]  # a list of one type, as the property says
+
+
+def _check_nested(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    if not isinstance(value, dict):
+        message = f"is {_json_name(value)}, the property takes an object"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    parts = {each.name: each for each in declared.nested}
+    checked = ObjectValue()
+    for name, part in value.items():
+        where, inner = f'{path}["{name}"]', parts.get(name)
+        if inner is None:
+            message = f"the object has no such property; it has: {some_of(parts)}"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif inner.data_type is None:
+            message = "the property's type is not handled by this version; leave it out"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+        elif part is not None:
+            checked[name] = _check_value(inner, part, where, violations)
+    if unhandled := [each.name for each in declared.nested if not each.handled]:
+        message = f"is stored as a whole, and this version does not handle its part {unhandled[0]!r}; leave it out"
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+    return checked
+
+
+def _check_place(value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+    if not isinstance(value, dict):
+        message = (
+            f'is {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
+        )
+        violations.append(Violation(path, message, "INVALID_PROPERTY"))
+        return None
+    for name in sorted(value.keys() - GEO_BOUNDS.keys()):
+        message = "is no part of a place; give latitude and longitude"
+        violations.append(Violation(f'{path}["{name}"]', message, "INVALID_PROPERTY"))
+    for name, bound in GEO_BOUNDS.items():
+        degrees = value.get(name)
+        # Comparing so refuses NaN too.
+        if not isinstance(degrees, float) or not abs(degrees) <= bound:
+            message = f"is required: a number of degrees from -{bound} to {bound}"
+            violations.append(Violation(f"{path}.{name}", message, "INVALID_PROPERTY"))
+    return dict(value)
+
+
+def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
+    """Return a value in the form of its type; a ValueError says what is wrong without repeating the value."""
+    match data_type:
+        case DataType.INT:
+            if not value.is_integer() or abs(value) > MAX_SAFE_INT:
+                raise ValueError("is no whole number of at most 2^53 either way")
+            return int(value)
+        case DataType.NUMBER if not math.isfinite(value):
+            raise ValueError("is not finite")
+        case DataType.DATE if not is_date(value):
+            raise ValueError('is no RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
+        case DataType.UUID:
+            try:
+                return str(UUID(value))
+            except ValueError:
+                raise ValueError("is no UUID") from None
+    return value  # type: ignore[no-any-return]  # checked to be bool, float or str
+
+
+def is_date(text: str) -> bool:
+    """Return whether a text is an RFC 3339 date with time and zone."""
+    if not RFC_3339.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _json_name(value: Any) -> str:
+    names = {
+        bool: "a boolean",
+        float: "a number",
+        int: "a number",
+        str: "a string",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), "null")
+
+
+def _type_name(data_type: DataType | None) -> str:
+    return data_type.value if data_type else "unknown"
+
+
+def _unknown_property(collection: Collection, where: str, *, blobs: bool) -> Violation:
+    if blobs:
+        return unknown_property(collection, where, collection.blobs, "blob property")
+    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    return unknown_property(collection, where, names)

@@ -1,0 +1,304 @@
+"""Importing: objects are checked, embedded chunk by chunk in as few batches as possible, and written.
+
+While one chunk is written the next one is embedded, so a call holds at most two chunks of vectors.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from embedders.contract import EmbedderSpec, Vector
+from embedders.errors import EmbedderError, InputRejected
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import DraftObject, check_object
+from service.core.objects.indexing import IndexEntries, unchanged
+from service.core.objects.overwriting import overwrite
+from service.core.objects.vectorizing import (
+    BULK_DOCUMENTS,
+    Candidate,
+    Vectorizer,
+    VectorOrigin,
+    VectorReport,
+    check_bound,
+    check_native,
+    vector_fields,
+)
+from service.core.objects.writing import ALWAYS, Writes, keys_of
+from service.core.pacing import Pace
+from service.domain import Collection, ReturnFields, Scope, StoredObject
+from service.errors import (
+    InvalidRequest,
+    ServiceError,
+    StoreRejected,
+    StoreUnavailable,
+    TenantInactive,
+    TenantNotFound,
+    Violation,
+)
+from service.process.metrics import IMPORT_OBJECTS, IMPORT_VECTORS
+from service.store.base import NO_TENANT, Store
+
+log = structlog.get_logger(__name__)
+
+CHECK_IN_THREAD_BYTES = 256 * 1024
+"""Larger objects are checked in a thread: an id that is derived from megabytes takes long."""
+MAX_CHUNK_VALUES = 5000
+"""Values in one write, unless a single object has more: Weaviate's client takes some microseconds for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What became of one object: stored with these vectors, or refused with an error."""
+
+    id: str
+    vectors: tuple[VectorReport, ...] = ()
+    error: ServiceError | EmbedderError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """One outcome for each object, in order, and the embedders that made vectors."""
+
+    outcomes: list[ImportOutcome]
+    embedders: list[EmbedderSpec]
+
+
+@dataclass(slots=True)
+class _Candidate(Candidate):
+    """An object of an import: its place in the call, roughly its bytes, and the values of its properties."""
+
+    index: int = 0
+    size: int = 0
+    values: int = 0
+
+
+class _Known(NamedTuple):
+    """What was stored of a chunk's objects, and a mark of when it was read."""
+
+    stored: Mapping[UUID, StoredObject]
+    mark: int
+
+
+class Importer:
+    """Imports objects.
+
+    Args:
+        store: where objects go.
+        embedders: what makes their vectors.
+        writes: runs the writes of this process.
+        max_chunk_objects: objects in one write.
+        max_chunk_bytes: bytes in one write, unless a single object has more.
+    """
+
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, writes: Writes, *, max_chunk_objects: int, max_chunk_bytes: int
+    ) -> None:
+        self._store = store
+        self._writes = writes
+        self._embedders = embedders
+        self._vectorizer = Vectorizer(embedders)
+        self._entries = IndexEntries(store)
+        self._max_chunk_objects = max_chunk_objects
+        self._max_chunk_bytes = max_chunk_bytes
+
+    async def import_objects(
+        self,
+        name: str,
+        drafts: Sequence[DraftObject],
+        *,
+        truncate: bool,
+        embed_unchanged: bool = False,
+        scope: Scope = NO_TENANT,
+        api_key: str | None = None,
+    ) -> ImportReport:
+        """Check, embed and store objects; each succeeds or fails alone.
+
+        Args:
+            name: the collection.
+            drafts: the objects.
+            truncate: whether texts may be cut to what the model reads.
+            embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
+            scope: the tenant that they go to, and how many replicas must take them.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            TenantInactive: the tenant is not active, and calls do not activate it.
+            InvalidRequest: a tenant is missing, or given where the collection has none.
+            CollectionNotBound: a named vector is bound to no space.
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them; some
+                of other chunks may be. Otherwise objects are stored without the vectors that cannot be made, and those
+                that would have none fail alone.
+            StoreUnavailable: the store failed as a whole; some objects may be stored.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name))
+        check_bound(collection)
+        outcomes = [ImportOutcome(draft.id) for draft in drafts]
+        used: dict[str, EmbedderSpec] = {}
+        options = replace(BULK_DOCUMENTS, api_key=api_key)
+        fill = partial(
+            self._vectorizer.fill, collection, truncate=truncate, used=used, anew=embed_unchanged, partly=True
+        )
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
+                known = await self._known(collection, chunk, scope)
+                await fill(chunk, options, stored=known.stored)
+                for each in chunk:
+                    check_native(collection, each)
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._write_chunk(collection, scope, chunk, known, outcomes))
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None and not writing.done():
+                writing.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ServiceError):
+                    await writing
+        _repeat(drafts, outcomes)
+        _count(outcomes)
+        return ImportReport(outcomes, list(used.values()))
+
+    async def _check(
+        self, collection: Collection, drafts: Sequence[DraftObject], tenant: str, outcomes: list[ImportOutcome]
+    ) -> AsyncIterator[_Candidate]:
+        """Yield the objects that fit the collection; the others' outcomes are their violations.
+
+        One without an id that has come before, with the same content, is the same object: see _repeat.
+        """
+        first_index: dict[str, int] = {}
+        pace = Pace()
+        for index, draft in enumerate(drafts):
+            await pace.step()
+            path = f"objects[{index}]"
+            check, size = partial(check_object, collection, draft, path, tenant), draft.size()
+            try:
+                checked = await asyncio.to_thread(check) if size > CHECK_IN_THREAD_BYTES else check()
+            except InvalidRequest as error:
+                outcomes[index] = ImportOutcome(draft.id, error=error)
+                continue
+            outcomes[index] = ImportOutcome(id_ := str(checked.id))
+            first = first_index.setdefault(id_, index)
+            if first == index:
+                yield _Candidate(path, checked, index=index, size=size, values=draft.values)
+            elif draft.id or drafts[first].id:
+                message = f"is the id of objects[{first}] too; give each object of a call its own id"
+                duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])
+                outcomes[index] = ImportOutcome(id_, error=duplicate)
+
+    async def _chunks(self, candidates: AsyncIterator[_Candidate]) -> AsyncIterator[list[_Candidate]]:
+        chunk: list[_Candidate] = []
+        size = values = 0
+        async for candidate in candidates:
+            size, values = size + candidate.size, values + candidate.values
+            full = len(chunk) == self._max_chunk_objects or size > self._max_chunk_bytes or values > MAX_CHUNK_VALUES
+            if chunk and full:
+                yield chunk
+                chunk, size, values = [], candidate.size, candidate.values
+            chunk.append(candidate)
+        if chunk:
+            yield chunk
+
+    async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
+        """Return the objects of a chunk as they are stored, with what their vectors were made of if that matters."""
+        made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
+        compared = any(made - each.object.vectors.keys() for each in chunk)
+        fields = vector_fields(collection.vectors)
+        if not compared:
+            fields = ReturnFields(vectors=fields.vectors)
+        mark = self._writes.ended
+        ids = [each.object.id for each in chunk]
+        try:
+            return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
+        except TenantNotFound:
+            if collection.multi_tenancy is None or not collection.multi_tenancy.auto_creation:
+                raise
+            return _Known({}, mark)
+        except TenantInactive:
+            raise
+        except StoreRejected as error:
+            # Such as stored pictures that are too large to be read in one call.
+            log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
+            if not collection.unhandled:
+                return _Known({}, ALWAYS)
+            # Which of them are there must be known: what this version does not handle stays.
+            vectors = ReturnFields(vectors=fields.vectors)
+            return _Known(await self._store.get_objects(collection.name, ids, vectors, scope), mark)
+
+    async def _write_chunk(
+        self,
+        collection: Collection,
+        scope: Scope,
+        chunk: list[_Candidate],
+        known: _Known,
+        outcomes: list[ImportOutcome],
+    ) -> None:
+        """Write a chunk to its end, even if nobody waits for it any more."""
+        keys = keys_of(collection.name, scope, (each.object.id for each in chunk))
+        write = partial(self._put_chunk, collection, scope, chunk, known)
+        await self._writes.run(keys, write)
+        for candidate in chunk:
+            reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
+            outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
+
+    async def _put_chunk(
+        self, collection: Collection, scope: Scope, chunk: Sequence[_Candidate], known: _Known
+    ) -> None:
+        ready = [candidate for candidate in chunk if candidate.error is None]
+        objects = [each.object for each in ready]
+        doubted = self._writes.since(known.mark, keys_of(collection.name, scope, (each.id for each in objects)))
+        failures = await overwrite(self._store, collection, objects, known.stored, scope) if ready else []
+        for candidate, failure in zip(ready, failures, strict=True):
+            candidate.error = failure
+        # What was written meanwhile, or in vain, may have been the same.
+        before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
+        await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
+        if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
+            await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
+        cut = [each.object.id for each in ready if isinstance(each.error, StoreUnavailable)]
+        self._writes.doubt(keys_of(collection.name, scope, cut))
+
+    async def _enter_lost(
+        self, collection: Collection, scope: Scope, written: Sequence[_Candidate], before: Mapping[UUID, StoredObject]
+    ) -> None:
+        """Enter vectors that were there before into their indexes where these lack them; the store leaves that."""
+        same: dict[str, dict[UUID, Vector]] = {}
+        for candidate in written:
+            if (there := before.get(candidate.object.id)) is not None:
+                for vector_name, vector in unchanged(candidate.object, there).items():
+                    same.setdefault(vector_name, {})[there.id] = vector
+        failures: dict[UUID, ServiceError] = {}
+        for named in collection.vectors:
+            failures |= await self._entries.ensure(collection.name, named, same.get(named.name, {}), scope)
+        for candidate in written:
+            candidate.error = failures.get(candidate.object.id)
+
+
+def _repeat(drafts: Sequence[DraftObject], outcomes: list[ImportOutcome]) -> None:
+    """Tell of objects without ids that stand twice in a call what became of the first, as of those in two calls."""
+    first: dict[str, ImportOutcome] = {}
+    for index, draft in enumerate(drafts):
+        # One that breaks a rule has no id to go by.
+        if not draft.id and outcomes[index].id:
+            outcomes[index] = first.setdefault(outcomes[index].id, outcomes[index])
+
+
+def _count(outcomes: Sequence[ImportOutcome]) -> None:
+    """Count what became of the objects of an import, for Prometheus."""
+    for outcome in outcomes:
+        what = "stored" if outcome.error is None else "failed"
+        if isinstance(outcome.error, InvalidRequest | InputRejected):
+            what = "rejected"
+        IMPORT_OBJECTS.labels(what).inc()
+        for report in outcome.vectors:
+            absent = report.origin is VectorOrigin.MISSING and report.error is None
+            IMPORT_VECTORS.labels("absent" if absent else report.origin.value).inc()

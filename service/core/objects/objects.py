@@ -1,0 +1,133 @@
+"""Objects: listing them page by page, and deleting them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from service.access import Permission, calling_account, check_permission
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import check_return_fields
+from service.core.objects.writing import Writes, keys_of
+from service.core.searching import ReturnNames
+from service.core.searching.filtering import check_filter
+from service.core.searching.references import linked_collections, real_name
+from service.domain import (
+    Condition,
+    Filter,
+    Operator,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    StoredObject,
+    Target,
+    conditions,
+)
+from service.errors import ObjectNotFound, StoreRejected
+from service.store.base import NO_TENANT, Store
+
+MAX_NAMED = 1000
+"""Ids that a report names."""
+NOTHING = ReturnFields()
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionReport:
+    """What became of the objects that fitted a filter.
+
+    Attributes:
+        matched: how many fitted.
+        deleted: how many are deleted.
+        ids: the first of those that are deleted, or would be.
+        failures: why others are not, by id.
+    """
+
+    matched: int
+    deleted: int = 0
+    ids: list[UUID] = field(default_factory=list)
+    failures: Mapping[UUID, StoreRejected] = field(default_factory=dict)
+
+
+class Objects:
+    """Lists and deletes objects."""
+
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
+        self._store = store
+        self._writes = writes
+        self._embedders = embedders
+
+    async def list_page(
+        self, name: str, *, after: UUID | None, size: int, returned: ReturnNames, scope: Scope = NO_TENANT
+    ) -> list[StoredObject]:
+        """Return up to `size` objects that come after `after` in the order of their ids.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector.
+            StoreUnavailable: the store failed.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name))
+        fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+        options = SearchOptions(after=after)
+        hits = await self._store.list_objects(name, limit=size, offset=0, fields=fields, options=options, scope=scope)
+        return [hit.object for hit in hits]
+
+    async def delete(self, name: str, id_: UUID, scope: Scope = NO_TENANT) -> None:
+        """Delete an object.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            ObjectNotFound: the collection has no object of that id.
+            InvalidRequest: a tenant that is missing or too much.
+            StoreRejected: the store refused.
+            StoreUnavailable: the store failed.
+        """
+        its = Condition(Target.ID, Operator.EQUAL, str(id_))
+        keys = keys_of(await real_name(self._store, name), scope, [id_])
+        deletion = await self._writes.run(keys, lambda: self._store.delete_objects(name, its, scope))
+        for error in deletion.failures.values():
+            raise error
+        if not deletion.deleted:
+            raise ObjectNotFound(str(id_))
+
+    async def delete_fitting(
+        self, name: str, filters: Filter, *, dry_run: bool, scope: Scope = NO_TENANT
+    ) -> DeletionReport:
+        """Delete the objects that fit a filter, however many there are, or say which they are.
+
+        Raises:
+            PermissionDenied: the client may not search, and would learn of values which it guesses right.
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a tenant that is missing or too much, a filter that does not fit.
+            StoreRejected: the store refused.
+            StoreUnavailable: the store failed; some of the objects may be deleted.
+        """
+        if dry_run or any(each.target is not Target.ID or each.references for each in conditions(filters)):
+            what = "delete objects by what they hold, or count them"
+            check_permission(calling_account.get().client, frozenset({Permission.SEARCH}), what)
+        collection = await self._store.get_collection(name)
+        linked = await linked_collections(self._store, collection, filters)
+        filters = check_filter(collection, filters, "filters", linked)
+        if dry_run:
+            return await self._find_fitting(name, filters, scope)
+        deleted = 0
+        ids: list[UUID] = []
+        failures: dict[UUID, StoreRejected] = {}
+        while True:
+            # The store takes a bounded number at a time; those that it cannot delete fit the next time again.
+            deletion = await self._writes.run((), lambda: self._store.delete_objects(name, filters, scope))
+            failures.update(deletion.failures)
+            if not deletion.deleted:
+                break
+            deleted += len(deletion.deleted)
+            ids += deletion.deleted[: MAX_NAMED - len(ids)]
+        return DeletionReport(deleted + len(failures), deleted, ids, failures)
+
+    async def _find_fitting(self, name: str, filters: Filter, scope: Scope) -> DeletionReport:
+        count = await self._store.count_objects(name, scope, filters)
+        hits = await self._store.list_objects(
+            name, limit=MAX_NAMED, offset=0, fields=NOTHING, options=SearchOptions(filters), scope=scope
+        )
+        return DeletionReport(count, ids=[hit.object.id for hit in hits])

@@ -1,0 +1,155 @@
+"""Updating: an object is changed in parts, and those of its vectors that the change touches are computed anew."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from embedders.contract import DOCUMENT, EmbedderSpec, Vector
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import DraftObject, check_object
+from service.core.objects.indexing import IndexEntries, unchanged
+from service.core.objects.vectorizing import (
+    Candidate,
+    Vectorizer,
+    VectorOrigin,
+    VectorReport,
+    check_native,
+    foremost,
+    vector_fields,
+)
+from service.core.objects.writing import Writes, keys_of
+from service.domain import Collection, ObjectChange, PropertyValue, ReturnFields, Scope, StoredObject
+from service.errors import CollectionNotBound
+from service.store.base import NO_TENANT, Store
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReport:
+    """Where the vectors of a changed object come from, by name, and the embedders that made some."""
+
+    vectors: tuple[VectorReport, ...]
+    embedders: list[EmbedderSpec]
+
+
+class Updater:
+    """Changes objects."""
+
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
+        self._store = store
+        self._writes = writes
+        self._embedders = embedders
+        self._vectorizer = Vectorizer(embedders)
+        self._entries = IndexEntries(store)
+
+    async def update(
+        self, name: str, draft: DraftObject, *, truncate: bool, scope: Scope = NO_TENANT, api_key: str | None = None
+    ) -> UpdateReport:
+        """Change what a draft names of the object of its id: a None and a picture without content take away.
+
+        Args:
+            name: the collection.
+            draft: the object's id, and what changes.
+            truncate: whether texts may be cut to what the model reads.
+            scope: whose object it is, and how many replicas must answer.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            ObjectNotFound: the collection has no object of that id.
+            InvalidRequest: the change does not fit, or an input cannot be embedded.
+            CollectionNotBound: a vector is supplied for a named vector that is bound to no space. Those that an object
+                has of such stay as they are.
+            SpaceMismatch: all named vectors that the change touches are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed; nothing is changed.
+            StoreRejected: the store refused.
+            StoreUnavailable: the store failed.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name))
+        wanted = check_object(collection, draft, "object", scope.tenant)
+        collection = _bound_part(collection, wanted.vectors)
+        mark = self._writes.ended
+        before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
+        properties = {key: wanted.properties.get(key) for key in draft.properties}
+        images = {key: content or None for key, content in wanted.images.items()}
+        after = replace(
+            wanted,
+            properties={**before.properties, **properties},
+            images={key: content for key, content in {**before.images, **images}.items() if content is not None},
+        )
+        candidate = Candidate("object", after, replaces=False)
+        used: dict[str, EmbedderSpec] = {}
+        options = replace(DOCUMENT, api_key=api_key)
+        await self._vectorizer.fill(
+            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used, partly=True
+        )
+        touched = _touched(collection, draft)
+        # What the object lacked before, and the change has nothing to do with, may go on missing.
+        failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
+        if candidate.error is None and failed and not used:
+            candidate.error = foremost(failed)
+        check_native(collection, candidate)
+        if candidate.error is not None:
+            raise candidate.error
+        kept = {key: each for key, each in unchanged(candidate.object, before).items() if key in touched}
+        keys = keys_of(collection.name, scope, [before.id])
+        change = _change(properties, images, before, candidate)
+        await self._writes.run(keys, lambda: self._write(collection, change, kept, scope, mark))
+        reports = sorted(candidate.reports, key=lambda report: report.name)
+        return UpdateReport(tuple(reports), list(used.values()))
+
+    async def _write(
+        self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], scope: Scope, mark: int
+    ) -> None:
+        """Change an object, and see to it that it is found by vectors that it had before: the store leaves these.
+
+        An update that is sent again changes nothing, but the first may have failed between object and index.
+        """
+        await self._store.update_object(collection.name, change, scope)
+        if self._writes.since(mark, keys_of(collection.name, scope, [change.id])):
+            every = ReturnFields(vectors=[each.name for each in collection.vectors])
+            kept = (await self._store.get_object(collection.name, change.id, every, scope)).vectors
+        for vector in collection.vectors:
+            having = {change.id: kept[vector.name]} if vector.name in kept else {}
+            for error in (await self._entries.ensure(collection.name, vector, having, scope)).values():
+                raise error
+
+
+def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
+    """Return a collection with those named vectors alone that are bound to a space.
+
+    Raises:
+        CollectionNotBound: one of the others is among those supplied.
+    """
+    bound = tuple(each for each in collection.vectors if each.space is not None)
+    for name in supplied:
+        if name not in {each.name for each in bound}:
+            raise CollectionNotBound(collection.name, name)
+    return replace(collection, vectors=bound)
+
+
+def _touched(collection: Collection, draft: DraftObject) -> set[str]:
+    """Return which named vectors a draft names, or names a field of."""
+    named = draft.properties.keys() | draft.images.keys()
+    return set(draft.vectors) | {
+        each.name
+        for each in collection.vectors
+        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
+    }
+
+
+def _change(
+    properties: Mapping[str, PropertyValue],
+    images: Mapping[str, bytes | None],
+    before: StoredObject,
+    candidate: Candidate,
+) -> ObjectChange:
+    origins = {report.name: report.origin for report in candidate.reports}
+    made = (VectorOrigin.COMPUTED, VectorOrigin.SUPPLIED)
+    return ObjectChange(
+        before.id,
+        properties,
+        images,
+        {key: vector for key, vector in candidate.object.vectors.items() if origins[key] in made},
+        # What they were made of is gone; they would go on finding the object by it.
+        [key for key in before.vectors if origins[key] is VectorOrigin.MISSING],
+    )

@@ -1,0 +1,337 @@
+"""Giving objects their named vectors: kept, supplied, or computed in as few calls of embedders as possible."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import NamedTuple
+from uuid import UUID
+
+from embedders.contract import (
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Outcome,
+    Priority,
+    Purpose,
+    TextInput,
+    Vector,
+    WatchedEmbedder,
+)
+from embedders.errors import EmbedderError, InputRejected
+from embedders.texts import is_blank
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.joining import join, join_as_the_module, shares_of_the_module
+from service.core.unknown import some_of
+from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
+from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
+
+BULK_DOCUMENTS = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
+
+
+class VectorOrigin(Enum):
+    """Where a named vector of an imported object came from."""
+
+    COMPUTED = "computed"
+    SUPPLIED = "supplied"
+    KEPT = "kept"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorReport:
+    """Where one named vector of an imported object came from.
+
+    Attributes:
+        name: the named vector.
+        origin: where it came from.
+        embedder: what made it; empty when nothing did.
+        truncated: whether a text in it was cut.
+        error: why it is missing although the object has fields for it: its embedders failed, or there are none.
+    """
+
+    name: str
+    origin: VectorOrigin
+    embedder: str = ""
+    truncated: bool = False
+    error: EmbedderError | SpaceMismatch | None = None
+
+
+class _Field(NamedTuple):
+    """One input of an object: where it stands in the request, and its share in a vector."""
+
+    path: str
+    input: Input
+    weight: float
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be embedded in one space, by whom, and what became of it.
+
+    Attributes:
+        embedders: those that may; afterwards the one that did.
+        inputs: what to embed, by where it stands in the request.
+        outcomes: by the same.
+        error: why there are none; known beforehand where this server has no embedder of the space.
+    """
+
+    embedders: Sequence[WatchedEmbedder] = ()
+    inputs: dict[str, Input] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    error: EmbedderError | SpaceMismatch | None = None
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An object on its way into the store.
+
+    Attributes:
+        path: where it stands in the request.
+        object: what is known of it; the vectors that it has are those supplied, and those computed come to them.
+        replaces: whether it replaces the one that is stored; if not, a stored vector stays though it has no inputs.
+        reports: where each named vector came from.
+        error: why it cannot be stored.
+    """
+
+    path: str
+    object: StoredObject
+    replaces: bool = True
+    reports: list[VectorReport] = field(default_factory=list)
+    error: ServiceError | EmbedderError | None = None
+
+    def give(self, name: str, vector: Vector) -> None:
+        """Add a named vector."""
+        self.object = replace(self.object, vectors={**self.object.vectors, name: vector})
+
+
+class _Part(NamedTuple):
+    """A named vector of an object that is to be computed."""
+
+    candidate: Candidate
+    vector: NamedVector
+    fields: list[_Field]
+    plan: _Plan
+
+
+def foremost(errors: Sequence[EmbedderError | SpaceMismatch]) -> EmbedderError | SpaceMismatch:
+    """Return that of some errors which a caller should hear: a failure may pass, a space that nobody has stays so."""
+    return next((each for each in errors if isinstance(each, EmbedderError)), errors[0])
+
+
+def check_bound(collection: Collection) -> None:
+    """Check that every named vector of a collection is bound to a space.
+
+    Raises:
+        CollectionNotBound: one is not.
+    """
+    for vector in collection.vectors:
+        if vector.space is None:
+            raise CollectionNotBound(collection.name, vector.name)
+
+
+def check_native(collection: Collection, candidate: Candidate) -> None:
+    """Refuse an object that has its reports if it gives Weaviate's module nothing to fill a native vector with.
+
+    Weaviate would refuse it as well, but may have stored it, or keep the vector of what was there.
+    """
+    bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
+    for vector in collection.vectors:
+        if vector.native and vector.name in bare:
+            names = some_of(each.name for each in (*vector.text_fields, *vector.image_fields))
+            message = f"is one of Weaviate's module, which takes no object without any of: {names}; give one of them"
+            _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
+
+
+def vector_fields(vectors: Sequence[NamedVector]) -> ReturnFields:
+    """Return what to read of an object to know whether these vectors of it fit its properties still."""
+    texts = {each.name: None for vector in vectors for each in vector.text_fields}
+    images = {each.name: None for vector in vectors for each in vector.image_fields}
+    return ReturnFields(list(texts), list(images), [vector.name for vector in vectors])
+
+
+class Vectorizer:
+    """Gives objects their vectors."""
+
+    def __init__(self, embedders: EmbedderPool) -> None:
+        self._embedders = embedders
+
+    async def fill(
+        self,
+        collection: Collection,
+        chunk: Sequence[Candidate],
+        options: EmbedOptions,
+        *,
+        truncate: bool,
+        stored: Mapping[UUID, StoredObject],
+        used: dict[str, EmbedderSpec],
+        anew: bool = False,
+        partly: bool = False,
+    ) -> None:
+        """Give objects the vectors that they lack, with one call to an embedder of each space.
+
+        Args:
+            collection: whose named vectors to fill.
+            chunk: the objects; each gets a report for each named vector, or an error.
+            options: for the embedders.
+            truncate: whether texts may be cut to what the model reads.
+            stored: objects as they were, by id: their vectors are kept where nothing that is in them has changed.
+            used: gets the embedders that made vectors, by name.
+            anew: whether to compute those as well, and keep them only where no embedder can.
+            partly: whether no vector at all is enough, as long as an object can be stored.
+
+        Raises:
+            SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
+            EmbedderError: the embedders of all spaces failed.
+        """
+        plans, todo = self._plan(collection, chunk, {} if anew else stored, truncate=truncate)
+        await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
+        used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
+        for candidate, vector, fields, plan in todo:
+            if plan.error is None:
+                _attach(candidate, vector, fields, plan.outcomes, plan.embedders[0].spec.name)
+            elif (kept := _kept(vector, candidate.object, stored)) is not None:
+                candidate.give(vector.name, kept)
+                candidate.reports.append(VectorReport(vector.name, VectorOrigin.KEPT))
+            else:
+                candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING, error=plan.error))
+        for candidate in chunk:
+            missing = [report.error for report in candidate.reports if report.error is not None]
+            if missing and not candidate.object.vectors and candidate.error is None:
+                candidate.error = foremost(missing)
+        failed = [plan.error for plan in plans.values() if plan.error is not None]
+        useful = partly and any(candidate.error is None for candidate in chunk)
+        if failed and len(failed) == len(plans) and not useful:
+            raise foremost(failed)
+
+    def _plan(
+        self, collection: Collection, chunk: Sequence[Candidate], stored: Mapping[UUID, StoredObject], *, truncate: bool
+    ) -> tuple[dict[str, _Plan], list[_Part]]:
+        """Return what is to be embedded, by space, and for which vectors; the other vectors are seen to."""
+        plans: dict[str, _Plan] = {}
+        todo: list[_Part] = []
+        for candidate in chunk:
+            for vector in collection.vectors:
+                if vector.name in candidate.object.vectors:
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.SUPPLIED))
+                    continue
+                fields = list(_fields(vector, candidate, truncate=truncate))
+                kept = _kept(vector, candidate.object, stored)
+                if kept is not None and (fields or not candidate.replaces):
+                    candidate.give(vector.name, kept)
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.KEPT))
+                    continue
+                if not fields:
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
+                    continue
+                plan = self._plan_for(collection.name, vector, plans)
+                plan.inputs.update((each.path, each.input) for each in fields)
+                todo.append(_Part(candidate, vector, fields, plan))
+        return plans, todo
+
+    def _plan_for(self, collection: str, vector: NamedVector, plans: dict[str, _Plan]) -> _Plan:
+        """Return the plan of a named vector's space, a new one if need be."""
+        assert vector.space is not None, "a named vector without a space is refused before"
+        try:
+            embedders = self._embedders.for_vector(collection, vector)
+        except SpaceMismatch as error:
+            # Weaviate keeps a named vector for good, and a model that is gone must not end all writes.
+            return plans.setdefault(f"{vector.space.id} {vector.space.dimension}", _Plan(error=error))
+        return plans.setdefault(vector.space.id, _Plan(embedders))
+
+    async def _carry_out(self, plan: _Plan, options: EmbedOptions) -> None:
+        if plan.error is not None:
+            return
+        try:
+            embedder, rows = await self._embedders.embed_with_first(plan.embedders, list(plan.inputs.values()), options)
+        except EmbedderError as error:
+            plan.error = error
+        else:
+            plan.embedders = [embedder]
+            plan.outcomes = dict(zip(plan.inputs, rows, strict=True))
+
+
+def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, StoredObject]) -> Vector | None:
+    """Return the vector that an object has already, if all that is in it is as it was."""
+    before = stored.get(object_.id)
+    if before is None or vector.space is None:
+        return None
+    found = before.vectors.get(vector.name)
+    if found is None or (vector.space.dimension and found.shape != (vector.space.dimension,)):
+        return None
+    same_texts = all(
+        _worded(before.properties.get(each.name)) == _worded(object_.properties.get(each.name))
+        for each in vector.text_fields
+    )
+    same_images = all(before.images.get(each.name) == object_.images.get(each.name) for each in vector.image_fields)
+    return found if same_texts and same_images else None
+
+
+def _worded(value: PropertyValue) -> list[str]:
+    """Return what of a text or of a list of texts is embedded."""
+    texts = value if isinstance(value, list) else [value]
+    return [each for each in texts if isinstance(each, str) and not is_blank(each)]
+
+
+def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
+    """Yield an object's inputs for a named vector; blank texts and absent fields take no part.
+
+    They come as multi2vec-nvidia takes them: texts before images, each by the alphabet.
+    """
+    path = candidate.path
+    for text in sorted(vector.text_fields, key=_name):
+        where = f'{path}.properties["{text.name}"]'
+        match candidate.object.properties.get(text.name):
+            case str() as value if not is_blank(value):
+                yield _Field(where, TextInput(value, truncate), text.weight)
+            case list() as values:
+                items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and not is_blank(each)]
+                for index, item in items:
+                    yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
+    for image in sorted(vector.image_fields, key=_name):
+        if (content := candidate.object.images.get(image.name)) is not None:
+            yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
+
+
+def _attach(
+    candidate: Candidate,
+    vector: NamedVector,
+    fields: Sequence[_Field],
+    outcomes: Mapping[str, Outcome],
+    embedder: str,
+) -> None:
+    """Give an object a named vector made of its fields, or the errors of its fields."""
+    parts = [(each, outcomes[each.path]) for each in fields]
+    rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
+    if rejected:
+        _refuse(candidate, [violation for error in rejected for violation in error.violations])
+        return
+    embeddings = [(each.weight, outcome) for each, outcome in parts if isinstance(outcome, Embedding)]
+    vectors, weights = [embedding.vector for _, embedding in embeddings], [weight for weight, _ in embeddings]
+    shares: Sequence[float] = weights
+    if vector.native:
+        listed = [each.weight for each in (*vector.text_fields, *vector.image_fields)] if vector.weighted else []
+        shares = shares_of_the_module(listed, weights)
+    if shares and not any(shares):
+        message = "its fields all have the weight 0; give the object another one, or the fields other weights"
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
+        return
+    joined = join_as_the_module(vectors, shares) if vector.native else join(vectors, shares)
+    if joined is None:
+        message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
+        _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
+        return
+    candidate.give(vector.name, joined)
+    truncated = any(embedding.truncated for _, embedding in embeddings)
+    candidate.reports.append(VectorReport(vector.name, VectorOrigin.COMPUTED, embedder, truncated))
+
+
+def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
+    earlier = candidate.error.violations if isinstance(candidate.error, InvalidRequest) else ()
+    candidate.error = InvalidRequest(list(dict.fromkeys([*earlier, *violations])))
+
+
+def _name(field_: WeightedField) -> str:
+    return field_.name

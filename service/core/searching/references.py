@@ -1,0 +1,41 @@
+"""Where aliases and the references of filters lead."""
+
+from service.domain import Collection, Filter, conditions
+from service.errors import CollectionNotFound
+from service.store.base import Store
+
+
+async def linked_collections(store: Store, collection: Collection, filters: Filter | None) -> dict[str, Collection]:
+    """Return the collections that the references of a filter lead to, by name.
+
+    What several collections may stand behind, or none of ours, is left out: the store alone can check it.
+
+    Raises:
+        StoreUnavailable: the store failed.
+    """
+    found: dict[str, Collection] = {}
+    for condition in conditions(filters):
+        current = collection
+        for name in condition.references:
+            targets = property_.references if (property_ := current.find_property(name)) else ()
+            if len(targets) != 1:
+                break
+            if targets[0] not in found:
+                try:
+                    found[targets[0]] = await store.get_collection(targets[0], fresh=False)
+                except CollectionNotFound:
+                    break
+            current = found[targets[0]]
+    return found
+
+
+async def real_name(store: Store, name: str) -> str:
+    """Return the name of the collection that a name leads to, which may be an alias; the same where there is none.
+
+    Raises:
+        StoreUnavailable: the store failed.
+    """
+    try:
+        return (await store.get_collection(name, fresh=False)).name
+    except CollectionNotFound:
+        return name

@@ -1,0 +1,1 @@
+"""What the process has beside its work: the log, TLS, tracing and metrics."""

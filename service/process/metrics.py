@@ -1,0 +1,100 @@
+"""What the service measures, for Prometheus; what embedders measure is in embedders/telemetry/metrics.py.
+
+Label values are bounded: methods and routes are those that there are, clients those of the configuration.
+"""
+
+import asyncio
+import platform
+from importlib.metadata import version
+
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+from embedders.front.queueing import calling_client
+from embedders.telemetry.metrics import SECONDS
+
+ANONYMOUS = "anonymous"
+"""The client of calls that said nothing of who makes them."""
+
+CALLS = Counter(
+    "vecgate_grpc_calls_total",
+    "Calls of Vecgate's API that ended, by gRPC status code and by the client that its key names.",
+    ["method", "code", "client"],
+)
+CALL_SECONDS = Histogram("vecgate_grpc_call_seconds", "What calls of Vecgate's API took.", ["method"], buckets=SECONDS)
+IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Calls of Vecgate's API whose answer has not been taken yet.")
+REQUESTS = Counter(
+    "vecgate_http_requests_total",
+    "HTTP requests that ended, by status code (499: the caller left) and by the client that its key names.",
+    ["route", "code", "client"],
+)
+REQUEST_SECONDS = Histogram("vecgate_http_request_seconds", "What HTTP requests took.", ["route"], buckets=SECONDS)
+HTTP_IN_FLIGHT = Gauge("vecgate_http_requests_in_flight", "HTTP requests that are being answered.")
+FAILURES = Counter(
+    "vecgate_failures_total",
+    "Calls and requests that failed, by reason, such as EMBEDDING_SPACE_MISMATCH, and by whose fault it was.",
+    ["reason", "blame"],
+)
+EMBEDDER_UP = Gauge(
+    "vecgate_embedder_up", "1 if an embedder's last call or check succeeded, else 0.", ["embedder", "space"]
+)
+STORE_UP = Gauge("vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.")
+STORE_SECONDS = Histogram(
+    "vecgate_store_seconds", "What calls to Weaviate took, by what they were for.", ["operation"], buckets=SECONDS
+)
+STORE_FAILURES = Counter(
+    "vecgate_store_failures_total", "Calls to Weaviate that it did not answer, or not in time.", ["operation"]
+)
+IMPORT_OBJECTS = Counter(
+    "vecgate_import_objects_total",
+    "Objects of imports that were answered: stored, rejected (the object's own fault), or failed (an embedder's or "
+    "Weaviate's).",
+    ["outcome"],
+)
+IMPORT_VECTORS = Counter(
+    "vecgate_import_vectors_total",
+    "Named vectors of stored objects: computed, supplied, absent (the object has no fields for it), or missing because "
+    "embedders failed.",
+    ["origin"],
+)
+BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
+BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
+
+# A counter that appears with its first event has not increased for Prometheus, so these are there from the beginning.
+for _outcome in ("stored", "rejected", "failed"):
+    IMPORT_OBJECTS.labels(_outcome)
+for _origin in ("computed", "supplied", "absent", "missing"):
+    IMPORT_VECTORS.labels(_origin)
+
+TASKS = Gauge("vecgate_tasks", "Tasks of the event loop; more than calls account for is a leak.")
+
+
+def _count_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:
+        return 0  # asked for outside of the event loop
+
+
+TASKS.set_function(_count_tasks)
+
+_calls: dict[tuple[str, str, str], Counter] = {}
+_call_seconds: dict[str, Histogram] = {}
+
+
+def note_call(method: str, code: str, took_s: float) -> None:
+    """Count and time a gRPC call of the client that makes it; the method is a path as gRPC has it."""
+    client = calling_client.get() or ANONYMOUS
+    # Finding the children of a metric costs more than counting does, and every call pays for it.
+    key = (method, code, client)
+    if (calls := _calls.get(key)) is None:
+        calls = _calls[key] = CALLS.labels(method.removeprefix("/"), code, client)
+        _call_seconds[method] = CALL_SECONDS.labels(method.removeprefix("/"))
+    calls.inc()
+    _call_seconds[method].observe(took_s)
+
+
+def note_request(route: str, code: int, took_s: float) -> None:
+    """Count and time an HTTP request; the route is a method and a path without what a caller put into it."""
+    client = calling_client.get() or ANONYMOUS
+    REQUESTS.labels(route, str(code), client).inc()
+    REQUEST_SECONDS.labels(route).observe(took_s)

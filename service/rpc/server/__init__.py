@@ -1,0 +1,1 @@
+"""The gRPC server: listening, interceptors, health, reflection."""

@@ -1,0 +1,340 @@
+"""Around every call: a request id, a line in the access log, who calls, bounds, the deadline, and the table of errors.
+
+A call with one request is served as one with a stream of requests, of which the first is read: gRPC's own handlers
+receive the whole request, up to its bound, before anybody is asked whether the caller may send it. On the wire both are
+the same. What a call holds counts until its answer has been taken, which is when gRPC calls it done.
+
+Our calls that answer in a stream write to their context and return nothing. Streams of others (health watches,
+reflection) pass untouched.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias, cast
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+from opentelemetry.trace import Span, SpanKind
+
+from embedders.telemetry import tracing
+from embedders.telemetry.timing import begin_times, note_deadline
+from service.access import Authenticator, authorize, authorize_method, follow_alias
+from service.error_table import log_failure, to_status
+from service.errors import MessageTooLarge, Overloaded
+from service.process.log import milliseconds, new_request_id
+from service.process.metrics import IN_FLIGHT, note_call
+from service.rpc.server.open_methods import authorization_in
+from service.rpc.server.wire import WireCheck, unreadable
+from service.rpc.shared.violations import RequestLimits
+from service.settings import ServerSettings
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+MAX_REQUEST_ID_LENGTH = 128
+OURS = "/vecgate."
+RULED = "/vecgate.v1."
+READ_IN_THREAD_BYTES = 64 * 1024
+READ_IN_THREAD_FIELDS = 4000
+"""Requests that are longer and have more fields are checked and parsed in a thread, so that nobody else waits for it.
+Pictures and vectors are long, but few: they need not wait for that thread."""
+
+FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
+
+QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
+UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
+"""What is asked to see what is wrong with a server that has too many calls."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler = Callable[[Any, Context], Awaitable[Any]]
+Parse = Callable[[bytes], Any]
+# Generic in the stubs only, not in grpc itself.
+MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
+
+
+@dataclass(slots=True)
+class _Held:
+    """What a call holds: the bytes of its request and of its answer."""
+
+    request_bytes: int = 0
+    response_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Checks the bytes of a method's requests and parses them."""
+
+    check: WireCheck
+    parse: Parse
+
+    def takes_long(self, content: bytes) -> bool:
+        """Return whether reading a request would keep others waiting."""
+        return len(content) > READ_IN_THREAD_BYTES and not self.check.ends_within(content, READ_IN_THREAD_FIELDS)
+
+    def read(self, content: bytes) -> Any:
+        """Return a request as a message.
+
+        Raises:
+            InvalidRequest: it is over a bound, or cannot be parsed.
+        """
+        self.check.check(content)
+        try:
+            return self.parse(content)
+        except DecodeError:
+            raise unreadable() from None
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers of calls with one request.
+
+    Args:
+        settings: bounds on calls.
+        authenticator: who may make ours.
+        limits: bounds on requests.
+        real_name: returns the name of the collection that a name, which may be an alias, leads to.
+
+    Attributes:
+        idle: set while no call is in flight.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        authenticator: Authenticator,
+        limits: RequestLimits,
+        real_name: Callable[[str], Awaitable[str]],
+    ) -> None:
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._settings = settings
+        self._authenticator = authenticator
+        self._limits = limits
+        # One: threads of Python's take turns, and each that has work lets the event loop wait longer for its own.
+        self._reading = ThreadPoolExecutor(1, thread_name_prefix="requests")
+        self._real_name = real_name
+        self._in_flight = 0
+        self._bounded = 0
+        self._bytes = 0
+        self._ours: dict[str, MethodHandler] = {}
+
+    def close(self) -> None:
+        """End, with no call in flight."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> "MethodHandler | None":
+        """Return the handler of a call, wrapped if it is ours; None if there is no such method."""
+        method = handler_call_details.method
+        if (known := self._ours.get(method)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        if method.startswith(OURS):
+            # Others' depend on who calls.
+            handler = self._ours[method] = self._around(handler, method)
+        elif not handler.response_streaming:
+            handler = self._around(handler, method)
+        return handler
+
+    def _around(self, handler: "MethodHandler", method: str) -> "MethodHandler":
+        """Return what receives the one request of a call as a stream, around the handler of its method."""
+        call = cast("Any", self._wrap(handler, method, self._reader(handler, method)))
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(call)
+
+    def _reader(self, handler: "MethodHandler", method: str) -> "_Reader":
+        name = method.removeprefix("/").replace("/", ".")
+        kind = descriptor_pool.Default().FindMethodByName(name).input_type
+        assert handler.request_deserializer is not None
+        return _Reader(WireCheck(kind, self._limits), handler.request_deserializer)
+
+    def _wrap(self, handler: "MethodHandler", method: str, reader: "_Reader") -> Handler:
+        """Return a handler of bytes around one of messages."""
+
+        async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
+            del requests  # see _first
+            request_id = _request_id(context)
+            times = begin_times()
+            context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+            started = time.perf_counter()
+            held, answered = _Held(), False
+            self._begin(method, held, context)
+            with _span(method, context) as span:
+                # For good: gRPC makes a task, and with it a context, for each call.
+                structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
+                try:
+                    answer = await self._answer(handler, method, context, held, reader)
+                    answered = True
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
+                    await _abort(error, method, context)
+                else:
+                    return answer
+                finally:
+                    code = _code_name(context, answered=answered)
+                    took_s = time.perf_counter() - started
+                    note_call(method, code, took_s)
+                    _note_span(span, code)
+                    if method not in QUIET_METHODS:
+                        log.info(
+                            "call",
+                            method=method,
+                            code=code,
+                            **milliseconds(took_s, times),
+                            request_bytes=held.request_bytes,
+                            response_bytes=held.response_bytes,
+                            peer=context.peer(),
+                        )
+
+        return call
+
+    def _begin(self, method: str, held: _Held, context: Context) -> None:
+        bounded = method not in UNBOUNDED_METHODS
+        self._in_flight += 1
+        self._bounded += bounded
+        IN_FLIGHT.inc()
+        self.idle.clear()
+
+        def end(_: Context) -> None:
+            self._in_flight -= 1
+            self._bounded -= bounded
+            self._bytes -= held.request_bytes + held.response_bytes
+            IN_FLIGHT.dec()
+            if not self._in_flight:
+                self.idle.set()
+
+        context.add_done_callback(cast("Any", end))
+
+    async def _answer(
+        self, handler: "MethodHandler", method: str, context: Context, held: _Held, reader: "_Reader"
+    ) -> bytes | None:
+        """Return the answer to a call as bytes, None for one that has been written.
+
+        Raises:
+            Exception: anything of the table of errors.
+        """
+        if method not in UNBOUNDED_METHODS:
+            self._check_bounds()
+        ours = method.startswith(OURS)
+        # A method of another version has no rule yet, and is refused.
+        ruled = method.removeprefix(RULED)
+        account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
+        left_s = self._time_left(context)
+        note_deadline(left_s)
+        ends_s = asyncio.get_running_loop().time() + left_s
+        async with asyncio.timeout(min(left_s, self._settings.request_timeout_s)) as limit:
+            content = await _first(context)
+            limit.reschedule(ends_s)
+            if method not in UNBOUNDED_METHODS:
+                # Others may have come in meanwhile.
+                self._check_bounds()
+            held.request_bytes = len(content)
+            self._bytes += held.request_bytes
+            if account is not None:
+                # What is refused has come in, too.
+                account.receive(held.request_bytes)
+                authorize_method(account.client, ruled)
+            if reader.takes_long(content):
+                request = await asyncio.get_running_loop().run_in_executor(self._reading, reader.read, content)
+            else:
+                request = reader.read(content)
+            del content  # its message has all of it once more
+            if account is not None:
+                await follow_alias(account.client, ruled, request, self._real_name)
+                authorize(account.client, ruled, request)
+            inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
+            response = await inner(request, context)
+        if handler.response_streaming:
+            return None
+        assert handler.response_serializer is not None
+        answer = handler.response_serializer(response)
+        if len(answer) > self._settings.max_response_bytes:
+            raise MessageTooLarge(
+                f"the answer has {len(answer)} bytes, and a message at most {self._settings.max_response_bytes}; ask "
+                "for fewer inputs, objects, pictures or vectors"
+            )
+        held.response_bytes = len(answer)
+        self._bytes += held.response_bytes
+        return answer
+
+    def _check_bounds(self) -> None:
+        most, most_bytes = self._settings.max_calls, self._settings.max_calls_bytes
+        if self._bounded > most:
+            raise Overloaded(f"{most} calls are being answered, and no more may be: try again later")
+        if self._bytes >= most_bytes:
+            raise Overloaded(
+                f"calls that are being answered hold {self._bytes} bytes, and with {most_bytes} no more may begin: try "
+                "again later"
+            )
+
+    def _time_left(self, context: Context) -> float:
+        """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""
+        remaining = cast("float | None", context.time_remaining())
+        if remaining is None:
+            return self._settings.max_call_s
+        return min(self._settings.max_call_s, remaining - min(0.05, remaining * 0.1))
+
+
+async def _first(context: Context) -> bytes:
+    # gRPC's iterator over requests holds the last one, and itself, until the collector of cycles comes.
+    request = await context.read()
+    if request is grpc.aio.EOF:
+        # gRPC has refused it by now with the same code; a call without any message is none of a client library's.
+        raise MessageTooLarge("the request has more bytes than a message may have")
+    return cast("bytes", request)
+
+
+async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
+    request_id = structlog.contextvars.get_contextvars().get("request_id", "")
+    log_failure(error, method)
+    await context.abort_with_status(rpc_status.to_status(to_status(error, request_id)))
+    raise AssertionError("abort_with_status raises")
+
+
+def _note_span(span: Span, code: str) -> None:
+    span.set_attribute("rpc.response.status_code", code)
+    if code in FAULTS:
+        tracing.fail(span, code)
+
+
+def _span(method: str, context: Context) -> AbstractContextManager[Span]:
+    """Return what makes a span of a call, within the trace that its caller named; health is not traced."""
+    if not tracing.active() or method in QUIET_METHODS:
+        return tracing.NOTHING
+    name = method.removeprefix("/")
+    carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
+            return str(value)
+    return new_request_id()
+
+
+def _code_name(context: Context, *, answered: bool) -> str:
+    if answered:
+        return "OK"
+    code: Any = context.code()  # grpc.aio gives back what was set, and 0 before
+    if isinstance(code, int):
+        code = next((each for each in grpc.StatusCode if each.value[0] == code), grpc.StatusCode.UNKNOWN)
+    if code is None or code is grpc.StatusCode.OK:
+        # Nothing was answered and nothing raised: the caller went away, or its deadline passed first.
+        remaining = cast("float | None", context.time_remaining())
+        return "DEADLINE_EXCEEDED" if remaining is not None and remaining <= 0 else "CANCELLED"
+    return str(code.name)

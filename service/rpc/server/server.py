@@ -1,0 +1,284 @@
+"""The gRPC server: services, health, reflection, interceptors, bounds, and its end."""
+
+import asyncio
+import contextlib
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import cast
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+
+from service.access import Authenticator
+from service.core.collections.collections import Collections
+from service.core.collections.tenants import Tenants
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.backfilling import Backfiller
+from service.core.objects.importing import Importer
+from service.core.objects.objects import Objects
+from service.core.objects.settling import Settler
+from service.core.objects.updating import Updater
+from service.core.objects.writing import Writes
+from service.core.searching import Searcher
+from service.core.searching.references import real_name
+from service.core.status import look
+from service.process.tls import Certificates, certificates_of
+from service.rpc.admin import AdminServicer
+from service.rpc.collections.servicer import CollectionServicer
+from service.rpc.embedding import EmbeddingServicer
+from service.rpc.objects.servicer import ObjectServicer
+from service.rpc.search.servicer import SearchServicer
+from service.rpc.server.calls import CallInterceptor
+from service.rpc.server.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
+from service.rpc.server.open_methods import AccessInterceptor
+from service.rpc.server.reflection import add_reflection
+from service.rpc.shared.bounds import MAX_VALUES
+from service.rpc.shared.caller_keys import CallerKeys
+from service.rpc.shared.violations import RequestLimits
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
+from service.store.base import Store
+from vecgate.v1 import (
+    admin_service_pb2_grpc,
+    collection_service_pb2_grpc,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
+    object_service_pb2_grpc,
+    search_service_pb2_grpc,
+)
+
+LAST_ANSWERS_S = 1.0
+KEEPALIVE_TIMEOUT_MS = 20_000
+HANDSHAKE_TIMEOUT_MS = 20_000
+"""So long a connection may take for TLS and the beginning of HTTP/2."""
+
+EXCHANGE_S = 0.1
+"""So long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
+
+
+class PortTaken(Exception):
+    """The gRPC server cannot listen on its address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"cannot listen on {address}: another program does, or the address is not this machine's; "
+            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
+        )
+
+
+def check_address(settings: ServerSettings) -> None:
+    """Look whether the server will get its address, before something is started that takes long.
+
+    Raises:
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise PortTaken(f"{settings.host}:{settings.port}") from error
+
+
+class GrpcServer:
+    """Serves the API of core over gRPC.
+
+    Whether it will get its port is known when it is made, before anything else is started. It listens from `start` on:
+    until then connections are refused, and nobody waits for an answer.
+
+    Args:
+        settings: address and bounds of the server.
+        limits: bounds on what callers send.
+        writes: bounds on one write to the store.
+        store: where objects are.
+        embedders: what makes vectors.
+        authenticator: who may call; None lets everybody.
+        allow_caller_keys: whether calls may bring their own key for the NIM.
+
+    Raises:
+        InvalidSettings: the files for TLS cannot be used.
+        PortTaken: another program listens on the address, or it is none of this machine's.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        limits: LimitSettings,
+        writes: WeaviateSettings,
+        *,
+        store: Store,
+        embedders: EmbedderPool,
+        authenticator: Authenticator | None = None,
+        allow_caller_keys: bool = False,
+    ) -> None:
+        authenticator = authenticator or Authenticator(AuthSettings())
+        self._settings = settings
+        self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
+        request_limits = RequestLimits(**{each.name: getattr(limits, each.name) for each in fields(RequestLimits)})
+        self._calls = CallInterceptor(settings, authenticator, request_limits, partial(real_name, store))
+        self._server = grpc.aio.server(
+            interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
+        )
+        check_address(settings)
+        certificates = certificates_of(settings)
+        self._credentials = None if certificates is None else _credentials(certificates)
+        self.port: int = settings.port
+        searcher = Searcher(store, embedders)
+        self._writes = Writes()
+        self._settler = Settler(store, self._writes)
+        keys = CallerKeys(allowed=allow_caller_keys)
+        embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
+            EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
+        )
+        collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
+            CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
+        )
+        object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
+            ObjectServicer(
+                self._importer(store, embedders, writes),
+                Updater(store, embedders, self._writes),
+                Backfiller(store, embedders, self._writes, page_size=writes.max_batch_objects),
+                Objects(store, embedders, self._writes),
+                searcher,
+                limits=request_limits,
+                keys=keys,
+                max_response_bytes=settings.max_response_bytes,
+            ),
+            self._server,
+        )
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
+            SearchServicer(searcher, request_limits, keys), self._server
+        )
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminServicer(lambda: look(store, embedders, authenticator)), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
+        add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)
+
+    def _importer(self, store: Store, embedders: EmbedderPool, bounds: WeaviateSettings) -> Importer:
+        return Importer(
+            store,
+            embedders,
+            self._writes,
+            max_chunk_objects=bounds.max_batch_objects,
+            max_chunk_bytes=bounds.max_batch_bytes,
+        )
+
+    def _take_port(self) -> int:
+        address = f"{self._settings.host}:{self._settings.port}"
+        try:
+            if self._credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, self._credentials)
+        except RuntimeError as error:
+            raise PortTaken(address) from error
+
+    async def start(self) -> None:
+        """Listen, answer calls, and report health.
+
+        Raises:
+            PortTaken: another program was quicker to listen on the address.
+        """
+        self.port = self._take_port()
+        await self._health.start()
+        await self._settler.start()
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Report NOT_SERVING, wait for load balancers to notice, let calls in flight finish, and stop."""
+        await self._health.drain()
+        await asyncio.sleep(self._settings.drain_delay_s)
+        stopping = asyncio.create_task(self._server.stop(self._settings.drain_grace_s))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_grace_s):
+                await self._calls.idle.wait()
+        # Nothing is left but health watches and reflection, which never end by themselves.
+        await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+        await self._settler.close()
+        self._calls.close()
+        # What was begun for callers that left.
+        await self._writes.close()
+
+
+def _options(settings: ServerSettings) -> list[tuple[str, int]]:
+    def ms(seconds: float) -> int:
+        return max(1, round(seconds * 1000))
+
+    return [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_send_message_length", settings.max_response_bytes),
+        # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+        ("grpc.max_allowed_incoming_connections", _max_connections(settings)),
+        ("grpc.max_connection_idle_ms", ms(settings.max_connection_idle_s)),
+        ("grpc.max_connection_age_ms", ms(settings.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
+        ("grpc.keepalive_time_ms", ms(settings.keepalive_s)),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        # What waits for the answer to a ping where nothing else is sent, a minute by default.
+        ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_ping_interval_s)),
+        # Two servers on one port would share its callers without a word.
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _max_connections(settings: ServerSettings) -> int:
+    """Return how many connections there may be, so that files are left for the HTTP port, Weaviate and embedders."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return settings.max_connections if files < 0 else min(settings.max_connections, max(1, files * 3 // 4))
+
+
+def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding_service_pb2.ServerLimits:
+    """Return the bounds that clients are told."""
+    return embedding_service_pb2.ServerLimits(
+        max_request_bytes=settings.max_request_bytes,
+        max_response_bytes=settings.max_response_bytes,
+        max_inputs=limits.max_inputs,
+        max_objects=limits.max_objects,
+        max_hits=limits.max_hits,
+        max_values=MAX_VALUES,
+    )
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Return credentials that every new connection finds as the files are by then.
+
+    gRPC asks before each connection, in threads of its own. Given something new it frees what it has, of which another
+    connection, told of no change a moment ago, may be about to take hold, and crashes. It has no lock there. So the
+    others wait while one is given something new, until that has surely been exchanged.
+    """
+    used = certificates.contents()
+    turn = threading.Lock()
+    settled_s = 0.0
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        cert, key, client_ca = used
+        return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal used, settled_s
+        with turn:
+            time.sleep(max(0.0, settled_s - time.monotonic()))
+            if (latest := certificates.contents()) == used:
+                return None
+            time.sleep(EXCHANGE_S)
+            used = latest
+            settled_s = time.monotonic() + EXCHANGE_S
+        return configuration()
+
+    # The stubs do not know that the answer may be None, for no change.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(), fetch, require_client_authentication=used[2] is not None
+    )

@@ -1,0 +1,253 @@
+"""Requests are counted on the wire, before they are parsed: parsed, a message may take many times its bytes.
+
+One walk over protobuf's encoding counts the elements of every list and measures every string, by the table in `bounds`.
+It steps over what a field holds: its time grows with the number of fields, not with the bytes of pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from service.errors import InvalidRequest, Violation
+from service.rpc.shared.bounds import NAME_BYTES, Bound, list_bounds, max_fields, string_bounds
+from service.rpc.shared.violations import RequestLimits
+
+MAX_DEPTH = 100
+"""Messages within messages; protobuf's parser takes no more."""
+
+VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
+WIRE_TYPES = {
+    FieldDescriptor.TYPE_DOUBLE: FIXED64,
+    FieldDescriptor.TYPE_FIXED64: FIXED64,
+    FieldDescriptor.TYPE_SFIXED64: FIXED64,
+    FieldDescriptor.TYPE_FLOAT: FIXED32,
+    FieldDescriptor.TYPE_FIXED32: FIXED32,
+    FieldDescriptor.TYPE_SFIXED32: FIXED32,
+    FieldDescriptor.TYPE_STRING: LENGTH,
+    FieldDescriptor.TYPE_BYTES: LENGTH,
+    FieldDescriptor.TYPE_MESSAGE: LENGTH,
+}
+"""Those that are not varints."""
+WIDTHS = {VARINT: 1, FIXED32: 4, FIXED64: 8}
+"""The least bytes of a number."""
+NOT_LAST = bytes(range(128, 256))
+"""All bytes of a varint but the last are among these."""
+FEW_BYTES = 128
+"""From here on a length or a tag takes several bytes."""
+LONGEST_VARINT = 5
+"""Bytes of a tag or a length."""
+LONGEST_NUMBER = 10
+"""Bytes of any other varint."""
+STRUCT = "google.protobuf.Struct"
+VALUES_OF_STRUCT = frozenset({"Struct.fields", "ListValue.values"})
+TEXT_OF_STRUCT = "Value.string_value"
+
+Rules = dict[int, "_Rule"]
+
+
+@dataclass(slots=True)
+class _Rule:
+    """What to do at a field.
+
+    Attributes:
+        path: its name for the caller.
+        bytes: the bound on one of it; None for none.
+        counter: where its elements are counted; None for what is no list.
+        width: in a list of numbers, the least bytes of one; 0 for another field.
+        inner: the rules of the message that it is; None for other fields.
+    """
+
+    path: str
+    bytes: Bound | None = None
+    counter: int | None = None
+    width: int = 0
+    inner: Rules | None = None
+
+
+class WireCheck:
+    """Checks the requests of one method.
+
+    Args:
+        message: what they are.
+        limits: this server's bounds.
+    """
+
+    def __init__(self, message: Descriptor, limits: RequestLimits) -> None:
+        self._lists, self._strings = list_bounds(limits), string_bounds(limits)
+        self._max_fields = max_fields(limits)
+        self._counters: list[Bound] = []
+        self._places: dict[str, int] = {}
+        self._rules = self._rules_of(message, "", {})
+
+    def check(self, content: bytes) -> None:
+        """Check a request.
+
+        Raises:
+            InvalidRequest: a list has more elements or a string more bytes than it may have, the request has too many
+                fields, or it cannot be parsed.
+        """
+        try:
+            ended = self._walk(content, self._max_fields)
+        except IndexError:
+            raise unreadable() from None
+        if not ended:
+            message = (
+                f"has more than {self._max_fields} fields, those of messages in it, too; split it into several calls"
+            )
+            raise InvalidRequest([Violation("", message, "BATCH_TOO_LARGE")])
+
+    def ends_within(self, content: bytes, fields: int) -> bool:
+        """Return whether the check of a request ends within so many fields, well or not."""
+        try:
+            return self._walk(content, fields)
+        except (IndexError, InvalidRequest):
+            return True
+
+    def _walk(self, content: bytes, most: int) -> bool:
+        """Go through the fields of all messages, those of a message before what follows it.
+
+        Returns:
+            Whether there are no more than so many.
+        """
+        rules, at, end = self._rules, 0, len(content)
+        outer: list[tuple[Rules, int]] = []
+        left = [each.most for each in self._counters]
+        # Behind the last field comes the end.
+        for _ in repeat(None, most + 1):
+            while at == end:
+                if not outer:
+                    return True
+                rules, end = outer.pop()
+            tag, at, behind = _field(content, at)
+            if behind > end:
+                raise unreadable()
+            rule = rules.get(tag)
+            if rule is None or rule.inner is None:
+                if rule is not None:
+                    self._check(rule, left, content, at, behind)
+                at = behind
+                continue
+            if rule.counter is not None or rule.bytes is not None:
+                self._check(rule, left, content, at, behind)
+            if len(outer) == MAX_DEPTH:
+                raise unreadable()
+            outer.append((rules, end))
+            rules, end = rule.inner, behind
+        return False
+
+    def _check(self, rule: _Rule, left: list[int], content: bytes, at: int, behind: int) -> None:
+        """Measure a string, and count an element of a list, or the numbers that are packed into one field."""
+        size, bound = behind - at, rule.bytes
+        if bound is not None and size > bound.most:
+            raise _refused(rule, f"has {size} bytes; give at most {bound.most}", bound)
+        if rule.counter is not None:
+            bound = self._counters[rule.counter]
+            left[rule.counter] -= _numbers(content[at:behind], rule.width, bound.most) if rule.width else 1
+            if left[rule.counter] < 0:
+                message = f"has more than {bound.most} items, the most that one call takes"
+                raise _refused(rule, f"{message}; leave some out, or split the call", bound)
+
+    def _rules_of(
+        self, message: Descriptor, path: str, around: Mapping[str, Rules], values: int | None = None
+    ) -> Rules:
+        """Return the rules of a message by tag.
+
+        Args:
+            message: it.
+            path: of the field that holds it.
+            around: the rules of the messages that it is within, by their names: messages hold others of their kind.
+            values: what counts the values of the Struct around it, if there is one.
+        """
+        rules: Rules = {}
+        if message.full_name not in around:
+            around = {**around, message.full_name: rules}
+            for field in message.fields:
+                # What is in a Struct is named by the field that holds it.
+                where = f"{path}.{field.name}".removeprefix(".") if values is None else path
+                rule = self._rule_of(field, where, around, values)
+                wire = WIRE_TYPES.get(field.type, VARINT)
+                rules[field.number << 3 | wire] = rule
+                if field.is_repeated and wire != LENGTH:
+                    rule.width = WIDTHS[wire]
+                    rules[field.number << 3 | LENGTH] = rule
+        return around[message.full_name]
+
+    def _rule_of(self, field: FieldDescriptor, path: str, around: Mapping[str, Rules], values: int | None) -> _Rule:
+        inner, kind = field.message_type, field.containing_type
+        assert kind is not None, "extensions alone are of no message"
+        name = f"{kind.name}.{field.name}"
+        rule = _Rule(path, self._strings.get(name))
+        if rule.bytes is None and field.type == field.TYPE_STRING and name != TEXT_OF_STRUCT:
+            rule.bytes = Bound(NAME_BYTES)
+        if name in VALUES_OF_STRUCT:
+            rule.counter = values
+        elif field.is_repeated:
+            rule.counter = self._counter_of(name)
+        elif inner is not None and inner.full_name == STRUCT and values is None:
+            values = self._counter_of(name)
+        if inner is not None:
+            rule.inner = self._rules_of(inner, path, around, values)
+        return rule
+
+    def _counter_of(self, name: str) -> int:
+        """Return the place of a list's counter: one for all places where the list stands."""
+        if name not in self._places:
+            self._places[name] = len(self._counters)
+            self._counters.append(self._lists[name])
+        return self._places[name]
+
+
+def _field(content: bytes, at: int) -> tuple[int, int, int]:
+    """Return the tag of a field that begins at a place, and where what it holds begins and ends."""
+    tag = content[at]
+    at += 1
+    if tag >= FEW_BYTES:
+        tag, at = _varint(content, at - 1)
+    kind = tag & 7
+    if kind == LENGTH:
+        size = content[at]
+        at += 1
+        if size >= FEW_BYTES:
+            size, at = _varint(content, at - 1)
+        return tag, at, at + size
+    if kind == VARINT:
+        behind = at
+        while content[behind] >= FEW_BYTES:
+            behind += 1
+            if behind == at + LONGEST_NUMBER:
+                raise unreadable()
+        return tag, at, behind + 1
+    if kind not in WIDTHS:
+        raise unreadable()  # a group, which no message of ours has
+    return tag, at, at + WIDTHS[kind]
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """Return a tag or a length of several bytes that begins at a place, and where it ends."""
+    value = 0
+    for shift in range(0, 7 * LONGEST_VARINT, 7):
+        value |= (content[at] & 127) << shift
+        at += 1
+        if content[at - 1] < FEW_BYTES:
+            return value, at
+    raise unreadable()
+
+
+def _numbers(packed: bytes, width: int, most: int) -> int:
+    """Return how many numbers are in a packed list, or that there are more than so many."""
+    if width > 1:
+        return len(packed) // width
+    if len(packed) > LONGEST_NUMBER * most:
+        return most + 1
+    return len(packed.translate(None, NOT_LAST))
+
+
+def _refused(rule: _Rule, message: str, bound: Bound) -> InvalidRequest:
+    return InvalidRequest([Violation(rule.path, message, bound.reason)])
+
+
+def unreadable() -> InvalidRequest:
+    """Return that a request is no message."""
+    return InvalidRequest([Violation("", "the request cannot be parsed as the method's message")])

@@ -1,0 +1,1 @@
+"""What several services share: scopes, filters, bounds and violations."""

@@ -1,0 +1,116 @@
+"""How many elements each list of a request may have, and how many bytes each string: one table for all requests."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from service.rpc.shared.violations import RequestLimits
+
+MAX_VALUES = 100_000
+"""Values in the properties of all objects of a call: members of objects and items of lists, however deep."""
+MAX_OBJECT_VALUES = 10_000
+"""Those of one object, which fails alone."""
+MAX_OBJECT_IMAGES = 1000
+MAX_OBJECT_VECTORS = 100
+"""An object with more images or vectors fails alone, too; a collection has at most so many properties and vectors."""
+MAX_PROPERTIES_BYTES = 4 * 1024 * 1024
+"""Bytes of one object's properties; such an object fails alone, too."""
+
+NAME_BYTES = 1024
+"""Of a string that has no row of its own: names, ids, tokens."""
+TEXT_BYTES = 1024 * 1024
+"""Of a text to embed. What is longer than the embedder takes, but not longer than this, fails alone."""
+KEYWORDS_BYTES = 64 * 1024
+IMAGE_BYTES = 32 * 1024 * 1024
+"""As for texts."""
+MAX_DIMENSION = 65_535
+"""Weaviate's own."""
+
+
+class Bound(NamedTuple):
+    """The most there may be, and the ErrorReason of more, without its prefix."""
+
+    most: int
+    reason: str = "INVALID_INPUT"
+
+
+def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
+    """Return by message and field how many elements each list may have in all of a request, wherever it stands in it.
+
+    A field that holds a Struct bounds the values in it.
+    """
+    inputs, objects = Bound(limits.max_inputs, "BATCH_TOO_LARGE"), Bound(limits.max_objects, "BATCH_TOO_LARGE")
+    both_moves = Bound(2 * limits.max_inputs, "BATCH_TOO_LARGE")
+    nodes = Bound(limits.max_filter_nodes)
+    vectors, properties = Bound(100), Bound(1000)
+    return {
+        "EmbedInputsRequest.inputs": inputs,
+        "Collection.properties": properties,
+        "Property.nested_properties": properties,
+        "Collection.vectors": vectors,
+        "VectorConfig.image_fields": properties,
+        "VectorConfig.text_fields": properties,
+        "StopwordsConfig.additions": Bound(10_000),
+        "StopwordsConfig.removals": Bound(10_000),
+        "RerankerConfig.options": Bound(100),
+        "FieldMask.paths": Bound(100),
+        "CreateTenantsRequest.tenants": Bound(1000),
+        "UpdateTenantsRequest.tenants": Bound(1000),
+        "ListTenantsRequest.names": Bound(1000),
+        "DeleteTenantsRequest.names": Bound(1000),
+        "ImportObjectsRequest.objects": objects,
+        "Object.properties": Bound(MAX_VALUES),
+        "Object.images": Bound(10 * limits.max_objects),
+        "Object.vectors": Bound(10 * limits.max_objects),
+        "GetObjectRequest.return_properties": properties,
+        "GetObjectRequest.return_images": properties,
+        "GetObjectRequest.return_vectors": vectors,
+        "ListObjectsRequest.return_properties": properties,
+        "ListObjectsRequest.return_images": properties,
+        "ListObjectsRequest.return_vectors": vectors,
+        "SearchObjectsRequest.return_properties": properties,
+        "SearchObjectsRequest.return_images": properties,
+        "SearchObjectsRequest.return_vectors": vectors,
+        "BackfillVectorsRequest.vectors": vectors,
+        "SearchObjectsRequest.target_vectors": vectors,
+        "SearchObjectsRequest.target_weights": vectors,
+        "NearVector.target_vectors": vectors,
+        "SearchObjectsRequest.sort": Bound(100),
+        "NearText.concepts": inputs,
+        "Move.concepts": both_moves,
+        "Move.objects": both_moves,
+        "NearInputs.inputs": inputs,
+        "Bm25.properties": properties,
+        "FilterList.filters": nodes,
+        "Condition.references": nodes,
+        "TextValues.values": nodes,
+        "IntegerValues.values": nodes,
+        "NumberValues.values": nodes,
+        "BooleanValues.values": nodes,
+    }
+
+
+def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
+    """Return by message and field how many bytes each string, or message, may have that is no name."""
+    text = Bound(max(TEXT_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
+    keywords = Bound(max(KEYWORDS_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
+    return {
+        "Input.text": text,
+        "NearText.concepts": text,
+        "Move.concepts": text,
+        "WeightedInput.text": text,
+        "Bm25.query": keywords,
+        "Rerank.query": keywords,
+        "Image.content": Bound(max(IMAGE_BYTES, limits.max_image_bytes), "IMAGE_TOO_LARGE"),
+        "Vector.data": Bound(4 * MAX_DIMENSION, "INVALID_VECTOR"),
+        "Collection.description": Bound(KEYWORDS_BYTES),
+        "Property.description": Bound(4096),
+        "VectorConfig.base_url": Bound(4096),
+        "RerankerConfig.options": Bound(KEYWORDS_BYTES),
+        "FilterValue.text": Bound(16 * 1024),
+        "TextValues.values": Bound(16 * 1024),
+    }
+
+
+def max_fields(limits: RequestLimits) -> int:
+    """Return how many fields a request may have in all, those of messages in it, too."""
+    return 5 * MAX_VALUES + 20 * (limits.max_objects + limits.max_inputs)

@@ -1,0 +1,128 @@
+"""The embedders that the settings ask for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from embedders.clip.config import ClipConfig
+from embedders.contract import InputLimits, WatchedEmbedder
+from embedders.errors import EmbedderError, EmbedderUnavailable
+from embedders.factory import build_embedder
+from embedders.front.breaker import BreakerRules
+from embedders.front.cache import VectorCache
+from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
+from embedders.front.queueing import QueueBounds
+from embedders.nim.embedder import NimConfig
+from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
+
+
+def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
+    """Build the embedders of `embedder.order`, the default one first; none is started yet.
+
+    Raises:
+        InvalidSettings: a key file cannot be read, or an address or a key makes no sense.
+        ModelUnusable: a local model is asked for, but its packages are not installed, or a probe file is no good.
+    """
+    embedder = settings.embedder
+    cache = VectorCache(embedder.cache_bytes) if embedder.cache_bytes else None
+    bounds = QueueBounds(max_inputs=embedder.max_queued_inputs, max_bytes=embedder.max_queued_bytes)
+    rules = BreakerRules(
+        max_failures=embedder.max_failures,
+        cool_down_s=embedder.cool_down_s,
+        max_cool_down_s=embedder.max_cool_down_s,
+        check_timeout_s=embedder.check_timeout_s,
+    )
+    built: list[WatchedEmbedder] = []
+    for name in embedder.order:
+        try:
+            for config in [_clip_config(settings)] if name == "clip" else _nim_configs(settings):
+                one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
+                group = settings.clip if isinstance(config, ClipConfig) else settings.nim
+                built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
+        except ValueError as error:
+            raise InvalidSettings(f"{name}: {error}") from error
+    return built
+
+
+def _proven(
+    embedder: WatchedEmbedder, group: ClipSettings | NimSettings, built: Sequence[WatchedEmbedder], *, timeout_s: float
+) -> WatchedEmbedder:
+    """Let an embedder show that it is of the space that it is declared to be of; `built` may still grow."""
+    space = group.space
+    if space is None:
+        return embedder
+    stored = None if group.probe_file is None else read_probe(group.probe_file)
+
+    def nims() -> list[WatchedEmbedder]:
+        return [other for other in built if other.spec.name != "clip" and other.spec.space == space]
+
+    async def reference() -> ProbeVectors:
+        if stored is not None:
+            return stored
+        fault: EmbedderError = EmbedderUnavailable(
+            f"no other embedder of this server is of the space {space}, and there is no probe file"
+        )
+        for nim in nims():
+            try:
+                return await probe_vectors(nim)
+            except EmbedderError as error:
+                fault = error
+        raise fault
+
+    return ProvenEmbedder(
+        embedder,
+        space=space,
+        reference=reference,
+        min_cosine=group.probe_min_cosine,
+        outages=lambda: 0 if stored is not None else sum(nim.health.outages for nim in nims()),
+        timeout_s=timeout_s,
+    )
+
+
+def _clip_config(settings: Settings) -> ClipConfig:
+    return ClipConfig(
+        model=settings.clip.model,
+        checkpoint=settings.clip.checkpoint,
+        expected_digest=settings.clip.expected_digest,
+        device=settings.clip.device,
+        precision=settings.clip.precision,
+        max_batch=settings.clip.max_batch,
+        jpeg_draft_factor=settings.clip.jpeg_draft_factor,
+        readers=settings.clip.readers,
+        limits=_input_limits(settings.limits),
+    )
+
+
+def _nim_configs(settings: Settings) -> list[NimConfig]:
+    """Return a configuration for each address: nim, nim-2, nim-3 and so on."""
+    nim = settings.nim
+    first = NimConfig(
+        base_url=nim.base_url[0],
+        model=nim.model,
+        profile=nim.profile,
+        dimension=nim.dimension,
+        api_key=read_secret(nim.api_key, nim.api_key_file),
+        caller_keys=nim.allow_caller_keys,
+        ca_file=nim.ca_file,
+        proxy=read_secret(nim.proxy, nim.proxy_file),
+        timeout_s=nim.timeout_s,
+        max_batch=nim.max_batch,
+        max_connections=nim.max_connections,
+        retry_attempts=nim.retry_attempts,
+        retry_max_s=nim.retry_max_s,
+        max_request_bytes=nim.max_request_bytes,
+        max_converted_pixels=nim.max_converted_pixels,
+        limits=_input_limits(settings.limits),
+    )
+    others = [
+        replace(first, name=f"nim-{number}", base_url=address) for number, address in enumerate(nim.base_url[1:], 2)
+    ]
+    return [first, *others]
+
+
+def _input_limits(limits: LimitSettings) -> InputLimits:
+    return InputLimits(
+        max_text_bytes=limits.max_text_bytes,
+        max_image_bytes=limits.max_image_bytes,
+        max_image_pixels=limits.max_image_pixels,
+        max_image_frames=limits.max_image_frames,
+    )

@@ -1,0 +1,189 @@
+"""A text that the tokenizer cannot be done with costs its own place, and neither its neighbours nor other callers."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from embedders.clip import ClipConfig, ClipEmbedder, cleaning_process
+from embedders.clip.cleaning_process import CleaningProcesses
+from embedders.contract import QUERY, Embedder, Embedding, Input, InputLimits, TextInput
+from embedders.errors import EmbedderUnavailable, InputRejected
+from embedders.factory import build_embedder
+from embedders.front.queueing import QueueBounds
+from tests.embedders.clip.test_cleaning import CAFE, SLOW
+from tests.embedders.suite import vectors
+
+DOG = TextInput("a dog")
+LATE = TextInput(SLOW["repeated mojibake"](32_000))
+IN_TIME = TextInput("a \u0301&amp;amp; " * 60, truncate=True)
+
+
+@pytest.fixture
+def long_texts(config: ClipConfig) -> ClipConfig:
+    return replace(config, limits=InputLimits())
+
+
+@pytest.fixture
+async def alone(long_texts: ClipConfig) -> AsyncIterator[ClipEmbedder]:
+    embedder = ClipEmbedder(long_texts)
+    await embedder.start()
+    yield embedder
+    await embedder.close()
+
+
+@pytest.fixture
+async def queued(long_texts: ClipConfig) -> AsyncIterator[Embedder]:
+    embedder = build_embedder(long_texts, bounds=QueueBounds(max_inputs=4000, max_bytes=2**28))
+    await embedder.start()
+    yield embedder
+    await embedder.close()
+
+
+@pytest.fixture(params=["alone", "queued"])
+def embedder(request: pytest.FixtureRequest) -> Embedder:
+    found: Embedder = request.getfixturevalue(request.param)
+    return found
+
+
+def children() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)
+async def test_a_text_that_takes_too_long_fails_alone_and_says_why(
+    queued: Embedder, make: Callable[[int], str]
+) -> None:
+    before, bad, after = await queued.embed([DOG, TextInput(make(32_000)), IN_TIME], QUERY)
+
+    assert isinstance(bad, InputRejected)
+    assert "send plain text" in str(bad)
+    assert isinstance(before, Embedding)
+    assert isinstance(after, Embedding)
+
+
+async def test_texts_read_apart_have_the_vectors_of_those_that_are_not(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts: list[Input] = [
+        TextInput(text, truncate=True) for text in (CAFE[:60], "AT&T &amp; co", "a dog", "\u6771\u4eac")
+    ]
+    expected = await embedder.embed(texts, QUERY)
+
+    monkeypatch.setattr("embedders.clip.embedder.is_slow", lambda _: True)
+    outcomes = await embedder.embed(texts, QUERY)
+
+    np.testing.assert_allclose(vectors(outcomes), vectors(expected), atol=1e-6, rtol=0)
+    assert [(each.token_count, each.truncated) for each in outcomes if isinstance(each, Embedding)] == [
+        (each.token_count, each.truncated) for each in expected if isinstance(each, Embedding)
+    ]
+
+
+async def test_others_are_answered_while_texts_are_cleaned(queued: Embedder) -> None:
+    cleaned = asyncio.create_task(queued.embed([LATE] * 40, QUERY))
+    await asyncio.sleep(0)
+
+    for _ in range(3):
+        assert isinstance((await queued.embed([DOG], QUERY))[0], Embedding)
+
+    assert not cleaned.done()
+    cleaned.cancel()
+
+
+async def test_a_slow_text_waits_for_its_turn_and_not_for_a_whole_call(queued: Embedder) -> None:
+    cleaned = asyncio.create_task(queued.embed([LATE] * 200, QUERY))
+    await asyncio.sleep(0)
+
+    assert isinstance((await queued.embed([IN_TIME], QUERY))[0], Embedding)
+
+    assert not cleaned.done()
+    cleaned.cancel()
+
+
+async def test_nothing_is_cleaned_for_a_caller_that_left(queued: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = 0
+
+    async def count(processes: CleaningProcesses, text: str, form: str) -> str:
+        nonlocal begun
+        begun += text == LATE.text
+        return await clean(processes, text, form)
+
+    clean = CleaningProcesses.clean
+    monkeypatch.setattr(CleaningProcesses, "clean", count)
+    call = asyncio.create_task(queued.embed([LATE] * 500, QUERY))
+    async with asyncio.timeout(30):
+        while not begun:
+            await asyncio.sleep(0.01)
+    call.cancel()
+    await asyncio.wait([call])
+    begun_for_the_caller = begun
+
+    # Whatever had begun ends first.
+    for _ in range(4):
+        await queued.embed([IN_TIME], QUERY)
+
+    assert begun_for_the_caller < 500
+    assert begun == begun_for_the_caller
+
+
+async def test_processes_begin_when_they_are_needed_and_end_with_the_embedder(alone: ClipEmbedder) -> None:
+    assert not children()
+    await alone.embed([DOG], QUERY)
+    assert not children()
+
+    await alone.embed([IN_TIME] * 10, QUERY)
+    assert 1 <= len(children()) <= cleaning_process.PROCESSES
+
+    await alone.close()
+    assert not children()
+
+
+async def test_a_process_that_dies_is_replaced(alone: ClipEmbedder) -> None:
+    await alone.embed([IN_TIME] * 2, QUERY)
+    for each in children():
+        os.kill(each.pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while children():
+            await asyncio.sleep(0.05)
+
+    outcomes = await alone.embed([IN_TIME] * 4, QUERY)
+
+    assert all(isinstance(each, Embedding) for each in outcomes)
+
+
+async def test_a_process_that_hangs_is_replaced(alone: ClipEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    await alone.embed([IN_TIME], QUERY)
+    for each in children():
+        os.kill(each.pid, signal.SIGSTOP)
+    monkeypatch.setattr(cleaning_process, "WALL_S", 0.2)
+
+    (stopped,) = await alone.embed([IN_TIME], QUERY)
+    monkeypatch.undo()
+    (outcome,) = await alone.embed([IN_TIME], QUERY)
+
+    assert isinstance(stopped, InputRejected)
+    assert isinstance(outcome, Embedding)
+
+
+async def test_that_no_process_can_be_started_is_not_blamed_on_the_text(
+    alone: ClipEmbedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(EmbedderUnavailable, match="does not start"):
+        await alone.embed([IN_TIME], QUERY)
+
+
+async def test_the_processes_know_no_secret(alone: ClipEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__API_KEY", "sesame")
+
+    await alone.embed([IN_TIME], QUERY)
+
+    for each in children():
+        assert "sesame" not in each.environ().values()

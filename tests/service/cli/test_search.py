@@ -1,0 +1,164 @@
+"""`vecgate search` against a server in memory: what it sends, prints and ends with."""
+
+import json
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from tests.fakes.server import FakeVecgate
+from tests.service.conftest import PNG, Run
+from vecgate.client import all_of, near_inputs, where
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+
+
+def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecgate) -> None:
+    result = run("search", "a dog", "--limit", "2", "--offset", "1", "--target-vector", "default")
+
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines[0].split() == ["score", "id", "name", "year"]
+    assert lines[1].split() == ["2", "0.9500", str(UUID(int=1)), "../../etc/passwd", "2021"]
+    assert not any(line != line.rstrip() for line in lines)
+    request = pictures.requests["SearchObjects"][0]
+    assert (request.limit, request.offset, list(request.target_vectors)) == (2, 1, ["default"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "query"),
+    [
+        (("--near-object", "x", "--certainty", "0.5"), {"near_object": {"id": "x"}, "certainty": 0.5}),
+        (("dog", "--keywords", "--auto-limit", "2"), {"bm25": {"query": "dog"}, "auto_limit": 2}),
+        (("dog", "--keywords"), {"bm25": {"query": "dog"}}),
+        (("dog", "--hybrid", "0.25"), {"hybrid": {"bm25": {"query": "dog"}, "alpha": 0.25}}),
+        (
+            ("--near-object", "x", "--target-vector", "a", "--target-vector", "b"),
+            {"near_object": {"id": "x"}, "target_vectors": ["a", "b"]},
+        ),
+        (
+            ("dog", "--move-to", "cat", "--move-away", "boat"),
+            {
+                "near_text": {
+                    "concepts": ["dog"],
+                    "move_to": {"force": 1, "concepts": ["cat"]},
+                    "move_away": {"force": 1, "concepts": ["boat"]},
+                }
+            },
+        ),
+    ],
+)
+def test_search_by_keywords_by_both_or_by_an_object(
+    run: Run, pictures: FakeVecgate, arguments: tuple[str, ...], query: dict[str, object]
+) -> None:
+    assert run("search", *arguments).exit_code == 0
+
+    assert pictures.requests["SearchObjects"][0] == search_pb.SearchObjectsRequest(
+        collection="Pictures", limit=10, **query
+    )
+
+
+@pytest.mark.usefixtures("pictures")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dog", "--near-object", "x"),
+        ("dog", "--keywords", "--hybrid", "1"),
+        ("--image", __file__, "--keywords"),
+        ("dog", "--image", __file__, "--move-to", "cat"),
+        ("--near-object", "x", "--move-away", "cat"),
+        ("dog", "--keywords", "--move-to", "cat"),
+    ],
+)
+def test_search_names_options_that_do_not_go_together(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run("search", *arguments).exit_code == 2
+
+
+def test_search_conditions_are_sent_in_the_types_of_their_properties(run: Run, fake: FakeVecgate) -> None:
+    fake.add_collection(
+        "Pictures",
+        name=collection_pb.DATA_TYPE_TEXT,
+        year=collection_pb.DATA_TYPE_INT,
+        open=collection_pb.DATA_TYPE_BOOLEAN,
+    )
+
+    conditions = ("year >= 2020", "name~d*", "open=true", "name!=1")
+    result = run("search", "a dog", *(part for each in conditions for part in ("--where", each)))
+
+    assert result.exit_code == 0
+    assert fake.requests["SearchObjects"][0].filters == all_of(
+        where("year") >= 2020, where("name").like("d*"), where("open").equal(True), where("name").not_equal("1")
+    )
+
+
+@pytest.mark.parametrize("condition", ["year", "year>=soon", "open=perhaps", "=3"])
+def test_search_names_a_condition_that_cannot_be_read(run: Run, fake: FakeVecgate, condition: str) -> None:
+    fake.add_collection("Pictures", year=collection_pb.DATA_TYPE_INT, open=collection_pb.DATA_TYPE_BOOLEAN)
+
+    result = run("search", "a dog", "--where", condition)
+
+    assert result.exit_code == 2
+    assert condition in result.stderr
+    assert not fake.requests["SearchObjects"]
+
+
+@pytest.mark.usefixtures("pictures")
+def test_text_of_others_is_printed_as_it_is_and_whole(run: Run) -> None:
+    result = run("search", "x")
+
+    assert "red [car]" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_search_by_picture_sends_the_file(run: Run, pictures: FakeVecgate, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+
+    assert run("search", "--image", str(file), "--collection", "Pictures").exit_code == 0
+    assert run("search", "red", "--image", str(file), "--collection", "Pictures").exit_code == 0
+    assert run("search", "red", "--image", str(file), "--collection", "Pictures", "--hybrid", "0.5").exit_code == 0
+
+    alone, mixed, hybrid = pictures.requests["SearchObjects"]
+    assert alone.near_image.image.content == PNG
+    assert mixed.near_inputs == near_inputs("red", PNG)
+    assert (hybrid.hybrid.bm25.query, hybrid.hybrid.near_image.image.content) == ("red", PNG)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_search_as_json_can_be_read(run: Run) -> None:
+    found = json.loads(run("search", "dog", "--json").stdout)
+
+    assert found["collection"] == "Pictures"
+    assert found["embedder"] == {"name": "fake", "model": "fake-clip", "space": "fake/space"}
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert found["hits"][0]["properties"] == {"name": "red [car]", "year": 2020}
+    assert found["hits"][0]["score"] == pytest.approx(0.95)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_save_writes_the_pictures_named_by_rank_and_name_and_only_there(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "hits"
+
+    result = run("search", "dog", "--save", str(folder), "--json")
+
+    assert sorted(path.name for path in folder.iterdir()) == ["01-red-car.png", "02-etc-passwd.png", "03-dog.png"]
+    assert (folder / "03-dog.png").read_bytes() == PNG
+    assert json.loads(result.stdout)["hits"][2]["saved"] == [str(folder / "03-dog.png")]
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("arguments", [("search",), ("search", "--image", "no.png")])
+def test_search_takes_words_or_an_existing_file(run: Run, pictures: FakeVecgate, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert pictures.requests["SearchObjects"] == []
+
+
+def test_search_needs_a_collections_name_when_there_is_not_just_one(run: Run, fake: FakeVecgate) -> None:
+    none = run("search", "dog")
+    fake.add_collection("A")
+    fake.add_collection("B")
+    two = run("search", "dog")
+
+    assert (none.exit_code, two.exit_code) == (2, 2)
+    assert "there are no collections" in none.stderr
+    assert "--collection: A, B" in two.stderr

@@ -1,0 +1,195 @@
+"""A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import grpc
+import pytest
+from click.testing import Result
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from typer.testing import CliRunner
+
+from embedders.contract import InputLimits
+from service.access import Authenticator
+from service.cli import app
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects import writing
+from service.rpc.server.server import GrpcServer
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
+from tests.fakes.embedder import FakeEmbedder, watched
+from tests.fakes.server import FakeVecgate, serving
+from tests.fakes.store import FakeStore
+from vecgate.client import Client, Object
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+PNG = b"\x89PNG\r\n\x1a\n picture"
+
+Run = Callable[..., Result]
+"""Runs a command of the command line."""
+
+LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100, max_filter_depth=4, max_filter_nodes=20)
+
+
+class Wire:
+    """A running server, what is behind it, and stubs that talk to it."""
+
+    def __init__(
+        self, server: GrpcServer, store: FakeStore, embedders: Sequence[FakeEmbedder], pool: EmbedderPool
+    ) -> None:
+        self.server = server
+        self.store = store
+        self.embedder = embedders[0]
+        self.embedders = embedders
+        self.pool = pool
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        self.embedding = EmbeddingServiceStub(self.channel)
+        self.collections = CollectionServiceStub(self.channel)
+        self.objects = ObjectServiceStub(self.channel)
+        self.search = SearchServiceStub(self.channel)
+
+    async def create_pictures(self, **vector: object) -> None:
+        """Create a collection Pictures with an image, a title, a year, and one named vector over image and title."""
+        config = {"name": "default", "image_fields": [{"name": "image"}], "text_fields": [{"name": "title"}], **vector}
+        await self.collections.CreateCollection(
+            collection_pb.CreateCollectionRequest(
+                collection=collection_pb.Collection(
+                    name="Pictures",
+                    properties=[
+                        collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
+                        collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+                        collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+                        collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+                        collection_pb.Property(name="taken", data_type=collection_pb.DATA_TYPE_DATE),
+                        collection_pb.Property(name="place", data_type=collection_pb.DATA_TYPE_GEO_COORDINATES),
+                    ],
+                    vectors=[collection_pb.VectorConfig(**config)],
+                )
+            )
+        )
+
+
+@dataclass
+class Failure:
+    """A failed call or item, unpacked."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    metadata: dict[str, str]
+    fields: list[str]
+    reasons: list[str]
+    retry_s: float | None
+    quota: list[tuple[str, str]]
+    request_id: str
+
+
+def unpack(error: grpc.aio.AioRpcError | status_pb2.Status) -> Failure:
+    """Unpack a status and its details; each kind of detail stands there at most once."""
+    status = error if isinstance(error, status_pb2.Status) else rpc_status.from_call(error)
+    assert status is not None, f"no details: {error}"
+    kinds = [detail.TypeName() for detail in status.details]
+    assert len(kinds) == len(set(kinds))
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    retry, request = error_details_pb2.RetryInfo(), error_details_pb2.RequestInfo()
+    quota = error_details_pb2.QuotaFailure()
+    found = {
+        type(each) for detail in status.details for each in (info, bad, retry, request, quota) if detail.Unpack(each)
+    }
+    assert info.domain == "vecgate"
+    return Failure(
+        next(code for code in grpc.StatusCode if code.value[0] == status.code),
+        status.message,
+        info.reason,
+        dict(info.metadata),
+        [violation.field for violation in bad.field_violations],
+        [violation.reason for violation in bad.field_violations],
+        retry.retry_delay.ToTimedelta().total_seconds() if error_details_pb2.RetryInfo in found else None,
+        [(violation.subject, violation.quota_id) for violation in quota.violations],
+        request.request_id,
+    )
+
+
+async def failure_of(call: "Awaitable[object]") -> Failure:
+    """Await a call that must fail, and unpack its status."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return unpack(caught.value)
+
+
+async def start_wire(
+    *embedders: FakeEmbedder,
+    server: ServerSettings | None = None,
+    auth: AuthSettings | None = None,
+    allow_caller_keys: bool = False,
+    store: FakeStore | None = None,
+    writes: WeaviateSettings | None = None,
+    limits: LimitSettings = LIMITS,
+) -> Wire:
+    """Start a server over fakes; the caller ends it with stop_wire."""
+    store = store or FakeStore()
+    fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
+    pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
+    await pool.start()
+    settings = server or ServerSettings(port=0, drain_grace_s=5)
+    running = GrpcServer(
+        settings,
+        limits,
+        writes or WeaviateSettings(max_batch_objects=3),
+        store=store,
+        embedders=pool,
+        authenticator=Authenticator(auth or AuthSettings()),
+        allow_caller_keys=allow_caller_keys,
+    )
+    await running.start()
+    return Wire(running, store, fakes, pool)
+
+
+async def stop_wire(wire: Wire) -> None:
+    """End a server."""
+    await wire.channel.close()
+    await wire.server.stop()
+    await wire.pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _writes_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was cut off comes late in a store in memory."""
+    monkeypatch.setattr(writing, "LATE_S", 0.05)
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[Wire]:
+    """A server with one embedder."""
+    running = await start_wire()
+    yield running
+    await stop_wire(running)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeVecgate]:
+    with serving(FakeVecgate()) as running:
+        yield running
+
+
+@pytest.fixture
+def run(fake: FakeVecgate) -> Run:
+    return lambda *arguments, **more: CliRunner().invoke(app, ["--address", fake.address, *arguments], **more)
+
+
+@pytest.fixture
+def pictures(fake: FakeVecgate) -> FakeVecgate:
+    """Three pictures in a collection."""
+    fake.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, name=collection_pb.DATA_TYPE_TEXT)
+    names = ("red [car]", "../../etc/passwd", "dog")
+    objects = [
+        Object({"name": name, "year": 2020 + n}, {"image": PNG}, id=str(UUID(int=n))) for n, name in enumerate(names)
+    ]
+    with Client(fake.address) as client:
+        assert all(outcome.stored for outcome in client.import_objects("Pictures", objects))
+    return fake

@@ -1,0 +1,275 @@
+"""Pieces of core by themselves; what core does as a whole is tested through the wire."""
+
+import asyncio
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedders.contract import QUERY, TextInput
+from embedders.errors import EmbedderUnavailable
+from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.front.cache import CachingEmbedder, VectorCache
+from service.core.collections.changes import VectorDraft
+from service.core.collections.collections import Collections
+from service.core.embedder_pool import EmbedderPool
+from service.core.objects.checks import DraftObject, check_object, content_id, parse_vector
+from service.core.objects.importing import Importer
+from service.core.objects.joining import join
+from service.core.objects.writing import Writes
+from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
+from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
+from service.rpc.objects.messages import draft_from_pb
+from tests.conftest import assert_close
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.store import FakeStore
+from vecgate.v1 import object_service_pb2 as object_pb
+
+EVERY_TYPE = Collection(
+    "All", tuple(Property(each.name.lower(), each) for each in DataType), (NamedVector("default", None),)
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from([each.name.lower() for each in DataType]), JSON))
+def test_any_json_either_fits_its_type_or_is_named_by_its_path(properties: dict[str, object]) -> None:
+    try:
+        checked = check_object(EVERY_TYPE, DraftObject(properties=properties), "objects[0]")
+    except InvalidRequest as error:
+        named = {violation.field for violation in error.violations}
+        assert all(each.startswith(tuple(f'objects[0].properties["{name}"]' for name in properties)) for each in named)
+        assert {violation.reason for violation in error.violations} == {"INVALID_PROPERTY"}
+    else:
+        assert set(checked.properties) == {name for name, value in properties.items() if value is not None}
+
+
+@pytest.mark.parametrize(("field", "most"), [("images", 1000), ("vectors", 100)])
+def test_an_object_has_so_many_images_and_vectors_and_no_more(field: str, most: int) -> None:
+    refused = {}
+    for count in (most, most + 1):
+        message = object_pb.Object()
+        for number in range(count):
+            getattr(message, field)[f"a{number}"].SetInParent()
+        with pytest.raises(InvalidRequest) as failure:
+            check_object(EVERY_TYPE, draft_from_pb(message), "object")
+        refused[count] = [violation.field for violation in failure.value.violations]
+
+    assert refused[most][0].startswith(f'object.{field}["a')
+    assert refused[most + 1] == [f"object.{field}"]
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_a_vector_of_finite_values_not_all_zero_or_refused(data: bytes) -> None:
+    try:
+        vector = parse_vector(data, 4, "path")
+    except InvalidRequest as error:
+        assert error.violations[0].reason == "INVALID_VECTOR"
+    else:
+        assert vector.shape == (4,)
+        assert np.isfinite(vector).all()
+        assert 0 < np.linalg.norm(vector) < np.inf
+
+
+def test_the_id_of_a_content_never_changes() -> None:
+    draft = DraftObject(properties={"b": 1.0, "a": ["x"], "none": None}, images={"image": b"i"}, vectors={"v": b"1234"})
+
+    assert content_id("Pictures", draft) == UUID("3fbc95f0-7f18-5fae-b3bd-b72c3007266f")
+    assert content_id("Others", draft) != content_id("Pictures", draft)
+
+
+def test_vectors_are_joined_by_their_shares_and_scaled_to_unit_length() -> None:
+    x, y = np.float32([1, 0]), np.float32([0, 1])
+
+    joined = join([x, y], [3, 1])
+
+    assert joined is not None
+    assert_close(joined, np.array([3, 1]) / np.sqrt(10))
+    assert joined.dtype == np.float32
+    assert join([x], [0.5]) is x
+
+
+def test_vectors_that_cancel_each_other_out_have_no_join() -> None:
+    x = np.float32([1, 0])
+
+    assert join([x, -x], [1, 1]) is None
+
+
+async def test_the_next_chunk_is_embedded_while_the_last_one_is_written() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    written, release = asyncio.Event(), asyncio.Event()
+    put = store.put_objects
+
+    async def slow_put(*arguments: object) -> object:
+        written.set()
+        await release.wait()
+        return await put(*arguments)  # type: ignore[arg-type]
+
+    store.put_objects = slow_put  # type: ignore[assignment, method-assign]
+    pool = EmbedderPool([embedder], check_interval_s=60)
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(store, pool, Writes(), max_chunk_objects=1, max_chunk_bytes=10**6)
+    drafts = [DraftObject(properties={"title": f"title {n}"}) for n in range(3)]
+
+    importing = asyncio.create_task(importer.import_objects("Pictures", drafts, truncate=False))
+    async with asyncio.timeout(5):
+        await written.wait()
+        while len(embedder.calls) < 2:
+            await asyncio.sleep(0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    embedded_during_first_write = len(embedder.calls)
+    release.set()
+    report = await importing
+
+    assert embedded_during_first_write == 2, "the next chunk, and no more: memory is bounded"
+    assert [outcome.error for outcome in report.outcomes] == [None] * 3
+
+
+async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(
+        store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=10, max_chunk_bytes=100
+    )
+    drafts = [DraftObject(properties={"title": f"{n}" * size}) for n, size in enumerate([30, 30, 30, 30, 500, 10])]
+
+    await importer.import_objects("Pictures", drafts, truncate=False)
+
+    assert store.puts == [3, 1, 1, 1]
+
+
+async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_task_behind() -> None:
+    embedder, store = FakeEmbedder(), FakeStore()
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(
+        store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=1, max_chunk_bytes=100
+    )
+    drafts = [DraftObject(properties={"title": f"{n}"}) for n in range(4)]
+    collection = await store.get_collection("Pictures")
+    before = asyncio.all_tasks()
+
+    async def no_lookup(_: str) -> Collection:
+        return collection
+
+    store.get_collection = no_lookup  # type: ignore[method-assign]
+    store.fail_next(StoreUnavailable("down"))
+    with pytest.raises(StoreUnavailable):
+        await importer.import_objects("Pictures", drafts, truncate=False)
+
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_check_that_crashes_makes_the_embedder_unavailable_and_checks_go_on() -> None:
+    embedder = FakeEmbedder()
+    embedder.failure = ZeroDivisionError()
+    breaker = BreakerEmbedder(embedder, BreakerRules())
+    pool = EmbedderPool([breaker], check_interval_s=0.001)
+    await pool.start()
+    first = pool.fault(breaker)
+    embedder.failure = None
+    async with asyncio.timeout(5):
+        while pool.fault(breaker) is not None:
+            await asyncio.sleep(0)
+    await pool.close()
+
+    assert first is not None
+    assert "ZeroDivisionError" in first
+
+
+async def test_a_check_that_hangs_delays_no_other_embedder_s() -> None:
+    hanging, failing = FakeEmbedder(name="a"), FakeEmbedder(name="b")
+    pool = EmbedderPool([hanging, failing], check_interval_s=0.001)
+    await pool.start()
+    hanging.gate = asyncio.Event()
+    hanging.entered.clear()
+    async with asyncio.timeout(5):
+        await hanging.entered.wait()
+
+        failing.failure = EmbedderUnavailable("down")
+        while pool.fault(failing) is None:
+            await asyncio.sleep(0)
+
+    assert hanging.in_flight == 1
+    await pool.close()
+
+
+async def test_a_dead_backend_is_found_out_however_often_the_cache_answers_for_it() -> None:
+    backend = FakeEmbedder()
+    embedder = CachingEmbedder(BreakerEmbedder(backend, BreakerRules()), VectorCache(100_000))
+    pool = EmbedderPool([embedder], check_interval_s=0.001)
+    await pool.start()
+    await pool.embed(embedder, [TextInput("a")], QUERY)
+    backend.failure = EmbedderUnavailable("down")
+
+    async with asyncio.timeout(5):
+        while pool.fault(embedder) is None:
+            await pool.embed(embedder, [TextInput("a")], QUERY)
+            await asyncio.sleep(0)
+    outcomes = await pool.embed(embedder, [TextInput("a")], QUERY)
+
+    assert len(outcomes) == 1
+    assert pool.fault(embedder) == "down", "what the cache answers clears no fault"
+    await pool.close()
+
+
+def bound_collection(embedder: FakeEmbedder) -> Collection:
+    space = Space(embedder.spec.space, embedder.spec.dimension, embedder.spec.model)
+    vector = NamedVector("default", space, text_fields=(WeightedField("title"),))
+    return Collection("Pictures", (Property("title", DataType.TEXT),), (vector,))
+
+
+async def test_nothing_is_bound_to_a_space_whose_dimension_is_not_known_yet() -> None:
+    pool = EmbedderPool([FakeEmbedder(dimension=0)], check_interval_s=60)
+    vectors = [VectorDraft(NamedVector("default", None))]
+
+    with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is not known yet"):
+        await Collections(FakeStore(), pool).create(Collection("Pictures", (), ()), vectors)
+
+
+@pytest.mark.parametrize(
+    ("model", "space"),
+    [
+        ("nvidia/nvclip", Space("nvidia/nvclip", 8, "nvidia/nvclip")),
+        ("local", Space("clip:local:1", 9, "local")),
+        ("unknown", Space("unknown", 0, "unknown")),
+    ],
+)
+def test_an_adopted_vector_is_of_the_space_of_this_server_s_embedder_of_its_model(model: str, space: Space) -> None:
+    pool = EmbedderPool(
+        [
+            FakeEmbedder(name="nim", model="nvidia/nvclip", space="nvidia/nvclip"),
+            FakeEmbedder(name="clip", model="local", space="clip:local:1", dimension=9),
+        ],
+        check_interval_s=60,
+    )
+    adopted = Collection("C", (), (NamedVector("v", Space(model, 0, model)), NamedVector("w", None)))
+
+    resolved = pool.resolve(adopted)
+
+    assert [each.space for each in resolved.vectors] == [space, None]
+    if model == "unknown":
+        with pytest.raises(SpaceMismatch):
+            pool.for_vector("C", resolved.vectors[0])
+    else:
+        assert [each.spec.model for each in pool.for_vector("C", resolved.vectors[0])] == [model]
+
+
+async def test_an_embedder_that_cannot_be_closed_keeps_no_other_one_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedders = [FakeEmbedder(name=name) for name in ("a", "b", "c")]
+
+    async def fail() -> None:
+        raise RuntimeError("stuck")
+
+    monkeypatch.setattr(embedders[1], "close", fail)
+    pool = EmbedderPool(embedders, check_interval_s=60)
+    await pool.start()
+    with pytest.raises(RuntimeError, match="stuck"):
+        await pool.close()
+    assert [embedders[0].closed, embedders[2].closed] == [1, 1]

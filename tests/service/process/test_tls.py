@@ -1,0 +1,316 @@
+"""TLS of both servers: what they take, what they refuse, and files that change while they serve."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import structlog
+import trustme
+from typer.testing import CliRunner
+
+from service.cli import app
+from service.process.tls import Certificates, TlsFiles
+from service.settings import InvalidSettings, ServerSettings, WebSettings
+from tests.fakes.web import running_web
+from tests.service.conftest import start_wire, stop_wire
+from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+
+
+class Site:
+    """A folder with the files of a server, an authority of servers, and one of clients."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clients = trustme.CA()
+        self.clients.cert_pem.write_to_path(folder / "clients.pem")
+        self.renew()
+
+    def renew(self) -> None:
+        """Write a certificate of another authority."""
+        self.servers = trustme.CA()
+        issued = self.servers.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(self.folder / "cert.pem")
+        issued.private_key_pem.write_to_path(self.folder / "key.pem")
+
+    def settings(self, *, mutual: bool = False) -> dict[str, Any]:
+        files = {"tls_cert_file": self.folder / "cert.pem", "tls_key_file": self.folder / "key.pem"}
+        return files | ({"tls_client_ca_file": self.folder / "clients.pem"} if mutual else {})
+
+    def credentials(self, *, client: trustme.CA | None = None) -> grpc.ChannelCredentials:
+        own = None if client is None else client.issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
+        return grpc.ssl_channel_credentials(self.servers.cert_pem.bytes(), own, own)
+
+    def context(self, *, client: trustme.CA | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.servers.cert_pem.bytes().decode())
+        if client is not None:
+            client.issue_cert("client.example").configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture(params=["grpc", "http"])
+async def serve(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Any]]:
+    """Start a server of either kind, and return how a new connection ends: None, or its error."""
+    ends: list[Callable[[], Any]] = []
+
+    async def start_grpc(site: Site, **settings: Any) -> Callable[..., Any]:
+        wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **settings))
+        ends.append(lambda: stop_wire(wire))
+
+        async def connect(credentials: grpc.ChannelCredentials | None) -> str | None:
+            target = f"127.0.0.1:{wire.server.port}"
+            # Channels of one target would share their connection.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = (
+                grpc.aio.insecure_channel(target, options)
+                if credentials is None
+                else grpc.aio.secure_channel(target, credentials, options)
+            )
+            async with channel:
+                try:
+                    await EmbeddingServiceStub(channel).ListEmbedders(pb.ListEmbeddersRequest(), timeout=10)
+                except grpc.aio.AioRpcError as error:
+                    assert error.code() is grpc.StatusCode.UNAVAILABLE
+                    return str(error.details())
+            return None
+
+        return lambda client=None, plain=False: connect(None if plain else site.credentials(client=client))
+
+    async def start_http(site: Site, **settings: Any) -> Callable[..., Any]:
+        running = running_web(**settings)
+        web = await running.__aenter__()
+        ends.append(lambda: running.__aexit__(None, None, None))
+
+        async def connect(context: ssl.SSLContext | None) -> str | None:
+            url = f"http{'' if context is None else 's'}://127.0.0.1:{web.server.port}/v1/models"
+            try:
+                async with httpx.AsyncClient(verify=context or True, trust_env=False) as http:
+                    assert (await http.get(url)).status_code == httpx.codes.OK
+            except httpx.TransportError as error:
+                return str(error) or type(error).__name__
+            return None
+
+        return lambda client=None, plain=False: connect(None if plain else site.context(client=client))
+
+    yield start_grpc if request.param == "grpc" else start_http
+    for end in ends:
+        await end()
+
+
+async def test_a_server_with_a_certificate_takes_tls_alone(serve: Callable[..., Any], site: Site) -> None:
+    connect = await serve(site, **site.settings())
+
+    assert await connect() is None
+    assert await connect(plain=True) is not None
+    site.servers = trustme.CA()
+    assert await connect() is not None
+
+
+async def test_a_server_that_asks_for_them_takes_clients_with_the_right_certificate_alone(
+    serve: Callable[..., Any], site: Site
+) -> None:
+    connect = await serve(site, **site.settings(mutual=True))
+
+    assert await connect(client=site.clients) is None
+    assert await connect() is not None
+    assert await connect(client=trustme.CA()) is not None
+    assert await connect(client=site.clients) is None
+
+
+async def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_not(
+    serve: Callable[..., Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.process.tls.LOOK_EVERY_S", 0.0)
+    connect = await serve(site, **site.settings(mutual=True))
+    first = site.servers
+    assert await connect(client=site.clients) is None
+
+    site.renew()
+    site.clients = trustme.CA()
+    site.clients.cert_pem.write_to_path(site.folder / "clients.pem")
+    assert await connect(client=site.clients) is None
+    second, site.servers = site.servers, first
+    assert await connect(client=site.clients) is not None
+
+    site.servers = second
+    with structlog.testing.capture_logs() as lines:
+        (site.folder / "key.pem").write_text("no key")
+        assert await connect(client=site.clients) is None
+    assert [line["event"] for line in lines].count("certificate_not_read_again") == 1
+
+
+def test_files_are_looked_at_once_a_second_at_most(site: Site) -> None:
+    now_s = 0.0
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", None)
+    certificates = Certificates("server", files, lambda: now_s)
+    before = certificates.contents()
+    site.renew()
+    now_s = 0.9
+    assert certificates.contents() == before
+    now_s = 1.1
+    assert certificates.contents() == files.read() != before
+
+
+def test_files_that_change_between_two_looks_at_them_are_read_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", None)
+    certificates = Certificates("server", files, lambda: now_s)
+    before = certificates.contents()
+    key = files.key.read_bytes()
+    site.renew()
+    files.key.write_bytes(key)
+    real = TlsFiles.context
+
+    def complete_and_load(self: TlsFiles) -> ssl.SSLContext:
+        site.renew()
+        return real(self)
+
+    monkeypatch.setattr(TlsFiles, "context", complete_and_load)
+    now_s = 2.0
+    while_they_change = certificates.contents()
+    monkeypatch.undo()
+    now_s = 4.0
+
+    assert while_they_change == before, "no certificate with another one's key"
+    assert certificates.contents() == files.read() != before
+
+
+async def test_no_connection_fails_while_certificates_are_replaced(
+    serve: Callable[..., Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.process.tls.LOOK_EVERY_S", 0.0)
+    connect = await serve(site, **site.settings(mutual=True))
+    done = asyncio.Event()
+
+    async def load() -> list[str | None]:
+        ends = []
+        while not done.is_set():
+            ends.append(await connect(client=site.clients))
+        return ends
+
+    loads = [asyncio.create_task(load()) for _ in range(4)]
+    for _ in range(20):
+        issued = site.servers.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(site.folder / "cert.pem")
+        await asyncio.sleep(0.02)
+        issued.private_key_pem.write_to_path(site.folder / "key.pem")
+        await asyncio.sleep(0.05)
+    done.set()
+    ends = [end for each in await asyncio.gather(*loads) for end in each]
+
+    assert len(ends) > 20
+    assert set(ends) == {None}
+
+
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem", "clients.pem"])
+@pytest.mark.parametrize("content", [None, "nonsense"])
+def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: str, content: str | None) -> None:
+    (site.folder / name).unlink()
+    if content is not None:
+        (site.folder / name).write_text(content)
+    files = TlsFiles(site.folder / "cert.pem", site.folder / "key.pem", site.folder / "clients.pem")
+    with pytest.raises(InvalidSettings, match=r"server\.tls_cert_file .* cannot be used"):
+        Certificates("server", files)
+
+
+@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"tls_cert_file": __file__}, "set both or neither"),
+        ({"tls_key_file": __file__}, "set both or neither"),
+        ({"tls_client_ca_file": __file__}, r"tls_client_ca_file: needs \w+\.tls_cert_file"),
+        ({"host": "0.0.0.0"}, r"other machines would be served without TLS; set .* or \w+\.allow_plaintext"),
+        ({"host": "::"}, "without TLS"),
+        ({"host": "vecgate.example"}, "without TLS"),
+    ],
+)
+def test_settings_that_are_not_safe_are_refused(
+    kind: type[ServerSettings | WebSettings], wrong: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        kind.model_validate(wrong)
+
+
+@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"host": "localhost"},
+        {"host": "127.0.0.2"},
+        {"host": "[::1]"},
+        {"host": "0.0.0.0", "allow_plaintext": True},
+        {"host": "0.0.0.0", "tls_cert_file": __file__, "tls_key_file": __file__},
+    ],
+)
+def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(
+    kind: type[ServerSettings | WebSettings], fine: dict[str, Any]
+) -> None:
+    assert kind.model_validate(fine).host == fine["host"]
+
+
+async def test_the_command_line_speaks_tls_and_shows_its_key_and_certificate(site: Site) -> None:
+    wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **site.settings(mutual=True)))
+    site.servers.cert_pem.write_to_path(site.folder / "ca.pem")
+    own = site.folder / "own.pem"
+    own.write_bytes(site.clients.issue_cert("client.example").private_key_and_cert_chain_pem.bytes())
+
+    def status(*options: str) -> Any:
+        return CliRunner().invoke(app, ["--address", f"127.0.0.1:{wire.server.port}", *options, "status"])
+
+    right = await asyncio.to_thread(status, "--ca-file", str(site.folder / "ca.pem"), "--cert-file", str(own))
+    wrong = await asyncio.to_thread(status)
+    await stop_wire(wire)
+
+    assert right.exit_code == 0, right.output
+    assert "is serving" in right.output
+    assert wrong.exit_code == 3
+
+
+async def resumed(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+    """Connect and return the session to come back with; None if the server turned the client away."""
+
+    def talk() -> ssl.SSLSession | None:
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as connection,
+            ):
+                # With TLS 1.3 the ticket, or the refusal, comes after the handshake.
+                connection.sendall(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+                return connection.session if connection.recv(1) else None
+        except OSError:
+            return None
+
+    return await asyncio.to_thread(talk)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_whose_authority_is_gone_does_not_come_back_with_an_old_session(
+    site: Site, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    monkeypatch.setattr("service.process.tls.LOOK_EVERY_S", 0.0)
+    context = site.context(client=site.clients)
+    context.minimum_version = context.maximum_version = version
+    async with running_web(**site.settings(mutual=True)) as web:
+        session = await resumed(web.server.port, context, None)
+        again = await resumed(web.server.port, context, session)
+        trustme.CA().cert_pem.write_to_path(site.folder / "clients.pem")
+        late = await resumed(web.server.port, context, session)
+
+    assert session is not None
+    assert again is not None
+    assert late is None

@@ -1,0 +1,280 @@
+"""Objects that are changed in parts or imported again: which of their vectors are computed anew."""
+
+from uuid import UUID
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from embedders.contract import ImageInput, Priority, Purpose, TextInput
+from embedders.errors import EmbedderUnavailable
+from service.domain import ReturnFields
+from service.errors import StoreUnavailable
+from tests.conftest import assert_close
+from tests.fakes.embedder import picture
+from tests.service.conftest import Wire, failure_of, unpack
+from tests.service.rpc.objects.test_import import floats, import_, obj
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1.input_pb2 import Image
+
+ID = str(UUID(int=7))
+RED, BLUE = picture((255, 0, 0)), picture((0, 0, 255))
+COMPUTED, SUPPLIED, MISSING, KEPT = (
+    pb.VECTOR_ORIGIN_COMPUTED, pb.VECTOR_ORIGIN_SUPPLIED, pb.VECTOR_ORIGIN_MISSING, pb.VECTOR_ORIGIN_KEPT
+)  # fmt: skip
+
+
+@pytest.fixture
+async def stored(wire: Wire) -> Wire:
+    """Return a server with the collection Both: a vector of the title and one of image and tags, with one object."""
+    blob, text, texts = (collection_pb.DATA_TYPE_BLOB, collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
+    kinds = {"image": blob, "title": text, "tags": texts, "year": collection_pb.DATA_TYPE_INT}
+    made = collection_pb.Collection(
+        name="Pictures",
+        properties=[collection_pb.Property(name=name, data_type=kind) for name, kind in kinds.items()],
+        vectors=[
+            collection_pb.VectorConfig(name="own"),
+            collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}]),
+            collection_pb.VectorConfig(name="look", image_fields=[{"name": "image"}], text_fields=[{"name": "tags"}]),
+        ],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    await import_(wire, full(title="a red square", tags=["x"], year=1))
+    wire.embedder.calls.clear()
+    return wire
+
+
+def full(image: bytes = RED, **properties: object) -> pb.Object:
+    message = obj(ID, image=image, **properties)
+    message.vectors["own"].data = floats(*range(1, 9))
+    return message
+
+
+async def update(wire: Wire, change: pb.Object, *, truncate: bool = False) -> dict[str, int]:
+    request = pb.UpdateObjectRequest(collection="Pictures", object=change, truncate=truncate)
+    response = await wire.objects.UpdateObject(request)
+    return {each.name: each.origin for each in response.stored.vectors}
+
+
+async def read(wire: Wire) -> pb.Object:
+    names = ["own", "title", "look"]
+    request = pb.GetObjectRequest(collection="Pictures", id=ID, return_images=["image"], return_vectors=names)
+    return (await wire.objects.GetObject(request)).object
+
+
+async def test_a_change_beside_the_vectors_embeds_nothing(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await update(stored, obj(ID, year=2))
+
+    assert origins == {"own": KEPT, "title": KEPT, "look": KEPT}
+    assert stored.embedder.calls == []
+    after = await read(stored)
+    assert dict(after.properties) == {"title": "a red square", "tags": ["x"], "year": 2}
+    assert after.images == before.images
+    assert after.vectors == before.vectors
+
+
+async def test_a_change_computes_the_vectors_that_it_touches_for_a_caller_who_waits(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await update(stored, obj(ID, title="a blue square"))
+
+    assert origins == {"own": KEPT, "title": COMPUTED, "look": KEPT}
+    ((inputs, options),) = stored.embedder.calls
+    assert (inputs, options.purpose, options.priority) == (
+        [TextInput("a blue square")], Purpose.DOCUMENT, Priority.INTERACTIVE
+    )  # fmt: skip
+    after = await read(stored)
+    assert_close(np.frombuffer(after.vectors["title"].data, "<f4"), stored.embedder.vector("a blue square"))
+    assert after.vectors["look"] == before.vectors["look"]
+
+
+async def test_a_vector_is_computed_of_what_changed_and_what_stayed(stored: Wire) -> None:
+    assert await update(stored, obj(ID, image=BLUE)) == {"own": KEPT, "title": KEPT, "look": COMPUTED}
+
+    assert [inputs for inputs, _ in stored.embedder.calls] == [[TextInput("x"), ImageInput(BLUE)]]
+    after = await read(stored)
+    mean = stored.embedder.vector(BLUE) + stored.embedder.vector("x")
+    assert_close(np.frombuffer(after.vectors["look"].data, "<f4"), mean / np.linalg.norm(mean))
+
+
+async def test_nulls_and_empty_pictures_take_values_away_and_the_vectors_made_of_them(stored: Wire) -> None:
+    change = obj(ID, title=None, tags=None)
+    change.images["image"].CopyFrom(Image())
+
+    origins = await update(stored, change)
+
+    assert origins == {"own": KEPT, "title": MISSING, "look": MISSING}
+    after = await read(stored)
+    assert (dict(after.properties), dict(after.images)) == ({"year": 1}, {})
+    assert set(after.vectors) == {"own"}
+
+
+async def test_a_supplied_vector_is_stored_as_it_is(stored: Wire) -> None:
+    change = obj(ID, title="another")
+    change.vectors["title"].data = floats(*[1.0] * 8)
+
+    assert await update(stored, change) == {"own": KEPT, "title": SUPPLIED, "look": KEPT}
+    assert stored.embedder.calls == []
+    assert (await read(stored)).vectors["title"].data == floats(*[1.0] * 8)
+
+
+async def test_nothing_changes_when_the_embedder_fails_or_refuses(stored: Wire) -> None:
+    before = await read(stored)
+    stored.embedder.failure = EmbedderUnavailable("it is down")
+    failed = await failure_of(update(stored, obj(ID, title="another", year=5)))
+    stored.embedder.failure = None
+    refused = await failure_of(update(stored, obj(ID, title="one two three four five six seven eight", year=5)))
+
+    assert (failed.code, failed.reason) == (StatusCode.UNAVAILABLE, "EMBEDDER_UNAVAILABLE")
+    assert (refused.reason, refused.fields) == ("TEXT_TOO_LONG", ['object.properties["title"]'])
+    assert await read(stored) == before
+    assert (await update(stored, obj(ID, title="one two three four five six seven eight"), truncate=True))[
+        "title"
+    ] == COMPUTED
+
+
+async def test_a_change_that_does_not_fit_is_refused_with_all_violations(stored: Wire) -> None:
+    failure = await failure_of(update(stored, obj(ID, year="x", nope=1)))
+    assert sorted(failure.fields) == ['object.properties["nope"]', 'object.properties["year"]']
+    failure = await failure_of(update(stored, obj("", year=1)))
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["object.id"])
+    failure = await failure_of(update(stored, obj(str(UUID(int=8)), year=1)))
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
+
+
+async def again(wire: Wire, message: pb.Object, *, embed_unchanged: bool = False) -> dict[str, int]:
+    request = pb.ImportObjectsRequest(collection="Pictures", objects=[message], embed_unchanged=embed_unchanged)
+    (result,) = (await wire.objects.ImportObjects(request)).results
+    return {each.name: each.origin for each in result.stored.vectors}
+
+
+async def test_an_import_again_keeps_the_vectors_of_what_has_not_changed(stored: Wire) -> None:
+    before = await read(stored)
+
+    origins = await again(stored, full(title="a red square", tags=["x"], year=2))
+
+    assert origins == {"own": SUPPLIED, "title": KEPT, "look": KEPT}
+    assert stored.embedder.calls == []
+    after = await read(stored)
+    assert after.properties["year"] == 2
+    assert after.vectors == before.vectors
+
+
+async def test_an_import_again_computes_what_has_changed(stored: Wire) -> None:
+    assert await again(stored, full(title="a red square", tags=["x", "y"])) == {
+        "own": SUPPLIED, "title": KEPT, "look": COMPUTED
+    }  # fmt: skip
+    assert await again(stored, full(BLUE, title="other", tags=["x", "y"])) == {
+        "own": SUPPLIED, "title": COMPUTED, "look": COMPUTED
+    }  # fmt: skip
+
+
+async def test_an_import_that_is_told_to_embeds_what_has_not_changed(stored: Wire) -> None:
+    same = full(title="a red square", tags=["x"], year=1)
+
+    assert await again(stored, same, embed_unchanged=True) == {"own": SUPPLIED, "title": COMPUTED, "look": COMPUTED}
+    assert len(stored.embedder.calls) == 1
+
+
+async def test_an_import_again_replaces_a_vector_that_nothing_is_in(stored: Wire) -> None:
+    assert await again(stored, obj(ID, year=3)) == {"own": MISSING, "title": MISSING, "look": MISSING}
+    assert not (await read(stored)).vectors
+
+
+async def test_stored_objects_are_read_once_for_each_chunk(stored: Wire) -> None:
+    stored.store.calls.clear()
+    await import_(stored, *(obj(title=f"picture {n}") for n in range(4)))
+    assert stored.store.calls.count("get_objects") == 2, "chunks of three, as the server under test is set"
+
+
+@pytest.mark.parametrize("embed_unchanged", [False, True])
+async def test_an_import_again_brings_back_what_an_index_had_no_room_for(
+    stored: Wire, *, embed_unchanged: bool
+) -> None:
+    stored.store.unindexed = {UUID(ID)}
+    message = full(title="a blue square", tags=["x"], year=1)
+    (first,) = (await import_(stored, message)).results
+    failure = unpack(first.error)
+    assert (failure.code, failure.reason, failure.retry_s) == (StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", 1)
+    assert {name for _, name in stored.store.lost} == {"own", "title", "look"}
+
+    origins = await again(stored, message, embed_unchanged=embed_unchanged)
+
+    assert origins["own"] == SUPPLIED
+    assert stored.store.lost == set()
+
+
+async def test_an_object_that_its_index_still_has_no_room_for_is_not_called_stored(stored: Wire) -> None:
+    stored.store.lost = {(UUID(ID), "title")}
+    stored.store.fail_next_of("reindex_vector", StoreUnavailable("Weaviate has no room: not enough memory"))
+
+    response = await import_(stored, full(title="a red square", tags=["x"], year=1), obj(title="another"))
+
+    assert unpack(response.results[0].error).reason == "STORE_UNAVAILABLE"
+    assert response.results[1].WhichOneof("outcome") == "stored"
+
+
+async def test_a_first_import_looks_for_no_lost_entries(stored: Wire) -> None:
+    stored.store.calls.clear()
+    await import_(stored, obj(title="new"), obj(title="newer"))
+    assert "search" not in stored.store.calls
+
+
+async def test_an_update_again_enters_the_vectors_that_it_names_and_no_others(stored: Wire) -> None:
+    stored.store.lost = {(UUID(ID), "title"), (UUID(ID), "look")}
+
+    await update(stored, obj(ID, year=2))
+    untouched = set(stored.store.lost)
+    origins = await update(stored, obj(ID, title="a red square"))
+
+    assert len(untouched) == 2
+    assert origins["title"] == KEPT
+    assert {name for _, name in stored.store.lost} == {"look"}
+
+
+@pytest.fixture
+async def native(wire: Wire) -> Wire:
+    """Return a server with the collection Pictures, whose vectors of title and tags are Weaviate's module's."""
+    module = {"native": True, "base_url": "http://vecgate:8070"}
+    made = collection_pb.Collection(
+        name="Pictures",
+        properties=[
+            collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+            collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+            collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+        ],
+        vectors=[
+            collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}], **module),
+            collection_pb.VectorConfig(name="tags", text_fields=[{"name": "tags"}], **module),
+        ],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    return wire
+
+
+async def test_an_object_that_gives_the_module_nothing_is_refused_before_it_is_written(native: Wire) -> None:
+    whole = obj(ID, title="a cat", tags=["x"])
+
+    good, bare = (await import_(native, whole, obj(title="  ", year=1))).results
+    failure = unpack(bare.error)
+
+    assert good.WhichOneof("outcome") == "stored"
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == ['objects[1].vectors["tags"]', 'objects[1].vectors["title"]']
+    assert native.store.puts == [1]
+
+
+async def test_a_change_that_takes_the_modules_last_field_away_is_refused_and_changes_nothing(native: Wire) -> None:
+    await import_(native, obj(ID, title="a cat", tags=["x"], year=1))
+
+    failure = await failure_of(update(native, obj(ID, title=None, year=2)))
+    kept = await update(native, obj(ID, year=3))
+
+    assert failure.fields == ['object.vectors["title"]']
+    assert kept == {"title": KEPT, "tags": KEPT}
+    stored = await native.store.get_object("Pictures", UUID(ID), ReturnFields(["title", "year"], vectors=["title"]))
+    assert stored.properties == {"title": "a cat", "year": 3}
+    assert_close(stored.vectors["title"], native.embedder.vector("a cat"))

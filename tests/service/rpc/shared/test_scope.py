@@ -1,0 +1,128 @@
+"""Tenant and consistency over the wire: what calls pass on, and what they refuse."""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+import pytest
+from grpc import StatusCode
+
+from service.domain import Consistency, Scope, TenantActivity
+from tests.service.conftest import Wire, failure_of
+from vecgate.client import where
+from vecgate.v1 import consistency_pb2
+from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.vector_pb2 import Vector
+
+ID = str(UUID(int=1))
+
+VECTORS = {"default": Vector(data=b"\0\0\x80\x3f" * 8)}
+
+
+async def search(wire: Wire, **fields: object) -> search_pb.SearchObjectsResponse:
+    return await wire.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures", **fields))
+
+
+async def backfill(wire: Wire, **fields: object) -> list[pb.BackfillVectorsResponse]:
+    request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, **fields)
+    return [each async for each in wire.objects.BackfillVectors(request)]
+
+
+CALLS: dict[str, Callable[..., Awaitable[object]]] = {
+    "ImportObjects": lambda wire, **scope: wire.objects.ImportObjects(
+        pb.ImportObjectsRequest(collection="Pictures", objects=[{"id": ID, "vectors": VECTORS}], **scope)
+    ),
+    "GetObject": lambda wire, **scope: wire.objects.GetObject(
+        pb.GetObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "ListObjects": lambda wire, **scope: wire.objects.ListObjects(
+        pb.ListObjectsRequest(collection="Pictures", **scope)
+    ),
+    "UpdateObject": lambda wire, **scope: wire.objects.UpdateObject(
+        pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, **scope)
+    ),
+    "BackfillVectors": backfill,
+    "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
+        pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
+    ),
+    "DeleteObjects": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), **scope)
+    ),
+    "dry run": lambda wire, **scope: wire.objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, **scope)
+    ),
+    "listing": search,
+    "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, **scope),
+    "near_object": lambda wire, **scope: search(wire, near_object={"id": ID}, **scope),
+    "bm25": lambda wire, **scope: search(wire, bm25={"query": "red"}, **scope),
+    "hybrid": lambda wire, **scope: search(wire, hybrid={"bm25": {"query": "red"}}, **scope),
+}
+
+
+@pytest.fixture
+async def tenants(wire: Wire) -> Wire:
+    """Return a server with a collection whose tenants anna and ben have one object each, of the same id."""
+    await wire.create_pictures()
+    wire.store.tenants["Pictures"] = dict.fromkeys(("anna", "ben"), TenantActivity.ACTIVE)
+    for tenant in ("anna", "ben"):
+        await wire.objects.ImportObjects(
+            pb.ImportObjectsRequest(
+                collection="Pictures",
+                tenant=tenant,
+                objects=[{"id": ID, "vectors": VECTORS, "properties": {"title": f"red {tenant}"}}],
+            )
+        )
+    wire.store.scopes.clear()
+    return wire
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_calls_on_objects_pass_tenant_and_consistency_on(tenants: Wire, call: str) -> None:
+    await CALLS[call](tenants, tenant="ben", consistency=consistency_pb2.CONSISTENCY_ALL)
+    assert set(tenants.store.scopes) == {Scope("ben", Consistency.ALL)}
+    tenants.store.scopes.clear()
+    await CALLS[call](tenants, tenant="anna")
+    assert set(tenants.store.scopes) == {Scope("anna")}
+
+
+async def test_objects_of_one_tenant_are_not_seen_by_another(tenants: Wire) -> None:
+    for tenant in ("anna", "ben"):
+        found = await search(tenants, near_vector={"vector": VECTORS["default"]}, tenant=tenant)
+        assert [hit.object.properties["title"] for hit in found.hits] == [f"red {tenant}"]
+
+
+async def test_the_same_content_of_two_tenants_gets_two_ids(tenants: Wire) -> None:
+    ids = set()
+    for tenant in ("anna", "ben", "anna"):
+        response = await tenants.objects.ImportObjects(
+            pb.ImportObjectsRequest(collection="Pictures", tenant=tenant, objects=[{"properties": {"title": "red"}}])
+        )
+        ids.add(response.results[0].id)
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_tenant_that_is_not_there_is_named(tenants: Wire, call: str) -> None:
+    failure = await failure_of(CALLS[call](tenants, tenant="carla"))
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "TENANT_NOT_FOUND")
+    assert failure.metadata == {"name": "carla"}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_tenant_is_needed_where_there_are_some_and_refused_where_there_are_none(
+    tenants: Wire, call: str
+) -> None:
+    failure = await failure_of(CALLS[call](tenants))
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant"])
+    assert "name one" in failure.message
+    tenants.store.tenants.clear()
+    failure = await failure_of(CALLS[call](tenants, tenant="anna"))
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant"])
+    assert "leave this out" in failure.message
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_what_can_be_no_tenant_and_no_consistency_is_refused_at_once(tenants: Wire, call: str) -> None:
+    failure = await failure_of(CALLS[call](tenants, tenant="../anna", consistency=9))
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant", "consistency"])
+    assert not tenants.store.scopes

@@ -1,0 +1,162 @@
+import hashlib
+
+import numpy as np
+import pytest
+from grpc import StatusCode
+
+from embedders.contract import EmbedOptions, Priority, Purpose, TextInput
+from embedders.errors import EmbedderUnavailable
+from tests.conftest import assert_close
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.service.conftest import Wire, failure_of, start_wire, stop_wire, unpack
+from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1.input_pb2 import Image, Input
+
+
+def text(value: str) -> Input:
+    return Input(text=value)
+
+
+def image(content: bytes) -> Input:
+    return Input(image=Image(content=content))
+
+
+async def test_mixed_inputs_come_back_in_order_as_the_embedders_own_vectors(wire: Wire) -> None:
+    red, blue = picture((255, 0, 0)), picture((0, 0, 255))
+    request = pb.EmbedInputsRequest(inputs=[text("a cat"), image(red), text("a dog"), image(blue)])
+
+    response = await wire.embedding.EmbedInputs(request)
+
+    for result, content in zip(response.results, ("a cat", red, "a dog", blue), strict=True):
+        vector = np.frombuffer(result.embedding.vector.data, "<f4")
+        assert_close(vector, wire.embedder.vector(content))
+    assert response.results[0].embedding.token_count == 4
+    assert not response.results[1].embedding.HasField("token_count")
+
+
+async def test_the_answer_names_the_embedder_its_model_space_and_dimension(wire: Wire) -> None:
+    response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a cat")]))
+
+    assert response.embedder == pb.EmbedderInfo(name="fake", model="fake/model", space="fake", dimension=8)
+
+
+TRUNCATED_PNG = picture(size=(64, 64))[:-30]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "field"),
+    [
+        (image(b""), "IMAGE_EMPTY", "inputs[1].image.content"),
+        (image(b"\x89PNG\r\n\x1a\nbroken"), "IMAGE_UNDECODABLE", "inputs[1].image.content"),
+        (image(TRUNCATED_PNG), "IMAGE_UNDECODABLE", "inputs[1].image.content"),
+        (image(b"just words"), "IMAGE_UNDECODABLE", "inputs[1].image.content"),
+        (image(picture(size=(8, 8)) + bytes(100_000)), "IMAGE_TOO_LARGE", "inputs[1].image.content"),
+        (image(picture(size=(8000, 8000))[:90_000]), "IMAGE_TOO_LARGE", "inputs[1].image.content"),
+        (text("one two three four five six seven"), "TEXT_TOO_LONG", "inputs[1].text"),
+        (text("x" * 40_000), "TEXT_TOO_LONG", "inputs[1].text"),
+        (text("  \n"), "INVALID_INPUT", "inputs[1].text"),
+        (text(""), "INVALID_INPUT", "inputs[1].text"),
+        (Input(), "INVALID_INPUT", "inputs[1]"),
+    ],
+    ids=[
+        "empty image", "broken image", "truncated image", "not an image", "image of too many bytes",
+        "image of too many pixels", "text of too many tokens", "text of too many bytes", "blank text", "empty text",
+        "no content",
+    ],
+)  # fmt: skip
+async def test_a_bad_input_fails_alone_with_its_path(wire: Wire, bad: Input, reason: str, field: str) -> None:
+    request = pb.EmbedInputsRequest(inputs=[text("before"), bad, text("after")])
+
+    response = await wire.embedding.EmbedInputs(request)
+
+    outcomes = [result.WhichOneof("outcome") for result in response.results]
+    assert outcomes == ["embedding", "error", "embedding"]
+    failure = unpack(response.results[1].error)
+    assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, [field])
+    assert_close(np.frombuffer(response.results[2].embedding.vector.data, "<f4"), wire.embedder.vector("after"))
+
+
+async def test_a_long_text_is_cut_when_asked_for_and_the_answer_says_so(wire: Wire) -> None:
+    long = "one two three four five six seven"
+
+    response = await wire.embedding.EmbedInputs(
+        pb.EmbedInputsRequest(inputs=[text(long), text("short")], truncate=True)
+    )
+
+    assert [result.embedding.truncated for result in response.results] == [True, False]
+    assert response.results[0].embedding.token_count == 8
+
+
+async def test_ten_thousand_inputs_in_one_request_are_refused_with_the_bound(wire: Wire) -> None:
+    failure = await failure_of(wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a")] * 10_000)))
+
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "BATCH_TOO_LARGE")
+    assert failure.fields == ["inputs"]
+    assert "50" in failure.message
+    assert len(wire.embedder.calls) == 1, "only the check at the start"
+
+
+async def test_no_inputs_and_unknown_enum_numbers_are_told_in_one_answer(wire: Wire) -> None:
+    request = pb.EmbedInputsRequest(purpose=99, priority=98)  # type: ignore[arg-type]
+
+    failure = await failure_of(wire.embedding.EmbedInputs(request))
+
+    assert failure.code is StatusCode.INVALID_ARGUMENT
+    assert failure.fields == ["inputs", "purpose", "priority"]
+
+
+async def test_inputs_without_content_fail_alone_even_while_the_embedder_is_down(wire: Wire) -> None:
+    wire.embedder.failure = EmbedderUnavailable("down")
+
+    response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[Input(), Input()]))
+
+    assert [unpack(result.error).fields for result in response.results] == [["inputs[0]"], ["inputs[1]"]]
+
+
+async def test_purpose_and_priority_reach_the_embedder(wire: Wire) -> None:
+    request = pb.EmbedInputsRequest(inputs=[text("a")], purpose=pb.PURPOSE_DOCUMENT, priority=pb.PRIORITY_BULK)
+
+    await wire.embedding.EmbedInputs(request)
+
+    assert wire.embedder.calls[-1] == ([TextInput("a")], EmbedOptions(Purpose.DOCUMENT, Priority.BULK))
+
+
+async def test_an_unknown_embedder_is_not_found_and_the_message_lists_those_there_are(wire: Wire) -> None:
+    failure = await failure_of(wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a")], embedder="other")))
+
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "EMBEDDER_NOT_FOUND")
+    assert "fake" in failure.message
+    assert failure.metadata == {"name": "other"}
+
+
+async def test_an_embedder_is_chosen_by_name() -> None:
+    wire = await start_wire(FakeEmbedder(), FakeEmbedder(name="second", space="other"))
+    try:
+        response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a")], embedder="second"))
+    finally:
+        await stop_wire(wire)
+
+    assert response.embedder.space == "other"
+    assert_close(np.frombuffer(response.results[0].embedding.vector.data, "<f4"), wire.embedders[1].vector("a"))
+
+
+async def test_list_embedders_tells_limits_health_and_the_bounds_of_messages(wire: Wire) -> None:
+    response = await wire.embedding.ListEmbedders(pb.ListEmbeddersRequest())
+
+    (info,) = response.embedders
+    assert list(info.modalities) == [pb.MODALITY_TEXT, pb.MODALITY_IMAGE]
+    assert info.health == pb.EMBEDDER_HEALTH_READY
+    assert (info.limits.max_image_bytes, info.limits.max_text_tokens) == (100_000, 8)
+    assert info.limits.max_image_frames == 1000
+    assert response.limits.max_request_bytes == 32 * 1024 * 1024
+    assert response.limits.max_response_bytes == 64 * 1024 * 1024
+    assert (response.limits.max_inputs, response.limits.max_objects, response.limits.max_hits) == (50, 20, 100)
+
+
+async def test_a_picture_of_more_than_grpcs_own_four_megabytes_passes(wire: Wire) -> None:
+    content = picture() + hashlib.sha256().digest() * 170_000
+
+    response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[image(content)]))
+
+    assert len(content) > 5_000_000
+    assert unpack(response.results[0].error).reason == "IMAGE_TOO_LARGE", "the embedder's own bound, not gRPC's"

@@ -1,0 +1,112 @@
+"""Embedders that the settings declare to be of a space, over a real NIM's protocol: who serves, and who does not."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from embedders.contract import QUERY, Embedding, TextInput
+from embedders.errors import EmbedderUnavailable, ModelUnusable
+from embedders.front.proof import probe_vectors, write_probe
+from embedders.nim.embedder import NimConfig, NimEmbedder
+from service.core.embedder_pool import EmbedderPool
+from service.settings import load_settings
+from service.wiring import build_embedders
+from tests.fakes.nim import FakeNim, Fault
+
+SPACE = "nvidia/nvclip"
+DIMENSION = 1024
+OWN_NAME = "nvidia/nvclip-vit-h-14"
+
+
+@asynccontextmanager
+async def started() -> AsyncIterator[EmbedderPool]:
+    """Start the embedders of the settings."""
+    pool = EmbedderPool(build_embedders(load_settings()), check_interval_s=3600)
+    try:
+        await pool.start()
+        yield pool
+    finally:
+        await pool.close()
+
+
+@pytest.fixture
+async def probe_file(tmp_path: Path) -> Path:
+    """What a NIM of the space made of the probe."""
+    file = tmp_path / "probe.json"
+    async with FakeNim(dimension=DIMENSION) as nim:
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model))
+        await embedder.start()
+        write_probe(file, await probe_vectors(embedder))
+        await embedder.close()
+    return file
+
+
+@pytest.fixture
+async def nim(monkeypatch: pytest.MonkeyPatch, probe_file: Path) -> AsyncIterator[FakeNim]:
+    """A NIM that calls the model by another name, declared to be of the space."""
+    async with FakeNim(model=OWN_NAME, dimension=DIMENSION) as nim:
+        monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
+        monkeypatch.setenv("VECGATE_NIM__BASE_URL", nim.base_url)
+        monkeypatch.setenv("VECGATE_NIM__MODEL", OWN_NAME)
+        monkeypatch.setenv("VECGATE_NIM__SPACE", SPACE)
+        monkeypatch.setenv("VECGATE_NIM__PROBE_FILE", str(probe_file))
+        yield nim
+
+
+def change(answer: dict[str, object]) -> None:
+    """Make other vectors of unit length of an answer's."""
+    for each in answer["data"]:  # type: ignore[attr-defined]
+        each["embedding"] = [1.0] + [0.0] * (DIMENSION - 1)
+
+
+async def test_a_nim_with_another_name_for_the_model_serves_the_declared_space(nim: FakeNim) -> None:
+    async with started() as pool:
+        (outcome,) = await pool.embed(pool.default, [TextInput("a cat")], QUERY)
+
+        assert isinstance(outcome, Embedding)
+        assert (pool.default.spec.space, pool.default.spec.model) == (SPACE, OWN_NAME)
+        assert pool.fault(pool.default) is None
+    assert nim.requests[-1]["model"] == OWN_NAME
+
+
+async def test_a_nim_of_another_space_than_the_declared_one_is_refused_at_the_start(nim: FakeNim) -> None:
+    nim.fault = Fault(change=change)
+
+    with pytest.raises(ModelUnusable, match=r"nim is declared to be of the space nvidia/nvclip.* cosine"):
+        async with started():
+            pass
+
+
+async def test_a_nim_that_comes_back_as_another_model_serves_no_more(nim: FakeNim) -> None:
+    async with started() as pool:
+        await nim.die()
+        await pool._check(pool.default)
+        down = pool.fault(pool.default)
+        nim.fault = Fault(change=change)
+        await nim.rise()
+        await pool.default._inner.check()  # type: ignore[attr-defined]  # its breaker closes
+        await pool._check(pool.default)
+
+        assert down == "the NIM cannot be reached"
+        assert "cosine" in (pool.fault(pool.default) or "")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault(status=404), Fault(status=401), Fault(body=b"<html>")], ids=["404", "401", "html"]
+)
+async def test_a_local_copy_waits_for_a_nim_that_answers_something_else_and_the_server_starts(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    async with FakeNim(dimension=DIMENSION) as nim:
+        monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
+        monkeypatch.setenv("VECGATE_NIM__BASE_URL", nim.base_url)
+        monkeypatch.setenv("VECGATE_CLIP__SPACE", SPACE)
+        nim.fault = fault
+        async with started() as pool:
+            clip = pool.get("clip")
+
+            assert (pool.fault(clip) or "").startswith(f"whether it is of the space {SPACE} is not proven yet: ")
+            with pytest.raises(EmbedderUnavailable):
+                await pool.embed(clip, [TextInput("a cat")], QUERY)

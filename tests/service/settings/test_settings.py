@@ -1,0 +1,339 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from embedders.contract import InputLimits
+from service.cli import app
+from service.diagnosis import diagnose
+from service.process.log import masked_settings
+from service.settings import InvalidSettings, LimitSettings, describe_settings, load_settings, read_secret
+from service.wiring import _clip_config, _input_limits, _nim_configs, build_embedders
+
+
+def test_defaults_are_offline_and_on_loopback() -> None:
+    settings = load_settings()
+
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 50070)
+    assert settings.embedder.order == ["clip"]
+    assert settings.clip.model == "pictogram-clip"
+    assert settings.weaviate.http_host == "127.0.0.1"
+    assert settings.nim.base_url == ["http://127.0.0.1:8000"]
+
+
+def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim, clip")
+    monkeypatch.setenv("VECGATE_WEAVIATE__EMBEDDED", "true")
+
+    settings = load_settings()
+
+    assert settings.embedder.order == ["nim", "clip"]
+    assert settings.weaviate.embedded
+
+
+@pytest.mark.parametrize(("readers", "accepted"), [("0", True), ("256", True), ("-1", False), ("257", False)])
+def test_readers_of_pictures_are_bounded(monkeypatch: pytest.MonkeyPatch, readers: str, accepted: bool) -> None:  # noqa: FBT001
+    monkeypatch.setenv("VECGATE_CLIP__READERS", readers)
+
+    if accepted:
+        assert _clip_config(load_settings()).readers == int(readers)
+    else:
+        with pytest.raises(InvalidSettings, match="VECGATE_CLIP__READERS"):
+            load_settings()
+
+
+def test_all_faults_are_reported_at_once_by_variable_without_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_SERVER__PORT", "hunter2")
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "clip,clip")
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "ftp://hunter2")
+    monkeypatch.setenv("VECGATE_SERVR__PORT", "1")
+    monkeypatch.setenv("VECGATE_SERVER__PROT", "1")
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    faults = str(caught.value)
+    assert len(faults.splitlines()) == 5
+    for name in ("SERVER__PORT", "EMBEDDER", "NIM__BASE_URL", "SERVR__PORT", "SERVER__PROT"):
+        assert f"VECGATE_{name}" in faults
+    assert "hunter2" not in faults
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_no_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_PORT", "tcp://10.0.0.1:50070")
+    monkeypatch.setenv("VECGATE_SERVICE_HOST", "10.0.0.1")
+
+    load_settings()
+
+
+def test_every_setting_says_what_it_is() -> None:
+    described = list(describe_settings())
+
+    assert len(described) > 40
+    assert [name for name, field in described if not field.description] == []
+
+
+def test_secrets_are_masked_and_read_from_the_setting_or_its_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("keys") / "key"
+    file.write_text("from-file\n", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__API_KEY", "hunter2")
+
+    shown = masked_settings(load_settings())
+
+    assert "hunter2" not in str(shown)
+    assert shown["VECGATE_SERVER__PORT"] == "50070"
+    assert read_secret(SecretStr("value"), file) == "value"
+    assert read_secret(None, file) == "from-file"
+    assert read_secret(None, None) is None
+
+
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_a_key_file_that_gives_no_key_is_a_fault(tmp_path_factory: pytest.TempPathFactory, content: str | None) -> None:
+    file = tmp_path_factory.mktemp("keys") / "key"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match=str(file)):
+        read_secret(None, file)
+
+
+@pytest.mark.parametrize("group", ["NIM", "WEAVIATE"])
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
+def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, content: bytes | None
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv(f"VECGATE_{group}__API_KEY_FILE", str(file))
+
+    with pytest.raises(InvalidSettings, match=rf"VECGATE_{group}__API_KEY_FILE: the key file {file}"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BASE_URL", "http://[bad", "http://host:8000"),
+        ("BASE_URL", "http://user:hunter2@nim", "api_key"),
+        ("API_KEY", "hunter2\n2", "line end"),
+        ("PROXY", "hunter2:3128", "http://host:3128"),
+        ("MAX_BATCH", "65", "profile nvclip takes at most 64"),
+        ("PROFILE", "hunter2", "nemotron-vl"),
+        ("CA_FILE", "/nowhere/ca.pem", "PEM"),
+        ("RETRY_ATTEMPTS", "0", "greater than or equal to 1"),
+        ("DIMENSION", "0", "greater than or equal to 1"),
+    ],
+)
+def test_faults_of_the_nims_settings_are_known_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    (fault,) = str(caught.value).splitlines()
+    assert fault.startswith(f"VECGATE_NIM__{name}: ")
+    assert words in fault
+    assert "hunter2" not in fault
+
+
+def test_all_faults_of_the_nims_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate = tmp_path / "ca.pem"
+    certificate.write_text("no certificate", encoding="utf-8")
+    for name, value in {
+        "BASE_URL": "http://[bad",
+        "API_KEY_FILE": str(tmp_path / "missing"),
+        "CA_FILE": str(certificate),
+        "PROXY": "http://[bad",
+        "MAX_BATCH": "65",
+    }.items():
+        monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    assert len(str(caught.value).splitlines()) == 5
+
+
+def test_a_server_with_faulty_settings_ends_with_exit_code_2_and_starts_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://[bad")
+    monkeypatch.setenv("VECGATE_WEAVIATE__API_KEY_FILE", "/nowhere/key")
+
+    result = CliRunner().invoke(app, ["serve"])
+
+    assert result.exit_code == 2
+    assert "VECGATE_NIM__BASE_URL" in result.output
+    assert "VECGATE_WEAVIATE__API_KEY_FILE" in result.output
+
+
+def test_a_key_in_a_file_is_held_to_what_a_header_carries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("hunter2\nhunter3", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__API_KEY_FILE", str(file))
+
+    with pytest.raises(InvalidSettings, match="API_KEY_FILE") as caught:
+        load_settings()
+
+    assert "hunter" not in str(caught.value)
+
+
+def test_the_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__PROXY", "http://user:hunter2@proxy:3128")
+
+    assert "hunter2" not in str(masked_settings(load_settings()))
+
+
+def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "proxy"
+    file.write_text("http://user:hunter2@proxy:3128\n", encoding="utf-8")
+    monkeypatch.setenv("VECGATE_NIM__PROXY_FILE", str(file))
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
+    settings = load_settings()
+    proxy = _nim_configs(settings)[0].proxy
+    (contact,) = (each for each in diagnose(settings).contacts if "proxy" in each.what)
+    file.write_text("hunter2 is no address", encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match="PROXY_FILE") as caught:
+        load_settings()
+
+    assert proxy == "http://user:hunter2@proxy:3128"
+    assert (contact.where, contact.setting) == ("proxy:3128", "VECGATE_NIM__PROXY_FILE")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__MODEL", "nvidia/llama-nemotron-embed-vl-1b-v2")
+    monkeypatch.setenv("VECGATE_NIM__MAX_BATCH", "128")
+
+    assert load_settings().nim.max_batch == 128
+
+
+def test_every_bound_on_an_input_is_a_setting() -> None:
+    bounds = dict.fromkeys((field.name for field in dataclasses.fields(InputLimits)), 77)
+
+    assert _input_limits(LimitSettings(**bounds)) == InputLimits(**bounds)
+    assert _input_limits(LimitSettings()) == InputLimits(), "the service and the library have the same defaults"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("LIMITS__MAX_IMAGE_FRAMES", "0"),
+        ("CLIP__JPEG_DRAFT_FACTOR", "-1"),
+        ("NIM__MAX_REQUEST_BYTES", "0"),
+        ("NIM__MAX_CONVERTED_PIXELS", "50175"),
+        ("NIM__MAX_CONVERTED_PIXELS", "-1"),
+    ],
+)
+def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", wrong)
+    with pytest.raises(InvalidSettings, match=name):
+        load_settings()
+
+
+def test_what_goes_to_a_nim_is_bounded_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__MAX_REQUEST_BYTES", "1")
+    monkeypatch.setenv("VECGATE_NIM__MAX_CONVERTED_PIXELS", "50176")
+
+    (config,) = _nim_configs(load_settings())
+
+    assert (config.max_request_bytes, config.max_converted_pixels) == (1, 50_176)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_nim_is_told_whether_callers_bring_keys(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
+    monkeypatch.setenv("VECGATE_NIM__ALLOW_CALLER_KEYS", str(allowed))
+
+    (config,) = _nim_configs(load_settings())
+
+    assert config.caller_keys is allowed
+
+
+def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000, http://two:8000/v1")
+
+    built = build_embedders(load_settings())
+
+    nims = [each.spec for each in built[:2]]
+    assert [(each.name, each.space) for each in nims] == [("nim", "nvidia/nvclip"), ("nim-2", "nvidia/nvclip")]
+    assert len(built) == 3
+
+
+def test_a_nim_named_twice_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000,http://one:8000/v1/")
+
+    with pytest.raises(InvalidSettings, match="VECGATE_NIM__BASE_URL: names an address twice"):
+        load_settings()
+
+
+def test_a_nim_of_a_declared_space_needs_a_probe_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_NIM__SPACE", "nvidia/nvclip")
+
+    with pytest.raises(InvalidSettings, match=r"nim\.space: is set without nim\.probe_file"):
+        load_settings()
+
+
+@pytest.mark.parametrize(("cosine", "fits"), [("0", False), ("0.001", True), ("1", True), ("1.001", False)])
+def test_how_near_a_nim_has_to_be_is_a_cosine_above_0(
+    monkeypatch: pytest.MonkeyPatch, cosine: str, *, fits: bool
+) -> None:
+    monkeypatch.setenv("VECGATE_NIM__PROBE_MIN_COSINE", cosine)
+
+    if fits:
+        assert load_settings().nim.probe_min_cosine == float(cosine)
+    else:
+        with pytest.raises(InvalidSettings, match="VECGATE_NIM__PROBE_MIN_COSINE"):
+            load_settings()
+
+
+def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VECGATE_LIMITS__MAX_INPUTS", "100")
+    monkeypatch.setenv("VECGATE_EMBEDDER__MAX_QUEUED_INPUTS", "99")
+
+    with pytest.raises(InvalidSettings, match=r"MAX_INPUTS is 100, but only .*MAX_QUEUED_INPUTS = 99 may wait"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["SERVER__HOST", "WEB__HOST", "WEAVIATE__HTTP_HOST", "WEAVIATE__GRPC_HOST"])
+@pytest.mark.parametrize("wrong", ["", "user:pw-canary@host", "http://host", "host/pw-canary", "a b", "host:port"])
+def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv(f"VECGATE_{name}", wrong)
+    with pytest.raises(InvalidSettings, match=f"VECGATE_{name}.*without scheme, user, port or path") as caught:
+        load_settings()
+    assert "pw-canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["weaviate", "weaviate.ns.svc", "10.0.0.1", "::1", "[::1]", "fe80::1%eth0", "a_b-1"])
+def test_names_and_addresses_are_hosts(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("VECGATE_WEAVIATE__HTTP_HOST", host)
+    assert load_settings().weaviate.http_host == host
+
+
+def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    files = {
+        "SERVER__TLS_CERT_FILE": "server.crt",
+        "SERVER__TLS_KEY_FILE": "server.key",
+        "WEB__TLS_CERT_FILE": "web.crt",
+        "AUTH__CLIENTS_FILE": "clients.toml",
+        "TRACING__CA_FILE": "ca.crt",
+    }
+    for name, file in files.items():
+        monkeypatch.setenv(f"VECGATE_{name}", str(tmp_path / file))
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"VECGATE_{name}" for name in files]
+    assert all("cannot be read: No such file or directory" in line for line in lines)

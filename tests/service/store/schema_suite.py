@@ -1,0 +1,235 @@
+"""What every store does with what collections are made of; its tests derive from SchemaSuite and bring `store`."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from service.domain import (
+    Collection,
+    DataType,
+    Distance,
+    MultiTenancy,
+    NamedVector,
+    Property,
+    Quantizer,
+    Space,
+    VectorIndex,
+    WeightedField,
+)
+from service.errors import CollectionNotFound
+from service.store.base import Store
+from tests.service.store.people import bare
+from tests.service.store.store_suite import make_collection, make_object, make_vector
+
+SPACE = Space("space-1", 3, "model-1")
+HNSW = {
+    "efConstruction": 64,
+    "maxConnections": 16,
+    "ef": 99,
+    "dynamicEfMin": 5,
+    "dynamicEfMax": 50,
+    "dynamicEfFactor": 4,
+    "vectorCacheMaxObjects": 1000,
+    "flatSearchCutoff": 10,
+    "filterStrategy": "sweeping",
+    "cleanupIntervalSeconds": 60,
+}
+INDEXES = {
+    "hnsw": VectorIndex("hnsw", HNSW, Quantizer("none")),
+    "hnsw rq": VectorIndex("hnsw", {}, Quantizer("rq", {"bits": 4, "rescoreLimit": 7})),
+    "hnsw bq": VectorIndex("hnsw", {}, Quantizer("bq")),
+    "hnsw sq": VectorIndex("hnsw", {}, Quantizer("sq", {"trainingLimit": 500, "rescoreLimit": 7})),
+    "hnsw pq": VectorIndex(
+        "hnsw",
+        {},
+        Quantizer(
+            "pq",
+            {
+                "segments": 3,
+                "centroids": 128,
+                "trainingLimit": 500,
+                "encoder": {"type": "tile", "distribution": "normal"},
+            },
+        ),
+    ),
+    "flat": VectorIndex("flat", {"vectorCacheMaxObjects": 7}, Quantizer("none")),
+    "flat rq": VectorIndex("flat", {}, Quantizer("rq", {"bits": 1, "rescoreLimit": 7, "cache": True})),
+    "flat bq": VectorIndex("flat", {}, Quantizer("bq", {"rescoreLimit": 7, "cache": True})),
+    "hfresh": VectorIndex(
+        "hfresh", {"maxPostingSizeKB": 64, "replicas": 2, "searchProbe": 9}, Quantizer("rq", {"rescoreLimit": 7})
+    ),
+}
+
+
+def covers(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Return whether what was found has all that was wanted, whatever else it has."""
+    return all(
+        covers(found.get(name, {}), value) if isinstance(value, Mapping) else found.get(name) == value
+        for name, value in wanted.items()
+    )
+
+
+def index_covers(found: VectorIndex, wanted: VectorIndex) -> bool:
+    """Return whether an index is as it was wanted."""
+    assert found.quantizer is not None
+    assert wanted.quantizer is not None
+    return (
+        found.type == wanted.type
+        and found.quantizer.type == wanted.quantizer.type
+        and covers(found.parameters, wanted.parameters)
+        and covers(found.quantizer.parameters, wanted.quantizer.parameters)
+    )
+
+
+class SchemaSuite:
+    """The contract of service/store/base.py on what collections are made of, as tests."""
+
+    @pytest.mark.parametrize("kind", INDEXES)
+    async def test_keeps_an_index_with_its_parameters(self, store: Store, kind: str) -> None:
+        name, wanted = f"I{uuid4().hex}", INDEXES[kind]
+        await store.create_collection(Collection(name, (), (NamedVector("main", SPACE, index=wanted),)))
+        (vector,) = (await store.get_collection(name)).vectors
+        assert index_covers(vector.index, wanted)
+        assert vector.space == SPACE
+
+    async def test_keeps_how_properties_are_indexed(self, store: Store) -> None:
+        name = f"P{uuid4().hex}"
+        wanted = {
+            "title": {"tokenization": "trigram", "indexFilterable": False, "indexSearchable": True},
+            "code": {"tokenization": "field", "indexFilterable": True, "indexSearchable": False},
+            "year": {"indexFilterable": False, "indexRangeFilters": True},
+        }
+        types = {"title": DataType.TEXT, "code": DataType.TEXT_ARRAY, "year": DataType.INT}
+        properties = tuple(Property(each, types[each], indexing=wanted[each]) for each in wanted)
+        await store.create_collection(Collection(name, properties, (NamedVector("main", SPACE),)))
+        found = await store.get_collection(name)
+        for each in found.properties:
+            assert covers(each.indexing, wanted[each.name])
+
+    async def test_keeps_shards_replicas_and_the_inverted_index(self, store: Store) -> None:
+        name = f"S{uuid4().hex}"
+        wanted = Collection(
+            name,
+            (),
+            (NamedVector("main", SPACE),),
+            replication={"factor": 1, "deletionStrategy": "DeleteOnConflict"},
+            sharding={"desiredCount": 2, "virtualPerPhysical": 64},
+            inverted_index={
+                "bm25": {"b": 0.5, "k1": 1.5},
+                "stopwords": {"preset": "none", "additions": ["ein"], "removals": []},
+                "indexTimestamps": False,
+                "cleanupIntervalSeconds": 9,
+            },
+        )
+        await store.create_collection(wanted)
+        found = await store.get_collection(name)
+        assert covers(found.replication, wanted.replication)
+        assert covers(found.sharding, wanted.sharding)
+        assert covers(found.inverted_index["bm25"], wanted.inverted_index["bm25"])
+        assert found.inverted_index["stopwords"]["additions"] == ["ein"]
+        assert found.inverted_index["indexTimestamps"] is False
+        assert found.inverted_index["cleanupIntervalSeconds"] == 9
+
+    async def test_an_update_changes_what_was_changed_and_nothing_else(self, store: Store) -> None:
+        name = f"U{uuid4().hex}"
+        await store.create_collection(make_collection(name))
+        await store.put_objects(name, [make_object(1, text="old")])
+        present = await store.get_collection(name)
+        new_vector = NamedVector("added", Space("space-3", 2, "model-3"), (), (WeightedField("text"),), Distance.DOT)
+        changed = replace(
+            present,
+            description="new",
+            properties=(
+                *(replace(each, description=f"new {each.name}") for each in present.properties),
+                Property("extra", DataType.NUMBER, "added", {"indexFilterable": False}),
+            ),
+            vectors=(
+                *(
+                    replace(each, index=replace(each.index, parameters={**each.index.parameters, "ef": 77}))
+                    for each in present.vectors
+                ),
+                new_vector,
+            ),
+            inverted_index={**present.inverted_index, "bm25": {"b": 0.5, "k1": 1.5}},
+        )
+        await store.update_collection(changed)
+        await store.update_collection(changed)
+        found = await store.get_collection(name)
+        assert found.description == "new"
+        assert {each.name: each.description for each in found.properties} == {
+            each.name: each.description for each in changed.properties
+        }
+        assert bare(found).vectors == (bare(Collection("", (), (new_vector,))).vectors[0], *bare(present).vectors)
+        assert [each.index.parameters.get("ef") == 77 for each in found.vectors] == [False, True, True]
+        assert found.inverted_index["bm25"] == {"b": 0.5, "k1": 1.5}
+        assert await store.count_objects(name) == 1
+        objects = [make_object(2, extra=1.5, vectors={"added": make_vector(1, 2)})]
+        assert await store.put_objects(name, objects) == [None]
+
+    async def test_an_update_changes_how_properties_are_indexed(self, store: Store) -> None:
+        name = f"X{uuid4().hex}"
+        text = {"tokenization": "word", "indexFilterable": True, "indexSearchable": True}
+        number = {"indexFilterable": True, "indexRangeFilters": False}
+        properties = (
+            Property("dropped", DataType.TEXT, indexing=text),
+            Property("built", DataType.TEXT, indexing={**text, "indexSearchable": False}),
+            Property("cut", DataType.TEXT, indexing=text),
+            Property("ranged", DataType.INT, indexing=number),
+        )
+        await store.create_collection(Collection(name, properties, (NamedVector("main", SPACE),)))
+        await store.put_objects(name, [make_object(1, dropped="a", built="b", cut="c", ranged=1)])
+        present = await store.get_collection(name)
+        wanted = {
+            "dropped": {"indexFilterable": False, "indexSearchable": False},
+            "built": {"indexSearchable": True},
+            "cut": {"tokenization": "field"},
+            "ranged": {"indexRangeFilters": True},
+        }
+        changed = tuple(replace(each, indexing={**each.indexing, **wanted[each.name]}) for each in present.properties)
+        await store.update_collection(replace(present, properties=changed))
+        async with asyncio.timeout(30):
+            while any(
+                not covers(each.indexing, wanted[each.name]) for each in (await store.get_collection(name)).properties
+            ):
+                await asyncio.sleep(0.05)
+        found = await store.get_collection(name)
+        assert {each.name: each.indexing for each in found.properties} == {each.name: each.indexing for each in changed}
+
+    async def test_an_update_sets_the_automatisms_of_tenants(self, store: Store) -> None:
+        name = f"T{uuid4().hex}"
+        await store.create_collection(Collection(name, (), (NamedVector("main", SPACE),), multi_tenancy=MultiTenancy()))
+        present = await store.get_collection(name)
+        await store.update_collection(replace(present, multi_tenancy=MultiTenancy(True, True)))
+        assert (await store.get_collection(name)).multi_tenancy == MultiTenancy(True, True)
+
+    @pytest.mark.parametrize("kind", ["rq", "bq", "sq", "pq"])
+    async def test_an_update_switches_a_quantizer_of_hnsw_on(self, store: Store, kind: str) -> None:
+        name = f"Q{uuid4().hex}"
+        await store.create_collection(Collection(name, (), (NamedVector("main", SPACE),)))
+        present = await store.get_collection(name)
+        (vector,) = present.vectors
+        wanted = replace(vector, index=replace(vector.index, quantizer=Quantizer(kind)))
+        await store.update_collection(replace(present, vectors=(wanted,)))
+        quantizer = (await store.get_collection(name)).vectors[0].index.quantizer
+        assert quantizer is not None
+        assert quantizer.type == kind
+
+    async def test_keeps_and_changes_the_default_vector_beside_the_description(self, store: Store) -> None:
+        name = f"D{uuid4().hex}"
+        vectors = (NamedVector("first", SPACE), NamedVector("second", SPACE))
+        await store.create_collection(Collection(name, (), vectors, "all of them", default_vector="second"))
+        created = await store.get_collection(name)
+        await store.update_collection(replace(created, default_vector="first"))
+        changed = await store.get_collection(name)
+        await store.update_collection(replace(changed, default_vector=""))
+        emptied = await store.get_collection(name)
+        assert [each.default_vector for each in (created, changed, emptied)] == ["second", "first", ""]
+        assert {each.description for each in (created, changed, emptied)} == {"all of them"}
+
+    async def test_an_update_needs_the_collection(self, store: Store) -> None:
+        with pytest.raises(CollectionNotFound):
+            await store.update_collection(Collection("Missing", (), (NamedVector("main", SPACE),)))

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.store.embedded.binary import WEAVIATE_VERSION, WeaviateBinaryMissing, find_binary, install_binary
+from service.store.weaviate.download import download_release
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr("service.store.embedded.binary.user_cache_path", lambda name: tmp_path / "cache" / name)
+    return tmp_path
+
+
+@pytest.fixture
+def make_program(home: Path) -> Callable[[str], Path]:
+    def make(path: str) -> Path:
+        program = home / path
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        return program
+
+    return make
+
+
+CACHED = f"cache/vecgate/weaviate/weaviate-server-v{WEAVIATE_VERSION}"
+CACHED_BY_CLIENT = (
+    ".cache/weaviate-embedded/weaviate-v1.39.0-f5768c3a2fc3a38d93873cb4d5531e2d0438633c412a0a4d3503fd6205bb676e"
+)
+
+
+def test_programs_are_found_in_the_order_of_nearness(home: Path, make_program: Callable[[str], Path]) -> None:
+    with pytest.raises(WeaviateBinaryMissing, match=r"make weaviate.*vecgate weaviate install"):
+        find_binary()
+    for path in ("bin/weaviate", "bin/weaviate-server", CACHED_BY_CLIENT, CACHED):
+        program = make_program(path)
+        assert find_binary() == program
+    assert find_binary(make_program("mine")) == home / "mine"
+
+
+def test_a_configured_program_that_is_not_there_is_not_replaced(
+    home: Path, make_program: Callable[[str], Path]
+) -> None:
+    make_program(CACHED)
+    with pytest.raises(WeaviateBinaryMissing, match="VECGATE_WEAVIATE__BINARY"):
+        find_binary(home / "mine")
+
+
+def test_an_installed_program_is_not_installed_again(make_program: Callable[[str], Path]) -> None:
+    program = make_program(CACHED)
+    lines: list[str] = []
+    assert install_binary(lines.append) == program
+    assert lines == []
+
+
+def test_go_builds_the_program(home: Path, make_program: Callable[[str], Path]) -> None:
+    go = make_program("bin/go")
+    go.write_text('#!/bin/sh\n[ "$CGO_ENABLED" = 0 ] && echo "$@" > "$GOBIN/weaviate-server"\n')
+    go.write_text(go.read_text() + '/bin/chmod +x "$GOBIN/weaviate-server"\n')
+    lines: list[str] = []
+    program = install_binary(lines.append)
+    assert program == home / CACHED
+    assert program.read_text().split()[-1] == f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE_VERSION}"
+    assert "minutes" in lines[0]
+    assert find_binary() == program
+
+
+def test_without_go_the_release_is_downloaded(
+    home: Path, make_program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "service.store.weaviate.download.download_release", lambda version, _: make_program(f"unpacked-{version}")
+    )
+    assert install_binary(lambda _: None) == home / CACHED
+
+
+@pytest.mark.usefixtures("home")
+def test_both_ways_are_named_when_neither_works(
+    make_program: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Path:
+        raise OSError("no network here")
+
+    make_program("bin/go").write_text("#!/bin/sh\necho no such module >&2; exit 1\n")
+    monkeypatch.setattr("service.store.weaviate.download.download_release", fail)
+    with pytest.raises(WeaviateBinaryMissing, match=r"no such module.*no network here.*install Go"):
+        install_binary(lambda _: None)
+
+
+def test_the_client_s_downloader_knows_where_it_puts_the_program(make_program: Callable[[str], Path]) -> None:
+    program = make_program(f"folder/{Path(CACHED_BY_CLIENT).name}")
+    assert download_release(WEAVIATE_VERSION, program.parent) == program

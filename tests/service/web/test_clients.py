@@ -1,0 +1,171 @@
+"""Clients that others wrote: OpenAI's, and schemathesis with the document that the endpoint serves."""
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import openai
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from openai import OpenAI
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
+
+from embedders.contract import EmbedOptions, Input, Outcome
+from embedders.errors import (
+    AnswerInvalid,
+    CallerKeyRejected,
+    CredentialRejected,
+    EmbedderOverloaded,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    ModelGone,
+)
+from service.access import Authenticator
+from service.core.embedder_pool import EmbedderPool
+from service.error_table import TABLE
+from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.web.openapi import ERROR_STATUSES
+from service.web.server import WebServer
+from tests.fakes.clients import key_of, let_in
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.web import MODEL, Web, data_uri, web_in_thread
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Web]:
+    with web_in_thread(FakeEmbedder(dimension=64, max_text_tokens=77)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(web: Web) -> Iterator[OpenAI]:
+    web.embedder.failure = None
+    with OpenAI(base_url=f"{web.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_openai_s_client_gets_vectors_in_its_own_default_encoding_and_in_floats(web: Web, client: OpenAI) -> None:
+    inputs = ["a cat", data_uri(picture()), "a dog"]
+    expected = np.stack([web.embedder.vector(each) for each in ("a cat", picture(), "a dog")])
+
+    packed = client.embeddings.create(model=MODEL, input=inputs)
+    floats = client.embeddings.create(model=MODEL, input=inputs, encoding_format="float")
+    (one,) = client.embeddings.create(model=MODEL, input="a cat", dimensions=64, user="me").data
+
+    for answer in (packed, floats):
+        np.testing.assert_array_equal(np.array([each.embedding for each in answer.data], np.float32), expected)
+        assert [each.index for each in answer.data] == [0, 1, 2]
+        assert answer.model == MODEL
+        assert answer.usage.total_tokens == 8
+    np.testing.assert_array_equal(np.array(one.embedding, np.float32), expected[0])
+
+
+def test_openai_s_client_lists_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).owned_by == "vecgate"
+
+
+def test_openai_s_client_raises_its_own_errors_with_our_words(web: Web, client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="this server has no model") as missing:
+        client.embeddings.create(model="text-embedding-3-small", input="a cat")
+    with pytest.raises(openai.UnprocessableEntityError, match="at most 64") as many:
+        client.embeddings.create(model=MODEL, input=["a cat"] * 65)
+    with pytest.raises(openai.BadRequestError, match=r"input\[0\]: the text is blank"):
+        client.embeddings.create(model=MODEL, input=" ")
+    web.embedder.failure = EmbedderRateLimited("too many calls")
+    with pytest.raises(openai.RateLimitError, match="too many calls"):
+        client.embeddings.create(model=MODEL, input="a cat")
+
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    assert (many.value.code, many.value.type) == ("batch_too_large", "invalid_request_error")
+    assert missing.value.request_id
+
+
+def test_openai_s_client_comes_again_after_the_time_that_it_is_told(web: Web, client: OpenAI) -> None:
+    web.embedder.failure = EmbedderUnavailable("down", retry_after_s=0.5)
+    web.embedder.calls.clear()
+
+    with pytest.raises(openai.InternalServerError, match="down"):
+        client.with_options(max_retries=1).embeddings.create(model=MODEL, input="a cat")
+
+    assert len(web.embedder.calls) == 2
+
+
+class FailingEmbedder(FakeEmbedder):
+    """Raises one fault after the other."""
+
+    faults = itertools.cycle(
+        [
+            AnswerInvalid("nonsense"),
+            CallerKeyRejected("no"),
+            CredentialRejected("no"),
+            EmbedderOverloaded("full"),
+            EmbedderRateLimited("slow", retry_after_s=2),
+            EmbedderUnavailable("down"),
+            ModelGone("gone"),
+            RuntimeError("a bug"),
+            TimeoutError(),
+        ]
+    )
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Raise the next fault."""
+        del inputs, options
+        raise next(self.faults)
+
+
+def make_schema(embedder: FakeEmbedder, auth: AuthSettings | None = None) -> schemathesis.schemas.BaseSchema:
+    """Return the endpoint's own document, over an application that is called without a socket."""
+    pool = EmbedderPool([embedder], check_interval_s=3600)
+    server = WebServer(
+        WebSettings(port=0), ServerSettings(), embedders=pool, authenticator=Authenticator(auth or AuthSettings())
+    )
+    asyncio.run(pool._check(pool.default))
+    headers = {"authorization": f"Bearer {key_of('reader')}"}
+    return schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=headers)
+
+
+with tempfile.TemporaryDirectory() as folder:
+    readers = let_in(Path(folder) / "clients.toml", reader='permissions = ["search"]')
+    healthy = make_schema(FakeEmbedder(max_text_tokens=77))
+    failing = make_schema(FailingEmbedder(max_text_tokens=77))
+    guarded = make_schema(FakeEmbedder(max_text_tokens=77), readers)
+examples = settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@healthy.parametrize()
+@examples
+def test_every_answer_is_as_the_document_says_and_no_body_is_too_strange(case: schemathesis.Case) -> None:
+    case.call_and_validate()
+
+
+@failing.parametrize()
+@examples
+def test_answers_of_a_server_whose_embedder_fails_are_as_the_document_says(case: schemathesis.Case) -> None:
+    # What makes sense and what does not fails with the same fault.
+    blind = [not_a_server_error, negative_data_rejection, positive_data_acceptance]
+    case.call_and_validate(excluded_checks=blind)
+
+
+@guarded.parametrize()
+@examples
+@pytest.mark.parametrize("key", [key_of("reader"), "wrong"])
+def test_answers_to_clients_that_may_not_embed_are_as_the_document_says(case: schemathesis.Case, key: str) -> None:
+    # schemathesis leaves keys out by itself, too, but these headers stay.
+    case.call_and_validate(headers={"authorization": f"Bearer {key}"}, excluded_checks=[ignored_auth])
+
+
+def test_the_document_has_every_status_that_an_error_may_lead_to() -> None:
+    of_http = {400, 405, 408, 413, 415, 422, 431}
+    assert set(map(int, ERROR_STATUSES)) == {rule.http for rule in TABLE.values()} | of_http

@@ -1,0 +1,398 @@
+"""The HTTP endpoint as a client of a NIM meets it."""
+
+import asyncio
+import base64
+import gzip
+import json
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+from grpc_health.v1 import health_pb2
+
+from embedders.contract import ImageInput, InputLimits, Priority, Purpose, TextInput
+from embedders.errors import (
+    AnswerInvalid,
+    CredentialRejected,
+    EmbedderOverloaded,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    ModelGone,
+)
+from service.rpc.server.health import HealthReporter
+from service.store.base import Store
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.web import MODEL, Web, data_uri, running_web
+
+PNG, JPEG = picture(), picture((1, 2, 200), file_format="JPEG")
+STRINGS = ("message", "detail", "title")
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+async def web() -> AsyncIterator[Web]:
+    async with running_web(FakeEmbedder(max_text_tokens=8, limits=InputLimits(max_image_bytes=100_000))) as running:
+        yield running
+
+
+@pytest.fixture
+async def http(web: Web) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=web.url, timeout=20) as client:
+        yield client
+
+
+async def post(http: httpx.AsyncClient, path: str = "/v1/embeddings", **fields: object) -> httpx.Response:
+    return await http.post(path, json={"model": MODEL, **fields})
+
+
+def vectors(answer: httpx.Response) -> np.ndarray:
+    assert answer.status_code == 200, answer.text
+    return np.array([each["embedding"] for each in answer.json()["data"]], np.float32)
+
+
+def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """Return a refusal's body; every client finds its text in it."""
+    body: dict[str, Any] = answer.json()
+    assert answer.status_code == status, answer.text
+    assert {type(body[name]) for name in STRINGS} == {str}
+    assert len({*(body[name] for name in STRINGS), body["error"]["message"]}) == 1
+    assert body["status"] == status
+    assert body["requestId"] == answer.headers["x-request-id"]
+    assert {type(body["error"][name]) for name in ("type", "code")} == {str}
+    return body
+
+
+async def test_texts_and_images_come_back_in_order_as_the_nim_s_documented_answer(
+    web: Web, http: httpx.AsyncClient
+) -> None:
+    answer = await post(http, input=["a cat", data_uri(PNG), "a big dog", data_uri(JPEG, "image/jpeg")])
+
+    body = answer.json()
+    expected = [web.embedder.vector(each) for each in ("a cat", PNG, "a big dog", JPEG)]
+    np.testing.assert_array_equal(vectors(answer), np.stack(expected))
+    np.testing.assert_allclose(np.linalg.norm(vectors(answer), axis=1), 1, atol=1e-6)
+    assert body["object"] == "list"
+    assert body["model"] == MODEL
+    assert [(each["object"], each["index"]) for each in body["data"]] == [("embedding", at) for at in range(4)]
+    assert body["usage"] == {"num_images": 2, "prompt_tokens": 4 + 5, "total_tokens": 4 + 5}
+    assert (answer.headers["vecgate-embedder"], answer.headers["vecgate-space"]) == ("fake", "fake")
+
+
+async def test_one_text_needs_no_list_and_vectors_come_packed_when_asked_for(web: Web, http: httpx.AsyncClient) -> None:
+    packed = (await post(http, input="a cat", encoding_format="base64")).json()["data"][0]["embedding"]
+
+    np.testing.assert_array_equal(np.frombuffer(base64.b64decode(packed), "<f4"), web.embedder.vector("a cat"))
+
+
+@pytest.mark.parametrize("path", ["//v1/embeddings", "/a/b/v1/embeddings", "/a/b//v1/embeddings", "/v1//embeddings"])
+async def test_doubled_slashes_and_the_prefix_lead_there_too(path: str) -> None:
+    async with running_web(path_prefix="/a/b") as web, httpx.AsyncClient() as http:
+        answer = await http.post(web.url + path, json={"model": MODEL, "input": "a cat"})
+
+    assert vectors(answer).shape == (1, 8)
+
+
+@pytest.mark.parametrize(
+    "media_type", ["image/png", "image/jpg", "image/jpeg", "image/svg+xml", "image/x;charset=utf-8"]
+)
+async def test_an_image_is_read_from_its_bytes_whatever_its_media_type_says(
+    web: Web, http: httpx.AsyncClient, media_type: str
+) -> None:
+    answer = await post(http, input=[data_uri(JPEG, media_type)])
+
+    np.testing.assert_array_equal(vectors(answer)[0], web.embedder.vector(JPEG))
+
+
+@pytest.mark.parametrize("text", [base64.b64encode(PNG).decode(), "data:text/plain;base64,AAAA", "see data:image/png"])
+async def test_what_has_no_image_prefix_is_a_text_as_it_is_for_a_nim(
+    web: Web, http: httpx.AsyncClient, text: str
+) -> None:
+    np.testing.assert_array_equal(vectors(await post(http, input=text))[0], web.embedder.vector(text))
+
+
+@pytest.mark.parametrize(
+    "text", [base64.b64encode(PNG).decode(), base64.b64encode(JPEG).decode(), "data:video/mp4;base64,AAAA", "DATA:,x"]
+)
+async def test_strict_images_refuse_a_text_that_looks_like_one(text: str) -> None:
+    async with running_web(strict_images=True) as web, httpx.AsyncClient(base_url=web.url) as http:
+        body = refusal(await post(http, input=["a cat", text]), 422)
+        good = await post(http, input=["a cat", data_uri(PNG), "/9j/ is how a picture begins"])
+
+    assert body["message"].startswith("input[1]: looks like a picture without its prefix")
+    assert len(vectors(good)) == 3
+
+
+async def test_long_texts_are_cut_unless_the_caller_says_no(web: Web, http: httpx.AsyncClient) -> None:
+    long = "one two three four five six seven eight"
+
+    cut = await post(http, input=long)
+    refused = await post(http, input=["short", long], truncate="NONE")
+
+    np.testing.assert_array_equal(vectors(cut)[0], web.embedder.vector("one two three four five six"))
+    assert cut.json()["usage"]["prompt_tokens"] == 8
+    body = refusal(refused, 400)
+    assert body["message"].startswith("input[1]: the text has 10 tokens; the model reads 8")
+    assert body["error"]["code"] == "text_too_long"
+
+
+async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web, http: httpx.AsyncClient) -> None:
+    fields = {"user": "me", "dimensions": 8, "truncate": "END", "encoding_format": None}
+
+    for input_type in ("query", "passage", None):
+        vectors(await post(http, input="a cat", input_type=input_type, **fields))
+
+    options = [each for inputs, each in web.embedder.calls if inputs == [TextInput("a cat", truncate=True)]]
+    assert [(each.purpose, each.priority) for each in options] == [
+        (Purpose.QUERY, Priority.INTERACTIVE),
+        (Purpose.DOCUMENT, Priority.BULK),
+        (Purpose.QUERY, Priority.INTERACTIVE),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "text"),
+    [
+        ({"input": 3}, "input", "Expected str | array, got int"),
+        ({"input": ["a", 3]}, "input[1]", "token numbers are not taken"),
+        ({"input": [[1, 2]]}, "input[0]", "send the text itself"),
+        ({"input": ["a", None]}, "input[1]", "Expected str, got null"),
+        ({"input": None}, "input", "Expected str | array, got null"),
+        ({"input": []}, "input", "is empty; give 1 to 64"),
+        ({}, "input", "missing required field input"),
+        ({"input": "a", "model": None}, "model", "Expected str, got null"),
+        ({"input": "a", "model": ""}, "model", "length >= 1"),
+        ({"input": "a", "dimensions": 512}, "dimensions", "is 512; fake/model has 8"),
+        ({"input": "a", "dimensions": 0}, "dimensions", ">= 1"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format", "must be one of float, base64"),
+        ({"input": "a", "truncate": "START"}, "truncate", "must be one of NONE, END"),
+        ({"input": "a", "input_type": "text"}, "input_type", "must be one of query, passage"),
+        ({"input": "a", "modality": "text"}, "modality", "extra inputs are not permitted; the fields are input, model"),
+        ({"input": "a", "user": 1}, "user", "Expected str | null, got int"),
+        ({"input": ["a", "data:image/png,AAAA"]}, "input[1]", "data:image/png;base64,"),
+        ({"input": "data:image/png;base64,AA*A"}, "input[0]", "no base64"),
+        ({"input": "data:image/png;base64,AAA"}, "input[0]", "no base64"),
+        ({"input": "data:images are free"}, "input[0]", "data:image/png;base64,"),
+    ],
+)
+async def test_a_body_that_breaks_the_schema_is_told_its_field_and_the_fix(
+    http: httpx.AsyncClient, fields: dict[str, object], field: str | None, text: str
+) -> None:
+    body = refusal(await post(http, **fields), 422)
+
+    assert text in body["message"]
+    assert body["error"]["param"] == field
+    assert (body["error"]["type"], body["error"]["code"]) == ("invalid_request_error", "invalid_input")
+
+
+async def test_a_request_without_a_model_is_told_the_field(http: httpx.AsyncClient) -> None:
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a"}), 422)
+
+    assert (body["message"], body["error"]["param"]) == ("model: Object missing required field model", "model")
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a` - at `$.model", "a b", "\u001b[31m", ""])
+async def test_an_unknown_field_of_another_name_than_a_word_is_not_repeated(http: httpx.AsyncClient, name: str) -> None:
+    body = refusal(await post(http, **{"input": "a", name: 1}), 422)
+
+    assert body["message"].startswith("extra inputs are not permitted; the fields are")
+    assert body["error"]["param"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"nonsense", b"\xff\xfe", b'{"input": "\\ud800", "model": "m"}', b'{"input": "a", "model": "m"}x'],
+)
+async def test_a_body_that_is_no_json_is_told_so(http: httpx.AsyncClient, content: bytes) -> None:
+    body = refusal(await http.post("/v1/embeddings", content=content), 400)
+
+    assert body["error"]["code"] == "invalid_json"
+
+
+async def test_a_compressed_body_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(json.dumps({"model": MODEL, "input": "a cat"}).encode())
+
+    answer = await http.post("/v1/embeddings", content=packed, headers={"content-encoding": "gzip"})
+
+    assert refusal(answer, 415)["error"]["code"] == "body_compressed"
+
+
+async def test_inputs_that_cannot_be_embedded_are_all_named(http: httpx.AsyncClient) -> None:
+    answer = await post(http, input=["a cat", " ", data_uri(b"no picture"), data_uri(b""), data_uri(b"x" * 100_001)])
+
+    body = refusal(answer, 400)
+    assert [part.partition(":")[0] for part in body["message"].split("; input")] == ["input[1]", "[2]", "[3]", "[4]"]
+    assert body["error"]["param"] == "input[1]"
+
+
+async def test_a_model_that_is_not_there_is_told_as_a_nim_and_openai_do(http: httpx.AsyncClient) -> None:
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a", "model": "nvidia/nvclip"}), 404)
+
+    assert body["message"] == f"this server has no model 'nvidia/nvclip'; it has: {MODEL}"
+    assert body["error"] | {"message": ""} == {
+        "message": "", "type": "invalid_request_error", "param": "model", "code": "model_not_found",
+    }  # fmt: skip
+
+
+async def test_a_dimension_that_is_not_known_yet_is_no_fault_of_who_asks_for_one() -> None:
+    embedder = FakeEmbedder(dimension=0)
+    embedder.failure = EmbedderUnavailable("the NIM has not answered yet")
+    async with running_web(embedder) as web, httpx.AsyncClient(base_url=web.url) as http:
+        answer = await post(http, input="a cat", dimensions=1024)
+
+    assert refusal(answer, 503)["error"]["code"] == "embedder_unavailable"
+
+
+async def test_the_model_chooses_the_embedder() -> None:
+    first, second = FakeEmbedder(name="one", model="m/one", space="s1"), FakeEmbedder(name="two", model="m/two")
+    async with running_web(first, second) as web, httpx.AsyncClient(base_url=web.url) as http:
+        answer = await http.post("/v1/embeddings", json={"input": "a cat", "model": "m/two"})
+        models = (await http.get("/v1/models")).json()
+        one = (await http.get("/v1/models/m/one")).json()
+        none = refusal(await http.get("/v1/models/m/three"), 404)
+
+    np.testing.assert_array_equal(vectors(answer)[0], second.vector("a cat"))
+    assert answer.headers["vecgate-embedder"] == "two"
+    assert {each["id"] for each in models["data"]} == {"m/one", "m/two"}
+    assert (one["id"], one["object"], one["owned_by"], one["space"]) == ("m/one", "model", "vecgate", "s1")
+    assert none["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "kind", "retry_after"),
+    [
+        (EmbedderUnavailable("down", retry_after_s=2.2), 503, "embedder_unavailable", "server_error", "3"),
+        (EmbedderOverloaded("full"), 503, "overloaded", "server_error", "1"),
+        (EmbedderRateLimited("slow", retry_after_s=7), 429, "upstream_rate_limited", "rate_limit_error", "7"),
+        (ModelGone("gone"), 424, "embedder_misconfigured", "invalid_request_error", None),
+        (CredentialRejected("key"), 424, "embedder_misconfigured", "invalid_request_error", None),
+        (AnswerInvalid("rubbish"), 500, "embedder_answer_invalid", "server_error", None),
+        (RuntimeError("secret of ours"), 500, "internal", "server_error", None),
+    ],
+)
+async def test_failures_of_the_embedder_are_the_one_table_s(
+    web: Web, http: httpx.AsyncClient, error: Exception, status: int, code: str, kind: str, retry_after: str | None
+) -> None:
+    web.embedder.failure = error
+
+    answer = await post(http, input="a cat")
+
+    body = refusal(answer, status)
+    assert (body["error"]["code"], body["error"]["type"]) == (code, kind)
+    assert answer.headers.get("retry-after") == retry_after
+    assert "secret of ours" not in answer.text
+    if code == "internal":
+        assert body["requestId"] in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/embeddings", 405),
+        ("POST", "/v1/models", 405),
+        ("DELETE", "/v1/v1/embeddings", 404),
+    ],
+)
+async def test_other_paths_and_methods_are_refused_in_the_same_form(
+    http: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await http.request(method, path)
+
+    refusal(answer, status)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+async def test_health_metadata_and_version_answer_as_a_nim_s(web: Web, http: httpx.AsyncClient) -> None:
+    live, ready = await http.get("/v1/health/live"), await http.get("/v1/health/ready")
+    metadata, release = (await http.get("/v1/metadata")).json(), (await http.get("/v1/version")).json()
+    web.embedder.failure = EmbedderUnavailable("the GPU is on fire")
+    await post(http, input="a cat")
+    unready = await http.get("/v1/health/ready")
+
+    assert [(each.status_code, each.json()["object"]) for each in (live, ready)] == [(200, "health.response")] * 2
+    assert (unready.status_code, unready.headers["retry-after"]) == (503, "5")
+    assert "the GPU is on fire" in unready.json()["message"]
+    assert metadata["modelInfo"] == [{"shortName": MODEL, "modelUrl": ""}]
+    assert metadata["version"] == release["release"]
+
+
+@pytest.mark.parametrize("store_answers", [True, False])
+async def test_ready_means_over_http_what_the_health_of_embedding_means_over_grpc(
+    web: Web, http: httpx.AsyncClient, *, store_answers: bool
+) -> None:
+    store = SimpleNamespace(available=store_answers)
+    health = HealthReporter(cast("Store", store), web.pool, max_watches=1, interval_s=0.01)
+    await health.start()
+
+    async def both() -> tuple[int, int]:
+        asked = health_pb2.HealthCheckRequest(service="vecgate.v1.EmbeddingService")
+        await asyncio.sleep(0.05)
+        return (await http.get("/v1/health/ready")).status_code, (await health.servicer.Check(asked, None)).status
+
+    try:
+        well = await both()
+        web.embedder.failure = EmbedderUnavailable("the GPU is on fire")
+        await post(http, input="a cat")
+        failed = await both()
+    finally:
+        await health.close()
+
+    assert well == (200, health_pb2.HealthCheckResponse.SERVING)
+    assert failed == (503, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+
+async def test_the_document_and_the_metrics_are_served(http: httpx.AsyncClient) -> None:
+    document, metrics = await http.get("/openapi.json"), await http.get("/metrics")
+
+    assert document.json()["openapi"] == "3.1.0"
+    assert "/v1/embeddings" in document.json()["paths"]
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert "python_info" in metrics.text
+
+
+async def test_each_request_writes_one_access_line_without_content(http: httpx.AsyncClient) -> None:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        answer = await http.post(
+            "/v1/embeddings", json={"model": MODEL, "input": "very private"}, headers={"x-request-id": "mine"}
+        )
+        own = await post(http, input="very private", secretly=1)
+        await http.get("/v1/health/ready")
+        await http.get("/very/private?very=private")
+
+    calls = [line for line in lines if line["event"] == "call"]
+    assert [line.get("error") for line in calls] == [None, "INVALID_INPUT", "PATH_NOT_FOUND"]
+    assert [(line["method"], line["code"]) for line in calls] == [
+        ("POST /v1/embeddings", 200),
+        ("POST /v1/embeddings", 422),
+        ("GET (other)", 404),
+    ]
+    assert calls[0]["request_bytes"] == len(
+        json.dumps({"model": MODEL, "input": "very private"}, separators=(",", ":"))
+    )
+    assert calls[0]["response_bytes"] == len(answer.content)
+    assert "private" not in str(lines)
+    assert answer.headers["x-request-id"] == "mine"
+    assert len(own.headers["x-request-id"]) == 32
+
+
+async def test_images_and_texts_reach_the_embedder_as_they_were_sent(web: Web, http: httpx.AsyncClient) -> None:
+    web.embedder.calls.clear()
+
+    await post(http, input=[data_uri(PNG), "line one\nline two"])
+
+    ((inputs, _),) = web.embedder.calls
+    assert inputs == [ImageInput(PNG), TextInput("line one\nline two", truncate=True)]
+
+
+async def test_an_image_answer_is_the_same_while_others_are_asked_for(web: Web, http: httpx.AsyncClient) -> None:
+    texts = [f"text {number}" for number in range(40)]
+
+    answers = await asyncio.gather(*(post(http, input=[text]) for text in texts))
+
+    expected = np.stack([web.embedder.vector(text) for text in texts])
+    np.testing.assert_array_equal(np.concatenate([vectors(each) for each in answers]), expected)
