@@ -138,7 +138,8 @@ async def bench_import() -> None:
             )
         )
         request = object_pb.ImportObjectsRequest(
-            collection="Bench", objects=[object_pb.Object(images={"image": Image(content=each)}) for each in PICTURES]
+            collection="Bench",
+            objects=[object_pb.DataObject(images={"image": Image(content=each)}) for each in PICTURES],
         )
         objects = ObjectServiceStub(channel)
         await objects.ImportObjects(request)

@@ -135,7 +135,7 @@ async def _import(run: Run, channel: grpc.aio.Channel, end: float) -> None:
     stub = ObjectServiceStub(channel)
 
     async def work() -> None:
-        objects = [object_pb.Object(properties={"title": f"an object {random.random()}"}) for _ in range(20)]
+        objects = [object_pb.DataObject(properties={"title": f"an object {random.random()}"}) for _ in range(20)]
         request = object_pb.ImportObjectsRequest(collection="Soak", objects=objects)
         answer = await stub.ImportObjects(request, timeout=CALL_S)
         run.stored.update(each.id for each in answer.results if not each.HasField("error"))

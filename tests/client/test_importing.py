@@ -53,7 +53,7 @@ class Server:
         self.slept.append(seconds)
         self.now += seconds
 
-    def send(self, objects: list[pb.Object]) -> "Sent":
+    def send(self, objects: list[pb.DataObject]) -> "Sent":
         self.sent.append([each.id for each in objects])
         return Sent(self, objects, self.calls.pop(0) if self.calls else None)
 
@@ -66,7 +66,7 @@ class Server:
 class Sent:
     """A call in flight."""
 
-    def __init__(self, server: "Server", objects: list[pb.Object], status: status_pb2.Status | None) -> None:
+    def __init__(self, server: "Server", objects: list[pb.DataObject], status: status_pb2.Status | None) -> None:
         self.server, self.objects, self.status = server, objects, status
 
     def cancel(self) -> None:

@@ -193,8 +193,8 @@ async def import_through(site: Site, fault: Fault, *, call_s: Sequence[float] = 
     return tally
 
 
-def _object(number: int) -> object_pb.Object:
-    made = object_pb.Object(id=str(uuid5(NAMESPACE_URL, f"object {number}")))
+def _object(number: int) -> object_pb.DataObject:
+    made = object_pb.DataObject(id=str(uuid5(NAMESPACE_URL, f"object {number}")))
     made.properties.update({"title": f"picture {number}"})
     return made
 
@@ -210,12 +210,12 @@ async def _create(site: Site) -> None:
 
 
 async def _send_all(
-    site: Site, chunks: Sequence[Sequence[object_pb.Object]], tally: Tally, call_s: Sequence[float]
+    site: Site, chunks: Sequence[Sequence[object_pb.DataObject]], tally: Tally, call_s: Sequence[float]
 ) -> None:
     """Send chunks, a few at the same time, each until all of it is acknowledged."""
     room = asyncio.Semaphore(PARALLEL)
 
-    async def send(number: int, objects: Sequence[object_pb.Object]) -> None:
+    async def send(number: int, objects: Sequence[object_pb.DataObject]) -> None:
         async with room:
             seconds = call_s[number % len(call_s)]
             while objects:
@@ -249,9 +249,9 @@ async def _settle(site: Site) -> None:
                 return
 
 
-async def _look(site: Site, objects: Sequence[object_pb.Object], tally: Tally) -> None:
+async def _look(site: Site, objects: Sequence[object_pb.DataObject], tally: Tally) -> None:
     """Read every object back and search it by its own vector."""
-    there: dict[str, object_pb.Object] = {}
+    there: dict[str, object_pb.DataObject] = {}
     request = object_pb.ListObjectsRequest(collection=site.collection, page_size=100, return_vectors=["default"])
     while True:
         page = await ObjectServiceStub(site.channel).ListObjects(request)
@@ -268,7 +268,7 @@ async def _look(site: Site, objects: Sequence[object_pb.Object], tally: Tally) -
         tally.doubled.add(f"{counted} objects, and {len(there)} are listed")
     room = asyncio.Semaphore(8)
 
-    async def look(each: object_pb.Object) -> None:
+    async def look(each: object_pb.DataObject) -> None:
         own = site.embedder.vector(each.properties["title"])
         if each.id not in there:
             tally.lost.add(each.id)

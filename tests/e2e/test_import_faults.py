@@ -175,7 +175,7 @@ def test_an_import_whose_time_is_up_stops_within_a_second(running: Serving, clie
     create(client)
     # None of them is known from before, so that there is work to be done.
     pictures = [
-        object_pb.Object(images={"image": {"content": picture((n % 256, n // 256, 10), size=(64, 64))}})
+        object_pb.DataObject(images={"image": {"content": picture((n % 256, n // 256, 10), size=(64, 64))}})
         for n in range(1000)
     ]
     request = object_pb.ImportObjectsRequest(collection="Pictures", objects=pictures)

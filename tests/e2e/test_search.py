@@ -102,7 +102,7 @@ async def _fill(
         properties.update({"taken": f"2024-01-{number % 28 + 1:02d}T00:00:00Z"})
         if number % 7:
             properties.update({"tags": [COLOURS[number % 4], THINGS[number % 5]][: number % 3]})
-        messages.append(object_pb.Object(id=str(UUID(int=number + 1)), properties=properties))
+        messages.append(object_pb.DataObject(id=str(UUID(int=number + 1)), properties=properties))
     response = await objects.ImportObjects(object_pb.ImportObjectsRequest(collection=name, objects=messages))
     assert all(each.HasField("stored") for each in response.results)
 

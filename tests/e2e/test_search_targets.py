@@ -64,7 +64,7 @@ async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[str,
         for number in range(1, 31):
             properties = Struct()
             properties.update({"title": f"thing {number}"})
-            objects.append(object_pb.Object(id=str(UUID(int=number)), properties=properties))
+            objects.append(object_pb.DataObject(id=str(UUID(int=number)), properties=properties))
         await ObjectServiceStub(channel).ImportObjects(object_pb.ImportObjectsRequest(collection=name, objects=objects))
         yield name, SearchServiceStub(channel), direct.collections.use(name)
 

@@ -157,7 +157,7 @@ def failing_calls(site: Site, server: Serving) -> Iterator[tuple[str, str]]:
         with grpc.secure_channel(server.address, credentials) as channel:
             # Without the client's patience, which takes a Weaviate that refuses for one that is about to be back.
             stub = ObjectServiceStub(channel)
-            request = pb.ImportObjectsRequest(collection=COLLECTION, objects=[pb.Object()])
+            request = pb.ImportObjectsRequest(collection=COLLECTION, objects=[pb.DataObject()])
             for scheme in ("Basic", "Bearer"):
                 with pytest.raises(grpc.RpcError) as caught:
                     stub.ImportObjects(request, metadata=(("authorization", f"{scheme} {bearer}"),))

@@ -32,11 +32,12 @@ from vecgate.v1 import object_service_pb2_grpc as object_grpc
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import search_service_pb2_grpc as search_grpc
 from vecgate.v1 import vector_pb2 as vector_pb
+from vecgate.v1.embedder_pb2 import EmbedderRef
 
 DIMENSION = 4
 MIB = 1024 * 1024
 SPACE = "fake/space"
-EMBEDDER = embedding_pb.EmbedderInfo(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
+EMBEDDER = EmbedderRef(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
 
 
 class FakeVecgate:
@@ -57,11 +58,11 @@ class FakeVecgate:
     def __init__(self, *, max_objects: int = 1000, max_request_bytes: int = 64 * MIB) -> None:
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.failing: dict[str, list[status_pb2.Status]] = defaultdict(list)
-        self.refuse: Callable[[object_pb.Object], status_pb2.Status | None] = lambda _: None
+        self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.unembeddable: set[str] = set()
         self.collections: dict[str, collection_pb.Collection] = {}
         self.tenants: dict[str, dict[str, collection_pb.Tenant]] = defaultdict(dict)
-        self.objects: dict[str, dict[str, object_pb.Object]] = defaultdict(dict)
+        self.objects: dict[str, dict[str, object_pb.DataObject]] = defaultdict(dict)
         self.healthy: dict[str, bool] = defaultdict(lambda: True)
         self.page_size = 100
         self.limits = embedding_pb.ServerLimits(
@@ -71,8 +72,7 @@ class FakeVecgate:
             max_objects=max_objects,
             max_hits=1000,
         )
-        self.embedder = embedding_pb.EmbedderInfo()
-        self.embedder.MergeFrom(EMBEDDER)
+        self.embedder = embedding_pb.EmbedderInfo(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
         self.embedder.modalities.extend((embedding_pb.MODALITY_TEXT, embedding_pb.MODALITY_IMAGE))
         self.embedder.health = embedding_pb.EMBEDDER_HEALTH_READY
         self.embedder.limits.max_text_bytes = 32 * 1024
@@ -324,10 +324,10 @@ class _Health(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=state)
 
 
-def shown(found: object_pb.Object, request: Any) -> object_pb.Object:
+def shown(found: object_pb.DataObject, request: Any) -> object_pb.DataObject:
     """Return the parts of an object that a request asks for."""
     names = request.return_properties or list(found.properties)
-    answer = object_pb.Object(id=found.id, images={name: found.images[name] for name in request.return_images})
+    answer = object_pb.DataObject(id=found.id, images={name: found.images[name] for name in request.return_images})
     for name in names:
         answer.properties[name] = found.properties[name]
     for name in request.return_vectors:

@@ -70,7 +70,7 @@ class Patience:
 class _Chunk:
     """Objects to send, and outcomes by position in the chunk of those that cannot be sent."""
 
-    objects: list[pb.Object] = field(default_factory=list)
+    objects: list[pb.DataObject] = field(default_factory=list)
     refused: dict[int, ImportOutcome] = field(default_factory=dict)
     bytes: int = 0
     values: int = 0
@@ -86,7 +86,7 @@ class _Chunk:
 
 
 def import_in_chunks(
-    send: Callable[[list[pb.Object]], Call],
+    send: Callable[[list[pb.DataObject]], Call],
     objects: Iterable[Object],
     bounds: ChunkBounds,
     *,
@@ -120,7 +120,7 @@ def import_in_chunks(
 
 
 def _collect(
-    sent: tuple[_Chunk, Call | None], send: Callable[[list[pb.Object]], Call], patience: Patience
+    sent: tuple[_Chunk, Call | None], send: Callable[[list[pb.DataObject]], Call], patience: Patience
 ) -> Iterator[ImportOutcome]:
     chunk, call = sent
     answers: dict[int, ImportOutcome] = {}
@@ -196,7 +196,7 @@ def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[_Chunk]:
         yield chunk
 
 
-def _first_of_its_id(message: pb.Object | ImportOutcome, seen: set[int]) -> pb.Object | ImportOutcome:
+def _first_of_its_id(message: pb.DataObject | ImportOutcome, seen: set[int]) -> pb.DataObject | ImportOutcome:
     """Return an object, or why it cannot be sent: its id has been seen. Calls in flight would race for it."""
     if isinstance(message, ImportOutcome) or not message.id:
         return message
@@ -223,7 +223,7 @@ def _count(value: Any) -> int:
     return len(value) + sum(map(_count, value))
 
 
-def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.Object | ImportOutcome:
+def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.DataObject | ImportOutcome:
     """Return the message of an object, or why it cannot be sent."""
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     try:

@@ -11,10 +11,10 @@ from vecgate.client.channel import MIB
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, ChunkBounds, Patience, import_in_chunks
 from vecgate.client.values import ImportOutcome, Object, id_to_text, object_from_pb, object_to_pb, several
-from vecgate.v1 import consistency_pb2 as consistency_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import scope_pb2 as consistency_pb
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
 Response = TypeVar("Response")
@@ -90,7 +90,7 @@ class ObjectCalls(ABC):
         """
         bounds = self._chunk_bounds(chunk_objects)
 
-        def send(messages: list[object_pb.Object]) -> Call:
+        def send(messages: list[object_pb.DataObject]) -> Call:
             request = object_pb.ImportObjectsRequest(
                 collection=collection,
                 objects=messages,

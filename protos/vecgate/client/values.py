@@ -18,6 +18,7 @@ from vecgate.v1 import input_pb2 as input_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import vector_pb2 as vector_pb
+from vecgate.v1.embedder_pb2 import EmbedderRef
 
 Floats = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ class Embeddings:
         items: one entry for each input, in order.
     """
 
-    embedder: embedding_pb.EmbedderInfo
+    embedder: EmbedderRef
     items: tuple[Embedded, ...]
 
     def matrix(self) -> Floats:
@@ -178,10 +179,10 @@ class SearchResult:
         embedders: who embedded the query for the searched vectors, if there are several.
     """
 
-    embedder: embedding_pb.EmbedderInfo | None
+    embedder: EmbedderRef | None
     hits: tuple[Hit, ...]
     groups: tuple[search_pb.Group, ...] = ()
-    embedders: tuple[embedding_pb.EmbedderInfo, ...] = ()
+    embedders: tuple[EmbedderRef, ...] = ()
 
 
 def several(items: Any) -> Iterable[Any]:
@@ -234,13 +235,13 @@ def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:
     )
 
 
-def object_to_pb(value: Object) -> object_pb.Object:
+def object_to_pb(value: Object) -> object_pb.DataObject:
     """Return the message of an object.
 
     Raises:
         ValueError: a property's value or a vector cannot be sent; the message names it.
     """
-    message = object_pb.Object(id=value.id)
+    message = object_pb.DataObject(id=value.id)
     for name, data in value.images.items():
         try:
             message.images[name].CopyFrom(image_to_pb(data))
@@ -259,7 +260,7 @@ def object_to_pb(value: Object) -> object_pb.Object:
     return message
 
 
-def object_from_pb(message: object_pb.Object) -> Object:
+def object_from_pb(message: object_pb.DataObject) -> Object:
     """Return the object of a message; numbers without a fraction are ints, as far as all of these are exact."""
     properties = json_format.MessageToDict(message.properties)
     return Object(

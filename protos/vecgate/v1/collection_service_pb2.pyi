@@ -134,7 +134,7 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_UUID_ARRAY: _DataType.ValueType  # 12
     """A list of UUIDs."""
     DATA_TYPE_BLOB: _DataType.ValueType  # 13
-    """An image; travels in Object.images."""
+    """An image; travels in DataObject.images."""
     DATA_TYPE_GEO_COORDINATES: _DataType.ValueType  # 14
     """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
     keeps them as 32-bit floats, about seven digits.
@@ -174,7 +174,7 @@ DATA_TYPE_UUID: DataType.ValueType  # 11
 DATA_TYPE_UUID_ARRAY: DataType.ValueType  # 12
 """A list of UUIDs."""
 DATA_TYPE_BLOB: DataType.ValueType  # 13
-"""An image; travels in Object.images."""
+"""An image; travels in DataObject.images."""
 DATA_TYPE_GEO_COORDINATES: DataType.ValueType  # 14
 """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
 keeps them as 32-bit floats, about seven digits.

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
@@ -173,8 +174,8 @@ class EmbedInputsResponse(_message.Message):
     EMBEDDER_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def embedder(self) -> Global___EmbedderInfo:
-        """The embedder that made these vectors: name, model, space and dimension."""
+    def embedder(self) -> _embedder_pb2.EmbedderRef:
+        """The embedder that made these vectors."""
 
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedResult]:
@@ -183,7 +184,7 @@ class EmbedInputsResponse(_message.Message):
     def __init__(
         self,
         *,
-        embedder: Global___EmbedderInfo | None = ...,
+        embedder: _embedder_pb2.EmbedderRef | None = ...,
         results: _abc.Iterable[Global___EmbedResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
@@ -311,7 +312,7 @@ Global___ListEmbeddersResponse: _TypeAlias = ListEmbeddersResponse  # noqa: Y015
 
 @_typing.final
 class EmbedderInfo(_message.Message):
-    """EmbedderInfo describes an embedder. Answers other than ListEmbedders fill name, model, space and dimension."""
+    """EmbedderInfo describes an embedder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -24,24 +24,25 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
-from vecgate.v1 import consistency_pb2 as vecgate_dot_v1_dot_consistency__pb2
-from vecgate.v1 import embedding_service_pb2 as vecgate_dot_v1_dot_embedding__service__pb2
+from vecgate.v1 import embedder_pb2 as vecgate_dot_v1_dot_embedder__pb2
 from vecgate.v1 import filter_pb2 as vecgate_dot_v1_dot_filter__pb2
 from vecgate.v1 import input_pb2 as vecgate_dot_v1_dot_input__pb2
+from vecgate.v1 import scope_pb2 as vecgate_dot_v1_dot_scope__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x1cvecgate/v1/consistency.proto\x1a\"vecgate/v1/embedding_service.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x17vecgate/v1/vector.proto\"\xa9\x02\n\x06Object\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\x06images\x18\x03 \x03(\x0b\x32\x1e.vecgate.v1.Object.ImagesEntry\x12\x30\n\x07vectors\x18\x04 \x03(\x0b\x32\x1f.vecgate.v1.Object.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\xb8\x01\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07objects\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Object\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\x17\n\x0f\x65mbed_unchanged\x18\x06 \x01(\x08\"o\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12+\n\tembedders\x18\x02 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\xba\x01\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\"7\n\x11GetObjectResponse\x12\"\n\x06object\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Object\"\xd7\x01\n\x12ListObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12,\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"S\n\x13ListObjectsResponse\x12#\n\x07objects\x18\x01 \x03(\x0b\x32\x12.vecgate.v1.Object\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9d\x01\n\x13UpdateObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\"\n\x06object\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Object\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"m\n\x14UpdateObjectResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.StoredObject\x12+\n\tembedders\x18\x02 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\"s\n\x13\x44\x65leteObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x16\n\x14\x44\x65leteObjectResponse\"\x9e\x01\n\x14\x44\x65leteObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07\x66ilters\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12,\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x83\x01\n\x15\x44\x65leteObjectsResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x19.vecgate.v1.DeleteFailure\">\n\rDeleteFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xb1\x01\n\x16\x42\x61\x63kfillVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x03(\t\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12,\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x8c\x01\n\x17\x42\x61\x63kfillVectorsResponse\x12\x12\n\npage_token\x18\x01 \x01(\t\x12\x0c\n\x04seen\x18\x02 \x01(\x03\x12\x0e\n\x06\x66illed\x18\x03 \x01(\x03\x12\x10\n\x08repaired\x18\x04 \x01(\x03\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.BackfillFailure\"@\n\x0f\x42\x61\x63kfillFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*\x98\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x12\x16\n\x12VECTOR_ORIGIN_KEPT\x10\x04\x32\xfc\x04\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x12S\n\x0bListObjects\x12\x1e.vecgate.v1.ListObjectsRequest\x1a\x1f.vecgate.v1.ListObjectsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateObject\x12\x1f.vecgate.v1.UpdateObjectRequest\x1a .vecgate.v1.UpdateObjectResponse\"\x03\x90\x02\x02\x12V\n\x0c\x44\x65leteObject\x12\x1f.vecgate.v1.DeleteObjectRequest\x1a .vecgate.v1.DeleteObjectResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteObjects\x12 .vecgate.v1.DeleteObjectsRequest\x1a!.vecgate.v1.DeleteObjectsResponse\"\x03\x90\x02\x02\x12\x61\n\x0f\x42\x61\x63kfillVectors\x12\".vecgate.v1.BackfillVectorsRequest\x1a#.vecgate.v1.BackfillVectorsResponse\"\x03\x90\x02\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/vector.proto\"\xb5\x02\n\nDataObject\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06images\x18\x03 \x03(\x0b\x32\".vecgate.v1.DataObject.ImagesEntry\x12\x34\n\x07vectors\x18\x04 \x03(\x0b\x32#.vecgate.v1.DataObject.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\xbc\x01\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\x17\n\x0f\x65mbed_unchanged\x18\x06 \x01(\x08\"n\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"\xba\x01\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\";\n\x11GetObjectResponse\x12&\n\x06object\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.DataObject\"\xd7\x01\n\x12ListObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x19\n\x11return_properties\x18\x04 \x03(\t\x12\x15\n\rreturn_images\x18\x05 \x03(\t\x12\x16\n\x0ereturn_vectors\x18\x06 \x03(\t\x12\x0e\n\x06tenant\x18\x07 \x01(\t\x12,\n\x0b\x63onsistency\x18\x08 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"W\n\x13ListObjectsResponse\x12\'\n\x07objects\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x01\n\x13UpdateObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12&\n\x06object\x18\x02 \x01(\x0b\x32\x16.vecgate.v1.DataObject\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"l\n\x14UpdateObjectResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.StoredObject\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"s\n\x13\x44\x65leteObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12,\n\x0b\x63onsistency\x18\x04 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x16\n\x14\x44\x65leteObjectResponse\"\x9e\x01\n\x14\x44\x65leteObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07\x66ilters\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12,\n\x0b\x63onsistency\x18\x05 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x83\x01\n\x15\x44\x65leteObjectsResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x19.vecgate.v1.DeleteFailure\">\n\rDeleteFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\xb1\x01\n\x16\x42\x61\x63kfillVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x03(\t\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12,\n\x0b\x63onsistency\x18\x07 \x01(\x0e\x32\x17.vecgate.v1.Consistency\"\x8c\x01\n\x17\x42\x61\x63kfillVectorsResponse\x12\x12\n\npage_token\x18\x01 \x01(\t\x12\x0c\n\x04seen\x18\x02 \x01(\x03\x12\x0e\n\x06\x66illed\x18\x03 \x01(\x03\x12\x10\n\x08repaired\x18\x04 \x01(\x03\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.BackfillFailure\"@\n\x0f\x42\x61\x63kfillFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*\x98\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x12\x16\n\x12VECTOR_ORIGIN_KEPT\x10\x04\x32\xfc\x04\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x12S\n\x0bListObjects\x12\x1e.vecgate.v1.ListObjectsRequest\x1a\x1f.vecgate.v1.ListObjectsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateObject\x12\x1f.vecgate.v1.UpdateObjectRequest\x1a .vecgate.v1.UpdateObjectResponse\"\x03\x90\x02\x02\x12V\n\x0c\x44\x65leteObject\x12\x1f.vecgate.v1.DeleteObjectRequest\x1a .vecgate.v1.DeleteObjectResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteObjects\x12 .vecgate.v1.DeleteObjectsRequest\x1a!.vecgate.v1.DeleteObjectsResponse\"\x03\x90\x02\x02\x12\x61\n\x0f\x42\x61\x63kfillVectors\x12\".vecgate.v1.BackfillVectorsRequest\x1a#.vecgate.v1.BackfillVectorsResponse\"\x03\x90\x02\x02\x30\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vecgate.v1.object_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_OBJECT_IMAGESENTRY']._loaded_options = None
-  _globals['_OBJECT_IMAGESENTRY']._serialized_options = b'8\001'
-  _globals['_OBJECT_VECTORSENTRY']._loaded_options = None
-  _globals['_OBJECT_VECTORSENTRY']._serialized_options = b'8\001'
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\nvecgate.v1P\001Z\024vecgate/v1;vecgatev1\252\002\nVecgate.V1'
+  _globals['_DATAOBJECT_IMAGESENTRY']._loaded_options = None
+  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_options = b'8\001'
+  _globals['_DATAOBJECT_VECTORSENTRY']._loaded_options = None
+  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_options = b'8\001'
   _globals['_OBJECTSERVICE'].methods_by_name['ImportObjects']._loaded_options = None
   _globals['_OBJECTSERVICE'].methods_by_name['ImportObjects']._serialized_options = b'\220\002\002'
   _globals['_OBJECTSERVICE'].methods_by_name['GetObject']._loaded_options = None
@@ -56,17 +57,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTSERVICE'].methods_by_name['DeleteObjects']._serialized_options = b'\220\002\002'
   _globals['_OBJECTSERVICE'].methods_by_name['BackfillVectors']._loaded_options = None
   _globals['_OBJECTSERVICE'].methods_by_name['BackfillVectors']._serialized_options = b'\220\002\002'
-  _globals['_VECTORORIGIN']._serialized_start=2876
-  _globals['_VECTORORIGIN']._serialized_end=3028
-  _globals['_OBJECT']._serialized_start=243
-  _globals['_OBJECT']._serialized_end=540
-  _globals['_OBJECT_IMAGESENTRY']._serialized_start=408
-  _globals['_OBJECT_IMAGESENTRY']._serialized_end=472
-  _globals['_OBJECT_VECTORSENTRY']._serialized_start=474
-  _globals['_OBJECT_VECTORSENTRY']._serialized_end=540
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=543
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=727
-  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=729
+  _globals['_VECTORORIGIN']._serialized_start=2887
+  _globals['_VECTORORIGIN']._serialized_end=3039
+  _globals['_DATAOBJECT']._serialized_start=228
+  _globals['_DATAOBJECT']._serialized_end=537
+  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_start=405
+  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_end=469
+  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_start=471
+  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_end=537
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=540
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=728
+  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=730
   _globals['_IMPORTOBJECTSRESPONSE']._serialized_end=840
   _globals['_IMPORTRESULT']._serialized_start=842
   _globals['_IMPORTRESULT']._serialized_end=960
@@ -77,31 +78,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETOBJECTREQUEST']._serialized_start=1167
   _globals['_GETOBJECTREQUEST']._serialized_end=1353
   _globals['_GETOBJECTRESPONSE']._serialized_start=1355
-  _globals['_GETOBJECTRESPONSE']._serialized_end=1410
-  _globals['_LISTOBJECTSREQUEST']._serialized_start=1413
-  _globals['_LISTOBJECTSREQUEST']._serialized_end=1628
-  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1630
-  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1713
-  _globals['_UPDATEOBJECTREQUEST']._serialized_start=1716
-  _globals['_UPDATEOBJECTREQUEST']._serialized_end=1873
-  _globals['_UPDATEOBJECTRESPONSE']._serialized_start=1875
-  _globals['_UPDATEOBJECTRESPONSE']._serialized_end=1984
-  _globals['_DELETEOBJECTREQUEST']._serialized_start=1986
-  _globals['_DELETEOBJECTREQUEST']._serialized_end=2101
-  _globals['_DELETEOBJECTRESPONSE']._serialized_start=2103
-  _globals['_DELETEOBJECTRESPONSE']._serialized_end=2125
-  _globals['_DELETEOBJECTSREQUEST']._serialized_start=2128
-  _globals['_DELETEOBJECTSREQUEST']._serialized_end=2286
-  _globals['_DELETEOBJECTSRESPONSE']._serialized_start=2289
-  _globals['_DELETEOBJECTSRESPONSE']._serialized_end=2420
-  _globals['_DELETEFAILURE']._serialized_start=2422
-  _globals['_DELETEFAILURE']._serialized_end=2484
-  _globals['_BACKFILLVECTORSREQUEST']._serialized_start=2487
-  _globals['_BACKFILLVECTORSREQUEST']._serialized_end=2664
-  _globals['_BACKFILLVECTORSRESPONSE']._serialized_start=2667
-  _globals['_BACKFILLVECTORSRESPONSE']._serialized_end=2807
-  _globals['_BACKFILLFAILURE']._serialized_start=2809
-  _globals['_BACKFILLFAILURE']._serialized_end=2873
-  _globals['_OBJECTSERVICE']._serialized_start=3031
-  _globals['_OBJECTSERVICE']._serialized_end=3667
+  _globals['_GETOBJECTRESPONSE']._serialized_end=1414
+  _globals['_LISTOBJECTSREQUEST']._serialized_start=1417
+  _globals['_LISTOBJECTSREQUEST']._serialized_end=1632
+  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1634
+  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1721
+  _globals['_UPDATEOBJECTREQUEST']._serialized_start=1724
+  _globals['_UPDATEOBJECTREQUEST']._serialized_end=1885
+  _globals['_UPDATEOBJECTRESPONSE']._serialized_start=1887
+  _globals['_UPDATEOBJECTRESPONSE']._serialized_end=1995
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=1997
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=2112
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=2114
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=2136
+  _globals['_DELETEOBJECTSREQUEST']._serialized_start=2139
+  _globals['_DELETEOBJECTSREQUEST']._serialized_end=2297
+  _globals['_DELETEOBJECTSRESPONSE']._serialized_start=2300
+  _globals['_DELETEOBJECTSRESPONSE']._serialized_end=2431
+  _globals['_DELETEFAILURE']._serialized_start=2433
+  _globals['_DELETEFAILURE']._serialized_end=2495
+  _globals['_BACKFILLVECTORSREQUEST']._serialized_start=2498
+  _globals['_BACKFILLVECTORSREQUEST']._serialized_end=2675
+  _globals['_BACKFILLVECTORSRESPONSE']._serialized_start=2678
+  _globals['_BACKFILLVECTORSRESPONSE']._serialized_end=2818
+  _globals['_BACKFILLFAILURE']._serialized_start=2820
+  _globals['_BACKFILLFAILURE']._serialized_end=2884
+  _globals['_OBJECTSERVICE']._serialized_start=3042
+  _globals['_OBJECTSERVICE']._serialized_end=3678
 # @@protoc_insertion_point(module_scope)

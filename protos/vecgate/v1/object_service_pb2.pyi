@@ -10,10 +10,10 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
-from vecgate.v1 import consistency_pb2 as _consistency_pb2
-from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
+from vecgate.v1 import scope_pb2 as _scope_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -63,8 +63,8 @@ VECTOR_ORIGIN_KEPT: VectorOrigin.ValueType  # 4
 Global___VectorOrigin: _TypeAlias = VectorOrigin  # noqa: Y015
 
 @_typing.final
-class Object(_message.Message):
-    """Object is one entry of a collection."""
+class DataObject(_message.Message):
+    """DataObject is one entry of a collection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,7 +151,7 @@ class Object(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Object: _TypeAlias = Object  # noqa: Y015
+Global___DataObject: _TypeAlias = DataObject  # noqa: Y015
 
 @_typing.final
 class ImportObjectsRequest(_message.Message):
@@ -171,7 +171,7 @@ class ImportObjectsRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
@@ -182,7 +182,7 @@ class ImportObjectsRequest(_message.Message):
     false, they keep it, as with Weaviate's own modules. They keep it in any case where no embedder can make another one.
     """
     @_builtins.property
-    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataObject]:
         """Required. 1 to ServerLimits.max_objects objects (BATCH_TOO_LARGE), each given id at most once (DUPLICATE_ID). Objects without an id
         and with the same content are one object: each gets the same result, whether they are in one call or in several.
         """
@@ -191,9 +191,9 @@ class ImportObjectsRequest(_message.Message):
         self,
         *,
         collection: _builtins.str = ...,
-        objects: _abc.Iterable[Global___Object] | None = ...,
+        objects: _abc.Iterable[Global___DataObject] | None = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
         embed_unchanged: _builtins.bool = ...,
     ) -> None: ...
@@ -218,14 +218,14 @@ class ImportObjectsResponse(_message.Message):
         """One result for each object, in order."""
 
     @_builtins.property
-    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
-        """The embedders that made vectors in this call: name, model, space and dimension."""
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedder_pb2.EmbedderRef]:
+        """The embedders that made vectors in this call."""
 
     def __init__(
         self,
         *,
         results: _abc.Iterable[Global___ImportResult] | None = ...,
-        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
+        embedders: _abc.Iterable[_embedder_pb2.EmbedderRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -358,7 +358,7 @@ class GetObjectRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -380,7 +380,7 @@ class GetObjectRequest(_message.Message):
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
@@ -401,13 +401,13 @@ class GetObjectResponse(_message.Message):
 
     OBJECT_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def object(self) -> Global___Object:
+    def object(self) -> Global___DataObject:
         """The object."""
 
     def __init__(
         self,
         *,
-        object: Global___Object | None = ...,
+        object: Global___DataObject | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -443,7 +443,7 @@ class ListObjectsRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -469,7 +469,7 @@ class ListObjectsRequest(_message.Message):
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -490,13 +490,13 @@ class ListObjectsResponse(_message.Message):
     next_page_token: _builtins.str
     """Leads to the next page; empty on the last one. Objects that are stored meanwhile are seen if their ids are still to come."""
     @_builtins.property
-    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Object]:
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataObject]:
         """The objects, by id."""
 
     def __init__(
         self,
         *,
-        objects: _abc.Iterable[Global___Object] | None = ...,
+        objects: _abc.Iterable[Global___DataObject] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -524,14 +524,14 @@ class UpdateObjectRequest(_message.Message):
     """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the answer then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
     """
     @_builtins.property
-    def object(self) -> Global___Object:
+    def object(self) -> Global___DataObject:
         """Required. The object's id, and what changes: properties, where a null takes a value away, images, where one without
         content takes a picture away, and vectors. What is not named stays as it is.
         """
@@ -540,9 +540,9 @@ class UpdateObjectRequest(_message.Message):
         self,
         *,
         collection: _builtins.str = ...,
-        object: Global___Object | None = ...,
+        object: Global___DataObject | None = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
@@ -566,14 +566,14 @@ class UpdateObjectResponse(_message.Message):
         """Where the object's vectors come from now."""
 
     @_builtins.property
-    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
-        """The embedders that made vectors in this call: name, model, space and dimension."""
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedder_pb2.EmbedderRef]:
+        """The embedders that made vectors in this call."""
 
     def __init__(
         self,
         *,
         stored: Global___StoredObject | None = ...,
-        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
+        embedders: _abc.Iterable[_embedder_pb2.EmbedderRef] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -601,7 +601,7 @@ class DeleteObjectRequest(_message.Message):
     """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     def __init__(
         self,
@@ -609,7 +609,7 @@ class DeleteObjectRequest(_message.Message):
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -655,7 +655,7 @@ class DeleteObjectsRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def filters(self) -> _filter_pb2.Filter:
@@ -668,7 +668,7 @@ class DeleteObjectsRequest(_message.Message):
         filters: _filter_pb2.Filter | None = ...,
         dry_run: _builtins.bool = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -778,7 +778,7 @@ class BackfillVectorsRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -796,7 +796,7 @@ class BackfillVectorsRequest(_message.Message):
         verify: _builtins.bool = ...,
         truncate: _builtins.bool = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -9,11 +9,11 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
-from vecgate.v1 import consistency_pb2 as _consistency_pb2
-from vecgate.v1 import embedding_service_pb2 as _embedding_service_pb2
+from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import object_service_pb2 as _object_service_pb2
+from vecgate.v1 import scope_pb2 as _scope_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -166,7 +166,7 @@ class SearchObjectsRequest(_message.Message):
     """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
     (INVALID_INPUT, TENANT_NOT_FOUND).
     """
-    consistency: _consistency_pb2.Consistency.ValueType
+    consistency: _scope_pb2.Consistency.ValueType
     """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     return_times: _builtins.bool
     """Optional. Whether hits say when their objects were created and updated; not with `group_by`. Default: false."""
@@ -268,7 +268,7 @@ class SearchObjectsRequest(_message.Message):
         after: _builtins.str = ...,
         sort: _abc.Iterable[Global___Sort] | None = ...,
         tenant: _builtins.str = ...,
-        consistency: _consistency_pb2.Consistency.ValueType = ...,
+        consistency: _scope_pb2.Consistency.ValueType = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
         return_images: _abc.Iterable[_builtins.str] | None = ...,
         return_vectors: _abc.Iterable[_builtins.str] | None = ...,
@@ -762,11 +762,11 @@ class SearchObjectsResponse(_message.Message):
     HITS_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def embedder(self) -> _embedding_service_pb2.EmbedderInfo:
-        """The embedder that embedded the query: name, model, space and dimension. Unset when nothing was embedded."""
+    def embedder(self) -> _embedder_pb2.EmbedderRef:
+        """The embedder that embedded the query. Unset when nothing was embedded."""
 
     @_builtins.property
-    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedding_service_pb2.EmbedderInfo]:
+    def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedder_pb2.EmbedderRef]:
         """The embedders of all searched target vectors, each once, that of the first one first."""
 
     @_builtins.property
@@ -780,8 +780,8 @@ class SearchObjectsResponse(_message.Message):
     def __init__(
         self,
         *,
-        embedder: _embedding_service_pb2.EmbedderInfo | None = ...,
-        embedders: _abc.Iterable[_embedding_service_pb2.EmbedderInfo] | None = ...,
+        embedder: _embedder_pb2.EmbedderRef | None = ...,
+        embedders: _abc.Iterable[_embedder_pb2.EmbedderRef] | None = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
         groups: _abc.Iterable[Global___Group] | None = ...,
     ) -> None: ...
@@ -821,7 +821,7 @@ class Hit(_message.Message):
     group: _builtins.str
     """The name of its group, with `group_by`."""
     @_builtins.property
-    def object(self) -> _object_service_pb2.Object:
+    def object(self) -> _object_service_pb2.DataObject:
         """The object."""
 
     @_builtins.property
@@ -835,7 +835,7 @@ class Hit(_message.Message):
     def __init__(
         self,
         *,
-        object: _object_service_pb2.Object | None = ...,
+        object: _object_service_pb2.DataObject | None = ...,
         distance: _builtins.float | None = ...,
         certainty: _builtins.float | None = ...,
         score: _builtins.float | None = ...,

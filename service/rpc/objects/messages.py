@@ -20,7 +20,7 @@ class _TooMany(Exception):
     """An object has more values than it may have."""
 
 
-def draft_from_pb(message: object_pb.Object) -> DraftObject:
+def draft_from_pb(message: object_pb.DataObject) -> DraftObject:
     """Return an object as sent; what it has too much of is left out, and named in its faults."""
     size, properties, images, vectors = message.properties.ByteSize(), {}, {}, {}
     values, faults = _Values(), []
@@ -85,9 +85,9 @@ class _Values:
             raise _TooMany
 
 
-def object_to_pb(each: StoredObject) -> object_pb.Object:
+def object_to_pb(each: StoredObject) -> object_pb.DataObject:
     """Return an object."""
-    message = object_pb.Object(id=str(each.id))
+    message = object_pb.DataObject(id=str(each.id))
     message.properties.update({name: value for name, value in each.properties.items() if value is not None})
     for name, content in each.images.items():
         message.images[name].content = content

@@ -14,8 +14,8 @@ from embedders.contract import (
     TextInput,
     Vector,
 )
+from vecgate.v1 import embedder_pb2, input_pb2, vector_pb2
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
-from vecgate.v1 import input_pb2, vector_pb2
 
 PURPOSES = {
     embedding_pb.PURPOSE_UNSPECIFIED: Purpose.QUERY,
@@ -60,14 +60,14 @@ def embedding_to_pb(embedding: Embedding) -> embedding_pb.Embedding:
     )
 
 
-def embedder_to_pb(spec: EmbedderSpec) -> embedding_pb.EmbedderInfo:
+def embedder_to_pb(spec: EmbedderSpec) -> embedder_pb2.EmbedderRef:
     """Return what every answer says of an embedder: name, model, space and dimension."""
-    return embedding_pb.EmbedderInfo(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
+    return embedder_pb2.EmbedderRef(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
 
 
 def embedder_details_to_pb(spec: EmbedderSpec, fault: str | None) -> embedding_pb.EmbedderInfo:
     """Return all that ListEmbedders says of an embedder."""
-    info = embedder_to_pb(spec)
+    info = embedding_pb.EmbedderInfo(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
     info.modalities.extend(sorted(MODALITIES[each] for each in spec.modalities))
     info.limits.max_text_bytes = spec.limits.max_text_bytes
     info.limits.max_text_tokens = spec.max_text_tokens or 0

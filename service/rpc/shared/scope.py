@@ -4,8 +4,8 @@ import re
 
 from service.domain import Consistency, Scope
 from service.rpc.shared.violations import Violations
-from vecgate.v1 import consistency_pb2 as pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import scope_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
 ScopedRequest = (

@@ -276,7 +276,7 @@ def test_an_import_that_is_killed_goes_on_with_what_is_not_stored(
     came = threading.Semaphore(0)
     going_on = threading.Event()
 
-    def slow(_: object_pb.Object) -> None:
+    def slow(_: object_pb.DataObject) -> None:
         came.release()
         if len(fake.objects["Pictures"]) > 100:
             going_on.wait(30)

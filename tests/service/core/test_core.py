@@ -54,7 +54,7 @@ def test_any_json_either_fits_its_type_or_is_named_by_its_path(properties: dict[
 def test_an_object_has_so_many_images_and_vectors_and_no_more(field: str, most: int) -> None:
     refused = {}
     for count in (most, most + 1):
-        message = object_pb.Object()
+        message = object_pb.DataObject()
         for number in range(count):
             getattr(message, field)[f"a{number}"].SetInParent()
         with pytest.raises(InvalidRequest) as failure:

@@ -122,7 +122,7 @@ async def test_objects_of_imports_are_counted_by_what_became_of_them(wire: Wire)
     before = counted()
     wire.store.rejected[UUID(int=1)] = "the shard is read-only"
     titles = {"": "a cat", str(UUID(int=1)): "a dog", str(UUID(int=2)): 3}
-    objects = [object_pb.Object(id=id_, properties={"title": title}) for id_, title in titles.items()]
+    objects = [object_pb.DataObject(id=id_, properties={"title": title}) for id_, title in titles.items()]
     await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=objects))
 
     assert {each: counted()[each] - before[each] for each in before} == {"stored": 1, "rejected": 1, "failed": 1}

@@ -10,6 +10,7 @@ from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire, unpack
 from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1.embedder_pb2 import EmbedderRef
 from vecgate.v1.input_pb2 import Image, Input
 
 
@@ -37,7 +38,7 @@ async def test_mixed_inputs_come_back_in_order_as_the_embedders_own_vectors(wire
 async def test_the_answer_names_the_embedder_its_model_space_and_dimension(wire: Wire) -> None:
     response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a cat")]))
 
-    assert response.embedder == pb.EmbedderInfo(name="fake", model="fake/model", space="fake", dimension=8)
+    assert response.embedder == EmbedderRef(name="fake", model="fake/model", space="fake", dimension=8)
 
 
 TRUNCATED_PNG = picture(size=(64, 64))[:-30]

@@ -44,7 +44,7 @@ async def create(wire: Wire, *vectors: dict[str, Any], **more: Any) -> collectio
 async def fill(wire: Wire) -> None:
     properties = Struct()
     properties.update({"title": "a cat"})
-    objects = [object_pb.Object(id=CAT, properties=properties)]
+    objects = [object_pb.DataObject(id=CAT, properties=properties)]
     await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=objects))
 
 

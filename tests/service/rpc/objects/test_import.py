@@ -25,8 +25,10 @@ def struct(**values: object) -> Struct:
     return message
 
 
-def obj(id_: str = "", *, image: bytes | None = None, vector: bytes | None = None, **properties: object) -> pb.Object:
-    return pb.Object(
+def obj(
+    id_: str = "", *, image: bytes | None = None, vector: bytes | None = None, **properties: object
+) -> pb.DataObject:
+    return pb.DataObject(
         id=id_,
         properties=struct(**properties),
         images={} if image is None else {"image": Image(content=image)},
@@ -34,7 +36,7 @@ def obj(id_: str = "", *, image: bytes | None = None, vector: bytes | None = Non
     )
 
 
-async def import_(wire: Wire, *objects: pb.Object, truncate: bool = False) -> pb.ImportObjectsResponse:
+async def import_(wire: Wire, *objects: pb.DataObject, truncate: bool = False) -> pb.ImportObjectsResponse:
     return await wire.objects.ImportObjects(
         pb.ImportObjectsRequest(collection="Pictures", objects=objects, truncate=truncate)
     )
@@ -171,9 +173,9 @@ BAD = {
     ),
     "no date": (obj(taken="yesterday"), "INVALID_PROPERTY", [TAKEN]),
     "date that is none": (obj(taken="2026-02-31T08:00:00Z"), "INVALID_PROPERTY", [TAKEN]),
-    "blob in properties": (pb.Object(properties=struct(image="aGk=")), "INVALID_PROPERTY", [BLOB]),
-    "image for text": (pb.Object(images={"title": RED_IMAGE}), "INVALID_PROPERTY", ['objects[1].images["title"]']),
-    "image unknown": (pb.Object(images={"x": RED_IMAGE}), "UNKNOWN_PROPERTY", ['objects[1].images["x"]']),
+    "blob in properties": (pb.DataObject(properties=struct(image="aGk=")), "INVALID_PROPERTY", [BLOB]),
+    "image for text": (pb.DataObject(images={"title": RED_IMAGE}), "INVALID_PROPERTY", ['objects[1].images["title"]']),
+    "image unknown": (pb.DataObject(images={"x": RED_IMAGE}), "UNKNOWN_PROPERTY", ['objects[1].images["x"]']),
     "broken image": (obj(image=BROKEN), "IMAGE_UNDECODABLE", [IMAGE]),
     "empty image": (obj(image=b""), "IMAGE_EMPTY", [IMAGE]),
     "long text": (obj(title="a b c d e f g h i"), "TEXT_TOO_LONG", [TITLE]),
@@ -185,7 +187,7 @@ BAD = {
     "vector too short for float32": (obj(vector=floats(*[1e-30] * 8)), "INVALID_VECTOR", [DEFAULT]),
     "zero vector": (obj(vector=floats(*[0] * 8)), "INVALID_VECTOR", [DEFAULT]),
     "unknown vector": (
-        pb.Object(vectors={"other": Vector(data=floats(1))}), "UNKNOWN_VECTOR", ['objects[1].vectors["other"]']
+        pb.DataObject(vectors={"other": Vector(data=floats(1))}), "UNKNOWN_VECTOR", ['objects[1].vectors["other"]']
     ),
     "several faults": (
         obj("42", year="x", title="t"), "INVALID_INPUT", [YEAR, "objects[1].id"]
@@ -195,7 +197,7 @@ BAD = {
 
 @pytest.mark.parametrize(("bad", "reason", "paths"), BAD.values(), ids=BAD.keys())
 async def test_a_bad_object_fails_alone_with_the_paths_of_its_faults(
-    wire: Wire, bad: pb.Object, reason: str, paths: list[str]
+    wire: Wire, bad: pb.DataObject, reason: str, paths: list[str]
 ) -> None:
     await wire.create_pictures()
 
@@ -276,8 +278,8 @@ async def test_an_object_that_weaviate_refuses_fails_alone_and_says_why(wire: Wi
     ("request_", "reason", "paths"),
     [
         (pb.ImportObjectsRequest(), "INVALID_INPUT", ["collection", "objects"]),
-        (pb.ImportObjectsRequest(collection="P", objects=[pb.Object()] * 21), "BATCH_TOO_LARGE", ["objects"]),
-        (pb.ImportObjectsRequest(collection="Nothing", objects=[pb.Object()]), "COLLECTION_NOT_FOUND", []),
+        (pb.ImportObjectsRequest(collection="P", objects=[pb.DataObject()] * 21), "BATCH_TOO_LARGE", ["objects"]),
+        (pb.ImportObjectsRequest(collection="Nothing", objects=[pb.DataObject()]), "COLLECTION_NOT_FOUND", []),
     ],
 )
 async def test_a_call_that_cannot_be_done_fails_as_a_whole(

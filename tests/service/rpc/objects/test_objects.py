@@ -23,7 +23,7 @@ async def pictures(wire: Wire) -> Wire:
     await wire.create_pictures()
     for number in range(COUNT):
         vector = Vector(data=np.full(8, number + 1, "<f4").tobytes())
-        made = pb.Object(
+        made = pb.DataObject(
             id=str(UUID(int=number)), images={"image": {"content": b"x" * 1000}}, vectors={"default": vector}
         )
         made.properties.update({"year": number, "title": f"picture {number}"})
@@ -32,8 +32,8 @@ async def pictures(wire: Wire) -> Wire:
     return wire
 
 
-async def pages(wire: Wire, **fields: object) -> list[list[pb.Object]]:
-    found: list[list[pb.Object]] = []
+async def pages(wire: Wire, **fields: object) -> list[list[pb.DataObject]]:
+    found: list[list[pb.DataObject]] = []
     token = ""
     while True:
         request = pb.ListObjectsRequest(collection="Pictures", page_token=token, **fields)
@@ -44,7 +44,7 @@ async def pages(wire: Wire, **fields: object) -> list[list[pb.Object]]:
             return found
 
 
-def numbers(objects: list[pb.Object]) -> list[int]:
+def numbers(objects: list[pb.DataObject]) -> list[int]:
     return [UUID(each.id).int for each in objects]
 
 
@@ -192,7 +192,7 @@ async def people(wire: Wire) -> Wire:
     title = {"name": "title", "data_type": collection_pb.DATA_TYPE_TEXT}
     collection = collection_pb.Collection(name="People", properties=[title, maker], vectors=[{"name": "default"}])
     await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
-    made = pb.Object(id=str(UUID(int=1)))
+    made = pb.DataObject(id=str(UUID(int=1)))
     made.properties.update({"title": "a cat", "maker": {"age": 40, "home": {"city": "Ulm"}}})
     answer = await wire.objects.ImportObjects(pb.ImportObjectsRequest(collection="People", objects=[made]))
     assert answer.results[0].HasField("stored")

@@ -45,19 +45,19 @@ async def stored(wire: Wire) -> Wire:
     return wire
 
 
-def full(image: bytes = RED, **properties: object) -> pb.Object:
+def full(image: bytes = RED, **properties: object) -> pb.DataObject:
     message = obj(ID, image=image, **properties)
     message.vectors["own"].data = floats(*range(1, 9))
     return message
 
 
-async def update(wire: Wire, change: pb.Object, *, truncate: bool = False) -> dict[str, int]:
+async def update(wire: Wire, change: pb.DataObject, *, truncate: bool = False) -> dict[str, int]:
     request = pb.UpdateObjectRequest(collection="Pictures", object=change, truncate=truncate)
     response = await wire.objects.UpdateObject(request)
     return {each.name: each.origin for each in response.stored.vectors}
 
 
-async def read(wire: Wire) -> pb.Object:
+async def read(wire: Wire) -> pb.DataObject:
     names = ["own", "title", "look"]
     request = pb.GetObjectRequest(collection="Pictures", id=ID, return_images=["image"], return_vectors=names)
     return (await wire.objects.GetObject(request)).object
@@ -145,7 +145,7 @@ async def test_a_change_that_does_not_fit_is_refused_with_all_violations(stored:
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND")
 
 
-async def again(wire: Wire, message: pb.Object, *, embed_unchanged: bool = False) -> dict[str, int]:
+async def again(wire: Wire, message: pb.DataObject, *, embed_unchanged: bool = False) -> dict[str, int]:
     request = pb.ImportObjectsRequest(collection="Pictures", objects=[message], embed_unchanged=embed_unchanged)
     (result,) = (await wire.objects.ImportObjects(request)).results
     return {each.name: each.origin for each in result.stored.vectors}

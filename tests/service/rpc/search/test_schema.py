@@ -122,7 +122,9 @@ async def test_any_index_that_is_there_will_do(library: Wire, fields: dict[str, 
 @pytest.mark.parametrize("reference", ["of", "lost"])
 async def test_what_leads_to_no_single_collection_is_left_to_weaviate(library: Wire, reference: str) -> None:
     fields = where(value_of("whatever"), "EQUAL", TEXT, reference)
-    await library.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Book", objects=[object_pb.Object()]))
+    await library.objects.ImportObjects(
+        object_pb.ImportObjectsRequest(collection="Book", objects=[object_pb.DataObject()])
+    )
 
     failure = await failure_of(library.search.SearchObjects(pb.SearchObjectsRequest(collection="Book", **fields)))
 

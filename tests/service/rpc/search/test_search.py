@@ -25,11 +25,11 @@ RED = picture((255, 0, 0))
 async def fill(wire: Wire, *titles: str) -> None:
     """Store one object for each title, and the red picture."""
     await wire.create_pictures()
-    objects = [object_pb.Object(images={"image": Image(content=RED)})]
+    objects = [object_pb.DataObject(images={"image": Image(content=RED)})]
     for title in titles:
         properties = Struct()
         properties.update({"title": title})
-        objects.append(object_pb.Object(properties=properties))
+        objects.append(object_pb.DataObject(properties=properties))
     await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=objects))
 
 
@@ -94,7 +94,7 @@ async def test_an_object_that_is_not_there_or_has_no_such_vector_finds_nothing(w
     await wire.create_pictures()
     properties = Struct()
     properties.update({"year": 1})
-    bare = object_pb.Object(id=str(UUID(int=5)), properties=properties)
+    bare = object_pb.DataObject(id=str(UUID(int=5)), properties=properties)
     await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[bare]))
 
     missing = await failure_of(wire.search.SearchObjects(search(near_object={"id": str(UUID(int=9))})))

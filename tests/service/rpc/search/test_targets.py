@@ -42,7 +42,7 @@ async def wire() -> AsyncIterator[Wire]:
     for number, title in enumerate(TITLES, start=1):
         properties = Struct()
         properties.update({"title": title})
-        objects.append(object_pb.Object(id=str(UUID(int=number)), properties=properties))
+        objects.append(object_pb.DataObject(id=str(UUID(int=number)), properties=properties))
     await running.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=objects))
     yield running
     await stop_wire(running)

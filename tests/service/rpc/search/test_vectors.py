@@ -151,7 +151,7 @@ async def test_an_object_must_be_there_and_have_the_vector(wire: Wire, query: di
     missing = await failure_of(wire.search.SearchObjects(search(**query)))
     properties = Struct()
     properties.update({"year": 1})
-    bare = object_pb.Object(id=GONE, properties=properties)
+    bare = object_pb.DataObject(id=GONE, properties=properties)
     await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[bare]))
     without = await failure_of(wire.search.SearchObjects(search(**query)))
 

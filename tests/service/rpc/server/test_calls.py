@@ -71,7 +71,7 @@ async def test_a_stores_failure_reaches_the_caller_of_every_method(
         "list": lambda: wire.collections.ListCollections(collection_pb.ListCollectionsRequest()),
         "delete": lambda: wire.collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name="Pictures")),
         "import": lambda: wire.objects.ImportObjects(
-            object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.Object()])
+            object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.DataObject()])
         ),
         "get_object": lambda: wire.objects.GetObject(
             object_pb.GetObjectRequest(collection="Pictures", id="3fa85f64-5717-4562-b3fc-2c963f66afa6")

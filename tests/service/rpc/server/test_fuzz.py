@@ -69,7 +69,7 @@ SOUND: dict[str, Message] = {
     ),
     "ListObjects": object_pb.ListObjectsRequest(collection="Pictures", page_size=1),
     "UpdateObject": object_pb.UpdateObjectRequest(
-        collection="Pictures", object=object_pb.Object(id=ONE, properties={"title": "a dog"})
+        collection="Pictures", object=object_pb.DataObject(id=ONE, properties={"title": "a dog"})
     ),
     "DeleteObject": object_pb.DeleteObjectRequest(collection="Pictures", id=ONE),
     "DeleteObjects": object_pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("a cat")),
@@ -112,7 +112,7 @@ async def make_ready(wire: Wire) -> None:
     if "Pictures" not in there:
         await wire.create_pictures()
     if UUID(ONE) not in wire.store._objects.get("Pictures", {}):
-        cat = object_pb.Object(id=ONE, properties={"title": "a cat", "year": 2024})
+        cat = object_pb.DataObject(id=ONE, properties={"title": "a cat", "year": 2024})
         await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[cat]))
     if "Shared" in there:
         await wire.collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name="Shared"))

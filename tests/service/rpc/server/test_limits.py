@@ -43,7 +43,7 @@ def hits(count: int) -> search_pb.SearchObjectsRequest:
 
 
 def objects(count: int) -> object_pb.ImportObjectsRequest:
-    return object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.Object()] * count)
+    return object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.DataObject()] * count)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ class Measured:
             ),
             (
                 "ImportObjects",
-                object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.Object(id=ONE)]),
+                object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.DataObject(id=ONE)]),
             ),
         ]
         for name, request in requests:

@@ -32,7 +32,7 @@ async def stock() -> AsyncIterator[Wire]:
     await stop_wire(wire)
 
 
-async def import_all(wire: Wire, objects: list[object_pb.Object]) -> object_pb.ImportObjectsResponse:
+async def import_all(wire: Wire, objects: list[object_pb.DataObject]) -> object_pb.ImportObjectsResponse:
     return await wire.objects.ImportObjects(
         object_pb.ImportObjectsRequest(collection="Pictures", objects=objects, truncate=True)
     )
@@ -49,7 +49,9 @@ async def test_as_many_vectors_as_one_call_may_ask_for_reach_a_stock_client(stoc
 
 async def test_an_import_in_which_every_object_fails_at_length_reaches_a_stock_client(stock: Wire) -> None:
     names = {f"unknown_{number}_{'x' * 300}": "x" for number in range(10)}
-    wrong = object_pb.Object(id="no UUID" * 140, properties=names, vectors={name: {"data": b"123"} for name in names})
+    wrong = object_pb.DataObject(
+        id="no UUID" * 140, properties=names, vectors={name: {"data": b"123"} for name in names}
+    )
 
     answer = await import_all(stock, [wrong] * LIMITS.max_objects)
 
@@ -60,7 +62,7 @@ async def test_an_import_in_which_every_object_fails_at_length_reaches_a_stock_c
 
 async def test_pages_and_hits_of_the_default_size_reach_a_stock_client(stock: Wire) -> None:
     for start in range(0, 200, 20):
-        made = [object_pb.Object(properties={"title": f"{number} {WORDY}"}) for number in range(start, start + 20)]
+        made = [object_pb.DataObject(properties={"title": f"{number} {WORDY}"}) for number in range(start, start + 20)]
         answer = await import_all(stock, made)
         assert all(each.HasField("stored") for each in answer.results)
 
@@ -82,7 +84,7 @@ async def test_pages_and_hits_of_the_default_size_reach_a_stock_client(stock: Wi
 async def test_pictures_that_are_asked_for_need_a_client_that_takes_more(stock: Wire) -> None:
     for number in range(2):
         image = {"content": picture().ljust(3_000_000, bytes([number]))}
-        answer = await import_all(stock, [object_pb.Object(images={"image": image})])
+        answer = await import_all(stock, [object_pb.DataObject(images={"image": image})])
         assert answer.results[0].HasField("stored")
     request = object_pb.ListObjectsRequest(collection="Pictures", return_images=["image"])
 

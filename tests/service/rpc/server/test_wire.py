@@ -84,7 +84,7 @@ def test_a_string_passes_at_its_bound_and_is_refused_by_name_over_it(name: str, 
 
 
 def test_texts_in_a_struct_are_bounded_by_what_holds_it_and_those_of_an_object_are_left_to_the_object() -> None:
-    imported = object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.Object()])
+    imported = object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.DataObject()])
     imported.objects[0].properties["title"] = "a" * 2**24
     created = collection_pb.CreateCollectionRequest()
     created.collection.reranker.options["model"] = "a" * 64 * 1024

@@ -171,7 +171,7 @@ async def test_an_answer_over_its_bound_is_refused_and_one_at_it_is_not() -> Non
 
 
 TESTS = {
-    "wire.test_limits": {
+    "service.rpc.server.test_limits": {
         "test_a_message_over_its_bound_is_refused_and_one_at_it_is_not": ["server.max_request_bytes"],
         "test_metadata_over_its_bound_is_refused": ["server.max_header_bytes"],
         "test_calls_over_their_number_are_overload_and_health_still_answers": ["server.max_calls"],
@@ -186,14 +186,14 @@ TESTS = {
             "limits.max_hits",
         ],
     },
-    "wire.test_limits_hostile": {
+    "service.rpc.server.test_limits_hostile": {
         "test_a_request_that_never_ends_is_given_up": ["server.request_timeout_s"],
         "test_connections_beyond_the_bound_are_closed_at_once_and_those_without_a_call_in_time": [
             "server.max_connections"
         ],
         "test_calls_that_hold_too_much_keep_others_from_beginning_until_they_end": ["server.max_calls_bytes"],
     },
-    "wire.test_bounds": {
+    "service.rpc.shared.test_bounds": {
         "test_an_answer_over_its_bound_is_refused_and_one_at_it_is_not": ["server.max_response_bytes"],
         "test_more_than_may_wait_is_refused_before_any_of_it_is_taken": [
             "embedder.max_queued_inputs",
@@ -205,37 +205,37 @@ TESTS = {
         ],
         "test_an_input_over_its_bound_fails_alone_and_one_at_it_does_not": [*ITEMS],
     },
-    "wire.test_calls": {
+    "service.rpc.server.test_calls": {
         "test_a_call_past_the_servers_own_limit_ends_with_deadline_exceeded": ["server.max_call_s"],
     },
-    "contract.test_breaker": {
+    "embedders.front.test_breaker": {
         "test_a_check_that_takes_too_long_is_a_failure": ["embedder.check_timeout_s"],
         "test_it_opens_after_failures_in_a_row_and_then_fails_without_asking": ["embedder.max_failures"],
         "test_each_failed_probe_doubles_the_time_to_the_next_up_to_the_bound": ["embedder.max_cool_down_s"],
     },
-    "contract.test_cache": {
+    "embedders.front.test_cache": {
         "test_the_least_recently_used_vectors_are_dropped_at_the_bound": ["embedder.cache_bytes"],
     },
-    "contract.test_batching": {
+    "embedders.front.test_batching": {
         "test_a_batch_has_at_most_what_the_backend_takes": ["clip.max_batch"],
     },
-    "contract.test_probe": {
+    "embedders.front.test_proof": {
         "test_stored_vectors_stand_in_for_the_reference": ["clip.probe_min_cosine"],
     },
-    "wire.test_spaces": {
+    "service.rpc.test_spaces": {
         "test_a_nim_of_another_space_than_the_declared_one_is_refused_at_the_start": ["nim.probe_min_cosine"],
     },
-    "contract.test_nim_faults": {
+    "embedders.nim.test_faults": {
         "test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again": ["nim.timeout_s"],
         "test_a_wait_asked_for_beyond_the_bound_is_handed_on_instead_of_waited_for": ["nim.retry_max_s"],
     },
-    "contract.test_nim": {
+    "embedders.nim.test_embedder": {
         "test_many_inputs_go_in_requests_of_64_and_no_more_at_once_than_connections": [
             "nim.max_batch",
             "nim.max_connections",
         ],
     },
-    "contract.test_nim_pictures": {
+    "embedders.nim.test_pictures": {
         "test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone": ["nim.max_request_bytes"],
         "test_photos_that_have_to_be_converted_take_bounded_memory_and_requests": ["nim.max_converted_pixels"],
     },
@@ -243,20 +243,20 @@ TESTS = {
         "test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit": ["weaviate.timeout_s"],
         "TestWeaviateStore": ["weaviate.schema_max_age_s"],
     },
-    "unit.test_core": {
+    "service.core.test_core": {
         "test_the_next_chunk_is_embedded_while_the_last_one_is_written": ["weaviate.max_batch_objects"],
         "test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone": ["weaviate.max_batch_bytes"],
     },
-    "wire.test_web_server": {
+    "service.web.test_server": {
         "test_a_request_past_its_time_is_answered_so_and_its_work_is_dropped": ["web.timeout_s"],
         "test_too_many_requests_at_once_are_told_to_come_again_but_health_is_not": ["web.max_requests"],
     },
-    "wire.test_web_bodies": {
+    "service.web.test_bodies": {
         "test_too_many_inputs_are_refused_before_they_cost_anything": ["web.max_inputs"],
         "test_a_body_that_never_ends_is_refused_and_its_connection_ended": ["web.max_body_bytes"],
         "test_bodies_that_are_too_long_together_are_refused_and_served_once_there_is_room": ["web.max_bodies_bytes"],
     },
-    "wire.test_web_hostile": {
+    "service.web.test_hostile": {
         "test_callers_that_send_slowly_or_nothing_are_cut": ["web.header_timeout_s", "web.body_timeout_s"],
         "test_a_caller_that_does_not_read_its_answer_holds_it_no_longer_than_the_idle_time": ["web.idle_timeout_s"],
         "test_headers_over_the_bound_are_refused": ["web.max_header_bytes"],

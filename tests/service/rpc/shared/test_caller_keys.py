@@ -33,8 +33,8 @@ CALLS: dict[str, Callable[[Wire, Any], Any]] = {
 }
 
 
-def a_picture() -> object_pb.Object:
-    picture = object_pb.Object()
+def a_picture() -> object_pb.DataObject:
+    picture = object_pb.DataObject()
     picture.properties["title"] = "a cat"
     return picture
 

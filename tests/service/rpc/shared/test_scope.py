@@ -9,8 +9,8 @@ from grpc import StatusCode
 from service.domain import Consistency, Scope, TenantActivity
 from tests.service.conftest import Wire, failure_of
 from vecgate.client import where
-from vecgate.v1 import consistency_pb2
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import scope_pb2
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.vector_pb2 import Vector
 
@@ -78,7 +78,7 @@ async def tenants(wire: Wire) -> Wire:
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_calls_on_objects_pass_tenant_and_consistency_on(tenants: Wire, call: str) -> None:
-    await CALLS[call](tenants, tenant="ben", consistency=consistency_pb2.CONSISTENCY_ALL)
+    await CALLS[call](tenants, tenant="ben", consistency=scope_pb2.CONSISTENCY_ALL)
     assert set(tenants.store.scopes) == {Scope("ben", Consistency.ALL)}
     tenants.store.scopes.clear()
     await CALLS[call](tenants, tenant="anna")
