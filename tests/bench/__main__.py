@@ -30,6 +30,7 @@ from tests.bench.quotas import bench_quotas
 from tests.bench.serving import bench_call_cost, bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.bench.store import bench_memory, bench_store_import, bench_store_search
+from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
 from tests.fakes.store import FakeStore
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -193,6 +194,7 @@ BENCHMARKS: dict[str, Work] = {
     "overload": lambda: bench_serving(bench_overload),
     "store-import": in_thread(bench_store_import),
     "store-search": in_thread(bench_store_search),
+    "trace": bench_trace,
     "web": in_thread(bench_web),
     "web-nim": in_thread(bench_web_nim),
     "web-batches": in_thread(bench_web_batches),
@@ -218,4 +220,4 @@ async def main(works: Sequence[Work]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(chosen(sys.argv[1:])))
+    asyncio.run(main(chosen([each for each in sys.argv[1:] if each != "-v"])))
