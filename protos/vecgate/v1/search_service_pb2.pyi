@@ -14,6 +14,7 @@ from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import object_service_pb2 as _object_service_pb2
 from vecgate.v1 import scope_pb2 as _scope_pb2
+from vecgate.v1 import sort_pb2 as _sort_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -220,7 +221,7 @@ class SearchObjectsRequest(_message.Message):
         """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
 
     @_builtins.property
-    def sort(self) -> _containers.RepeatedCompositeFieldContainer[Global___Sort]:
+    def sort(self) -> _containers.RepeatedCompositeFieldContainer[_sort_pb2.Sort]:
         """Optional. Without a query: what to sort by, the first counts most (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 100."""
 
     @_builtins.property
@@ -266,7 +267,7 @@ class SearchObjectsRequest(_message.Message):
         distance: _builtins.float | None = ...,
         auto_limit: _builtins.int = ...,
         after: _builtins.str = ...,
-        sort: _abc.Iterable[Global___Sort] | None = ...,
+        sort: _abc.Iterable[_sort_pb2.Sort] | None = ...,
         tenant: _builtins.str = ...,
         consistency: _scope_pb2.Consistency.ValueType = ...,
         return_properties: _abc.Iterable[_builtins.str] | None = ...,
@@ -353,32 +354,6 @@ class Rerank(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
-
-@_typing.final
-class Sort(_message.Message):
-    """Sort is one thing to sort by."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PROPERTY_FIELD_NUMBER: _builtins.int
-    DESCENDING_FIELD_NUMBER: _builtins.int
-    property: _builtins.str
-    """Required. A property that is no blob."""
-    descending: _builtins.bool
-    """Optional. Whether the greatest comes first."""
-    def __init__(
-        self,
-        *,
-        property: _builtins.str = ...,
-        descending: _builtins.bool = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descending", b"descending", "property", b"property"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Sort: _TypeAlias = Sort  # noqa: Y015
 
 @_typing.final
 class NearText(_message.Message):
