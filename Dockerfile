@@ -25,8 +25,9 @@ RUN --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
 COPY pyproject.toml README.md LICENSE ./
 COPY service service
 COPY embedders embedders
+COPY protos/pyproject.toml protos/README.md protos/LICENSE protos/
 COPY protos/vecgate protos/vecgate
-RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /build/wheels .
+RUN /opt/tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --no-index --wheel-dir /build/wheels ./protos .
 
 # Compiled files that are checked by the time of their source would be stale once the image has been pushed, which rounds
 # times; where nothing can be written they would be compiled again at each start. One process compiles all, with one seed of

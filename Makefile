@@ -12,7 +12,7 @@ BUNDLE_ARGS ?=
 TARGET ?= gateway
 # Named, because uv would rather take an environment that the caller has activated.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --generate-hashes
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-package vecgate-client --generate-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help setup helm run test bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
@@ -22,12 +22,12 @@ help: ## show this list
 
 setup: $(VENV)/.installed ## install everything into .venv
 
-$(VENV)/.installed: requirements-dev.txt pyproject.toml
+$(VENV)/.installed: requirements-dev.txt pyproject.toml protos/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Vecgate needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1); try make PYTHON=python3.12 ..." >&2; exit 1; }
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION); }
 	$(INSTALL) --require-hashes --requirement requirements-dev.txt
-	$(INSTALL) --no-deps --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable protos --editable .
 	@touch $@
 
 weaviate: setup ## get the Weaviate server for the demo and the tests (built once, then cached)

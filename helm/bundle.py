@@ -235,16 +235,17 @@ def download_wheels(lock: Path, folder: Path) -> None:
         raise BundleFailed(f"the wheels of {lock.name} cannot be had: {done.stderr.strip()}")
 
 
-def build_wheel(folder: Path) -> None:
-    """Build Vecgate's own wheel.
+def build_wheels(folder: Path) -> None:
+    """Build the wheels of Vecgate and of its client.
 
     Raises:
-        BundleFailed: it cannot be built.
+        BundleFailed: they cannot be built.
     """
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
-    done = subprocess.run([*command, str(CHART.parents[1])], capture_output=True, text=True, check=False)  # noqa: S603 -- our own project
+    root = CHART.parents[1]
+    done = subprocess.run([*command, str(root / "protos"), str(root)], capture_output=True, text=True, check=False)  # noqa: S603 -- our own projects
     if done.returncode != 0:
-        raise BundleFailed(f"the wheel of Vecgate cannot be built: {done.stderr.strip()}")
+        raise BundleFailed(f"the wheels of Vecgate cannot be built: {done.stderr.strip()}")
 
 
 def covers(image: ArchivedImage, reference: str) -> bool:
@@ -281,7 +282,7 @@ def make(options: argparse.Namespace, scratch: Path) -> list[str]:
         download_wheels(lock, scratch)
         bundle.add(f"wheels/{lock.name}", lock)
     if options.wheels:
-        build_wheel(scratch)
+        build_wheels(scratch)
     for wheel in sorted(scratch.iterdir()):
         bundle.add(f"wheels/{wheel.name}", wheel)
     bundle.texts[f"chart/vecgate-{chart_version()}.tgz"] = packed_chart()

@@ -168,7 +168,7 @@ class Page:
         yield "## Python packages"
         yield "For a machine without containers, with the Python that this was made with:"
         install = "pip install --no-index --find-links wheels --require-hashes --requirement"
-        own = "pip install --no-index --no-deps wheels/vecgate-*.whl"
+        own = "pip install --no-index --no-deps wheels/vecgate*.whl"
         yield _block(*(f"{install} {shlex.quote(lock)}" for lock in self.locks), own)
 
 

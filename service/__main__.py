@@ -12,7 +12,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
             raise
-        print("the command line needs: pip install 'vecgate[client]'", file=sys.stderr)  # noqa: T201
+        print("the command line needs: pip install 'vecgate[cli]'", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_WRONG_USE)
     app(prog_name="vecgate")
 

@@ -358,7 +358,8 @@ def test_the_wheels_of_a_lock_are_had_by_their_hashes(
             (Path(command[command.index("--dest") + 1]) / "numpy-2.0-py3-none-any.whl").write_bytes(b"wheel")
             return subprocess.CompletedProcess(command, 0, "", "")
         if "wheel" in command:
-            (Path(command[command.index("--wheel-dir") + 1]) / "vecgate-0.1.0-py3-none-any.whl").write_bytes(b"own")
+            for name in ("vecgate", "vecgate_client"):
+                (Path(command[command.index("--wheel-dir") + 1]) / f"{name}-0.1.0-py3-none-any.whl").write_bytes(b"own")
             return subprocess.CompletedProcess(command, 0, "", "")
         return original(command, capture_output=True, text=True, check=False)
 
@@ -372,7 +373,8 @@ def test_the_wheels_of_a_lock_are_had_by_their_hashes(
     assert "--require-hashes" in download
     assert (made / "wheels" / "numpy-2.0-py3-none-any.whl").read_bytes() == b"wheel"
     assert (made / "wheels" / "vecgate-0.1.0-py3-none-any.whl").read_bytes() == b"own"
-    assert "pip install --no-index --no-deps wheels/vecgate-*.whl" in (made / "INSTALL.md").read_text()
+    assert (made / "wheels" / "vecgate_client-0.1.0-py3-none-any.whl").read_bytes() == b"own"
+    assert "pip install --no-index --no-deps wheels/vecgate*.whl" in (made / "INSTALL.md").read_text()
     assert (
         "--find-links wheels --require-hashes --requirement wheels/requirements-gateway.txt"
         in (made / "INSTALL.md").read_text()

@@ -231,4 +231,4 @@ def test_without_typer_one_line_says_what_to_install() -> None:
 
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
-    assert (ended.returncode, ended.stderr) == (2, "the command line needs: pip install 'vecgate[client]'\n")
+    assert (ended.returncode, ended.stderr) == (2, "the command line needs: pip install 'vecgate[cli]'\n")
