@@ -3,8 +3,9 @@
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
+from service.domain import Filter
 from service.errors import InvalidRequest, Violation, noting
-from service.rpc.shared.filters import check_filter_form
+from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.scope import check_scope
 from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -61,19 +62,22 @@ def check_list_objects(request: object_pb.ListObjectsRequest, limits: RequestLim
     violations.raise_if_any()
 
 
-def check_delete_objects(request: object_pb.DeleteObjectsRequest, limits: RequestLimits) -> None:
-    """Check a DeleteObjectsRequest, but for what its filter says of the collection.
+def parse_delete_objects(request: object_pb.DeleteObjectsRequest, limits: RequestLimits) -> Filter:
+    """Return which objects a DeleteObjectsRequest is about, not checked against the collection.
 
     Raises:
         InvalidRequest: with all violations.
     """
     violations = Violations()
     check_scope(violations, request)
+    filters = None
     if request.HasField("filters"):
-        check_filter_form(violations, request.filters, "filters", limits)
+        filters = parse_filter(request.filters, "filters", limits, violations)
     else:
         violations.add("filters", "is required; say which objects to delete, or delete the collection")
     violations.raise_if_any()
+    assert filters is not None, "a filter without violations is whole"
+    return filters
 
 
 def check_update_object(request: object_pb.UpdateObjectRequest) -> None:

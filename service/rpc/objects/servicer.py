@@ -18,19 +18,18 @@ from service.error_table import to_status
 from service.rpc.objects.checks import (
     check_backfill_vectors,
     check_delete_object,
-    check_delete_objects,
     check_get_object,
     check_import_objects,
     check_list_objects,
     check_update_object,
     decode_page_token,
     encode_page_token,
+    parse_delete_objects,
 )
 from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
 from service.rpc.search.request import return_names
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.embedders import embedder_to_pb
-from service.rpc.shared.filters import filter_from_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
 from service.rpc.shared.scope import scope_from_pb
 from service.rpc.shared.violations import RequestLimits
@@ -142,10 +141,9 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def DeleteObjects(self, request: pb.DeleteObjectsRequest, context: Context) -> pb.DeleteObjectsResponse:
         """Delete the objects that fit a filter."""
-        check_delete_objects(request, self._limits)
         report = await self._objects.delete_fitting(
             request.collection,
-            filter_from_pb(request.filters),
+            parse_delete_objects(request, self._limits),
             dry_run=request.dry_run,
             scope=scope_from_pb(request.tenant, request.consistency),
         )

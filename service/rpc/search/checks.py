@@ -3,7 +3,8 @@
 import math
 
 from embedders.texts import is_blank
-from service.rpc.shared.filters import check_filter_form
+from service.domain import Filter
+from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.scope import check_scope
 from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
 from vecgate.v1 import search_service_pb2 as pb
@@ -17,8 +18,11 @@ def limit_of(request: search_pb.SearchObjectsRequest, limits: RequestLimits) -> 
     return request.limit or min(DEFAULT_LIMIT, limits.max_hits)
 
 
-def check_search_objects(request: search_pb.SearchObjectsRequest, limits: RequestLimits) -> None:
+def check_search_objects(request: search_pb.SearchObjectsRequest, limits: RequestLimits) -> Filter | None:
     """Check a SearchObjectsRequest, but for names, which need the collection, and inputs, which need the embedder.
+
+    Returns:
+        Its filter.
 
     Raises:
         InvalidRequest: with all violations.
@@ -34,8 +38,9 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
         "limit",
         f"with offset is {reach}, this server returns the first {limits.max_hits} hits",
     )
+    filters = None
     if request.HasField("filters"):
-        check_filter_form(violations, request.filters, "filters", limits)
+        filters = parse_filter(request.filters, "filters", limits, violations)
     check_search_options(violations, request, limits.max_hits)
     check_targets(violations, request)
     match request.WhichOneof("query"):
@@ -46,6 +51,7 @@ def check_search_objects(request: search_pb.SearchObjectsRequest, limits: Reques
         case field:
             check_near(violations, request, field, "", limits)
     violations.raise_if_any()
+    return filters
 
 
 def _check_bm25(violations: Violations, bm25: search_pb.Bm25, path: str) -> None:

@@ -19,9 +19,8 @@ from service.core.searching import (
     ReturnNames,
     TargetChoice,
 )
-from service.domain import Blend, Fusion, GroupBy, Hit, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
+from service.domain import Blend, Filter, Fusion, GroupBy, Hit, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
 from service.rpc.objects.messages import object_to_pb
-from service.rpc.shared.filters import filter_from_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -105,10 +104,10 @@ def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
     return Hybrid(blend, side, message.truncate)
 
 
-def options_from_pb(request: search_pb.SearchObjectsRequest) -> SearchOptions:
+def options_from_pb(request: search_pb.SearchObjectsRequest, filters: Filter | None) -> SearchOptions:
     """Return what narrows a search; its ids are UUIDs."""
     return SearchOptions(
-        filters=filter_from_pb(request.filters) if request.HasField("filters") else None,
+        filters=filters,
         certainty=request.certainty if request.HasField("certainty") else None,
         distance=request.distance if request.HasField("distance") else None,
         auto_limit=request.auto_limit,

@@ -35,7 +35,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
         """Search or list objects."""
-        check_search_objects(request, self._limits)
+        filters = check_search_objects(request, self._limits)
         result = await self._searcher.search(
             request.collection,
             query_from_pb(request),
@@ -43,7 +43,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             limit=limit_of(request, self._limits),
             offset=request.offset,
             returned=return_names(request),
-            options=options_from_pb(request),
+            options=options_from_pb(request, filters),
             scope=scope_from_pb(request.tenant, request.consistency),
             api_key=self._keys.of(context),
         )

@@ -1,4 +1,4 @@
-"""Filters of a request: checked by themselves, and made into those of the domain."""
+"""Filters of a request: one walk checks them and makes those of the domain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,135 +13,128 @@ from vecgate.v1 import filter_pb2 as pb
 MAX_LATITUDE = 90
 MAX_LONGITUDE = 180
 OPERATORS = frozenset(pb.FilterOperator.values()) - {pb.FILTER_OPERATOR_UNSPECIFIED}
-OBJECT_FIELDS = frozenset(pb.ObjectField.values()) - {pb.OBJECT_FIELD_UNSPECIFIED}
-ONE_OF_NODES = "set one of all_of, any_of, negation and condition"
-
-
-def check_filter_form(violations: Violations, filter_: pb.Filter, path: str, limits: RequestLimits) -> None:
-    """Note what is wrong with a filter, but for names and types, which need the collection."""
-    walk = _Walk(violations, limits)
-    walk.visit(filter_, path, 1)
-    if walk.nodes > limits.max_filter_nodes:
-        violations.add(
-            path, f"has {walk.nodes} nodes or more, this server takes {limits.max_filter_nodes}; simplify it"
-        )
-
-
-@dataclass(slots=True)
-class _Walk:
-    """One way through a filter, which ends when the bounds are passed."""
-
-    violations: Violations
-    limits: RequestLimits
-    nodes: int = 0
-
-    def visit(self, filter_: pb.Filter, path: str, depth: int) -> None:
-        self.nodes += 1
-        if self.nodes > self.limits.max_filter_nodes:
-            return
-        if depth > self.limits.max_filter_depth:
-            self.violations.add(path, f"is nested more than {self.limits.max_filter_depth} deep; flatten the filter")
-            return
-        match filter_.WhichOneof("node"):
-            case "all_of":
-                self._visit_list(filter_.all_of.filters, f"{path}.all_of.filters", depth)
-            case "any_of":
-                self._visit_list(filter_.any_of.filters, f"{path}.any_of.filters", depth)
-            case "negation":
-                self.visit(filter_.negation, f"{path}.negation", depth + 1)
-            case "condition":
-                self._visit_condition(filter_.condition, f"{path}.condition")
-            case _:
-                self.violations.add(path, f"is empty; {ONE_OF_NODES}")
-
-    def _visit_list(self, filters: Sequence[pb.Filter], path: str, depth: int) -> None:
-        self.violations.require(filters, path, "is empty; give 1 or more filters")
-        for index, each in enumerate(filters):
-            if self.nodes > self.limits.max_filter_nodes:
-                return
-            self.visit(each, f"{path}[{index}]", depth + 1)
-
-    def _visit_condition(self, condition: pb.Condition, path: str) -> None:
-        require = self.violations.require
-        self.nodes += len(condition.references)
-        match condition.WhichOneof("target"):
-            case "property":
-                require(condition.property, f"{path}.property", "is empty; name a property")
-            case "property_length":
-                require(condition.property_length, f"{path}.property_length", "is empty; name a property")
-            case "object_field":
-                field = condition.object_field
-                require(field in OBJECT_FIELDS, f"{path}.object_field", f"{field} is no ObjectField of this version")
-            case _:
-                self.violations.add(path, "has no target; set one of property, property_length and object_field")
-        operator = condition.operator
-        require(operator in OPERATORS, f"{path}.operator", f"{operator} is no FilterOperator of this version")
-        kind = condition.value.WhichOneof("kind")
-        if kind is None:
-            self.violations.add(f"{path}.value", "is required; give what to compare with")
-            return
-        within = operator == pb.FILTER_OPERATOR_WITHIN_GEO_RANGE
-        require(
-            (kind == "geo_range") == within,
-            f"{path}.value",
-            "WITHIN_GEO_RANGE takes a geo_range, and nothing else does",
-        )
-        chosen = getattr(condition.value, kind)
-        if kind == "geo_range":
-            _check_geo_range(self.violations, chosen, f"{path}.value.geo_range")
-        elif isinstance(chosen, Message):
-            values = chosen.values  # type: ignore[attr-defined]  # the lists of FilterValue all have it
-            require(values, f"{path}.value.{kind}.values", "is empty; give 1 or more values")
-            self.nodes += len(values)
-
-
-def _check_geo_range(violations: Violations, geo: pb.GeoRange, path: str) -> None:
-    # NaN is within no bounds.
-    latitude_fits = abs(geo.latitude) <= MAX_LATITUDE
-    violations.require(latitude_fits, f"{path}.latitude", f"is not within -{MAX_LATITUDE} to {MAX_LATITUDE} degrees")
-    longitude_fits = abs(geo.longitude) <= MAX_LONGITUDE
-    message = f"is not within -{MAX_LONGITUDE} to {MAX_LONGITUDE} degrees"
-    violations.require(longitude_fits, f"{path}.longitude", message)
-    distance_fits = 0 < geo.distance_m < float("inf")
-    violations.require(distance_fits, f"{path}.distance_m", "is not a number of metres above 0")
-
-
-TARGETS = {
+OBJECT_FIELDS = {
     pb.OBJECT_FIELD_ID: Target.ID,
     pb.OBJECT_FIELD_CREATION_TIME: Target.CREATION_TIME,
     pb.OBJECT_FIELD_UPDATE_TIME: Target.UPDATE_TIME,
 }
 
 
-def filter_from_pb(message: pb.Filter) -> Filter:
-    """Return a filter."""
-    match message.WhichOneof("node"):
-        case "all_of":
-            return AllOf(tuple(filter_from_pb(each) for each in message.all_of.filters))
-        case "any_of":
-            return AnyOf(tuple(filter_from_pb(each) for each in message.any_of.filters))
-        case "negation":
-            return Not(filter_from_pb(message.negation))
-    return _condition_from_pb(message.condition)
+def parse_filter(message: pb.Filter, path: str, limits: RequestLimits, violations: Violations) -> Filter | None:
+    """Return a filter, and note what is wrong with it, but for names and types, which need the collection.
+
+    Args:
+        message: the filter.
+        path: its field in the request.
+        limits: how many nodes it may have, and how deeply they may be nested.
+        violations: where to note what is wrong; the filter is then None, or lacks the wrong parts.
+    """
+    walk = _Walk(violations, limits)
+    parsed = walk.parse(message, path, 1)
+    if walk.nodes > limits.max_filter_nodes:
+        violations.add(
+            path, f"has {walk.nodes} nodes or more, this server takes {limits.max_filter_nodes}; simplify it"
+        )
+    return parsed
 
 
-def _condition_from_pb(message: pb.Condition) -> Condition:
-    match message.WhichOneof("target"):
-        case "property":
-            target, name = Target.PROPERTY, message.property
-        case "property_length":
-            target, name = Target.PROPERTY_LENGTH, message.property_length
-        case _:
-            target, name = TARGETS[message.object_field], ""
-    value = _value_from_pb(message.value)
-    return Condition(target, Operator(message.operator), value, name, tuple(message.references))
+@dataclass(slots=True)
+class _Walk:
+    """One walk through a filter, which ends when the bounds are passed."""
+
+    violations: Violations
+    limits: RequestLimits
+    nodes: int = 0
+
+    def parse(self, message: pb.Filter, path: str, depth: int) -> Filter | None:
+        self.nodes += 1
+        if self.nodes > self.limits.max_filter_nodes:
+            return None
+        if depth > self.limits.max_filter_depth:
+            self.violations.add(path, f"is nested more than {self.limits.max_filter_depth} deep; flatten the filter")
+            return None
+        return self._node(message, path, depth)
+
+    def _node(self, message: pb.Filter, path: str, depth: int) -> Filter | None:
+        match message.WhichOneof("node"):
+            case "all_of":
+                return AllOf(self._list(message.all_of.filters, f"{path}.all_of.filters", depth))
+            case "any_of":
+                return AnyOf(self._list(message.any_of.filters, f"{path}.any_of.filters", depth))
+            case "negation":
+                inner = self.parse(message.negation, f"{path}.negation", depth + 1)
+                return inner and Not(inner)
+            case "condition":
+                return self._condition(message.condition, f"{path}.condition")
+        self.violations.add(path, "is empty; set one of all_of, any_of, negation and condition")
+        return None
+
+    def _list(self, messages: Sequence[pb.Filter], path: str, depth: int) -> tuple[Filter, ...]:
+        self.violations.require(messages, path, "is empty; give 1 or more filters")
+        parsed = []
+        for index, each in enumerate(messages):
+            if self.nodes > self.limits.max_filter_nodes:
+                break
+            parsed.append(self.parse(each, f"{path}[{index}]", depth + 1))
+        return tuple(each for each in parsed if each is not None)
+
+    def _condition(self, message: pb.Condition, path: str) -> Condition | None:
+        self.nodes += len(message.references)
+        target, name = self._target(message, path)
+        known = message.operator in OPERATORS
+        self.violations.require(
+            known, f"{path}.operator", f"{message.operator} is not a FilterOperator of this version"
+        )
+        value = self._value(message, f"{path}.value")
+        if target is None or not known or value is None:
+            return None
+        return Condition(target, Operator(message.operator), value, name, tuple(message.references))
+
+    def _target(self, message: pb.Condition, path: str) -> tuple[Target | None, str]:
+        match message.WhichOneof("target"):
+            case "property":
+                self.violations.require(message.property, f"{path}.property", "is empty; name a property")
+                return Target.PROPERTY, message.property
+            case "property_length":
+                self.violations.require(message.property_length, f"{path}.property_length", "is empty; name a property")
+                return Target.PROPERTY_LENGTH, message.property_length
+            case "object_field":
+                field = message.object_field
+                self.violations.require(
+                    field in OBJECT_FIELDS, f"{path}.object_field", f"{field} is not an ObjectField of this version"
+                )
+                return OBJECT_FIELDS.get(field), ""
+        self.violations.add(path, "has no target; set one of property, property_length and object_field")
+        return None, ""
+
+    def _value(self, message: pb.Condition, path: str) -> FilterValue | None:
+        kind = message.value.WhichOneof("kind")
+        if kind is None:
+            self.violations.add(path, "is required; give what to compare with")
+            return None
+        self.violations.require(
+            (kind == "geo_range") == (message.operator == pb.FILTER_OPERATOR_WITHIN_GEO_RANGE),
+            path,
+            "WITHIN_GEO_RANGE takes a geo_range, and no other operator does",
+        )
+        if kind == "geo_range":
+            return _parse_geo_range(message.value.geo_range, f"{path}.geo_range", self.violations)
+        value: Any = getattr(message.value, kind)
+        if not isinstance(value, Message):
+            return value  # type: ignore[no-any-return]  # bool, int, float or str
+        values: Sequence[Any] = value.values  # type: ignore[attr-defined]  # the lists of FilterValue all have it
+        self.violations.require(values, f"{path}.{kind}.values", "is empty; give 1 or more values")
+        self.nodes += len(values)
+        return list(values)
 
 
-def _value_from_pb(message: pb.FilterValue) -> FilterValue:
-    kind = message.WhichOneof("kind")
-    if kind == "geo_range":
-        geo = message.geo_range
-        return GeoRange(geo.latitude, geo.longitude, geo.distance_m)
-    assert kind is not None, "the form has been checked"
-    value: Any = getattr(message, kind)
-    return value if isinstance(value, bool | int | float | str) else list(value.values)
+def _parse_geo_range(geo: pb.GeoRange, path: str, violations: Violations) -> GeoRange:
+    # NaN is within no bounds.
+    for name, degrees, most in (
+        ("latitude", geo.latitude, MAX_LATITUDE),
+        ("longitude", geo.longitude, MAX_LONGITUDE),
+    ):
+        violations.require(abs(degrees) <= most, f"{path}.{name}", f"must be -{most} to {most} degrees")
+    fits = 0 < geo.distance_m < float("inf")
+    violations.require(fits, f"{path}.distance_m", "must be a finite number of metres above 0")
+    return GeoRange(geo.latitude, geo.longitude, geo.distance_m)
