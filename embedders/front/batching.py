@@ -9,11 +9,12 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from embedders.contract import Embedder, EmbedderSpec, EmbedOptions, Input, Outcome, Priority, TextInput
+from embedders.contract import Embedder, EmbedOptions, Input, Outcome, Priority, TextInput
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
 from embedders.front.queueing import QueueBounds, QueuedCall, calling_client, input_bytes
 from embedders.front.read_ahead import ReadingModel, ReadInput
 from embedders.front.slots import PICTURES, READ_AHEAD, Batch, Kind, Slots
+from embedders.front.wrapper import EmbedderWrapper
 from embedders.images.structure import is_large
 from embedders.telemetry.metrics import Meter
 from embedders.telemetry.timing import Rest, begin_times, call_times
@@ -29,7 +30,7 @@ TICK_S = 0.001
 """What an event loop's clock counts in; with a shorter wait it would only turn until the time has come."""
 
 
-class BatchingEmbedder:
+class BatchingEmbedder(EmbedderWrapper):
     """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
 
     A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
@@ -60,7 +61,7 @@ class BatchingEmbedder:
             max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
                 begins.
         """
-        self._inner = inner
+        super().__init__(inner)
         self._bounds = bounds
         self._apart = apart
         self._reading = reading
@@ -71,22 +72,17 @@ class BatchingEmbedder:
         self._own_meter: Meter | None = None
 
     @property
-    def spec(self) -> EmbedderSpec:
-        """The inner embedder's."""
-        return self._inner.spec
-
-    @property
     def waiting(self) -> int:
         """Inputs that wait."""
         return sum(slots.queue.inputs for slots in self._slots.values())
 
     async def start(self) -> None:
-        """Start the inner embedder.
+        """Start the inner embedder, and let Prometheus see the queue.
 
         Raises:
             ModelUnusable: a local model cannot be loaded.
         """
-        await self._inner.start()
+        await super().start()
         self._meter.watch(
             (
                 lambda: self.waiting,
@@ -133,14 +129,6 @@ class BatchingEmbedder:
                     await asyncio.sleep(error.retry_after_s)
         return outcomes
 
-    async def check(self) -> None:
-        """Check the inner embedder, past the queue.
-
-        Raises:
-            EmbedderError: as the inner embedder.
-        """
-        await self._inner.check()
-
     async def close(self) -> None:
         """Fail all calls, then close the inner embedder. May be called twice."""
         self._closed = True
@@ -158,7 +146,7 @@ class BatchingEmbedder:
         for slots in self._slots.values():
             if slots.ahead is not None:
                 await slots.ahead.close()
-        await self._inner.close()
+        await super().close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions, bounds: QueueBounds) -> list[Outcome]:
         kinds = await self._kinds(inputs)

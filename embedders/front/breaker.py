@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
-from embedders.contract import Embedder, EmbedderSpec, Embedding, EmbedOptions, Health, Input, Outcome
+from embedders.contract import Embedder, Embedding, EmbedOptions, Health, Input, Outcome
 from embedders.errors import (
     CallerKeyRejected,
     CredentialRejected,
@@ -17,6 +17,7 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
+from embedders.front.wrapper import EmbedderWrapper
 from embedders.telemetry.metrics import BREAKER_OPEN, BREAKER_OPENED
 
 SILENT_S = 0.5
@@ -41,7 +42,7 @@ class BreakerRules:
     check_timeout_s: float = 30.0
 
 
-class BreakerEmbedder:
+class BreakerEmbedder(EmbedderWrapper):
     """Passes calls on while the embedder behind it works, and knows whether it does.
 
     Closed: calls pass, and failures in a row are counted. Open: calls fail at once with what went wrong. Once the time
@@ -54,7 +55,7 @@ class BreakerEmbedder:
 
     def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
         """Wrap `inner`, whose life this embedder takes over; `now_s` stands in for time.monotonic."""
-        self._inner = inner
+        super().__init__(inner)
         self._rules = rules
         self._now_s = now_s
         self._health = Health()
@@ -65,11 +66,6 @@ class BreakerEmbedder:
         self._probe_at_s = 0.0
         self._checks = 0
         self._probe: asyncio.Task[None] | None = None
-
-    @property
-    def spec(self) -> EmbedderSpec:
-        """The inner embedder's."""
-        return self._inner.spec
 
     @property
     def health(self) -> Health:
@@ -87,7 +83,7 @@ class BreakerEmbedder:
         Raises:
             ModelUnusable: a local model cannot be loaded.
         """
-        await self._inner.start()
+        await super().start()
         BREAKER_OPEN.labels(self.spec.name).set(0)
         BREAKER_OPENED.labels(self.spec.name)
 
@@ -158,7 +154,7 @@ class BreakerEmbedder:
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
-        await self._inner.close()
+        await super().close()
 
     def _probe_if_due(self) -> None:
         """Begin to probe the backend if it is time and nobody does yet."""

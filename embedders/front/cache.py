@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 import cachetools
 
 from embedders.contract import (
-    EmbedderSpec,
     Embedding,
     EmbedOptions,
-    Health,
     ImageInput,
     Input,
     Outcome,
@@ -20,6 +18,7 @@ from embedders.contract import (
 )
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
 from embedders.front.queueing import input_bytes
+from embedders.front.wrapper import WatchedWrapper
 from embedders.telemetry.metrics import CACHE_BYTES, CACHE_LOOKUPS
 
 ENTRY_OVERHEAD_BYTES = 500
@@ -62,7 +61,7 @@ class _Flight:
     waiters: set[asyncio.Task[object] | None] = field(default_factory=set)
 
 
-class CachingEmbedder:
+class CachingEmbedder(WatchedWrapper):
     """Looks inputs up before it embeds them; what another call is embedding is waited for.
 
     Calls with a caller's own key pass: what one key paid for is nobody else's. So do those that want fresh vectors.
@@ -70,31 +69,9 @@ class CachingEmbedder:
 
     def __init__(self, inner: WatchedEmbedder, cache: VectorCache) -> None:
         """Wrap `inner`, whose life this embedder takes over."""
-        self._inner = inner
+        super().__init__(inner)
         self._cache = cache
         self._flights: dict[tuple[EmbedOptions, Key], _Flight] = {}
-
-    @property
-    def spec(self) -> EmbedderSpec:
-        """The inner embedder's."""
-        return self._inner.spec
-
-    @property
-    def health(self) -> Health:
-        """The inner embedder's."""
-        return self._inner.health
-
-    def note_silence(self, since_s: float) -> None:
-        """Tell the inner embedder."""
-        self._inner.note_silence(since_s)
-
-    async def start(self) -> None:
-        """Start the inner embedder.
-
-        Raises:
-            ModelUnusable: a local model cannot be loaded.
-        """
-        await self._inner.start()
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed the inputs that are not known yet.
@@ -104,7 +81,8 @@ class CachingEmbedder:
         """
         if options.api_key is not None or options.fresh or not inputs:
             return await self._inner.embed(inputs, options)
-        keys = await self._keys(inputs, options.purpose)
+        spec = self.spec
+        keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}
         joined: set[_Flight] = set()
@@ -119,7 +97,7 @@ class CachingEmbedder:
                 flight.waiters.add(me)  # from now on: its first caller may go while this one's own inputs are embedded
             else:
                 missing[key] = each
-        self._count(len(outcomes), len(missing), len(keys))
+        _count(spec.name, len(outcomes), len(missing), len(keys))
         try:
             if missing:
                 outcomes |= await self._wait_for(self._take_off(missing, options))
@@ -134,18 +112,6 @@ class CachingEmbedder:
             for flight in joined:
                 self._leave(flight, me)
         return [outcomes[key] for key in keys]
-
-    async def check(self) -> None:
-        """Check the inner embedder, past the cache.
-
-        Raises:
-            EmbedderError: as the inner embedder.
-        """
-        await self._inner.check()
-
-    async def close(self) -> None:
-        """Close the inner embedder, which ends what is in flight. May be called twice."""
-        await self._inner.close()
 
     def _take_off(self, missing: dict[Key, Input], options: EmbedOptions) -> _Flight:
         async def fly() -> dict[Key, Outcome]:
@@ -183,19 +149,19 @@ class CachingEmbedder:
             self._land(flight)
             flight.task.cancel()
 
-    async def _keys(self, inputs: Sequence[Input], purpose: Purpose) -> list[Key]:
-        space = self.spec.space
 
-        def keys() -> list[Key]:
-            return [(space, purpose, _digest(each)) for each in inputs]
+async def _keys(space: str, inputs: Sequence[Input], purpose: Purpose) -> list[Key]:
+    def keys() -> list[Key]:
+        return [(space, purpose, _digest(each)) for each in inputs]
 
-        large = sum(map(input_bytes, inputs)) > HASH_IN_THREAD_BYTES
-        return await asyncio.to_thread(keys) if large else keys()
+    large = sum(map(input_bytes, inputs)) > HASH_IN_THREAD_BYTES
+    return await asyncio.to_thread(keys) if large else keys()
 
-    def _count(self, hits: int, misses: int, looked_up: int) -> None:
-        for result, number in (("hit", hits), ("miss", misses), ("joined", looked_up - hits - misses)):
-            if number:
-                CACHE_LOOKUPS.labels(self.spec.name, result).inc(number)
+
+def _count(embedder: str, hits: int, misses: int, looked_up: int) -> None:
+    for result, number in (("hit", hits), ("miss", misses), ("joined", looked_up - hits - misses)):
+        if number:
+            CACHE_LOOKUPS.labels(embedder, result).inc(number)
 
 
 def _digest(each: Input) -> bytes:

@@ -27,6 +27,7 @@ from embedders.contract import (
     WatchedEmbedder,
 )
 from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, ModelUnusable, SpaceDisproved
+from embedders.front.wrapper import WatchedWrapper
 
 PROBE_TEXT = "a photograph of a red bicycle leaning against a white wall"
 PROBE_SIDE = 224
@@ -100,7 +101,7 @@ def read_probe(path: Path) -> ProbeVectors:
         ) from error
 
 
-class ProvenEmbedder:
+class ProvenEmbedder(WatchedWrapper):
     """An embedder that says to be of another space than its own, and serves once a probe has shown it.
 
     It stands in front of the cache, so that nothing answers for it before that, and its vectors are kept apart from
@@ -128,7 +129,8 @@ class ProvenEmbedder:
             outages: how often the reference has been away.
             timeout_s: seconds that a proof may take.
         """
-        self._inner = inner
+        super().__init__(inner)
+        self.specified_by = self
         self._space = space
         self._reference = reference
         self._min_cosine = min_cosine
@@ -152,17 +154,13 @@ class ProvenEmbedder:
             return replace(health, fault=health.fault or str(stale), last_success_s=-math.inf)
         return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
 
-    def note_silence(self, since_s: float) -> None:
-        """Tell the inner embedder."""
-        self._inner.note_silence(since_s)
-
     async def start(self) -> None:
         """Start the inner embedder, and prove its space if the reference can be had already.
 
         Raises:
             ModelUnusable: a local model cannot be loaded, or is of another space.
         """
-        await self._inner.start()
+        await super().start()
         await self._prove(min(START_PROOF_S, self._timeout_s))
         if isinstance(self._fault, SpaceDisproved):
             raise ModelUnusable(str(self._fault)) from self._fault
@@ -184,13 +182,9 @@ class ProvenEmbedder:
         Raises:
             EmbedderError: as `embed`.
         """
-        await self._inner.check()
+        await super().check()
         await self._prove(self._timeout_s)
         self._require_proof()
-
-    async def close(self) -> None:
-        """Close the inner embedder. May be called twice."""
-        await self._inner.close()
 
     def _now(self) -> tuple[int, int]:
         """Return what changes when a verdict is no longer up to date."""

@@ -90,7 +90,11 @@ class NimConfig:
 
 
 class NimEmbedder:
-    """Embeds on a NIM, with one pool of connections."""
+    """Embeds on a NIM, with one pool of connections.
+
+    Attributes:
+        spec: identity and bounds, known from the beginning, but for a dimension that has to be learnt.
+    """
 
     def __init__(
         self,
@@ -137,7 +141,7 @@ class NimEmbedder:
             max_converted_pixels=config.max_converted_pixels,
             max_request_bytes=config.max_request_bytes,
         )
-        self._spec = EmbedderSpec(
+        self.spec = EmbedderSpec(
             name=config.name,
             model=config.model,
             space=config.model,
@@ -147,15 +151,10 @@ class NimEmbedder:
             slots=config.max_connections,
         )
 
-    @property
-    def spec(self) -> EmbedderSpec:
-        """Identity and bounds, known from the beginning, but for a dimension that has to be learnt."""
-        return self._spec
-
     async def start(self) -> None:
         """Make the pool of connections; they open when they are needed. Ask for the dimension if nobody knows it."""
         self._connection.open()
-        if not self._spec.dimension:
+        if not self.spec.dimension:
             with contextlib.suppress(EmbedderError, TimeoutError):
                 async with asyncio.timeout(START_PROBE_S):
                     await self._life.run(self._probe(None))
@@ -196,15 +195,15 @@ class NimEmbedder:
                 check_key(options.api_key)
             except ValueError as error:
                 raise CallerKeyRejected(str(error)) from error
-            if not self._spec.dimension:
+            if not self.spec.dimension:
                 # Checks cannot learn it where this server has no key.
                 await self._probe(options.api_key)
-        if not self._spec.dimension:
+        if not self.spec.dimension:
             raise EmbedderUnavailable(
                 f"the dimension of {self._config.model} is not known yet, because the NIM has not answered a probe; "
                 "wait for it, or set nim.dimension"
             )
-        size = self._spec.max_batch
+        size = self.spec.max_batch
         if len(inputs) <= size:
             return await self._embed_batch(inputs, options)
         try:
@@ -243,8 +242,8 @@ class NimEmbedder:
         if answer.status != HTTPStatus.OK:
             raise self._failures.of_all(answer, Modality.TEXT, key)
         (vector,) = self._read(answer, 1)
-        if not self._spec.dimension:
-            self._spec = replace(self._spec, dimension=len(vector))
+        if not self.spec.dimension:
+            self.spec = replace(self.spec, dimension=len(vector))
 
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         rejected: dict[int, InputRejected] = {}
@@ -304,14 +303,14 @@ class NimEmbedder:
         return rows
 
     def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
-        dimension, unit_length = self._spec.dimension or None, self._profile.unit_length
+        dimension, unit_length = self.spec.dimension or None, self._profile.unit_length
         return list(wire.read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
 
     async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
         fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
         content = wire.embeddings_request(self._config.model, [item.content for item in items], fields)
-        max_bytes = wire.max_answer_bytes(len(items), self._spec.dimension or None)
+        max_bytes = wire.max_answer_bytes(len(items), self.spec.dimension or None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
             raise self._failures.of(answer, key)
