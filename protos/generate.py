@@ -1,8 +1,10 @@
-"""Generates the Python stubs of the API, and checks that the committed ones are fresh.
+"""Generates the Python stubs of the API and the blocking client, and checks that the committed ones are fresh.
 
-    python protos/generate.py             writes the stubs beside the .proto files
+    python protos/generate.py             writes the stubs beside the .proto files, and the client beside its source
     python protos/generate.py --check     compares them with the committed ones; exit code 1 if they differ
     python protos/generate.py --image F   writes the API as a FileDescriptorSet, which buf lints and compares
+
+The blocking client is the asyncio client without its awaits, so that the two cannot drift.
 
 The generator is the oldest grpcio-tools that Vecgate supports, pinned in pyproject.toml, because stubs refuse to run on
 an older grpcio or protobuf than the one they were made for.
@@ -11,6 +13,8 @@ an older grpcio or protobuf than the one they were made for.
 import argparse
 import filecmp
 import os
+import re
+import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -21,7 +25,27 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("vecgate/**/*.proto"))
-GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+GENERATED = ("v1/*_pb2*.py", "v1/*_pb2*.pyi", "client/client.py", "client/importing.py")
+# What the asyncio client says, and what the blocking client says instead; replaced in this order.
+BLOCKING = (
+    (r"class AsyncCall\(Awaitable\[(.*)\], Protocol\):\n(.*\n)",
+     r'class Call(Protocol):\n\2\n    def result(self) -> \1:\n        """Wait for the answer."""\n'),
+    (r"await call\n", "call.result()\n"),
+    (r"self\._object\.ImportObjects\(request,", "self._object.ImportObjects.future(request,"),
+    (r"from asyncio import sleep", "from time import sleep"),
+    (r"\bgrpc\.aio\.", "grpc."),
+    (r"\basync_each\b", "several"),
+    (r"\basync_importing\b", "importing"),
+    (r"\bAwaitable\[([^\]]+)\]", r"\1"),
+    (r"\bAsyncGenerator\[(.+), None\]", r"Generator[\1, None, None]"),
+    (r"\bAsync([A-Z]\w*)", r"\1"),
+    (r"\b__a(enter|exit)__\b", r"__\1__"),
+    (r"(?<!\w)\(await ((?:\w+\.)*\w+\((?:[^()]|\([^()]*\))*\))\)", r"\1"),
+    (r"\b(async|await) ", ""),
+    (r"The asyncio client, and .*\"\"\"", 'The blocking client. Generated from async_client.py: do not edit."""'),
+    (r"It belongs to the event loop in which it is made.", "Threads may share it."),
+    (r"This is also the source of\n.*\n", "Generated\nfrom async_importing.py: do not edit.\n"),
+)  # fmt: skip
 
 
 def run_protoc(*options: str) -> None:
@@ -37,30 +61,53 @@ def run_protoc(*options: str) -> None:
         sys.exit(int(code))
 
 
+def blocking(source: str) -> str:
+    """Return the blocking form of a module of the asyncio client."""
+    for pattern, replacement in BLOCKING:
+        source = re.sub(pattern, replacement, source)
+    # Unused imports go, and a loop that only yields becomes a `yield from`.
+    tidy = ("check", "--quiet", "--fix-only", "--unsafe-fixes", "--select", "F401,I,RUF100,UP028")
+    for step in (tidy, ("format", "--quiet")):
+        command = [
+            str(Path(sysconfig.get_path("scripts")) / "ruff"),
+            *step,
+            "--stdin-filename",
+            "protos/client.py",
+            "-",
+        ]
+        source = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- our own tool
+    return source
+
+
 def generate(target: Path) -> None:
-    """Write the stubs below a folder."""
+    """Write the stubs and the blocking client below a folder."""
     kinds = ("python", "grpc_python", "mypy", "mypy_grpc")
     run_protoc(*(f"--{kind}_out={target}" for kind in kinds))
+    client = target / "vecgate" / "client"
+    client.mkdir(exist_ok=True)
+    for path in (ROOT / "vecgate" / "client").glob("async_*.py"):
+        text = blocking(path.read_text(encoding="utf-8"))
+        (client / path.name.removeprefix("async_")).write_text(text, encoding="utf-8")
 
 
-def stubs(folder: Path) -> set[str]:
-    """Return the stubs below a folder, as paths relative to it."""
-    return {path.relative_to(folder).as_posix() for glob in GENERATED for path in folder.glob(f"vecgate/**/{glob}")}
+def generated(folder: Path) -> set[str]:
+    """Return what is generated below a folder, as paths relative to it."""
+    return {path.relative_to(folder).as_posix() for glob in GENERATED for path in folder.glob(f"vecgate/{glob}")}
 
 
 def check() -> int:
     """Compare the committed stubs with fresh ones; return the exit code."""
-    with tempfile.TemporaryDirectory() as name:
-        fresh = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder)
         generate(fresh)
         stale = sorted(
-            stub
-            for stub in stubs(fresh) | stubs(ROOT)
-            if not ((fresh / stub).exists() and (ROOT / stub).exists())
-            or not filecmp.cmp(fresh / stub, ROOT / stub, shallow=False)
+            name
+            for name in generated(fresh) | generated(ROOT)
+            if not ((fresh / name).exists() and (ROOT / name).exists())
+            or not filecmp.cmp(fresh / name, ROOT / name, shallow=False)
         )
-    for stub in stale:
-        print(f"protos/{stub} is stale: run `make protos`", file=sys.stderr)
+    for name in stale:
+        print(f"protos/{name} is stale: run `make protos`", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
 from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, near_text, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -63,8 +64,8 @@ def fake() -> Iterator[FakeVecgate]:
 
 
 @pytest.fixture
-def client(fake: FakeVecgate) -> Iterator[Client]:
-    with Client(fake.address) as connected:
+def client(fake: FakeVecgate, connect: Connect) -> Iterator[Client]:
+    with connect(fake.address) as connected:
         yield connected
 
 

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
+from tests.client.conftest import Connect
 from tests.conftest import assert_close
 from tests.fakes.server import DIMENSION, FakeVecgate, serving
 from tests.fakes.statuses import failure
@@ -36,8 +37,8 @@ def fake() -> Iterator[FakeVecgate]:
 
 
 @pytest.fixture
-def client(fake: FakeVecgate) -> Iterator[Client]:
-    with Client(fake.address) as connected:
+def client(fake: FakeVecgate, connect: Connect) -> Iterator[Client]:
+    with connect(fake.address) as connected:
         yield connected
 
 
@@ -128,11 +129,11 @@ def test_an_error_carries_all_that_the_server_said(client: Client, fake: FakeVec
     assert str(error) == "INVALID_INPUT: two faults"
 
 
-def test_no_server_is_unreachable() -> None:
+def test_no_server_is_unreachable(connect: Connect) -> None:
     with serving(FakeVecgate()) as gone:
         address = gone.address
 
-    with Client(address) as client, pytest.raises(Unreachable):
+    with connect(address) as client, pytest.raises(Unreachable):
         client.embedders()
 
 
@@ -207,8 +208,8 @@ def test_an_import_is_cut_by_the_servers_count_and_keeps_the_order(client: Clien
     assert outcomes[0].vectors[0].embedder == "fake"
 
 
-def test_an_import_is_cut_by_bytes() -> None:
-    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, Client(fake.address) as client:
+def test_an_import_is_cut_by_bytes(connect: Connect) -> None:
+    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, connect(fake.address) as client:
         fake.add_collection("Pictures")
 
         outcomes = list(client.import_objects("Pictures", objects(9, size=4_000)))
@@ -217,8 +218,8 @@ def test_an_import_is_cut_by_bytes() -> None:
         assert max(each.ByteSize() for each in fake.requests["ImportObjects"]) <= 10_000
 
 
-def test_an_object_that_fits_in_no_request_fails_alone_and_in_its_place() -> None:
-    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, Client(fake.address) as client:
+def test_an_object_that_fits_in_no_request_fails_alone_and_in_its_place(connect: Connect) -> None:
+    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, connect(fake.address) as client:
         fake.add_collection("Pictures")
         first, second, third = objects(3)
         huge = Object(second.properties, images={"image": bytes(39_900)}, id=second.id)
@@ -232,8 +233,8 @@ def test_an_object_that_fits_in_no_request_fails_alone_and_in_its_place() -> Non
         assert list(fake.objects["Pictures"]) == [first.id, third.id]
 
 
-def test_an_object_of_the_largest_size_that_the_client_sends_is_taken() -> None:
-    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, Client(fake.address) as client:
+def test_an_object_of_the_largest_size_that_the_client_sends_is_taken(connect: Connect) -> None:
+    with serving(FakeVecgate(max_request_bytes=40_000)) as fake, connect(fake.address) as client:
         fake.add_collection("Pictures")
 
         outcomes = list(client.import_objects("Pictures", [Object(images={"image": bytes(38_900)}, id=str(uuid4()))]))

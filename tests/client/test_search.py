@@ -5,8 +5,9 @@ from uuid import UUID
 
 import pytest
 
+from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import Client, encode_vector, move, near_inputs, near_text
+from vecgate.client import encode_vector, move, near_inputs, near_text
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
@@ -46,8 +47,8 @@ def test_near_inputs_wants_a_weight_for_each_or_none() -> None:
         near_inputs("red", "car", weights=(1,))
 
 
-def test_a_search_sends_built_queries_and_all_target_vectors() -> None:
-    with serving(FakeVecgate()) as fake, Client(fake.address) as client:
+def test_a_search_sends_built_queries_and_all_target_vectors(connect: Connect) -> None:
+    with serving(FakeVecgate()) as fake, connect(fake.address) as client:
         fake.add_collection("Pictures")
         client.search("Pictures", query=near_inputs("red", b"picture"), target_vector=["a", "b"])
         client.search("Pictures", query=near_text("red", move_to=move(1, "car")), target_vector="a")

@@ -1,4 +1,4 @@
-"""The client of Vecgate: typed, synchronous, numpy in and out.
+"""The client of Vecgate: typed, blocking or asyncio, numpy in and out.
 
     from pathlib import Path
 
@@ -10,17 +10,22 @@
         for hit in client.search("Pictures", text="a happy dog", limit=3).hits:
             print(hit.distance, hit.object.properties)
 
+`AsyncClient` has the same calls for asyncio: `await client.search(...)`, and `async for` over what `import_objects` and
+the lists yield.
+
 It needs grpcio, protobuf and numpy only. What it does not wrap, the generated stubs in `vecgate.v1` do.
 """
 
+from vecgate.client.async_client import AsyncClient
 from vecgate.client.channel import SERVICE_CONFIG, channel_options
-from vecgate.client.client import Client, Health
+from vecgate.client.client import Client
 from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
 from vecgate.client.filters import all_of, any_of, negate, where
 from vecgate.client.searching import move, near_inputs, near_object, near_text
 from vecgate.client.values import (
     Embedded,
     Embeddings,
+    Health,
     Hit,
     ImportOutcome,
     Object,
@@ -31,6 +36,7 @@ from vecgate.client.values import (
 
 __all__ = [
     "SERVICE_CONFIG",
+    "AsyncClient",
     "Client",
     "Embedded",
     "Embeddings",

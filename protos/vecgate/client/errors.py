@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -97,9 +96,10 @@ def error_from_status(status: status_pb2.Status) -> VecgateError:
 
 
 def error_from_rpc(error: grpc.RpcError) -> VecgateError:
-    """Return the error that a failed call describes."""
-    assert isinstance(error, grpc.Call)
-    status = rpc_status.from_call(error)
-    if status is None:
-        status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    """Return the error that a failed call describes, blocking or of asyncio."""
+    assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
+    status = status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status.details.MergeFrom(status_pb2.Status.FromString(value).details)
     return error_from_status(status)

@@ -1,9 +1,10 @@
 """What goes in and comes out of the client, and the way to and from protobuf messages."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -121,6 +122,19 @@ class Object:
         object.__setattr__(self, "id", id_to_text(id))
 
 
+Objects = Object | Iterable[Object]
+AsyncObjects = Objects | AsyncIterable[Object]
+
+
+class Health(Enum):
+    """What a server says of one of its services, as in grpc.health.v1."""
+
+    UNKNOWN = 0
+    SERVING = 1
+    NOT_SERVING = 2
+    SERVICE_UNKNOWN = 3
+
+
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
     """What became of one object.
@@ -189,6 +203,16 @@ def several(items: Any) -> Iterable[Any]:
     """Return items; one alone is a list of one, so that a str is never taken for a list of its letters."""
     alone = isinstance(items, str | bytes | bytearray | memoryview) or not isinstance(items, Iterable)
     return [items] if alone else items
+
+
+async def async_each(items: AsyncObjects) -> AsyncIterator[Object]:
+    """Yield items as `several` returns them, also those of an asynchronous iterable."""
+    if isinstance(items, AsyncIterable):
+        async for each in items:
+            yield each
+    else:
+        for each in several(items):
+            yield each
 
 
 def id_to_text(value: str | UUID) -> str:

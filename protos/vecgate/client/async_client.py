@@ -1,0 +1,584 @@
+"""The asyncio client, and the source of the blocking one: `make protos` writes client.py from it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+from uuid import UUID
+
+import grpc
+from google.protobuf import field_mask_pb2, wrappers_pb2
+from numpy.typing import ArrayLike
+
+from vecgate.client.async_importing import AsyncCall, Patience, import_in_chunks
+from vecgate.client.channel import MIB, ChannelOption, channel_options
+from vecgate.client.chunks import ChunkBounds
+from vecgate.client.errors import error_from_rpc
+from vecgate.client.searching import Query, set_query
+from vecgate.client.values import (
+    AsyncObjects,
+    Embeddings,
+    Health,
+    ImportOutcome,
+    Object,
+    SearchResult,
+    async_each,
+    embedded_from_pb,
+    id_to_text,
+    input_to_pb,
+    object_from_pb,
+    object_to_pb,
+    result_from_pb,
+    several,
+)
+from vecgate.v1 import admin_service_pb2 as admin_pb
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import filter_pb2 as filter_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import scope_pb2 as consistency_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+Response = TypeVar("Response")
+Tenants = str | collection_pb.Tenant | Iterable[str | collection_pb.Tenant]
+Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
+
+# What the server takes and gives in one call.
+TENANTS_PER_CALL = 1000
+# Of a request: the collection's name and the frame around the objects.
+REQUEST_FRAME_BYTES = 1024
+CHUNK_BYTES = 8 * MIB
+# Of a server that does not say how many it takes.
+CHUNK_VALUES = 100_000
+# What another call, begun where this one ended, need not meet.
+PASSING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
+
+
+class AsyncClient:
+    """A connection to Vecgate. Use it as a context manager, or call `close`.
+
+    It belongs to the event loop in which it is made.
+
+    Where several things are taken, one alone may be given without a list around it: `embed("a cat")`.
+
+    Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
+    Every method raises `VecgateError` when the server refuses or fails, and `Unreachable`, a kind of it, when no server
+    answers.
+
+    Args:
+        target: the server's address, such as `vecgate:50070`, or `dns:///vecgate:50070` to spread calls over replicas.
+        timeout_s: seconds for one call with all its attempts.
+        credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is in clear text.
+        api_key: says who calls, where the server asks.
+        metadata: sent with every call.
+        max_message_bytes: bytes of a message either way; at most what the server takes.
+        options: gRPC channel options, which win over the client's own.
+
+    Example:
+        async with AsyncClient("127.0.0.1:50070") as client:
+            print((await client.embed(["a red bicycle"])).matrix().shape)
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50070",
+        *,
+        timeout_s: float = 120.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        api_key: str = "",
+        metadata: Sequence[tuple[str, str]] = (),
+        max_message_bytes: int = 64 * MIB,
+        options: Sequence[ChannelOption] = (),
+    ) -> None:
+        arguments = channel_options(max_message_bytes=max_message_bytes, extra=options)
+        self.target = target
+        self._timeout_s = timeout_s
+        self._metadata = (*metadata, *((("authorization", f"Bearer {api_key}"),) if api_key else ()))
+        self._max_message_bytes = max_message_bytes
+        self._channel = (
+            grpc.aio.insecure_channel(target, options=arguments)
+            if credentials is None
+            else grpc.aio.secure_channel(target, credentials, options=arguments)
+        )
+        self._embedding = EmbeddingServiceStub(self._channel)
+        self._admin = AdminServiceStub(self._channel)
+        self._collection = CollectionServiceStub(self._channel)
+        self._object = ObjectServiceStub(self._channel)
+        self._search = SearchServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection; calls in flight are cancelled."""
+        await self._channel.close()
+
+    async def embed(
+        self,
+        inputs: str | bytes | Path | Iterable[str | bytes | Path],
+        *,
+        embedder: str = "",
+        purpose: embedding_pb.Purpose.ValueType = embedding_pb.PURPOSE_UNSPECIFIED,
+        priority: embedding_pb.Priority.ValueType = embedding_pb.PRIORITY_UNSPECIFIED,
+        truncate: bool = False,
+    ) -> Embeddings:
+        """Turn texts (str) and images (bytes, or the Path of a file) into vectors.
+
+        Args:
+            inputs: what to embed, one or several; at most the server's `max_inputs`.
+            embedder: the embedder's name; empty means the server's default one.
+            purpose: what the vectors are for; models of one role ignore it.
+            priority: how urgent they are; bulk work waits while interactive work does.
+            truncate: whether to cut texts that are longer than the model reads instead of failing them.
+
+        Raises:
+            VecgateError: the whole call failed. An input that cannot be embedded fails alone, in its item.
+            OSError: a file cannot be read.
+
+        Example:
+            answer = await client.embed(["a red bicycle", Path("bicycle.jpg")])
+            text, image = answer.matrix()
+            print(answer.embedder.space, text @ image)
+        """
+        request = embedding_pb.EmbedInputsRequest(
+            inputs=[input_to_pb(each) for each in several(inputs)],
+            embedder=embedder,
+            purpose=purpose,
+            priority=priority,
+            truncate=truncate,
+        )
+        response = await self._call(self._embedding.EmbedInputs, request)
+        return Embeddings(response.embedder, tuple(embedded_from_pb(each) for each in response.results))
+
+    async def embedders(self) -> embedding_pb.ListEmbeddersResponse:
+        """Return the server's embedders, the default one first, and its limits."""
+        return await self._call(self._embedding.ListEmbedders, embedding_pb.ListEmbeddersRequest())
+
+    async def server_status(self) -> admin_pb.GetServerStatusResponse:
+        """Return what waits, what runs and what is broken in the server, for clients with the permission admin."""
+        return await self._call(self._admin.GetServerStatus, admin_pb.GetServerStatusRequest())
+
+    async def create_collection(self, collection: collection_pb.Collection) -> collection_pb.Collection:
+        """Create a collection and return it as created, with the space of each named vector."""
+        request = collection_pb.CreateCollectionRequest(collection=collection)
+        return (await self._call(self._collection.CreateCollection, request)).collection
+
+    async def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
+        """Return a collection with the number of its objects, or of those of one tenant where it has some."""
+        request = collection_pb.GetCollectionRequest(name=name, tenant=tenant)
+        return (await self._call(self._collection.GetCollection, request)).collection
+
+    async def list_collections(self) -> AsyncIterator[collection_pb.Collection]:
+        """Yield all collections by name; further pages are fetched as they are needed."""
+        request = collection_pb.ListCollectionsRequest()
+        while True:
+            response = await self._call(self._collection.ListCollections, request)
+            for each in response.collections:
+                yield each
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def update_collection(
+        self, collection: collection_pb.Collection, update_mask: str | Iterable[str] = ()
+    ) -> collection_pb.Collection:
+        """Change a collection, add properties and named vectors to it, and return it as it is then.
+
+        Args:
+            collection: its name, and what is to be otherwise; what is left out stays.
+            update_mask: the fields to look at, such as `["description"]`; none means all that are set.
+        """
+        request = collection_pb.UpdateCollectionRequest(
+            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=several(update_mask))
+        )
+        return (await self._call(self._collection.UpdateCollection, request)).collection
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection with all its objects."""
+        await self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
+
+    async def create_tenants(self, collection: str, tenants: Tenants) -> None:
+        """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.CreateTenantsRequest(
+                collection=collection,
+                tenants=[collection_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
+            )
+            await self._call(self._collection.CreateTenants, request)
+
+    async def list_tenants(
+        self, collection: str, names: str | Iterable[str] = ()
+    ) -> AsyncIterator[collection_pb.Tenant]:
+        """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
+        request = collection_pb.ListTenantsRequest(
+            collection=collection, names=several(names), page_size=TENANTS_PER_CALL
+        )
+        while True:
+            response = await self._call(self._collection.ListTenants, request)
+            for each in response.tenants:
+                yield each
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def update_tenants(
+        self, collection: str, tenants: collection_pb.Tenant | Iterable[collection_pb.Tenant]
+    ) -> None:
+        """Change how active tenants are."""
+        for some in _in_calls(tenants):
+            request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
+            await self._call(self._collection.UpdateTenants, request)
+
+    async def delete_tenants(self, collection: str, names: str | Iterable[str]) -> None:
+        """Delete tenants with all their objects; those that are not there are no error."""
+        for some in _in_calls(names):
+            request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
+            await self._call(self._collection.DeleteTenants, request)
+
+    async def search(
+        self,
+        collection: str,
+        *,
+        text: str | Iterable[str] | None = None,
+        image: bytes | Path | None = None,
+        vector: ArrayLike | None = None,
+        vector_space: str = "",
+        limit: int = 10,
+        offset: int = 0,
+        target_vector: str | Iterable[str] = (),
+        truncate: bool = False,
+        query: Query | None = None,
+        filters: filter_pb.Filter | None = None,
+        more: search_pb.SearchObjectsRequest | None = None,
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
+        tenant: str = "",
+    ) -> SearchResult:
+        """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
+
+        Args:
+            collection: the collection's name.
+            text: a text, or several whose mean is searched.
+            image: encoded bytes, or the Path of a file.
+            vector: values of the searched space; with `vector_space` the server makes sure of that.
+            vector_space: the space that the vector comes from.
+            limit: hits to return.
+            offset: hits to pass over.
+            target_vector: the named vector to search, or several; left out it is the collection's default_vector.
+            truncate: whether to cut a text that is longer than the model reads.
+            query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
+            filters: which objects count, such as `where("year") >= 2020`; none means all.
+            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
+            return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
+            return_images: blob properties to return as images.
+            return_vectors: named vectors to return.
+            tenant: whose objects to search, where the collection has tenants.
+
+        Raises:
+            ValueError, OSError: more than one of text, image, vector and query is given; the file cannot be read.
+            VecgateError: the call failed.
+
+        Example:
+            nearest = (await client.search("Pictures", image=Path("dog.png"), limit=5)).hits[0].object
+        """
+        request = search_pb.SearchObjectsRequest(
+            collection=collection,
+            limit=limit,
+            offset=offset,
+            target_vectors=several(target_vector) if target_vector else (),
+            filters=filters,
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
+            tenant=tenant,
+        )
+        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query, more=more)
+        return result_from_pb(await self._call(self._search.SearchObjects, request))
+
+    async def import_objects(
+        self,
+        collection: str,
+        objects: AsyncObjects,
+        *,
+        truncate: bool = False,
+        embed_unchanged: bool = False,
+        chunk_objects: int = 64,
+        in_flight: int = 2,
+        retry_s: float = 60.0,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> AsyncGenerator[ImportOutcome, None]:
+        """Embed and store objects, and yield one outcome for each, in order.
+
+        Nothing is sent before the first outcome is asked for. Objects are read as they are needed, so a generator that
+        reads files keeps the memory small. Closing the answer cancels the calls in flight. An object that cannot be
+        stored, or is too large to be sent, fails alone.
+
+        An id that is given counts once in an import: a second object of it fails with DUPLICATE_ID, wherever it stands.
+        (Ids are kept for that, some 100 bytes each.) Objects without ids and with the same content are one object, and
+        get the same outcome.
+
+        Args:
+            collection: the collection's name.
+            objects: what to import.
+            truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
+            embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
+            chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+            in_flight: calls at the same time.
+            retry_s: seconds for which a call, or an object of it, is sent again that fails for a passing reason: the
+                server says when to come back, or does not answer. 0 for not at all.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
+
+        Raises:
+            VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
+                because an object replaces the one of its id.
+
+        Example:
+            files = sorted(Path("pictures").glob("*.png"))
+            objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
+            failed = [outcome async for outcome in client.import_objects("Pictures", objects) if outcome.error]
+        """
+        bounds = await self._chunk_bounds(chunk_objects)
+
+        def send(messages: list[object_pb.DataObject]) -> AsyncCall:
+            request = object_pb.ImportObjectsRequest(
+                collection=collection,
+                objects=messages,
+                truncate=truncate,
+                embed_unchanged=embed_unchanged,
+                tenant=tenant,
+                consistency=consistency,
+            )
+            return self._object.ImportObjects(request, timeout=self._timeout_s, metadata=self._metadata)
+
+        async for outcome in import_in_chunks(
+            send, async_each(objects), bounds, in_flight=in_flight, patience=Patience(retry_s)
+        ):
+            yield outcome
+
+    async def _chunk_bounds(self, most: int) -> ChunkBounds:
+        limits = (await self.embedders()).limits
+        largest = min(limits.max_request_bytes or self._max_message_bytes, self._max_message_bytes)
+        return ChunkBounds(
+            max_objects=max(1, min(most, limits.max_objects or most)),
+            target_bytes=min(CHUNK_BYTES, largest // 4),
+            max_bytes=largest - REQUEST_FRAME_BYTES,
+            max_values=limits.max_values or CHUNK_VALUES,
+        )
+
+    async def get_object(
+        self,
+        collection: str,
+        id_: str | UUID,
+        *,
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> Object:
+        """Return an object: all its properties or the named ones, and the images and vectors that are named."""
+        request = object_pb.GetObjectRequest(
+            collection=collection,
+            id=id_to_text(id_),
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
+            tenant=tenant,
+            consistency=consistency,
+        )
+        return object_from_pb((await self._call(self._object.GetObject, request)).object)
+
+    async def list_objects(
+        self,
+        collection: str,
+        *,
+        page_size: int = 0,
+        return_properties: str | Iterable[str] = (),
+        return_images: str | Iterable[str] = (),
+        return_vectors: str | Iterable[str] = (),
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> AsyncIterator[Object]:
+        """Yield all objects by id; further pages are fetched as they are needed.
+
+        Args:
+            collection: the collection's name.
+            page_size: objects in one call; the server's own number if left out.
+            return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
+            return_images: blob properties to return as images.
+            return_vectors: named vectors to return.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Example:
+            ids = [each.id async for each in client.list_objects("Pictures")]
+        """
+        request = object_pb.ListObjectsRequest(
+            collection=collection,
+            page_size=page_size,
+            return_properties=several(return_properties),
+            return_images=several(return_images),
+            return_vectors=several(return_vectors),
+            tenant=tenant,
+            consistency=consistency,
+        )
+        while True:
+            response = await self._call(self._object.ListObjects, request)
+            for each in response.objects:
+                yield object_from_pb(each)
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    async def update_object(
+        self,
+        collection: str,
+        change: Object,
+        *,
+        truncate: bool = False,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> tuple[object_pb.StoredVector, ...]:
+        """Change what an Object names of the one of its id; the rest stays as it is.
+
+        A None among its properties takes a value away, an image of no bytes a picture. Vectors are computed anew only
+        where a text or an image that is in them changes.
+
+        Returns:
+            Where each named vector of the object comes from now.
+
+        Example:
+            await client.update_object("Pictures", Object({"title": "a dog", "year": None}, id=outcome.id))
+        """
+        request = object_pb.UpdateObjectRequest(
+            collection=collection,
+            object=object_to_pb(change),
+            truncate=truncate,
+            tenant=tenant,
+            consistency=consistency,
+        )
+        return tuple((await self._call(self._object.UpdateObject, request)).stored.vectors)
+
+    async def backfill_vectors(
+        self,
+        collection: str,
+        vectors: str | Iterable[str] = (),
+        *,
+        verify: bool = False,
+        truncate: bool = False,
+        page_token: str = "",
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> AsyncIterator[object_pb.BackfillVectorsResponse]:
+        """Compute the named vectors that objects lack, and yield what became of each page of objects.
+
+        A call that ends early after some progress, because its time is over or a server stops, is begun again where it
+        ended.
+
+        Args:
+            collection: the collection's name.
+            vectors: the named vectors to fill; all if left out.
+            verify: whether to enter vectors again that Weaviate's index has lost, too.
+            truncate: whether to cut texts that are longer than the model reads.
+            page_token: of an answer, to go on after it.
+            tenant: whose objects they are, where the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Raises:
+            VecgateError: the call failed; go on from the last `page_token`.
+
+        Example:
+            filled = sum([each.filled async for each in client.backfill_vectors("Pictures")])
+        """
+        request = object_pb.BackfillVectorsRequest(
+            collection=collection,
+            vectors=several(vectors),
+            verify=verify,
+            truncate=truncate,
+            page_token=page_token,
+            tenant=tenant,
+            consistency=consistency,
+        )
+        while True:
+            begun_at = request.page_token
+            try:
+                answers = self._object.BackfillVectors(request, timeout=self._timeout_s, metadata=self._metadata)
+                async for answer in answers:
+                    request.page_token = answer.page_token
+                    yield answer
+            except grpc.RpcError as error:
+                failure = error_from_rpc(error)
+                if failure.code not in PASSING or request.page_token == begun_at:
+                    raise failure from error
+            else:
+                return
+
+    async def delete_object(
+        self,
+        collection: str,
+        id_: str | UUID,
+        *,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> None:
+        """Delete an object."""
+        request = object_pb.DeleteObjectRequest(
+            collection=collection, id=id_to_text(id_), tenant=tenant, consistency=consistency
+        )
+        await self._call(self._object.DeleteObject, request)
+
+    async def delete_objects(
+        self,
+        collection: str,
+        filters: filter_pb.Filter,
+        *,
+        dry_run: bool = False,
+        tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> object_pb.DeleteObjectsResponse:
+        """Delete the objects that fit a filter, however many there are, or with `dry_run` count them.
+
+        Example:
+            old = (await client.delete_objects("Pictures", where("year") < 2000, dry_run=True)).matched
+        """
+        request = object_pb.DeleteObjectsRequest(
+            collection=collection, filters=filters, dry_run=dry_run, tenant=tenant, consistency=consistency
+        )
+        return await self._call(self._object.DeleteObjects, request)
+
+    async def health(self, service: str = "") -> Health:
+        """Return what the server says of a service such as `vecgate.v1.SearchService`; empty asks for all together."""
+        # HealthCheckRequest and -Response each hold one field of number 1, a string and an enum: on the wire these
+        # wrappers are the same, and the client does without the health package.
+        check = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=wrappers_pb2.StringValue.SerializeToString,
+            response_deserializer=wrappers_pb2.Int32Value.FromString,
+        )
+        return Health((await self._call(check, wrappers_pb2.StringValue(value=service))).value)
+
+    async def _call(self, method: Callable[..., Awaitable[Response]], request: object) -> Response:
+        try:
+            return await method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_from_rpc(error) from error
+
+
+def _in_calls(items: Any) -> Iterator[list[Any]]:
+    rest = iter(several(items))
+    while some := list(islice(rest, TENANTS_PER_CALL)):
+        yield some

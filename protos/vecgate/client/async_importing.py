@@ -1,0 +1,146 @@
+"""Import in chunks: bounded by count and bytes, a few in flight, one outcome for each object, in order.
+
+What fails for a passing reason is sent again, chunks as a whole and objects by themselves. This is also the source of
+the blocking import: `make protos` writes importing.py from it.
+"""
+
+from asyncio import sleep
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Protocol
+
+import grpc
+
+from vecgate.client.chunks import Chunk, ChunkBounds, Chunks
+from vecgate.client.errors import Unreachable, VecgateError, error_from_rpc
+from vecgate.client.values import ImportOutcome, Object, outcome_from_pb
+from vecgate.v1 import object_service_pb2 as pb
+
+LEAST_WAIT_S = 0.1
+LONGEST_WAIT_S = 5.0
+
+
+class AsyncCall(Awaitable[pb.ImportObjectsResponse], Protocol):
+    """A call in flight."""
+
+    def cancel(self) -> object:
+        """Give the call up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to go on with what fails for a passing reason.
+
+    Attributes:
+        seconds: from a chunk's first failure on; 0 for not at all.
+        clock: seconds that only grow.
+        sleep: waits.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = monotonic
+    sleep: Callable[[float], Awaitable[None]] = sleep
+
+
+async def import_in_chunks(
+    send: Callable[[list[pb.DataObject]], AsyncCall],
+    objects: AsyncIterable[Object],
+    bounds: ChunkBounds,
+    *,
+    in_flight: int = 2,
+    patience: Patience,
+) -> AsyncGenerator[ImportOutcome, None]:
+    """Send objects in chunks and yield their outcomes in order; read no further ahead than the chunks in flight.
+
+    Args:
+        send: starts the call for one chunk.
+        objects: what to import.
+        bounds: how large a chunk may grow.
+        in_flight: calls at the same time: one to be embedded while the other travels or is written.
+        patience: how long to send again what fails for a passing reason.
+
+    Raises:
+        VecgateError: a whole call failed. Objects of the calls in flight may be stored or not; sending again is safe.
+    """
+    sent: deque[tuple[Chunk, AsyncCall | None]] = deque()
+    try:
+        async for chunk in _chunks(objects, bounds):
+            sent.append((chunk, send(chunk.objects) if chunk.objects else None))
+            if len(sent) >= in_flight:
+                for outcome in await _collect(sent.popleft(), send, patience):
+                    yield outcome
+        while sent:
+            for outcome in await _collect(sent.popleft(), send, patience):
+                yield outcome
+    finally:
+        for _, call in sent:
+            if call is not None:
+                call.cancel()
+
+
+async def _chunks(objects: AsyncIterable[Object], bounds: ChunkBounds) -> AsyncIterator[Chunk]:
+    chunks = Chunks(bounds)
+    async for value in objects:
+        full = chunks.add(value)
+        if full is not None:
+            yield full
+    if len(chunks.open):
+        yield chunks.open
+
+
+async def _collect(
+    sent: tuple[Chunk, AsyncCall | None], send: Callable[[list[pb.DataObject]], AsyncCall], patience: Patience
+) -> Iterator[ImportOutcome]:
+    chunk, call = sent
+    answers: dict[int, ImportOutcome] = {}
+    waiting = list(range(len(chunk.objects)))
+    since: float | None = None
+    wait_s = LEAST_WAIT_S
+    while call is not None:
+        failure: VecgateError | None = None
+        try:
+            results = await _results(call, len(waiting))
+        except VecgateError as error:
+            if not _passes(error):
+                raise
+            failure = error
+        else:
+            answers.update(zip(waiting, results, strict=True))
+            waiting = [at for at in waiting if (why := answers[at].error) is not None and _passes(why)]
+            if not waiting:
+                break
+        since = patience.clock() if since is None else since
+        told_s = (failure or answers[waiting[0]].error or VecgateError(grpc.StatusCode.UNKNOWN, "")).retry_after_s
+        pause_s = min(max(told_s or 0, wait_s), LONGEST_WAIT_S)
+        if patience.clock() + pause_s - since > patience.seconds:
+            if failure is not None:
+                raise failure
+            break
+        await patience.sleep(pause_s)
+        wait_s *= 2
+        call = send([chunk.objects[at] for at in waiting])
+    return chunk.outcomes(answers[at] for at in range(len(chunk.objects)))
+
+
+async def _results(call: AsyncCall, count: int) -> list[ImportOutcome]:
+    """Return the outcomes of a call.
+
+    Raises:
+        VecgateError: it failed as a whole.
+    """
+    try:
+        response = await call
+    except grpc.RpcError as error:
+        raise error_from_rpc(error) from error
+    if len(response.results) != count:
+        raise VecgateError(
+            grpc.StatusCode.INTERNAL, f"the server answered {len(response.results)} results for {count} objects"
+        )
+    return [outcome_from_pb(each) for each in response.results]
+
+
+def _passes(error: VecgateError) -> bool:
+    """Return whether trying again may help: the server says so, or did not answer."""
+    return error.retry_after_s is not None or isinstance(error, Unreachable)

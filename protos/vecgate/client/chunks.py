@@ -1,0 +1,126 @@
+"""The chunks of an import: what fits into one call, and what cannot be sent at all."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from vecgate.client.errors import VecgateError
+from vecgate.client.values import ImportOutcome, Object, object_to_pb
+from vecgate.v1 import object_service_pb2 as pb
+
+# Tag and length before an object in its request.
+FRAME_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkBounds:
+    """How large a chunk may grow.
+
+    Attributes:
+        max_objects: objects in a chunk.
+        target_bytes: a chunk ends before it grows over this, unless a single object does.
+        max_bytes: an object over this does not fit in any request.
+        max_values: the same of the values of properties, those in lists and objects, too.
+    """
+
+    max_objects: int
+    target_bytes: int
+    max_bytes: int
+    max_values: int
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Objects to send, and outcomes by position in the chunk of those that cannot be sent."""
+
+    objects: list[pb.DataObject] = field(default_factory=list)
+    refused: dict[int, ImportOutcome] = field(default_factory=dict)
+    bytes: int = 0
+    values: int = 0
+
+    def __len__(self) -> int:
+        return len(self.objects) + len(self.refused)
+
+    def outcomes(self, answers: Iterable[ImportOutcome]) -> Iterator[ImportOutcome]:
+        """Yield one outcome for each object, in order."""
+        answered = iter(answers)
+        for position in range(len(self)):
+            yield self.refused.get(position) or next(answered)
+
+
+class Chunks:
+    """Collects objects into chunks."""
+
+    def __init__(self, bounds: ChunkBounds) -> None:
+        self._bounds = bounds
+        self._seen: set[int] = set()
+        self.open = Chunk()
+
+    def add(self, value: Object) -> Chunk | None:
+        """Add an object, and return the chunk before it if that is full without it."""
+        values = _count(value.properties)
+        message = _first_of_its_id(_sendable(value, values, self._bounds), self._seen)
+        size = 0 if isinstance(message, ImportOutcome) else message.ByteSize() + FRAME_BYTES
+        chunk, full = self.open, None
+        over = chunk.bytes + size > self._bounds.target_bytes or chunk.values + values > self._bounds.max_values
+        if len(chunk) >= self._bounds.max_objects or (chunk.objects and over):
+            full, chunk = chunk, Chunk()
+            self.open = chunk
+        if isinstance(message, ImportOutcome):
+            chunk.refused[len(chunk)] = message
+        else:
+            chunk.objects.append(message)
+            chunk.bytes += size
+            chunk.values += values
+        return full
+
+
+def _first_of_its_id(message: pb.DataObject | ImportOutcome, seen: set[int]) -> pb.DataObject | ImportOutcome:
+    """Return an object, or why it cannot be sent: its id has been seen. Calls in flight would race for it."""
+    if isinstance(message, ImportOutcome) or not message.id:
+        return message
+    try:
+        number = UUID(message.id).int
+    except ValueError:
+        # For the server to refuse.
+        return message
+    if number in seen:
+        text = "is the id of an earlier object of this import too; give each object of an import its own id"
+        return ImportOutcome(
+            message.id, VecgateError(grpc.StatusCode.INVALID_ARGUMENT, f"id: {text}", reason="DUPLICATE_ID")
+        )
+    seen.add(number)
+    return message
+
+
+def _count(value: Any) -> int:
+    """Return how many values there are in an object or a list."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return 0
+    return len(value) + sum(map(_count, value))
+
+
+def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.DataObject | ImportOutcome:
+    """Return the message of an object, or why it cannot be sent."""
+    invalid = grpc.StatusCode.INVALID_ARGUMENT
+    try:
+        message = object_to_pb(value)
+    except ValueError as error:
+        return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT"))
+    size = message.ByteSize() + FRAME_BYTES
+    if values > bounds.max_values:
+        text = (
+            f"the object has {values} values, and one request carries at most {bounds.max_values}; use several objects"
+        )
+        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_PROPERTY"))
+    if size > bounds.max_bytes:
+        text = (
+            f"the object has {size} bytes, and one request carries at most {bounds.max_bytes}; make its images smaller"
+        )
+        return ImportOutcome(value.id, VecgateError(invalid, text, reason="INVALID_INPUT"))
+    return message

@@ -1,0 +1,65 @@
+"""The blocking and the asyncio client are one: `make protos` generates the first from the second."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.fakes.server import FakeVecgate, serving
+from vecgate import client as client_module
+from vecgate.client import AsyncClient, Client, Object
+
+
+def calls(client: type) -> dict[str, Any]:
+    return {name: method for name, method in inspect.getmembers(client, inspect.isfunction) if name[0] != "_"}
+
+
+def test_every_call_of_one_is_a_call_of_the_other() -> None:
+    assert calls(Client).keys() == calls(AsyncClient).keys()
+    assert len(calls(Client)) > 20
+
+
+@pytest.mark.parametrize("name", ["__init__", *calls(Client)])
+def test_both_take_the_same(name: str) -> None:
+    blocking = inspect.signature(getattr(Client, name))
+    awaited = inspect.signature(getattr(AsyncClient, name))
+
+    parameters = [(each.name, each.kind, each.default) for each in blocking.parameters.values()]
+    assert parameters == [(each.name, each.kind, each.default) for each in awaited.parameters.values()]
+    answer = str(blocking.return_annotation).replace(", None, None]", ", None]")
+    assert answer == re.sub(r"\bAsync(?=[A-Z])", "", str(awaited.return_annotation))
+
+
+@pytest.mark.parametrize("name", calls(Client))
+def test_an_asyncio_call_is_awaited_or_iterated(name: str) -> None:
+    method = calls(AsyncClient)[name]
+
+    assert inspect.iscoroutinefunction(method) != inspect.isasyncgenfunction(method)
+    assert inspect.isgeneratorfunction(calls(Client)[name]) == inspect.isasyncgenfunction(method)
+
+
+def test_both_are_public() -> None:
+    assert {"AsyncClient", "Client"} <= set(client_module.__all__)
+
+
+async def test_an_asyncio_import_takes_an_asynchronous_generator_and_calls_run_side_by_side() -> None:
+    async def objects() -> AsyncIterator[Object]:
+        for number in range(5):
+            await asyncio.sleep(0)
+            yield Object({"title": str(number)})
+
+    with serving(FakeVecgate()) as fake:
+        fake.add_collection("Pictures")
+        async with AsyncClient(fake.address) as client:
+
+            async def stored() -> int:
+                return sum(
+                    [each.stored async for each in client.import_objects("Pictures", objects(), chunk_objects=2)]
+                )
+
+            count, embedded = await asyncio.gather(stored(), client.embed(["a", "b"]))
+
+    assert (count, embedded.matrix().shape) == (5, (2, 4))
