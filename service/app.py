@@ -6,8 +6,9 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import structlog
 
@@ -26,6 +27,8 @@ from service.wiring import build_embedders
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 CANNOT_START = (
     AddressTaken,
     EmbeddedWeaviateFailed,
@@ -36,8 +39,13 @@ CANNOT_START = (
 )
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, *, once_serving: Callable[[], Coroutine[Any, Any, int]] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; then drain and stop.
+
+    Args:
+        settings: of the service.
+        once_serving: what to do as soon as calls are answered; a signal cancels it. If it returns another exit code
+            than 0, the service stops with that code.
 
     Returns:
         The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is at fault.
@@ -50,24 +58,34 @@ async def run(settings: Settings) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    code = 0
     try:
         async with AsyncExitStack() as ends:
             # A signal during a slow start ends the start; what has been started by then is ended as always.
-            starting = asyncio.create_task(_start(settings, ends))
-            signalled = asyncio.create_task(stop.wait())
-            await asyncio.wait((starting, signalled), return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
-                await signalled
-            else:
-                starting.cancel()
-                await asyncio.wait((starting,))
+            await _unless_stopped(stop, _start(settings, ends))
+            if once_serving is not None and not stop.is_set():
+                code = await _unless_stopped(stop, once_serving()) or 0
+            if not code:
+                await stop.wait()
             log.info("stopping")
     except CANNOT_START as error:
         log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the reason says it all
         return 2 if isinstance(error, InvalidSettings) else 1
     log.info("stopped")
-    return 0
+    return code
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do something and return its result; if `stop` is set before its end, cancel it and return None."""
+    working = asyncio.create_task(work)
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if working.done():
+        return working.result()
+    working.cancel()
+    await asyncio.wait((working,))
+    return None
 
 
 async def _start(settings: Settings, ends: AsyncExitStack) -> None:

@@ -1,35 +1,35 @@
 """`vecgate demo`: a server with an embedded Weaviate, sample pictures in it, and two searches to look at."""
 
-import contextlib
+import asyncio
 import os
 import shlex
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
+from service.cli.output import EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
 from service.cli.search import show_hits
 from vecgate.client import Client, Health, Unreachable, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
+if TYPE_CHECKING:
+    from service.settings import Settings
+
 COLLECTION = "Pictures"
 NAME_PROPERTY = "name"
 HITS = 5
+NEEDS_DEMO = "the demo needs: pip install 'vecgate[server,clip]'"
 POLL_S = 0.25
 REPORT_EVERY_S = 10.0
-SERVE = (sys.executable, "-m", "service", "serve")
 
 
 def demo(
@@ -41,20 +41,31 @@ def demo(
     ],
     query: Annotated[str, typer.Option("--query", help="What the text search looks for.")] = "birthday party",
 ) -> None:
-    """Run a server with an embedded Weaviate, import sample pictures, show two searches, and go on serving.
+    """Run a server with an embedded Weaviate, import sample pictures, show two searches, and keep serving.
 
     All settings of `vecgate serve` apply; the log level is warning unless VECGATE_LOG__LEVEL says otherwise.
     The data is kept, so a second run finds the pictures there.
     """
     pictures = read_folder(folder)
-    addresses, environment = _prepare()
-    if _listens(addresses.grpc):
-        # Ours could not start, and the samples would go into somebody else's.
-        fail(
-            f"a server listens at {addresses.grpc} already; end it, or choose another port with VECGATE_SERVER__PORT",
-            EXIT_FAILED,
-        )
-    raise typer.Exit(_run(pictures, query, addresses, environment))
+    settings = _prepare()
+    try:
+        import uvloop  # noqa: PLC0415 -- not there with the client alone
+
+        from service.app import run  # noqa: PLC0415 -- loads the server
+    except ModuleNotFoundError:
+        fail(NEEDS_DEMO, EXIT_WRONG_USE)
+    samples = _Samples(pictures, query, _addresses(settings))
+
+    async def serve() -> int:
+        # A closed terminal ends the demo as Ctrl-C does.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+        reports = asyncio.create_task(samples.report_start())
+        try:
+            return await run(settings, once_serving=samples.show)
+        finally:
+            reports.cancel()
+
+    raise typer.Exit(uvloop.run(serve()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,70 +79,38 @@ class _Addresses:
     data: str
 
 
-class _Stopped(BaseException):
-    """The user wants the demo to end."""
-
-
-class _StopSignal:
-    """Notes that a signal came and raises _Stopped where one interrupts; further ones change nothing.
-
-    Never while the child is waited for: subprocess takes a lock that an exception between two of its lines leaves
-    taken, and then the end of the child is waited for without end.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._interrupts = False
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.came = True
-        if self._interrupts:
-            self._interrupts = False
-            raise _Stopped
-
-    @contextlib.contextmanager
-    def interrupting(self) -> Iterator[None]:
-        """Let a signal end what is done meanwhile; one that came before ends it at once."""
-        self._interrupts = True
-        try:
-            if self.came:
-                raise _Stopped
-            yield
-        finally:
-            self._interrupts = False
-
-
-def _prepare() -> tuple[_Addresses, dict[str, str]]:
-    """Return where everything will be and the server's environment; wrong settings end the command."""
+def _prepare() -> "Settings":
+    """Return the server's settings; wrong ones end the command."""
     try:
         from service.settings import InvalidSettings, load_settings, variable  # noqa: PLC0415 -- with the server only
     except ModuleNotFoundError:
-        fail("the demo needs: pip install 'vecgate[server,clip]'", EXIT_WRONG_USE)
+        fail(NEEDS_DEMO, EXIT_WRONG_USE)
     os.environ.setdefault(variable("weaviate", "embedded"), "true")
     # A line for each call would stand between the tables.
     os.environ.setdefault(variable("log", "level"), "warning")
-    # The demo must know the ports before the server has them.
+    # The demo shows the ports, so it chooses them.
     ports = (("server", "port"), ("web", "port"), ("weaviate", "http_port"), ("weaviate", "grpc_port"))
     for name in (variable(*each) for each in ports):
         if os.environ.get(name) == "0":
             os.environ[name] = str(_free_port())
     try:
-        settings = load_settings()
+        return load_settings()
     except InvalidSettings as error:
         fail("the settings are wrong:", EXIT_WRONG_USE, more=[f"  {line}" for line in str(error).splitlines()])
+
+
+def _addresses(settings: "Settings") -> _Addresses:
     weaviate = settings.weaviate
     http = "127.0.0.1" if weaviate.embedded else weaviate.http_host
     grpc = "127.0.0.1" if weaviate.embedded else weaviate.grpc_host or weaviate.http_host
     scheme = "http" if settings.web.tls_cert_file is None else "https"
-    addresses = _Addresses(
+    return _Addresses(
         grpc=_reachable(settings.server.host, settings.server.port),
         web=f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else "off",
         weaviate_http=f"{'https' if weaviate.http_secure else 'http'}://{http}:{weaviate.http_port}",
         weaviate_grpc=f"{grpc}:{weaviate.grpc_port}",
         data=str(weaviate.data_dir.resolve()) if weaviate.embedded else "in that Weaviate",
     )
-    return addresses, dict(os.environ)
 
 
 def _reachable(host: str, port: int) -> str:
@@ -145,84 +124,57 @@ def _free_port() -> int:
         return port
 
 
-def _listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
-    except OSError:
-        return False
-    return True
+class _Samples:
+    """What the demo does with a server that runs: it imports the sample pictures and shows two searches."""
+
+    def __init__(self, pictures: PictureFolder, query: str, addresses: _Addresses) -> None:
+        self._pictures = pictures
+        self._query = query
+        self._addresses = addresses
+        self._started = False
+
+    async def report_start(self) -> None:
+        """Say that the server is starting, and again as long as it takes."""
+        at, data = self._addresses.grpc, self._addresses.data
+        note(f"starting Vecgate at {at} with its model and Weaviate; the data is kept in {data}")
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            if not self._started:
+                note(f"still starting after {time.monotonic() - began:.0f} s")
+
+    async def show(self) -> int:
+        """Import and search; return the exit code of a failure, which ends the server, or 0.
+
+        Cancelling this closes the client, whose thread then ends by an error that nobody sees.
+        """
+        self._started = True
+        with Client(self._addresses.grpc) as client:
+            try:
+                failed = await asyncio.to_thread(self._fill_and_search, client)
+            except VecgateError as error:
+                text, code = describe_error(error, target=self._addresses.grpc)
+                note(f"error: {text}")
+                return code
+        _show_next(self._addresses)
+        if failed:
+            note("error: some sample pictures were not imported; the lines above say why")
+        return 0
+
+    def _fill_and_search(self, client: Client) -> bool:
+        _wait_until_serving(client)
+        failed = _fill(client, self._pictures)
+        _show_searches(client, self._query)
+        return failed
 
 
-def _run(pictures: PictureFolder, query: str, addresses: _Addresses, environment: Mapping[str, str]) -> int:
-    stop = _StopSignal()
-    # SIGHUP: the terminal is closed, which the server in its own session does not notice.
-    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    # A group of its own: a Ctrl-C in the terminal reaches the demo alone, which passes it on once.
-    child = subprocess.Popen(SERVE, env=environment, start_new_session=True)  # noqa: S603 -- a constant
-    code = None
-    try:
-        code = _serve_samples(pictures, query, addresses, child, stop)
-        # A library may swallow the exception of a signal, so its coming is looked at as well.
-        while code is None and not stop.came:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = child.wait(POLL_S)
-                note(f"error: the server ended with exit code {code}")
-    except _Stopped:
-        pass
-    finally:
-        # First of all: whoever reads our output may be gone, and then the note fails.
-        child.terminate()
-        try:
-            if stop.came:
-                note("stopping; calls in flight may finish")
-        finally:
-            ended = child.wait()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-    code = ended if code is None else code
-    # Negative: ended by a signal. It is our own SIGTERM when the user stopped the demo.
-    return (0 if stop.came else EXIT_FAILED) if code < 0 else code
-
-
-def _serve_samples(
-    pictures: PictureFolder, query: str, addresses: _Addresses, child: subprocess.Popen[bytes], stop: _StopSignal
-) -> int | None:
-    """Wait for the server, fill it and show it; return an exit code when it is over, None while the server serves."""
-    note(f"starting Vecgate at {addresses.grpc} with its model and Weaviate; the data is kept in {addresses.data}")
-    with Client(addresses.grpc, options=(("grpc.max_reconnect_backoff_ms", 500),)) as client:
-        code = _wait_until_serving(client, child, stop)
-        if code is not None:
-            note(f"error: the server ended with exit code {code} before it was ready; its own lines above say why")
-            return code or EXIT_FAILED
-        try:
-            with stop.interrupting():
-                failed = _fill(client, pictures)
-                _show_searches(client, query)
-        except VecgateError as error:
-            text, code = describe_error(error, target=addresses.grpc)
-            note(f"error: {text}")
-            return child.poll() or code
-    _show_next(addresses)
-    if failed:
-        note("error: some sample pictures were not imported; the lines above say why")
-    return None
-
-
-def _wait_until_serving(client: Client, child: subprocess.Popen[bytes], stop: _StopSignal) -> int | None:
-    """Wait for the server; return its exit code if it ends before it serves."""
+def _wait_until_serving(client: Client) -> None:
     started = reported = time.monotonic()
-    while True:
-        with stop.interrupting():
-            state = _describe_state(client)
-        if state is None:
-            return None
+    while (state := _describe_state(client)) is not None:
         if time.monotonic() - reported >= REPORT_EVERY_S:
             reported = time.monotonic()
-            note(f"still starting after {reported - started:.0f} s ({state})")
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.wait(POLL_S)
+            note(f"not ready after {reported - started:.0f} s ({state})")
+        time.sleep(POLL_S)
 
 
 def _describe_state(client: Client) -> str | None:

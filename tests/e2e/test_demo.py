@@ -1,4 +1,4 @@
-"""`vecgate demo` as a program, with a server in memory in place of the real one."""
+"""`vecgate demo` as a program: the real server in it, over a store and an embedder in memory."""
 
 import os
 import re
@@ -6,45 +6,56 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
+from tests.fakes.embedder import picture
+
 ROOT = Path(__file__).parents[2]
-# A signal is handled between any two steps of the program: the driver can send one at the worst of them, when
-# subprocess has just taken the lock under which it waits, once the server listens.
+# The store is kept in the data folder as the real one is. SLOW_START keeps the start waiting.
 DRIVER = """
-import os, signal, subprocess, sys
-from service.cli import app, demo
-demo.SERVE = (sys.executable, "-m", "tests.fakes.server")
+import asyncio, os, pickle, sys
+from pathlib import Path
+from service import app
+from service.cli import app as command
+from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.store import FakeStore
 
-class Lock:
-    def __init__(self, lock):
-        self.lock = lock
-        self.left = int(os.environ.get("SIGNAL_WHILE_LOCKED", 0))
-    def acquire(self, *options):
-        taken = self.lock.acquire(*options)
-        if taken and self.left and demo._listens(f"127.0.0.1:{os.environ['VECGATE_SERVER__PORT']}"):
-            self.left -= 1
-            os.kill(os.getpid(), signal.SIGTERM)
-        return taken
-    def release(self):
-        self.lock.release()
-    def __enter__(self):
-        self.acquire()
-    def __exit__(self, *_):
-        self.release()
+class KeptStore(FakeStore):
+    def __init__(self, settings):
+        super().__init__()
+        self.file = Path(settings.data_dir) / "store"
+        if self.file.exists():
+            self.__dict__ |= pickle.loads(self.file.read_bytes())
 
-class Popen(subprocess.Popen):
-    def __init__(self, *options, **more):
-        super().__init__(*options, **more)
-        self._waitpid_lock = Lock(self._waitpid_lock)
+    async def close(self):
+        self.file.parent.mkdir(exist_ok=True)
+        self.file.write_bytes(pickle.dumps(self.__dict__))
+        sys.stderr.write("the store has been closed\\n")
 
-demo.subprocess.Popen = Popen
-app(["demo", sys.argv[1]])
+class NoWeaviate:
+    def __init__(self, settings):
+        self.client_settings = settings
+
+    async def start(self):
+        print("starting the store", file=sys.stderr, flush=True)
+        if "SLOW_START" in os.environ:
+            await asyncio.sleep(60)
+
+    async def stop(self):
+        pass
+
+cake, dog = (1, 0), (0, 1)
+known = {"birthday party": cake, "birthday cake": cake, picture(): cake, "dog": dog, picture((9, 9, 9)): dog}
+app.EmbeddedWeaviate, app.WeaviateStore = NoWeaviate, KeptStore
+app.build_embedders = lambda settings: [FakeEmbedder(dimension=2, known=known)]
+command(["demo", sys.argv[1]])
 """
 READY = "Ctrl-C ends the server; the data stays."
 
@@ -53,8 +64,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("cake.png", "dog.png"):
-        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "cake.png").write_bytes(picture())
+    (tmp_path / "dog.png").write_bytes(picture((9, 9, 9)))
     (tmp_path / "pictures.csv").write_text("file,name\ncake.png,birthday cake\ndog.png,dog\n", encoding="utf-8")
     return tmp_path
 
@@ -68,6 +79,7 @@ def start(folder: Path) -> Iterator[Start]:
                 "VECGATE_SERVER__PORT": "0",
                 "VECGATE_WEB__PORT": "0",
                 "VECGATE_WEAVIATE__DATA_DIR": str(folder / "data"),
+                "VECGATE_SERVER__DRAIN_DELAY_S": "0",
             }
             path = f"{ROOT}{os.pathsep}{ROOT / 'protos'}"
             running = subprocess.Popen(
@@ -86,14 +98,18 @@ def start(folder: Path) -> Iterator[Start]:
 
 
 def end(running: "subprocess.Popen[str]") -> None:
-    """Ask a demo to end; one that does not is killed with its server, and the test that started it fails."""
+    """Ask a demo to end; one that does not is killed, and the test that started it fails."""
     running.terminate()
     try:
         running.communicate(timeout=30)
     except subprocess.TimeoutExpired:
-        for each in (*psutil.Process(running.pid).children(), running):
-            each.kill()
+        running.kill()
         raise
+
+
+def read_until(stream: "IO[str] | None", text: str) -> None:
+    assert stream is not None
+    assert any(text in line for line in stream)
 
 
 def read_until_ready(running: "subprocess.Popen[str]") -> list[str]:
@@ -126,17 +142,32 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
     assert "from vecgate.client import Client" in commands[1]
     assert commands[2].strip().startswith("grpcurl -plaintext -d '{")
     assert running.returncode == 0
-    assert errors.count("the fake has drained") == 1
+    assert errors.count("the store has been closed") == 1
 
 
-@pytest.mark.parametrize("times", [1, 3])
-def test_a_signal_at_any_moment_of_the_wait_for_the_server_ends_the_demo(start: Start, times: int) -> None:
-    running = start(SIGNAL_WHILE_LOCKED=str(times))
+def test_signals_during_a_slow_start_end_the_demo(start: Start) -> None:
+    running = start(SLOW_START="1")
+    read_until(running.stderr, "starting the store")
 
+    for _ in range(3):
+        running.send_signal(signal.SIGTERM)
+    output, errors = running.communicate(timeout=30)
+
+    assert (running.returncode, output) == (0, ""), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.2])
+def test_a_signal_at_any_moment_of_the_import_ends_the_demo(start: Start, pause_s: float) -> None:
+    running = start()
+    read_until(running.stderr, "starting the store")
+
+    time.sleep(pause_s)
+    running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=30)
 
     assert running.returncode == 0, errors
-    assert errors.count("the fake has drained") == 1
+    assert errors.count("the store has been closed") == 1
 
 
 def test_the_commands_to_try_next_work_as_printed(start: Start) -> None:
@@ -153,37 +184,49 @@ def test_the_commands_to_try_next_work_as_printed(start: Start) -> None:
         check=True,
     )
 
-    assert answer.stdout == "cake.png dog.png\n"
+    assert answer.stdout == "dog.png cake.png\n"
     assert grpcurl.endswith("vecgate.v1.SearchService/SearchObjects")
 
 
 def test_a_server_that_cannot_start_ends_the_demo_with_its_code(start: Start) -> None:
-    running = start(FAKE_EXIT_CODE="5")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        running = start(VECGATE_WEB__PORT=str(other.getsockname()[1]))
+        output, errors = running.communicate(timeout=30)
 
-    output, errors = running.communicate(timeout=30)
-
-    assert running.returncode == 5
-    assert output == ""
-    assert "the fake cannot start" in errors
-    assert "the server ended with exit code 5 before it was ready" in errors
+    assert (running.returncode, output) == (1, "")
+    assert "VECGATE_WEB__PORT" in errors
+    assert "Traceback" not in errors
 
 
-def test_a_server_that_dies_later_ends_the_demo(start: Start) -> None:
+def test_an_import_that_fails_ends_the_demo_and_its_server(start: Start, folder: Path) -> None:
+    first = start()
+    read_until_ready(first)
+    first.send_signal(signal.SIGTERM)
+    first.wait(timeout=30)
+    (folder / "pictures.csv").write_text("file,title\ncake.png,1\n", encoding="utf-8")
+
     running = start()
-    read_until_ready(running)
-
-    (child,) = psutil.Process(running.pid).children()
-    child.kill()
     _, errors = running.communicate(timeout=30)
 
-    assert running.returncode == 1
-    assert "the server ended with exit code -9" in errors
+    assert running.returncode != 0
+    assert "error: " in errors
+    assert errors.count("the store has been closed") == 1
 
 
-def test_the_server_ends_with_the_demo_even_if_nobody_reads_the_output_any_more(start: Start) -> None:
+def test_a_killed_demo_leaves_no_process(start: Start) -> None:
     running = start()
     read_until_ready(running)
-    (child,) = psutil.Process(running.pid).children()
+    children = psutil.Process(running.pid).children(recursive=True)
+
+    running.kill()
+    running.wait(timeout=30)
+
+    assert not any(each.is_running() for each in children)
+
+
+def test_the_demo_ends_even_if_nobody_reads_the_output_any_more(start: Start, folder: Path) -> None:
+    running = start()
+    read_until_ready(running)
     assert running.stdout is not None
     assert running.stderr is not None
 
@@ -192,7 +235,7 @@ def test_the_server_ends_with_the_demo_even_if_nobody_reads_the_output_any_more(
     running.send_signal(signal.SIGHUP)
     running.wait(timeout=30)
 
-    assert not child.is_running()
+    assert (folder / "data" / "store").exists(), "the store was closed"
 
 
 def test_wrong_settings_end_the_demo_before_anything_starts(start: Start) -> None:
@@ -233,4 +276,4 @@ def test_a_port_that_answers_already_is_not_filled_with_samples(start: Start) ->
 
     assert (running.returncode, output) == (1, "")
     assert "VECGATE_SERVER__PORT" in errors
-    assert errors.count("\n") == 1
+    assert errors.count("\n") == 2, "that it starts, and why it cannot"
