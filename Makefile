@@ -82,7 +82,7 @@ protos-check: setup ## stubs fresh, API linted, and compatible with the released
 protos-release: setup ## take the API as it is now for the released one
 	$(BIN)/python protos/generate.py --image protos/released.binpb
 
-docs: setup ## write settings, metrics and values into the READMEs and the chart's schema
+docs: setup ## write settings, metrics and values into the pages and the chart's schema
 	$(BIN)/python -m service.settings.table
 	$(BIN)/python -m service.process.metrics_table
 	$(BIN)/python -m helm.tools.generate

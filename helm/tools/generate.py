@@ -1,6 +1,6 @@
 """What the chart says of settings and values, made from where these are: python -m helm.tools.generate [--check].
 
-The schema of `settings` and `secrets` in values.schema.json comes from service/settings.py; the tables in the chart's
+The schema of `settings` and `secrets` in values.schema.json comes from service/settings; the tables in the chart's
 README come from there, from the comments in values.yaml and from the alerts; the dashboard comes from dashboard.py.
 """
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from helm.tools.dashboard import make_dashboard
 from service.settings import Settings, describe_settings
-from service.settings.table import shown_default
+from service.settings.table import shown_default, with_block
 
 CHART = Path(__file__).parents[1] / "vecgate"
 SCHEMA = CHART / "values.schema.json"
@@ -184,10 +184,7 @@ def with_tables(text: str) -> str:
     """Return the README's text with the tables as they should be."""
     tables = {"values": make_values_table(), "settings": make_settings_table(), "alerts": make_alerts_table()}
     for name, table in tables.items():
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}{table}{end}{after}"
+        text = with_block(text, name, table)
     return text
 
 

@@ -1,17 +1,17 @@
-"""The README's table of metrics, made from the metrics themselves: python -m service.process.metrics_table."""
+"""Write the table of metrics from the metrics themselves: python -m service.process.metrics_table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from prometheus_client.metrics import MetricWrapperBase
 
 import embedders.telemetry.metrics
 import service.process.metrics
-from service.settings.table import README
+from service.settings.table import with_block
 
-BEGIN = "<!-- metrics: begin -->\n"
-END = "<!-- metrics: end -->"
+PAGE = Path(__file__).parents[1] / "README.md"
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",), "info": ("_info",)}
 
 
@@ -61,11 +61,9 @@ def make_table() -> str:
 
 
 def with_metrics(text: str) -> str:
-    """Return the README's text with the table as it should be."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}{make_table()}{END}{after}"
+    """Return the page's text with the table as it should be."""
+    return with_block(text, "metrics", make_table())
 
 
 if __name__ == "__main__":
-    README.write_text(with_metrics(README.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_metrics(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,8 +1,7 @@
-"""The snippets of Weaviate's documentation on multi2vec-nvidia beside their counterparts in the README."""
+"""The snippets of Weaviate's documentation on multi2vec-nvidia beside their counterparts in the client guide."""
 
 import asyncio
 import base64
-import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving
 from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim
+from tests.pages import ROOT, blocks
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1.search_service_pb2 import Bm25, Hybrid
 
-README = Path(__file__).parents[2] / "README.md"
+GUIDE = ROOT / "protos/README.md"
 KEY, NIM_KEY = "e2e-key", "nvapi-any"
 MOVIES = [
     {"title": title, "poster": picture((number * 40, 90, 255 - number * 40))}
@@ -31,10 +31,9 @@ MOVIES = [
 
 
 def snippet(name: str) -> str:
-    """Return the code of a snippet in the README."""
-    found = re.findall(rf"<!-- snippet: {name} -->\n```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    (code,) = found
-    return str(code)
+    """Return the code of a named snippet in the client guide."""
+    (block,) = (each for each in blocks(GUIDE) if each.name == name)
+    return block.code
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Sides:
     nim: FakeNim
 
     def run(self, *names: str, **given: Any) -> dict[str, Any]:
-        """Run snippets of the README, and return what they define."""
+        """Run snippets of the page, and return what they define."""
         scope: dict[str, Any] = {"Client": Client, "Object": Object, "pb": pb, "Hybrid": Hybrid, "Bm25": Bm25, **given}
         with Client(self.vecgate.address) as client:
             scope.setdefault("client", client)
@@ -143,7 +142,7 @@ def _vector(sides: Sides, name: str) -> tuple[Any, ...]:
     return vector.name, vector.space, vector.embedder, fields
 
 
-async def test_the_readmes_snippets_do_what_those_of_weaviates_documentation_do(sides: Sides) -> None:
+async def test_the_guides_snippets_do_what_those_of_weaviates_documentation_do(sides: Sides) -> None:
     await asyncio.to_thread(compare, sides)
 
 

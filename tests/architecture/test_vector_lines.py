@@ -1,4 +1,4 @@
-"""The README's lines that read a vector's bytes, run by each language itself."""
+"""The lines of the client guide that read a vector's bytes, run by each language itself."""
 
 import json
 import re
@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.settings.table import README
-
+PAGE = Path(__file__).parents[2] / "protos/README.md"
 VALUES = [0.25, -1.5, 3.4028234663852886e38, 1e-45, -0.0, 0.10000000149011612, 7.0]
 DATA = np.array(VALUES, "<f4").tobytes()
 BYTES = ", ".join(map(str, DATA))
 
 
 def line(language: str) -> str:
-    """Return a language's line of the README."""
-    section = README.read_text(encoding="utf-8").split("In any language one line reads the bytes of `Vector.data`:")[1]
-    (code,) = re.findall(rf"^\| {language} \| `(.*?)`", section.split("\n### ")[0], re.MULTILINE)
+    """Return a language's line of the page."""
+    section = PAGE.read_text(encoding="utf-8").split("One line reads the bytes of `Vector.data`:")[1]
+    (code,) = re.findall(rf"^\| {language} \| `(.*?)`", section.split("\n## ")[0], re.MULTILINE)
     return str(code).replace("\\|", "|")
 
 
@@ -33,7 +32,7 @@ def run(folder: Path, tool: str, file: str, program: str, *command: str) -> list
     return [json.loads(each) for each in done.stdout.splitlines()]
 
 
-def test_python_reads_a_vector_as_the_readme_says() -> None:
+def test_python_reads_a_vector_as_the_page_says() -> None:
     values = eval(line("Python"), {"numpy": np, "data": DATA})
 
     assert values.tolist() == np.array(VALUES, np.float32).tolist()
@@ -58,7 +57,7 @@ def test_javascript_reads_a_vector_at_whatever_byte_it_begins(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(330)
-def test_go_reads_a_vector_as_the_readme_says(tmp_path: Path) -> None:
+def test_go_reads_a_vector_as_the_page_says(tmp_path: Path) -> None:
     program = f"""package main
         import ("bytes"; "encoding/binary"; "encoding/json"; "os")
         func main() {{
@@ -72,7 +71,7 @@ def test_go_reads_a_vector_as_the_readme_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(330)
-def test_java_reads_a_vector_as_the_readme_says(tmp_path: Path) -> None:
+def test_java_reads_a_vector_as_the_page_says(tmp_path: Path) -> None:
     # What protobuf's ByteString gives: a buffer that begins anywhere.
     program = f"""
         import java.nio.*;
@@ -97,7 +96,7 @@ def test_java_reads_a_vector_as_the_readme_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(330)
-def test_rust_reads_a_vector_as_the_readme_says(tmp_path: Path) -> None:
+def test_rust_reads_a_vector_as_the_page_says(tmp_path: Path) -> None:
     program = f"""fn main() {{
         let all: Vec<u8> = vec![0, {BYTES}];
         let data = &all[1..];
