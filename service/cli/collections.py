@@ -10,11 +10,14 @@ from google.protobuf import json_format
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_WRONG_USE, confirm, fail, print_json, print_table, say
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 app = typer.Typer(help="Create, list, show, update and delete collections.", no_args_is_help=True)
 
 TYPES = {
-    name.removeprefix("DATA_TYPE_").lower().replace("_array", "[]"): number for name, number in pb.DataType.items()
+    name.removeprefix("DATA_TYPE_").lower().replace("_array", "[]"): number
+    for name, number in property_pb.DataType.items()
 }
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 for name in ("unspecified", "object", "object[]"):
@@ -108,20 +111,20 @@ def create(
     images = [parse_weighted_field(each, "--image-field") for each in image_fields or ()]
     texts = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
     declared = dict(_parse_property(each) for each in properties or ())
-    for fields, data_type in ((images, pb.DATA_TYPE_BLOB), (texts, pb.DATA_TYPE_TEXT)):
+    for fields, data_type in ((images, property_pb.DATA_TYPE_BLOB), (texts, property_pb.DATA_TYPE_TEXT)):
         for each in fields:
             declared.setdefault(each.name, data_type)
     wanted = pb.Collection(
         name=name,
         description=description,
-        properties=[pb.Property(name=each, data_type=data_type) for each, data_type in declared.items()],
+        properties=[property_pb.Property(name=each, data_type=data_type) for each, data_type in declared.items()],
         vectors=[
             pb.VectorConfig(
                 name=vector_name,
                 embedder=embedder,
                 image_fields=images,
                 text_fields=texts,
-                index=pb.VectorIndex(distance=pb.Distance.Value(f"DISTANCE_{distance.name}")),
+                index=index_pb.VectorIndex(distance=index_pb.Distance.Value(f"DISTANCE_{distance.name}")),
             )
         ],
     )
@@ -193,7 +196,7 @@ def show(
             each.model,
             each.space or "not bound",
             str(each.dimension),
-            pb.Distance.Name(each.index.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
+            index_pb.Distance.Name(each.index.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
             _index(each.index),
             ", ".join(_field(field) for field in (*each.image_fields, *each.text_fields)) or "(supplied vectors only)",
             each.embedder or "(none of this server's)",
@@ -219,7 +222,8 @@ def update(
     """Change a collection, or add properties and named vectors; what is left out stays as it is."""
     wanted = pb.Collection(name=name) if file is None else read_collection(file, name)
     wanted.properties.extend(
-        pb.Property(name=each, data_type=data_type) for each, data_type in map(_parse_property, properties or ())
+        property_pb.Property(name=each, data_type=data_type)
+        for each, data_type in map(_parse_property, properties or ())
     )
     given = {"description": description, "default_vector": default_vector}
     texts = {field: text for field, text in given.items() if text is not None}
@@ -276,14 +280,14 @@ def parse_weighted_field(text: str, option: str) -> pb.WeightedField:
         fail(f"{option} {text}: {weight!r} is no number; write it as {name}=0.5", EXIT_WRONG_USE)
 
 
-def _parse_property(text: str) -> tuple[str, pb.DataType.ValueType]:
+def _parse_property(text: str) -> tuple[str, property_pb.DataType.ValueType]:
     name, _, kind = text.partition(":")
     if kind not in TYPES:
         fail(f"--property {text}: write it as NAME:TYPE with one of the types {', '.join(TYPES)}", EXIT_WRONG_USE)
     return name, TYPES[kind]
 
 
-def _index(index: pb.VectorIndex) -> str:
+def _index(index: index_pb.VectorIndex) -> str:
     type_, quantizer = index.WhichOneof("type") or "(not handled)", index.quantizer.WhichOneof("type")
     return type_ if quantizer in (None, "none") else f"{type_}, {quantizer}"
 

@@ -9,6 +9,7 @@ from vecgate.client import all_of, where
 from vecgate.client.filters import Where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
+from vecgate.v1 import property_pb2 as property_pb
 
 FORM = re.compile(r"\s*(\w+)\s*(>=|<=|!=|=|>|<|~)\s*(.*?)\s*", re.DOTALL)
 MAKERS: dict[str, Callable[..., filter_pb2.Filter]] = {
@@ -21,13 +22,13 @@ MAKERS: dict[str, Callable[..., filter_pb2.Filter]] = {
     "~": Where.like,
 }
 TRUTHS = {"true": True, "false": False}
-READERS: dict[collection_pb.DataType.ValueType, Callable[[str], bool | int | float | str]] = {
-    collection_pb.DATA_TYPE_INT: int,
-    collection_pb.DATA_TYPE_INT_ARRAY: int,
-    collection_pb.DATA_TYPE_NUMBER: float,
-    collection_pb.DATA_TYPE_NUMBER_ARRAY: float,
-    collection_pb.DATA_TYPE_BOOLEAN: TRUTHS.__getitem__,
-    collection_pb.DATA_TYPE_BOOLEAN_ARRAY: TRUTHS.__getitem__,
+READERS: dict[property_pb.DataType.ValueType, Callable[[str], bool | int | float | str]] = {
+    property_pb.DATA_TYPE_INT: int,
+    property_pb.DATA_TYPE_INT_ARRAY: int,
+    property_pb.DATA_TYPE_NUMBER: float,
+    property_pb.DATA_TYPE_NUMBER_ARRAY: float,
+    property_pb.DATA_TYPE_BOOLEAN: TRUTHS.__getitem__,
+    property_pb.DATA_TYPE_BOOLEAN_ARRAY: TRUTHS.__getitem__,
 }
 
 
@@ -41,9 +42,9 @@ def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[
             fail(f"--where {text!r} is none of NAME=VALUE, !=, >, >=, <, <= and ~ (like)", EXIT_WRONG_USE)
         name, sign, value = parts.groups()
         try:
-            read = READERS.get(types.get(name, collection_pb.DATA_TYPE_TEXT), str)(value)
+            read = READERS.get(types.get(name, property_pb.DATA_TYPE_TEXT), str)(value)
         except (KeyError, ValueError):
-            kind = collection_pb.DataType.Name(types[name]).removeprefix("DATA_TYPE_").lower()
+            kind = property_pb.DataType.Name(types[name]).removeprefix("DATA_TYPE_").lower()
             fail(f"--where {text!r}: {value!r} is no {kind}, which {name!r} holds", EXIT_WRONG_USE)
         filters.append(MAKERS[sign](where(name), read))
     return all_of(*filters)

@@ -40,6 +40,7 @@ from service.cli.pictures import (
 from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
 from vecgate.client import Client, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 # Names under one reason that a terminal shows; everything is listed when the output is piped.
 SHOWN_NAMES = 20
@@ -173,7 +174,7 @@ def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
         note(f"the collection {wanted.name} is created")
         return True
     types = {each.name: each.data_type for each in found.properties}
-    if types.get(IMAGE_PROPERTY) != pb.DATA_TYPE_BLOB:
+    if types.get(IMAGE_PROPERTY) != property_pb.DATA_TYPE_BLOB:
         fail(
             f"the collection {wanted.name} has no blob property {IMAGE_PROPERTY!r}; choose another one", EXIT_WRONG_USE
         )

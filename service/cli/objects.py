@@ -13,14 +13,14 @@ from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, confirm, fail, note, print_json, print_table, say, shorten
 from vecgate.client import Client, Object, VecgateError
-from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 app = typer.Typer(help="List, show, change and delete objects.", no_args_is_help=True)
 
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection's name.")]
-TEXTUAL = (collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_DATE, collection_pb.DATA_TYPE_UUID)
+TEXTUAL = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_DATE, property_pb.DATA_TYPE_UUID)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The object's id.")]
 WhereOption = Annotated[
     list[str] | None,
@@ -110,7 +110,7 @@ def update(
         properties = dict(_parse_value(types, each) for each in values or ())
         pictures = {name: Path(file).read_bytes() for name, file in map(_parse_image, images or ())}
         for name in unset or ():
-            if types.get(name) == collection_pb.DATA_TYPE_BLOB:
+            if types.get(name) == property_pb.DATA_TYPE_BLOB:
                 pictures[name] = b""
             else:
                 properties[name] = None
@@ -208,7 +208,7 @@ def _delete_fitting(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _parse_value(types: Mapping[str, collection_pb.DataType.ValueType], text: str) -> tuple[str, Any]:
+def _parse_value(types: Mapping[str, property_pb.DataType.ValueType], text: str) -> tuple[str, Any]:
     """Return name and value of NAME=VALUE; the server says what does not fit."""
     name, equals, value = text.partition("=")
     if not equals:

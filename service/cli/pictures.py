@@ -14,6 +14,7 @@ from service.cli.sidecar import Row, Sidecar, as_text, normal_path
 from service.process.printable import printable
 from vecgate.client import Client, ImportOutcome, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 IMAGE_PROPERTY = "image"
 PATH_PROPERTY = "path"
@@ -155,9 +156,11 @@ def schema_of(
     return pb.Collection(
         name=collection,
         properties=[
-            pb.Property(name=IMAGE_PROPERTY, data_type=pb.DATA_TYPE_BLOB, description="The picture."),
-            pb.Property(name=PATH_PROPERTY, data_type=pb.DATA_TYPE_TEXT, description="Where it was in its folder."),
-            *(pb.Property(name=name, data_type=data_type) for name, data_type in types.items()),
+            property_pb.Property(name=IMAGE_PROPERTY, data_type=property_pb.DATA_TYPE_BLOB, description="The picture."),
+            property_pb.Property(
+                name=PATH_PROPERTY, data_type=property_pb.DATA_TYPE_TEXT, description="Where it was in its folder."
+            ),
+            *(property_pb.Property(name=name, data_type=data_type) for name, data_type in types.items()),
         ],
         vectors=[
             pb.VectorConfig(

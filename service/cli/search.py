@@ -22,7 +22,7 @@ from service.cli.queries import (
     build_query,
 )
 from vecgate.client import Client, Hit, SearchResult
-from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
 SHOWN_PROPERTIES = 5

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as pb
 
 FILE_COLUMN = "file"
 SUFFIXES = (".csv", ".jsonl")

@@ -7,7 +7,7 @@ import typer
 
 from service.cli.connection import AddressOption, connected
 from service.cli.output import confirm, print_json, print_table, say
-from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import tenant_pb2 as pb
 
 app = typer.Typer(help="Create, list, update and delete a collection's tenants.", no_args_is_help=True)
 

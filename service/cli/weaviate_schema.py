@@ -6,6 +6,8 @@ from typing import Any
 from service.domain import DataType, Distance
 from service.rpc.collections.parameters import parameters_from_pb
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 MODULE = "multi2vec-nvidia"
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
@@ -34,7 +36,7 @@ def weaviate_schema(collection: pb.Collection, url: str) -> dict[str, Any]:
 
 def unknown_properties(collection: pb.Collection) -> list[str]:
     """Return the names of the properties of types that this version does not handle, which the schema lacks."""
-    return [each.name for each in collection.properties if each.data_type == pb.DATA_TYPE_UNSPECIFIED]
+    return [each.name for each in collection.properties if each.data_type == property_pb.DATA_TYPE_UNSPECIFIED]
 
 
 def has_fields(vector: pb.VectorConfig) -> bool:
@@ -50,12 +52,12 @@ def is_weighted(vector: pb.VectorConfig) -> bool:
     return len({_weight(each) for each in (*vector.image_fields, *vector.text_fields)}) > 1
 
 
-def _properties(properties: Iterable[pb.Property]) -> list[dict[str, Any]]:
-    return [_property(each) for each in properties if each.data_type != pb.DATA_TYPE_UNSPECIFIED]
+def _properties(properties: Iterable[property_pb.Property]) -> list[dict[str, Any]]:
+    return [_property(each) for each in properties if each.data_type != property_pb.DATA_TYPE_UNSPECIFIED]
 
 
-def _property(property_: pb.Property) -> dict[str, Any]:
-    data_type = DataType[pb.DataType.Name(property_.data_type).removeprefix("DATA_TYPE_")]
+def _property(property_: property_pb.Property) -> dict[str, Any]:
+    data_type = DataType[property_pb.DataType.Name(property_.data_type).removeprefix("DATA_TYPE_")]
     schema: dict[str, Any] = {"name": property_.name, "dataType": [data_type.value]}
     if property_.description:
         schema["description"] = property_.description
@@ -92,7 +94,7 @@ def _weight(field: pb.WeightedField) -> float:
     return float(f"{field.weight:.7g}") if field.HasField("weight") else 1.0
 
 
-def _index(index: pb.VectorIndex) -> dict[str, Any]:
+def _index(index: index_pb.VectorIndex) -> dict[str, Any]:
     type_ = index.WhichOneof("type")
     config = parameters_from_pb(getattr(index, type_)) if type_ else {}
     parts = [(config, index.quantizer)]
@@ -101,14 +103,14 @@ def _index(index: pb.VectorIndex) -> dict[str, Any]:
         parts = [(hnsw, index.quantizer), (flat, index.dynamic.flat_quantizer)]
     for part, quantizer in parts:
         part.update(_quantizer(quantizer))
-    if index.distance != pb.DISTANCE_UNSPECIFIED:
-        distance = Distance[pb.Distance.Name(index.distance).removeprefix("DISTANCE_")].value
+    if index.distance != index_pb.DISTANCE_UNSPECIFIED:
+        distance = Distance[index_pb.Distance.Name(index.distance).removeprefix("DISTANCE_")].value
         for part in (config, *(part for part, _ in parts)):
             part["distance"] = distance
     return config
 
 
-def _quantizer(quantizer: pb.Quantizer) -> dict[str, Any]:
+def _quantizer(quantizer: index_pb.Quantizer) -> dict[str, Any]:
     type_ = quantizer.WhichOneof("type")
     if type_ is None:
         return {}

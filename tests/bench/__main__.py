@@ -36,6 +36,7 @@ from tests.fakes.store import FakeStore
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.input_pb2 import Image
@@ -133,7 +134,7 @@ async def bench_import() -> None:
             collection_pb.CreateCollectionRequest(
                 collection=collection_pb.Collection(
                     name="Bench",
-                    properties=[collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB)],
+                    properties=[property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB)],
                     vectors=[{"name": "default", "image_fields": [{"name": "image"}]}],
                 )
             )

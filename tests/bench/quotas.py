@@ -28,6 +28,7 @@ from tests.bench.web import DIMENSION, process, serve_nim
 from tests.e2e.serving import ROOT, Serving, serving
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 GHZ = "github.com/bojand/ghz/cmd/ghz@v0.120.0"
 SECONDS = int(os.environ.get("BENCH_SECONDS", "60"))
@@ -110,7 +111,7 @@ def _write_clients(file: Path) -> Path:
 
 
 def _fill(client: Client) -> None:
-    title = collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
+    title = property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)
     client.create_collection(
         collection_pb.Collection(
             name=COLLECTION, properties=[title], vectors=[{"name": "default", "text_fields": [{"name": "title"}]}]

@@ -24,6 +24,7 @@ from tests.fakes.nim import FakeNim, Fault
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -98,7 +99,7 @@ async def bench_soak() -> None:
 
 async def _soak(server: Serving, nim: FakeNim, channel: grpc.aio.Channel) -> None:
     run, end = Run(), time.monotonic() + SECONDS
-    title = collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
+    title = property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)
     collection = collection_pb.Collection(
         name="Soak", properties=[title], vectors=[{"name": "default", "text_fields": [{"name": "title"}]}]
     )

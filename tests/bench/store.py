@@ -39,6 +39,7 @@ from tests.bench.web import (
 from tests.e2e.serving import Serving, serving
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 OBJECTS = 1000
 FOUND = 10
@@ -99,8 +100,8 @@ def create(client: Client, name: str) -> None:
         pb.Collection(
             name=name,
             properties=[
-                pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
-                pb.Property(name="image", data_type=pb.DATA_TYPE_BLOB),
+                property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+                property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
             ],
             vectors=[
                 pb.VectorConfig(name="default", image_fields=[{"name": "image"}], text_fields=[{"name": "title"}])

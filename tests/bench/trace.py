@@ -33,6 +33,7 @@ from tests.bench.web import DIMENSION, process, serve_nim
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -158,8 +159,8 @@ async def _call(trace: Trace, channel: grpc.aio.Channel) -> None:
     collection = collection_pb.Collection(
         name="Holidays",
         properties=[
-            collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
-            collection_pb.Property(name="photo", data_type=collection_pb.DATA_TYPE_BLOB),
+            property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+            property_pb.Property(name="photo", data_type=property_pb.DATA_TYPE_BLOB),
         ],
         vectors=[{"name": "default", "image_fields": [{"name": "photo"}], "text_fields": [{"name": "title"}]}],
     )

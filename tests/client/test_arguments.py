@@ -16,6 +16,8 @@ from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
 from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, near_text, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.filter_pb2 import OBJECT_FIELD_ID
 
 ID = UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
@@ -32,7 +34,7 @@ SAMPLES: dict[type, Any] = {
     Path: Path(__file__),
     UUID: ID,
     Object: Object({"title": "a"}, id=ID),
-    collection_pb.Tenant: collection_pb.Tenant(name="title"),
+    tenant_pb.Tenant: tenant_pb.Tenant(name="title"),
 }
 
 
@@ -59,7 +61,7 @@ LISTS = list(lists())
 @pytest.fixture
 def fake() -> Iterator[FakeVecgate]:
     with serving(FakeVecgate()) as running:
-        running.add_collection("Pictures", title=collection_pb.DATA_TYPE_TEXT)
+        running.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
         yield running
 
 

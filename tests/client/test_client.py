@@ -26,13 +26,14 @@ from vecgate.client import (
     where,
 )
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeVecgate]:
     with serving(FakeVecgate()) as running:
-        running.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, title=collection_pb.DATA_TYPE_TEXT)
+        running.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB, title=property_pb.DATA_TYPE_TEXT)
         yield running
 
 

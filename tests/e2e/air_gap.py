@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.e2e.serving import serving
 from vecgate.client import Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 PICTURES = Path(__file__).parents[1] / "data" / "pictures"
 NAMES = ("dog", "bicycle", "pizza", "birthday-cake")
@@ -22,8 +23,8 @@ def main(folder: Path, weaviate: str) -> None:
             pb.Collection(
                 name="Pictures",
                 properties=[
-                    pb.Property(name="image", data_type=pb.DATA_TYPE_BLOB),
-                    pb.Property(name="file", data_type=pb.DATA_TYPE_TEXT),
+                    property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                    property_pb.Property(name="file", data_type=property_pb.DATA_TYPE_TEXT),
                 ],
                 vectors=[pb.VectorConfig(name="default", image_fields=[pb.WeightedField(name="image", weight=1)])],
             )

@@ -23,6 +23,7 @@ from tests.fakes.nim import FakeNim
 from tests.fakes.proxy import Proxy
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -202,7 +203,7 @@ def _object(number: int) -> object_pb.DataObject:
 async def _create(site: Site) -> None:
     collection = collection_pb.Collection(
         name=site.collection,
-        properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+        properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
         vectors=[collection_pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
     )
     request = collection_pb.CreateCollectionRequest(collection=collection)

@@ -31,6 +31,7 @@ from tests.service.conftest import failure_of
 from vecgate.client.values import Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 # Deprecated by its client, and used all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Dep024:DeprecationWarning")
@@ -105,8 +106,8 @@ async def _own(made: Beside) -> None:
         collection_pb.VectorConfig(name="words", text_fields=[{"name": "words"}]),
     ]
     properties = [
-        collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
-        collection_pb.Property(name="words", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
+        property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+        property_pb.Property(name="words", data_type=property_pb.DATA_TYPE_TEXT_ARRAY),
     ]
     wanted = collection_pb.Collection(name=made.name, properties=properties, vectors=vectors)
     await made.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
@@ -174,7 +175,7 @@ async def test_a_change_of_the_collection_keeps_the_rest_of_its_schema(
     changed = collection_pb.Collection(
         name=made.name,
         description="changed",
-        properties=[collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT)],
+        properties=[property_pb.Property(name="year", data_type=property_pb.DATA_TYPE_INT)],
         vectors=[collection_pb.VectorConfig(name="default", index={"hnsw": {"ef": 77}})],
     )
 

@@ -15,7 +15,9 @@ from tests.service.conftest import failure_of
 from vecgate.client import where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
@@ -31,7 +33,7 @@ async def aliased(weaviate_settings: WeaviateSettings) -> AsyncIterator[Aliased]
         collections = CollectionServiceStub(channel)
         wanted = collection_pb.Collection(
             name=f"Real{suffix}",
-            properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+            properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
             vectors=[collection_pb.VectorConfig(name="v", text_fields=[{"name": "title"}])],
             multi_tenancy={"enabled": True},
         )
@@ -47,15 +49,15 @@ async def test_every_call_by_an_alias_is_about_its_collection(aliased: Aliased, 
     id_ = str(UUID(int=1))
 
     await collections.CreateTenants(
-        collection_pb.CreateTenantsRequest(collection=name, tenants=[{"name": "anna"}, {"name": "ben"}])
+        tenant_pb.CreateTenantsRequest(collection=name, tenants=[{"name": "anna"}, {"name": "ben"}])
     )
-    tenants = await collections.ListTenants(collection_pb.ListTenantsRequest(collection=name))
+    tenants = await collections.ListTenants(tenant_pb.ListTenantsRequest(collection=name))
     await collections.UpdateTenants(
-        collection_pb.UpdateTenantsRequest(
+        tenant_pb.UpdateTenantsRequest(
             collection=name, tenants=[{"name": "ben", "activity_status": "TENANT_ACTIVITY_STATUS_INACTIVE"}]
         )
     )
-    await collections.DeleteTenants(collection_pb.DeleteTenantsRequest(collection=name, names=["ben"]))
+    await collections.DeleteTenants(tenant_pb.DeleteTenantsRequest(collection=name, names=["ben"]))
     change = collection_pb.Collection(
         name=name, description="new", properties=[{"name": "year", "data_type": "DATA_TYPE_INT"}]
     )

@@ -13,6 +13,9 @@ from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving, tiny_model
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import inverted_index_pb2 as inverted_index_pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +38,26 @@ def everything(name: str) -> pb.Collection:
         name=name,
         description="All that can be said",
         properties=[
-            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_TRIGRAM),
-            pb.Property(name="code", data_type=pb.DATA_TYPE_TEXT, index_searchable=False, description="a code"),
-            pb.Property(name="year", data_type=pb.DATA_TYPE_INT, index_range_filters=True, index_filterable=False),
-            pb.Property(
+            property_pb.Property(
+                name="title", data_type=property_pb.DATA_TYPE_TEXT, tokenization=property_pb.TOKENIZATION_TRIGRAM
+            ),
+            property_pb.Property(
+                name="code", data_type=property_pb.DATA_TYPE_TEXT, index_searchable=False, description="a code"
+            ),
+            property_pb.Property(
+                name="year", data_type=property_pb.DATA_TYPE_INT, index_range_filters=True, index_filterable=False
+            ),
+            property_pb.Property(
                 name="makers",
-                data_type=pb.DATA_TYPE_OBJECT_ARRAY,
+                data_type=property_pb.DATA_TYPE_OBJECT_ARRAY,
                 nested_properties=[
-                    pb.Property(name="name", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_FIELD),
-                    pb.Property(
+                    property_pb.Property(
+                        name="name", data_type=property_pb.DATA_TYPE_TEXT, tokenization=property_pb.TOKENIZATION_FIELD
+                    ),
+                    property_pb.Property(
                         name="home",
-                        data_type=pb.DATA_TYPE_OBJECT,
-                        nested_properties=[pb.Property(name="city", data_type=pb.DATA_TYPE_TEXT)],
+                        data_type=property_pb.DATA_TYPE_OBJECT,
+                        nested_properties=[property_pb.Property(name="city", data_type=property_pb.DATA_TYPE_TEXT)],
                     ),
                 ],
             ),
@@ -55,24 +66,30 @@ def everything(name: str) -> pb.Collection:
             pb.VectorConfig(
                 name="flat",
                 text_fields=[{"name": "title"}],
-                index=pb.VectorIndex(
-                    flat=pb.FlatIndex(), quantizer={"bq": {"rescore_limit": 5}}, distance=pb.DISTANCE_L2_SQUARED
+                index=index_pb.VectorIndex(
+                    flat=index_pb.FlatIndex(),
+                    quantizer={"bq": {"rescore_limit": 5}},
+                    distance=index_pb.DISTANCE_L2_SQUARED,
                 ),
             ),
-            pb.VectorConfig(name="fresh", index=pb.VectorIndex(hfresh=pb.HfreshIndex(search_probe=9))),
+            pb.VectorConfig(name="fresh", index=index_pb.VectorIndex(hfresh=index_pb.HfreshIndex(search_probe=9))),
             pb.VectorConfig(
                 name="graph",
-                index=pb.VectorIndex(
-                    hnsw=pb.HnswIndex(ef=50, ef_construction=64, filter_strategy=pb.FILTER_STRATEGY_SWEEPING),
+                index=index_pb.VectorIndex(
+                    hnsw=index_pb.HnswIndex(
+                        ef=50, ef_construction=64, filter_strategy=index_pb.FILTER_STRATEGY_SWEEPING
+                    ),
                     quantizer={"rq": {"bits": 8, "rescore_limit": 7}},
-                    distance=pb.DISTANCE_DOT,
+                    distance=index_pb.DISTANCE_DOT,
                 ),
             ),
         ],
         replication=pb.ReplicationConfig(factor=1, deletion_strategy=pb.DELETION_STRATEGY_DELETE_ON_CONFLICT),
         sharding=pb.ShardingConfig(desired_count=2),
-        inverted_index=pb.InvertedIndexConfig(
-            bm25={"b": 0.5, "k1": 1.5}, stopwords={"preset": "none", "additions": ["der"]}, index_timestamps=False
+        inverted_index=inverted_index_pb.InvertedIndexConfig(
+            bm25={"b": 0.5, "k1": 1.5},
+            stopwords={"preset": "STOPWORDS_PRESET_NONE", "additions": ["der"]},
+            index_timestamps=False,
         ),
     )
 
@@ -147,7 +164,7 @@ def test_a_collection_with_objects_is_extended_and_goes_on_serving(client: Clien
     client.create_collection(
         pb.Collection(
             name="Growing",
-            properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+            properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
             vectors=[pb.VectorConfig(name="first", text_fields=[{"name": "title"}])],
         )
     )
@@ -157,10 +174,10 @@ def test_a_collection_with_objects_is_extended_and_goes_on_serving(client: Clien
         pb.Collection(
             name="Growing",
             description="now described",
-            properties=[pb.Property(name="year", data_type=pb.DATA_TYPE_INT)],
+            properties=[property_pb.Property(name="year", data_type=property_pb.DATA_TYPE_INT)],
             vectors=[
-                pb.VectorConfig(name="first", index=pb.VectorIndex(hnsw=pb.HnswIndex(ef=77))),
-                pb.VectorConfig(name="second", text_fields=[{"name": "title"}], index=pb.VectorIndex(flat={})),
+                pb.VectorConfig(name="first", index=index_pb.VectorIndex(hnsw=index_pb.HnswIndex(ef=77))),
+                pb.VectorConfig(name="second", text_fields=[{"name": "title"}], index=index_pb.VectorIndex(flat={})),
             ],
         )
     )
@@ -179,7 +196,11 @@ def test_a_collection_with_objects_is_extended_and_goes_on_serving(client: Clien
             pb.Collection(
                 name="Growing",
                 description="never",
-                vectors=[pb.VectorConfig(name="first", index=pb.VectorIndex(hnsw=pb.HnswIndex(max_connections=9)))],
+                vectors=[
+                    pb.VectorConfig(
+                        name="first", index=index_pb.VectorIndex(hnsw=index_pb.HnswIndex(max_connections=9))
+                    )
+                ],
             )
         )
     assert [each.field for each in caught.value.violations] == ["collection.vectors[0].index.hnsw.max_connections"]
@@ -189,13 +210,17 @@ def test_a_collection_with_objects_is_extended_and_goes_on_serving(client: Clien
 def test_what_weaviate_itself_refuses_is_told_in_its_words(client: Client) -> None:
     with pytest.raises(VecgateError, match="async indexing"):
         client.create_collection(
-            pb.Collection(name="Dynamic", vectors=[pb.VectorConfig(name="v", index=pb.VectorIndex(dynamic={}))])
+            pb.Collection(name="Dynamic", vectors=[pb.VectorConfig(name="v", index=index_pb.VectorIndex(dynamic={}))])
         )
     with pytest.raises(VecgateError, match="ENABLE_TOKENIZER_GSE"):
         client.create_collection(
             pb.Collection(
                 name="Chinese",
-                properties=[pb.Property(name="t", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_GSE)],
+                properties=[
+                    property_pb.Property(
+                        name="t", data_type=property_pb.DATA_TYPE_TEXT, tokenization=property_pb.TOKENIZATION_GSE
+                    )
+                ],
                 vectors=[pb.VectorConfig(name="v")],
             )
         )

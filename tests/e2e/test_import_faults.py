@@ -16,6 +16,7 @@ from tests.fakes.proxy import Proxy
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
 COUNT = 300
@@ -28,8 +29,8 @@ def create(client: Client) -> None:
         collection_pb.Collection(
             name="Pictures",
             properties=[
-                collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
-                collection_pb.Property(name="number", data_type=collection_pb.DATA_TYPE_INT),
+                property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                property_pb.Property(name="number", data_type=property_pb.DATA_TYPE_INT),
             ],
             vectors=[collection_pb.VectorConfig(name="default", image_fields=[{"name": "image"}])],
         )
@@ -129,7 +130,7 @@ def test_a_property_that_is_added_under_way_can_be_used_at_once(client: Client) 
     )
     found = [next(outcomes)]
     wanted = collection_pb.Collection(name="Pictures")
-    wanted.properties.add(name="later", data_type=collection_pb.DATA_TYPE_TEXT)
+    wanted.properties.add(name="later", data_type=property_pb.DATA_TYPE_TEXT)
     client.update_collection(wanted)
 
     found += outcomes

@@ -10,6 +10,7 @@ from tests.e2e.serving import Serving, serving, tiny_model
 from tests.fakes.nim import FakeNim
 from vecgate.client import Client, Object, SearchResult
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 TITLES = [f"thing {number}" for number in range(30)]
 FIELDS = [pb.WeightedField(name="title")]
@@ -17,7 +18,7 @@ FIELDS = [pb.WeightedField(name="title")]
 
 def fill(running: Serving) -> None:
     """Make a collection for the old model, and import into it."""
-    title = pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)
+    title = property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)
     with running.client() as client:
         client.create_collection(
             pb.Collection(

@@ -17,6 +17,7 @@ from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 PICTURES = Path(__file__).parents[1] / "data/pictures"
 ROCKET = Path(__file__).parents[1] / "data/queries/twemoji/rocket.png"
@@ -66,9 +67,9 @@ def gallery(running: Serving, client: Client, stock: weaviate.WeaviateClient) ->
         pb.Collection(
             name="Native",
             properties=[
-                pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
-                pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
-                pb.Property(name="alt", data_type=pb.DATA_TYPE_TEXT),
+                property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+                property_pb.Property(name="picture", data_type=property_pb.DATA_TYPE_BLOB),
+                property_pb.Property(name="alt", data_type=property_pb.DATA_TYPE_TEXT),
             ],
             vectors=[
                 pb.VectorConfig(
@@ -133,9 +134,9 @@ def test_without_weights_the_module_makes_the_same_of_lists_and_of_objects_that_
     wanted = pb.Collection(
         name="Unweighted",
         properties=[
-            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
-            pb.Property(name="tags", data_type=pb.DATA_TYPE_TEXT_ARRAY),
-            pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
+            property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+            property_pb.Property(name="tags", data_type=property_pb.DATA_TYPE_TEXT_ARRAY),
+            property_pb.Property(name="picture", data_type=property_pb.DATA_TYPE_BLOB),
         ],
         vectors=[
             pb.VectorConfig(
@@ -178,8 +179,8 @@ def test_lists_with_weights_are_refused_because_the_module_fails_on_them(running
     wanted = pb.Collection(
         name="Refused",
         properties=[
-            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
-            pb.Property(name="tags", data_type=pb.DATA_TYPE_TEXT_ARRAY),
+            property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+            property_pb.Property(name="tags", data_type=property_pb.DATA_TYPE_TEXT_ARRAY),
         ],
         vectors=[
             pb.VectorConfig(

@@ -12,14 +12,15 @@ from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 MODEL = "nvidia/llama-nemotron-embed-vl-1b-v2"
 OURS, ALICES = "nvapi-of-the-server", "nvapi-of-alice"
 COLLECTION = collection_pb.Collection(
     name="Pictures",
     properties=[
-        collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
-        collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+        property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+        property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
     ],
     vectors=[
         collection_pb.VectorConfig(

@@ -17,6 +17,7 @@ from service.process.metrics_table import all_exposed
 from tests.e2e.serving import Serving, serving, tiny_model
 from vecgate.client import Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 SCRAPE_S = 30
 
@@ -37,7 +38,7 @@ def use(server: Serving) -> None:
         client.create_collection(
             pb.Collection(
                 name="Seen",
-                properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                 vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
             )
         )

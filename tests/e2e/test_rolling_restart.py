@@ -20,6 +20,7 @@ from tests.e2e.serving import Serving, serving
 from tests.fakes.nim import FakeNim
 from vecgate.client import Client, Health, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 ROUNDS = 4
 DIMENSION = 16
@@ -141,7 +142,7 @@ def test_no_call_fails_while_servers_are_drained_and_started_anew(
         client.create_collection(
             pb.Collection(
                 name=collection,
-                properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                 vectors=[pb.VectorConfig(name="default", text_fields=[pb.WeightedField(name="title", weight=1)])],
             )
         )

@@ -20,6 +20,7 @@ from vecgate.client import all_of, any_of, negate, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import filter_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -82,7 +83,7 @@ async def _fill(
             collection=collection_pb.Collection(
                 name=name,
                 properties=[
-                    collection_pb.Property(name=each, data_type=f"DATA_TYPE_{kind}") for each, kind in kinds.items()
+                    property_pb.Property(name=each, data_type=f"DATA_TYPE_{kind}") for each, kind in kinds.items()
                 ],
                 vectors=[collection_pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
             )

@@ -13,6 +13,7 @@ from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -52,7 +53,7 @@ async def sides(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[str,
             collection_pb.CreateCollectionRequest(
                 collection=collection_pb.Collection(
                     name=name,
-                    properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+                    properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                     vectors=[
                         collection_pb.VectorConfig(name=each, embedder=embedder, text_fields=[{"name": "title"}])
                         for each, embedder in zip(NAMES, ("one", "two"), strict=True)

@@ -19,6 +19,7 @@ from tests.fakes.embedder import picture
 from tests.fakes.tiny_clip import DIMENSION
 from vecgate.client import Client, Health, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 DATA = Path(__file__).parents[1] / "data"
 PICTURES = DATA / "pictures"
@@ -29,9 +30,9 @@ def create(client: Client, name: str = "Pictures", **vector: object) -> None:
         collection_pb.Collection(
             name=name,
             properties=[
-                collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
-                collection_pb.Property(name="file", data_type=collection_pb.DATA_TYPE_TEXT),
-                collection_pb.Property(name="name", data_type=collection_pb.DATA_TYPE_TEXT),
+                property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                property_pb.Property(name="file", data_type=property_pb.DATA_TYPE_TEXT),
+                property_pb.Property(name="name", data_type=property_pb.DATA_TYPE_TEXT),
             ],
             vectors=[collection_pb.VectorConfig(**{"name": "default", "image_fields": [{"name": "image"}], **vector})],
         )

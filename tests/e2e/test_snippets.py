@@ -20,6 +20,7 @@ from tests.fakes.nim import FakeNim
 from tests.pages import ROOT, blocks
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2
 from vecgate.v1.search_service_pb2 import Bm25, Hybrid
 
 GUIDE = ROOT / "protos/README.md"
@@ -46,7 +47,8 @@ class Sides:
 
     def run(self, *names: str, **given: Any) -> dict[str, Any]:
         """Run snippets of the page, and return what they define."""
-        scope: dict[str, Any] = {"Client": Client, "Object": Object, "pb": pb, "Hybrid": Hybrid, "Bm25": Bm25, **given}
+        known = {"Client": Client, "Object": Object, "pb": pb, "property_pb2": property_pb2, "Hybrid": Hybrid}
+        scope: dict[str, Any] = {**known, "Bm25": Bm25, **given}
         with Client(self.vecgate.address) as client:
             scope.setdefault("client", client)
             for name in names:

@@ -7,8 +7,10 @@ import pytest
 from tests.e2e.serving import serving, tiny_model
 from vecgate.client import Client, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
-INACTIVE = pb.TENANT_ACTIVITY_STATUS_INACTIVE
+INACTIVE = tenant_pb.TENANT_ACTIVITY_STATUS_INACTIVE
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def create(client: Client, name: str, **tenancy: bool) -> None:
     client.create_collection(
         pb.Collection(
             name=name,
-            properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+            properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
             vectors=[pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
             multi_tenancy=pb.MultiTenancyConfig(enabled=True, **tenancy),
         )
@@ -65,12 +67,14 @@ def test_an_inactive_tenant_rests_until_it_is_activated(client: Client) -> None:
     client.create_tenants("Resting", ["anna"])
     put(client, "Resting", "anna", "a dog")
 
-    client.update_tenants("Resting", [pb.Tenant(name="anna", activity_status=INACTIVE)])
+    client.update_tenants("Resting", [tenant_pb.Tenant(name="anna", activity_status=INACTIVE)])
     with pytest.raises(VecgateError, match="not active"):
         client.search("Resting", tenant="anna")
     with pytest.raises(VecgateError, match="'anna' is not active; activate it"):
         put(client, "Resting", "anna", "a cat")
-    client.update_tenants("Resting", [pb.Tenant(name="anna", activity_status=pb.TENANT_ACTIVITY_STATUS_ACTIVE)])
+    client.update_tenants(
+        "Resting", [tenant_pb.Tenant(name="anna", activity_status=tenant_pb.TENANT_ACTIVITY_STATUS_ACTIVE)]
+    )
 
     assert titles(client, "Resting", "anna") == {"a dog"}
 
@@ -79,10 +83,10 @@ def test_tenants_are_created_and_activated_on_their_own_where_that_is_set(client
     create(client, "Auto", auto_tenant_creation=True, auto_tenant_activation=True)
 
     assert put(client, "Auto", "new", "a dog") == [None]
-    client.update_tenants("Auto", [pb.Tenant(name="new", activity_status=INACTIVE)])
+    client.update_tenants("Auto", [tenant_pb.Tenant(name="new", activity_status=INACTIVE)])
 
     assert titles(client, "Auto", "new", text="a dog") == {"a dog"}
-    client.update_tenants("Auto", [pb.Tenant(name="new", activity_status=INACTIVE)])
+    client.update_tenants("Auto", [tenant_pb.Tenant(name="new", activity_status=INACTIVE)])
     assert put(client, "Auto", "new", "a cat") == [None]
     assert titles(client, "Auto", "new") == {"a dog", "a cat"}
     assert [each.name for each in client.list_tenants("Auto")] == ["new"]

@@ -11,6 +11,7 @@ from tests.e2e.serving import serving, tiny_model
 from tests.fakes.collector import Collector, attributes_of, collector
 from vecgate.client import Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -66,7 +67,7 @@ def use(weaviate: WeaviateSettings, http_port: int, grpc_port: int, collected: C
         client.create_collection(
             pb.Collection(
                 name="Traced",
-                properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                 vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
             )
         )

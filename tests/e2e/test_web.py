@@ -25,6 +25,8 @@ from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving, tiny_model
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 PICTURES = Path(__file__).parents[1] / "data/pictures"
 QUERIES = Path(__file__).parents[1] / "data/queries"
@@ -285,9 +287,9 @@ def test_what_weaviate_config_prints_makes_a_collection_that_works(
             pb.Collection(
                 name="Printed",
                 properties=[
-                    pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
-                    pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT),
-                    pb.Property(name="caption", data_type=pb.DATA_TYPE_TEXT),
+                    property_pb.Property(name="picture", data_type=property_pb.DATA_TYPE_BLOB),
+                    property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+                    property_pb.Property(name="caption", data_type=property_pb.DATA_TYPE_TEXT),
                 ],
                 vectors=[
                     pb.VectorConfig(
@@ -314,27 +316,31 @@ def test_what_weaviate_config_prints_makes_a_collection_that_works(
 def test_what_weaviate_config_prints_makes_the_same_collection_but_for_what_fills_it(
     running: Serving, client: weaviate.WeaviateClient
 ) -> None:
-    maker = pb.Property(name="maker", data_type=pb.DATA_TYPE_OBJECT)
-    maker.nested_properties.add(name="name", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_FIELD)
-    town = maker.nested_properties.add(name="towns", data_type=pb.DATA_TYPE_OBJECT_ARRAY)
-    town.nested_properties.add(name="founded", data_type=pb.DATA_TYPE_INT)
+    maker = property_pb.Property(name="maker", data_type=property_pb.DATA_TYPE_OBJECT)
+    maker.nested_properties.add(
+        name="name", data_type=property_pb.DATA_TYPE_TEXT, tokenization=property_pb.TOKENIZATION_FIELD
+    )
+    town = maker.nested_properties.add(name="towns", data_type=property_pb.DATA_TYPE_OBJECT_ARRAY)
+    town.nested_properties.add(name="founded", data_type=property_pb.DATA_TYPE_INT)
     collection = pb.Collection(
         name="Whole",
         description="all that there is",
         properties=[
-            pb.Property(name="picture", data_type=pb.DATA_TYPE_BLOB),
-            pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT, tokenization=pb.TOKENIZATION_LOWERCASE),
-            pb.Property(name="price", data_type=pb.DATA_TYPE_NUMBER, index_range_filters=True),
-            pb.Property(name="place", data_type=pb.DATA_TYPE_GEO_COORDINATES),
+            property_pb.Property(name="picture", data_type=property_pb.DATA_TYPE_BLOB),
+            property_pb.Property(
+                name="title", data_type=property_pb.DATA_TYPE_TEXT, tokenization=property_pb.TOKENIZATION_LOWERCASE
+            ),
+            property_pb.Property(name="price", data_type=property_pb.DATA_TYPE_NUMBER, index_range_filters=True),
+            property_pb.Property(name="place", data_type=property_pb.DATA_TYPE_GEO_COORDINATES),
             maker,
         ],
         vectors=[
             pb.VectorConfig(name="small", text_fields=[{"name": "title"}], index={"flat": {}, "quantizer": {"bq": {}}}),
             pb.VectorConfig(name="large", image_fields=[{"name": "picture"}], index={"hnsw": {"max_connections": 8}}),
-            pb.VectorConfig(name="supplied", index={"distance": pb.DISTANCE_DOT}),
+            pb.VectorConfig(name="supplied", index={"distance": index_pb.DISTANCE_DOT}),
         ],
         multi_tenancy={"enabled": True, "auto_tenant_creation": True},
-        inverted_index={"bm25": {"b": 0.5}, "stopwords": {"preset": "none", "additions": ["the"]}},
+        inverted_index={"bm25": {"b": 0.5}, "stopwords": {"preset": "STOPWORDS_PRESET_NONE", "additions": ["the"]}},
     )
     with Client(running.address) as vecgate:
         before = vecgate.create_collection(collection)

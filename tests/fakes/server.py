@@ -29,8 +29,10 @@ from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import embedding_service_pb2_grpc as embedding_grpc
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import object_service_pb2_grpc as object_grpc
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import search_service_pb2_grpc as search_grpc
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1 import vector_pb2 as vector_pb
 from vecgate.v1.embedder_pb2 import EmbedderRef
 
@@ -61,7 +63,7 @@ class FakeVecgate:
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.unembeddable: set[str] = set()
         self.collections: dict[str, collection_pb.Collection] = {}
-        self.tenants: dict[str, dict[str, collection_pb.Tenant]] = defaultdict(dict)
+        self.tenants: dict[str, dict[str, tenant_pb.Tenant]] = defaultdict(dict)
         self.objects: dict[str, dict[str, object_pb.DataObject]] = defaultdict(dict)
         self.healthy: dict[str, bool] = defaultdict(lambda: True)
         self.page_size = 100
@@ -85,11 +87,11 @@ class FakeVecgate:
         """Where it listens."""
         return f"127.0.0.1:{self.port}"
 
-    def add_collection(self, name: str, /, **properties: collection_pb.DataType.ValueType) -> None:
+    def add_collection(self, name: str, /, **properties: property_pb.DataType.ValueType) -> None:
         """Create a collection with one named vector."""
         self.collections[name] = collection_pb.Collection(
             name=name,
-            properties=[collection_pb.Property(name=each, data_type=kind) for each, kind in properties.items()],
+            properties=[property_pb.Property(name=each, data_type=kind) for each, kind in properties.items()],
             vectors=[collection_pb.VectorConfig(name="default", space=SPACE, dimension=DIMENSION, model="fake-clip")],
         )
 
@@ -180,31 +182,31 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         del self.fake.collections[request.name]
         return collection_pb.DeleteCollectionResponse()
 
-    def CreateTenants(self, request: Any, context: Any) -> collection_pb.CreateTenantsResponse:  # noqa: N802
+    def CreateTenants(self, request: Any, context: Any) -> tenant_pb.CreateTenantsResponse:  # noqa: N802
         self.fake.came("CreateTenants", request, context)
         self.fake.tenants[request.collection] |= {each.name: each for each in request.tenants}
-        return collection_pb.CreateTenantsResponse()
+        return tenant_pb.CreateTenantsResponse()
 
-    def ListTenants(self, request: Any, context: Any) -> collection_pb.ListTenantsResponse:  # noqa: N802
+    def ListTenants(self, request: Any, context: Any) -> tenant_pb.ListTenantsResponse:  # noqa: N802
         self.fake.came("ListTenants", request, context)
         there = self.fake.tenants[request.collection]
         names = [name for name in sorted(there) if name in request.names or not request.names]
         start = int(request.page_token or 0)
         end = start + self.fake.page_size
-        return collection_pb.ListTenantsResponse(
+        return tenant_pb.ListTenantsResponse(
             tenants=[there[name] for name in names[start:end]], next_page_token=str(end) if end < len(names) else ""
         )
 
-    def UpdateTenants(self, request: Any, context: Any) -> collection_pb.UpdateTenantsResponse:  # noqa: N802
+    def UpdateTenants(self, request: Any, context: Any) -> tenant_pb.UpdateTenantsResponse:  # noqa: N802
         self.fake.came("UpdateTenants", request, context)
         self.fake.tenants[request.collection] |= {each.name: each for each in request.tenants}
-        return collection_pb.UpdateTenantsResponse()
+        return tenant_pb.UpdateTenantsResponse()
 
-    def DeleteTenants(self, request: Any, context: Any) -> collection_pb.DeleteTenantsResponse:  # noqa: N802
+    def DeleteTenants(self, request: Any, context: Any) -> tenant_pb.DeleteTenantsResponse:  # noqa: N802
         self.fake.came("DeleteTenants", request, context)
         for name in request.names:
             self.fake.tenants[request.collection].pop(name, None)
-        return collection_pb.DeleteTenantsResponse()
+        return tenant_pb.DeleteTenantsResponse()
 
 
 class _Objects(object_grpc.ObjectServiceServicer):

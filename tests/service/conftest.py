@@ -23,6 +23,7 @@ from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -61,12 +62,12 @@ class Wire:
                 collection=collection_pb.Collection(
                     name="Pictures",
                     properties=[
-                        collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
-                        collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
-                        collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
-                        collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
-                        collection_pb.Property(name="taken", data_type=collection_pb.DATA_TYPE_DATE),
-                        collection_pb.Property(name="place", data_type=collection_pb.DATA_TYPE_GEO_COORDINATES),
+                        property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                        property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+                        property_pb.Property(name="tags", data_type=property_pb.DATA_TYPE_TEXT_ARRAY),
+                        property_pb.Property(name="year", data_type=property_pb.DATA_TYPE_INT),
+                        property_pb.Property(name="taken", data_type=property_pb.DATA_TYPE_DATE),
+                        property_pb.Property(name="place", data_type=property_pb.DATA_TYPE_GEO_COORDINATES),
                     ],
                     vectors=[collection_pb.VectorConfig(**config)],
                 )
@@ -185,7 +186,7 @@ def run(fake: FakeVecgate) -> Run:
 @pytest.fixture
 def pictures(fake: FakeVecgate) -> FakeVecgate:
     """Three pictures in a collection."""
-    fake.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, name=collection_pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB, name=property_pb.DATA_TYPE_TEXT)
     names = ("red [car]", "../../etc/passwd", "dog")
     objects = [
         Object({"name": name, "year": 2020 + n}, {"image": PNG}, id=str(UUID(int=n))) for n, name in enumerate(names)

@@ -9,6 +9,7 @@ import grpc
 
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 TITLES = ("a dog on a beach", "a red bicycle", "a birthday cake")
 
@@ -32,7 +33,7 @@ def main(address: str, *, tls: bool, folder: Path) -> None:
         client.create_collection(
             pb.Collection(
                 name=collection,
-                properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                 vectors=[pb.VectorConfig(name="default", text_fields=[pb.WeightedField(name="title", weight=1)])],
             )
         )

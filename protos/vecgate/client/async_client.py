@@ -39,6 +39,7 @@ from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import scope_pb2 as consistency_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -46,7 +47,7 @@ from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 Response = TypeVar("Response")
-Tenants = str | collection_pb.Tenant | Iterable[str | collection_pb.Tenant]
+Tenants = str | tenant_pb.Tenant | Iterable[str | tenant_pb.Tenant]
 Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
 
 # What the server takes and gives in one call.
@@ -211,19 +212,15 @@ class AsyncClient:
     async def create_tenants(self, collection: str, tenants: Tenants) -> None:
         """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
         for some in _in_calls(tenants):
-            request = collection_pb.CreateTenantsRequest(
+            request = tenant_pb.CreateTenantsRequest(
                 collection=collection,
-                tenants=[collection_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
+                tenants=[tenant_pb.Tenant(name=each) if isinstance(each, str) else each for each in some],
             )
             await self._call(self._collection.CreateTenants, request)
 
-    async def list_tenants(
-        self, collection: str, names: str | Iterable[str] = ()
-    ) -> AsyncIterator[collection_pb.Tenant]:
+    async def list_tenants(self, collection: str, names: str | Iterable[str] = ()) -> AsyncIterator[tenant_pb.Tenant]:
         """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
-        request = collection_pb.ListTenantsRequest(
-            collection=collection, names=several(names), page_size=TENANTS_PER_CALL
-        )
+        request = tenant_pb.ListTenantsRequest(collection=collection, names=several(names), page_size=TENANTS_PER_CALL)
         while True:
             response = await self._call(self._collection.ListTenants, request)
             for each in response.tenants:
@@ -232,18 +229,16 @@ class AsyncClient:
                 return
             request.page_token = response.next_page_token
 
-    async def update_tenants(
-        self, collection: str, tenants: collection_pb.Tenant | Iterable[collection_pb.Tenant]
-    ) -> None:
+    async def update_tenants(self, collection: str, tenants: tenant_pb.Tenant | Iterable[tenant_pb.Tenant]) -> None:
         """Change how active tenants are."""
         for some in _in_calls(tenants):
-            request = collection_pb.UpdateTenantsRequest(collection=collection, tenants=some)
+            request = tenant_pb.UpdateTenantsRequest(collection=collection, tenants=some)
             await self._call(self._collection.UpdateTenants, request)
 
     async def delete_tenants(self, collection: str, names: str | Iterable[str]) -> None:
         """Delete tenants with all their objects; those that are not there are no error."""
         for some in _in_calls(names):
-            request = collection_pb.DeleteTenantsRequest(collection=collection, names=some)
+            request = tenant_pb.DeleteTenantsRequest(collection=collection, names=some)
             await self._call(self._collection.DeleteTenants, request)
 
     async def search(

@@ -24,9 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from vecgate.v1 import inverted_index_pb2 as vecgate_dot_v1_dot_inverted__index__pb2
+from vecgate.v1 import property_pb2 as vecgate_dot_v1_dot_property__pb2
+from vecgate.v1 import tenant_pb2 as vecgate_dot_v1_dot_tenant__pb2
+from vecgate.v1 import vector_index_pb2 as vecgate_dot_v1_dot_vector__index__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xc8\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfigB\x0f\n\r_object_count\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xd5\x02\n\x13InvertedIndexConfig\x12$\n\x04\x62m25\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Bm25Config\x12.\n\tstopwords\x18\x02 \x01(\x0b\x32\x1b.vecgate.v1.StopwordsConfig\x12\x1d\n\x10index_null_state\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\"\n\x15index_property_length\x18\x04 \x01(\x08H\x01\x88\x01\x01\x12\x1d\n\x10index_timestamps\x18\x05 \x01(\x08H\x02\x88\x01\x01\x12%\n\x18\x63leanup_interval_seconds\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\x13\n\x11_index_null_stateB\x18\n\x16_index_property_lengthB\x13\n\x11_index_timestampsB\x1b\n\x19_cleanup_interval_seconds\":\n\nBm25Config\x12\x0e\n\x01\x62\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x02k1\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x04\n\x02_bB\x05\n\x03_k1\"V\n\x0fStopwordsConfig\x12\x13\n\x06preset\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tadditions\x18\x02 \x03(\t\x12\x10\n\x08removals\x18\x03 \x03(\tB\t\n\x07_preset\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"\xd9\x02\n\x08Property\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\tdata_type\x18\x02 \x01(\x0e\x32\x14.vecgate.v1.DataType\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12.\n\x0ctokenization\x18\x04 \x01(\x0e\x32\x18.vecgate.v1.Tokenization\x12\x1d\n\x10index_filterable\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12\x1d\n\x10index_searchable\x18\x06 \x01(\x08H\x01\x88\x01\x01\x12 \n\x13index_range_filters\x18\x07 \x01(\x08H\x02\x88\x01\x01\x12/\n\x11nested_properties\x18\x08 \x03(\x0b\x32\x14.vecgate.v1.PropertyB\x13\n\x11_index_filterableB\x13\n\x11_index_searchableB\x16\n\x14_index_range_filters\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x9a\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x07 \x01(\t\x12\r\n\x05space\x18\x08 \x01(\t\x12\x11\n\tdimension\x18\t \x01(\x05\x12&\n\x05index\x18\n \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\x0b \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\x0c \x01(\tJ\x04\x08\x06\x10\x07R\x08\x64istance\"\x8d\x02\n\x0bVectorIndex\x12%\n\x04hnsw\x18\x01 \x01(\x0b\x32\x15.vecgate.v1.HnswIndexH\x00\x12%\n\x04\x66lat\x18\x02 \x01(\x0b\x32\x15.vecgate.v1.FlatIndexH\x00\x12+\n\x07\x64ynamic\x18\x03 \x01(\x0b\x32\x18.vecgate.v1.DynamicIndexH\x00\x12)\n\x06hfresh\x18\x04 \x01(\x0b\x32\x17.vecgate.v1.HfreshIndexH\x00\x12&\n\x08\x64istance\x18\x05 \x01(\x0e\x32\x14.vecgate.v1.Distance\x12(\n\tquantizer\x18\x06 \x01(\x0b\x32\x15.vecgate.v1.QuantizerB\x06\n\x04type\"\x92\x04\n\tHnswIndex\x12\x1c\n\x0f\x65\x66_construction\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0fmax_connections\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x02\x65\x66\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0e\x64ynamic_ef_min\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x1b\n\x0e\x64ynamic_ef_max\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x1e\n\x11\x64ynamic_ef_factor\x18\x06 \x01(\x05H\x05\x88\x01\x01\x12%\n\x18vector_cache_max_objects\x18\x07 \x01(\x03H\x06\x88\x01\x01\x12\x1f\n\x12\x66lat_search_cutoff\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12\x33\n\x0f\x66ilter_strategy\x18\t \x01(\x0e\x32\x1a.vecgate.v1.FilterStrategy\x12%\n\x18\x63leanup_interval_seconds\x18\n \x01(\x05H\x08\x88\x01\x01\x42\x12\n\x10_ef_constructionB\x12\n\x10_max_connectionsB\x05\n\x03_efB\x11\n\x0f_dynamic_ef_minB\x11\n\x0f_dynamic_ef_maxB\x14\n\x12_dynamic_ef_factorB\x1b\n\x19_vector_cache_max_objectsB\x15\n\x13_flat_search_cutoffB\x1b\n\x19_cleanup_interval_seconds\"O\n\tFlatIndex\x12%\n\x18vector_cache_max_objects\x18\x01 \x01(\x03H\x00\x88\x01\x01\x42\x1b\n\x19_vector_cache_max_objects\"\xad\x01\n\x0c\x44ynamicIndex\x12\x16\n\tthreshold\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12#\n\x04hnsw\x18\x02 \x01(\x0b\x32\x15.vecgate.v1.HnswIndex\x12#\n\x04\x66lat\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.FlatIndex\x12-\n\x0e\x66lat_quantizer\x18\x04 \x01(\x0b\x32\x15.vecgate.v1.QuantizerB\x0c\n\n_threshold\"\x97\x01\n\x0bHfreshIndex\x12 \n\x13max_posting_size_kb\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08replicas\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0csearch_probe\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x16\n\x14_max_posting_size_kbB\x0b\n\t_replicasB\x0f\n\r_search_probe\"\xed\x01\n\tQuantizer\x12-\n\x02rq\x18\x01 \x01(\x0b\x32\x1f.vecgate.v1.RotationalQuantizerH\x00\x12)\n\x02\x62q\x18\x02 \x01(\x0b\x32\x1b.vecgate.v1.BinaryQuantizerH\x00\x12*\n\x02pq\x18\x03 \x01(\x0b\x32\x1c.vecgate.v1.ProductQuantizerH\x00\x12)\n\x02sq\x18\x04 \x01(\x0b\x32\x1b.vecgate.v1.ScalarQuantizerH\x00\x12\'\n\x04none\x18\x05 \x01(\x0b\x32\x17.vecgate.v1.NoQuantizerH\x00\x42\x06\n\x04type\"}\n\x13RotationalQuantizer\x12\x11\n\x04\x62its\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rrescore_limit\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\x05\x63\x61\x63he\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\x07\n\x05_bitsB\x10\n\x0e_rescore_limitB\x08\n\x06_cache\"]\n\x0f\x42inaryQuantizer\x12\x1a\n\rrescore_limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\x05\x63\x61\x63he\x18\x02 \x01(\x08H\x01\x88\x01\x01\x42\x10\n\x0e_rescore_limitB\x08\n\x06_cache\"\xb9\x01\n\x10ProductQuantizer\x12\x15\n\x08segments\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tcentroids\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1b\n\x0etraining_limit\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12+\n\x07\x65ncoder\x18\x04 \x01(\x0b\x32\x1a.vecgate.v1.ProductEncoderB\x0b\n\t_segmentsB\x0c\n\n_centroidsB\x11\n\x0f_training_limit\"X\n\x0eProductEncoder\x12\x11\n\x04type\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x64istribution\x18\x02 \x01(\tH\x01\x88\x01\x01\x42\x07\n\x05_typeB\x0f\n\r_distribution\"o\n\x0fScalarQuantizer\x12\x1b\n\x0etraining_limit\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rrescore_limit\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\x11\n\x0f_training_limitB\x10\n\x0e_rescore_limit\"\r\n\x0bNoQuantizer\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"4\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"Q\n\x06Tenant\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x39\n\x0f\x61\x63tivity_status\x18\x02 \x01(\x0e\x32 .vecgate.v1.TenantActivityStatus\"O\n\x14\x43reateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15\x43reateTenantsResponse\"^\n\x12ListTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"S\n\x13ListTenantsResponse\x12#\n\x07tenants\x18\x01 \x03(\x0b\x32\x12.vecgate.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x14UpdateTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07tenants\x18\x02 \x03(\x0b\x32\x12.vecgate.v1.Tenant\"\x17\n\x15UpdateTenantsResponse\"9\n\x14\x44\x65leteTenantsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\"\x17\n\x15\x44\x65leteTenantsResponse*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03*\x95\x02\n\x0cTokenization\x12\x1c\n\x18TOKENIZATION_UNSPECIFIED\x10\x00\x12\x15\n\x11TOKENIZATION_WORD\x10\x01\x12\x1a\n\x16TOKENIZATION_LOWERCASE\x10\x02\x12\x1b\n\x17TOKENIZATION_WHITESPACE\x10\x03\x12\x16\n\x12TOKENIZATION_FIELD\x10\x04\x12\x18\n\x14TOKENIZATION_TRIGRAM\x10\x05\x12\x14\n\x10TOKENIZATION_GSE\x10\x06\x12\x1a\n\x16TOKENIZATION_KAGOME_JA\x10\x07\x12\x1a\n\x16TOKENIZATION_KAGOME_KR\x10\x08\x12\x17\n\x13TOKENIZATION_GSE_CH\x10\t*\xa6\x03\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x44\x41TA_TYPE_TEXT\x10\x01\x12\x18\n\x14\x44\x41TA_TYPE_TEXT_ARRAY\x10\x02\x12\x11\n\rDATA_TYPE_INT\x10\x03\x12\x17\n\x13\x44\x41TA_TYPE_INT_ARRAY\x10\x04\x12\x14\n\x10\x44\x41TA_TYPE_NUMBER\x10\x05\x12\x1a\n\x16\x44\x41TA_TYPE_NUMBER_ARRAY\x10\x06\x12\x15\n\x11\x44\x41TA_TYPE_BOOLEAN\x10\x07\x12\x1b\n\x17\x44\x41TA_TYPE_BOOLEAN_ARRAY\x10\x08\x12\x12\n\x0e\x44\x41TA_TYPE_DATE\x10\t\x12\x18\n\x14\x44\x41TA_TYPE_DATE_ARRAY\x10\n\x12\x12\n\x0e\x44\x41TA_TYPE_UUID\x10\x0b\x12\x18\n\x14\x44\x41TA_TYPE_UUID_ARRAY\x10\x0c\x12\x12\n\x0e\x44\x41TA_TYPE_BLOB\x10\r\x12\x1d\n\x19\x44\x41TA_TYPE_GEO_COORDINATES\x10\x0e\x12\x14\n\x10\x44\x41TA_TYPE_OBJECT\x10\x0f\x12\x1a\n\x16\x44\x41TA_TYPE_OBJECT_ARRAY\x10\x10*j\n\x0e\x46ilterStrategy\x12\x1f\n\x1b\x46ILTER_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46ILTER_STRATEGY_SWEEPING\x10\x01\x12\x19\n\x15\x46ILTER_STRATEGY_ACORN\x10\x02*\x92\x01\n\x08\x44istance\x12\x18\n\x14\x44ISTANCE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44ISTANCE_COSINE\x10\x01\x12\x10\n\x0c\x44ISTANCE_DOT\x10\x02\x12\x17\n\x13\x44ISTANCE_L2_SQUARED\x10\x03\x12\x16\n\x12\x44ISTANCE_MANHATTAN\x10\x04\x12\x14\n\x10\x44ISTANCE_HAMMING\x10\x05*\xf9\x01\n\x14TenantActivityStatus\x12&\n\"TENANT_ACTIVITY_STATUS_UNSPECIFIED\x10\x00\x12!\n\x1dTENANT_ACTIVITY_STATUS_ACTIVE\x10\x01\x12#\n\x1fTENANT_ACTIVITY_STATUS_INACTIVE\x10\x02\x12$\n TENANT_ACTIVITY_STATUS_OFFLOADED\x10\x03\x12%\n!TENANT_ACTIVITY_STATUS_OFFLOADING\x10\x04\x12$\n TENANT_ACTIVITY_STATUS_ONLOADING\x10\x05\x32\xdc\x06\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fvecgate/v1/inverted_index.proto\x1a\x19vecgate/v1/property.proto\x1a\x17vecgate/v1/tenant.proto\x1a\x1dvecgate/v1/vector_index.proto\"\xc8\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfigB\x0f\n\r_object_count\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x9a\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x07 \x01(\t\x12\r\n\x05space\x18\x08 \x01(\t\x12\x11\n\tdimension\x18\t \x01(\x05\x12&\n\x05index\x18\n \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\x0b \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\x0c \x01(\tJ\x04\x08\x06\x10\x07R\x08\x64istance\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"4\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03\x32\xdc\x06\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,102 +54,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['UpdateTenants']._serialized_options = b'\220\002\002'
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteTenants']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteTenants']._serialized_options = b'\220\002\002'
-  _globals['_DELETIONSTRATEGY']._serialized_start=5679
-  _globals['_DELETIONSTRATEGY']._serialized_end=5866
-  _globals['_TOKENIZATION']._serialized_start=5869
-  _globals['_TOKENIZATION']._serialized_end=6146
-  _globals['_DATATYPE']._serialized_start=6149
-  _globals['_DATATYPE']._serialized_end=6571
-  _globals['_FILTERSTRATEGY']._serialized_start=6573
-  _globals['_FILTERSTRATEGY']._serialized_end=6679
-  _globals['_DISTANCE']._serialized_start=6682
-  _globals['_DISTANCE']._serialized_end=6828
-  _globals['_TENANTACTIVITYSTATUS']._serialized_start=6831
-  _globals['_TENANTACTIVITYSTATUS']._serialized_end=7080
-  _globals['_COLLECTION']._serialized_start=116
-  _globals['_COLLECTION']._serialized_end=572
-  _globals['_RERANKERCONFIG']._serialized_start=574
-  _globals['_RERANKERCONFIG']._serialized_end=648
-  _globals['_REPLICATIONCONFIG']._serialized_start=651
-  _globals['_REPLICATIONCONFIG']._serialized_end=805
-  _globals['_SHARDINGCONFIG']._serialized_start=808
-  _globals['_SHARDINGCONFIG']._serialized_end=974
-  _globals['_INVERTEDINDEXCONFIG']._serialized_start=977
-  _globals['_INVERTEDINDEXCONFIG']._serialized_end=1318
-  _globals['_BM25CONFIG']._serialized_start=1320
-  _globals['_BM25CONFIG']._serialized_end=1378
-  _globals['_STOPWORDSCONFIG']._serialized_start=1380
-  _globals['_STOPWORDSCONFIG']._serialized_end=1466
-  _globals['_MULTITENANCYCONFIG']._serialized_start=1469
-  _globals['_MULTITENANCYCONFIG']._serialized_end=1647
-  _globals['_PROPERTY']._serialized_start=1650
-  _globals['_PROPERTY']._serialized_end=1995
-  _globals['_WEIGHTEDFIELD']._serialized_start=1997
-  _globals['_WEIGHTEDFIELD']._serialized_end=2058
-  _globals['_VECTORCONFIG']._serialized_start=2061
-  _globals['_VECTORCONFIG']._serialized_end=2343
-  _globals['_VECTORINDEX']._serialized_start=2346
-  _globals['_VECTORINDEX']._serialized_end=2615
-  _globals['_HNSWINDEX']._serialized_start=2618
-  _globals['_HNSWINDEX']._serialized_end=3148
-  _globals['_FLATINDEX']._serialized_start=3150
-  _globals['_FLATINDEX']._serialized_end=3229
-  _globals['_DYNAMICINDEX']._serialized_start=3232
-  _globals['_DYNAMICINDEX']._serialized_end=3405
-  _globals['_HFRESHINDEX']._serialized_start=3408
-  _globals['_HFRESHINDEX']._serialized_end=3559
-  _globals['_QUANTIZER']._serialized_start=3562
-  _globals['_QUANTIZER']._serialized_end=3799
-  _globals['_ROTATIONALQUANTIZER']._serialized_start=3801
-  _globals['_ROTATIONALQUANTIZER']._serialized_end=3926
-  _globals['_BINARYQUANTIZER']._serialized_start=3928
-  _globals['_BINARYQUANTIZER']._serialized_end=4021
-  _globals['_PRODUCTQUANTIZER']._serialized_start=4024
-  _globals['_PRODUCTQUANTIZER']._serialized_end=4209
-  _globals['_PRODUCTENCODER']._serialized_start=4211
-  _globals['_PRODUCTENCODER']._serialized_end=4299
-  _globals['_SCALARQUANTIZER']._serialized_start=4301
-  _globals['_SCALARQUANTIZER']._serialized_end=4412
-  _globals['_NOQUANTIZER']._serialized_start=4414
-  _globals['_NOQUANTIZER']._serialized_end=4427
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=4429
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=4498
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=4500
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=4570
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=4572
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=4624
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=4626
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=4693
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=4695
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=4758
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=4760
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=4855
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=4857
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=4975
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=4977
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=5047
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=5049
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=5088
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=5090
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=5116
-  _globals['_TENANT']._serialized_start=5118
-  _globals['_TENANT']._serialized_end=5199
-  _globals['_CREATETENANTSREQUEST']._serialized_start=5201
-  _globals['_CREATETENANTSREQUEST']._serialized_end=5280
-  _globals['_CREATETENANTSRESPONSE']._serialized_start=5282
-  _globals['_CREATETENANTSRESPONSE']._serialized_end=5305
-  _globals['_LISTTENANTSREQUEST']._serialized_start=5307
-  _globals['_LISTTENANTSREQUEST']._serialized_end=5401
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=5403
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=5486
-  _globals['_UPDATETENANTSREQUEST']._serialized_start=5488
-  _globals['_UPDATETENANTSREQUEST']._serialized_end=5567
-  _globals['_UPDATETENANTSRESPONSE']._serialized_start=5569
-  _globals['_UPDATETENANTSRESPONSE']._serialized_end=5592
-  _globals['_DELETETENANTSREQUEST']._serialized_start=5594
-  _globals['_DELETETENANTSREQUEST']._serialized_end=5651
-  _globals['_DELETETENANTSRESPONSE']._serialized_start=5653
-  _globals['_DELETETENANTSRESPONSE']._serialized_end=5676
-  _globals['_COLLECTIONSERVICE']._serialized_start=7083
-  _globals['_COLLECTIONSERVICE']._serialized_end=7943
+  _globals['_DELETIONSTRATEGY']._serialized_start=2311
+  _globals['_DELETIONSTRATEGY']._serialized_end=2498
+  _globals['_COLLECTION']._serialized_start=232
+  _globals['_COLLECTION']._serialized_end=688
+  _globals['_RERANKERCONFIG']._serialized_start=690
+  _globals['_RERANKERCONFIG']._serialized_end=764
+  _globals['_REPLICATIONCONFIG']._serialized_start=767
+  _globals['_REPLICATIONCONFIG']._serialized_end=921
+  _globals['_SHARDINGCONFIG']._serialized_start=924
+  _globals['_SHARDINGCONFIG']._serialized_end=1090
+  _globals['_MULTITENANCYCONFIG']._serialized_start=1093
+  _globals['_MULTITENANCYCONFIG']._serialized_end=1271
+  _globals['_WEIGHTEDFIELD']._serialized_start=1273
+  _globals['_WEIGHTEDFIELD']._serialized_end=1334
+  _globals['_VECTORCONFIG']._serialized_start=1337
+  _globals['_VECTORCONFIG']._serialized_end=1619
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1621
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1690
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1692
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1762
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1764
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1816
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1818
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1885
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1887
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1950
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1952
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=2047
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=2049
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=2167
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=2169
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2239
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2241
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2280
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2282
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2308
+  _globals['_COLLECTIONSERVICE']._serialized_start=2501
+  _globals['_COLLECTIONSERVICE']._serialized_end=3361
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from vecgate.v1 import collection_service_pb2 as vecgate_dot_v1_dot_collection__service__pb2
+from vecgate.v1 import tenant_pb2 as vecgate_dot_v1_dot_tenant__pb2
 
 GRPC_GENERATED_VERSION = '1.78.0'
 GRPC_VERSION = grpc.__version__
@@ -62,23 +63,23 @@ class CollectionServiceStub(object):
                 _registered_method=True)
         self.CreateTenants = channel.unary_unary(
                 '/vecgate.v1.CollectionService/CreateTenants',
-                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.SerializeToString,
-                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.FromString,
+                request_serializer=vecgate_dot_v1_dot_tenant__pb2.CreateTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_tenant__pb2.CreateTenantsResponse.FromString,
                 _registered_method=True)
         self.ListTenants = channel.unary_unary(
                 '/vecgate.v1.CollectionService/ListTenants',
-                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.SerializeToString,
-                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.FromString,
+                request_serializer=vecgate_dot_v1_dot_tenant__pb2.ListTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_tenant__pb2.ListTenantsResponse.FromString,
                 _registered_method=True)
         self.UpdateTenants = channel.unary_unary(
                 '/vecgate.v1.CollectionService/UpdateTenants',
-                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.SerializeToString,
-                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.FromString,
+                request_serializer=vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsResponse.FromString,
                 _registered_method=True)
         self.DeleteTenants = channel.unary_unary(
                 '/vecgate.v1.CollectionService/DeleteTenants',
-                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.SerializeToString,
-                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.FromString,
+                request_serializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.FromString,
                 _registered_method=True)
 
 
@@ -189,23 +190,23 @@ def add_CollectionServiceServicer_to_server(servicer, server):
             ),
             'CreateTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTenants,
-                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.FromString,
-                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.SerializeToString,
+                    request_deserializer=vecgate_dot_v1_dot_tenant__pb2.CreateTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_tenant__pb2.CreateTenantsResponse.SerializeToString,
             ),
             'ListTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTenants,
-                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.FromString,
-                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.SerializeToString,
+                    request_deserializer=vecgate_dot_v1_dot_tenant__pb2.ListTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_tenant__pb2.ListTenantsResponse.SerializeToString,
             ),
             'UpdateTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateTenants,
-                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.FromString,
-                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.SerializeToString,
+                    request_deserializer=vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsResponse.SerializeToString,
             ),
             'DeleteTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteTenants,
-                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.FromString,
-                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.SerializeToString,
+                    request_deserializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -369,8 +370,8 @@ class CollectionService(object):
             request,
             target,
             '/vecgate.v1.CollectionService/CreateTenants',
-            vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsRequest.SerializeToString,
-            vecgate_dot_v1_dot_collection__service__pb2.CreateTenantsResponse.FromString,
+            vecgate_dot_v1_dot_tenant__pb2.CreateTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_tenant__pb2.CreateTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -396,8 +397,8 @@ class CollectionService(object):
             request,
             target,
             '/vecgate.v1.CollectionService/ListTenants',
-            vecgate_dot_v1_dot_collection__service__pb2.ListTenantsRequest.SerializeToString,
-            vecgate_dot_v1_dot_collection__service__pb2.ListTenantsResponse.FromString,
+            vecgate_dot_v1_dot_tenant__pb2.ListTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_tenant__pb2.ListTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -423,8 +424,8 @@ class CollectionService(object):
             request,
             target,
             '/vecgate.v1.CollectionService/UpdateTenants',
-            vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsRequest.SerializeToString,
-            vecgate_dot_v1_dot_collection__service__pb2.UpdateTenantsResponse.FromString,
+            vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_tenant__pb2.UpdateTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -450,8 +451,8 @@ class CollectionService(object):
             request,
             target,
             '/vecgate.v1.CollectionService/DeleteTenants',
-            vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsRequest.SerializeToString,
-            vecgate_dot_v1_dot_collection__service__pb2.DeleteTenantsResponse.FromString,
+            vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.SerializeToString,
+            vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from grpc import aio as _aio
 from vecgate.v1 import collection_service_pb2 as _collection_service_pb2
+from vecgate.v1 import tenant_pb2 as _tenant_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -52,19 +53,19 @@ class CollectionServiceStub:
     """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
-    CreateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]
+    CreateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]
     """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
-    ListTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListTenantsRequest, _collection_service_pb2.ListTenantsResponse]
+    ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]
     """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     STORE_UNAVAILABLE.
     """
-    UpdateTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateTenantsRequest, _collection_service_pb2.UpdateTenantsResponse]
+    UpdateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantsRequest, _tenant_pb2.UpdateTenantsResponse]
     """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
     """
-    DeleteTenants: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteTenantsRequest, _collection_service_pb2.DeleteTenantsResponse]
+    DeleteTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]
     """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
@@ -93,19 +94,19 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
-    CreateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateTenantsRequest, _collection_service_pb2.CreateTenantsResponse]  # type: ignore[assignment]
+    CreateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]  # type: ignore[assignment]
     """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
-    ListTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListTenantsRequest, _collection_service_pb2.ListTenantsResponse]  # type: ignore[assignment]
+    ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     STORE_UNAVAILABLE.
     """
-    UpdateTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateTenantsRequest, _collection_service_pb2.UpdateTenantsResponse]  # type: ignore[assignment]
+    UpdateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantsRequest, _tenant_pb2.UpdateTenantsResponse]  # type: ignore[assignment]
     """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
     """
-    DeleteTenants: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteTenantsRequest, _collection_service_pb2.DeleteTenantsResponse]  # type: ignore[assignment]
+    DeleteTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]  # type: ignore[assignment]
     """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
@@ -165,9 +166,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CreateTenants(
         self,
-        request: _collection_service_pb2.CreateTenantsRequest,
+        request: _tenant_pb2.CreateTenantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_collection_service_pb2.CreateTenantsResponse, _abc.Awaitable[_collection_service_pb2.CreateTenantsResponse]]:
+    ) -> _typing.Union[_tenant_pb2.CreateTenantsResponse, _abc.Awaitable[_tenant_pb2.CreateTenantsResponse]]:
         """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
@@ -175,9 +176,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ListTenants(
         self,
-        request: _collection_service_pb2.ListTenantsRequest,
+        request: _tenant_pb2.ListTenantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_collection_service_pb2.ListTenantsResponse, _abc.Awaitable[_collection_service_pb2.ListTenantsResponse]]:
+    ) -> _typing.Union[_tenant_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_pb2.ListTenantsResponse]]:
         """ListTenants lists a collection's tenants by name, in alphabetical order. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         STORE_UNAVAILABLE.
         """
@@ -185,9 +186,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def UpdateTenants(
         self,
-        request: _collection_service_pb2.UpdateTenantsRequest,
+        request: _tenant_pb2.UpdateTenantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_collection_service_pb2.UpdateTenantsResponse, _abc.Awaitable[_collection_service_pb2.UpdateTenantsResponse]]:
+    ) -> _typing.Union[_tenant_pb2.UpdateTenantsResponse, _abc.Awaitable[_tenant_pb2.UpdateTenantsResponse]]:
         """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
         """
@@ -195,9 +196,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def DeleteTenants(
         self,
-        request: _collection_service_pb2.DeleteTenantsRequest,
+        request: _tenant_pb2.DeleteTenantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_collection_service_pb2.DeleteTenantsResponse, _abc.Awaitable[_collection_service_pb2.DeleteTenantsResponse]]:
+    ) -> _typing.Union[_tenant_pb2.DeleteTenantsResponse, _abc.Awaitable[_tenant_pb2.DeleteTenantsResponse]]:
         """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """

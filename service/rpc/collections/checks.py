@@ -11,6 +11,7 @@ from service.rpc.collections.parameter_checks import check_parameters
 from service.rpc.collections.vector_index import check_index
 from service.rpc.shared.violations import Violations
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 COLLECTION_NAME = re.compile(r"[A-Z][A-Za-z0-9_]{0,254}")
 VECTOR_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,229}")
@@ -91,7 +92,7 @@ def check_create_collection(request: collection_pb.CreateCollectionRequest) -> N
     for index, vector in enumerate(collection.vectors):
         path = f"collection.vectors[{index}]"
         _check_vector(violations, vector, path, index_type="hnsw")
-        _check_types(violations, vector.image_fields, types, (collection_pb.DATA_TYPE_BLOB,), f"{path}.image_fields")
+        _check_types(violations, vector.image_fields, types, (property_pb.DATA_TYPE_BLOB,), f"{path}.image_fields")
         _check_types(violations, vector.text_fields, types, TEXTS, f"{path}.text_fields")
         _check_native(violations, vector, path)
     violations.require_unique((each.name for each in collection.vectors), "collection.vectors")
@@ -172,11 +173,11 @@ def _check_fields(violations: Violations, fields: Sequence[collection_pb.Weighte
 def _check_types(
     violations: Violations,
     fields: Sequence[collection_pb.WeightedField],
-    types: dict[str, "collection_pb.DataType.ValueType"],
-    allowed: Sequence["collection_pb.DataType.ValueType"],
+    types: dict[str, "property_pb.DataType.ValueType"],
+    allowed: Sequence["property_pb.DataType.ValueType"],
     path: str,
 ) -> None:
-    words = " or ".join(collection_pb.DataType.Name(each) for each in allowed)
+    words = " or ".join(property_pb.DataType.Name(each) for each in allowed)
     for index, each in enumerate(fields):
         fits = types.get(each.name) in allowed
         violations.require(
@@ -189,13 +190,13 @@ NESTED_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,230}")
 RESERVED_NAMES = frozenset({"id", "_id", "_additional", "vector"})
 MAX_DEPTH = 10
 
-TEXTS = (collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
-OBJECTS = (collection_pb.DATA_TYPE_OBJECT, collection_pb.DATA_TYPE_OBJECT_ARRAY)
-RANGES = (collection_pb.DATA_TYPE_INT, collection_pb.DATA_TYPE_NUMBER, collection_pb.DATA_TYPE_DATE)
-NOT_NESTED = (collection_pb.DATA_TYPE_BLOB, collection_pb.DATA_TYPE_GEO_COORDINATES)
+TEXTS = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)
+OBJECTS = (property_pb.DATA_TYPE_OBJECT, property_pb.DATA_TYPE_OBJECT_ARRAY)
+RANGES = (property_pb.DATA_TYPE_INT, property_pb.DATA_TYPE_NUMBER, property_pb.DATA_TYPE_DATE)
+NOT_NESTED = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_GEO_COORDINATES)
 # Each call of values() makes a list.
-DATA_TYPES = frozenset(collection_pb.DataType.values())
-TOKENIZATIONS = frozenset(collection_pb.Tokenization.values())
+DATA_TYPES = frozenset(property_pb.DataType.values())
+TOKENIZATIONS = frozenset(property_pb.Tokenization.values())
 NAME_RULE = (
     "must be a small letter or underscore, then up to 230 letters, digits or underscores, and not one of "
     f"Weaviate's own: {', '.join(sorted(RESERVED_NAMES))}"
@@ -204,7 +205,7 @@ NESTED_NAME_RULE = "must be a letter or underscore, then up to 230 letters, digi
 
 
 def check_property(
-    violations: Violations, each: collection_pb.Property, path: str, *, typed: bool, depth: int = 0
+    violations: Violations, each: property_pb.Property, path: str, *, typed: bool, depth: int = 0
 ) -> None:
     """Note what a property cannot be.
 
@@ -222,7 +223,7 @@ def check_property(
         message = NAME_RULE
     violations.require(good, f"{path}.name", message)
     known = each.data_type in DATA_TYPES
-    said = each.data_type != collection_pb.DATA_TYPE_UNSPECIFIED
+    said = each.data_type != property_pb.DATA_TYPE_UNSPECIFIED
     message = "is required; give one of the DataType values, such as DATA_TYPE_TEXT"
     violations.require(known and (said or not typed), f"{path}.data_type", message)
     if depth:
@@ -233,21 +234,21 @@ def check_property(
     _check_nested(violations, each, path, typed=typed, depth=depth)
 
 
-def _check_indexing(violations: Violations, each: collection_pb.Property, path: str) -> None:
+def _check_indexing(violations: Violations, each: property_pb.Property, path: str) -> None:
     known = each.tokenization in TOKENIZATIONS
     violations.require(known, f"{path}.tokenization", f"{each.tokenization} is no Tokenization that this server knows")
     if each.data_type not in TEXTS:
-        cut = each.tokenization != collection_pb.TOKENIZATION_UNSPECIFIED
+        cut = each.tokenization != property_pb.TOKENIZATION_UNSPECIFIED
         violations.require(not cut, f"{path}.tokenization", "is for texts only; leave it out")
         violations.require(not each.index_searchable, f"{path}.index_searchable", "is for texts only; leave it out")
     ranges = each.data_type in RANGES or not each.index_range_filters
     violations.require(ranges, f"{path}.index_range_filters", "is for int, number and date only; leave it out")
 
 
-def _check_nested(violations: Violations, each: collection_pb.Property, path: str, *, typed: bool, depth: int) -> None:
+def _check_nested(violations: Violations, each: property_pb.Property, path: str, *, typed: bool, depth: int) -> None:
     where = f"{path}.nested_properties"
     if each.data_type not in OBJECTS:
-        stray = each.nested_properties and (typed or each.data_type != collection_pb.DATA_TYPE_UNSPECIFIED)
+        stray = each.nested_properties and (typed or each.data_type != property_pb.DATA_TYPE_UNSPECIFIED)
         violations.require(not stray, where, "is for objects and object arrays only; leave it out")
         if stray:
             return
@@ -261,5 +262,5 @@ def _check_nested(violations: Violations, each: collection_pb.Property, path: st
     violations.require_unique(_names(each.nested_properties), where)
 
 
-def _names(properties: Iterable[collection_pb.Property]) -> list[str]:
+def _names(properties: Iterable[property_pb.Property]) -> list[str]:
     return [each.name for each in properties]

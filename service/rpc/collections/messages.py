@@ -9,8 +9,9 @@ from service.domain import Collection, DataType, MultiTenancy, NamedVector, Prop
 from service.rpc.collections.parameters import parameters_from_pb, parameters_to_pb
 from service.rpc.collections.vector_index import DISTANCES_FROM_PB, index_from_pb, index_to_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
-DATA_TYPES = {data_type: collection_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
+DATA_TYPES = {data_type: property_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 OUTPUT_ONLY = ("asyncEnabled", "actualCount")
@@ -81,7 +82,7 @@ def _reranker_from_pb(message: collection_pb.Collection) -> Reranker | None:
     return Reranker(message.reranker.module, json_format.MessageToDict(message.reranker.options))
 
 
-def _property_from_pb(message: collection_pb.Property) -> Property:
+def _property_from_pb(message: property_pb.Property) -> Property:
     return Property(
         message.name,
         DATA_TYPES_FROM_PB.get(message.data_type),
@@ -141,7 +142,7 @@ def collection_to_pb(
     return message
 
 
-def _property_to_pb(property_: Property, message: collection_pb.Property) -> None:
+def _property_to_pb(property_: Property, message: property_pb.Property) -> None:
     message.name = property_.name
     message.description = property_.description
     if property_.data_type is not None:

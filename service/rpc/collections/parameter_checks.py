@@ -36,11 +36,6 @@ BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("Bm25Config", "b"): (0, 1),
     ("Bm25Config", "k1"): (0, 1e6),
 }
-WORDS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("ProductEncoder", "type"): ("kmeans", "tile"),
-    ("ProductEncoder", "distribution"): ("log-normal", "normal"),
-    ("StopwordsConfig", "preset"): ("en", "none"),
-}
 
 
 def check_parameters(violations: Violations, message: Message, path: str) -> None:
@@ -58,6 +53,3 @@ def check_parameters(violations: Violations, message: Message, path: str) -> Non
             # Comparing so refuses NaN too.
             violations.require(least <= value <= most, where, f"is {value}; give {least:g} to {most:.10g}")
             violations.require(key != ("HnswIndex", "ef") or value, where, "is 0; give at least 1, or -1")
-        elif key in WORDS:
-            words = " or ".join(WORDS[key])
-            violations.require(value in WORDS[key], where, f"is no such word; give {words}")

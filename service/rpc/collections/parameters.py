@@ -16,11 +16,7 @@ WORDS = {
     "DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION": "NoAutomatedResolution",
     "DELETION_STRATEGY_DELETE_ON_CONFLICT": "DeleteOnConflict",
     "DELETION_STRATEGY_TIME_BASED_RESOLUTION": "TimeBasedResolution",
-}
-PREFIXES = {
-    "DeletionStrategy": "DELETION_STRATEGY_",
-    "FilterStrategy": "FILTER_STRATEGY_",
-    "Tokenization": "TOKENIZATION_",
+    "PRODUCT_ENCODER_DISTRIBUTION_LOG_NORMAL": "log-normal",
 }
 
 
@@ -75,5 +71,5 @@ def _name(field: Any) -> str:
 
 
 def _words(enum: Any) -> dict[int, str]:
-    prefix = PREFIXES[enum.name]
+    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
     return {value.number: WORDS.get(value.name, value.name.removeprefix(prefix).lower()) for value in enum.values}

@@ -30,6 +30,7 @@ from service.rpc.shared.scope import TENANT_NAME
 from service.rpc.shared.violations import check_name
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
 DEFAULT_PAGE_SIZE = 100
@@ -94,13 +95,17 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         await self._collections.delete(request.name)
         return pb.DeleteCollectionResponse()
 
-    async def CreateTenants(self, request: pb.CreateTenantsRequest, context: Context) -> pb.CreateTenantsResponse:
+    async def CreateTenants(
+        self, request: tenant_pb.CreateTenantsRequest, context: Context
+    ) -> tenant_pb.CreateTenantsResponse:
         """Add tenants to a collection."""
         check_create_tenants(request)
         await self._tenants.create(request.collection, tenants_from_pb(request.tenants))
-        return pb.CreateTenantsResponse()
+        return tenant_pb.CreateTenantsResponse()
 
-    async def ListTenants(self, request: pb.ListTenantsRequest, context: Context) -> pb.ListTenantsResponse:
+    async def ListTenants(
+        self, request: tenant_pb.ListTenantsRequest, context: Context
+    ) -> tenant_pb.ListTenantsResponse:
         """List a collection's tenants."""
         check_list_tenants(request)
         page = await self._tenants.list_page(
@@ -110,19 +115,23 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
             size=request.page_size or DEFAULT_PAGE_SIZE,
         )
         token = encode_page_token(page.tenants[-1].name) if page.more else ""
-        return pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)
+        return tenant_pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)
 
-    async def UpdateTenants(self, request: pb.UpdateTenantsRequest, context: Context) -> pb.UpdateTenantsResponse:
+    async def UpdateTenants(
+        self, request: tenant_pb.UpdateTenantsRequest, context: Context
+    ) -> tenant_pb.UpdateTenantsResponse:
         """Change how active tenants are."""
         check_update_tenants(request)
         await self._tenants.update(request.collection, tenants_from_pb(request.tenants))
-        return pb.UpdateTenantsResponse()
+        return tenant_pb.UpdateTenantsResponse()
 
-    async def DeleteTenants(self, request: pb.DeleteTenantsRequest, context: Context) -> pb.DeleteTenantsResponse:
+    async def DeleteTenants(
+        self, request: tenant_pb.DeleteTenantsRequest, context: Context
+    ) -> tenant_pb.DeleteTenantsResponse:
         """Delete tenants with their objects."""
         check_delete_tenants(request)
         await self._tenants.delete(request.collection, request.names)
-        return pb.DeleteTenantsResponse()
+        return tenant_pb.DeleteTenantsResponse()
 
     def _to_pb(self, collection: Collection) -> pb.Collection:
         names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}

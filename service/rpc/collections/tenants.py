@@ -7,13 +7,14 @@ from service.rpc.collections.checks import check_page
 from service.rpc.shared.scope import TENANT_NAME
 from service.rpc.shared.violations import Violations
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 MAX_TENANTS = 1000
 
 SETTABLE = (
-    collection_pb.TENANT_ACTIVITY_STATUS_ACTIVE,
-    collection_pb.TENANT_ACTIVITY_STATUS_INACTIVE,
-    collection_pb.TENANT_ACTIVITY_STATUS_OFFLOADED,
+    tenant_pb.TENANT_ACTIVITY_STATUS_ACTIVE,
+    tenant_pb.TENANT_ACTIVITY_STATUS_INACTIVE,
+    tenant_pb.TENANT_ACTIVITY_STATUS_OFFLOADED,
 )
 
 
@@ -30,7 +31,7 @@ def check_get_collection(request: collection_pb.GetCollectionRequest) -> None:
     violations.raise_if_any()
 
 
-def check_create_tenants(request: collection_pb.CreateTenantsRequest) -> None:
+def check_create_tenants(request: tenant_pb.CreateTenantsRequest) -> None:
     """Check a CreateTenantsRequest.
 
     Raises:
@@ -38,12 +39,12 @@ def check_create_tenants(request: collection_pb.CreateTenantsRequest) -> None:
     """
     violations = Violations()
     _check_collection(violations, request.collection)
-    statuses = (collection_pb.TENANT_ACTIVITY_STATUS_UNSPECIFIED, *SETTABLE[:2])
+    statuses = (tenant_pb.TENANT_ACTIVITY_STATUS_UNSPECIFIED, *SETTABLE[:2])
     _check_tenants(violations, request.tenants, statuses, "give ACTIVE or INACTIVE, or leave it out")
     violations.raise_if_any()
 
 
-def check_update_tenants(request: collection_pb.UpdateTenantsRequest) -> None:
+def check_update_tenants(request: tenant_pb.UpdateTenantsRequest) -> None:
     """Check an UpdateTenantsRequest.
 
     Raises:
@@ -55,7 +56,7 @@ def check_update_tenants(request: collection_pb.UpdateTenantsRequest) -> None:
     violations.raise_if_any()
 
 
-def check_list_tenants(request: collection_pb.ListTenantsRequest) -> None:
+def check_list_tenants(request: tenant_pb.ListTenantsRequest) -> None:
     """Check a ListTenantsRequest.
 
     Raises:
@@ -71,7 +72,7 @@ def check_list_tenants(request: collection_pb.ListTenantsRequest) -> None:
     violations.raise_if_any()
 
 
-def check_delete_tenants(request: collection_pb.DeleteTenantsRequest) -> None:
+def check_delete_tenants(request: tenant_pb.DeleteTenantsRequest) -> None:
     """Check a DeleteTenantsRequest.
 
     Raises:
@@ -99,8 +100,8 @@ def _check_count(violations: Violations, items: Collection[object], path: str) -
 
 def _check_tenants(
     violations: Violations,
-    tenants: Sequence[collection_pb.Tenant],
-    statuses: Collection["collection_pb.TenantActivityStatus.ValueType"],
+    tenants: Sequence[tenant_pb.Tenant],
+    statuses: Collection["tenant_pb.TenantActivityStatus.ValueType"],
     fix: str,
 ) -> None:
     _check_count(violations, tenants, "tenants")
@@ -117,17 +118,17 @@ def _check_name(violations: Violations, name: str, path: str) -> None:
 
 
 STATUSES = {
-    activity: collection_pb.TenantActivityStatus.Value(f"TENANT_ACTIVITY_STATUS_{activity.name}")
+    activity: tenant_pb.TenantActivityStatus.Value(f"TENANT_ACTIVITY_STATUS_{activity.name}")
     for activity in TenantActivity
 }
 STATUSES_FROM_PB = {number: activity for activity, number in STATUSES.items()}
 
 
-def tenants_from_pb(messages: Iterable[collection_pb.Tenant]) -> list[Tenant]:
+def tenants_from_pb(messages: Iterable[tenant_pb.Tenant]) -> list[Tenant]:
     """Return tenants; one whose activity is not said is active."""
     return [Tenant(each.name, STATUSES_FROM_PB.get(each.activity_status, TenantActivity.ACTIVE)) for each in messages]
 
 
-def tenants_to_pb(tenants: Iterable[Tenant]) -> list[collection_pb.Tenant]:
+def tenants_to_pb(tenants: Iterable[Tenant]) -> list[tenant_pb.Tenant]:
     """Return tenants as messages."""
-    return [collection_pb.Tenant(name=each.name, activity_status=STATUSES[each.activity]) for each in tenants]
+    return [tenant_pb.Tenant(name=each.name, activity_status=STATUSES[each.activity]) for each in tenants]

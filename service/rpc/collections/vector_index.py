@@ -4,18 +4,18 @@ from service.domain import Distance, Quantizer, VectorIndex
 from service.rpc.collections.parameter_checks import check_parameters
 from service.rpc.collections.parameters import parameters_from_pb, parameters_to_pb
 from service.rpc.shared.violations import Violations
-from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 QUANTIZERS = {"hnsw": ("rq", "bq", "pq", "sq", "none"), "flat": ("rq", "bq", "none"), "hfresh": ("rq",)}
 BITS = {"hnsw": (1, 4, 8), "flat": (1, 8), "hfresh": (1,)}
 HFRESH_DISTANCES = (
-    collection_pb.DISTANCE_UNSPECIFIED,
-    collection_pb.DISTANCE_COSINE,
-    collection_pb.DISTANCE_L2_SQUARED,
+    index_pb.DISTANCE_UNSPECIFIED,
+    index_pb.DISTANCE_COSINE,
+    index_pb.DISTANCE_L2_SQUARED,
 )
 
 
-def check_index(violations: Violations, index: collection_pb.VectorIndex, path: str, default: str) -> None:
+def check_index(violations: Violations, index: index_pb.VectorIndex, path: str, default: str) -> None:
     """Note what an index cannot be.
 
     Args:
@@ -27,7 +27,7 @@ def check_index(violations: Violations, index: collection_pb.VectorIndex, path: 
     check_parameters(violations, index, path)
     type_ = index.WhichOneof("type") or default
     if type_ == "hfresh":
-        fits = index.distance in HFRESH_DISTANCES or index.distance not in collection_pb.Distance.values()
+        fits = index.distance in HFRESH_DISTANCES or index.distance not in index_pb.Distance.values()
         violations.require(fits, f"{path}.distance", "hfresh has cosine and l2-squared only")
     if index.HasField("quantizer"):
         kind = "hnsw" if type_ == "dynamic" else type_
@@ -36,7 +36,7 @@ def check_index(violations: Violations, index: collection_pb.VectorIndex, path: 
         _check_quantizer(violations, index.dynamic.flat_quantizer, "flat", f"{path}.dynamic.flat_quantizer")
 
 
-def _check_quantizer(violations: Violations, quantizer: collection_pb.Quantizer, index: str, path: str) -> None:
+def _check_quantizer(violations: Violations, quantizer: index_pb.Quantizer, index: str, path: str) -> None:
     type_ = quantizer.WhichOneof("type")
     violations.require(type_, path, "is empty; set one of rq, bq, pq, sq and none")
     if not type_ or not index:
@@ -59,13 +59,13 @@ def _check_quantizer(violations: Violations, quantizer: collection_pb.Quantizer,
             violations.require(not given, f"{path}.{type_}.{name}", "is a parameter of flat indexes only")
 
 
-DISTANCES = {distance: collection_pb.Distance.Value(f"DISTANCE_{distance.name}") for distance in Distance}
+DISTANCES = {distance: index_pb.Distance.Value(f"DISTANCE_{distance.name}") for distance in Distance}
 DISTANCES_FROM_PB = {number: distance for distance, number in DISTANCES.items()}
-INDEX_TYPES = frozenset(field.name for field in collection_pb.VectorIndex.DESCRIPTOR.oneofs_by_name["type"].fields)
-QUANTIZER_TYPES = frozenset(field.name for field in collection_pb.Quantizer.DESCRIPTOR.oneofs_by_name["type"].fields)
+INDEX_TYPES = frozenset(field.name for field in index_pb.VectorIndex.DESCRIPTOR.oneofs_by_name["type"].fields)
+QUANTIZER_TYPES = frozenset(field.name for field in index_pb.Quantizer.DESCRIPTOR.oneofs_by_name["type"].fields)
 
 
-def index_from_pb(message: collection_pb.VectorIndex) -> VectorIndex:
+def index_from_pb(message: index_pb.VectorIndex) -> VectorIndex:
     """Return an index; its type is empty where none is set."""
     type_ = message.WhichOneof("type") or ""
     return VectorIndex(
@@ -76,7 +76,7 @@ def index_from_pb(message: collection_pb.VectorIndex) -> VectorIndex:
     )
 
 
-def index_to_pb(index: VectorIndex, distance: Distance | None, message: collection_pb.VectorIndex) -> None:
+def index_to_pb(index: VectorIndex, distance: Distance | None, message: index_pb.VectorIndex) -> None:
     """Set an index; of a type that this version does not know only the distance."""
     if distance is not None:
         message.distance = DISTANCES[distance]
@@ -90,12 +90,12 @@ def index_to_pb(index: VectorIndex, distance: Distance | None, message: collecti
         _quantizer_to_pb(index.flat_quantizer, message.dynamic.flat_quantizer)
 
 
-def _quantizer_from_pb(message: collection_pb.Quantizer) -> Quantizer | None:
+def _quantizer_from_pb(message: index_pb.Quantizer) -> Quantizer | None:
     type_ = message.WhichOneof("type")
     return Quantizer(type_, parameters_from_pb(getattr(message, type_))) if type_ else None
 
 
-def _quantizer_to_pb(quantizer: Quantizer | None, message: collection_pb.Quantizer) -> None:
+def _quantizer_to_pb(quantizer: Quantizer | None, message: index_pb.Quantizer) -> None:
     if quantizer is not None and quantizer.type in QUANTIZER_TYPES:
         inner = getattr(message, quantizer.type)
         inner.SetInParent()

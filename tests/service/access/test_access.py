@@ -24,6 +24,7 @@ from tests.fakes.web import MODEL, Web, running_web
 from tests.service.conftest import Failure, Wire, start_wire, stop_wire, unpack
 from vecgate import v1
 from vecgate.v1 import collection_service_pb2
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 MODULES = [
     importlib.import_module(f"vecgate.v1.{each.name}")
@@ -225,9 +226,7 @@ async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
     everything = await stub.ListCollections(
         collection_service_pb2.ListCollectionsRequest(), metadata=(bearer("search"),)
     )
-    tenants = await stub.ListTenants(
-        collection_service_pb2.ListTenantsRequest(collection="Mine"), metadata=(bearer("limited"),)
-    )
+    tenants = await stub.ListTenants(tenant_pb.ListTenantsRequest(collection="Mine"), metadata=(bearer("limited"),))
 
     assert [each.name for page in (listed, more) for each in page.collections] == ["Mine", "MineToo"]
     assert not more.next_page_token

@@ -15,6 +15,7 @@ from tests.service.access.test_access import METHODS, PERMISSIONS, REFUSED, bear
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 FOLLOWING = [name for name in METHODS if RULES[name].collection and RULES[name].follows]
 NOT_FOLLOWING = ["CollectionService/CreateCollection", "CollectionService/DeleteCollection"]
@@ -127,10 +128,10 @@ async def test_what_is_written_by_an_alias_is_in_the_collection_under_the_same_i
 
 
 async def test_tenants_of_an_alias_are_those_of_the_collection(wire: Wire) -> None:
-    create = collection_pb.CreateTenantsRequest(collection="TheirsToo", tenants=[{"name": "ben"}])
+    create = tenant_pb.CreateTenantsRequest(collection="TheirsToo", tenants=[{"name": "ben"}])
     await wire.collections.CreateTenants(create, metadata=(bearer("free"),))
     listed = await wire.collections.ListTenants(
-        collection_pb.ListTenantsRequest(collection="TheirsToo"), metadata=(bearer("free"),)
+        tenant_pb.ListTenantsRequest(collection="TheirsToo"), metadata=(bearer("free"),)
     )
 
     assert [each.name for each in listed.tenants] == ["anna", "ben"]

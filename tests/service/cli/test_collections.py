@@ -12,6 +12,7 @@ from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from vecgate.client import Client
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 WANTED = {
     "name": "Elsewhere",
@@ -59,7 +60,7 @@ def test_create_makes_what_a_file_says_under_another_name(fake: FakeVecgate, fil
     made = fake.requests["CreateCollection"][0].collection
     assert (made.name, made.description) == ("Pictures", "from a file")
     assert (made.vectors[0].index.hnsw.ef, made.vectors[0].index.quantizer.rq.bits) == (99, 1)
-    assert made.properties[0].tokenization == pb.TOKENIZATION_FIELD
+    assert made.properties[0].tokenization == property_pb.TOKENIZATION_FIELD
 
 
 def test_what_show_prints_can_be_created_again(fake: FakeVecgate, file: str) -> None:
@@ -103,7 +104,7 @@ def test_a_file_does_not_go_with_fields(fake: FakeVecgate, file: str) -> None:
 
 
 def test_update_sends_a_description_properties_and_a_file(fake: FakeVecgate, file: str) -> None:
-    fake.add_collection("Pictures", title=pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
 
     described = run(fake, "update", "Pictures", "--description", "")
     extended = run(fake, "update", "Pictures", "--property", "year:int", "--from", file)
@@ -132,7 +133,7 @@ def test_update_switches_the_default_vector_and_show_marks_it(fake: FakeVecgate)
 
 
 def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVecgate) -> None:
-    fake.add_collection("Pictures", title=pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
 
     with Client(fake.address) as client:
         updated = client.update_collection(pb.Collection(name="Pictures", description="x"), ["description"])

@@ -16,8 +16,9 @@ from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
 from tests.service.conftest import PNG, Run
-from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 ROOT = Path(__file__).parents[3]
 
@@ -82,13 +83,13 @@ def test_create_sends_the_collection_and_says_its_space(run: Run, fake: FakeVecg
     assert result.stdout == "Things is created; both is bound to the space fake/space (4 values)\n"
     made = fake.requests["CreateCollection"][0].collection
     assert {each.name: each.data_type for each in made.properties} == {
-        "name": collection_pb.DATA_TYPE_TEXT,
-        "tags": collection_pb.DATA_TYPE_TEXT_ARRAY,
-        "photo": collection_pb.DATA_TYPE_BLOB,
-        "caption": collection_pb.DATA_TYPE_TEXT,
+        "name": property_pb.DATA_TYPE_TEXT,
+        "tags": property_pb.DATA_TYPE_TEXT_ARRAY,
+        "photo": property_pb.DATA_TYPE_BLOB,
+        "caption": property_pb.DATA_TYPE_TEXT,
     }
     vector = made.vectors[0]
-    assert (vector.name, vector.embedder, vector.index.distance) == ("both", "fake", collection_pb.DISTANCE_L2_SQUARED)
+    assert (vector.name, vector.embedder, vector.index.distance) == ("both", "fake", index_pb.DISTANCE_L2_SQUARED)
     assert [(each.name, each.HasField("weight")) for each in vector.text_fields] == [("name", True), ("caption", False)]
     assert made.description == "All things"
 

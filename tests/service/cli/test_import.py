@@ -17,8 +17,8 @@ from service.cli import app
 from service.cli.pictures import picture_id
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
-from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 ROOT = Path(__file__).parents[3]
 Import = Callable[..., Result]
@@ -87,7 +87,7 @@ def test_a_jsonl_gives_typed_properties(import_: Import, fake: FakeVecgate, fold
     assert result.exit_code == 0
     assert {each.name: each.data_type for each in fake.collections["Pictures"].properties}[
         "year"
-    ] == collection_pb.DATA_TYPE_INT
+    ] == property_pb.DATA_TYPE_INT
     assert "pictures without a row in p.jsonl, so without its properties (1)\n  sub/c.webp\n" in result.stdout
 
 
@@ -168,9 +168,9 @@ def test_a_folder_without_pictures_is_wrong_use(fake: FakeVecgate, tmp_path: Pat
 
 
 def test_a_collection_that_cannot_take_the_pictures_is_refused(import_: Import, fake: FakeVecgate) -> None:
-    fake.add_collection("Pictures", title=collection_pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
     no_image = import_()
-    fake.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, name=collection_pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB, name=property_pb.DATA_TYPE_TEXT)
     no_column = import_()
 
     assert (no_image.exit_code, no_column.exit_code) == (2, 2)
@@ -180,8 +180,8 @@ def test_a_collection_that_cannot_take_the_pictures_is_refused(import_: Import, 
 
 
 def test_a_collection_without_a_path_gets_none(import_: Import, fake: FakeVecgate) -> None:
-    text = collection_pb.DATA_TYPE_TEXT
-    fake.add_collection("Pictures", image=collection_pb.DATA_TYPE_BLOB, name=text, keywords=text)
+    text = property_pb.DATA_TYPE_TEXT
+    fake.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB, name=text, keywords=text)
 
     result = import_("--text-field", "name")
 

@@ -14,7 +14,7 @@ from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
 from vecgate.client import Client, Object, all_of, where
-from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 
 Run = Callable[..., Result]
 IDS = [str(UUID(int=n)) for n in range(5)]
@@ -25,7 +25,7 @@ def fake() -> Iterator[FakeVecgate]:
     """A server with five objects, two in a page."""
     with serving(FakeVecgate()) as running:
         running.page_size = 2
-        running.add_collection("Pictures", name=collection_pb.DATA_TYPE_TEXT, year=collection_pb.DATA_TYPE_INT)
+        running.add_collection("Pictures", name=property_pb.DATA_TYPE_TEXT, year=property_pb.DATA_TYPE_INT)
         with Client(running.address) as client:
             objects = [Object({"name": f"picture {n}", "year": n}, id=id_) for n, id_ in enumerate(IDS)]
             assert all(outcome.stored for outcome in client.import_objects("Pictures", objects))
@@ -108,11 +108,11 @@ def test_delete_takes_an_id_or_conditions(fake: FakeVecgate, run: Run, arguments
 def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run, tmp_path: Path) -> None:
     fake.add_collection(
         "Pictures",
-        name=collection_pb.DATA_TYPE_TEXT,
-        year=collection_pb.DATA_TYPE_INT,
-        tags=collection_pb.DATA_TYPE_TEXT_ARRAY,
-        image=collection_pb.DATA_TYPE_BLOB,
-        old=collection_pb.DATA_TYPE_BLOB,
+        name=property_pb.DATA_TYPE_TEXT,
+        year=property_pb.DATA_TYPE_INT,
+        tags=property_pb.DATA_TYPE_TEXT_ARRAY,
+        image=property_pb.DATA_TYPE_BLOB,
+        old=property_pb.DATA_TYPE_BLOB,
     )
     file = tmp_path / "a.png"
     file.write_bytes(b"picture")

@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.server import FakeVecgate
 from tests.service.conftest import PNG, Run
 from vecgate.client import all_of, near_inputs, where
-from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
 
@@ -77,9 +77,9 @@ def test_search_names_options_that_do_not_go_together(run: Run, arguments: tuple
 def test_search_conditions_are_sent_in_the_types_of_their_properties(run: Run, fake: FakeVecgate) -> None:
     fake.add_collection(
         "Pictures",
-        name=collection_pb.DATA_TYPE_TEXT,
-        year=collection_pb.DATA_TYPE_INT,
-        open=collection_pb.DATA_TYPE_BOOLEAN,
+        name=property_pb.DATA_TYPE_TEXT,
+        year=property_pb.DATA_TYPE_INT,
+        open=property_pb.DATA_TYPE_BOOLEAN,
     )
 
     conditions = ("year >= 2020", "name~d*", "open=true", "name!=1")
@@ -93,7 +93,7 @@ def test_search_conditions_are_sent_in_the_types_of_their_properties(run: Run, f
 
 @pytest.mark.parametrize("condition", ["year", "year>=soon", "open=perhaps", "=3"])
 def test_search_names_a_condition_that_cannot_be_read(run: Run, fake: FakeVecgate, condition: str) -> None:
-    fake.add_collection("Pictures", year=collection_pb.DATA_TYPE_INT, open=collection_pb.DATA_TYPE_BOOLEAN)
+    fake.add_collection("Pictures", year=property_pb.DATA_TYPE_INT, open=property_pb.DATA_TYPE_BOOLEAN)
 
     result = run("search", "a dog", "--where", condition)
 

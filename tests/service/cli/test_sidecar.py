@@ -8,6 +8,7 @@ import pytest
 from service.cli.pictures import picture_id, scan_folder, schema_of
 from service.cli.sidecar import InvalidSidecar, find_sidecar, read_sidecar
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -26,7 +27,7 @@ def test_csv_columns_are_texts_and_empty_cells_are_left_out(tmp_path: Path) -> N
 
     sidecar = read_sidecar(path)
 
-    assert sidecar.types == dict.fromkeys(("name", "keywords", "year"), pb.DATA_TYPE_TEXT)
+    assert sidecar.types == dict.fromkeys(("name", "keywords", "year"), property_pb.DATA_TYPE_TEXT)
     assert sidecar.rows["a.png"].properties == {"name": "A, big", "keywords": "x; y", "year": "2020"}
     assert sidecar.rows["b.png"].properties == {"name": "B"}
     assert sidecar.rows["b.png"].line == 3
@@ -42,12 +43,12 @@ def test_jsonl_columns_have_the_types_of_their_values(tmp_path: Path) -> None:
     sidecar = read_sidecar(path)
 
     assert sidecar.types == {
-        "n": pb.DATA_TYPE_INT,
-        "x": pb.DATA_TYPE_NUMBER,
-        "ok": pb.DATA_TYPE_BOOLEAN,
-        "tags": pb.DATA_TYPE_TEXT_ARRAY,
-        "shares": pb.DATA_TYPE_NUMBER_ARRAY,
-        "note": pb.DATA_TYPE_TEXT,
+        "n": property_pb.DATA_TYPE_INT,
+        "x": property_pb.DATA_TYPE_NUMBER,
+        "ok": property_pb.DATA_TYPE_BOOLEAN,
+        "tags": property_pb.DATA_TYPE_TEXT_ARRAY,
+        "shares": property_pb.DATA_TYPE_NUMBER_ARRAY,
+        "note": property_pb.DATA_TYPE_TEXT,
     }
     assert "note" not in sidecar.rows["a.png"].properties
 
@@ -166,9 +167,9 @@ def test_the_collection_has_the_picture_the_path_and_the_columns(tmp_path: Path)
     )
 
     assert {each.name: each.data_type for each in schema.properties} == {
-        "image": pb.DATA_TYPE_BLOB,
-        "path": pb.DATA_TYPE_TEXT,
-        "name": pb.DATA_TYPE_TEXT,
+        "image": property_pb.DATA_TYPE_BLOB,
+        "path": property_pb.DATA_TYPE_TEXT,
+        "name": property_pb.DATA_TYPE_TEXT,
     }
     assert [each.name for each in schema.vectors[0].image_fields] == ["image"]
     assert [each.name for each in schema.vectors[0].text_fields] == ["name"]

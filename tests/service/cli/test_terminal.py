@@ -20,7 +20,8 @@ from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
 from tests.service.conftest import PNG
 from vecgate.client import Client, Object
-from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 EVIL = (
     "\x1b[31mred\x1b]0;title\x07\x1b]8;;http://x\x1b\\link\x1b]52;c;cHduZWQ=\x07\x1bPq\x1b\\\r\x08\x7f"
@@ -37,13 +38,13 @@ CLI = sorted((Path(__file__).parents[3] / "service" / "cli").glob("*.py"))
 @pytest.fixture
 def fake() -> Iterator[FakeVecgate]:
     with serving(FakeVecgate()) as running:
-        running.add_collection(EVIL, title=pb.DATA_TYPE_TEXT, image=pb.DATA_TYPE_BLOB)
+        running.add_collection(EVIL, title=property_pb.DATA_TYPE_TEXT, image=property_pb.DATA_TYPE_BLOB)
         collection = running.collections[EVIL]
         collection.description = EVIL
-        collection.properties.add(name=EVIL, data_type=pb.DATA_TYPE_TEXT, description=EVIL)
+        collection.properties.add(name=EVIL, data_type=property_pb.DATA_TYPE_TEXT, description=EVIL)
         collection.vectors.add(name=EVIL, model=EVIL, space=EVIL, embedder=EVIL, text_fields=[{"name": EVIL}])
         collection.multi_tenancy.enabled = True
-        running.tenants[EVIL] = {EVIL: pb.Tenant(name=EVIL)}
+        running.tenants[EVIL] = {EVIL: tenant_pb.Tenant(name=EVIL)}
         running.embedder.name = running.embedder.model = running.embedder.health_detail = EVIL
         with Client(running.address) as client:
             assert all(each.stored for each in client.import_objects(EVIL, Object({"title": EVIL, EVIL: EVIL}, id=ID)))
@@ -132,7 +133,7 @@ def test_names_of_files_and_reasons_of_failures_are_harmless(fake: FakeVecgate, 
     (tmp_path / f"{name}.png").write_bytes(PNG)
     (tmp_path / f"{name}.heic").write_bytes(PNG)
     (tmp_path / "table.csv").write_text(f'file,title\n"{name}.jpg","a"\n', encoding="utf-8")
-    fake.add_collection("Pictures", image=pb.DATA_TYPE_BLOB, title=pb.DATA_TYPE_TEXT)
+    fake.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB, title=property_pb.DATA_TYPE_TEXT)
     fake.refuse = lambda _: failure(grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_EMPTY", EVIL)
 
     result = CliRunner().invoke(app, ["--address", fake.address, "import", str(tmp_path), "--collection", "Pictures"])

@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import inverted_index_pb2 as inverted_index_pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 Run = Callable[..., Result]
 
@@ -20,17 +23,17 @@ def fake() -> Iterator[FakeVecgate]:
     with serving(FakeVecgate()) as running:
         running.add_collection(
             "Things",
-            zebra=pb.DATA_TYPE_BLOB,
-            apple=pb.DATA_TYPE_BLOB,
-            name=pb.DATA_TYPE_TEXT,
-            sold=pb.DATA_TYPE_BOOLEAN,
-            tags=pb.DATA_TYPE_TEXT_ARRAY,
+            zebra=property_pb.DATA_TYPE_BLOB,
+            apple=property_pb.DATA_TYPE_BLOB,
+            name=property_pb.DATA_TYPE_TEXT,
+            sold=property_pb.DATA_TYPE_BOOLEAN,
+            tags=property_pb.DATA_TYPE_TEXT_ARRAY,
         )
         del running.collections["Things"].vectors[:]
         running.collections["Things"].vectors.add(
             name="both",
             model="fake-clip",
-            index=pb.VectorIndex(distance=pb.DISTANCE_DOT),
+            index=index_pb.VectorIndex(distance=index_pb.DISTANCE_DOT),
             image_fields=[{"name": "zebra", "weight": 0.7}, {"name": "apple"}],
             text_fields=[{"name": "name", "weight": 0.1}],
         )
@@ -92,16 +95,20 @@ def test_the_json_has_fields_in_the_order_in_which_the_module_counts_off_weights
 def test_the_json_has_all_that_is_said_of_a_collection(run: Run, fake: FakeVecgate) -> None:
     things = fake.collections["Things"]
     things.description = 'What "we" have \\ """had"""'
-    things.properties[2].MergeFrom(pb.Property(description="a title", tokenization=pb.TOKENIZATION_FIELD))
-    part = pb.Property(name="sizes", data_type=pb.DATA_TYPE_OBJECT_ARRAY)
-    part.nested_properties.add(name="width", data_type=pb.DATA_TYPE_NUMBER, index_filterable=False)
-    things.properties.add(name="parts", data_type=pb.DATA_TYPE_OBJECT, nested_properties=[part])
+    things.properties[2].MergeFrom(
+        property_pb.Property(description="a title", tokenization=property_pb.TOKENIZATION_FIELD)
+    )
+    part = property_pb.Property(name="sizes", data_type=property_pb.DATA_TYPE_OBJECT_ARRAY)
+    part.nested_properties.add(name="width", data_type=property_pb.DATA_TYPE_NUMBER, index_filterable=False)
+    things.properties.add(name="parts", data_type=property_pb.DATA_TYPE_OBJECT, nested_properties=[part])
     things.multi_tenancy.MergeFrom(pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=True))
     things.replication.MergeFrom(
         pb.ReplicationConfig(factor=3, async_enabled=True, deletion_strategy=pb.DELETION_STRATEGY_DELETE_ON_CONFLICT)
     )
     things.sharding.MergeFrom(pb.ShardingConfig(desired_count=2, actual_count=2))
-    things.inverted_index.MergeFrom(pb.InvertedIndexConfig(bm25=pb.Bm25Config(b=0.5), index_timestamps=True))
+    things.inverted_index.MergeFrom(
+        inverted_index_pb.InvertedIndexConfig(bm25=inverted_index_pb.Bm25Config(b=0.5), index_timestamps=True)
+    )
 
     schema = json.loads(run("Things", "--json").stdout)
 
@@ -120,17 +127,19 @@ def test_the_json_has_all_that_is_said_of_a_collection(run: Run, fake: FakeVecga
 
 INDEXES = {
     "hnsw": (
-        pb.VectorIndex(hnsw={"max_connections": 8}, quantizer={"pq": {"encoder": {"type": "tile"}}}),
+        index_pb.VectorIndex(
+            hnsw={"max_connections": 8}, quantizer={"pq": {"encoder": {"type": "PRODUCT_ENCODER_TYPE_TILE"}}}
+        ),
         {"maxConnections": 8, "pq": {"enabled": True, "encoder": {"type": "tile"}}},
     ),
     "flat": (
-        pb.VectorIndex(flat={}, distance=pb.DISTANCE_L2_SQUARED, quantizer={"none": {}}),
+        index_pb.VectorIndex(flat={}, distance=index_pb.DISTANCE_L2_SQUARED, quantizer={"none": {}}),
         {"distance": "l2-squared", "skipDefaultQuantization": True},
     ),
     "dynamic": (
-        pb.VectorIndex(
+        index_pb.VectorIndex(
             dynamic={"threshold": 9, "hnsw": {"ef": 7}, "flat_quantizer": {"bq": {"cache": True}}},
-            distance=pb.DISTANCE_DOT,
+            distance=index_pb.DISTANCE_DOT,
             quantizer={"rq": {"bits": 8}},
         ),
         {
@@ -140,13 +149,13 @@ INDEXES = {
             "flat": {"distance": "dot", "bq": {"cache": True, "enabled": True}},
         },
     ),
-    "hfresh": (pb.VectorIndex(hfresh={"max_posting_size_kb": 32}), {"maxPostingSizeKB": 32}),
+    "hfresh": (index_pb.VectorIndex(hfresh={"max_posting_size_kb": 32}), {"maxPostingSizeKB": 32}),
 }
 
 
 @pytest.mark.parametrize(("kind", "index", "expected"), [(kind, *each) for kind, each in INDEXES.items()])
 def test_the_json_has_each_kind_of_index(
-    run: Run, fake: FakeVecgate, kind: str, index: pb.VectorIndex, expected: dict[str, object]
+    run: Run, fake: FakeVecgate, kind: str, index: index_pb.VectorIndex, expected: dict[str, object]
 ) -> None:
     fake.collections["Things"].vectors[0].index.CopyFrom(index)
 

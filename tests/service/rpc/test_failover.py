@@ -22,6 +22,7 @@ from tests.service.rpc.objects.test_import import import_, obj
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.input_pb2 import Input
 from vecgate.v1.vector_pb2 import Vector
@@ -54,8 +55,8 @@ async def create_two_spaces(wire: Wire, **only: str) -> None:
             collection=collection_pb.Collection(
                 name="Pictures",
                 properties=[
-                    collection_pb.Property(name="image", data_type=collection_pb.DATA_TYPE_BLOB),
-                    collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
+                    property_pb.Property(name="image", data_type=property_pb.DATA_TYPE_BLOB),
+                    property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
                 ],
                 vectors=[
                     collection_pb.VectorConfig(name="local", embedder="clip", **fields("local")),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from vecgate.client import Client, Object, all_of, where
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import filter_pb2
+from vecgate.v1 import property_pb2 as property_pb
 
 NAME = "RoundTrip"
 MAX_EXACT_INT = 2**53
@@ -63,16 +64,16 @@ ALL = FLAT | {
 def create_collection(client: Client) -> None:
     """Create the collection, with a property for each type."""
 
-    def of(name: str) -> pb.Property:
-        made = pb.Property(name=name, data_type=pb.DataType.Value(f"DATA_TYPE_{name.upper()}"))
+    def of(name: str) -> property_pb.Property:
+        made = property_pb.Property(name=name, data_type=property_pb.DataType.Value(f"DATA_TYPE_{name.upper()}"))
         if name in ("text", "text_array"):
             # By words, half of all texts have none to compare.
-            made.tokenization = pb.TOKENIZATION_FIELD
+            made.tokenization = property_pb.TOKENIZATION_FIELD
         if name.startswith("object"):
             made.nested_properties.extend(of(each) for each in FLAT)
         return made
 
-    types = {name.removeprefix("DATA_TYPE_").lower() for name, _ in pb.DataType.items()}
+    types = {name.removeprefix("DATA_TYPE_").lower() for name, _ in property_pb.DataType.items()}
     assert types == ALL.keys() | {"unspecified", "blob"}, "every type takes part"
     client.create_collection(
         pb.Collection(name=NAME, properties=map(of, ALL), vectors=[pb.VectorConfig(name="default")])

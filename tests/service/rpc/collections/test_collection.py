@@ -3,10 +3,12 @@ from grpc import StatusCode
 
 from tests.service.conftest import Wire, failure_of
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
-IMAGE = {"name": "image", "data_type": pb.DATA_TYPE_BLOB}
+IMAGE = {"name": "image", "data_type": property_pb.DATA_TYPE_BLOB}
 FIRST = "collection.vectors[0]"
-TITLE = {"name": "title", "data_type": pb.DATA_TYPE_TEXT}
+TITLE = {"name": "title", "data_type": property_pb.DATA_TYPE_TEXT}
 
 
 INDEX = f"{FIRST}.index"
@@ -36,7 +38,7 @@ WRONG_INDEXES: list[tuple[dict[str, object], list[str]]] = [
     (indexed(dynamic={"flat_quantizer": {"pq": {}}}), [f"{INDEX}.dynamic.flat_quantizer.pq"]),
     (indexed(hfresh={"max_posting_size_kb": 7, "replicas": 11, "search_probe": 0}),
      [f"{INDEX}.hfresh.{each}" for each in ("max_posting_size_kb", "replicas", "search_probe")]),
-    (indexed(hfresh={}, distance=pb.DISTANCE_DOT), [f"{INDEX}.distance"]),
+    (indexed(hfresh={}, distance=index_pb.DISTANCE_DOT), [f"{INDEX}.distance"]),
     (indexed(quantizer={}), [f"{INDEX}.quantizer"]),
     *[(quantized("hfresh", **{kind: {}}), [f"{INDEX}.quantizer.{kind}"]) for kind in ("bq", "pq", "sq", "none")],
     *[(quantized("flat", **{kind: {}}), [f"{INDEX}.quantizer.{kind}"]) for kind in ("pq", "sq")],
@@ -47,8 +49,10 @@ WRONG_INDEXES: list[tuple[dict[str, object], list[str]]] = [
      [f"{INDEX}.quantizer.rq.rescore_limit", f"{INDEX}.quantizer.rq.cache"]),
     (quantized("hnsw", bq={"cache": False, "rescore_limit": 1}),
      [f"{INDEX}.quantizer.bq.cache", f"{INDEX}.quantizer.bq.rescore_limit"]),
-    (quantized("hnsw", pq={"segments": -1, "centroids": 257, "training_limit": 0, "encoder": {"type": "x"}}),
-     [f"{INDEX}.quantizer.pq.{each}" for each in ("segments", "centroids", "training_limit", "encoder.type")]),
+    (quantized("hnsw", pq={"segments": -1, "centroids": 257, "training_limit": 0}),
+     [f"{INDEX}.quantizer.pq.{each}" for each in ("segments", "centroids", "training_limit")]),
+    (quantized("hnsw", pq={"encoder": {"type": 9, "distribution": 9}}),
+     [f"{INDEX}.quantizer.pq.encoder.{each}" for each in ("type", "distribution")]),
     (quantized("hnsw", sq={"training_limit": 0}), [f"{INDEX}.quantizer.sq.training_limit"]),
     ({"vectors": [{"name": "a", "native": True}]}, [f"{FIRST}.base_url", f"{FIRST}.native"]),
     ({"vectors": [{"name": "a", "base_url": "http://v:1"}]}, [f"{FIRST}.base_url"]),
@@ -63,22 +67,22 @@ def declared(**fields: object) -> dict[str, object]:
 
 
 PROPERTY = "collection.properties[0]"
-DEEP: dict[str, object] = {"name": "d0", "data_type": pb.DATA_TYPE_TEXT}
+DEEP: dict[str, object] = {"name": "d0", "data_type": property_pb.DATA_TYPE_TEXT}
 for level in range(11):
-    DEEP = {"name": f"d{level}", "data_type": pb.DATA_TYPE_OBJECT, "nested_properties": [DEEP]}
+    DEEP = {"name": f"d{level}", "data_type": property_pb.DATA_TYPE_OBJECT, "nested_properties": [DEEP]}
 NESTED = f"{PROPERTY}.nested_properties"
 
 WRONG_PROPERTIES: list[tuple[dict[str, object], list[str]]] = [
-    (declared(data_type=pb.DATA_TYPE_INT, tokenization=pb.TOKENIZATION_WORD, index_searchable=True),
+    (declared(data_type=property_pb.DATA_TYPE_INT, tokenization=property_pb.TOKENIZATION_WORD, index_searchable=True),
      [f"{PROPERTY}.tokenization", f"{PROPERTY}.index_searchable"]),
-    (declared(data_type=pb.DATA_TYPE_TEXT, tokenization=99), [f"{PROPERTY}.tokenization"]),
+    (declared(data_type=property_pb.DATA_TYPE_TEXT, tokenization=99), [f"{PROPERTY}.tokenization"]),
     *[(declared(data_type=kind, index_range_filters=True), [f"{PROPERTY}.index_range_filters"])
-      for kind in (pb.DATA_TYPE_TEXT, pb.DATA_TYPE_INT_ARRAY, pb.DATA_TYPE_BOOLEAN)],
-    (declared(data_type=pb.DATA_TYPE_OBJECT), [NESTED]),
-    (declared(data_type=pb.DATA_TYPE_TEXT, nested_properties=[{"name": "x"}]), [NESTED]),
-    (declared(data_type=pb.DATA_TYPE_OBJECT, nested_properties=[{"name": "x y"}, {"name": "b", "data_type": 13}]),
+      for kind in (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_INT_ARRAY, property_pb.DATA_TYPE_BOOLEAN)],
+    (declared(data_type=property_pb.DATA_TYPE_OBJECT), [NESTED]),
+    (declared(data_type=property_pb.DATA_TYPE_TEXT, nested_properties=[{"name": "x"}]), [NESTED]),
+    (declared(data_type="DATA_TYPE_OBJECT", nested_properties=[{"name": "x y"}, {"name": "b", "data_type": 13}]),
      [f"{NESTED}[0].name", f"{NESTED}[0].data_type", f"{NESTED}[1].data_type"]),
-    (declared(data_type=pb.DATA_TYPE_OBJECT_ARRAY, nested_properties=[TITLE, TITLE]), [f"{NESTED}[1].name"]),
+    (declared(data_type=property_pb.DATA_TYPE_OBJECT_ARRAY, nested_properties=[TITLE, TITLE]), [f"{NESTED}[1].name"]),
     ({"properties": [DEEP]}, [PROPERTY + ".nested_properties[0]" * 10 + ".nested_properties"]),
 ]  # fmt: skip
 
@@ -90,7 +94,7 @@ WRONG_SETTINGS: list[tuple[dict[str, object], list[str]]] = [
     ({"sharding": {"desired_count": 1}, "multi_tenancy": {"enabled": True}}, ["collection.sharding"]),
     ({"inverted_index": {"bm25": {"b": float("nan"), "k1": -1}, "cleanup_interval_seconds": -1}},
      [f"collection.inverted_index.{each}" for each in ("bm25.b", "bm25.k1", "cleanup_interval_seconds")]),
-    ({"inverted_index": {"stopwords": {"preset": "fr"}}}, ["collection.inverted_index.stopwords.preset"]),
+    ({"inverted_index": {"stopwords": {"preset": 9}}}, ["collection.inverted_index.stopwords.preset"]),
 ]  # fmt: skip
 
 
@@ -106,7 +110,7 @@ async def test_a_created_collection_is_bound_to_the_embedders_space(wire: Wire) 
 
     (config,) = response.collection.vectors
     assert (config.space, config.dimension, config.model, config.embedder) == ("fake", 8, "fake/model", "fake")
-    assert config.index.distance == pb.DISTANCE_COSINE
+    assert config.index.distance == index_pb.DISTANCE_COSINE
     assert (config.image_fields[0].weight, config.text_fields[0].weight) == (0.5, 1.0)
     got = (await wire.collections.GetCollection(pb.GetCollectionRequest(name="Pictures"))).collection
     assert got.object_count == 0
@@ -114,34 +118,42 @@ async def test_a_created_collection_is_bound_to_the_embedders_space(wire: Wire) 
     assert got == response.collection
 
 
+PERSON = [
+    {"name": "name", "data_type": "DATA_TYPE_TEXT", "description": "of a person"},
+    {
+        "name": "home",
+        "data_type": "DATA_TYPE_OBJECT",
+        "nested_properties": [{"name": "city", "data_type": "DATA_TYPE_TEXT"}],
+    },
+]
+
+
 async def test_everything_that_is_said_of_a_collection_comes_back(wire: Wire) -> None:
-    person = [
-        {"name": "name", "data_type": pb.DATA_TYPE_TEXT, "description": "of a person"},
-        {
-            "name": "home",
-            "data_type": pb.DATA_TYPE_OBJECT,
-            "nested_properties": [{"name": "city", "data_type": pb.DATA_TYPE_TEXT}],
-        },
-    ]
     request = create(
         properties=[
             IMAGE,
-            {"name": "title", "data_type": pb.DATA_TYPE_TEXT, "tokenization": pb.TOKENIZATION_KAGOME_JA},
-            {"name": "year", "data_type": pb.DATA_TYPE_INT, "index_range_filters": True, "index_filterable": False},
-            {"name": "makers", "data_type": pb.DATA_TYPE_OBJECT_ARRAY, "nested_properties": person},
+            {"name": "title", "data_type": "DATA_TYPE_TEXT", "tokenization": "TOKENIZATION_KAGOME_JA"},
+            {"name": "year", "data_type": "DATA_TYPE_INT", "index_range_filters": True, "index_filterable": False},
+            {"name": "makers", "data_type": "DATA_TYPE_OBJECT_ARRAY", "nested_properties": PERSON},
         ],
         vectors=[
             {
                 "name": "a",
                 "model": "fake/model",
                 "index": {
-                    "hnsw": {"ef": -1, "filter_strategy": pb.FILTER_STRATEGY_ACORN, "vector_cache_max_objects": 10**12},
-                    "distance": pb.DISTANCE_MANHATTAN,
-                    "quantizer": {"pq": {"segments": 8, "encoder": {"type": "tile"}}},
+                    "hnsw": {
+                        "ef": -1,
+                        "filter_strategy": "FILTER_STRATEGY_ACORN",
+                        "vector_cache_max_objects": 10**12,
+                    },
+                    "distance": "DISTANCE_MANHATTAN",
+                    "quantizer": {
+                        "pq": {"segments": 8, "encoder": {"type": "PRODUCT_ENCODER_TYPE_TILE", "distribution": 1}}
+                    },
                 },
             },
             {"name": "b", "index": {"flat": {}, "quantizer": {"rq": {"bits": 1, "cache": True}}}},
-            {"name": "c", "index": {"hfresh": {"max_posting_size_kb": 8}, "distance": pb.DISTANCE_L2_SQUARED}},
+            {"name": "c", "index": {"hfresh": {"max_posting_size_kb": 8}, "distance": "DISTANCE_L2_SQUARED"}},
             {
                 "name": "d",
                 "index": {
@@ -154,7 +166,7 @@ async def test_everything_that_is_said_of_a_collection_comes_back(wire: Wire) ->
         sharding={"desired_count": 2},
         inverted_index={
             "bm25": {"b": 0.0},
-            "stopwords": {"preset": "none", "additions": ["der", "die"]},
+            "stopwords": {"preset": "STOPWORDS_PRESET_NONE", "additions": ["der", "die"]},
             "index_timestamps": False,
         },
     )
@@ -163,7 +175,7 @@ async def test_everything_that_is_said_of_a_collection_comes_back(wire: Wire) ->
 
     wanted = request.collection
     for made, asked in zip(created.vectors, wanted.vectors, strict=True):
-        asked.index.distance = asked.index.distance or pb.DISTANCE_COSINE
+        asked.index.distance = asked.index.distance or index_pb.DISTANCE_COSINE
         if not asked.index.HasField("quantizer"):
             made.index.ClearField("quantizer")
         assert made.index == asked.index
@@ -237,8 +249,8 @@ async def test_all_that_is_wrong_with_the_embedders_is_named_in_one(wire: Wire) 
         ({"name": "pictures"}, ["collection.name"]),
         ({"name": "P" * 256}, ["collection.name"]),
         ({"vectors": []}, ["collection.vectors"]),
-        ({"properties": [{"name": "id", "data_type": pb.DATA_TYPE_TEXT}]}, ["collection.properties[0].name"]),
-        ({"properties": [{"name": "Title", "data_type": pb.DATA_TYPE_TEXT}]}, ["collection.properties[0].name"]),
+        ({"properties": [{"name": "id", "data_type": property_pb.DATA_TYPE_TEXT}]}, ["collection.properties[0].name"]),
+        ({"properties": [{"name": "Title", "data_type": "DATA_TYPE_TEXT"}]}, ["collection.properties[0].name"]),
         ({"properties": [{"name": "title"}]}, ["collection.properties[0].data_type"]),
         ({"properties": [{"name": "title", "data_type": 99}]}, ["collection.properties[0].data_type"]),
         ({"properties": [TITLE, TITLE]}, ["collection.properties[1].name"]),

@@ -13,6 +13,7 @@ from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.vector_pb2 import Vector
 
@@ -34,7 +35,7 @@ async def wire() -> AsyncIterator[Wire]:
 
 async def create(wire: Wire, *vectors: dict[str, Any], **more: Any) -> collection_pb.Collection:
     """Create a collection with these named vectors and a cat."""
-    title = collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
+    title = property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)
     wanted = collection_pb.Collection(name="Pictures", properties=[title], vectors=vectors, **more)
     made = await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
     await fill(wire)

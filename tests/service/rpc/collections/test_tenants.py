@@ -13,11 +13,13 @@ from tests.fakes.server import FakeVecgate, serving
 from tests.service.conftest import Wire, failure_of
 from vecgate.client import Client
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.object_service_pb2 import ImportObjectsRequest
 
-ACTIVE, INACTIVE = pb.TENANT_ACTIVITY_STATUS_ACTIVE, pb.TENANT_ACTIVITY_STATUS_INACTIVE
-OFFLOADED = pb.TENANT_ACTIVITY_STATUS_OFFLOADED
-ANNA = pb.Tenant(name="anna")
+ACTIVE, INACTIVE = tenant_pb.TENANT_ACTIVITY_STATUS_ACTIVE, tenant_pb.TENANT_ACTIVITY_STATUS_INACTIVE
+OFFLOADED = tenant_pb.TENANT_ACTIVITY_STATUS_OFFLOADED
+ANNA = tenant_pb.Tenant(name="anna")
 
 
 async def create_shared(wire: Wire, **tenancy: bool) -> pb.Collection:
@@ -27,8 +29,8 @@ async def create_shared(wire: Wire, **tenancy: bool) -> pb.Collection:
     return (await wire.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection))).collection
 
 
-async def list_tenants(wire: Wire, **fields: object) -> pb.ListTenantsResponse:
-    return await wire.collections.ListTenants(pb.ListTenantsRequest(collection="Shared", **fields))
+async def list_tenants(wire: Wire, **fields: object) -> tenant_pb.ListTenantsResponse:
+    return await wire.collections.ListTenants(tenant_pb.ListTenantsRequest(collection="Shared", **fields))
 
 
 async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wire) -> None:
@@ -46,13 +48,13 @@ async def test_a_collection_with_tenants_is_returned_as_it_was_created(wire: Wir
 async def test_nothing_is_embedded_for_a_tenant_that_is_not_active(wire: Wire) -> None:
     collection = pb.Collection(
         name="Shared",
-        properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+        properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
         vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
         multi_tenancy=pb.MultiTenancyConfig(enabled=True),
     )
     await wire.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection))
-    resting = pb.Tenant(name="anna", activity_status=INACTIVE)
-    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=[resting]))
+    resting = tenant_pb.Tenant(name="anna", activity_status=INACTIVE)
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[resting]))
     wire.embedder.calls.clear()
 
     objects = [{"properties": {"title": "a dog"}}]
@@ -69,7 +71,7 @@ async def test_nothing_is_embedded_for_a_tenant_that_is_not_active(wire: Wire) -
 async def test_objects_to_embed_for_a_new_tenant_create_it_where_that_is_set(wire: Wire, *, automatic: bool) -> None:
     collection = pb.Collection(
         name="Shared",
-        properties=[pb.Property(name="title", data_type=pb.DATA_TYPE_TEXT)],
+        properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
         vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
         multi_tenancy=pb.MultiTenancyConfig(enabled=True, auto_tenant_creation=automatic),
     )
@@ -89,7 +91,7 @@ async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
     await create_shared(wire, auto_tenant_creation=True)
     objects = [{"vectors": {"default": {"data": b"\0\0\x80\x3f" * 8}}}]
     await wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="anna", objects=objects))
-    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "ben"}]))
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "ben"}]))
 
     async def count(tenant: str) -> int:
         request = pb.GetCollectionRequest(name="Shared", tenant=tenant)
@@ -103,11 +105,18 @@ async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
 async def test_tenants_are_created_listed_updated_and_deleted(wire: Wire) -> None:
     await create_shared(wire)
 
-    tenants = [ANNA, pb.Tenant(name="ben", activity_status=INACTIVE), pb.Tenant(name="carla", activity_status=ACTIVE)]
-    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=tenants))
-    changed = [pb.Tenant(name="ben", activity_status=ACTIVE), pb.Tenant(name="anna", activity_status=INACTIVE)]
-    await wire.collections.UpdateTenants(pb.UpdateTenantsRequest(collection="Shared", tenants=changed))
-    await wire.collections.DeleteTenants(pb.DeleteTenantsRequest(collection="Shared", names=["carla", "nobody"]))
+    tenants = [
+        ANNA,
+        tenant_pb.Tenant(name="ben", activity_status=INACTIVE),
+        tenant_pb.Tenant(name="carla", activity_status=ACTIVE),
+    ]
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=tenants))
+    changed = [
+        tenant_pb.Tenant(name="ben", activity_status=ACTIVE),
+        tenant_pb.Tenant(name="anna", activity_status=INACTIVE),
+    ]
+    await wire.collections.UpdateTenants(tenant_pb.UpdateTenantsRequest(collection="Shared", tenants=changed))
+    await wire.collections.DeleteTenants(tenant_pb.DeleteTenantsRequest(collection="Shared", names=["carla", "nobody"]))
 
     left = (await list_tenants(wire)).tenants
     assert [(each.name, each.activity_status) for each in left] == [("anna", INACTIVE), ("ben", ACTIVE)]
@@ -115,8 +124,8 @@ async def test_tenants_are_created_listed_updated_and_deleted(wire: Wire) -> Non
 
 async def test_tenants_are_listed_in_pages_and_by_name(wire: Wire) -> None:
     await create_shared(wire)
-    tenants = [pb.Tenant(name=name) for name in ("c", "a", "b")]
-    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=tenants))
+    tenants = [tenant_pb.Tenant(name=name) for name in ("c", "a", "b")]
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=tenants))
 
     first = await list_tenants(wire, page_size=2)
     second = await list_tenants(wire, page_size=2, page_token=first.next_page_token)
@@ -129,11 +138,11 @@ async def test_tenants_are_listed_in_pages_and_by_name(wire: Wire) -> None:
 
 async def test_no_tenant_is_changed_when_one_is_not_there(wire: Wire) -> None:
     await create_shared(wire)
-    await wire.collections.CreateTenants(pb.CreateTenantsRequest(collection="Shared", tenants=[ANNA]))
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[ANNA]))
 
-    changed = [pb.Tenant(name=name, activity_status=INACTIVE) for name in ("anna", "nobody")]
+    changed = [tenant_pb.Tenant(name=name, activity_status=INACTIVE) for name in ("anna", "nobody")]
     failure = await failure_of(
-        wire.collections.UpdateTenants(pb.UpdateTenantsRequest(collection="Shared", tenants=changed))
+        wire.collections.UpdateTenants(tenant_pb.UpdateTenantsRequest(collection="Shared", tenants=changed))
     )
 
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "TENANT_NOT_FOUND")
@@ -142,12 +151,12 @@ async def test_no_tenant_is_changed_when_one_is_not_there(wire: Wire) -> None:
 
 
 CALLS: dict[str, Message] = {
-    "CreateTenants": pb.CreateTenantsRequest(collection="Pictures", tenants=[ANNA]),
-    "ListTenants": pb.ListTenantsRequest(collection="Pictures"),
-    "UpdateTenants": pb.UpdateTenantsRequest(
-        collection="Pictures", tenants=[pb.Tenant(name="anna", activity_status=INACTIVE)]
+    "CreateTenants": tenant_pb.CreateTenantsRequest(collection="Pictures", tenants=[ANNA]),
+    "ListTenants": tenant_pb.ListTenantsRequest(collection="Pictures"),
+    "UpdateTenants": tenant_pb.UpdateTenantsRequest(
+        collection="Pictures", tenants=[tenant_pb.Tenant(name="anna", activity_status=INACTIVE)]
     ),
-    "DeleteTenants": pb.DeleteTenantsRequest(collection="Pictures", names=["anna"]),
+    "DeleteTenants": tenant_pb.DeleteTenantsRequest(collection="Pictures", names=["anna"]),
 }
 
 
@@ -171,34 +180,34 @@ async def test_a_collection_without_tenants_says_so(wire: Wire, method: str) -> 
 @pytest.mark.parametrize(
     ("request_", "paths"),
     [
-        (pb.CreateTenantsRequest(), ["collection", "tenants"]),
-        (pb.CreateTenantsRequest(collection="C", tenants=[{"name": f"t{n}"} for n in range(1001)]), ["tenants"]),
+        (tenant_pb.CreateTenantsRequest(), ["collection", "tenants"]),
+        (tenant_pb.CreateTenantsRequest(collection="C", tenants=[{"name": f"t{n}"} for n in range(1001)]), ["tenants"]),
         (
-            pb.CreateTenantsRequest(
+            tenant_pb.CreateTenantsRequest(
                 collection="C",
                 tenants=[{"name": "a b"}, {"name": "a"}, {"name": "a", "activity_status": 9}, {"name": "x" * 65}],
             ),
             ["tenants[0].name", "tenants[2].activity_status", "tenants[3].name", "tenants[2].name"],
         ),
         (
-            pb.CreateTenantsRequest(collection="C", tenants=[{"name": "a", "activity_status": OFFLOADED}]),
+            tenant_pb.CreateTenantsRequest(collection="C", tenants=[{"name": "a", "activity_status": OFFLOADED}]),
             ["tenants[0].activity_status"],
         ),
-        (pb.UpdateTenantsRequest(tenants=[ANNA]), ["collection", "tenants[0].activity_status"]),
+        (tenant_pb.UpdateTenantsRequest(tenants=[ANNA]), ["collection", "tenants[0].activity_status"]),
         (
-            pb.UpdateTenantsRequest(
+            tenant_pb.UpdateTenantsRequest(
                 collection="C",
-                tenants=[{"name": "a", "activity_status": pb.TENANT_ACTIVITY_STATUS_OFFLOADING}, {"name": ""}],
+                tenants=[{"name": "a", "activity_status": tenant_pb.TENANT_ACTIVITY_STATUS_OFFLOADING}, {"name": ""}],
             ),
             ["tenants[0].activity_status", "tenants[1].name", "tenants[1].activity_status"],
         ),
-        (pb.DeleteTenantsRequest(), ["collection", "names"]),
-        (pb.DeleteTenantsRequest(collection="C", names=["a", "a", "ü"]), ["names[1]", "names[2]"]),
+        (tenant_pb.DeleteTenantsRequest(), ["collection", "names"]),
+        (tenant_pb.DeleteTenantsRequest(collection="C", names=["a", "a", "ü"]), ["names[1]", "names[2]"]),
         (
-            pb.ListTenantsRequest(names=[""], page_size=1001, page_token="!"),
+            tenant_pb.ListTenantsRequest(names=[""], page_size=1001, page_token="!"),
             ["collection", "names[0]", "page_size", "page_token"],
         ),
-        (pb.ListTenantsRequest(collection="C", names=["a"] * 1001), ["names"]),
+        (tenant_pb.ListTenantsRequest(collection="C", names=["a"] * 1001), ["names"]),
     ],
 )  # fmt: skip
 async def test_every_violation_is_listed_with_its_path(wire: Wire, request_: Message, paths: list[str]) -> None:
@@ -235,7 +244,7 @@ def test_the_client_splits_many_tenants_into_calls_and_follows_the_pages(fake: F
 
     with Client(fake.address) as client:
         client.create_tenants("Shared", iter(names))
-        client.update_tenants("Shared", [pb.Tenant(name=name, activity_status=INACTIVE) for name in names])
+        client.update_tenants("Shared", [tenant_pb.Tenant(name=name, activity_status=INACTIVE) for name in names])
         listed = [(each.name, each.activity_status) for each in client.list_tenants("Shared")]
         some = [each.name for each in client.list_tenants("Shared", ["t0007"])]
         client.delete_tenants("Shared", names[1:])

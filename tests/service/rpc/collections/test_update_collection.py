@@ -9,6 +9,8 @@ from grpc import StatusCode
 from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import vector_index_pb2 as index_pb
 
 VECTOR = "collection.vectors[0]"
 
@@ -29,17 +31,17 @@ async def create(wire: Wire, **fields: Any) -> pb.Collection:
         "name": "Pictures",
         "description": "old",
         "properties": [
-            {"name": "image", "data_type": pb.DATA_TYPE_BLOB},
+            {"name": "image", "data_type": property_pb.DATA_TYPE_BLOB},
             {
                 "name": "title",
-                "data_type": pb.DATA_TYPE_TEXT,
-                "tokenization": pb.TOKENIZATION_FIELD,
+                "data_type": property_pb.DATA_TYPE_TEXT,
+                "tokenization": property_pb.TOKENIZATION_FIELD,
                 "index_filterable": True,
             },
             {
                 "name": "maker",
-                "data_type": pb.DATA_TYPE_OBJECT,
-                "nested_properties": [{"name": "name", "data_type": pb.DATA_TYPE_TEXT}],
+                "data_type": property_pb.DATA_TYPE_OBJECT,
+                "nested_properties": [{"name": "name", "data_type": property_pb.DATA_TYPE_TEXT}],
             },
         ],
         "vectors": [
@@ -91,7 +93,7 @@ async def test_descriptions_are_changed_and_a_mask_can_empty_them(wire: Wire) ->
 
     updated = await update(wire, description="new", properties=[{"name": "title", "description": "what it shows"}])
     assert (updated.description, updated.properties[1].description) == ("new", "what it shows")
-    assert updated.properties[1].tokenization == pb.TOKENIZATION_FIELD
+    assert updated.properties[1].tokenization == property_pb.TOKENIZATION_FIELD
     assert (await update(wire, "properties", description="other")).description == "new"
     assert (await update(wire, "description")).description == ""
     assert (await update(wire, "*", description="all")).description == "all"
@@ -113,12 +115,12 @@ async def test_a_reranker_is_exchanged_with_its_options(wire: Wire) -> None:
 async def test_how_properties_are_indexed_is_changed(wire: Wire) -> None:
     await create(wire)
 
-    cut = await update(wire, properties=[{"name": "title", "tokenization": pb.TOKENIZATION_TRIGRAM}])
-    assert cut.properties[1].tokenization == pb.TOKENIZATION_TRIGRAM
+    cut = await update(wire, properties=[{"name": "title", "tokenization": property_pb.TOKENIZATION_TRIGRAM}])
+    assert cut.properties[1].tokenization == property_pb.TOKENIZATION_TRIGRAM
     off = await update(wire, properties=[{"name": "title", "index_filterable": False, "index_searchable": True}])
     title = off.properties[1]
     assert (title.tokenization, title.index_filterable, title.index_searchable) == (
-        pb.TOKENIZATION_TRIGRAM,
+        property_pb.TOKENIZATION_TRIGRAM,
         False,
         True,
     )
@@ -129,7 +131,7 @@ async def test_a_property_and_a_vector_of_another_embedder_are_added_and_used(wi
 
     updated = await update(
         wire,
-        properties=[{"name": "text", "data_type": pb.DATA_TYPE_TEXT}],
+        properties=[{"name": "text", "data_type": property_pb.DATA_TYPE_TEXT}],
         vectors=[{"name": "better", "embedder": "new", "text_fields": [{"name": "text"}, {"name": "title"}]}],
     )
 
@@ -172,14 +174,17 @@ async def test_the_automatisms_of_tenants_are_changed_one_by_one(wire: Wire) -> 
 
 
 IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
-    ({"properties": [{"name": "title", "data_type": pb.DATA_TYPE_INT}]}, ["collection.properties[0].data_type"]),
+    (
+        {"properties": [{"name": "title", "data_type": property_pb.DATA_TYPE_INT}]},
+        ["collection.properties[0].data_type"],
+    ),
     ({"properties": [{"name": "new"}]}, ["collection.properties[0].data_type"]),
     (
-        {"properties": [{"name": "title", "tokenization": pb.TOKENIZATION_WORD, "index_filterable": False}]},
+        {"properties": [{"name": "title", "tokenization": property_pb.TOKENIZATION_WORD, "index_filterable": False}]},
         ["collection.properties[0].tokenization"],
     ),
     (
-        {"properties": [{"name": "image", "tokenization": pb.TOKENIZATION_WORD, "index_searchable": True}]},
+        {"properties": [{"name": "image", "tokenization": property_pb.TOKENIZATION_WORD, "index_searchable": True}]},
         ["collection.properties[0].tokenization", "collection.properties[0].index_searchable"],
     ),
     (
@@ -191,7 +196,7 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
             "properties": [
                 {
                     "name": "maker",
-                    "nested_properties": [{"name": "name", "data_type": pb.DATA_TYPE_INT}, {"name": "age"}],
+                    "nested_properties": [{"name": "name", "data_type": property_pb.DATA_TYPE_INT}, {"name": "age"}],
                 }
             ]
         },
@@ -208,7 +213,7 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
         {"vectors": [{"name": "default", "native": True, "base_url": "http://vecgate:8070"}]},
         [f"{VECTOR}.native", f"{VECTOR}.base_url"],
     ),
-    ({"vectors": [{"name": "default", "index": {"distance": pb.DISTANCE_DOT}}]}, [f"{VECTOR}.index.distance"]),
+    ({"vectors": [{"name": "default", "index": {"distance": index_pb.DISTANCE_DOT}}]}, [f"{VECTOR}.index.distance"]),
     ({"vectors": [{"name": "default", "index": {"flat": {}}}]}, [f"{VECTOR}.index.flat"]),
     (
         {"vectors": [{"name": "default", "index": {"hnsw": {"ef": 1, "ef_construction": 9, "max_connections": 9}}}]},
@@ -231,7 +236,7 @@ IMMUTABLE: list[tuple[dict[str, Any], list[str]]] = [
         {
             "vectors": [{"name": "n", "model": "no"}, {"name": "o", "embedder": "nobody"}],
             "sharding": {"desired_count": 2},
-            "properties": [{"name": "title", "data_type": pb.DATA_TYPE_INT}],
+            "properties": [{"name": "title", "data_type": property_pb.DATA_TYPE_INT}],
         },
         [
             f"{VECTOR}.model",

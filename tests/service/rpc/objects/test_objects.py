@@ -12,6 +12,7 @@ from tests.service.conftest import Wire, failure_of, unpack
 from vecgate.client import where
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.vector_pb2 import Vector
 
 COUNT = 10
@@ -185,11 +186,11 @@ async def test_a_filter_that_does_not_fit_deletes_nothing(
 @pytest.fixture
 async def people(wire: Wire) -> Wire:
     """Return a server with one object that holds another one in another one."""
-    text = {"name": "city", "data_type": collection_pb.DATA_TYPE_TEXT}
-    home = {"name": "home", "data_type": collection_pb.DATA_TYPE_OBJECT, "nested_properties": [text]}
-    age = {"name": "age", "data_type": collection_pb.DATA_TYPE_INT}
-    maker = {"name": "maker", "data_type": collection_pb.DATA_TYPE_OBJECT, "nested_properties": [age, home]}
-    title = {"name": "title", "data_type": collection_pb.DATA_TYPE_TEXT}
+    text = {"name": "city", "data_type": property_pb.DATA_TYPE_TEXT}
+    home = {"name": "home", "data_type": property_pb.DATA_TYPE_OBJECT, "nested_properties": [text]}
+    age = {"name": "age", "data_type": property_pb.DATA_TYPE_INT}
+    maker = {"name": "maker", "data_type": property_pb.DATA_TYPE_OBJECT, "nested_properties": [age, home]}
+    title = {"name": "title", "data_type": property_pb.DATA_TYPE_TEXT}
     collection = collection_pb.Collection(name="People", properties=[title, maker], vectors=[{"name": "default"}])
     await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
     made = pb.DataObject(id=str(UUID(int=1)))

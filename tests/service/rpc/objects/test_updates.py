@@ -16,6 +16,7 @@ from tests.service.conftest import Wire, failure_of, unpack
 from tests.service.rpc.objects.test_import import floats, import_, obj
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.input_pb2 import Image
 
 ID = str(UUID(int=7))
@@ -28,11 +29,11 @@ COMPUTED, SUPPLIED, MISSING, KEPT = (
 @pytest.fixture
 async def stored(wire: Wire) -> Wire:
     """Return a server with the collection Both: a vector of the title and one of image and tags, with one object."""
-    blob, text, texts = (collection_pb.DATA_TYPE_BLOB, collection_pb.DATA_TYPE_TEXT, collection_pb.DATA_TYPE_TEXT_ARRAY)
-    kinds = {"image": blob, "title": text, "tags": texts, "year": collection_pb.DATA_TYPE_INT}
+    blob, text, texts = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)
+    kinds = {"image": blob, "title": text, "tags": texts, "year": property_pb.DATA_TYPE_INT}
     made = collection_pb.Collection(
         name="Pictures",
-        properties=[collection_pb.Property(name=name, data_type=kind) for name, kind in kinds.items()],
+        properties=[property_pb.Property(name=name, data_type=kind) for name, kind in kinds.items()],
         vectors=[
             collection_pb.VectorConfig(name="own"),
             collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}]),
@@ -242,9 +243,9 @@ async def native(wire: Wire) -> Wire:
     made = collection_pb.Collection(
         name="Pictures",
         properties=[
-            collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT),
-            collection_pb.Property(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY),
-            collection_pb.Property(name="year", data_type=collection_pb.DATA_TYPE_INT),
+            property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT),
+            property_pb.Property(name="tags", data_type=property_pb.DATA_TYPE_TEXT_ARRAY),
+            property_pb.Property(name="year", data_type=property_pb.DATA_TYPE_INT),
         ],
         vectors=[
             collection_pb.VectorConfig(name="title", text_fields=[{"name": "title"}], **module),

@@ -13,6 +13,7 @@ from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.vector_pb2 import Vector
 
@@ -30,7 +31,7 @@ async def wire() -> AsyncIterator[Wire]:
         collection_pb.CreateCollectionRequest(
             collection=collection_pb.Collection(
                 name="Pictures",
-                properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
                 vectors=[
                     collection_pb.VectorConfig(name="local", embedder="clip", text_fields=[{"name": "title"}]),
                     collection_pb.VectorConfig(name="remote", embedder="nim", text_fields=[{"name": "title"}]),

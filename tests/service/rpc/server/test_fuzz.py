@@ -26,7 +26,9 @@ from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.input_pb2 import Image, Input
 
 OURS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.CANCELLED}
@@ -39,7 +41,7 @@ SOUND: dict[str, Message] = {
     "CreateCollection": collection_pb.CreateCollectionRequest(
         collection=collection_pb.Collection(
             name="Other",
-            properties=[collection_pb.Property(name="title", data_type=collection_pb.DATA_TYPE_TEXT)],
+            properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
             vectors=[NAMED],
         )
     ),
@@ -49,12 +51,12 @@ SOUND: dict[str, Message] = {
     "GetCollection": collection_pb.GetCollectionRequest(name="Pictures"),
     "ListCollections": collection_pb.ListCollectionsRequest(page_size=1),
     "DeleteCollection": collection_pb.DeleteCollectionRequest(name="Pictures"),
-    "CreateTenants": collection_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "more"}]),
-    "ListTenants": collection_pb.ListTenantsRequest(collection="Shared"),
-    "UpdateTenants": collection_pb.UpdateTenantsRequest(
+    "CreateTenants": tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "more"}]),
+    "ListTenants": tenant_pb.ListTenantsRequest(collection="Shared"),
+    "UpdateTenants": tenant_pb.UpdateTenantsRequest(
         collection="Shared", tenants=[{"name": "one", "activity_status": 2}]
     ),
-    "DeleteTenants": collection_pb.DeleteTenantsRequest(collection="Shared", names=["one"]),
+    "DeleteTenants": tenant_pb.DeleteTenantsRequest(collection="Shared", names=["one"]),
     "GetServerStatus": admin_pb.GetServerStatusRequest(),
     "EmbedInputs": embedding_pb.EmbedInputsRequest(
         inputs=[Input(text="a cat"), Input(image=Image(content=picture()))], purpose=1, truncate=True
@@ -119,11 +121,9 @@ async def make_ready(wire: Wire) -> None:
     if "Other" in there:
         await wire.collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name="Other"))
     shared = collection_pb.Collection(name="Shared", vectors=[NAMED], multi_tenancy={"enabled": True})
-    shared.properties.add(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
+    shared.properties.add(name="title", data_type=property_pb.DATA_TYPE_TEXT)
     await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=shared))
-    await wire.collections.CreateTenants(
-        collection_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "one"}])
-    )
+    await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "one"}]))
 
 
 async def code_of(wire: Wire, method: MethodDescriptor, request: Any) -> grpc.StatusCode:

@@ -23,6 +23,7 @@ from tests.service.rpc.server.test_limits import A_TEXT, start_bounded, until
 from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from vecgate.v1.input_pb2 import Input
 
@@ -209,7 +210,7 @@ async def test_messages_over_their_bounds_leave_a_line_each() -> None:
 
 
 async def test_a_long_list_of_faults_reaches_the_caller_as_far_as_it_fits(wire: Wire) -> None:
-    properties = [collection_pb.Property(name=f"bad name {number}") for number in range(100)]
+    properties = [property_pb.Property(name=f"bad name {number}") for number in range(100)]
     collection = collection_pb.Collection(name="Long", properties=properties)
 
     many = await failure_of(

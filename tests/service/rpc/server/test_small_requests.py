@@ -20,6 +20,8 @@ from tests.fakes.messages import METHODS
 from tests.service.rpc.server.test_fuzz import NAMED, ONE, SOUND
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import tenant_pb2 as tenant_pb
 
 MIB = 1024 * 1024
 LONGEST_ROUND_S = 0.05
@@ -33,18 +35,18 @@ MOST = int(os.environ.get("FLOOD_MIB", "16")) * MIB
 SIZES: dict[str, int] = {"2 MiB": 2 * MIB, "all that a message may have": MOST - MIB, "all that passes": MOST // 2}
 
 PICTURES = collection_pb.Collection(name="Pictures", vectors=[NAMED])
-PICTURES.properties.add(name="image", data_type=collection_pb.DATA_TYPE_BLOB)
-PICTURES.properties.add(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
-PICTURES.properties.add(name="tags", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY)
-PICTURES.properties.add(name="year", data_type=collection_pb.DATA_TYPE_INT)
+PICTURES.properties.add(name="image", data_type=property_pb.DATA_TYPE_BLOB)
+PICTURES.properties.add(name="title", data_type=property_pb.DATA_TYPE_TEXT)
+PICTURES.properties.add(name="tags", data_type=property_pb.DATA_TYPE_TEXT_ARRAY)
+PICTURES.properties.add(name="year", data_type=property_pb.DATA_TYPE_INT)
 for number in range(900):
-    PICTURES.properties.add(name=f"a{number:x}", data_type=collection_pb.DATA_TYPE_TEXT_ARRAY)
+    PICTURES.properties.add(name=f"a{number:x}", data_type=property_pb.DATA_TYPE_TEXT_ARRAY)
 """A wide one: what is said of a name that is not there may not grow with those that are."""
 
 SHARED = collection_pb.Collection(
     name="Shared", vectors=[NAMED], multi_tenancy=collection_pb.MultiTenancyConfig(enabled=True)
 )
-SHARED.properties.add(name="title", data_type=collection_pb.DATA_TYPE_TEXT)
+SHARED.properties.add(name="title", data_type=property_pb.DATA_TYPE_TEXT)
 
 
 class Cost(NamedTuple):
@@ -118,7 +120,7 @@ class Measured:
             ("CreateCollection", collection_pb.CreateCollectionRequest(collection=SHARED)),
             (
                 "CreateTenants",
-                collection_pb.CreateTenantsRequest(collection="Shared", tenants=[collection_pb.Tenant(name="one")]),
+                tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[tenant_pb.Tenant(name="one")]),
             ),
             (
                 "ImportObjects",

@@ -12,6 +12,7 @@ from vecgate.client import channel_options
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.input_pb2 import Input
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -100,7 +101,7 @@ async def test_pictures_that_are_asked_for_need_a_client_that_takes_more(stock: 
 async def test_pages_of_large_schemas_reach_a_stock_client(stock: Wire) -> None:
     for number in range(20):
         properties = [
-            collection_pb.Property(name=f"p{at}", data_type=collection_pb.DATA_TYPE_TEXT, description="d" * 4000)
+            property_pb.Property(name=f"p{at}", data_type=property_pb.DATA_TYPE_TEXT, description="d" * 4000)
             for at in range(100)
         ]
         collection = collection_pb.Collection(
