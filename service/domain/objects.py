@@ -86,6 +86,15 @@ class ObjectChange:
 
 
 @dataclass(frozen=True, slots=True)
+class ReturnNames:
+    """Which parts of objects to return, by name, as a caller asked; no properties means all but blobs."""
+
+    properties: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    vectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReturnFields:
     """Which parts of an object to return; the names exist in the collection.
 

@@ -1,4 +1,8 @@
-"""The words of searches: what to look for, how, and in what form to return it."""
+"""Searches: what to look for, how, and in what form to return it.
+
+The parts of a query carry the paths of their fields in the request, for the checks that need the collection or the
+embedder.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +10,127 @@ from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
-from embedders.contract import Vector
+from embedders.contract import ImageInput, TextInput, Vector
 from service.domain.filters import Filter
-from service.domain.objects import StoredObject
+from service.domain.objects import ReturnNames, Scope, StoredObject
+
+
+@dataclass(frozen=True, slots=True)
+class OwnVector:
+    """A vector that the caller supplies.
+
+    Attributes:
+        path: the field of its bytes.
+        data: little-endian float32.
+        space: the space that it comes from; empty where the caller does not say.
+        by_target: instead, one for each named vector.
+    """
+
+    path: str
+    data: bytes
+    space: str = ""
+    by_target: Mapping[str, "OwnVector"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One of the things that become a query's vector.
+
+    Attributes:
+        path: its field.
+        content: a text or an image to embed, a vector, or the id of an object of the collection.
+        weight: how much it counts.
+    """
+
+    path: str
+    content: TextInput | ImageInput | OwnVector | UUID
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Shift a query's vector: towards the mean of its objects' vectors and of the mean of its texts' vectors.
+
+    Attributes:
+        path: its field.
+        share: the share of the way to go, not 0; less than 0 goes away.
+        parts: texts and objects.
+    """
+
+    path: str
+    share: float
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Look for what is near to the mean of several things.
+
+    Attributes:
+        path: the field of the parts.
+        parts: those things, at least one.
+        moves: how the mean is shifted, one after the other.
+        scaled: whether each vector is scaled to unit length first.
+    """
+
+    path: str
+    parts: tuple[Part, ...]
+    moves: tuple[Move, ...] = ()
+    scaled: bool = False
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The parts, and those of the moves."""
+        return (*self.parts, *(part for move in self.moves for part in move.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class NearObject:
+    """Look for what is near to an object of the collection; the path is that of its id."""
+
+    path: str
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Keywords:
+    """Words to look for.
+
+    Attributes:
+        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
+        need_all: whether an object needs all words; None leaves it to the store.
+        minimum_match: how many words it needs where it does not need all.
+        path: the field in the request.
+    """
+
+    query: str
+    properties: tuple[str, ...] = ()
+    need_all: bool | None = None
+    minimum_match: int = 0
+    path: str = "bm25"
+
+
+class Fusion(Enum):
+    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
+
+    RANKED = 1
+    RELATIVE_SCORE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """What a hybrid search has beside its vector.
+
+    Attributes:
+        keywords: the keyword side; None for none.
+        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
+        max_vector_distance: the largest distance that the vector side counts.
+    """
+
+    keywords: Keywords | None
+    alpha: float | None = None
+    fusion: Fusion | None = None
+    max_vector_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,42 +219,62 @@ class TargetVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class Keywords:
-    """Words to look for.
+class Hybrid:
+    """Look for what is near to something and for what has certain words."""
 
-    Attributes:
-        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
-        need_all: whether an object needs all words; None leaves it to the store.
-        minimum_match: how many words it needs where it does not need all.
-    """
+    blend: Blend
+    near: Near
 
-    query: str
-    properties: tuple[str, ...] = ()
-    need_all: bool | None = None
-    minimum_match: int = 0
+    @property
+    def words_only(self) -> bool:
+        """Whether the vector side counts for nothing."""
+        return self.blend.alpha == 0 and self.blend.max_vector_distance is None
 
 
-class Fusion(Enum):
-    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
-
-    RANKED = 1
-    RELATIVE_SCORE = 2
+Query = Near | NearObject | Hybrid | Keywords | None
+"""What to look for; None lists objects."""
 
 
 @dataclass(frozen=True, slots=True)
-class Blend:
-    """What a hybrid search has beside its vector.
+class TargetChoice:
+    """Which named vectors to search, as the caller asked.
 
     Attributes:
-        keywords: the keyword side; None for none.
-        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
-        max_vector_distance: the largest distance that the vector side counts.
+        names: none leaves the choice to the server.
+        join: how the distances of several become one; None leaves it to the store.
+        weights: one for each name, for joins by weights.
     """
 
-    keywords: Keywords | None
-    alpha: float | None = None
-    fusion: Fusion | None = None
-    max_vector_distance: float | None = None
+    names: tuple[str, ...] = ()
+    join: TargetJoin | None = None
+    weights: tuple[float, ...] = ()
+
+    def with_vectors(self, vectors: Mapping[str, Vector]) -> TargetVectors:
+        """Return what to search with the vectors of a query, by named vector."""
+        return TargetVectors(vectors, self.join, dict(zip(self.names, self.weights, strict=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search as a caller asked for it, checked by itself and not against its collection.
+
+    Attributes:
+        collection: its name, or an alias.
+        limit: hits at most.
+        offset: hits to pass over.
+        targets: the named vectors to search.
+        returned: which parts of the objects to return.
+        options: what narrows and shapes the search.
+    """
+
+    collection: str
+    query: Query
+    limit: int
+    offset: int = 0
+    targets: TargetChoice = field(default_factory=TargetChoice)
+    returned: ReturnNames = field(default_factory=ReturnNames)
+    options: SearchOptions = field(default_factory=SearchOptions)
+    scope: Scope = field(default_factory=Scope)
 
 
 @dataclass(frozen=True, slots=True)

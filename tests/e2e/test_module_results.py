@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,17 +18,21 @@ from embedders.contract import DOCUMENT, Embedding, TextInput
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from service import domain
 from service.core.embedder_pool import EmbedderPool
-from service.core.searching import Hybrid, Move, NearImage, NearText, Query, ReturnNames, Searcher, TargetChoice
-from service.domain import Blend, Fusion, Keywords
-from service.settings import WeaviateSettings, read_secret
+from service.core.searching.searcher import Searcher
+from service.domain import Fusion
+from service.rpc.search.request import parse_search
+from service.rpc.shared.violations import RequestLimits
+from service.settings import LimitSettings, WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close
 from tests.fakes.embedder import picture, watched
 from tests.fakes.nim import FakeNim
+from vecgate.client import move, near_text
+from vecgate.v1 import search_service_pb2 as pb
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("car", "dog", "hat", "tree")]
 IDS = [UUID(int=number + 1) for number in range(len(TITLES))]
-TITLE = TargetChoice(("title",))
+LIMITS = RequestLimits(**{each.name: getattr(LimitSettings(), each.name) for each in fields(RequestLimits)})
 RED = picture((255, 0, 0))
 
 Found = list[tuple[UUID, float | None]]
@@ -44,16 +49,16 @@ class Sides:
         self.searcher = searcher
         self.client = client
 
-    async def ours(self, query: Query, *, adopted: bool = False) -> Found:
+    async def ours(self, *, adopted: bool = False, **query: object) -> Found:
         """Search through Vecgate."""
-        found = await self.searcher.search(
-            f"{'Theirs' if adopted else 'Ours'}{self.name}",
-            query,
-            targets=TargetChoice(("title",)),
+        collection = f"{'Theirs' if adopted else 'Ours'}{self.name}"
+        request = pb.SearchObjectsRequest(
+            collection=collection,
             limit=len(IDS),
-            offset=0,
-            returned=ReturnNames(),
+            target_vectors=["title"],
+            **query,  # type: ignore[arg-type]
         )
+        found = await self.searcher.search(parse_search(request, LIMITS))
         return [(hit.object.id, hit.distance if hit.score is None else hit.score) for hit in found.hits]
 
     async def theirs(self, method: str, **arguments: Any) -> Found:
@@ -136,12 +141,12 @@ def assert_same(ours: Found, theirs: Found) -> None:
     assert_close([measured for _, measured in ours], [measured for _, measured in theirs])
 
 
-MOVES: dict[str, Sequence[Move | None]] = {
+MOVES: dict[str, Sequence[pb.Move | None]] = {
     "none": (None, None),
-    "to": (Move(0.7, ("a boat", "red dog")), None),
-    "away": (None, Move(1.5, ("a boat",), (IDS[2],))),
-    "both": (Move(1.0, ("a boat", "a hat"), (IDS[0], IDS[5])), Move(0.5, (), (IDS[7], IDS[8]))),
-    "no force": (Move(0.0, ("a boat",)), None),
+    "to": (move(0.7, "a boat", "red dog"), None),
+    "away": (None, move(1.5, "a boat", objects=IDS[2])),
+    "both": (move(1.0, "a boat", "a hat", objects=(IDS[0], IDS[5])), move(0.5, objects=(IDS[7], IDS[8]))),
+    "no force": (move(0.0, "a boat"), None),
 }
 
 
@@ -150,7 +155,7 @@ async def test_near_text_with_moves_finds_what_the_module_finds(sides: Sides, ca
     concepts = ("a red car", "something green")
     to, away = MOVES[case]
 
-    ours = await sides.ours(NearText(concepts, move_to=to, move_away=away))
+    ours = await sides.ours(near_text=near_text(*concepts, move_to=to, move_away=away))
     theirs = await sides.theirs("near_text", query=list(concepts), move_to=_theirs(to), move_away=_theirs(away))
 
     assert_same(ours, theirs)
@@ -162,20 +167,20 @@ async def test_near_text_on_an_adopted_vector_measures_what_the_module_measures(
     # The length of the query is part of these distances.
     to, away = MOVES[case]
     for concepts in (("a red car",), ("a red car", "something green")):
-        ours = await sides.ours(NearText(concepts, move_to=to, move_away=away), adopted=True)
+        ours = await sides.ours(near_text=near_text(*concepts, move_to=to, move_away=away), adopted=True)
         theirs = await sides.theirs("near_text", query=list(concepts), move_to=_theirs(to), move_away=_theirs(away))
 
         assert_same(ours, theirs)
 
 
-def _theirs(move: Move | None) -> TheirMove | None:
-    if move is None:
+def _theirs(given: pb.Move | None) -> TheirMove | None:
+    if given is None:
         return None
-    return TheirMove(move.force, objects=list(move.objects) or None, concepts=list(move.concepts) or None)
+    return TheirMove(given.force, objects=list(given.objects) or None, concepts=list(given.concepts) or None)
 
 
 async def test_near_image_finds_what_the_module_finds(sides: Sides) -> None:
-    ours = await sides.ours(NearImage(RED))
+    ours = await sides.ours(near_image={"image": {"content": RED}})
     theirs = await sides.theirs("near_image", near_image=base64.b64encode(RED).decode())
 
     assert_same(ours, theirs)
@@ -183,9 +188,7 @@ async def test_near_image_finds_what_the_module_finds(sides: Sides) -> None:
 
 @pytest.mark.parametrize("fusion", Fusion)
 async def test_hybrid_scores_as_the_module_does(sides: Sides, fusion: Fusion) -> None:
-    blend = Blend(Keywords("a red car"), 0.6, fusion)
-
-    ours = await sides.ours(Hybrid(blend))
+    ours = await sides.ours(hybrid={"bm25": {"query": "a red car"}, "alpha": 0.6, "fusion_type": fusion.value})
     theirs = await sides.theirs("hybrid", query="a red car", alpha=0.6, fusion_type=HybridFusion[fusion.name])
 
     assert_same(ours, theirs)

@@ -14,7 +14,6 @@ from service.core.objects.importing import Importer
 from service.core.objects.objects import MAX_NAMED, Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Writes
-from service.core.searching import ReturnNames
 from service.domain import (
     Collection,
     Condition,
@@ -23,6 +22,7 @@ from service.domain import (
     Operator,
     Property,
     ReturnFields,
+    ReturnNames,
     Space,
     StoredObject,
     Target,

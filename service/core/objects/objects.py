@@ -8,7 +8,6 @@ from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import check_return_fields
 from service.core.objects.writing import Writes, keys_of
-from service.core.searching import ReturnNames
 from service.core.searching.filtering import check_filter
 from service.core.searching.references import linked_collections, real_name
 from service.domain import (
@@ -16,6 +15,7 @@ from service.domain import (
     Filter,
     Operator,
     ReturnFields,
+    ReturnNames,
     Scope,
     SearchOptions,
     StoredObject,

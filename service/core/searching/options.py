@@ -1,12 +1,12 @@
-"""Whether what narrows a search fits the collection."""
+"""Whether what narrows and shapes a search fits the collection."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from service.core.searching.filtering import check_filter
 from service.core.unknown import some_of, unknown_property
-from service.domain import TEXTS, Collection, DataType, Distance, NamedVector, SearchOptions
-from service.errors import InvalidRequest, Violation, collecting, noting
+from service.domain import TEXTS, Collection, DataType, Distance, Keywords, NamedVector, SearchOptions
+from service.errors import Violation, collecting, noting
 
 WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})
 WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})
@@ -43,16 +43,42 @@ def check_options(
     return replace(options, filters=filters)
 
 
-def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> None:
-    """Check that the searched vectors have certainties, where one is asked for.
+def check_keywords(collection: Collection, keywords: Keywords, *, needed: bool = True) -> Iterator[Violation]:
+    """Yield what is wrong with the properties in which words are looked for.
 
-    Raises:
-        InvalidRequest: the distance of one is another one than cosine.
+    Args:
+        collection: where to search.
+        keywords: the words.
+        needed: whether they decide which objects are found.
     """
-    other = [each.name for each in targets if each.distance is not Distance.COSINE]
-    if options.certainty is not None and other:
-        message = f"named vector {other[0]!r} has no cosine distance, so there is no certainty; give distance"
-        raise InvalidRequest([Violation("certainty", message)])
+    texts = {each.name: None for each in collection.properties if each.searchable}
+    if needed and not keywords.properties and not texts:
+        message = f"collection {collection.name!r} has no text property to look for words in"
+        yield Violation(keywords.path, f"{message}; set index_searchable of one", "INVALID_PROPERTY")
+    seen: set[str] = set()
+    for index, each in enumerate(keywords.properties):
+        where = f"{keywords.path}.properties[{index}]"
+        name, sign, weight = each.partition("^")
+        found = collection.find_property(name)
+        if name in seen:
+            yield Violation(where, "names a property twice; name each once")
+        seen.add(name)
+        if found is None:
+            yield unknown_property(collection, where, texts, "text")
+        elif name not in texts:
+            rule = "its index_searchable is false" if found.data_type in TEXTS else "only texts have words"
+            yield Violation(where, f"{rule}; choose among: {some_of(texts)}", "INVALID_PROPERTY")
+        elif sign and not weight.isdecimal():
+            message = "has a weight that is not a whole number; write it as title^3"
+            yield Violation(where, message, "INVALID_PROPERTY")
+
+
+def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> Iterator[Violation]:
+    """Yield that a searched vector has no certainties, where one is asked for: its distance is not cosine."""
+    others = [each.name for each in targets if each.distance is not Distance.COSINE]
+    if options.certainty is not None and others:
+        message = f"named vector {others[0]!r} has no cosine distance, and so no certainty; give distance"
+        yield Violation("certainty", message)
 
 
 def with_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> list[NamedVector]:

@@ -2,32 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
-from embedders.contract import Vector
-from service.core.searching.sources import Source
 from service.core.unknown import unknown_vector
-from service.domain import Collection, NamedVector, TargetJoin, TargetVectors
+from service.domain import Collection, NamedVector, Near, OwnVector
 from service.errors import InvalidRequest, Violation, collecting
-
-
-@dataclass(frozen=True, slots=True)
-class TargetChoice:
-    """Which named vectors to search, as the caller asked.
-
-    Attributes:
-        names: none leaves the choice to the server.
-        join: how the distances of several become one; None leaves it to the store.
-        weights: one for each name, for joins by weights.
-    """
-
-    names: tuple[str, ...] = ()
-    join: TargetJoin | None = None
-    weights: tuple[float, ...] = ()
-
-    def with_vectors(self, vectors: Mapping[str, Vector]) -> TargetVectors:
-        """Return what to search with the vectors of a query, by named vector."""
-        return TargetVectors(vectors, self.join, dict(zip(self.names, self.weights, strict=False)))
 
 
 def named_targets(collection: Collection, names: Sequence[str]) -> list[NamedVector]:
@@ -59,7 +37,7 @@ def default_target(collection: Collection, default: NamedVector | None) -> Named
 
 
 def targets_of_query(
-    collection: Collection, source: Source, served: Sequence[str], default: NamedVector | None
+    collection: Collection, near: Near, served: Sequence[str], default: NamedVector | None
 ) -> list[NamedVector]:
     """Return the named vectors that a query that names none may search, in order of preference.
 
@@ -68,7 +46,7 @@ def targets_of_query(
 
     Args:
         collection: where to search.
-        source: what is looked for.
+        near: what is looked for.
         served: the spaces of this server's embedders, in order of preference.
         default: the collection's default vector; None where it has none.
 
@@ -79,7 +57,7 @@ def targets_of_query(
         return [default_target(collection, default)]
     counts = Counter(_space_of(each) for each in collection.vectors)
     alone = {space: each for each in collection.vectors if (space := _space_of(each)) and counts[space] == 1}
-    if own := source.own_spaces():
+    if own := {part.content.space for part in near.parts if isinstance(part.content, OwnVector)}:
         return [default_target(collection, _target_of_own(collection, own, alone, default))]
     if default is None and len(alone) < len(collection.vectors):
         return [default_target(collection, default)]

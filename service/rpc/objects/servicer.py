@@ -13,7 +13,8 @@ from service.core.objects.objects import MAX_NAMED, Objects
 from service.core.objects.updating import Updater
 from service.core.objects.vectorizing import VectorReport
 from service.core.pacing import Pace
-from service.core.searching import Searcher
+from service.core.searching.searcher import Searcher
+from service.domain import ReturnNames
 from service.error_table import to_status
 from service.rpc.objects.checks import (
     check_backfill_vectors,
@@ -27,7 +28,6 @@ from service.rpc.objects.checks import (
     parse_delete_objects,
 )
 from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
-from service.rpc.search.request import return_names
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.embedders import embedder_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
@@ -177,6 +177,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
                     failures=failures,
                 )
             )
+
+
+def return_names(request: pb.GetObjectRequest | pb.ListObjectsRequest) -> ReturnNames:
+    """Return which fields a caller asked for."""
+    return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
 
 
 def _stored_to_pb(reports: Sequence[VectorReport]) -> pb.StoredObject:

@@ -1,175 +1,332 @@
-"""SearchService: queries and hits."""
+"""SearchObjectsRequest: one walk checks it and makes the search of the domain."""
 
-from collections.abc import Iterable
-from datetime import datetime
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from service.core.searching import (
+from embedders.contract import ImageInput, TextInput
+from embedders.texts import is_blank
+from service.domain import (
+    Blend,
+    Fusion,
+    GroupBy,
     Hybrid,
+    Keywords,
     Move,
     Near,
-    NearImage,
-    NearInputs,
     NearObject,
-    NearText,
-    NearVector,
+    OwnVector,
+    Part,
     Query,
+    Rerank,
     ReturnNames,
+    Search,
+    SearchOptions,
+    SortBy,
     TargetChoice,
+    TargetJoin,
 )
-from service.domain import Blend, Filter, Fusion, GroupBy, Hit, Keywords, Rerank, SearchOptions, SortBy, TargetJoin
-from service.rpc.objects.messages import object_to_pb
-from vecgate.v1 import object_service_pb2 as object_pb
-from vecgate.v1 import search_service_pb2 as search_pb
+from service.rpc.shared.filters import parse_filter
+from service.rpc.shared.scope import check_scope, scope_from_pb
+from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
+from vecgate.v1 import search_service_pb2 as pb
 
-NEED_ALL: dict[int, bool | None] = {
-    search_pb.KEYWORD_OPERATOR_UNSPECIFIED: None,
-    search_pb.KEYWORD_OPERATOR_OR: False,
-    search_pb.KEYWORD_OPERATOR_AND: True,
-}
-
-
-def query_from_pb(request: search_pb.SearchObjectsRequest) -> Query:
-    """Return what a search looks for; its ids are UUIDs."""
-    match request.WhichOneof("query"):
-        case None:
-            return None
-        case "near_object":
-            return NearObject(UUID(request.near_object.id))
-        case "bm25":
-            return _keywords_from_pb(request.bm25)
-        case "hybrid":
-            return _hybrid_from_pb(request.hybrid)
-    return _near_from_pb(request, request.WhichOneof("query"))
+DEFAULT_LIMIT = 10
+NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object", "near_inputs"})
+WITHOUT_VECTORS = (None, "bm25")
+WEIGHTED = (pb.TARGET_JOIN_MANUAL_WEIGHTS, pb.TARGET_JOIN_RELATIVE_SCORE)
+NEED_ALL = {pb.KEYWORD_OPERATOR_UNSPECIFIED: None, pb.KEYWORD_OPERATOR_OR: False, pb.KEYWORD_OPERATOR_AND: True}
 
 
-def _near_from_pb(message: search_pb.SearchObjectsRequest | search_pb.Hybrid, field: str | None) -> Near | None:
-    match field:
-        case "near_text":
-            text = message.near_text
-            return NearText(
-                tuple(text.concepts),
-                text.truncate,
-                _move_from_pb(text.move_to) if text.HasField("move_to") else None,
-                _move_from_pb(text.move_away) if text.HasField("move_away") else None,
-            )
-        case "near_image":
-            return NearImage(message.near_image.image.content)
-        case "near_vector":
-            return _near_vector_from_pb(message.near_vector)
-        case "near_inputs":
-            inputs = ((_content_from_pb(each), _weight_of(each)) for each in message.near_inputs.inputs)
-            return NearInputs(tuple(inputs), message.near_inputs.truncate)
-    return None
+def parse_search(request: pb.SearchObjectsRequest, limits: RequestLimits) -> Search:
+    """Return the search of a request; names are not checked, which needs the collection, nor texts, images and vectors.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    search = _Walk(request, limits, violations).search()
+    violations.raise_if_any()
+    return search
 
 
-def _move_from_pb(message: search_pb.Move) -> Move:
-    return Move(message.force, tuple(message.concepts), tuple(map(UUID, message.objects)))
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One walk through a request. What it returns for a part with a violation is of no use."""
 
+    request: pb.SearchObjectsRequest
+    limits: RequestLimits
+    violations: Violations
 
-def _near_vector_from_pb(message: search_pb.NearVector) -> NearVector:
-    by_target = {name: each.data for name, each in message.target_vectors.items()}
-    return NearVector(message.vector.data, message.space, by_target)
-
-
-def _content_from_pb(message: search_pb.WeightedInput) -> str | NearImage | NearVector | NearObject:
-    match message.WhichOneof("content"):
-        case "image":
-            return NearImage(message.image.content)
-        case "near_vector":
-            return _near_vector_from_pb(message.near_vector)
-        case "near_object":
-            return NearObject(UUID(message.near_object.id))
-    return message.text
-
-
-def _weight_of(message: search_pb.WeightedInput) -> float:
-    return message.weight if message.HasField("weight") else 1.0
-
-
-def _keywords_from_pb(message: search_pb.Bm25) -> Keywords:
-    return Keywords(message.query, tuple(message.properties), NEED_ALL[message.operator], message.minimum_match)
-
-
-def _hybrid_from_pb(message: search_pb.Hybrid) -> Hybrid:
-    blend = Blend(
-        _keywords_from_pb(message.bm25) if message.HasField("bm25") else None,
-        message.alpha if message.HasField("alpha") else None,
-        Fusion(message.fusion_type) if message.fusion_type else None,
-        message.max_vector_distance if message.HasField("max_vector_distance") else None,
-    )
-    side = _near_from_pb(message, message.WhichOneof("vector_side"))
-    return Hybrid(blend, side, message.truncate)
-
-
-def options_from_pb(request: search_pb.SearchObjectsRequest, filters: Filter | None) -> SearchOptions:
-    """Return what narrows a search; its ids are UUIDs."""
-    return SearchOptions(
-        filters=filters,
-        certainty=request.certainty if request.HasField("certainty") else None,
-        distance=request.distance if request.HasField("distance") else None,
-        auto_limit=request.auto_limit,
-        after=UUID(request.after) if request.after else None,
-        sort=tuple(SortBy(each.property, each.descending) for each in request.sort),
-        group_by=_group_by_from_pb(request.group_by) if request.HasField("group_by") else None,
-        rerank=Rerank(request.rerank.property, request.rerank.query) if request.HasField("rerank") else None,
-        times=request.return_times,
-        explain_score=request.return_explain_score,
-    )
-
-
-def _group_by_from_pb(message: search_pb.GroupBy) -> GroupBy:
-    return GroupBy(message.property, message.number_of_groups, message.objects_per_group)
-
-
-def target_choice(request: search_pb.SearchObjectsRequest) -> TargetChoice:
-    """Return which named vectors a caller wants searched."""
-    join = TargetJoin(request.target_join) if request.target_join else None
-    return TargetChoice(tuple(request.target_vectors), join, tuple(request.target_weights))
-
-
-def return_names(
-    request: search_pb.SearchObjectsRequest | object_pb.GetObjectRequest | object_pb.ListObjectsRequest,
-) -> ReturnNames:
-    """Return which fields a caller asked for."""
-    return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
-
-
-def hit_to_pb(hit: Hit) -> search_pb.Hit:
-    """Return a hit."""
-    return search_pb.Hit(
-        object=object_to_pb(hit.object),
-        distance=hit.distance,
-        certainty=hit.certainty,
-        score=hit.score,
-        creation_time=_time_to_pb(hit.created),
-        update_time=_time_to_pb(hit.updated),
-        explain_score=hit.explain_score,
-        rerank_score=hit.rerank_score,
-        group=hit.group.name if hit.group is not None else "",
-    )
-
-
-def _time_to_pb(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
-
-
-def groups_to_pb(hits: Iterable[Hit]) -> list[search_pb.Group]:
-    """Return the groups of hits, in their order."""
-    groups = dict.fromkeys(hit.group for hit in hits if hit.group is not None)
-    return [
-        search_pb.Group(
-            name=each.name,
-            object_count=each.object_count,
-            min_distance=each.min_distance,
-            max_distance=each.max_distance,
-            rerank_score=each.rerank_score,
+    def search(self) -> Search:
+        request = self.request
+        check_scope(self.violations, request)
+        limit = self._limit()
+        options = self._options()
+        targets = self._targets()
+        query = self._query()
+        returned = (request.return_properties, request.return_images, request.return_vectors)
+        return Search(
+            collection=request.collection,
+            query=query,
+            limit=limit,
+            offset=request.offset,
+            targets=targets,
+            returned=ReturnNames(*map(tuple, returned)),
+            options=options,
+            scope=scope_from_pb(request.tenant, request.consistency),
         )
-        for each in groups
-    ]
+
+    def _limit(self) -> int:
+        offset, most, require = self.request.offset, self.limits.max_hits, self.violations.require
+        limit = self.request.limit or min(DEFAULT_LIMIT, most)
+        require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
+        require(offset >= 0, "offset", f"is {offset}; give 0 or more")
+        reach = limit + offset
+        require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
+        return limit
+
+    def _options(self) -> SearchOptions:
+        request, require = self.request, self.violations.require
+        query = request.WhichOneof("query")
+        filters = None
+        if request.HasField("filters"):
+            filters = parse_filter(request.filters, "filters", self.limits, self.violations)
+        self._check_thresholds(query)
+        explained = query in ("bm25", "hybrid") or not request.return_explain_score
+        require(explained, "return_explain_score", "goes with bm25 and hybrid only; leave it out")
+        require(request.auto_limit >= 0, "auto_limit", f"is {request.auto_limit}; give 0 (for none) or more")
+        require(query or not request.auto_limit, "auto_limit", "goes with a query only; use limit")
+        return SearchOptions(
+            filters=filters,
+            certainty=request.certainty if request.HasField("certainty") else None,
+            distance=request.distance if request.HasField("distance") else None,
+            auto_limit=request.auto_limit,
+            after=self._after(query) if request.after else None,
+            sort=self._sort(query),
+            group_by=self._group_by(query) if request.HasField("group_by") else None,
+            rerank=self._rerank(query) if request.HasField("rerank") else None,
+            times=request.return_times,
+            explain_score=request.return_explain_score,
+        )
+
+    def _check_thresholds(self, query: str | None) -> None:
+        request, require = self.request, self.violations.require
+        certain, distant = request.HasField("certainty"), request.HasField("distance")
+        require(not (certain and distant), "certainty", "cannot be combined with distance; give one of them")
+        near = query in NEAR
+        require(near or not certain, "certainty", "goes with near_* queries only")
+        require(near or not distant, "distance", "goes with near_* queries only")
+        single = len(request.target_vectors) < 2  # noqa: PLR2004 -- two make several
+        require(single or not certain, "certainty", "goes with one target vector only; give distance")
+        # NaN is within no bounds.
+        require(not certain or 0 <= request.certainty <= 1, "certainty", f"is {request.certainty:g}; give 0 to 1")
+        require(not math.isnan(request.distance), "distance", "is not a number")
+
+    def _after(self, query: str | None) -> UUID:
+        request, require = self.request, self.violations.require
+        after = check_id(self.violations, request.after, "after")
+        require(not query, "after", "goes with listings only; use offset")
+        for field, given in (
+            ("offset", request.offset),
+            ("filters", request.HasField("filters")),
+            ("sort", len(request.sort)),
+        ):
+            require(not given, "after", f"cannot be combined with {field}; leave one of them out")
+        return after
+
+    def _sort(self, query: str | None) -> tuple[SortBy, ...]:
+        sort, require = self.request.sort, self.violations.require
+        require(not query or not sort, "sort", "goes with listings only; hits come best first")
+        for index, each in enumerate(sort):
+            require(each.property, f"sort[{index}].property", "is required; name a property")
+        return tuple(SortBy(each.property, each.descending) for each in sort)
+
+    def _group_by(self, query: str | None) -> GroupBy:
+        request, group, require = self.request, self.request.group_by, self.violations.require
+        require(query, "group_by", "goes with a query only; leave it out")
+        require(group.property, "group_by.property", "is required; name a property")
+        for name in ("number_of_groups", "objects_per_group"):
+            count = getattr(group, name)
+            require(count > 0, f"group_by.{name}", f"is {count}; give 1 or more")
+        hits, most = group.number_of_groups * group.objects_per_group, self.limits.max_hits
+        require(hits <= most, "group_by", f"asks for {hits} hits; this server returns at most {most}")
+        for name in ("return_times", "return_explain_score"):
+            require(not getattr(request, name), name, "cannot be combined with group_by; leave one of them out")
+        return GroupBy(group.property, group.number_of_groups, group.objects_per_group)
+
+    def _rerank(self, query: str | None) -> Rerank:
+        rerank, require = self.request.rerank, self.violations.require
+        require(query, "rerank", "goes with a query only; use sort")
+        require(rerank.property, "rerank.property", "is required; name a property")
+        require(not is_blank(rerank.query), "rerank.query", "is blank; give the text that the reranker compares with")
+        return Rerank(rerank.property, rerank.query)
+
+    def _targets(self) -> TargetChoice:
+        request, require = self.request, self.violations.require
+        names, join, weights = request.target_vectors, request.target_join, request.target_weights
+        searched = request.WhichOneof("query") not in WITHOUT_VECTORS
+        require(searched or not names, "target_vectors", "goes with near_* and hybrid only; leave it out")
+        seen: set[str] = set()
+        for index, name in enumerate(names):
+            path = f"target_vectors[{index}]"
+            require(name, path, "is empty; name a vector")
+            require(name not in seen, path, f"{name!r} is there twice; name each vector once")
+            seen.add(name)
+        known = join in pb.TargetJoin.values()
+        require(known, "target_join", f"{join} is not a TargetJoin of this version")
+        require(not join or len(names) > 1, "target_join", "goes with several target vectors only; leave it out")
+        if join in WEIGHTED:
+            counted = len(weights) == len(names)
+            require(counted, "target_weights", f"has {len(weights)} weights; give one for each target vector")
+        else:
+            require(not weights, "target_weights", "goes with joins by weights only; leave it out")
+        for index, weight in enumerate(weights):
+            require(math.isfinite(weight), f"target_weights[{index}]", f"is {weight:g}; give a finite number")
+        return TargetChoice(tuple(names), TargetJoin(join) if join and known else None, tuple(weights))
+
+    def _query(self) -> Query:
+        request = self.request
+        match request.WhichOneof("query"):
+            case None:
+                return None
+            case "near_object":
+                path = "near_object.id"
+                return NearObject(path, check_id(self.violations, request.near_object.id, path))
+            case "bm25":
+                return self._keywords(request.bm25, "bm25")
+            case "hybrid":
+                return self._hybrid(request.hybrid)
+            case field:
+                return self._near(request, field, field)
+
+    def _near(self, message: pb.SearchObjectsRequest | pb.Hybrid, field: str, path: str) -> Near:
+        match field:
+            case "near_text":
+                return self._near_text(message.near_text, path)
+            case "near_image":
+                has_image = message.near_image.HasField("image")
+                self.violations.require(has_image, f"{path}.image", "is required")
+                image = ImageInput(message.near_image.image.content)
+                return Near(path, (Part(f"{path}.image.content", image),))
+            case "near_vector":
+                return Near(path, (Part(path, self._own_vectors(message.near_vector, path)),))
+        inputs, path, truncate = message.near_inputs.inputs, f"{path}.inputs", message.near_inputs.truncate
+        check_count(self.violations, len(inputs), self.limits.max_inputs, path, "inputs")
+        parts = [
+            self._part(each, f"{path}[{index}]", truncate=truncate)
+            for index, each in enumerate(inputs[: self.limits.max_inputs])
+        ]
+        return Near(path, tuple(parts), scaled=True)
+
+    def _near_text(self, near: pb.NearText, path: str) -> Near:
+        concepts = self._texts(near.concepts, f"{path}.concepts", "texts", truncate=near.truncate)
+        moves = []
+        for name, most, sign in (("move_to", 1, 1), ("move_away", math.inf, -1)):
+            if near.HasField(name):  # type: ignore[arg-type]  # one of two literals
+                moved = self._move(getattr(near, name), most, sign, f"{path}.{name}", truncate=near.truncate)
+                # Weaviate leaves out a move without force, too.
+                moves += [moved] if moved.share else []
+        return Near(f"{path}.concepts", concepts, tuple(moves))
+
+    def _move(self, move: pb.Move, most: float, sign: int, path: str, *, truncate: bool) -> Move:
+        require = self.violations.require
+        bounds = "0 to 1" if most == 1 else "a finite number of 0 or more"
+        fits = math.isfinite(move.force) and 0 <= move.force <= most
+        require(fits, f"{path}.force", f"is {move.force:g}; give {bounds}")
+        require(move.concepts or move.objects, path, "is empty; give concepts or objects")
+        texts: tuple[Part, ...] = ()
+        if move.concepts:
+            texts = self._texts(move.concepts, f"{path}.concepts", "concepts", truncate=truncate)
+        if move.objects:
+            check_count(self.violations, len(move.objects), self.limits.max_inputs, f"{path}.objects", "objects")
+        ids = enumerate(move.objects[: self.limits.max_inputs])
+        objects = [self._object(text, f"{path}.objects[{index}]") for index, text in ids]
+        return Move(path, sign * move.force / 2, (*texts, *objects))
+
+    def _texts(self, texts: Sequence[str], path: str, what: str, *, truncate: bool) -> tuple[Part, ...]:
+        check_count(self.violations, len(texts), self.limits.max_inputs, path, what)
+        return tuple(Part(f"{path}[{index}]", TextInput(text, truncate)) for index, text in enumerate(texts))
+
+    def _object(self, text: str, path: str, weight: float = 1.0) -> Part:
+        return Part(path, check_id(self.violations, text, path), weight)
+
+    def _part(self, each: pb.WeightedInput, path: str, *, truncate: bool) -> Part:
+        weight = each.weight if each.HasField("weight") else 1.0
+        part = Part(path, TextInput(""))
+        match each.WhichOneof("content"):
+            case "text":
+                part = Part(f"{path}.text", TextInput(each.text, truncate), weight)
+            case "image":
+                part = Part(f"{path}.image.content", ImageInput(each.image.content), weight)
+            case "near_vector":
+                own, where = each.near_vector, f"{path}.near_vector"
+                message = "goes with near_vector and hybrid.near_vector only; give vector"
+                self.violations.require(not own.target_vectors, f"{where}.target_vectors", message)
+                self.violations.require(own.HasField("vector"), f"{where}.vector", "is required")
+                part = Part(where, _own_vector(own, where), weight)
+            case "near_object":
+                part = self._object(each.near_object.id, f"{path}.near_object.id", weight)
+            case None:
+                self.violations.add(path, "is empty; set text, image, near_vector or near_object")
+        self.violations.require(0 < weight < math.inf, f"{path}.weight", f"is {weight:g}; give a finite number above 0")
+        return part
+
+    def _own_vectors(self, near: pb.NearVector, path: str) -> OwnVector:
+        """Return the vector to search with, or one for each of the request's target vectors."""
+        require, by_target = self.violations.require, near.target_vectors
+        if not by_target:
+            require(near.HasField("vector"), f"{path}.vector", "is required")
+            return _own_vector(near, path)
+        alone = not near.HasField("vector") and not near.space
+        require(alone, f"{path}.vector", "cannot be combined with target_vectors; leave it and space out")
+        given = sorted(by_target)
+        same = given == sorted(self.request.target_vectors)
+        message = f"has vectors for {given}; give one for each of the request's target_vectors"
+        require(same, f"{path}.target_vectors", message)
+        vectors = {name: OwnVector(f'{path}.target_vectors["{name}"].data', by_target[name].data) for name in given}
+        return OwnVector(path, b"", by_target=vectors)
+
+    def _keywords(self, bm25: pb.Bm25, path: str) -> Keywords:
+        require, least = self.violations.require, bm25.minimum_match
+        require(not is_blank(bm25.query), f"{path}.query", "is blank; give the words to look for")
+        known = bm25.operator in NEED_ALL
+        require(known, f"{path}.operator", f"{bm25.operator} is not a KeywordOperator of this version")
+        require(least >= 0, f"{path}.minimum_match", f"is {least}; give 0 or more")
+        counted = not least or bm25.operator == pb.KEYWORD_OPERATOR_OR
+        require(counted, f"{path}.minimum_match", "goes with KEYWORD_OPERATOR_OR only; set it or leave this out")
+        return Keywords(bm25.query, tuple(bm25.properties), NEED_ALL.get(bm25.operator), least, path)
+
+    def _hybrid(self, hybrid: pb.Hybrid) -> Hybrid:
+        require = self.violations.require
+        side, alpha = hybrid.WhichOneof("vector_side"), hybrid.alpha if hybrid.HasField("alpha") else None
+        keywords = None
+        if hybrid.HasField("bm25"):
+            keywords = self._keywords(hybrid.bm25, "hybrid.bm25")
+        else:
+            require(side, "hybrid", "is empty; set bm25, or one of near_text, near_image, near_vector and near_inputs")
+            require(alpha in (None, 1), "hybrid.alpha", "is 1 without bm25; set bm25 or leave this out")
+        if side:
+            near = self._near(hybrid, side, f"hybrid.{side}")
+        else:
+            words = Part("hybrid.bm25.query", TextInput(hybrid.bm25.query, hybrid.truncate))
+            near = Near(words.path, (words,))
+        # NaN is within no bounds.
+        fits = alpha is None or 0 <= alpha <= 1
+        require(fits, "hybrid.alpha", f"is {hybrid.alpha:g}; give 0 (words only) to 1 (vector only)")
+        fusion, farthest = hybrid.fusion_type, hybrid.max_vector_distance
+        known = fusion in pb.FusionType.values()
+        require(known, "hybrid.fusion_type", f"{fusion} is not a FusionType of this version")
+        require(not math.isnan(farthest), "hybrid.max_vector_distance", "is not a number")
+        blend = Blend(
+            keywords,
+            alpha,
+            Fusion(fusion) if fusion and known else None,
+            farthest if hybrid.HasField("max_vector_distance") else None,
+        )
+        return Hybrid(blend, near)
+
+
+def _own_vector(near: pb.NearVector, path: str) -> OwnVector:
+    return OwnVector(f"{path}.vector.data", near.vector.data, near.space)

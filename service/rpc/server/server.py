@@ -24,8 +24,8 @@ from service.core.objects.objects import Objects
 from service.core.objects.settling import Settler
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Writes
-from service.core.searching import Searcher
 from service.core.searching.references import real_name
+from service.core.searching.searcher import Searcher
 from service.core.status import look
 from service.process.tls import Certificates, certificates_of
 from service.rpc.admin import AdminServicer

@@ -43,4 +43,4 @@ LEVELS: dict[int, Consistency | None] = {
 
 def scope_from_pb(tenant: str, consistency: "pb.Consistency.ValueType") -> Scope:
     """Return whose objects a request is about."""
-    return Scope(tenant, LEVELS[consistency])
+    return Scope(tenant, LEVELS.get(consistency))

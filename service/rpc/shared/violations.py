@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from service.core.objects.checks import parse_id
 from service.errors import InvalidRequest, Noted, Violation, noting
@@ -73,9 +74,10 @@ def check_count(violations: Violations, count: int, most: int, path: str, what: 
         violations.add(path, message, "BATCH_TOO_LARGE")
 
 
-def check_id(violations: Violations, text: str, path: str) -> None:
-    """Note an id of an object that is none."""
+def check_id(violations: Violations, text: str, path: str) -> UUID:
+    """Return the id of an object; note one that is missing, or is not a UUID, and return the nil UUID for it."""
     violations.require(text, path, "is required; give an object's UUID")
     with noting(violations.found):
         if text:
-            parse_id(text, path)
+            return parse_id(text, path)
+    return UUID(int=0)
