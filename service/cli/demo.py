@@ -64,6 +64,8 @@ def demo(
             return await run(settings, once_serving=samples.show)
         finally:
             reports.cancel()
+            # Everything has ended but the process; another signal must not change its exit code.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 
     raise typer.Exit(uvloop.run(serve()))
 
