@@ -1,23 +1,29 @@
-"""Coalescing: inputs of calls that wait at the same time go to the backend in batches."""
+"""Coalescing: inputs of calls that wait at the same time go to the backend in batches.
+
+What waits, and whose turn it is, is the queue's (embedders.front.queueing). Here are the backend's slots, the batches
+in them, and when the next one begins.
+"""
 
 import asyncio
 import contextvars
 import math
+import statistics
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from itertools import chain
 from typing import Any
 
-from embedders.contract import Embedder, EmbedOptions, Input, Outcome, Priority, TextInput
-from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable
-from embedders.front.queueing import QueueBounds, QueuedCall, calling_client, input_bytes
-from embedders.front.read_ahead import ReadingModel, ReadInput
-from embedders.front.slots import PICTURES, READ_AHEAD, Batch, Kind, Slots
+from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Outcome, Priority, TextInput
+from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable, InputRejected
+from embedders.front.queueing import QueueBounds, QueuedCall, WaitingQueue, calling_client, input_bytes
+from embedders.front.read_ahead import ReadAhead, ReadingModel, ReadInput
 from embedders.front.wrapper import EmbedderWrapper
 from embedders.images.structure import is_large
-from embedders.telemetry.metrics import Meter
-from embedders.telemetry.timing import Rest, begin_times, call_times
+from embedders.telemetry import metrics
+from embedders.telemetry.timing import CallTimes, Rest, begin_times, call_times
 from embedders.telemetry.tracing import SharedSpan
 
 BEGUN_AND_OWN = 2
@@ -28,6 +34,228 @@ LOOKED_AT_ONCE = 32
 
 TICK_S = 0.001
 """What an event loop's clock counts in; with a shorter wait it would only turn until the time has come."""
+
+GATHER_SHARE = 0.1
+"""The part of a batch's time that may be spent on waiting for its callers to come back."""
+
+ONE_IN = 8
+"""Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
+
+RESTING = 4
+"""The batches for each slot of which all but one may rest; what more there are keeps its slot."""
+
+TIME_MEMORY = 0.5
+"""The weight of what was known before in how long inputs are in the backend's hands, which tells who cannot be answered
+in time, and when to come back."""
+
+
+class Kind(Enum):
+    """Inputs that may share a batch, and wait in one queue."""
+
+    ANY = auto()
+    TEXT = auto()
+    PICTURE = auto()
+    LARGE_PICTURE = auto()
+    SLOW_TEXT = auto()
+
+
+PICTURES = frozenset({Kind.PICTURE, Kind.LARGE_PICTURE})
+READ_AHEAD = PICTURES | {Kind.SLOW_TEXT}
+"""What is read before it joins a batch, where the backend can do that."""
+
+
+@dataclass(eq=False, slots=True)
+class Batch:
+    """Inputs that the backend has.
+
+    Attributes:
+        places: whose, and at which place of the call.
+        read: the same, if they were read ahead.
+        options: how to embed them.
+        begun_s: when the batch began, by time.monotonic.
+        taken_s: when its inputs left the queue.
+        times: of the batch itself.
+        calls: those that still wait for it.
+        span: of the batch, if some call is traced.
+    """
+
+    places: list[tuple[QueuedCall, int]]
+    read: list[ReadInput]
+    options: EmbedOptions
+    begun_s: float
+    taken_s: float
+    times: CallTimes
+    calls: set[QueuedCall] = field(init=False)
+    span: SharedSpan | None = None
+
+    def __post_init__(self) -> None:
+        self.calls = {call for call, _ in self.places}
+
+
+class Slots:
+    """What waits for the backend's slots of one kind, and the batches in them.
+
+    Attributes:
+        queue: what waits.
+        ahead: inputs between the queue and a batch, where they are read ahead.
+        running: the batches.
+        turn_s: how long inputs are in the backend's hands, as the last batches show; 0 before the first one.
+    """
+
+    def __init__(self) -> None:
+        self.queue = WaitingQueue()
+        self.ahead: ReadAhead | None = None
+        self.running: dict[asyncio.Task[list[Outcome]], Batch] = {}
+        self.turn_s = 0.0
+        self._expected = 0
+        self._free_s = 0.0
+        self._batch_s = 0.0
+        self._gather_until_s = 0.0
+
+    def read_ahead(self, model: ReadingModel, kind: Kind, *, size: int, on_read: Callable[[ReadInput], None]) -> None:
+        """Let inputs be read before they join a batch of `size`."""
+        readers = {Kind.LARGE_PICTURE: model.large_readers, Kind.SLOW_TEXT: model.slow_text_readers}.get(
+            kind, model.readers
+        )
+        self.ahead = ReadAhead(model, self.queue, readers=readers, most=size + readers, on_read=on_read)
+
+    def has_room(self, slots: int) -> bool:
+        """Return whether another batch may begin, with so many slots."""
+        return len(self._busy()) < slots and len(self.running) < RESTING * slots
+
+    def may_be_bulk(self, slots: int) -> bool:
+        """Return whether the next batch may be one of bulk work, with so many slots."""
+        return sum(batch.options.priority is Priority.BULK for batch in self._busy()) < slots - slots // ONE_IN
+
+    def rests(self) -> dict[str | None, Rest]:
+        """Return the rests of keys that have had too many calls, so that further ones wait; of several the longest."""
+        batches = [(each.options.api_key, each.times.rest) for each in self.running.values()]
+        resting = [(key, rest) for key, rest in batches if rest is not None]
+        return dict(sorted(resting, key=lambda each: each[1].until_s))
+
+    def has_work(self, *, bulk: bool) -> bool:
+        """Return whether a batch could begin; one of bulk work only if it may, and none with a key that rests."""
+        if self.ahead is not None:
+            return self.ahead.has_work(bulk=bulk)
+        return bool(self.queue.inputs) and self.queue.has_work(bulk=bulk, but=self.rests())
+
+    def worth_waiting_until_s(self, size: int, *, bulk: bool) -> float:
+        """Return until when it is better to let a batch grow to `size` than to begin it."""
+        # The callers that were just answered are about to come back: one batch of all is better than two.
+        until_s = self._gather_until_s if self._coming < min(self._expected, size) else 0.0
+        if self.ahead is None:
+            return until_s
+        return max(until_s, self.ahead.worth_waiting_until_s(size, self._free_s, self._batch_s, bulk=bulk))
+
+    def take(self, size: int, now_s: float, times: CallTimes, *, bulk: bool) -> Batch:
+        """Take a batch of what `has_work` found."""
+        if self.ahead is None:
+            options, places = self.queue.take(size, bulk=bulk, but=self.rests())
+            return Batch(places, [], options, now_s, now_s, times)
+        read = self.ahead.take(size, bulk=bulk)
+        taken_s = statistics.median(each.taken_s for each in read)
+        return Batch([(each.call, each.at) for each in read], read, read[0].options, now_s, taken_s, times)
+
+    def note_end(self, batch: Batch, now_s: float, max_gather_s: float) -> float:
+        """Learn from a batch that ended, and return how long it took."""
+        worked_s = now_s - batch.times.rested_s
+        took_s, turn_s = (max(worked_s - since_s, 1e-6) for since_s in (batch.begun_s, batch.taken_s))
+        self.turn_s = TIME_MEMORY * self.turn_s + (1 - TIME_MEMORY) * turn_s if self.turn_s else turn_s
+        self._free_s, self._batch_s = now_s, took_s
+        self._gather_until_s = now_s + min(max_gather_s, GATHER_SHARE * took_s)
+        self._expected = self._coming + len(batch.places)
+        return took_s
+
+    def _busy(self) -> list[Batch]:
+        return [batch for batch in self.running.values() if batch.times.rest is None]
+
+    @property
+    def _coming(self) -> int:
+        """Inputs that are in no batch yet."""
+        return self.queue.inputs + (self.ahead.held if self.ahead else 0)
+
+
+Gauges = tuple[Callable[[], float], Callable[[], float], Callable[[], float], Callable[[], float]]
+"""Functions that give, when Prometheus asks: inputs and bytes that wait, the longest wait, batches that run."""
+
+GAUGES = (metrics.QUEUED_INPUTS, metrics.QUEUED_BYTES, metrics.QUEUE_AGE_SECONDS, metrics.RUNNING_BATCHES)
+
+
+class Meter:
+    """Counts and times what passes through one embedder's queue.
+
+    Label values are looked up once: that costs more than the counting does.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Measure for the embedder `name`."""
+        self._name = name
+        self._waits = {priority: metrics.QUEUE_SECONDS.labels(name, priority.value) for priority in Priority}
+        self._preprocess = metrics.PREPROCESS_SECONDS.labels(name)
+        self._backend = metrics.BACKEND_SECONDS.labels(name)
+        self._fill = metrics.BATCH_FILL.labels(name)
+        self._refused = metrics.REFUSED_CALLS.labels(name)
+        self._embedded, self._rejected, self._failed = (
+            metrics.INPUTS.labels(name, outcome) for outcome in ("embedded", "rejected", "failed")
+        )
+
+    def watch(self, gauges: Gauges) -> None:
+        """Let Prometheus see what these functions return."""
+        for gauge, read in zip(GAUGES, gauges, strict=True):
+            gauge.labels(self._name).set_function(read)
+
+    def forget(self) -> None:
+        """Let go of what `watch` was given, and so of the embedder behind it."""
+        self.watch((lambda: 0, lambda: 0, lambda: 0, lambda: 0))
+
+    def note_refusal(self) -> None:
+        """Count a call that found no room, or not in time."""
+        self._refused.inc()
+
+    def note_read(self, read: ReadInput) -> None:
+        """Time the reading of an input, and count it if it goes no further."""
+        self._preprocess.observe(read.read_s)
+        read.call.read_s = max(read.call.read_s, read.read_s)
+        if read.call.times is not None:
+            read.call.times.preprocess_s += read.read_s
+        if isinstance(read.error, InputRejected):
+            self._rejected.inc()
+        elif read.error is not None:
+            self._failed.inc()
+
+    def note_begin(self, calls: Iterable[QueuedCall], priority: Priority, fill: float) -> None:
+        """Time the wait of the calls that have inputs in their first batch, and note how full it is."""
+        self._fill.observe(fill)
+        now_s = time.monotonic()
+        for call in calls:
+            if call.begun:
+                continue
+            call.begun = True
+            wait_s = max(now_s - call.added_s - call.read_s, 0.0)
+            self._waits[priority].observe(wait_s)
+            if call.times is not None:
+                call.times.queue_s += wait_s
+
+    def note_end(self, calls: Iterable[QueuedCall], times: CallTimes, took_s: float) -> None:
+        """Time a batch, for Prometheus and for those who still wait for it."""
+        backend_s = max(took_s - times.preprocess_s, 0.0)
+        self._backend.observe(backend_s)
+        if times.preprocess_s:
+            self._preprocess.observe(times.preprocess_s)
+        for call in calls:
+            if call.times is not None:
+                call.times.preprocess_s += times.preprocess_s
+                call.times.backend_s += backend_s
+
+    def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        """Count the inputs of a batch that came back."""
+        embedded = sum(isinstance(outcome, Embedding) for outcome in outcomes)
+        self._embedded.inc(embedded)
+        self._rejected.inc(len(outcomes) - embedded)
+
+    def note_failure(self, inputs: int) -> None:
+        """Count the inputs of a batch that failed as a whole."""
+        self._failed.inc(inputs)
 
 
 class BatchingEmbedder(EmbedderWrapper):

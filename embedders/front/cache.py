@@ -1,4 +1,4 @@
-"""Not embedding the same thing twice: vectors by content, in memory, and one pass for inputs that come together."""
+"""The cache: vectors by content, in memory, and a single flight for equal inputs that are embedded at the same time."""
 
 import asyncio
 import hashlib
@@ -53,8 +53,8 @@ class VectorCache:
 
 
 @dataclass(eq=False, slots=True)
-class _Flight:
-    """Inputs that are being embedded, for whoever waits for one of them."""
+class _Call:
+    """A call to the inner embedder, shared by all who wait for one of its inputs."""
 
     task: asyncio.Task[dict[Key, Outcome]]
     inputs: set[tuple[EmbedOptions, Key]]
@@ -62,16 +62,17 @@ class _Flight:
 
 
 class CachingEmbedder(WatchedWrapper):
-    """Looks inputs up before it embeds them; what another call is embedding is waited for.
+    """Looks inputs up before it embeds them, and waits for equal inputs that are in flight already.
 
-    Calls with a caller's own key pass: what one key paid for is nobody else's. So do those that want fresh vectors.
+    Calls with a caller's own key pass by: what one key paid for belongs to nobody else. So do calls that ask for fresh
+    vectors.
     """
 
     def __init__(self, inner: WatchedEmbedder, cache: VectorCache) -> None:
         """Wrap `inner`, whose life this embedder takes over."""
         super().__init__(inner)
         self._cache = cache
-        self._flights: dict[tuple[EmbedOptions, Key], _Flight] = {}
+        self._in_flight: dict[tuple[EmbedOptions, Key], _Call] = {}
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed the inputs that are not known yet.
@@ -85,36 +86,36 @@ class CachingEmbedder(WatchedWrapper):
         keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}
-        joined: set[_Flight] = set()
+        joined: set[_Call] = set()
         me = asyncio.current_task()
         for key, each in zip(keys, inputs, strict=True):
             if key in outcomes or key in missing:
                 continue
             if (known := self._cache.get(key)) is not None:
                 outcomes[key] = known
-            elif (flight := self._flights.get((options, key))) is not None:
-                joined.add(flight)
-                flight.waiters.add(me)  # from now on: its first caller may go while this one's own inputs are embedded
+            elif (call := self._in_flight.get((options, key))) is not None:
+                joined.add(call)
+                call.waiters.add(me)  # at once: its first caller may leave while this one's own inputs are embedded
             else:
                 missing[key] = each
         _count(spec.name, len(outcomes), len(missing), len(keys))
         try:
             if missing:
-                outcomes |= await self._wait_for(self._take_off(missing, options))
-            for flight in joined:
+                outcomes |= await self._wait_for(self._start_call(missing, options))
+            for call in joined:
                 try:
-                    outcomes |= await self._wait_for(flight)
+                    outcomes |= await self._wait_for(call)
                 except (EmbedderOverloaded, EmbedderRateLimited):
-                    # Another call had no room or no time to wait; this one may.
-                    own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in flight.inputs}
-                    outcomes |= await self._wait_for(self._take_off(own, options))
+                    # The other caller had no room or no time to wait; this one may have.
+                    own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in call.inputs}
+                    outcomes |= await self._wait_for(self._start_call(own, options))
         finally:
-            for flight in joined:
-                self._leave(flight, me)
+            for call in joined:
+                self._leave(call, me)
         return [outcomes[key] for key in keys]
 
-    def _take_off(self, missing: dict[Key, Input], options: EmbedOptions) -> _Flight:
-        async def fly() -> dict[Key, Outcome]:
+    def _start_call(self, missing: dict[Key, Input], options: EmbedOptions) -> _Call:
+        async def embed() -> dict[Key, Outcome]:
             found = dict(zip(missing, await self._inner.embed(list(missing.values()), options), strict=True))
             for key, outcome in found.items():
                 if isinstance(outcome, Embedding):
@@ -122,32 +123,32 @@ class CachingEmbedder(WatchedWrapper):
                     outcome.vector.flags.writeable = False  # several callers may get it
             return found
 
-        flight = _Flight(asyncio.create_task(fly()), {(options, key) for key in missing})
-        flight.task.add_done_callback(lambda _: self._land(flight))
-        self._flights |= dict.fromkeys(flight.inputs, flight)
-        return flight
+        call = _Call(asyncio.create_task(embed()), {(options, key) for key in missing})
+        call.task.add_done_callback(lambda _: self._forget(call))
+        self._in_flight |= dict.fromkeys(call.inputs, call)
+        return call
 
-    def _land(self, flight: _Flight) -> None:
-        """Let nobody join a flight any more."""
-        for each in flight.inputs:
-            if self._flights.get(each) is flight:
-                del self._flights[each]
+    def _forget(self, call: _Call) -> None:
+        """Let no further caller join a call."""
+        for each in call.inputs:
+            if self._in_flight.get(each) is call:
+                del self._in_flight[each]
 
-    async def _wait_for(self, flight: _Flight) -> dict[Key, Outcome]:
-        """Return a flight's outcomes."""
+    async def _wait_for(self, call: _Call) -> dict[Key, Outcome]:
+        """Return a call's outcomes."""
         me = asyncio.current_task()
-        flight.waiters.add(me)
+        call.waiters.add(me)
         try:
-            return await asyncio.shield(flight.task)
+            return await asyncio.shield(call.task)
         finally:
-            self._leave(flight, me)
+            self._leave(call, me)
 
-    def _leave(self, flight: _Flight, waiter: asyncio.Task[object] | None) -> None:
-        """Wait no more; the last one who waits for a flight takes it along when it goes."""
-        flight.waiters.discard(waiter)
-        if not flight.waiters and not flight.task.done():
-            self._land(flight)
-            flight.task.cancel()
+    def _leave(self, call: _Call, waiter: asyncio.Task[object] | None) -> None:
+        """Stop waiting for a call; it is cancelled when nobody waits for it any more."""
+        call.waiters.discard(waiter)
+        if not call.waiters and not call.task.done():
+            self._forget(call)
+            call.task.cancel()
 
 
 async def _keys(space: str, inputs: Sequence[Input], purpose: Purpose) -> list[Key]:

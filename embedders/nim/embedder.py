@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -30,14 +29,12 @@ from embedders.errors import (
     InputRejected,
 )
 from embedders.lifetime import Lifetime
-from embedders.nim import wire
 from embedders.nim.address import check_key
+from embedders.nim.answers import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures, max_answer_bytes, read_embeddings
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
-from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, PASSING, NimFailures
-from embedders.nim.inputs import Item, ItemReader, canary
-from embedders.nim.measuring import measure
 from embedders.nim.profiles import AUTO, choose_profile
-from embedders.nim.retries import Retries, Transient
+from embedders.nim.requests import Item, ItemReader, canary, embeddings_request
+from embedders.nim.retries import PASSING, Retries, Transient
 from embedders.telemetry.timing import call_times
 
 START_PROBE_S = 5.0
@@ -118,6 +115,7 @@ class NimEmbedder:
             )
         self._connection = NimConnection(
             ConnectionConfig(
+                name=config.name,
                 base_url=config.base_url,
                 api_key=config.api_key,
                 ca_file=config.ca_file,
@@ -127,7 +125,6 @@ class NimEmbedder:
             ),
             transport=transport,
         )
-        self._host = urlsplit(config.base_url).hostname or ""
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
@@ -304,13 +301,13 @@ class NimEmbedder:
 
     def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
         dimension, unit_length = self.spec.dimension or None, self._profile.unit_length
-        return list(wire.read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
+        return list(read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
 
     async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
         fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
-        content = wire.embeddings_request(self._config.model, [item.content for item in items], fields)
-        max_bytes = wire.max_answer_bytes(len(items), self.spec.dimension or None)
+        content = embeddings_request(self._config.model, [item.content for item in items], fields)
+        max_bytes = max_answer_bytes(len(items), self.spec.dimension or None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
             raise self._failures.of(answer, key)
@@ -335,11 +332,8 @@ class NimEmbedder:
             nonlocal tries
             tries += 1
             async with slot:
-                asked = self._connection.ask(
-                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s
-                )
-                answer = await measure(
-                    asked, embedder=self._config.name, host=self._host, method=method, path=path, tries=tries
+                answer = await self._connection.ask(
+                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s, tries=tries
                 )
             if answer.status in PASSING:
                 failure = self._failures.of(answer, key)

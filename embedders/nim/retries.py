@@ -6,18 +6,32 @@ Embedding the same inputs twice does no harm, so every request may be repeated.
 import asyncio
 import contextlib
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TypeVar
 
-import tenacity
 from cachetools import LRUCache
-from tenacity.wait import wait_base, wait_random_exponential
 
 from embedders.errors import EmbedderRateLimited, EmbedderUnavailable
 from embedders.telemetry.timing import resting
+
+PASSING = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""The answers that are worth another attempt."""
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+"""Bounds of the random waits before the first retry and before any other."""
 
 MAX_RETRY_AFTER_S = 3600.0
 
@@ -69,6 +83,11 @@ class RetryBudget:
         self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
 
 
+def full_jitter(attempts: int) -> float:
+    """Return a random wait in seconds, up to a bound that doubles with each attempt."""
+    return random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempts - 1)))  # noqa: S311 -- no secret
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
     """Runs attempts until one succeeds or no further one makes sense.
@@ -82,7 +101,7 @@ class Retries:
         max_s: seconds from the first attempt's beginning within which retries begin and end.
         budget: shared by all calls to one NIM.
         key_budgets: for keys that have had too many calls, which says nothing of others; by the keys' hashes.
-        jitter: how long to wait beyond what was asked for.
+        jitter: how many seconds to wait, beyond what was asked for, after so many attempts.
         clock: seconds that only grow.
         sleep: waits.
     """
@@ -91,7 +110,7 @@ class Retries:
     max_s: float = 20.0
     budget: RetryBudget = field(default_factory=RetryBudget)
     key_budgets: LRUCache[int, RetryBudget] = field(default_factory=lambda: LRUCache(MAX_KEYS))
-    jitter: wait_base = field(default_factory=lambda: wait_random_exponential(multiplier=0.1, max=5.0))
+    jitter: Callable[[int], float] = full_jitter
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -115,46 +134,34 @@ class Retries:
             EmbedderUnavailable: the last attempt's failure.
             Exception: what an attempt raises besides Transient; it is not repeated.
         """
-        started, last = self.clock(), Transient(EmbedderUnavailable("no attempt"))
-
-        def wait(state: tenacity.RetryCallState) -> float:
-            return (last.retry_after_s or 0.0) + self.jitter(state)
-
-        def stop(state: tenacity.RetryCallState) -> bool:
-            if state.attempt_number >= self.attempts or not self._budget(last, key).open:
-                return True
-            return self.clock() + state.upcoming_sleep >= min(started + self.max_s, deadline_s)
-
-        async def pause(seconds: float) -> None:
-            limited = isinstance(last.error, EmbedderRateLimited)
-            with resting(self.clock() + seconds, last.error) if limited else contextlib.nullcontext():
-                await self.sleep(seconds)
-
-        async def once() -> T:
-            nonlocal last
-            spent = self.clock() - started
-            first = retrying.statistics["attempt_number"] == 1
+        began_s = self.clock()
+        done, left_s = 0, timeout_s
+        while True:
             try:
-                answer = await attempt(timeout_s if first else min(timeout_s, self.max_s - spent))
+                answer = await attempt(left_s)
             except Transient as failure:
-                last = failure
-                self._budget(failure, key).note_failure()
-                raise
-            for budget in (self.budget, self.key_budgets.get(hash(key))):
-                if budget is not None:
-                    budget.note_success()
-            return answer
+                done += 1
+                budget = self._budget(failure.error, key)
+                budget.note_failure()
+                wait_s = (failure.retry_after_s or 0.0) + self.jitter(done)
+                late = self.clock() + wait_s >= min(began_s + self.max_s, deadline_s)
+                if done >= self.attempts or not budget.open or late:
+                    raise failure.error from failure.__cause__
+                await self._wait(wait_s, failure.error)
+                left_s = min(timeout_s, began_s + self.max_s - self.clock())
+            else:
+                self.budget.note_success()
+                if (own := self.key_budgets.get(hash(key))) is not None:
+                    own.note_success()
+                return answer
 
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(Transient), wait=wait, stop=stop, sleep=pause, reraise=True
-        )
-        try:
-            return await retrying(once)
-        except Transient as failure:
-            raise failure.error from failure.__cause__
+    async def _wait(self, wait_s: float, why: EmbedderUnavailable) -> None:
+        limited = isinstance(why, EmbedderRateLimited)
+        with resting(self.clock() + wait_s, why) if limited else contextlib.nullcontext():
+            await self.sleep(wait_s)
 
-    def _budget(self, failure: Transient, key: str | None) -> RetryBudget:
-        if not isinstance(failure.error, EmbedderRateLimited):
+    def _budget(self, error: EmbedderUnavailable, key: str | None) -> RetryBudget:
+        if not isinstance(error, EmbedderRateLimited):
             return self.budget
         return self.key_budgets.setdefault(hash(key), RetryBudget())
 

@@ -199,7 +199,7 @@ async def test_the_work_ends_when_the_last_one_who_waits_goes_and_begins_anew_fo
     assert len(vectors(await embedder.embed([A], QUERY))) == 1
     assert len(inner.calls) == 2
     assert inner.in_flight == 0
-    assert not embedder._flights
+    assert not embedder._in_flight
 
 
 async def test_a_failure_reaches_all_who_wait_and_is_not_kept(embedder: CachingEmbedder, inner: FakeEmbedder) -> None:

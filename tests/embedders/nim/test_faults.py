@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-from tenacity.wait import wait_none
 
 from embedders.contract import QUERY
 from embedders.errors import (
@@ -41,7 +40,7 @@ def config_of(nim: FakeNim, **changes: Any) -> NimConfig:
 @asynccontextmanager
 async def running(config: NimConfig) -> AsyncIterator[NimEmbedder]:
     """Run an embedder that waits for nothing between attempts; no task but the fake's may be left at its end."""
-    retries = Retries(attempts=config.retry_attempts, max_s=config.retry_max_s, jitter=wait_none())
+    retries = Retries(attempts=config.retry_attempts, max_s=config.retry_max_s, jitter=lambda _: 0.0)
     embedder = NimEmbedder(config, retries=retries)
     await embedder.start()
     try:
@@ -186,7 +185,7 @@ async def test_a_wait_asked_for_within_the_bound_is_waited_for(nim: FakeNim) -> 
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    embedder = NimEmbedder(config_of(nim), retries=Retries(jitter=wait_none(), sleep=sleep))
+    embedder = NimEmbedder(config_of(nim), retries=Retries(jitter=lambda _: 0.0, sleep=sleep))
     await embedder.start()
     try:
         nim.faults.extend([Fault(status=429, headers={"Retry-After": "2"}), Fault(status=503)])

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from tenacity import RetryCallState
-from tenacity.wait import wait_base, wait_none
 
 from embedders.errors import AnswerInvalid, EmbedderRateLimited, EmbedderUnavailable
 from embedders.nim.retries import MAX_KEYS, Retries, RetryBudget, Transient, parse_retry_after
@@ -31,11 +29,13 @@ class Clock:
         self.now += seconds
 
 
-class Doubling(wait_base):
-    """1, 2, 4 ... seconds."""
+def doubling(attempts: int) -> float:
+    """Return 1, 2, 4 ... seconds."""
+    return float(2 ** (attempts - 1))
 
-    def __call__(self, retry_state: RetryCallState) -> float:
-        return float(2 ** (retry_state.attempt_number - 1))
+
+def no_wait(_attempts: int) -> float:
+    return 0.0
 
 
 def failing(
@@ -60,8 +60,8 @@ def down(retry_after_s: float | None = None) -> Transient:
     return Transient(EmbedderUnavailable("down"), retry_after_s=retry_after_s)
 
 
-def retries(clock: Clock, *, jitter: wait_base | None = None, **changes: object) -> Retries:
-    return Retries(clock=clock, sleep=clock.sleep, jitter=jitter or Doubling(), **changes)  # type: ignore[arg-type]
+def retries(clock: Clock, *, jitter: Callable[[int], float] = doubling, **changes: object) -> Retries:
+    return Retries(clock=clock, sleep=clock.sleep, jitter=jitter, **changes)  # type: ignore[arg-type]
 
 
 async def test_a_failure_that_passes_is_repeated_after_waits_that_grow() -> None:
@@ -177,7 +177,7 @@ async def test_work_rests_while_a_key_has_had_too_many_calls_and_not_while_the_n
 
 async def test_a_key_that_has_had_too_many_calls_takes_no_retries_from_others() -> None:
     clock = Clock()
-    policy = retries(clock, jitter=wait_none())
+    policy = retries(clock, jitter=no_wait)
     for _ in range(10):
         attempt, _limits = failing(clock, *[Transient(EmbedderRateLimited("busy")) for _ in range(3)])
         with pytest.raises(EmbedderRateLimited):
@@ -232,7 +232,7 @@ async def test_a_cancelled_call_is_not_repeated() -> None:
 
 async def test_an_outage_ends_retries_but_not_first_attempts() -> None:
     clock, budget = Clock(), RetryBudget()
-    policy = retries(clock, budget=budget, jitter=wait_none())
+    policy = retries(clock, budget=budget, jitter=no_wait)
     requests = 0
     for _ in range(100):
         attempt, limits = failing(clock, *[down() for _ in range(3)])

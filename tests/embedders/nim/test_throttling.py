@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tenacity.wait import wait_none
 
 from embedders.contract import QUERY, Embedder, EmbedOptions, Outcome, TextInput
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
-from embedders.front.batching import BatchingEmbedder
+from embedders.front.batching import RESTING, BatchingEmbedder
 from embedders.front.queueing import QueueBounds
-from embedders.front.slots import RESTING
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.nim.retries import Retries
 from embedders.telemetry.timing import begin_times, note_deadline
@@ -49,7 +47,7 @@ def sleeper() -> Sleeper:
 async def bare(nim: FakeNim, sleeper: Sleeper) -> AsyncIterator[NimEmbedder]:
     """A NIM with one slot."""
     config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, max_connections=1)
-    embedder = NimEmbedder(config, retries=Retries(max_s=100, jitter=wait_none(), sleep=sleeper))
+    embedder = NimEmbedder(config, retries=Retries(max_s=100, jitter=lambda _: 0.0, sleep=sleeper))
     await embedder.start()
     yield embedder
     await embedder.close()

@@ -1,21 +1,30 @@
-"""The JSON of a NIM's /v1/embeddings: what is asked and how the answer is read."""
+"""Answers of a NIM's /v1/embeddings: vectors, and what anything else means and its callers are told of it."""
 
-import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from embedders.contract import Vector
-from embedders.errors import AnswerInvalid
-
-MAX_INPUTS = 64
-"""Inputs that an nvclip NIM takes in one request."""
+from embedders.contract import Modality, Vector
+from embedders.errors import (
+    AnswerInvalid,
+    CallerKeyRejected,
+    CredentialRejected,
+    EmbedderError,
+    EmbedderRateLimited,
+    EmbedderUnavailable,
+    InputRejected,
+    ModelGone,
+)
+from embedders.nim.connection import Answer
+from embedders.nim.profiles import NimProfile
+from embedders.nim.requests import Item
+from embedders.nim.retries import PASSING
 
 MAX_DIMENSION = 65_536
 """Values that a vector may have; Weaviate takes no more."""
@@ -26,39 +35,21 @@ NORM_TOLERANCE = 1e-2
 """How far a vector's length may be from 1: half-precision engines are within a tenth of it."""
 
 _MAX_DEPTH = 4
-_DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
 
+INFERENCE_FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
+"""The NIM's own documented answer when inference fails, which may be an input's fault or its own."""
 
-def text_item(text: str) -> str:
-    """Return a text as an item of `input`.
+INPUT_AT_FAULT = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        INFERENCE_FAILED,
+    }
+)
+"""What a NIM answers to an input that it cannot embed, if an input of ours shows that it can embed others."""
 
-    Line ends become spaces, because the schema's pattern has none. A NIM takes whatever starts with `data:image` for a
-    picture; such a text gets a space behind the colon. The tokenizers of BERT and CLIP part words from punctuation and
-    drop spaces, so both spellings give the same tokens and the same vector.
-    """
-    line = " ".join(text.splitlines())
-    start = _DATA_URI_START.match(line)
-    return line if start is None else f"{line[: start.end()]} {line[start.end() :]}"
-
-
-def image_item(media_type: str, content: bytes) -> str:
-    """Return an image file as an item of `input`: a data URI."""
-    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, Any] | None = None) -> list[bytes]:
-    """Return the body of a request in pieces, so that large items are not copied into one.
-
-    nvclip's schema allows no field besides these; other models take further ones.
-
-    Args:
-        model: the model's name.
-        items: of `input`, each a string in JSON; at least one.
-        fields: further fields.
-    """
-    others = orjson.dumps({"model": model, "encoding_format": "base64", **(fields or {})})
-    pieces = [piece for item in items for piece in (b",", item)]
-    return [b'{"input":[', *pieces[1:], b"],", others[1:]]
+_KEY_AT_FAULT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 
 
 def max_answer_bytes(count: int, dimension: int | None) -> int:
@@ -183,3 +174,73 @@ def _scaled(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def _check_finite(rows: NDArray[np.float32]) -> None:
     if not np.isfinite(rows).all():
         raise AnswerInvalid("the NIM answered an embedding with values that are not finite")
+
+
+class NimFailures:
+    """Words the failures of one NIM.
+
+    Args:
+        model: the model's name.
+        profile: what the NIM is taken for.
+        api_key: this server's own, which no message shows.
+        keyless: whether it is for the callers to bring keys, because this server has none.
+    """
+
+    def __init__(self, model: str, profile: NimProfile, api_key: str | None, *, keyless: bool) -> None:
+        self._model = model
+        self._profile = profile
+        self._api_key = api_key
+        self._keyless = keyless
+
+    def of(self, answer: Answer, key: str | None) -> EmbedderError:
+        """Return what to raise for an answer that no input is to blame for; `key` is the caller's."""
+        message = f"the NIM answered with status {answer.status}"
+        wait_s = answer.retry_after_s or 1.0
+        if answer.status in _KEY_AT_FAULT:
+            return self._of_key(answer, key, message)
+        if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
+            return ModelGone(f"{message}: it does not serve the model {self._model}")
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return EmbedderRateLimited(f"{message}: too many calls", retry_after_s=wait_s)
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
+            return EmbedderUnavailable(message, retry_after_s=wait_s)
+        return AnswerInvalid(f"{message}, which is none that a NIM gives; check its address")
+
+    def _of_key(self, answer: Answer, key: str | None, message: str) -> EmbedderError:
+        what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it refuses"
+        if key is not None:
+            return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
+        if self._keyless:
+            return CallerKeyRejected(f"{message}: it wants a key, and this server has none; send one with the call")
+        return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
+
+    def of_all(self, answer: Answer, modality: Modality, key: str | None) -> EmbedderError:
+        """Return what to raise when the NIM refuses an input of ours. Its words can hold nothing of any caller's."""
+        if answer.status == INFERENCE_FAILED:
+            return self.of(answer, key)
+        words = read_refusal(answer.body)
+        for secret in filter(None, (key, self._api_key)):
+            words = words.replace(secret, "...")
+        message = f"the NIM refuses even a plain {modality.value} with status {answer.status}"
+        if words:
+            message += f' and says "{words}"'
+        if re.search(r"\bdegraded\b", words, re.IGNORECASE):
+            return EmbedderUnavailable(message)
+        message += f"; check that it serves the model {self._model} and is of profile {self._profile.name}"
+        if re.search(r"\bmodel\b", words, re.IGNORECASE):
+            return ModelGone(message)
+        return AnswerInvalid(message)
+
+    def of_input(self, item: Item, answer: Answer) -> InputRejected:
+        """Return what is wrong with an input that the NIM cannot embed, though it can others."""
+        if answer.status == INFERENCE_FAILED:
+            return InputRejected(
+                f"the NIM fails on the input with status {answer.status}, and not on others; send another one"
+            )
+        if item.modality is Modality.IMAGE:
+            fix = "send a smaller JPEG or PNG image"
+        else:
+            bound = self._profile.max_text_tokens
+            fix = "send a shorter text" + (f"; the model reads {bound} tokens" if bound else "")
+            fix += ", or let it be truncated" if item.kind.truncate == "NONE" else ""
+        return InputRejected(f"the NIM refuses the input with status {answer.status}; {fix}")

@@ -1,11 +1,14 @@
-"""Inputs on their way to a NIM: checked, pictures read by a few threads, and cut into requests of a bounded size."""
+"""Requests to a NIM's /v1/embeddings: inputs checked, read by a few threads, and cut into bodies of a bounded size."""
 
 import asyncio
+import base64
 import io
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import orjson
 from PIL import Image
@@ -13,16 +16,20 @@ from PIL import Image
 from embedders.contract import EmbedOptions, ImageInput, Input, InputLimits, Modality
 from embedders.errors import InputRejected
 from embedders.images import decoding as images
-from embedders.nim import wire
 from embedders.nim.profiles import Kind, NimProfile
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
+
+MAX_INPUTS = 64
+"""Inputs that an nvclip NIM takes in one request."""
 
 READERS = 4
 """Threads that read pictures."""
 
 READ_AT_ONCE = 2 * READERS
 """Inputs of a batch that are read before those that fill a request are sent, so that it never holds all of them."""
+
+_DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +113,12 @@ class ItemReader:
         try:
             if isinstance(each, ImageInput):
                 read = images.as_nim_image(each.content, self._limits, max_converted_pixels=self._max_converted_pixels)
-                return Item(orjson.dumps(wire.image_item(*read)), Modality.IMAGE, kind)
+                return Item(orjson.dumps(image_item(*read)), Modality.IMAGE, kind)
             text = check_text(each.text, self._limits, truncate=each.truncate)
         except InputRejected as error:
             return error
         # Where the request says what each input is, a text may look like anything.
-        content = text if self._profile.modalities else wire.text_item(text)
+        content = text if self._profile.modalities else text_item(text)
         return Item(orjson.dumps(content), Modality.TEXT, kind, truncated=len(text) < len(each.text))
 
 
@@ -122,4 +129,36 @@ def canary(modality: Modality, kind: Kind) -> Item:
         return Item(b'"ready"', modality, kind)
     file = io.BytesIO()
     Image.new("RGB", (224, 224), "white").save(file, "PNG")
-    return Item(orjson.dumps(wire.image_item("image/png", file.getvalue())), modality, kind)
+    return Item(orjson.dumps(image_item("image/png", file.getvalue())), modality, kind)
+
+
+def text_item(text: str) -> str:
+    """Return a text as an item of `input`.
+
+    Line ends become spaces, because the schema's pattern has none. A NIM takes whatever starts with `data:image` for a
+    picture; such a text gets a space behind the colon. The tokenizers of BERT and CLIP part words from punctuation and
+    drop spaces, so both spellings give the same tokens and the same vector.
+    """
+    line = " ".join(text.splitlines())
+    start = _DATA_URI_START.match(line)
+    return line if start is None else f"{line[: start.end()]} {line[start.end() :]}"
+
+
+def image_item(media_type: str, content: bytes) -> str:
+    """Return an image file as an item of `input`: a data URI."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, Any] | None = None) -> list[bytes]:
+    """Return the body of a request in pieces, so that large items are not copied into one.
+
+    nvclip's schema allows no field besides these; other models take further ones.
+
+    Args:
+        model: the model's name.
+        items: of `input`, each a string in JSON; at least one.
+        fields: further fields.
+    """
+    others = orjson.dumps({"model": model, "encoding_format": "base64", **(fields or {})})
+    pieces = [piece for item in items for piece in (b",", item)]
+    return [b'{"input":[', *pieces[1:], b"],", others[1:]]
