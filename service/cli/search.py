@@ -23,7 +23,6 @@ from service.cli.queries import (
 )
 from vecgate.client import Client, Hit, SearchResult
 from vecgate.v1 import property_pb2 as pb
-from vecgate.v1 import search_service_pb2 as search_pb
 
 SHOWN_PROPERTIES = 5
 # Properties that may name a picture, best first.
@@ -95,7 +94,8 @@ def search(
         result = client.search(
             name,
             query=query,
-            more=search_pb.SearchObjectsRequest(certainty=certainty, auto_limit=auto_limit),
+            certainty=certainty,
+            auto_limit=auto_limit,
             limit=limit,
             offset=offset,
             target_vector=target_vector or "",

@@ -1,6 +1,7 @@
 """What the client's methods take: one thing where several are taken, and ids as text or UUID."""
 
 import inspect
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -10,15 +11,19 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from uuid import UUID, uuid4
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import Client, Object, VecgateError, move, near_inputs, near_object, near_text, where
+from vecgate.client import Client, Object, VecgateError, encode_vector, move, near_inputs, near_object, near_text, where
+from vecgate.client.values import PilImage
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import property_pb2 as property_pb
+from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.filter_pb2 import OBJECT_FIELD_ID
+from vecgate.v1.scope_pb2 import CONSISTENCY_ALL
 
 ID = UUID("3fa85f64-5717-4562-b3fc-2c963f66afa6")
 GIVEN: dict[str, Any] = {
@@ -31,6 +36,9 @@ GIVEN: dict[str, Any] = {
 SAMPLES: dict[type, Any] = {
     str: "title",
     bytes: b"a picture",
+    bytearray: bytearray(b"a picture"),
+    memoryview: memoryview(b"a picture"),
+    PilImage: PIL.Image.new("RGB", (2, 3), "red"),
     Path: Path(__file__),
     UUID: ID,
     Object: Object({"title": "a"}, id=ID),
@@ -164,9 +172,12 @@ def test_another_id_is_refused_by_its_type(client: Client, call: Callable[[Clien
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.embed([5]), "an image is bytes or the Path of a file, not int"),
-        (lambda client: client.embed(None), "an image is bytes or the Path of a file, not NoneType"),
-        (lambda client: client.search("Pictures", image="dog.png"), "an image is bytes or the Path of a file, not str"),
+        (lambda client: client.embed([5]), "an image is bytes, the Path of a file or a PIL image, not int"),
+        (lambda client: client.embed(None), "an image is bytes, the Path of a file or a PIL image, not NoneType"),
+        (
+            lambda client: client.search("Pictures", image="dog.png"),
+            "an image is bytes, the Path of a file or a PIL image, not str",
+        ),
         (lambda client: client.search("Pictures", query="dog"), "str is not a query; give one of near_text"),
         (lambda _: where("a").equal(None), "NoneType cannot be compared with"),
         (lambda _: where("a").contains_any([[1]]), "list cannot be compared with"),
@@ -184,7 +195,10 @@ def test_a_value_of_a_wrong_type_is_refused_by_it(
 def test_an_image_of_a_wrong_type_fails_with_its_object(client: Client) -> None:
     (outcome,) = client.import_objects("Pictures", Object(images={"image": "dog.png"}))  # type: ignore[dict-item]
 
-    assert str(outcome.error) == "INVALID_INPUT: image 'image': an image is bytes or the Path of a file, not str"
+    assert (
+        str(outcome.error)
+        == "INVALID_INPUT: image 'image': an image is bytes, the Path of a file or a PIL image, not str"
+    )
 
 
 def test_a_list_of_nothing_is_refused_before_it_is_sent() -> None:
@@ -229,3 +243,102 @@ def test_a_whole_number_that_no_double_holds_is_refused_everywhere(client: Clien
 def test_a_concept_that_is_not_a_str_is_named_by_its_type(make: Callable[..., object], concept: object) -> None:
     with pytest.raises(TypeError, match=f"a concept is a str, not {type(concept).__name__}"):
         make(concept)
+
+
+def sent_image(client: Client, fake: FakeVecgate, image: Any) -> PIL.Image.Image:
+    """Embed an image and return what the server got."""
+    content = request_of(client, fake, "embed", inputs=image).inputs[0].image.content
+    return PIL.Image.open(io.BytesIO(content))
+
+
+def test_an_image_of_pillow_is_sent_as_png_without_loss(client: Client, fake: FakeVecgate) -> None:
+    pixels = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+
+    sent = sent_image(client, fake, PIL.Image.fromarray(pixels))
+
+    assert sent.format == "PNG"
+    assert (np.asarray(sent) == pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("CMYK", "RGB"), ("F", "RGB"), ("PA", "RGBA"), ("LA", "LA"), ("1", "1")]
+)
+def test_an_image_of_any_mode_is_sent(client: Client, fake: FakeVecgate, mode: str, expected: str) -> None:
+    assert sent_image(client, fake, PIL.Image.new(mode, (2, 2))).mode == expected
+
+
+def test_an_image_of_pillow_is_sent_upright(client: Client, fake: FakeVecgate) -> None:
+    turned = PIL.Image.new("RGB", (2, 3))
+    turned.getexif()[0x0112] = 6
+
+    assert sent_image(client, fake, turned).size == (3, 2)
+
+
+def test_an_image_is_taken_in_every_form_wherever_one_is(client: Client, fake: FakeVecgate, tmp_path: Path) -> None:
+    picture = PIL.Image.new("RGB", (2, 3))
+    file = tmp_path / "a.png"
+    picture.save(file, compress_level=1)
+    content = file.read_bytes()
+
+    for image in (picture, file, content, bytearray(content), memoryview(content)):
+        assert request_of(client, fake, "search", image=image).near_image.image.content == content
+        assert near_inputs(image).inputs[0].image.content == content
+        sent = request_of(client, fake, "import_objects", objects=Object(images={"image": image}))
+        assert sent.objects[0].images["image"].content == content
+        sent = request_of(client, fake, "update_object", change=Object(images={"image": image}, id=ID))
+        assert sent.object.images["image"].content == content
+
+
+def test_every_field_of_a_search_has_a_keyword(client: Client, fake: FakeVecgate) -> None:
+    vector = np.ones(4)
+    wanted = search_pb.SearchObjectsRequest(
+        collection="Pictures",
+        near_vector=search_pb.NearVector(target_vectors={"a": encode_vector(vector), "b": encode_vector(vector)}),
+        limit=3,
+        offset=2,
+        target_vectors=["a", "b"],
+        target_join=search_pb.TARGET_JOIN_RELATIVE_SCORE,
+        target_weights=[0.5, 2],
+        filters=where("title").equal("a"),
+        certainty=0.5,
+        distance=0.25,
+        auto_limit=1,
+        tenant="a",
+        consistency=CONSISTENCY_ALL,
+        return_properties=["title"],
+        return_images=["image"],
+        return_vectors=["a"],
+        return_times=True,
+        return_explain_score=True,
+        group_by=search_pb.GroupBy(property="title", number_of_groups=1, objects_per_group=2),
+        rerank=search_pb.Rerank(property="title", query="a"),
+    )
+
+    sent = request_of(
+        client,
+        fake,
+        "search",
+        vector={"a": vector, "b": vector.tolist()},
+        limit=3,
+        offset=2,
+        target_vector={"a": 0.5, "b": np.float32(2)},
+        target_join=search_pb.TARGET_JOIN_RELATIVE_SCORE,
+        filters=where("title").equal("a"),
+        certainty=0.5,
+        distance=0.25,
+        auto_limit=1,
+        tenant="a",
+        consistency=CONSISTENCY_ALL,
+        return_properties="title",
+        return_images="image",
+        return_vectors="a",
+        return_times=True,
+        return_explain_score=True,
+        group_by=wanted.group_by,
+        rerank=wanted.rerank,
+    )
+
+    assert sent == wanted
+    queries = {field.name for field in sent.DESCRIPTOR.oneofs_by_name["query"].fields}
+    unset = set(sent.DESCRIPTOR.fields_by_name) - {field.name for field, _ in sent.ListFields()} - queries
+    assert unset <= {"after", "sort"}

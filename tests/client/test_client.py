@@ -341,7 +341,7 @@ def test_a_search_passes_everything_on(client: Client, fake: FakeVecgate) -> Non
         offset=1,
         target_vector="default",
         filters=where("title").equal("1"),
-        more=search_pb.SearchObjectsRequest(auto_limit=2),
+        auto_limit=2,
         return_images=["image"],
     )
 

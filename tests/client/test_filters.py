@@ -37,6 +37,11 @@ def test_a_value_is_sent_in_its_type(filter_: pb.Filter, operator: str, kind: st
     assert filter_.condition.value.WhichOneof("kind") == kind
 
 
+def test_signs_of_equality_make_filters() -> None:
+    assert (where("a") == "x") == where("a").equal("x")
+    assert (where("a") != "x") == where("a").not_equal("x")
+
+
 def test_lengths_and_fields_of_the_object_are_targets() -> None:
     assert (where("tags", length=True) > 1).condition.property_length == "tags"
     by_id = where(object_field=pb.OBJECT_FIELD_ID).equal("x")

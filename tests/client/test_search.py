@@ -7,7 +7,7 @@ import pytest
 
 from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import encode_vector, move, near_inputs, near_text
+from vecgate.client import bm25, encode_vector, hybrid, move, near_inputs, near_text
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
@@ -58,3 +58,29 @@ def test_a_search_sends_built_queries_and_all_target_vectors(connect: Connect) -
     assert list(mixed.target_vectors) == ["a", "b"]
     assert list(moved.near_text.move_to.concepts) == ["car"]
     assert list(moved.target_vectors) == ["a"]
+
+
+def test_weights_of_target_vectors_are_those_of_their_sum_unless_said_otherwise(connect: Connect) -> None:
+    with serving(FakeVecgate()) as fake, connect(fake.address) as client:
+        fake.add_collection("Pictures")
+        client.search("Pictures", text="red", target_vector={"a": 1, "b": 2})
+
+    (request,) = fake.requests["SearchObjects"]
+    assert (list(request.target_vectors), list(request.target_weights)) == (["a", "b"], [1, 2])
+    assert request.target_join == pb.TARGET_JOIN_MANUAL_WEIGHTS
+
+
+def test_words_are_looked_for_in_properties_by_weight() -> None:
+    assert bm25("a dog", "title") == pb.Bm25(query="a dog", properties=["title"])
+    assert bm25("a dog", {"title": 3, "text": 0.5}).properties == ["title^3", "text^0.5"]
+    both = bm25("a dog", operator=pb.KEYWORD_OPERATOR_OR, minimum_match=2)
+    assert (both.operator, both.minimum_match) == (pb.KEYWORD_OPERATOR_OR, 2)
+
+
+def test_hybrid_takes_words_and_what_to_be_near_to() -> None:
+    assert hybrid("a dog", alpha=0.5) == pb.Hybrid(bm25=pb.Bm25(query="a dog"), alpha=0.5)
+    other = hybrid(bm25("dog", "title"), near_text("a happy dog"), fusion_type=pb.FUSION_TYPE_RANKED)
+    assert (list(other.bm25.properties), list(other.near_text.concepts)) == (["title"], ["a happy dog"])
+    assert other.fusion_type == pb.FUSION_TYPE_RANKED
+    near = hybrid(near=near_inputs("a"), max_vector_distance=0.5, truncate=True)
+    assert (near.HasField("bm25"), near.WhichOneof("vector_side")) == (False, "near_inputs")

@@ -18,10 +18,9 @@ from tests.e2e.serving import Serving, serving
 from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim
 from tests.pages import ROOT, blocks
-from vecgate.client import Client, Object
+from vecgate.client import Client, Object, hybrid
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2
-from vecgate.v1.search_service_pb2 import Bm25, Hybrid
 
 GUIDE = ROOT / "protos/README.md"
 KEY, NIM_KEY = "e2e-key", "nvapi-any"
@@ -47,8 +46,8 @@ class Sides:
 
     def run(self, *names: str, **given: Any) -> dict[str, Any]:
         """Run snippets of the page, and return what they define."""
-        known = {"Client": Client, "Object": Object, "pb": pb, "property_pb2": property_pb2, "Hybrid": Hybrid}
-        scope: dict[str, Any] = {**known, "Bm25": Bm25, **given}
+        known = {"Client": Client, "Object": Object, "pb": pb, "property_pb2": property_pb2, "hybrid": hybrid}
+        scope: dict[str, Any] = {**known, **given}
         with Client(self.vecgate.address) as client:
             scope.setdefault("client", client)
             for name in names:
@@ -128,11 +127,11 @@ def compare(sides: Sides) -> None:
     by_both = theirs.query.hybrid("a holiday film", limit=2, return_metadata=measured).objects
     by_image = theirs.query.near_image(base64.b64encode(poster).decode(), limit=2, return_metadata=measured).objects
 
-    for mine, their in ((found["near_text"], by_text), (found["near_image"], by_image)):
+    for mine, their in ((found["by_text"], by_text), (found["by_image"], by_image)):
         assert [hit.object.properties["title"] for hit in mine.hits] == titles(their)
         assert_close([hit.distance for hit in mine.hits], [each.metadata.distance for each in their])
-    assert [hit.object.properties["title"] for hit in found["hybrid"].hits] == titles(by_both)
-    assert_close([hit.score for hit in found["hybrid"].hits], [each.metadata.score for each in by_both])
+    assert [hit.object.properties["title"] for hit in found["by_both"].hits] == titles(by_both)
+    assert_close([hit.score for hit in found["by_both"].hits], [each.metadata.score for each in by_both])
 
 
 def _vector(sides: Sides, name: str) -> tuple[Any, ...]:

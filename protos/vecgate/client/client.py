@@ -1,8 +1,7 @@
 """The blocking client. Generated from async_client.py: do not edit."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 from uuid import UUID
@@ -19,7 +18,9 @@ from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
     Health,
+    Image,
     ImportOutcome,
+    Input,
     Object,
     Objects,
     SearchResult,
@@ -126,14 +127,14 @@ class Client:
 
     def embed(
         self,
-        inputs: str | bytes | Path | Iterable[str | bytes | Path],
+        inputs: Input | Iterable[Input],
         *,
         embedder: str = "",
         purpose: embedding_pb.Purpose.ValueType = embedding_pb.PURPOSE_UNSPECIFIED,
         priority: embedding_pb.Priority.ValueType = embedding_pb.PRIORITY_UNSPECIFIED,
         truncate: bool = False,
     ) -> Embeddings:
-        """Turn texts (str) and images (bytes, or the Path of a file) into vectors.
+        """Turn texts (str) and images (bytes, the Path of a file, or a PIL image) into vectors.
 
         Args:
             inputs: what to embed, one or several; at most the server's `max_inputs`.
@@ -243,43 +244,63 @@ class Client:
         collection: str,
         *,
         text: str | Iterable[str] | None = None,
-        image: bytes | Path | None = None,
-        vector: ArrayLike | None = None,
+        image: Image | None = None,
+        vector: ArrayLike | Mapping[str, ArrayLike] | None = None,
         vector_space: str = "",
+        query: Query | None = None,
+        truncate: bool = False,
         limit: int = 10,
         offset: int = 0,
-        target_vector: str | Iterable[str] = (),
-        truncate: bool = False,
-        query: Query | None = None,
         filters: filter_pb.Filter | None = None,
-        more: search_pb.SearchObjectsRequest | None = None,
+        certainty: float | None = None,
+        distance: float | None = None,
+        auto_limit: int = 0,
+        target_vector: str | Iterable[str] | Mapping[str, float] = (),
+        target_join: search_pb.TargetJoin.ValueType = search_pb.TARGET_JOIN_UNSPECIFIED,
+        group_by: search_pb.GroupBy | None = None,
+        rerank: search_pb.Rerank | None = None,
         return_properties: str | Iterable[str] = (),
         return_images: str | Iterable[str] = (),
         return_vectors: str | Iterable[str] = (),
+        return_times: bool = False,
+        return_explain_score: bool = False,
         tenant: str = "",
+        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
 
         Args:
             collection: the collection's name.
             text: a text, or several whose mean is searched.
-            image: encoded bytes, or the Path of a file.
-            vector: values of the searched space; with `vector_space` the server makes sure of that.
-            vector_space: the space that the vector comes from.
-            limit: hits to return.
-            offset: hits to pass over.
-            target_vector: the named vector to search, or several; left out it is the collection's default_vector.
+            image: bytes, the Path of a file, or a PIL image.
+            vector: values of the searched space, or a mapping with those of each target vector.
+            vector_space: the space that the vector comes from; the server compares it with the searched one.
+            query: instead of these three, another query: `near_text(...)` with moves, `near_inputs(...)`,
+                `near_object(...)`, `bm25(...)` or `hybrid(...)`.
             truncate: whether to cut a text that is longer than the model reads.
-            query: instead, any query as a message, such as `near_inputs(...)`, NearObject, Bm25 or Hybrid.
-            filters: which objects count, such as `where("year") >= 2020`; none means all.
-            more: further fields of the request, such as `SearchObjectsRequest(certainty=0.7, consistency=...)`.
-            return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
+            limit: hits to return.
+            offset: hits to skip.
+            filters: which objects count, such as `where("year") >= 2020`; all if left out.
+            certainty: the least certainty of a hit, 0 to 1, for cosine distance.
+            distance: the largest distance of a hit.
+            auto_limit: after how many jumps of the distance or score the hits end; 0 for never.
+            target_vector: the named vector to search, or several, with a mapping each with its weight; the
+                collection's `default_vector` if left out.
+            target_join: how the distances to several target vectors become one; Weaviate's own way, the minimum, if
+                left out, or with weights their weighted sum.
+            group_by: return hits in groups, such as `GroupBy(property="year", number_of_groups=3, ...)`.
+            rerank: sort the hits by the collection's reranker, such as `Rerank(property="text", query="a dog")`.
+            return_properties: properties to return, `home.city` for a part of one; all but blobs if left out.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
+            return_times: whether hits have the times of their objects' creation and last update.
+            return_explain_score: whether hits of words explain their scores.
             tenant: whose objects to search, where the collection has tenants.
+            consistency: how many replicas must answer; Weaviate's own number if left out.
 
         Raises:
-            ValueError, OSError: more than one of text, image, vector and query is given; the file cannot be read.
+            ValueError: more than one of text, image, vector and query is given.
+            OSError: the file cannot be read.
             VecgateError: the call failed.
 
         Example:
@@ -289,14 +310,26 @@ class Client:
             collection=collection,
             limit=limit,
             offset=offset,
-            target_vectors=several(target_vector) if target_vector else (),
             filters=filters,
+            certainty=certainty,
+            distance=distance,
+            auto_limit=auto_limit,
+            target_vectors=several(target_vector) if target_vector else (),
+            target_join=target_join,
+            group_by=group_by,
+            rerank=rerank,
             return_properties=several(return_properties),
             return_images=several(return_images),
             return_vectors=several(return_vectors),
+            return_times=return_times,
+            return_explain_score=return_explain_score,
             tenant=tenant,
+            consistency=consistency,
         )
-        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query, more=more)
+        if isinstance(target_vector, Mapping):
+            request.target_weights.extend(target_vector.values())
+            request.target_join = target_join or search_pb.TARGET_JOIN_MANUAL_WEIGHTS
+        set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
         return result_from_pb(self._call(self._search.SearchObjects, request))
 
     def import_objects(

@@ -56,7 +56,7 @@ class Where:
         ValueError: a date has no time zone, a whole number is one that a double cannot hold, or a list is empty.
     """
 
-    # Two are compared by what their operators make, not with each other.
+    # Operators make filters; they do not compare two of these.
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, target: pb.Condition) -> None:
@@ -69,6 +69,12 @@ class Where:
     def not_equal(self, value: Scalar) -> pb.Filter:
         """Not the same."""
         return self._with(pb.FILTER_OPERATOR_NOT_EQUAL, _scalar(value))
+
+    def __eq__(self, value: Scalar) -> pb.Filter:  # type: ignore[override]  # a filter, as of the other operators
+        return self.equal(value)
+
+    def __ne__(self, value: Scalar) -> pb.Filter:  # type: ignore[override]
+        return self.not_equal(value)
 
     def __gt__(self, value: Scalar) -> pb.Filter:
         return self._with(pb.FILTER_OPERATOR_GREATER, _scalar(value))

@@ -1,12 +1,12 @@
 """Queries as messages."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
 from numpy.typing import ArrayLike
 
-from vecgate.client.values import encode_vector, id_to_text, image_to_pb, several
+from vecgate.client.values import Image, Input, PilImage, encode_vector, id_to_text, image_to_pb, several
 from vecgate.v1 import search_service_pb2 as pb
 
 Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
@@ -60,13 +60,71 @@ def move(force: float, *concepts: str, objects: str | UUID | Iterable[str | UUID
     return pb.Move(force=force, concepts=_texts(concepts), objects=map(id_to_text, several(objects)))
 
 
+def bm25(
+    words: str,
+    properties: str | Iterable[str] | Mapping[str, float] = (),
+    *,
+    operator: pb.KeywordOperator.ValueType = pb.KEYWORD_OPERATOR_UNSPECIFIED,
+    minimum_match: int = 0,
+) -> pb.Bm25:
+    """Return a query for objects with certain words.
+
+    Args:
+        words: what to look for.
+        properties: where to look, and with a mapping how much each counts; everywhere if left out.
+        operator: whether an object needs all words or one; one if left out.
+        minimum_match: with KEYWORD_OPERATOR_OR, how many it needs.
+
+    Example:
+        client.search("Pictures", query=bm25("harbour", {"title": 3, "text": 1}))
+    """
+    if isinstance(properties, Mapping):
+        properties = [f"{name}^{weight:g}" for name, weight in properties.items()]
+    return pb.Bm25(query=words, properties=several(properties), operator=operator, minimum_match=minimum_match)
+
+
+def hybrid(
+    words: str | pb.Bm25 | None = None,
+    near: pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | None = None,
+    *,
+    alpha: float | None = None,
+    fusion_type: pb.FusionType.ValueType = pb.FUSION_TYPE_UNSPECIFIED,
+    max_vector_distance: float | None = None,
+    truncate: bool = False,
+) -> pb.Hybrid:
+    """Return a query for objects by words and by a vector, joined in one list.
+
+    Args:
+        words: the words, or a `bm25(...)`.
+        near: what to be near to, if it is something else than the words.
+        alpha: the share of the vector side, 0 to 1; Weaviate's own, 0.75, if left out.
+        fusion_type: how the two lists are joined.
+        max_vector_distance: the largest distance of a hit.
+        truncate: whether to cut words that are longer than the model reads.
+
+    Example:
+        client.search("Pictures", query=hybrid("a dog", alpha=0.5))
+    """
+    query = pb.Hybrid(
+        bm25=pb.Bm25(query=words) if isinstance(words, str) else words,
+        alpha=alpha,
+        fusion_type=fusion_type,
+        max_vector_distance=max_vector_distance,
+        truncate=truncate,
+    )
+    if near is not None:
+        getattr(query, FIELDS[type(near)]).CopyFrom(near)
+    return query
+
+
 def near_inputs(
-    *inputs: str | bytes | Path | UUID | ArrayLike, weights: Sequence[float] = (), truncate: bool = False
+    *inputs: Input | UUID | ArrayLike, weights: Sequence[float] = (), truncate: bool = False
 ) -> pb.NearInputs:
     """Return a query for what is near to several things in one.
 
     Args:
-        inputs: texts (str), pictures (bytes, or the Path of a file), objects of the collection (UUID) and vectors.
+        inputs: texts (str), images (bytes, the Path of a file, or a PIL image), objects of the collection (UUID) and
+            vectors.
         weights: how much each counts; none for all alike.
         truncate: whether to cut texts that are longer than the model reads.
 
@@ -84,11 +142,11 @@ def near_inputs(
     return pb.NearInputs(inputs=messages, truncate=truncate)
 
 
-def _weighted_input(content: str | bytes | Path | UUID | ArrayLike) -> pb.WeightedInput:
+def _weighted_input(content: Input | UUID | ArrayLike) -> pb.WeightedInput:
     match content:
         case str():
             return pb.WeightedInput(text=content)
-        case bytes() | bytearray() | memoryview() | Path():
+        case bytes() | bytearray() | memoryview() | Path() | PilImage():
             return pb.WeightedInput(image=image_to_pb(content))
         case UUID():
             return pb.WeightedInput(near_object=near_object(content))
@@ -98,15 +156,14 @@ def _weighted_input(content: str | bytes | Path | UUID | ArrayLike) -> pb.Weight
 def set_query(
     request: pb.SearchObjectsRequest,
     text: str | Iterable[str] | None,
-    image: bytes | Path | None,
-    vector: ArrayLike | None,
+    image: Image | None,
+    vector: ArrayLike | Mapping[str, ArrayLike] | None,
     vector_space: str,
     *,
     truncate: bool,
     query: Query | None,
-    more: pb.SearchObjectsRequest | None,
 ) -> None:
-    """Set what a request looks for, and the further fields that the caller built.
+    """Set what a request looks for.
 
     Raises:
         ValueError: more than one of text, image, vector and query is given.
@@ -118,14 +175,14 @@ def set_query(
         query = near_text(*several(text), truncate=truncate)
     elif image is not None:
         query = pb.NearImage(image=image_to_pb(image))
+    elif isinstance(vector, Mapping):
+        query = pb.NearVector(target_vectors={name: encode_vector(values) for name, values in vector.items()})
     elif vector is not None:
         query = pb.NearVector(vector=encode_vector(vector), space=vector_space)
     if query is not None:
         if type(query) not in FIELDS:
             raise TypeError(f"{type(query).__name__} is not a query; give one of {', '.join(FIELDS.values())}")
         getattr(request, FIELDS[type(query)]).CopyFrom(query)
-    if more is not None:
-        request.MergeFrom(more)
 
 
 def _texts(concepts: Sequence[str]) -> Sequence[str]:

@@ -1,12 +1,13 @@
 """What goes in and comes out of the client, and the way to and from protobuf messages."""
 
+import io
 import math
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -22,6 +23,32 @@ from vecgate.v1 import vector_pb2 as vector_pb
 from vecgate.v1.embedder_pb2 import EmbedderRef
 
 Floats = NDArray[np.float32]
+
+
+@runtime_checkable
+class PilImage(Protocol):
+    """An image of Pillow, which the client does not need otherwise."""
+
+    mode: str
+
+    def convert(self, mode: str) -> Self:
+        """Return the image in another mode."""
+
+    def getexif(self) -> Any:
+        """Return its EXIF data."""
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:  # noqa: A002 -- Pillow's name
+        """Write it."""
+
+
+Image = bytes | bytearray | memoryview | Path | PilImage
+"""An encoded image, a file with one, or an image of Pillow, which is sent as PNG."""
+
+Input = str | Image
+"""What is embedded: a str is a text."""
+
+# Of Pillow, what PNG stores as it is.
+PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "RGB", "RGBA"})
 
 MAX_EXACT_INT = 2**53
 """Up to it, either way, every whole number is a double."""
@@ -100,7 +127,7 @@ class Object:
         properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a place is a mapping of
             "latitude" and "longitude"; a None is an absent value. Of an object that was read, a number without a
             fraction is an int up to 2^53 either way, whatever the property's type, and may be written back as it is.
-        images: encoded pictures by the name of a blob property.
+        images: images by the name of a blob property; typed as those of an object that was read, encoded bytes.
         vectors: ready vectors by named vector; an import stores them instead of computing.
         id: a UUID in text form; empty lets the server derive one from the content.
     """
@@ -113,7 +140,7 @@ class Object:
     def __init__(
         self,
         properties: Mapping[str, Any] | None = None,
-        images: Mapping[str, bytes] | None = None,
+        images: Mapping[str, Image] | None = None,
         vectors: Mapping[str, ArrayLike] | None = None,
         id: str | UUID = "",  # noqa: A002 -- the field's name
     ) -> None:
@@ -226,25 +253,28 @@ def id_to_text(value: str | UUID) -> str:
     raise TypeError(f"an id is a str or a UUID, not {type(value).__name__}")
 
 
-def input_to_pb(value: str | bytes | Path) -> input_pb.Input:
-    """Return an input: a str is a text, bytes and the file of a Path are an image."""
+def input_to_pb(value: Input) -> input_pb.Input:
+    """Return an input: a str is a text, all else an image."""
     if isinstance(value, str):
         return input_pb.Input(text=value)
     return input_pb.Input(image=image_to_pb(value))
 
 
-def image_to_pb(value: bytes | bytearray | memoryview | Path) -> input_pb.Image:
-    """Return an image of encoded bytes or of a file.
+def image_to_pb(value: Image) -> input_pb.Image:
+    """Return the message of an image.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is of another type.
         OSError: the file cannot be read.
     """
-    if isinstance(value, Path):
-        return input_pb.Image(content=value.read_bytes())
-    if isinstance(value, bytes | bytearray | memoryview):
-        return input_pb.Image(content=bytes(value))
-    raise TypeError(f"an image is bytes or the Path of a file, not {type(value).__name__}")
+    match value:
+        case Path():
+            return input_pb.Image(content=value.read_bytes())
+        case bytes() | bytearray() | memoryview():
+            return input_pb.Image(content=bytes(value))
+        case PilImage():
+            return input_pb.Image(content=_encode_png(value))
+    raise TypeError(f"an image is bytes, the Path of a file or a PIL image, not {type(value).__name__}")
 
 
 def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:
@@ -346,6 +376,18 @@ def date_to_text(value: datetime) -> str:
     if value.tzinfo is None:
         raise ValueError("a date needs a time zone")
     return value.isoformat()
+
+
+def _encode_png(image: PilImage) -> bytes:
+    """Return an image of Pillow as PNG, turned as its EXIF data says."""
+    from PIL import ImageOps  # noqa: PLC0415 -- installed, since its image is here
+
+    upright = ImageOps.exif_transpose(image)  # type: ignore[call-overload]  # it is Pillow's
+    if upright.mode not in PNG_MODES:
+        upright = upright.convert("RGBA" if upright.mode in {"PA", "RGBa"} else "RGB")
+    buffer = io.BytesIO()
+    upright.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _plain(value: Any) -> Any:
