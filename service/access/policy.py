@@ -35,7 +35,8 @@ def _nothing(request: Any) -> Sequence[str]:
 
 
 def _tenant(request: Any) -> Sequence[str]:
-    return [request.tenant] if request.tenant else []
+    scope = request.scope if "scope" in request.DESCRIPTOR.fields_by_name else request
+    return [scope.tenant] if scope.tenant else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,27 @@ def list_(
     context: typer.Context,
     *,
     collection: CollectionArgument,
+    where: WhereOption = None,
+    sort: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sort",
+            metavar="NAME",
+            help="Property to sort by; -NAME for the greatest first. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Objects to show; 0 for all.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print an object in JSON a line.")] = False,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """List the objects of a collection by id."""
+    """List the objects of a collection, by id or sorted."""
     with connected(context, address) as client:
-        found = client.list_objects(collection, tenant=tenant, page_size=min(limit, 100))
+        filters = parse_conditions(client.get_collection(collection), where) if where else None
+        found = client.list_objects(
+            collection, filters=filters, sort=sort or (), tenant=tenant, page_size=min(limit, 100)
+        )
         objects = islice(found, limit or None)
         if as_json:
             for each in objects:

@@ -69,17 +69,17 @@ class Beside:
 
     async def write(self, *objects: Object) -> list[pb.ImportResult]:
         """Import objects."""
-        request = pb.ImportObjectsRequest(collection=self.name, objects=map(object_to_pb, objects), **self.scope)
+        request = pb.ImportObjectsRequest(collection=self.name, objects=map(object_to_pb, objects), scope=self.scope)
         return list((await self.objects.ImportObjects(request)).results)
 
     async def update(self, object_: Object) -> pb.UpdateObjectResponse:
         """Update an object."""
-        request = pb.UpdateObjectRequest(collection=self.name, object=object_to_pb(object_), **self.scope)
+        request = pb.UpdateObjectRequest(collection=self.name, object=object_to_pb(object_), scope=self.scope)
         return await self.objects.UpdateObject(request)
 
     async def backfill(self, *, verify: bool = False) -> list[pb.BackfillVectorsResponse]:
         """Backfill the collection."""
-        request = pb.BackfillVectorsRequest(collection=self.name, verify=verify, **self.scope)
+        request = pb.BackfillVectorsRequest(collection=self.name, verify=verify, scope=self.scope)
         return [each async for each in self.objects.BackfillVectors(request)]
 
     async def search(self, **fields: Any) -> search_pb.SearchObjectsResponse:

@@ -253,7 +253,7 @@ async def _settle(site: Site) -> None:
 async def _look(site: Site, objects: Sequence[object_pb.DataObject], tally: Tally) -> None:
     """Read every object back and search it by its own vector."""
     there: dict[str, object_pb.DataObject] = {}
-    request = object_pb.ListObjectsRequest(collection=site.collection, page_size=100, return_vectors=["default"])
+    request = object_pb.ListObjectsRequest(collection=site.collection, page_size=100, output={"vectors": ["default"]})
     while True:
         page = await ObjectServiceStub(site.channel).ListObjects(request)
         for each in page.objects:

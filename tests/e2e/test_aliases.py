@@ -63,19 +63,21 @@ async def test_every_call_by_an_alias_is_about_its_collection(aliased: Aliased, 
     )
     updated = await collections.UpdateCollection(collection_pb.UpdateCollectionRequest(collection=change))
     rows: list[Any] = [{"id": id_, "properties": {"title": "a cat", "year": 1}}, {"properties": {"title": "a dog"}}]
-    stored = await objects.ImportObjects(pb.ImportObjectsRequest(collection=name, objects=rows, **scope))
+    stored = await objects.ImportObjects(pb.ImportObjectsRequest(collection=name, objects=rows, scope=scope))
     await objects.UpdateObject(
-        pb.UpdateObjectRequest(collection=name, object={"id": id_, "properties": {"title": "two cats"}}, **scope)
+        pb.UpdateObjectRequest(collection=name, object={"id": id_, "properties": {"title": "two cats"}}, scope=scope)
     )
-    got = await objects.GetObject(pb.GetObjectRequest(collection=name, id=id_, **scope))
-    listed = await objects.ListObjects(pb.ListObjectsRequest(collection=name, **scope))
-    filled = [each async for each in objects.BackfillVectors(pb.BackfillVectorsRequest(collection=name, **scope))]
+    got = await objects.GetObject(pb.GetObjectRequest(collection=name, id=id_, scope=scope))
+    listed = await objects.ListObjects(pb.ListObjectsRequest(collection=name, scope=scope))
+    filled = [each async for each in objects.BackfillVectors(pb.BackfillVectorsRequest(collection=name, scope=scope))]
     found = await searches.SearchObjects(
         search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["two cats"]}, **scope)
     )
     shown = await collections.GetCollection(collection_pb.GetCollectionRequest(name=name, **scope))
-    deleted = await objects.DeleteObjects(pb.DeleteObjectsRequest(collection=name, filters=where("year") >= 1, **scope))
-    await objects.DeleteObject(pb.DeleteObjectRequest(collection=name, id=listed.objects[-1].id, **scope))
+    deleted = await objects.DeleteObjects(
+        pb.DeleteObjectsRequest(collection=name, filters=where("year") >= 1, scope=scope)
+    )
+    await objects.DeleteObject(pb.DeleteObjectRequest(collection=name, id=listed.objects[-1].id, scope=scope))
     left = await collections.GetCollection(collection_pb.GetCollectionRequest(name=f"Real{suffix}", **scope))
 
     assert [each.name for each in tenants.tenants] == ["anna", "ben"]

@@ -11,7 +11,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.objects.backfilling import Backfiller, BackfillWishes
 from service.core.objects.checks import DraftObject
 from service.core.objects.importing import Importer
-from service.core.objects.objects import MAX_NAMED, Objects
+from service.core.objects.objects import MAX_NAMED, WINDOW, Listing, ObjectPage, Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Writes
 from service.domain import (
@@ -23,6 +23,7 @@ from service.domain import (
     Property,
     ReturnFields,
     ReturnNames,
+    SortBy,
     Space,
     StoredObject,
     Target,
@@ -62,16 +63,22 @@ async def test_more_objects_are_deleted_and_listed_than_weaviate_takes_at_a_time
         assert set(await store.put_objects(name, chunk)) == {None}
     objects = Objects(store, EmbedderPool([FakeEmbedder()], check_interval_s=60), Writes())
     listed: list[UUID] = []
-    while page := await objects.list_page(
-        name, after=listed[-1] if listed else None, size=2000, returned=ReturnNames()
-    ):
-        listed += [each.id for each in page]
+    page = ObjectPage([], more=True)
+    while page.more:
+        page = await objects.list_page(name, Listing(2000, position=listed[-1] if listed else 0), ReturnNames())
+        listed += [each.id for each in page.objects]
     filters = Condition(Target.PROPERTY, Operator.GREATER, 2, "int")
 
+    ordered = Listing(3000, filters, (SortBy("int", descending=True),), position=WINDOW - 2000)
+    last = await objects.list_page(name, ordered, ReturnNames(("int",)))
+    with pytest.raises(InvalidRequest, match=f"first {WINDOW} objects"):
+        await objects.list_page(name, replace(ordered, position=WINDOW), ReturnNames())
     counted = await objects.delete_fitting(name, filters, dry_run=True)
     report = await objects.delete_fitting(name, filters, dry_run=False)
 
     assert listed == [UUID(int=n) for n in range(1, MORE_THAN_A_TIME + 3)]
+    assert last.more == (WINDOW < MORE_THAN_A_TIME)
+    assert [each.id.int for each in last.objects] == list(range(MORE_THAN_A_TIME + 2, 2, -1))[WINDOW - 2000 : WINDOW]
     assert (counted.matched, counted.deleted, len(counted.ids)) == (MORE_THAN_A_TIME, 0, MAX_NAMED)
     assert (report.matched, report.deleted, report.failures) == (MORE_THAN_A_TIME, MORE_THAN_A_TIME, {})
     assert len(report.ids) == MAX_NAMED

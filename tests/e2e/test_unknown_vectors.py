@@ -44,9 +44,11 @@ async def plain(request: pytest.FixtureRequest, make: Make) -> Beside:
 async def test_a_collection_of_unknown_vectors_is_read_and_searched_by_vectors(plain: Beside) -> None:
     row = search_pb.NearVector(vector={"data": np.array([0.1, 1, 0], "<f4").tobytes()})
     config = (await plain.collections.GetCollection(collection_pb.GetCollectionRequest(name=plain.name))).collection
-    request = pb.GetObjectRequest(collection=plain.name, id=id_of(2), return_vectors=["default"])
+    request = pb.GetObjectRequest(collection=plain.name, id=id_of(2), output={"vectors": ["default"]})
     got = (await plain.objects.GetObject(request)).object
-    listed = await plain.objects.ListObjects(pb.ListObjectsRequest(collection=plain.name, return_vectors=["default"]))
+    listed = await plain.objects.ListObjects(
+        pb.ListObjectsRequest(collection=plain.name, output={"vectors": ["default"]})
+    )
     answers = {
         "near_vector": await plain.search(near_vector=row, return_vectors=["default"]),
         "by its name": await plain.search(near_vector=row, target_vectors=["default"]),

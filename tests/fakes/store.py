@@ -273,7 +273,7 @@ class FakeStore(FakeCollections):
         tenants = self.tenants.get(collection.name)
         if (tenants is None) is bool(scope.tenant):
             rule = "has no tenants; leave this out" if tenants is None else "has tenants; name one"
-            raise InvalidRequest([Violation("tenant", f"collection {collection.name!r} {rule}")])
+            raise InvalidRequest([Violation("scope.tenant", f"collection {collection.name!r} {rule}")])
         if tenants is not None and scope.tenant not in tenants:
             raise TenantNotFound(scope.tenant)
         if tenants is not None and tenants[scope.tenant] is not TenantActivity.ACTIVE:

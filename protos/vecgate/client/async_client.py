@@ -38,8 +38,10 @@ from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
-from vecgate.v1 import scope_pb2 as consistency_pb
+from vecgate.v1 import output_fields_pb2 as output_pb
+from vecgate.v1 import scope_pb2 as scope_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1 import sort_pb2 as sort_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
@@ -49,7 +51,7 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 Response = TypeVar("Response")
 Tenants = str | tenant_pb.Tenant | Iterable[str | tenant_pb.Tenant]
-Consistency: TypeAlias = "consistency_pb.Consistency.ValueType"
+Consistency: TypeAlias = "scope_pb.Consistency.ValueType"
 
 # What the server takes and gives in one call.
 TENANTS_PER_CALL = 1000
@@ -346,7 +348,7 @@ class AsyncClient:
         in_flight: int = 2,
         retry_s: float = 60.0,
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> AsyncGenerator[ImportOutcome, None]:
         """Embed and store objects, and yield one outcome for each, in order.
 
@@ -387,8 +389,7 @@ class AsyncClient:
                 objects=messages,
                 truncate=truncate,
                 embed_unchanged=embed_unchanged,
-                tenant=tenant,
-                consistency=consistency,
+                scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
             )
             return self._object.ImportObjects(request, timeout=self._timeout_s, metadata=self._metadata)
 
@@ -416,17 +417,16 @@ class AsyncClient:
         return_images: str | Iterable[str] = (),
         return_vectors: str | Iterable[str] = (),
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Object:
         """Return an object: all its properties or the named ones, and the images and vectors that are named."""
         request = object_pb.GetObjectRequest(
             collection=collection,
             id=id_to_text(id_),
-            return_properties=several(return_properties),
-            return_images=several(return_images),
-            return_vectors=several(return_vectors),
-            tenant=tenant,
-            consistency=consistency,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
+            output=output_pb.OutputFields(
+                properties=several(return_properties), images=several(return_images), vectors=several(return_vectors)
+            ),
         )
         return object_from_pb((await self._call(self._object.GetObject, request)).object)
 
@@ -434,17 +434,24 @@ class AsyncClient:
         self,
         collection: str,
         *,
+        filters: filter_pb.Filter | None = None,
+        sort: str | Iterable[str] = (),
         page_size: int = 0,
         return_properties: str | Iterable[str] = (),
         return_images: str | Iterable[str] = (),
         return_vectors: str | Iterable[str] = (),
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> AsyncIterator[Object]:
-        """Yield all objects by id; further pages are fetched as they are needed.
+        """Yield objects; further pages are fetched as they are needed.
+
+        Without filters and sort these are all objects, by id. With them they are the first 10,000 at most, because
+        Weaviate reads no further.
 
         Args:
             collection: the collection's name.
+            filters: which objects; all if left out.
+            sort: properties to sort by, the most important first; one after "-" begins with the greatest.
             page_size: objects in one call; the server's own number if left out.
             return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
             return_images: blob properties to return as images.
@@ -454,15 +461,17 @@ class AsyncClient:
 
         Example:
             ids = [each.id async for each in client.list_objects("Pictures")]
+            newest_first = client.list_objects("Pictures", filters=where("year") >= 2020, sort="-year")
         """
         request = object_pb.ListObjectsRequest(
             collection=collection,
+            filters=filters,
+            sort=[sort_pb.Sort(property=each.removeprefix("-"), descending=each[:1] == "-") for each in several(sort)],
             page_size=page_size,
-            return_properties=several(return_properties),
-            return_images=several(return_images),
-            return_vectors=several(return_vectors),
-            tenant=tenant,
-            consistency=consistency,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
+            output=output_pb.OutputFields(
+                properties=several(return_properties), images=several(return_images), vectors=several(return_vectors)
+            ),
         )
         while True:
             response = await self._call(self._object.ListObjects, request)
@@ -479,7 +488,7 @@ class AsyncClient:
         *,
         truncate: bool = False,
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> tuple[object_pb.StoredVector, ...]:
         """Change what an Object names of the one of its id; the rest stays as it is.
 
@@ -496,8 +505,7 @@ class AsyncClient:
             collection=collection,
             object=object_to_pb(change),
             truncate=truncate,
-            tenant=tenant,
-            consistency=consistency,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
         )
         return tuple((await self._call(self._object.UpdateObject, request)).stored.vectors)
 
@@ -510,7 +518,7 @@ class AsyncClient:
         truncate: bool = False,
         page_token: str = "",
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> AsyncIterator[object_pb.BackfillVectorsResponse]:
         """Compute the named vectors that objects lack, and yield what became of each page of objects.
 
@@ -538,8 +546,7 @@ class AsyncClient:
             verify=verify,
             truncate=truncate,
             page_token=page_token,
-            tenant=tenant,
-            consistency=consistency,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
         )
         while True:
             begun_at = request.page_token
@@ -561,11 +568,11 @@ class AsyncClient:
         id_: str | UUID,
         *,
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> None:
         """Delete an object."""
         request = object_pb.DeleteObjectRequest(
-            collection=collection, id=id_to_text(id_), tenant=tenant, consistency=consistency
+            collection=collection, id=id_to_text(id_), scope=scope_pb.Scope(tenant=tenant, consistency=consistency)
         )
         await self._call(self._object.DeleteObject, request)
 
@@ -576,7 +583,7 @@ class AsyncClient:
         *,
         dry_run: bool = False,
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> object_pb.DeleteObjectsResponse:
         """Delete the objects that fit a filter, however many there are, or with `dry_run` count them.
 
@@ -584,7 +591,10 @@ class AsyncClient:
             old = (await client.delete_objects("Pictures", where("year") < 2000, dry_run=True)).matched
         """
         request = object_pb.DeleteObjectsRequest(
-            collection=collection, filters=filters, dry_run=dry_run, tenant=tenant, consistency=consistency
+            collection=collection,
+            filters=filters,
+            dry_run=dry_run,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
         )
         return await self._call(self._object.DeleteObjects, request)
 

@@ -13,7 +13,9 @@ from google.rpc import status_pb2 as _status_pb2
 from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
+from vecgate.v1 import output_fields_pb2 as _output_fields_pb2
 from vecgate.v1 import scope_pb2 as _scope_pb2
+from vecgate.v1 import sort_pb2 as _sort_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -161,18 +163,11 @@ class ImportObjectsRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     OBJECTS_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     EMBED_UNCHANGED_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
@@ -187,19 +182,22 @@ class ImportObjectsRequest(_message.Message):
         and with the same content are one object: each gets the same result, whether they are in one call or in several.
         """
 
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         objects: _abc.Iterable[Global___DataObject] | None = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
         embed_unchanged: _builtins.bool = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "embed_unchanged", b"embed_unchanged", "objects", b"objects", "scope", b"scope", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,49 +343,31 @@ class GetObjectRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
-    RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
-    RETURN_IMAGES_FIELD_NUMBER: _builtins.int
-    RETURN_VECTORS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     id: _builtins.str
     """Required. The object's id."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
-    def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
-        At most 1000; each is returned once.
-        """
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
 
     @_builtins.property
-    def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
-
-    @_builtins.property
-    def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
+    def output(self) -> _output_fields_pb2.OutputFields:
+        """Optional. Which parts of the objects to return. Default: all properties but blobs."""
 
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
-        return_properties: _abc.Iterable[_builtins.str] | None = ...,
-        return_images: _abc.Iterable[_builtins.str] | None = ...,
-        return_vectors: _abc.Iterable[_builtins.str] | None = ...,
+        scope: _scope_pb2.Scope | None = ...,
+        output: _output_fields_pb2.OutputFields | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "id", b"id", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id", "output", b"output", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -426,11 +406,10 @@ class ListObjectsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
-    RETURN_IMAGES_FIELD_NUMBER: _builtins.int
-    RETURN_VECTORS_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    SORT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     page_size: _builtins.int
@@ -438,26 +417,26 @@ class ListObjectsRequest(_message.Message):
     answer, and on the last one.
     """
     page_token: _builtins.str
-    """Optional. The `next_page_token` of the page before, of a request that is the same otherwise. Default: the first page."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
+    """Optional. The `next_page_token` of the page before, with the same collection, tenant, filters and sort. Default: the first
+    page.
     """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
-    def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
-        At most 1000; each is returned once.
+    def filters(self) -> _filter_pb2.Filter:
+        """Optional. Which objects to list. Default: all."""
+
+    @_builtins.property
+    def sort(self) -> _containers.RepeatedCompositeFieldContainer[_sort_pb2.Sort]:
+        """Optional. What to sort by, the most important first; at most 100. Default: by id without filters, otherwise in the
+        store's order.
         """
 
     @_builtins.property
-    def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
 
     @_builtins.property
-    def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
+    def output(self) -> _output_fields_pb2.OutputFields:
+        """Optional. Which parts of the objects to return. Default: all properties but blobs."""
 
     def __init__(
         self,
@@ -465,15 +444,14 @@ class ListObjectsRequest(_message.Message):
         collection: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        return_properties: _abc.Iterable[_builtins.str] | None = ...,
-        return_images: _abc.Iterable[_builtins.str] | None = ...,
-        return_vectors: _abc.Iterable[_builtins.str] | None = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
+        filters: _filter_pb2.Filter | None = ...,
+        sort: _abc.Iterable[_sort_pb2.Sort] | None = ...,
+        scope: _scope_pb2.Scope | None = ...,
+        output: _output_fields_pb2.OutputFields | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "output", b"output", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_size", b"page_size", "page_token", b"page_token", "return_images", b"return_images", "return_properties", b"return_properties", "return_vectors", b"return_vectors", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filters", b"filters", "output", b"output", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sort", b"sort"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,10 +466,10 @@ class ListObjectsResponse(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Leads to the next page; empty on the last one. Objects that are stored meanwhile are seen if their ids are still to come."""
+    """Leads to the next page; empty on the last one."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataObject]:
-        """The objects, by id."""
+        """The objects, in the order of the request."""
 
     def __init__(
         self,
@@ -515,17 +493,10 @@ class UpdateObjectRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
-    tenant: _builtins.str
-    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads; the answer then says so. Default: false, an object
     with such a text fails with TEXT_TOO_LONG.
@@ -536,18 +507,21 @@ class UpdateObjectRequest(_message.Message):
         content takes a picture away, and vectors. What is not named stays as it is.
         """
 
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         object: Global___DataObject | None = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
         truncate: _builtins.bool = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "object", b"object", "tenant", b"tenant", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "object", b"object", "scope", b"scope", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -591,29 +565,25 @@ class DeleteObjectRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     id: _builtins.str
     """Required. The object's id."""
-    tenant: _builtins.str
-    """Optional. The tenant whose object is meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
+
     def __init__(
         self,
         *,
         collection: _builtins.str = ...,
         id: _builtins.str = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "id", b"id", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "id", b"id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -645,21 +615,18 @@ class DeleteObjectsRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     dry_run: _builtins.bool
     """Optional. Whether to count and name the objects only, without deleting any."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def filters(self) -> _filter_pb2.Filter:
         """Required. Which objects to delete (UNKNOWN_PROPERTY, INVALID_PROPERTY). To delete all of them, delete the collection."""
+
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
 
     def __init__(
         self,
@@ -667,12 +634,11 @@ class DeleteObjectsRequest(_message.Message):
         collection: _builtins.str = ...,
         filters: _filter_pb2.Filter | None = ...,
         dry_run: _builtins.bool = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "dry_run", b"dry_run", "filters", b"filters", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "dry_run", b"dry_run", "filters", b"filters", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,8 +725,7 @@ class BackfillVectorsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     VERIFY_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     page_token: _builtins.str
@@ -774,18 +739,16 @@ class BackfillVectorsRequest(_message.Message):
     """Optional. Whether to cut texts that are longer than the model reads. Default: false, an object with such a text fails with
     TEXT_TOO_LONG.
     """
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional. The named vectors to fill (COLLECTION_NOT_BOUND where nothing says of which space one is). Default: all that have
         fields and are of a space that this server has an embedder of
         (UNKNOWN_VECTOR). At most 100.
         """
+
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
 
     def __init__(
         self,
@@ -795,12 +758,11 @@ class BackfillVectorsRequest(_message.Message):
         page_token: _builtins.str = ...,
         verify: _builtins.bool = ...,
         truncate: _builtins.bool = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "consistency", b"consistency", "page_token", b"page_token", "tenant", b"tenant", "truncate", b"truncate", "vectors", b"vectors", "verify", b"verify"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "page_token", b"page_token", "scope", b"scope", "truncate", b"truncate", "vectors", b"vectors", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -96,8 +96,11 @@ class ObjectServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListObjects(self, request, context):
-        """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """ListObjects returns objects page by page. Without filters and sort it lists all objects of the collection by id, and
+        objects that are stored or deleted meanwhile move no other object to another page. With filters or sort it lists the first
+        10,000 objects at most (INVALID_INPUT), because Weaviate reads no further, and objects that are stored or deleted meanwhile
+        can move others to another page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

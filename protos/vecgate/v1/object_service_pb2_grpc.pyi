@@ -45,8 +45,11 @@ class ObjectServiceStub:
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
     ListObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ListObjectsRequest, _object_service_pb2.ListObjectsResponse]
-    """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """ListObjects returns objects page by page. Without filters and sort it lists all objects of the collection by id, and
+    objects that are stored or deleted meanwhile move no other object to another page. With filters or sort it lists the first
+    10,000 objects at most (INVALID_INPUT), because Weaviate reads no further, and objects that are stored or deleted meanwhile
+    can move others to another page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     UpdateObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]
     """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
@@ -90,8 +93,11 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     UNKNOWN_VECTOR, STORE_UNAVAILABLE.
     """
     ListObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ListObjectsRequest, _object_service_pb2.ListObjectsResponse]  # type: ignore[assignment]
-    """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """ListObjects returns objects page by page. Without filters and sort it lists all objects of the collection by id, and
+    objects that are stored or deleted meanwhile move no other object to another page. With filters or sort it lists the first
+    10,000 objects at most (INVALID_INPUT), because Weaviate reads no further, and objects that are stored or deleted meanwhile
+    can move others to another page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+    UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     UpdateObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]  # type: ignore[assignment]
     """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
@@ -150,8 +156,11 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.ListObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.ListObjectsResponse, _abc.Awaitable[_object_service_pb2.ListObjectsResponse]]:
-        """ListObjects returns objects in the order of their ids, page by page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_PROPERTY, UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """ListObjects returns objects page by page. Without filters and sort it lists all objects of the collection by id, and
+        objects that are stored or deleted meanwhile move no other object to another page. With filters or sort it lists the first
+        10,000 objects at most (INVALID_INPUT), because Weaviate reads no further, and objects that are stored or deleted meanwhile
+        can move others to another page. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
+        UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -146,32 +146,36 @@ def _measurable(vector: Vector) -> bool:
 
 
 def check_return_fields(
-    collection: Collection, properties: Sequence[str], images: Sequence[str], vectors: Sequence[str]
+    collection: Collection,
+    properties: Sequence[str],
+    images: Sequence[str],
+    vectors: Sequence[str],
+    path: str = "output.",
 ) -> ReturnFields:
     """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
 
-    What is named more than once is returned once.
+    What is named more than once is returned once; `path` stands before the names of the request's lists.
 
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
     """
 
     @cache
-    def parts(path: tuple[str, ...]) -> dict[str, Property]:
-        """Return what there is to name of the collection, or of the object that a path leads to."""
-        return _without_blobs(parts(path[:-1])[path[-1]].nested if path else collection.properties)
+    def parts(names: tuple[str, ...]) -> dict[str, Property]:
+        """Return what there is to name of the collection, or of the object that names lead to."""
+        return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
 
     with collecting() as violations:
         paths = [tuple(name.split(".")) for name in _firsts(properties)] or [(name,) for name in parts(())]
-        for index, path in zip(_firsts(properties).values(), paths, strict=False):
-            _check_path(collection, parts, path, f"return_properties[{index}]", violations)
+        for index, names in zip(_firsts(properties).values(), paths, strict=False):
+            _check_path(collection, parts, names, f"{path}properties[{index}]", violations)
         for name, index in _firsts(images).items():
             found = collection.find_property(name)
             if found is None or found.data_type is not DataType.BLOB:
-                violations.append(_unknown_property(collection, f"return_images[{index}]", blobs=True))
+                violations.append(_unknown_property(collection, f"{path}images[{index}]", blobs=True))
         for name, index in _firsts(vectors).items():
             if collection.find_vector(name) is None:
-                violations.append(unknown_vector(collection, f"return_vectors[{index}]"))
+                violations.append(unknown_vector(collection, f"{path}vectors[{index}]"))
     picked = _pick(parts(()).values(), paths)
     nested = {each.name: each.nested for each in picked if each.nested}
     return ReturnFields([each.name for each in picked], list(_firsts(images)), list(_firsts(vectors)), nested)

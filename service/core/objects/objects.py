@@ -1,14 +1,15 @@
-"""Objects: listing them page by page, and deleting them."""
+"""Objects: getting, listing and deleting them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.checks import check_return_fields
+from service.core.objects.checks import check_return_fields, parse_id
 from service.core.objects.writing import Writes, keys_of
 from service.core.searching.filtering import check_filter
+from service.core.searching.options import check_options
 from service.core.searching.references import linked_collections, real_name
 from service.domain import (
     Condition,
@@ -18,16 +19,45 @@ from service.domain import (
     ReturnNames,
     Scope,
     SearchOptions,
+    SortBy,
     StoredObject,
     Target,
     conditions,
 )
-from service.errors import ObjectNotFound, StoreRejected
+from service.errors import InvalidRequest, ObjectNotFound, StoreRejected, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
 
 MAX_NAMED = 1000
 """Ids that a report names."""
+WINDOW = 10_000
+"""As far as Weaviate reads a sorted or filtered listing, unless its QUERY_MAXIMUM_RESULTS is set to something else."""
 NOTHING = ReturnFields()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of which objects to list, and in which order.
+
+    Attributes:
+        size: objects at most.
+        filters: which objects; None for all.
+        sort: what to sort by; empty for the store's order, which without filters is that of the ids.
+        position: where the page begins: behind the object of an id, or behind so many objects. Only a listing without
+            filters and sort can begin behind an id, and only one with them behind a number.
+    """
+
+    size: int
+    filters: Filter | None = None
+    sort: tuple[SortBy, ...] = ()
+    position: UUID | int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPage:
+    """The objects of a page, and whether others may follow."""
+
+    objects: list[StoredObject]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +78,69 @@ class DeletionReport:
 
 
 class Objects:
-    """Lists and deletes objects."""
+    """Gets, lists and deletes objects."""
 
     def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
         self._store = store
         self._writes = writes
         self._embedders = embedders
 
-    async def list_page(
-        self, name: str, *, after: UUID | None, size: int, returned: ReturnNames, scope: Scope = NO_TENANT
-    ) -> list[StoredObject]:
-        """Return up to `size` objects that come after `after` in the order of their ids.
+    async def get(self, name: str, id_: str, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
+        """Return the object of an id, which is a UUID in text form.
 
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
-            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector.
+            ObjectNotFound: the collection has no object of that id.
+            InvalidRequest: a missing or superfluous tenant, an unknown property or named vector, an invalid id.
+            StoreUnavailable: the store failed.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
+        with collecting() as violations:
+            with noting(violations):
+                uuid = parse_id(id_, "id")
+            with noting(violations):
+                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+        return await self._store.get_object(name, uuid, fields, scope)
+
+    async def list_page(
+        self, name: str, listing: Listing, returned: ReturnNames, scope: Scope = NO_TENANT
+    ) -> ObjectPage:
+        """Return a page of objects.
+
+        Raises:
+            CollectionNotFound: there is no such collection.
+            TenantNotFound: the collection has no such tenant.
+            InvalidRequest: a missing or superfluous tenant, an unknown property or named vector, a filter or a sort
+                that does not fit, a page behind the window.
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        options = SearchOptions(after=after)
-        hits = await self._store.list_objects(name, limit=size, offset=0, fields=fields, options=options, scope=scope)
-        return [hit.object for hit in hits]
+        linked = await linked_collections(self._store, collection, listing.filters)
+        options = SearchOptions(listing.filters, sort=listing.sort)
+        with collecting() as violations:
+            with noting(violations):
+                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+            with noting(violations):
+                options = check_options(collection, options, linked)
+        offset, limit = 0, listing.size
+        if isinstance(listing.position, UUID):
+            options = replace(options, after=listing.position)
+        elif listing.filters or listing.sort:
+            offset, limit = listing.position, min(listing.size, WINDOW - listing.position)
+            if limit <= 0:
+                message = (
+                    f"is behind the first {WINDOW} objects, and a listing with filters or sort goes no further; "
+                    "narrow the filters, or leave out filters and sort to list all objects"
+                )
+                raise InvalidRequest([Violation("page_token", message)])
+        hits = await self._store.list_objects(
+            name, limit=limit, offset=offset, fields=fields, options=options, scope=scope
+        )
+        more = len(hits) == limit
+        if more and offset + limit == WINDOW:
+            more = await self._store.count_objects(name, scope, options.filters) > WINDOW
+        return ObjectPage([hit.object for hit in hits], more)
 
     async def delete(self, name: str, id_: UUID, scope: Scope = NO_TENANT) -> None:
         """Delete an object.

@@ -13,7 +13,7 @@ from embedders.contract import EmbedderSpec
 from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.telemetry.metrics import FAILOVERS
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.checks import check_return_fields, parse_id
+from service.core.objects.checks import check_return_fields
 from service.core.searching.options import check_certainty, check_keywords, check_options, with_certainty
 from service.core.searching.references import linked_collections
 from service.core.searching.targets import default_target, named_targets, targets_of_query
@@ -27,15 +27,13 @@ from service.domain import (
     Near,
     NearObject,
     ReturnFields,
-    ReturnNames,
     Scope,
     Search,
     SearchOptions,
-    StoredObject,
     TargetVectors,
 )
 from service.errors import collecting, noting
-from service.store.base import NO_TENANT, Store
+from service.store.base import Store
 
 NO_VECTOR = np.zeros(0, np.float32)
 
@@ -106,23 +104,6 @@ class Searcher:
             return SearchResult(await self._store.search_hybrid(name, vectors, query.blend, **page), embedders)
         return SearchResult(await self._store.search(name, vectors, **page), embedders)
 
-    async def get_object(self, name: str, id_: str, returned: ReturnNames, scope: Scope = NO_TENANT) -> StoredObject:
-        """Return the object of an id, which is a UUID in text form.
-
-        Raises:
-            CollectionNotFound: there is no such collection.
-            TenantNotFound: the collection has no such tenant.
-            ObjectNotFound: the collection has no object of that id.
-            InvalidRequest: a tenant that is missing or too much, an unknown field or named vector, no UUID.
-        """
-        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
-        with collecting() as violations:
-            with noting(violations):
-                uuid = parse_id(id_, "id")
-            with noting(violations):
-                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
-        return await self._store.get_object(name, uuid, fields, scope)
-
     async def _check(
         self, collection: Collection, search: Search
     ) -> tuple[ReturnFields, SearchOptions, list[NamedVector]]:
@@ -136,7 +117,9 @@ class Searcher:
         linked = await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
             with noting(violations):
-                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+                fields = check_return_fields(
+                    collection, returned.properties, returned.images, returned.vectors, "return_"
+                )
             with noting(violations):
                 by_vector = not isinstance(query, Hybrid | Keywords)
                 options = check_options(collection, options, linked, by_vector=by_vector)

@@ -1,14 +1,22 @@
 """What can be said of a request to ObjectService by itself, and page tokens."""
 
+import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
-from service.domain import Filter
+from service.core.objects.objects import Listing
+from service.domain import Filter, SortBy
 from service.errors import InvalidRequest, Violation, noting
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.scope import check_scope
 from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
 from vecgate.v1 import object_service_pb2 as object_pb
+
+DEFAULT_PAGE_SIZE = 100
+SEAL_BYTES = 6
+ID_BYTES = 16
+OFFSET_BYTES = 4
+PagedRequest = object_pb.ListObjectsRequest | object_pb.BackfillVectorsRequest
 
 
 def check_import_objects(request: object_pb.ImportObjectsRequest, limits: RequestLimits) -> None:
@@ -47,8 +55,8 @@ def check_delete_object(request: object_pb.DeleteObjectRequest) -> None:
     violations.raise_if_any()
 
 
-def check_list_objects(request: object_pb.ListObjectsRequest, limits: RequestLimits) -> None:
-    """Check a ListObjectsRequest.
+def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) -> Listing:
+    """Return what to list.
 
     Raises:
         InvalidRequest: with all violations.
@@ -57,9 +65,17 @@ def check_list_objects(request: object_pb.ListObjectsRequest, limits: RequestLim
     check_scope(violations, request)
     fits = 0 <= request.page_size <= limits.max_hits
     violations.require(fits, "page_size", f"is {request.page_size}; give 0 (for 100) to {limits.max_hits}")
+    filters = None
+    if filtered := request.HasField("filters"):
+        filters = parse_filter(request.filters, "filters", limits, violations)
+    for index, each in enumerate(request.sort):
+        violations.require(each.property, f"sort[{index}].property", "is required; name a property")
+    position: UUID | int = 0
     with noting(violations.found):
-        decode_page_token(request.page_token)
+        position = parse_page_token(request, by_id=not filtered and not request.sort)
     violations.raise_if_any()
+    sort = tuple(SortBy(each.property, each.descending) for each in request.sort)
+    return Listing(request.page_size or DEFAULT_PAGE_SIZE, filters, sort, position)
 
 
 def parse_delete_objects(request: object_pb.DeleteObjectsRequest, limits: RequestLimits) -> Filter:
@@ -101,23 +117,48 @@ def check_backfill_vectors(request: object_pb.BackfillVectorsRequest) -> None:
     violations = Violations()
     check_scope(violations, request)
     with noting(violations.found):
-        decode_page_token(request.page_token)
+        parse_page_token(request, by_id=True)
     violations.raise_if_any()
 
 
-def encode_page_token(last: UUID) -> str:
-    """Return the token of the page after one that ends with an object."""
-    return urlsafe_b64encode(last.bytes).decode("ascii").rstrip("=")
+def page_token(request: PagedRequest, position: UUID | int) -> str:
+    """Return the token of the page behind an object of an id, or behind so many objects."""
+    place = position.bytes if isinstance(position, UUID) else position.to_bytes(OFFSET_BYTES, "big")
+    return urlsafe_b64encode(_seal(request) + place).decode("ascii").rstrip("=")
 
 
-def decode_page_token(token: str) -> UUID | None:
-    """Return the id that a page comes after; None for the first page.
+def parse_page_token(request: PagedRequest, *, by_id: bool) -> UUID | int:
+    """Return where the page of a request begins: behind the object of an id, or behind so many objects.
+
+    Args:
+        request: the request.
+        by_id: whether its pages begin behind ids.
 
     Raises:
-        InvalidRequest: the token is none of this server's.
+        InvalidRequest: the token is not one of this request's.
     """
+    if not request.page_token:
+        return 0
     try:
-        return UUID(bytes=urlsafe_b64decode(f"{token}==")) if token else None
+        token = urlsafe_b64decode(request.page_token + "=" * (-len(request.page_token) % 4))
     except ValueError:
-        message = "is no next_page_token of this server; leave it empty for the first page"
-        raise InvalidRequest([Violation("page_token", message)]) from None
+        token = b""
+    seal, place = token[:SEAL_BYTES], token[SEAL_BYTES:]
+    if seal != _seal(request) or len(place) != (ID_BYTES if by_id else OFFSET_BYTES):
+        message = (
+            "is not a token of this request; send it with the collection, tenant, filters and sort of the request that "
+            "returned it, or leave it empty to begin with the first object"
+        )
+        raise InvalidRequest([Violation("page_token", message)])
+    return UUID(bytes=place) if by_id else int.from_bytes(place, "big")
+
+
+def _seal(request: PagedRequest) -> bytes:
+    """Return what a token is recognised by: a digest of what its request lists."""
+    digest = hashlib.sha256(f"{request.DESCRIPTOR.name}\x00{request.collection}\x00{request.scope.tenant}".encode())
+    if isinstance(request, object_pb.ListObjectsRequest):
+        listed = object_pb.ListObjectsRequest(sort=request.sort)
+        if request.HasField("filters"):
+            listed.filters.CopyFrom(request.filters)
+        digest.update(listed.SerializeToString(deterministic=True))
+    return digest.digest()[:SEAL_BYTES]

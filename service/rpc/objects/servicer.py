@@ -13,30 +13,27 @@ from service.core.objects.objects import MAX_NAMED, Objects
 from service.core.objects.updating import Updater
 from service.core.objects.vectorizing import VectorReport
 from service.core.pacing import Pace
-from service.core.searching.searcher import Searcher
-from service.domain import ReturnNames
 from service.error_table import to_status
 from service.rpc.objects.checks import (
     check_backfill_vectors,
     check_delete_object,
     check_get_object,
     check_import_objects,
-    check_list_objects,
     check_update_object,
-    decode_page_token,
-    encode_page_token,
+    page_token,
     parse_delete_objects,
+    parse_listing,
+    parse_page_token,
 )
 from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.embedders import embedder_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.scope import scope_from_pb
+from service.rpc.shared.scope import output_from_pb, scope_from_pb
 from service.rpc.shared.violations import RequestLimits
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
-DEFAULT_PAGE_SIZE = 100
 MAX_ID_CHARS = 64
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -50,14 +47,12 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         updater: Updater,
         backfiller: Backfiller,
         objects: Objects,
-        searcher: Searcher,
         *,
         limits: RequestLimits,
         keys: CallerKeys,
         max_response_bytes: int,
     ) -> None:
         self._importer = importer
-        self._searcher = searcher
         self._objects = objects
         self._updater = updater
         self._backfiller = backfiller
@@ -78,7 +73,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             drafts,
             truncate=request.truncate,
             embed_unchanged=request.embed_unchanged,
-            scope=scope_from_pb(request.tenant, request.consistency),
+            scope=scope_from_pb(request.scope),
             api_key=self._keys.of(context),
         )
         response = pb.ImportObjectsResponse(embedders=[embedder_to_pb(each) for each in report.embedders])
@@ -94,28 +89,24 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
     async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.GetObjectResponse:
         """Return an object."""
         check_get_object(request)
-        found = await self._searcher.get_object(
-            request.collection, request.id, return_names(request), scope_from_pb(request.tenant, request.consistency)
-        )
+        scope = scope_from_pb(request.scope)
+        found = await self._objects.get(request.collection, request.id, output_from_pb(request.output), scope)
         return pb.GetObjectResponse(object=object_to_pb(found))
 
     async def ListObjects(self, request: pb.ListObjectsRequest, context: Context) -> pb.ListObjectsResponse:
         """List objects."""
-        check_list_objects(request, self._limits)
-        size = request.page_size or DEFAULT_PAGE_SIZE
-        found = await self._objects.list_page(
-            request.collection,
-            after=decode_page_token(request.page_token),
-            size=size,
-            returned=return_names(request),
-            scope=scope_from_pb(request.tenant, request.consistency),
-        )
+        listing = parse_listing(request, self._limits)
+        scope = scope_from_pb(request.scope)
+        page = await self._objects.list_page(request.collection, listing, output_from_pb(request.output), scope)
         # Pictures are read again for the next page, so of them a page holds what it may.
         most = self._max_response_bytes
-        most = most if request.return_images else min(most, CLIENTS_TAKE_BYTES)
-        response = pb.ListObjectsResponse(objects=as_many_as_fit(map(object_to_pb, found), most, FRAME_BYTES))
-        if len(found) == size or len(response.objects) < len(found):
-            response.next_page_token = encode_page_token(found[len(response.objects) - 1].id)
+        most = most if request.output.images else min(most, CLIENTS_TAKE_BYTES)
+        response = pb.ListObjectsResponse(objects=as_many_as_fit(map(object_to_pb, page.objects), most, FRAME_BYTES))
+        count = len(response.objects)
+        if page.more or count < len(page.objects):
+            ordered = request.HasField("filters") or request.sort
+            before = listing.position if isinstance(listing.position, int) else 0
+            response.next_page_token = page_token(request, before + count if ordered else page.objects[count - 1].id)
         return response
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, context: Context) -> pb.UpdateObjectResponse:
@@ -125,7 +116,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             request.collection,
             draft_from_pb(request.object),
             truncate=request.truncate,
-            scope=scope_from_pb(request.tenant, request.consistency),
+            scope=scope_from_pb(request.scope),
             api_key=self._keys.of(context),
         )
         return pb.UpdateObjectResponse(
@@ -135,7 +126,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
     async def DeleteObject(self, request: pb.DeleteObjectRequest, context: Context) -> pb.DeleteObjectResponse:
         """Delete an object."""
         check_delete_object(request)
-        scope = scope_from_pb(request.tenant, request.consistency)
+        scope = scope_from_pb(request.scope)
         await self._objects.delete(request.collection, UUID(request.id), scope)
         return pb.DeleteObjectResponse()
 
@@ -145,7 +136,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
             request.collection,
             parse_delete_objects(request, self._limits),
             dry_run=request.dry_run,
-            scope=scope_from_pb(request.tenant, request.consistency),
+            scope=scope_from_pb(request.scope),
         )
         failures = list(report.failures.items())
         return pb.DeleteObjectsResponse(
@@ -162,26 +153,22 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
     ) -> None:
         """Fill in missing vectors, and answer after every page of objects."""
         check_backfill_vectors(request)
+        after = parse_page_token(request, by_id=True)
         wishes = BackfillWishes(
-            tuple(request.vectors), decode_page_token(request.page_token), request.verify, request.truncate
+            tuple(request.vectors), after if isinstance(after, UUID) else None, request.verify, request.truncate
         )
-        scope = scope_from_pb(request.tenant, request.consistency)
+        scope = scope_from_pb(request.scope)
         async for each in self._backfiller.run(request.collection, wishes, scope, self._keys.of(context)):
             failures = [pb.BackfillFailure(id=str(id_), error=to_status(why, "")) for id_, why in each.failures.items()]
             await context.write(
                 pb.BackfillVectorsResponse(
-                    page_token=encode_page_token(each.last),
+                    page_token=page_token(request, each.last),
                     seen=each.seen,
                     filled=each.filled,
                     repaired=each.repaired,
                     failures=failures,
                 )
             )
-
-
-def return_names(request: pb.GetObjectRequest | pb.ListObjectsRequest) -> ReturnNames:
-    """Return which fields a caller asked for."""
-    return ReturnNames(tuple(request.return_properties), tuple(request.return_images), tuple(request.return_vectors))
 
 
 def _stored_to_pb(reports: Sequence[VectorReport]) -> pb.StoredObject:

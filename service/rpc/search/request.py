@@ -75,7 +75,7 @@ class _Walk:
             targets=targets,
             returned=ReturnNames(*map(tuple, returned)),
             options=options,
-            scope=scope_from_pb(request.tenant, request.consistency),
+            scope=scope_from_pb(request),
         )
 
     def _limit(self) -> int:

@@ -147,7 +147,6 @@ class GrpcServer:
                 Updater(store, embedders, self._writes),
                 Backfiller(store, embedders, self._writes, page_size=writes.max_batch_objects),
                 Objects(store, embedders, self._writes),
-                searcher,
                 limits=request_limits,
                 keys=keys,
                 max_response_bytes=settings.max_response_bytes,

@@ -1,10 +1,11 @@
-"""Whose objects a request is about, and how many replicas must answer."""
+"""The scope of a request, and which parts of objects it returns."""
 
 import re
 
-from service.domain import Consistency, Scope
+from service.domain import Consistency, ReturnNames, Scope
 from service.rpc.shared.violations import Violations
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import output_fields_pb2
 from vecgate.v1 import scope_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -25,12 +26,13 @@ TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def check_scope(violations: Violations, request: ScopedRequest) -> None:
-    """Note a request that names no collection, a tenant that cannot be, or a consistency that this version lacks."""
+    """Note a missing collection, an invalid tenant name, and a consistency that this version does not know."""
     violations.require(request.collection, "collection", "is required; name a collection")
-    fits = not request.tenant or TENANT_NAME.fullmatch(request.tenant)
-    violations.require(fits, "tenant", "is no tenant's name; give 1 to 64 of A-Z, a-z, 0-9, _ and -")
-    known = request.consistency in pb.Consistency.values()
-    violations.require(known, "consistency", f"{request.consistency} is no Consistency of this version")
+    scope, path = (request, "") if isinstance(request, search_pb.SearchObjectsRequest) else (request.scope, "scope.")
+    fits = not scope.tenant or TENANT_NAME.fullmatch(scope.tenant)
+    violations.require(fits, f"{path}tenant", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+    known = scope.consistency in pb.Consistency.values()
+    violations.require(known, f"{path}consistency", f"{scope.consistency} is not a Consistency of this version")
 
 
 LEVELS: dict[int, Consistency | None] = {
@@ -41,6 +43,11 @@ LEVELS: dict[int, Consistency | None] = {
 }
 
 
-def scope_from_pb(tenant: str, consistency: "pb.Consistency.ValueType") -> Scope:
-    """Return whose objects a request is about."""
-    return Scope(tenant, LEVELS.get(consistency))
+def scope_from_pb(scope: pb.Scope | search_pb.SearchObjectsRequest) -> Scope:
+    """Return the scope."""
+    return Scope(scope.tenant, LEVELS.get(scope.consistency))
+
+
+def output_from_pb(message: output_fields_pb2.OutputFields) -> ReturnNames:
+    """Return which parts of objects a request returns."""
+    return ReturnNames(tuple(message.properties), tuple(message.images), tuple(message.vectors))

@@ -117,7 +117,7 @@ def _find_unfit(message: str, collection: str) -> Violation | None:
     """Return which part of a call does not fit how the collection is set up, as Weaviate alone knows."""
     if (tenants := _TENANTS.search(message)) is not None:
         rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
-        return Violation("tenant", f"collection {collection!r} {rule}")
+        return Violation("scope.tenant", f"collection {collection!r} {rule}")
     if _NO_WORDS.search(message):
         rule = "compares a text with stopwords alone, or with no word at all"
         fix = "give other words, or change the collection's inverted_index.stopwords"

@@ -109,6 +109,8 @@ def request_for(method: MethodDescriptor, collection: str, tenant: str = "") -> 
         request.name = collection
     if tenant and "tenant" in fields:
         request.tenant = tenant
+    if tenant and "scope" in fields:
+        request.scope.tenant = tenant
     if tenant and "tenants" in fields:
         request.tenants.add(name=tenant)
     if tenant and "names" in fields:

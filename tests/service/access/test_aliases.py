@@ -115,13 +115,13 @@ async def test_what_is_written_by_an_alias_is_in_the_collection_under_the_same_i
     ids = set()
     for spelling in ("Mine", "mine", "TheirsToo"):
         request = object_pb.ImportObjectsRequest(
-            collection=spelling, tenant="anna", objects=[{"properties": {"title": "a cat"}}]
+            collection=spelling, scope={"tenant": "anna"}, objects=[{"properties": {"title": "a cat"}}]
         )
         answer = await wire.objects.ImportObjects(request, metadata=(bearer("limited"),))
         ids.add(answer.results[0].id)
 
     listed = await wire.objects.ListObjects(
-        object_pb.ListObjectsRequest(collection="Mine", tenant="anna"), metadata=(bearer("limited"),)
+        object_pb.ListObjectsRequest(collection="Mine", scope={"tenant": "anna"}), metadata=(bearer("limited"),)
     )
     assert {each.id for each in listed.objects} == ids
     assert len(ids) == 1

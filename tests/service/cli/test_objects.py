@@ -45,7 +45,7 @@ def test_the_client_lists_all_pages(fake: FakeVecgate) -> None:
 
     assert [(each.id, each.properties) for each in found] == [(id_, {"year": n}) for n, id_ in enumerate(IDS)]
     assert [request.page_token for request in fake.requests["ListObjects"]] == ["", IDS[1], IDS[3]]
-    assert {request.tenant for request in fake.requests["ListObjects"]} == {"anna"}
+    assert {request.scope.tenant for request in fake.requests["ListObjects"]} == {"anna"}
 
 
 def test_list_shows_ids_and_properties(run: Run) -> None:
@@ -60,6 +60,14 @@ def test_list_prints_an_object_in_json_a_line(run: Run) -> None:
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"id": id_, "properties": {"name": f"picture {n}", "year": n}} for n, id_ in enumerate(IDS)
     ]
+
+
+def test_list_sends_conditions_and_what_to_sort_by(fake: FakeVecgate, run: Run) -> None:
+    assert run("list", "Pictures", "--where", "year>=2", "--sort=-year", "--sort", "name").exit_code == 0
+
+    request = fake.requests["ListObjects"][0]
+    assert request.filters == all_of(where("year") >= 2)
+    assert [(each.property, each.descending) for each in request.sort] == [("year", True), ("name", False)]
 
 
 def test_get_shows_an_object_with_its_vectors(run: Run) -> None:
@@ -96,7 +104,7 @@ def test_delete_by_condition_counts_asks_and_names_what_failed(fake: FakeVecgate
     requests = fake.requests["DeleteObjects"]
     assert [each.dry_run for each in requests] == [True, True, False]
     assert all(each.filters == wanted for each in requests)
-    assert requests[-1].tenant == "anna"
+    assert requests[-1].scope.tenant == "anna"
 
 
 @pytest.mark.parametrize("arguments", [(), (IDS[0], "--where", "year>=1")])
@@ -144,7 +152,7 @@ def test_backfill_adds_up_names_failures_and_goes_on_after_a_stop(fake: FakeVecg
     assert f"{IDS[4]} has not got its vectors: it failed" in result.stderr
     requests = fake.requests["BackfillVectors"]
     assert [each.page_token for each in requests] == [IDS[0], IDS[2]]
-    assert all((each.vectors, each.verify, each.tenant) == (["default"], True, "anna") for each in requests)
+    assert all((each.vectors, each.verify, each.scope.tenant) == (["default"], True, "anna") for each in requests)
 
 
 def test_backfill_that_gets_nowhere_says_where_to_go_on(fake: FakeVecgate, run: Run) -> None:

@@ -135,7 +135,9 @@ async def test_an_import_fills_the_vectors_it_can_and_says_why_others_are_missin
     assert [(each.origin, each.HasField("error")) for each in second] == [(object_pb.VECTOR_ORIGIN_MISSING, False)] * 2
     assert [each.name for each in response.embedders] == ["clip"]
     stored = await wire.objects.GetObject(
-        object_pb.GetObjectRequest(collection="Pictures", id=response.results[0].id, return_vectors=["local", "remote"])
+        object_pb.GetObjectRequest(
+            collection="Pictures", id=response.results[0].id, output={"vectors": ["local", "remote"]}
+        )
     )
     assert list(stored.object.vectors) == ["local"]
 
@@ -271,7 +273,7 @@ async def test_imports_and_updates_go_on_when_the_model_of_an_old_named_vector_i
         request = object_pb.UpdateObjectRequest(collection="Pictures", object=obj(old.id, title="a tiger"))
         updated = await successor.objects.UpdateObject(request)
         stored = await successor.objects.GetObject(
-            object_pb.GetObjectRequest(collection="Pictures", id=old.id, return_vectors=["local", "remote"])
+            object_pb.GetObjectRequest(collection="Pictures", id=old.id, output={"vectors": ["local", "remote"]})
         )
 
         for vectors in (new.stored.vectors, updated.stored.vectors):
@@ -295,7 +297,7 @@ async def test_embedding_unchanged_objects_anew_keeps_the_vectors_that_nobody_ca
         )
         (again,) = (await successor.objects.ImportObjects(request)).results
         stored = await successor.objects.GetObject(
-            object_pb.GetObjectRequest(collection="Pictures", id=again.id, return_vectors=["local", "remote"])
+            object_pb.GetObjectRequest(collection="Pictures", id=again.id, output={"vectors": ["local", "remote"]})
         )
     finally:
         await stop_wire(successor)

@@ -125,14 +125,14 @@ def test_what_may_pass_is_unavailable(error: Exception) -> None:
                 grpc.StatusCode.UNKNOWN, "class Pictures has multi-tenancy enabled, but request was without tenant"
             ),
             InvalidRequest,
-            "tenant: collection 'Pictures' has tenants; name one",
+            "scope.tenant: collection 'Pictures' has tenants; name one",
         ),
         (
             _query_error(
                 grpc.StatusCode.UNKNOWN, "class Pictures has multi-tenancy disabled, but request was with tenant"
             ),
             InvalidRequest,
-            "tenant: collection 'Pictures' has no tenants; leave this out",
+            "scope.tenant: collection 'Pictures' has no tenants; leave this out",
         ),
         (
             _query_error(grpc.StatusCode.UNKNOWN, "explorer: get class: extend: unknown capability: rerank"),

@@ -59,7 +59,7 @@ async def test_nothing_is_embedded_for_a_tenant_that_is_not_active(wire: Wire) -
 
     objects = [{"properties": {"title": "a dog"}}]
     failure = await failure_of(
-        wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="anna", objects=objects))
+        wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", scope={"tenant": "anna"}, objects=objects))
     )
 
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "STORE_REJECTED")
@@ -77,7 +77,9 @@ async def test_objects_to_embed_for_a_new_tenant_create_it_where_that_is_set(wir
     )
     await wire.collections.CreateCollection(pb.CreateCollectionRequest(collection=collection))
     objects = [{"properties": {"title": "a dog"}}]
-    call = wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="new", objects=objects))
+    call = wire.objects.ImportObjects(
+        ImportObjectsRequest(collection="Shared", scope={"tenant": "new"}, objects=objects)
+    )
 
     if automatic:
         assert (await call).results[0].HasField("stored")
@@ -90,7 +92,9 @@ async def test_objects_to_embed_for_a_new_tenant_create_it_where_that_is_set(wir
 async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
     await create_shared(wire, auto_tenant_creation=True)
     objects = [{"vectors": {"default": {"data": b"\0\0\x80\x3f" * 8}}}]
-    await wire.objects.ImportObjects(ImportObjectsRequest(collection="Shared", tenant="anna", objects=objects))
+    await wire.objects.ImportObjects(
+        ImportObjectsRequest(collection="Shared", scope={"tenant": "anna"}, objects=objects)
+    )
     await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "ben"}]))
 
     async def count(tenant: str) -> int:

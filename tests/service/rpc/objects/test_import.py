@@ -61,7 +61,7 @@ async def test_an_object_is_stored_with_the_weighted_mean_of_its_fields_and_retu
     ]
     assert [each.space for each in response.embedders] == ["fake"]
     got = await wire.objects.GetObject(
-        pb.GetObjectRequest(collection="Pictures", id=result.id, return_images=["image"], return_vectors=["default"])
+        pb.GetObjectRequest(collection="Pictures", id=result.id, output={"images": ["image"], "vectors": ["default"]})
     )
     assert dict(got.object.properties) == {
         "title": "a red square", "tags": ["a", "b"], "year": 2026, "taken": "2026-01-31T08:00:00Z"
@@ -296,18 +296,18 @@ async def test_a_call_that_cannot_be_done_fails_as_a_whole(
         (pb.GetObjectRequest(), "INVALID_INPUT", ["collection", "id"]),
         (pb.GetObjectRequest(collection="Pictures", id="x"), "INVALID_ID", ["id"]),
         (
-            pb.GetObjectRequest(collection="Pictures", id="x", return_properties=["q"]),
+            pb.GetObjectRequest(collection="Pictures", id="x", output={"properties": ["q"]}),
             "INVALID_INPUT",
-            ["id", "return_properties[0]"],
+            ["id", "output.properties[0]"],
         ),
         (pb.GetObjectRequest(collection="Nothing", id=str(uuid4())), "COLLECTION_NOT_FOUND", []),
         (pb.GetObjectRequest(collection="Pictures", id=str(uuid4())), "OBJECT_NOT_FOUND", []),
         (
             pb.GetObjectRequest(
-                collection="Pictures", id=NOWHERE, return_properties=["q"], return_images=["q"], return_vectors=["q"]
+                collection="Pictures", id=NOWHERE, output={"properties": ["q"], "images": ["q"], "vectors": ["q"]}
             ),
             "INVALID_INPUT",
-            ["return_properties[0]", "return_images[0]", "return_vectors[0]"],
+            ["output.properties[0]", "output.images[0]", "output.vectors[0]"],
         ),
     ],
 )  # fmt: skip

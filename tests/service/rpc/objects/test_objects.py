@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import json_format
 from grpc import StatusCode
 
+from service.core.objects import objects
 from service.rpc.objects import servicer
 from tests.service.conftest import Wire, failure_of, unpack
 from vecgate.client import where
@@ -62,8 +63,8 @@ async def test_a_page_has_what_is_asked_for(pictures: Wire) -> None:
     assert (dict(first.properties), dict(first.images), dict(first.vectors)) == (
         {"year": 0, "title": "picture 0"}, {}, {}
     )  # fmt: skip
-    fields = {"return_properties": ["year"], "return_images": ["image"], "return_vectors": ["default"]}
-    ((_, second, *_),) = await pages(pictures, **fields)
+    output = {"properties": ["year"], "images": ["image"], "vectors": ["default"]}
+    ((_, second, *_),) = await pages(pictures, output=output)
     assert dict(second.properties) == {"year": 1}
     assert second.images["image"].content == b"x" * 1000
     assert second.vectors["default"].data == np.full(8, 2, "<f4").tobytes()
@@ -72,10 +73,93 @@ async def test_a_page_has_what_is_asked_for(pictures: Wire) -> None:
 async def test_a_page_ends_before_an_answer_grows_too_large(pictures: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servicer, "FRAME_BYTES", servicer.FRAME_BYTES + (64 << 20) // 4)
 
-    found = await pages(pictures, return_images=["image"])
+    found = await pages(pictures, output={"images": ["image"]})
 
     assert [len(page) for page in found] == [1] * COUNT or [len(page) for page in found][:-1] == [2] * (COUNT // 2)
     assert [number for page in found for number in numbers(page)] == list(range(COUNT))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 8, 9])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"filters": where("year") >= 2}, [2, 3, 4, 5, 6, 7, 8, 9]),
+        ({"sort": [{"property": "year", "descending": True}]}, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]),
+        ({"filters": where("year") < 3, "sort": [{"property": "title", "descending": True}]}, [2, 1, 0]),
+    ],
+    ids=["filters", "sort", "both"],
+)
+async def test_pages_with_filters_or_sort_give_every_object_once(
+    pictures: Wire, fields: dict[str, object], expected: list[int], size: int
+) -> None:
+    found = await pages(pictures, page_size=size, **fields)
+
+    assert [number for page in found for number in numbers(page)] == expected
+    assert all(len(page) == size for page in found[:-1])
+
+
+async def test_a_listing_with_filters_ends_where_weaviate_reads_no_further_and_says_so(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "WINDOW", 6)
+    request = pb.ListObjectsRequest(collection="Pictures", page_size=4, filters=where("year") >= 2)
+
+    first = await pictures.objects.ListObjects(request)
+    request.page_token = first.next_page_token
+    second = await pictures.objects.ListObjects(request)
+    request.page_token = second.next_page_token
+    failure = await failure_of(pictures.objects.ListObjects(request))
+    exact = await pages(pictures, page_size=4, filters=where("year") >= 4)
+
+    assert numbers([*first.objects, *second.objects]) == [2, 3, 4, 5, 6, 7]
+    assert (failure.code, failure.fields) == (StatusCode.INVALID_ARGUMENT, ["page_token"])
+    assert "first 6 objects" in failure.message
+    assert "narrow the filters" in failure.message
+    assert [numbers(page) for page in exact] == [[4, 5, 6, 7], [8, 9]]
+
+
+ALL = pb.ListObjectsRequest(collection="Pictures", page_size=2)
+FILTERED = pb.ListObjectsRequest(collection="Pictures", page_size=2, filters=where("year") >= 2)
+SORTED = pb.ListObjectsRequest(collection="Pictures", page_size=2, sort=[{"property": "year"}])
+
+
+@pytest.mark.parametrize(
+    ("of", "used"),
+    [
+        (ALL, FILTERED),
+        (FILTERED, ALL),
+        (FILTERED, SORTED),
+        (FILTERED, pb.ListObjectsRequest(collection="Pictures", filters=where("year") >= 3)),
+        (SORTED, pb.ListObjectsRequest(collection="Pictures", sort=[{"property": "year", "descending": True}])),
+        (ALL, pb.ListObjectsRequest(collection="Paintings")),
+        (ALL, pb.ListObjectsRequest(collection="Pictures", scope={"tenant": "anna"})),
+    ],
+)
+async def test_a_token_of_another_listing_is_refused(
+    pictures: Wire, of: pb.ListObjectsRequest, used: pb.ListObjectsRequest
+) -> None:
+    token = (await pictures.objects.ListObjects(of)).next_page_token
+    request = pb.ListObjectsRequest(page_token=token)
+    request.MergeFrom(used)
+
+    failure = await failure_of(pictures.objects.ListObjects(request))
+    backfill = pb.BackfillVectorsRequest(collection="Pictures", page_token=token)
+    refused = await failure_of(anext(aiter(pictures.objects.BackfillVectors(backfill))))
+
+    assert (failure.code, failure.reason, failure.fields) == (
+        StatusCode.INVALID_ARGUMENT, "INVALID_INPUT", ["page_token"]
+    )  # fmt: skip
+    assert "not a token of this request" in failure.message
+    assert refused.fields == ["page_token"]
+
+
+async def test_a_token_holds_for_other_sizes_and_parts_of_the_same_listing(pictures: Wire) -> None:
+    for listing in (ALL, FILTERED, SORTED):
+        request = pb.ListObjectsRequest(page_token=(await pictures.objects.ListObjects(listing)).next_page_token)
+        request.MergeFrom(listing)
+        request.page_size = 3
+        request.output.properties.append("title")
+        assert len((await pictures.objects.ListObjects(request)).objects) == 3
 
 
 async def test_objects_that_go_between_two_pages_are_not_missed_but_gone(pictures: Wire) -> None:
@@ -98,8 +182,15 @@ async def test_objects_that_go_between_two_pages_are_not_missed_but_gone(picture
         ({"page_token": "nope"}, "INVALID_INPUT", ["page_token"]),
         ({"page_size": -1, "page_token": "nope"}, "INVALID_INPUT", ["page_size", "page_token"]),
         ({"page_token": "ü" * 22}, "INVALID_INPUT", ["page_token"]),
-        ({"return_properties": ["no"], "return_vectors": ["no"]}, "INVALID_INPUT",
-         ["return_properties[0]", "return_vectors[0]"]),
+        ({"output": {"properties": ["no"], "vectors": ["no"]}}, "INVALID_INPUT",
+         ["output.properties[0]", "output.vectors[0]"]),
+        ({"sort": [{"property": "year"}, {}]}, "INVALID_INPUT", ["sort[1].property"]),
+        ({"sort": [{"property": "no"}], "filters": where("nor").equal(1)}, "UNKNOWN_PROPERTY",
+         ["sort[0].property", "filters.condition.property"]),
+        ({"sort": [{"property": "image"}]}, "INVALID_PROPERTY", ["sort[0].property"]),
+        ({"sort": [{"property": "year"}] * 101}, "INVALID_INPUT", ["sort"]),
+        ({"filters": where("year").equal("old")}, "INVALID_PROPERTY", ["filters.condition.value"]),
+        ({"filters": {"all_of": {}}}, "INVALID_INPUT", ["filters.all_of.filters"]),
     ],
 )  # fmt: skip
 async def test_a_listing_that_cannot_be_is_refused(
@@ -212,7 +303,7 @@ async def people(wire: Wire) -> Wire:
 async def test_of_an_object_within_an_object_the_parts_come_back_that_are_asked_for(
     people: Wire, paths: list[str], found: dict[str, object]
 ) -> None:
-    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), return_properties=paths)
+    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), output={"properties": paths})
     answer = await people.objects.GetObject(request)
     assert json_format.MessageToDict(answer.object.properties) == found
 
@@ -228,8 +319,8 @@ async def test_of_an_object_within_an_object_the_parts_come_back_that_are_asked_
     ],
 )
 async def test_a_part_that_an_object_lacks_is_refused_with_what_it_has(people: Wire, path: str, words: str) -> None:
-    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), return_properties=["title", path])
+    request = pb.GetObjectRequest(collection="People", id=str(UUID(int=1)), output={"properties": ["title", path]})
     failure = await failure_of(people.objects.GetObject(request))
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "UNKNOWN_PROPERTY")
-    assert failure.fields == ["return_properties[1]"]
+    assert failure.fields == ["output.properties[1]"]
     assert words in failure.message

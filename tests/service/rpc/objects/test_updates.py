@@ -60,7 +60,7 @@ async def update(wire: Wire, change: pb.DataObject, *, truncate: bool = False) -
 
 async def read(wire: Wire) -> pb.DataObject:
     names = ["own", "title", "look"]
-    request = pb.GetObjectRequest(collection="Pictures", id=ID, return_images=["image"], return_vectors=names)
+    request = pb.GetObjectRequest(collection="Pictures", id=ID, output={"images": ["image"], "vectors": names})
     return (await wire.objects.GetObject(request)).object
 
 

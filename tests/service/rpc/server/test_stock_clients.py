@@ -71,7 +71,7 @@ async def test_pages_and_hits_of_the_default_size_reach_a_stock_client(stock: Wi
     pages, seen, token = 0, set(), ""
     while pages == 0 or token:
         request = object_pb.ListObjectsRequest(
-            collection="Pictures", return_vectors=["default"], page_size=LIMITS.max_hits, page_token=token
+            collection="Pictures", output={"vectors": ["default"]}, page_size=LIMITS.max_hits, page_token=token
         )
         page = await stock.objects.ListObjects(request)
         pages, token = pages + 1, page.next_page_token
@@ -87,7 +87,7 @@ async def test_pictures_that_are_asked_for_need_a_client_that_takes_more(stock: 
         image = {"content": picture().ljust(3_000_000, bytes([number]))}
         answer = await import_all(stock, [object_pb.DataObject(images={"image": image})])
         assert answer.results[0].HasField("stored")
-    request = object_pb.ListObjectsRequest(collection="Pictures", return_images=["image"])
+    request = object_pb.ListObjectsRequest(collection="Pictures", output={"images": ["image"]})
 
     code = await stock.objects.ListObjects(request).code()
     address = f"127.0.0.1:{stock.server.port}"

@@ -16,6 +16,7 @@ from vecgate.v1.vector_pb2 import Vector
 
 ID = str(UUID(int=1))
 
+SEARCHES = {"listing", "near_vector", "near_object", "bm25", "hybrid"}
 VECTORS = {"default": Vector(data=b"\0\0\x80\x3f" * 8)}
 
 
@@ -23,33 +24,33 @@ async def search(wire: Wire, **fields: object) -> search_pb.SearchObjectsRespons
     return await wire.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures", **fields))
 
 
-async def backfill(wire: Wire, **fields: object) -> list[pb.BackfillVectorsResponse]:
-    request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, **fields)
+async def backfill(wire: Wire, **scope: object) -> list[pb.BackfillVectorsResponse]:
+    request = pb.BackfillVectorsRequest(collection="Pictures", verify=True, scope=scope)
     return [each async for each in wire.objects.BackfillVectors(request)]
 
 
 CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "ImportObjects": lambda wire, **scope: wire.objects.ImportObjects(
-        pb.ImportObjectsRequest(collection="Pictures", objects=[{"id": ID, "vectors": VECTORS}], **scope)
+        pb.ImportObjectsRequest(collection="Pictures", objects=[{"id": ID, "vectors": VECTORS}], scope=scope)
     ),
     "GetObject": lambda wire, **scope: wire.objects.GetObject(
-        pb.GetObjectRequest(collection="Pictures", id=ID, **scope)
+        pb.GetObjectRequest(collection="Pictures", id=ID, scope=scope)
     ),
     "ListObjects": lambda wire, **scope: wire.objects.ListObjects(
-        pb.ListObjectsRequest(collection="Pictures", **scope)
+        pb.ListObjectsRequest(collection="Pictures", scope=scope)
     ),
     "UpdateObject": lambda wire, **scope: wire.objects.UpdateObject(
-        pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, **scope)
+        pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, scope=scope)
     ),
     "BackfillVectors": backfill,
     "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
-        pb.DeleteObjectRequest(collection="Pictures", id=ID, **scope)
+        pb.DeleteObjectRequest(collection="Pictures", id=ID, scope=scope)
     ),
     "DeleteObjects": lambda wire, **scope: wire.objects.DeleteObjects(
-        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), **scope)
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), scope=scope)
     ),
     "dry run": lambda wire, **scope: wire.objects.DeleteObjects(
-        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, **scope)
+        pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, scope=scope)
     ),
     "listing": search,
     "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, **scope),
@@ -68,7 +69,7 @@ async def tenants(wire: Wire) -> Wire:
         await wire.objects.ImportObjects(
             pb.ImportObjectsRequest(
                 collection="Pictures",
-                tenant=tenant,
+                scope={"tenant": tenant},
                 objects=[{"id": ID, "vectors": VECTORS, "properties": {"title": f"red {tenant}"}}],
             )
         )
@@ -95,7 +96,9 @@ async def test_the_same_content_of_two_tenants_gets_two_ids(tenants: Wire) -> No
     ids = set()
     for tenant in ("anna", "ben", "anna"):
         response = await tenants.objects.ImportObjects(
-            pb.ImportObjectsRequest(collection="Pictures", tenant=tenant, objects=[{"properties": {"title": "red"}}])
+            pb.ImportObjectsRequest(
+                collection="Pictures", scope={"tenant": tenant}, objects=[{"properties": {"title": "red"}}]
+            )
         )
         ids.add(response.results[0].id)
     assert len(ids) == 2
@@ -113,16 +116,17 @@ async def test_a_tenant_is_needed_where_there_are_some_and_refused_where_there_a
     tenants: Wire, call: str
 ) -> None:
     failure = await failure_of(CALLS[call](tenants))
-    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant"])
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["scope.tenant"])
     assert "name one" in failure.message
     tenants.store.tenants.clear()
     failure = await failure_of(CALLS[call](tenants, tenant="anna"))
-    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant"])
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["scope.tenant"])
     assert "leave this out" in failure.message
 
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_what_can_be_no_tenant_and_no_consistency_is_refused_at_once(tenants: Wire, call: str) -> None:
     failure = await failure_of(CALLS[call](tenants, tenant="../anna", consistency=9))
-    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["tenant", "consistency"])
+    path = "" if call in SEARCHES else "scope."
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", [f"{path}tenant", f"{path}consistency"])
     assert not tenants.store.scopes
