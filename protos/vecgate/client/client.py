@@ -267,7 +267,7 @@ class Client:
         return_times: bool = False,
         return_explain_score: bool = False,
         tenant: str = "",
-        consistency: Consistency = consistency_pb.CONSISTENCY_UNSPECIFIED,
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
 

@@ -238,8 +238,7 @@ class WeaviateStore(WeaviateCollections):
         common = await self._common(name, limit, offset, fields, options)
         async with self._connection.call(name) as client:
             found = await objects_within(client, name, scope).query.fetch_objects(
-                **listing_to_weaviate(options),
-                **common,
+                **{**common, **listing_to_weaviate(options)},
                 return_metadata=metadata_to_weaviate(options) if options.times else None,
             )
         return hits_from_weaviate(found, fields, options)

@@ -17,6 +17,7 @@ from service.domain import (
     Operator,
     ReturnFields,
     SearchOptions,
+    SortBy,
     Target,
     TargetJoin,
     TargetVectors,
@@ -105,6 +106,34 @@ class FilterSuite:
         assert {each.object.id.int for each in listed} == expected
         assert len(listed) == len(found) == len(expected)
         assert {each.object.id.int for each in found} == expected
+        await store.delete_collection(name)
+
+    @pytest.mark.parametrize("sort", [(), (SortBy("int", descending=True),)], ids=["stored", "sorted"])
+    @pytest.mark.parametrize(
+        "filter_",
+        [
+            where("int", Operator.GREATER, 0),
+            Not(where("int", Operator.EQUAL, 0)),
+            AllOf((where("int", Operator.GREATER, 0),)),
+            AnyOf((where("int", Operator.LESS, 20), where("int", Operator.GREATER, 10))),
+        ],
+    )
+    async def test_pages_of_a_filtered_listing_have_each_object_once(
+        self, store: Store, filter_: Filter, sort: tuple[SortBy, ...]
+    ) -> None:
+        name = f"Paged{uuid4().hex}"
+        await store.create_collection(make_collection(name))
+        # The smallest values are stored last.
+        for number in range(30):
+            assert await store.put_objects(name, [make_object(number + 1, vectors={}, int=30 - number)]) == [None]
+        options = SearchOptions(filters=filter_, sort=sort)
+
+        pages = [
+            await store.list_objects(name, limit=4, offset=offset, fields=ReturnFields(["int"]), options=options)
+            for offset in range(0, 32, 4)
+        ]
+
+        assert [hit.object.properties["int"] for page in pages for hit in page] == list(range(30, 0, -1))
         await store.delete_collection(name)
 
     @pytest.mark.parametrize(("keywords", "expected"), WORDS)
