@@ -18,6 +18,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.process.log import configure_logging, masked_settings
 from service.process.tracing import Tracing
 from service.rpc.server.server import GrpcServer, PortTaken, check_address
+from service.rpc.shared.violations import RequestLimits
 from service.settings import InvalidSettings, Settings
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
@@ -92,7 +93,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
     # What is wrong with an embedder's settings is to be known before anything runs.
     authenticator = Authenticator(settings.auth)
-    embedders = EmbedderPool(build_embedders(settings), check_interval_s=settings.embedder.check_interval_s)
+    embedders = EmbedderPool(build_embedders(settings))
     # So are taken addresses: Weaviate would be started for nothing.
     web = None
     if settings.web.enabled:
@@ -109,8 +110,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     store = WeaviateStore(where)
     server = GrpcServer(
         settings.server,
-        settings.limits,
-        settings.weaviate,
+        RequestLimits.of(settings.limits),
         store=store,
         embedders=embedders,
         authenticator=authenticator,

@@ -14,6 +14,10 @@ from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig
 from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
 
+PROBE_MIN_COSINE = 0.98
+"""How close a model's vectors of the probe must be to those of the space that it is declared to belong to: two runtimes
+and precisions of one checkpoint stay above it, another checkpoint stays far below."""
+
 
 def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     """Build the embedders of `embedder.order`, the default one first; none is started yet.
@@ -25,12 +29,7 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     embedder = settings.embedder
     cache = VectorCache(embedder.cache_bytes) if embedder.cache_bytes else None
     bounds = QueueBounds(max_inputs=embedder.max_queued_inputs, max_bytes=embedder.max_queued_bytes)
-    rules = BreakerRules(
-        max_failures=embedder.max_failures,
-        cool_down_s=embedder.cool_down_s,
-        max_cool_down_s=embedder.max_cool_down_s,
-        check_timeout_s=embedder.check_timeout_s,
-    )
+    rules = BreakerRules()
     built: list[WatchedEmbedder] = []
     for name in embedder.order:
         try:
@@ -72,7 +71,7 @@ def _proven(
         embedder,
         space=space,
         reference=reference,
-        min_cosine=group.probe_min_cosine,
+        min_cosine=PROBE_MIN_COSINE,
         outages=lambda: 0 if stored is not None else sum(nim.health.outages for nim in nims()),
         timeout_s=timeout_s,
     )
@@ -86,7 +85,6 @@ def _clip_config(settings: Settings) -> ClipConfig:
         device=settings.clip.device,
         precision=settings.clip.precision,
         max_batch=settings.clip.max_batch,
-        jpeg_draft_factor=settings.clip.jpeg_draft_factor,
         readers=settings.clip.readers,
         limits=_input_limits(settings.limits),
     )
@@ -107,10 +105,7 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         timeout_s=nim.timeout_s,
         max_batch=nim.max_batch,
         max_connections=nim.max_connections,
-        retry_attempts=nim.retry_attempts,
-        retry_max_s=nim.retry_max_s,
         max_request_bytes=nim.max_request_bytes,
-        max_converted_pixels=nim.max_converted_pixels,
         limits=_input_limits(settings.limits),
     )
     others = [
@@ -124,5 +119,4 @@ def _input_limits(limits: LimitSettings) -> InputLimits:
         max_text_bytes=limits.max_text_bytes,
         max_image_bytes=limits.max_image_bytes,
         max_image_pixels=limits.max_image_pixels,
-        max_image_frames=limits.max_image_frames,
     )

@@ -17,6 +17,8 @@ from service.settings import AuthSettings, InvalidSettings
 log = structlog.get_logger(__name__)
 
 BEARER = "bearer"
+LOOK_EVERY_S = 5.0
+"""Seconds between looks at the files: a withdrawn key is refused soon, and reading them costs nothing."""
 
 
 class Authenticator:
@@ -117,7 +119,7 @@ class Authenticator:
     async def _watch(self) -> None:
         seen = self._contents
         while True:
-            await asyncio.sleep(self.settings.check_interval_s)
+            await asyncio.sleep(LOOK_EVERY_S)
             try:
                 contents = await asyncio.to_thread(self._read)
                 if contents != seen:

@@ -22,6 +22,9 @@ from service.process.metrics import EMBEDDER_UP
 
 log = structlog.get_logger(__name__)
 
+CHECK_INTERVAL_S = 10.0
+"""Seconds between checks of an embedder without a successful call: a broken one is noticed before most callers do."""
+
 
 def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
     """Return what makes a span of an embedder's work for one call."""
@@ -51,7 +54,7 @@ class EmbedderPool:
         check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
     """
 
-    def __init__(self, embedders: Sequence[WatchedEmbedder], *, check_interval_s: float) -> None:
+    def __init__(self, embedders: Sequence[WatchedEmbedder], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
         self._embedders = list(embedders)
         self._check_interval_s = check_interval_s
         self._reported: dict[int, bool] = {}

@@ -1,26 +1,20 @@
 """All settings together, read from the environment."""
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from service.settings.auth import AuthSettings
-from service.settings.groups import (
-    ClipSettings,
-    EmbedderSettings,
-    LimitSettings,
-    LogSettings,
-    ServerSettings,
-    WeaviateSettings,
-)
-from service.settings.nim import NimSettings
+from service.settings.embedders import ClipSettings, EmbedderSettings, NimSettings
+from service.settings.removed import REMOVED
+from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
 from service.settings.tracing import TracingSettings
 from service.settings.types import InvalidSettings
-from service.settings.web import WebSettings
+from service.settings.weaviate import WeaviateSettings
 
 PREFIX = "VECGATE_"
 
@@ -60,28 +54,41 @@ def load_settings() -> Settings:
     Raises:
         InvalidSettings: some break rules, or a variable names no setting.
     """
-    faults = [
-        f"{name}: there is no such setting; see `vecgate serve --help`"
-        for name in sorted(os.environ)
-        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
-        if name.upper().startswith(PREFIX) and "__" in name and name.upper() not in set(_variables())
-    ]
+    known = {name for name, _ in describe_settings()}
+    # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
+    unknown = {
+        name: name.upper()
+        for name in os.environ
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and ("__" in name or name.upper().removeprefix(PREFIX) in REMOVED)
+    }
+    faults = {upper: f"{name}: {_advice(upper)}" for name, upper in sorted(unknown.items())}
     try:
         settings = Settings()
+    except SettingsError as error:
+        # It names the field alone, and what it was caused by has the value.
+        (group,) = re.findall(r'field "(\w+)"', str(error))
+        raise InvalidSettings("\n".join([*faults.values(), f"{variable(group)}: must be JSON"])) from None
     except ValidationError as error:
-        faults += [
-            f"{variable(*map(str, each['loc'][:2]))}: {_words(each['msg'])}" if each["loc"] else _words(each["msg"])
-            for each in error.errors(include_input=False, include_url=False)
-            if each["type"] != "extra_forbidden"
-        ]
+        for each in error.errors(include_input=False, include_url=False):
+            name = variable(*map(str, each["loc"][:2])) if each["loc"] else ""
+            if each["type"] == "extra_forbidden":
+                # A group may also be given as JSON in one variable, such as VECGATE_SERVER.
+                faults.setdefault(name, f"{name}: {_advice(name)}")
+            else:
+                words = each["msg"].removeprefix("Value error, ")
+                faults[f"{name} {words}"] = f"{name}: {words}" if name else words
         settings = None
     if settings is None or faults:
-        raise InvalidSettings("\n".join(faults))
+        raise InvalidSettings("\n".join(faults.values()))
     return settings
 
 
-def _words(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _advice(name: str) -> str:
+    """Return what to do about a variable that names no setting."""
+    gone = REMOVED.get(name.removeprefix(PREFIX))
+    return "there is no such setting; see `vecgate serve --help`" if gone is None else f"this setting is gone: {gone}"
 
 
 def variable(*path: str) -> str:
@@ -97,7 +104,3 @@ def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
         assert issubclass(model, BaseModel)
         for name, field in model.model_fields.items():
             yield variable(group, name), field
-
-
-def _variables() -> Iterator[str]:
-    return (name for name, _ in describe_settings())

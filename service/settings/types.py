@@ -1,4 +1,4 @@
-"""What groups of settings are made of: their base, types of values, and secrets."""
+"""The base of the groups of settings, types of values, and secrets."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 def _check_host(host: str) -> str:
     # Without the value, which may hold a password.
     if not _HOST.fullmatch(host):
-        raise ValueError("is no host: give a name or an address alone, without scheme, user, port or path")
+        raise ValueError("must be a host's name or address alone, without scheme, user, port or path")
     return host
 
 
@@ -28,7 +28,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 def split_names(value: object) -> object:
-    """Return the names of a text with commas between them; what is no text stays as it is."""
+    """Split a text at its commas; other values stay as they are."""
     return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
@@ -41,7 +41,7 @@ class InvalidSettings(Exception):
 
 
 class Group(BaseModel):
-    """A group of settings: frozen, and without fields that nobody knows."""
+    """A group of settings: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +68,7 @@ def read_secret_file(file: Path) -> str:
     except OSError as error:
         raise InvalidSettings(f"the key file {file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InvalidSettings(f"the key file {file} is no text") from error
+        raise InvalidSettings(f"the key file {file} is not text") from error
     if not secret:
         raise InvalidSettings(f"the key file {file} is empty")
     return secret
@@ -83,7 +83,7 @@ def _check_file(file: Path) -> Path:
 
 
 ReadableFile = Annotated[Path, AfterValidator(_check_file)]
-"""A file that is read as the server starts; one that is not there is known before, with all other faults."""
+"""A file that the server reads. If it cannot be read, that is reported with all other faults, before the start."""
 
 
 def _check_secret_file(file: Path) -> Path:
@@ -95,4 +95,4 @@ def _check_secret_file(file: Path) -> Path:
 
 
 SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
-"""A file that holds a secret; one that cannot be read is a fault of the settings, known before anything starts."""
+"""A file that holds a secret. If it cannot be read, that is reported with all other faults, before the start."""

@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from service.errors import Overloaded
 from service.settings import WebSettings
+from service.web.bounds import WebBounds
 from service.web.refusals import CallerGone, Refused
 
 
@@ -19,11 +20,15 @@ class BodyReader:
     """Reads requests' bodies, bounded in bytes, each and all together, and in time.
 
     Args:
-        settings: the bounds.
+        settings: the bound on one body.
+        bounds: on all bodies, and on their time.
     """
 
-    def __init__(self, settings: WebSettings) -> None:
+    def __init__(self, settings: WebSettings, bounds: WebBounds) -> None:
         self._settings = settings
+        self._bounds = bounds
+        # One body of the largest size can always be read.
+        self._max_held = max(bounds.max_bodies_bytes, settings.max_body_bytes)
         self._held = 0
 
     @asynccontextmanager
@@ -50,7 +55,7 @@ class BodyReader:
             self._held -= sum(map(len, parts))
 
     async def _receive(self, request: Request, parts: list[bytes]) -> None:
-        size, timeout_s = 0, self._settings.body_timeout_s
+        size, timeout_s = 0, self._bounds.body_timeout_s
         deadline = asyncio.timeout(timeout_s)
         try:
             async with deadline:
@@ -64,9 +69,9 @@ class BodyReader:
                     parts.append(part)
                     if size > self._settings.max_body_bytes:
                         raise self._too_long()
-                    if self._held > self._settings.max_bodies_bytes:
+                    if self._held > self._max_held:
                         raise Overloaded(
-                            f"the bodies of all requests have more than {self._settings.max_bodies_bytes} bytes, and "
+                            f"the bodies of all requests have more than {self._max_held} bytes, and "
                             "no more may be read: try again later"
                         )
                     if not message.get("more_body", False):

@@ -21,6 +21,7 @@ from service.error_table import log_failure
 from service.process.log import milliseconds, new_request_id
 from service.process.metrics import HTTP_IN_FLIGHT, note_request
 from service.settings import WebSettings
+from service.web.bounds import WebBounds
 from service.web.refusals import CallerGone, Refused, answer_for, note_refusal
 
 log = structlog.get_logger(__name__)
@@ -84,20 +85,27 @@ class Calls:
     """
 
     def __init__(
-        self, app: ASGIApp, name_path: Callable[[str], str], settings: WebSettings, authenticator: Authenticator
+        self,
+        app: ASGIApp,
+        name_path: Callable[[str], str],
+        settings: WebSettings,
+        bounds: WebBounds,
+        authenticator: Authenticator,
     ) -> None:
         """Wrap an application.
 
         Args:
             app: answers what passes.
             name_path: returns what the log calls a path, without what a caller put into it.
-            settings: bounds and the path's prefix.
+            settings: the path's prefix.
+            bounds: on requests.
             authenticator: who may call.
         """
         self.in_flight = 0
         self._app = app
         self._name_path = name_path
         self._settings = settings
+        self._bounds = bounds
         self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -166,8 +174,8 @@ class Calls:
     async def _answer(self, scope: Scope, exchange: _Exchange, path: str, method: str) -> None:
         try:
             self._admit(exchange, path, method)
-            note_deadline(self._settings.timeout_s)
-            async with asyncio.timeout(self._settings.timeout_s):
+            note_deadline(self._bounds.timeout_s)
+            async with asyncio.timeout(self._bounds.timeout_s):
                 await self._app(scope, exchange.receive, exchange.send)
         except CallerGone:
             pass
@@ -185,11 +193,11 @@ class Calls:
             account = self._authenticator.admit(exchange.headers.get("authorization"))
             if (route := self._name_path(path)) != OTHER:
                 authorize_route(account.client, route, method)
-        if path not in UNBOUNDED and self.in_flight > self._settings.max_requests:
+        if path not in UNBOUNDED and self.in_flight > self._bounds.max_requests:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "OVERLOADED",
-                f"{self._settings.max_requests} requests are being answered, and no more may be: try again later",
+                f"{self._bounds.max_requests} requests are being answered, and no more may be: try again later",
                 headers={"retry-after": "1"},
             )
         if self._name_path(path) == OTHER:

@@ -19,6 +19,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import AuthSettings, WebSettings
 from service.web import wire as nim_endpoint
+from service.web.bounds import WebBounds
 from service.web.caller import BodyReader, WhileConnected
 from service.web.calls import OTHER
 from service.web.openapi import openapi_document
@@ -55,12 +56,12 @@ class Endpoint:
         router: the ASGI application.
     """
 
-    def __init__(self, settings: WebSettings, embedders: EmbedderPool, access: AuthSettings) -> None:
+    def __init__(self, settings: WebSettings, bounds: WebBounds, embedders: EmbedderPool, access: AuthSettings) -> None:
         self.draining = False
         self._settings = settings
         self._embedders = embedders
         self._access = access
-        self._bodies = BodyReader(settings)
+        self._bodies = BodyReader(settings, bounds)
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")

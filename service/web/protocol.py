@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.settings import WebSettings
+from service.web.bounds import WebBounds
 from service.web.refusals import JSON, Refused, answer_for
 
 LINGER_S = 2.0
@@ -18,11 +18,11 @@ connection cut while it sends may never see the answer."""
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's configuration with the settings that BoundedProtocol reads beside it."""
+    """uvicorn's configuration with the bounds that BoundedProtocol reads beside it."""
 
-    def __init__(self, app: ASGIApp, *, settings: WebSettings, **more: Any) -> None:
+    def __init__(self, app: ASGIApp, *, bounds: WebBounds, **more: Any) -> None:
         super().__init__(app, http=BoundedProtocol, **more)
-        self.settings = settings
+        self.bounds = bounds
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -32,7 +32,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
-        self._settings = self.config.settings
+        self._bounds = self.config.bounds
         self._fault: Refused | None = None
         self._in_head = False
         self._in_body = False
@@ -45,10 +45,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        if len(self.connections) > self._settings.max_connections:
+        if len(self.connections) > self._bounds.max_connections:
             transport.abort()
             return
-        self._set_timer(self._settings.header_timeout_s, self._end_slow_head)
+        self._set_timer(self._bounds.header_timeout_s, self._end_slow_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -68,14 +68,14 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if begun and self._in_head:
             self._head_bytes += len(data)
-            if self._head_bytes > self._settings.max_header_bytes:
+            if self._head_bytes > self._bounds.max_header_bytes:
                 self._refuse_head()
                 self.send_400_response("")
                 return
         # Not even line ends, which begin no request, may hold a connection.
         idle = not self._in_body and not self._unanswered
         if self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or idle):
-            self._set_timer(self._settings.header_timeout_s, self._end_slow_head)
+            self._set_timer(self._bounds.header_timeout_s, self._end_slow_head)
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -169,7 +169,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _count(self, *pieces: bytes) -> None:
         self._named_bytes += sum(map(len, pieces))
-        if self._named_bytes > self._settings.max_header_bytes:
+        if self._named_bytes > self._bounds.max_header_bytes:
             self._refuse_head()
             raise httptools.HttpParserError("the headers are too long")
 
@@ -177,12 +177,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault = Refused(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             "HEADERS_TOO_LARGE",
-            f"the request's line and headers have more than {self._settings.max_header_bytes} bytes",
+            f"the request's line and headers have more than {self._bounds.max_header_bytes} bytes",
         )
 
     def _end_slow_head(self) -> None:
         if self._in_head:
-            seconds = self._settings.header_timeout_s
+            seconds = self._bounds.header_timeout_s
             self._fault = Refused(
                 HTTPStatus.REQUEST_TIMEOUT, "HEADER_TIMEOUT", f"the headers were not there after {seconds:g} s"
             )

@@ -11,12 +11,14 @@ from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
 from service.process.tls import certificates_of
 from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.web.bounds import WebBounds
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.protocol import BoundedConfig
 
 BACKLOG = 1024
 POLL_S = 0.01
+DEFAULT_BOUNDS = WebBounds()
 
 
 class AddressTaken(Exception):
@@ -50,6 +52,7 @@ class WebServer:
         *,
         embedders: EmbedderPool,
         authenticator: Authenticator | None = None,
+        bounds: WebBounds = DEFAULT_BOUNDS,
     ) -> None:
         """Make one.
 
@@ -58,16 +61,17 @@ class WebServer:
             drain: how long its end may take.
             embedders: what makes vectors.
             authenticator: who may call; None lets everybody.
+            bounds: on connections and requests.
 
         Raises:
             AddressTaken: another program listens on the address, or it is none of this machine's.
             InvalidSettings: the certificate or its key cannot be used.
         """
         authenticator = authenticator or Authenticator(AuthSettings())
-        self._endpoint = Endpoint(settings, embedders, authenticator.settings)
-        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, authenticator)
+        self._endpoint = Endpoint(settings, bounds, embedders, authenticator.settings)
+        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, bounds, authenticator)
         self._drain = drain
-        self._server = _Server(_configure(settings, self.app, drain))
+        self._server = _Server(_configure(settings, bounds, self.app, drain))
         self._settings = settings
         self.port: int = settings.port
         self._serving: asyncio.Task[None] | None = None
@@ -106,10 +110,10 @@ class WebServer:
             await asyncio.wait(leftover)
 
 
-def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> BoundedConfig:
+def _configure(settings: WebSettings, bounds: WebBounds, app: Calls, drain: ServerSettings) -> BoundedConfig:
     config = BoundedConfig(
         app,
-        settings=settings,
+        bounds=bounds,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -117,7 +121,7 @@ def _configure(settings: WebSettings, app: Calls, drain: ServerSettings) -> Boun
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=settings.idle_timeout_s,
+        timeout_keep_alive=bounds.idle_timeout_s,
         timeout_graceful_shutdown=drain.drain_grace_s,
     )
     config.load()

@@ -22,6 +22,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.domain import ReturnFields, StoredObject
 from service.process.log import configure_logging
 from service.rpc.server.server import GrpcServer
+from service.rpc.shared.violations import RequestLimits
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
@@ -90,7 +91,7 @@ async def bench_served() -> None:
     embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
     pool = EmbedderPool([embedder], check_interval_s=3600)
     await pool.start()
-    server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=FakeStore(), embedders=pool)
+    server = GrpcServer(ServerSettings(port=0), RequestLimits.of(LimitSettings()), store=FakeStore(), embedders=pool)
     await server.start()
     channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=MESSAGE_OPTIONS)
     stub = EmbeddingServiceStub(channel)
@@ -127,7 +128,7 @@ async def bench_import() -> None:
         embedder = build_embedder(ClipConfig(), bounds=QueueBounds(max_inputs=10_000, max_bytes=2**30))
         pool = EmbedderPool([embedder], check_interval_s=3600)
         await pool.start()
-        server = GrpcServer(ServerSettings(port=0), LimitSettings(), WeaviateSettings(), store=store, embedders=pool)
+        server = GrpcServer(ServerSettings(port=0), RequestLimits.of(LimitSettings()), store=store, embedders=pool)
         await server.start()
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}", options=MESSAGE_OPTIONS)
         await CollectionServiceStub(channel).CreateCollection(

@@ -25,6 +25,7 @@ from service.rpc.embedding import EmbeddingServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.server import GrpcServer
+from service.rpc.shared.violations import RequestLimits
 from service.settings import AuthSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
@@ -139,8 +140,7 @@ async def _run(trace: Trace, nim: str, folder: Path) -> None:
     await pool.start()
     server = GrpcServer(
         settings.server,
-        settings.limits,
-        settings.weaviate,
+        RequestLimits.of(settings.limits),
         store=store,
         embedders=pool,
         authenticator=Authenticator(AuthSettings()),

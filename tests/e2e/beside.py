@@ -11,6 +11,7 @@ from weaviate.classes.init import AdditionalConfig, Auth
 from embedders.contract import Embedder
 from service.core.embedder_pool import EmbedderPool
 from service.rpc.server.server import GrpcServer
+from service.rpc.shared.violations import RequestLimits
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import watched
@@ -45,7 +46,7 @@ async def beside(
         await store.start()
         stack.push_async_callback(pool.close)
         await pool.start()
-        server = GrpcServer(ServerSettings(port=0), LimitSettings(), settings, store=store, embedders=pool)
+        server = GrpcServer(ServerSettings(port=0), RequestLimits.of(LimitSettings()), store=store, embedders=pool)
         stack.push_async_callback(server.stop)
         await server.start()
         direct = await stack.enter_async_context(direct_client(settings))

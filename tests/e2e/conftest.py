@@ -20,9 +20,7 @@ def weaviate_binary() -> None:
 @pytest.fixture(scope="session")
 def weaviate(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedWeaviate]:
     """Run a real Weaviate on free ports for all tests."""
-    settings = WeaviateSettings(
-        embedded=True, data_dir=tmp_path_factory.mktemp("weaviate"), http_port=0, grpc_port=0, check_interval_s=0.1
-    )
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path_factory.mktemp("weaviate"), http_port=0, grpc_port=0)
     server = EmbeddedWeaviate(settings, supervised=False)
     with asyncio.Runner() as runner:
         runner.run(server.start())

@@ -133,9 +133,7 @@ class Tally:
 @asynccontextmanager
 async def inside(folder: Path, binary: Path | None = None) -> AsyncIterator[Inside]:
     """Run a Weaviate that is started again when it dies, and a Vecgate that reaches it through proxies."""
-    settings = WeaviateSettings(
-        embedded=True, binary=binary, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.2, timeout_s=10
-    )
+    settings = WeaviateSettings(embedded=True, binary=binary, data_dir=folder, http_port=0, grpc_port=0, timeout_s=10)
     async with AsyncExitStack() as ends:
         weaviate = EmbeddedWeaviate(settings)
         ends.push_async_callback(weaviate.stop)

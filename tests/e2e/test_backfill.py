@@ -61,7 +61,7 @@ async def not_found(store: WeaviateStore) -> set[int]:
 @asynccontextmanager
 async def killed_after_all_was_written(folder: Path) -> AsyncIterator[WeaviateStore]:
     """Give a store over a Weaviate that was killed after all objects were written, and started again."""
-    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.1)
+    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0)
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     try:

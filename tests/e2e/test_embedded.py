@@ -42,7 +42,7 @@ asyncio.run(main())
 
 
 def _settings(folder: Path, **changes: object) -> WeaviateSettings:
-    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0, check_interval_s=0.1)
+    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0)
     return settings.model_copy(update=changes)
 
 

@@ -50,7 +50,6 @@ async def test_a_nim_with_tls_roles_and_keys_serves_import_and_search_and_may_be
     async with FakeNim(model=MODEL, dimension=2048, vl=True, tls=tls, api_key=OURS) as nim:
         settings = {
             "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_EMBEDDER__CHECK_INTERVAL_S": "0.2",
             "VECGATE_NIM__BASE_URL": f"{nim.base_url}/v1/",
             "VECGATE_NIM__MODEL": MODEL,
             "VECGATE_NIM__API_KEY_FILE": str(tmp_path / "key"),

@@ -82,18 +82,14 @@ class Site:
             "VECGATE_AUTH__JWKS_FILE": str(self.folder / "jwks.json"),
             "VECGATE_AUTH__JWT_ISSUER": "https://issuer.example",
             "VECGATE_AUTH__JWT_AUDIENCE": "vecgate",
-            "VECGATE_AUTH__CHECK_INTERVAL_S": "0.1",
             "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_EMBEDDER__CHECK_INTERVAL_S": "60",
             "VECGATE_NIM__BASE_URL": nim,
             "VECGATE_NIM__DIMENSION": "1024",
             "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
-            "VECGATE_NIM__RETRY_MAX_S": "0.5",
             "VECGATE_TRACING__ENDPOINT": collected.address,
             "VECGATE_WEAVIATE__EMBEDDED": "false",
             "VECGATE_WEAVIATE__HTTP_PORT": str(weaviate.http_port),
             "VECGATE_WEAVIATE__GRPC_PORT": str(weaviate.grpc_port),
-            "VECGATE_WEAVIATE__CHECK_INTERVAL_S": "0.2",
         }
         given = {"VECGATE_NIM__API_KEY": NIM_KEY, "VECGATE_WEAVIATE__API_KEY": WEAVIATE_KEY}
         if proxy:

@@ -24,7 +24,7 @@ from service.errors import (
 from service.settings import WeaviateSettings
 from service.store.embedded.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate
-from service.store.weaviate import WeaviateStore
+from service.store.weaviate import WeaviateStore, collections
 from tests.e2e.schemas import schemas_of_others
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
@@ -102,10 +102,12 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
         assert (await store.get_collection(named.name)).description == "adopted"
 
     async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
-        self, weaviate_settings: WeaviateSettings, pictures: str
+        self, monkeypatch: pytest.MonkeyPatch, weaviate_settings: WeaviateSettings, pictures: str
     ) -> None:
-        patient = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 60.0}))
-        exact = WeaviateStore(weaviate_settings.model_copy(update={"schema_max_age_s": 0.0}))
+        monkeypatch.setattr(collections, "SCHEMA_MAX_AGE_S", 60.0)
+        patient = WeaviateStore(weaviate_settings)
+        monkeypatch.setattr(collections, "SCHEMA_MAX_AGE_S", 0.0)
+        exact = WeaviateStore(weaviate_settings)
         try:
             for store in (patient, exact):
                 await store.start()
@@ -198,9 +200,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
 async def server(tmp_path: Path, weaviate_binary: None) -> AsyncIterator[EmbeddedWeaviate]:
     """Run a Weaviate of the test's own that nothing restarts, on ports that it keeps."""
     http_port, grpc_port = free_ports(1, 1)
-    settings = WeaviateSettings(
-        embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, check_interval_s=0.2, timeout_s=5
-    )
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, timeout_s=5)
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     yield server
@@ -320,9 +320,7 @@ async def test_a_hanging_weaviate_is_noticed_and_a_waking_one_too(
 
 async def test_a_store_can_start_before_weaviate(tmp_path: Path, weaviate_binary: None) -> None:
     http_port, grpc_port = free_ports(1, 1)
-    settings = WeaviateSettings(
-        embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, check_interval_s=0.1
-    )
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port)
     server = EmbeddedWeaviate(settings)
     store = WeaviateStore(server.client_settings)
     await store.start()

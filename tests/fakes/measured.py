@@ -22,7 +22,8 @@ from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
 from service.process.log import configure_logging
 from service.rpc.server.server import GrpcServer
-from service.settings import AuthSettings, LimitSettings, LogSettings, ServerSettings, WeaviateSettings, WebSettings
+from service.rpc.shared.violations import RequestLimits
+from service.settings import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.store import FakeStore
@@ -92,8 +93,7 @@ async def main(max_bytes: int) -> None:
     open_to_all = Authenticator(AuthSettings())
     server = GrpcServer(
         ServerSettings(port=0, max_request_bytes=max_bytes),
-        LimitSettings(),
-        WeaviateSettings(),
+        RequestLimits.of(LimitSettings()),
         store=FakeStore(),
         embedders=pool,
         authenticator=open_to_all,

@@ -5,12 +5,13 @@ import base64
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from embedders.contract import Embedder
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
 from service.settings import AuthSettings, ServerSettings, WebSettings
+from service.web.bounds import WebBounds
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder, watched
 
@@ -44,16 +45,18 @@ async def running_web(
     auth: AuthSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[Web]:
-    """Run a server; `wrapped` stands in front of the only embedder."""
+    """Run a server; `wrapped` stands in front of the only embedder; `settings` may be bounds, too."""
     fakes = embedders or (FakeEmbedder(),)
     pool = EmbedderPool(fakes if wrapped is None else (watched(wrapped),), check_interval_s=3600)
     await pool.start()
-    chosen = WebSettings.model_validate({"port": 0, **settings})
+    bounds = {each.name for each in fields(WebBounds)}
+    chosen = WebSettings.model_validate({"port": 0} | {key: settings[key] for key in settings.keys() - bounds})
     server = WebServer(
         chosen,
         drain or ServerSettings(drain_grace_s=5),
         embedders=pool,
         authenticator=Authenticator(auth or AuthSettings()),
+        bounds=WebBounds(**{key: settings[key] for key in settings.keys() & bounds}),  # type: ignore[arg-type]
     )
     await server.start()
     try:

@@ -21,8 +21,8 @@ EVERYTHING: dict[str, Any] = {
     "fullnameOverride": "vectors",
     "image": {"digest": "sha256:" + "a1" * 32, "pullPolicy": "Always"},
     "settings": {
-        "server": {"maxRequestBytes": 134217728, "drainDelayS": 0.5, "host": "[::]"},
-        "embedder": {"order": ["clip", "nim"], "checkIntervalS": 2.5},
+        "server": {"maxRequestBytes": 134217728, "drainDelayS": 0.5, "maxCallS": 2.5, "host": "[::]"},
+        "embedder": {"order": ["clip", "nim"], "cacheBytes": 0},
         "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},

@@ -238,7 +238,7 @@ def test_the_monitor_shows_a_certificate_where_http_asks_for_one() -> None:
 UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
     "without the port": ({"settings": {"web": {"enabled": False}}}, "set settings.web.enabled"),
     "without a certificate": (ASKED_FOR_CERTIFICATES, "in monitoring.serviceMonitor.clientCertificate"),
-    "without a key": ({"settings": {"auth": {"openMetrics": False}}}, "monitoring.serviceMonitor.authorization"),
+    "without a key": ({"settings": {"auth": {"withoutKey": ["health"]}}}, "monitoring.serviceMonitor.authorization"),
 }
 
 

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         )
         for each in ("", "vecgate.v1.SearchService")
     },
-    "probes without a key": ({"settings": {"auth": {"openHealth": False}}}, "vecgate: settings.auth.openHealth"),
+    "probes without a key": ({"settings": {"auth": {"withoutKey": ["metrics"]}}}, "vecgate: settings.auth.withoutKey"),
     "a test without a key": (
         {"secrets": {"auth": {"clients": SECRET}}},
         "vecgate: helm test needs a key",

@@ -1,7 +1,7 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import grpc
@@ -17,7 +17,8 @@ from service.cli import app
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects import writing
 from service.rpc.server.server import GrpcServer
-from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
+from service.rpc.shared.violations import RequestLimits
+from service.settings import AuthSettings, LimitSettings, ServerSettings
 from tests.fakes.embedder import FakeEmbedder, watched
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
@@ -34,7 +35,11 @@ PNG = b"\x89PNG\r\n\x1a\n picture"
 Run = Callable[..., Result]
 """Runs a command of the command line."""
 
-LIMITS = LimitSettings(max_inputs=50, max_objects=20, max_hits=100, max_filter_depth=4, max_filter_nodes=20)
+LIMITS = replace(
+    RequestLimits.of(LimitSettings(max_inputs=50, max_objects=20, max_hits=100)),
+    max_filter_depth=4,
+    max_filter_nodes=20,
+)
 
 
 class Wire:
@@ -129,8 +134,8 @@ async def start_wire(
     auth: AuthSettings | None = None,
     allow_caller_keys: bool = False,
     store: FakeStore | None = None,
-    writes: WeaviateSettings | None = None,
-    limits: LimitSettings = LIMITS,
+    chunk_objects: int = 3,
+    limits: RequestLimits = LIMITS,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = store or FakeStore()
@@ -141,11 +146,11 @@ async def start_wire(
     running = GrpcServer(
         settings,
         limits,
-        writes or WeaviateSettings(max_batch_objects=3),
         store=store,
         embedders=pool,
         authenticator=Authenticator(auth or AuthSettings()),
         allow_caller_keys=allow_caller_keys,
+        chunk_objects=chunk_objects,
     )
     await running.start()
     return Wire(running, store, fakes, pool)

@@ -37,7 +37,7 @@ async def test_a_server_that_answers_is_healthy_whatever_it_wants_of_callers(
     tmp_path: Path, tls: str, *, http: bool
 ) -> None:
     named = files(tmp_path, tls)
-    auth = let_in(tmp_path / "clients.toml", a='permissions = ["embed"]').model_copy(update={"open_health": False})
+    auth = let_in(tmp_path / "clients.toml", a='permissions = ["embed"]').model_copy(update={"without_key": []})
     wire = await start_wire(server=ServerSettings(port=0, drain_grace_s=1, **named), auth=auth)
     async with running_web(auth=auth, **named) as web:
         settings = settings_of(named, grpc=wire.server.port, http=web.server.port if http else None)

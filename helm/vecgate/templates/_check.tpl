@@ -209,8 +209,8 @@
 {{- fail "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService with gRPC over TLS, where the kubelet asks the HTTP port, which knows no other readiness" -}}
 {{- end -}}
 {{- with .Values.settings.auth -}}
-{{- if eq (toJson .openHealth) "false" -}}
-{{- fail "vecgate: settings.auth.openHealth is false, and probes bring no key; leave it true" -}}
+{{- if and (kindIs "slice" .withoutKey) (not (has "health" .withoutKey)) -}}
+{{- fail "vecgate: settings.auth.withoutKey lacks health, and probes bring no key; add it" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -238,8 +238,9 @@
 {{- if and .enabled (not $.Values.settings.web.enabled) -}}
 {{- fail "vecgate: monitoring.serviceMonitor needs the HTTP port, which has the metrics; set settings.web.enabled" -}}
 {{- end -}}
-{{- if and .enabled (eq (toString (default dict $.Values.settings.auth).openMetrics) "false") (not .authorization.existingSecret) -}}
-{{- fail "vecgate: with settings.auth.openMetrics false nobody reads the metrics without a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
+{{- $withoutKey := dig "auth" "withoutKey" nil $.Values.settings -}}
+{{- if and .enabled (kindIs "slice" $withoutKey) (not (has "metrics" (default list $withoutKey))) (not .authorization.existingSecret) -}}
+{{- fail "vecgate: settings.auth.withoutKey lacks metrics, so Prometheus needs a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
 {{- end -}}
 {{- if and .enabled (include "vecgate.hasSecret" (list $ "web" "tlsClientCa")) (not .clientCertificate) -}}
 {{- fail "vecgate: with secrets.web.tlsClientCa Prometheus needs a certificate of its own; name a Secret with one in monitoring.serviceMonitor.clientCertificate" -}}

@@ -48,6 +48,10 @@ log = structlog.get_logger(__name__)
 
 CHECK_IN_THREAD_BYTES = 256 * 1024
 """Larger objects are checked in a thread: an id that is derived from megabytes takes long."""
+MAX_CHUNK_OBJECTS = 100
+"""Objects in one write, which Weaviate takes well; larger ones save no time."""
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
+"""Bytes of objects in one write, unless a single object has more; a call holds two writes."""
 MAX_CHUNK_VALUES = 5000
 """Values in one write, unless a single object has more: Weaviate's client takes some microseconds for each."""
 
@@ -97,7 +101,13 @@ class Importer:
     """
 
     def __init__(
-        self, store: Store, embedders: EmbedderPool, writes: Writes, *, max_chunk_objects: int, max_chunk_bytes: int
+        self,
+        store: Store,
+        embedders: EmbedderPool,
+        writes: Writes,
+        *,
+        max_chunk_objects: int = MAX_CHUNK_OBJECTS,
+        max_chunk_bytes: int = MAX_CHUNK_BYTES,
     ) -> None:
         self._store = store
         self._writes = writes

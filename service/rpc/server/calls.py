@@ -41,6 +41,13 @@ REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
 OURS = "/vecgate."
 RULED = "/vecgate.v1."
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+"""Twice the largest request by default: what was stored with a few calls is read with as many."""
+MAX_CALLS_BYTES = 512 * 1024 * 1024
+"""Bytes that the requests and responses of all calls may hold before more calls are refused: eight of the largest
+responses. Requests that are still arriving do not count."""
+REQUEST_TIMEOUT_S = 60.0
+"""Seconds in which a call's request must arrive."""
 READ_IN_THREAD_BYTES = 64 * 1024
 READ_IN_THREAD_FIELDS = 4000
 """Requests that are longer and have more fields are checked and parsed in a thread, so that nobody else waits for it.
@@ -235,7 +242,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         left_s = self._time_left(context)
         note_deadline(left_s)
         ends_s = asyncio.get_running_loop().time() + left_s
-        async with asyncio.timeout(min(left_s, self._settings.request_timeout_s)) as limit:
+        async with asyncio.timeout(min(left_s, REQUEST_TIMEOUT_S)) as limit:
             content = await _first(context)
             limit.reschedule(ends_s)
             if method not in UNBOUNDED_METHODS:
@@ -261,9 +268,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return None
         assert handler.response_serializer is not None
         answer = handler.response_serializer(response)
-        if len(answer) > self._settings.max_response_bytes:
+        if len(answer) > MAX_RESPONSE_BYTES:
             raise MessageTooLarge(
-                f"the answer has {len(answer)} bytes, and a message at most {self._settings.max_response_bytes}; ask "
+                f"the answer has {len(answer)} bytes, and a message at most {MAX_RESPONSE_BYTES}; ask "
                 "for fewer inputs, objects, pictures or vectors"
             )
         held.response_bytes = len(answer)
@@ -271,7 +278,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return answer
 
     def _check_bounds(self) -> None:
-        most, most_bytes = self._settings.max_calls, self._settings.max_calls_bytes
+        most, most_bytes = self._settings.max_calls, MAX_CALLS_BYTES
         if self._bounded > most:
             raise Overloaded(f"{most} calls are being answered, and no more may be: try again later")
         if self._bytes >= most_bytes:

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from typing import cast
 
@@ -19,7 +18,7 @@ from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.backfilling import Backfiller
-from service.core.objects.importing import Importer
+from service.core.objects.importing import MAX_CHUNK_OBJECTS, Importer
 from service.core.objects.objects import Objects
 from service.core.objects.settling import Settler
 from service.core.objects.updating import Updater
@@ -33,14 +32,14 @@ from service.rpc.collections.servicer import CollectionServicer
 from service.rpc.embedding import EmbeddingServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
-from service.rpc.server.calls import CallInterceptor
+from service.rpc.server.calls import MAX_RESPONSE_BYTES, CallInterceptor
 from service.rpc.server.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
 from service.rpc.server.open_methods import AccessInterceptor
 from service.rpc.server.reflection import add_reflection
 from service.rpc.shared.bounds import MAX_VALUES
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.violations import RequestLimits
-from service.settings import AuthSettings, LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import AuthSettings, ServerSettings
 from service.store.base import Store
 from vecgate.v1 import (
     admin_service_pb2_grpc,
@@ -52,6 +51,16 @@ from vecgate.v1 import (
 )
 
 LAST_ANSWERS_S = 1.0
+MAX_HEADER_BYTES = 16 * 1024
+"""Bytes of a call's metadata: room for any token. More is refused before the call begins."""
+MAX_CONNECTIONS = 8192
+"""A connection takes some tens of KiB."""
+MAX_CONNECTION_IDLE_S = 300.0
+"""A connection without calls is closed after this, also one that never had any; clients open it again."""
+KEEPALIVE_S = 60.0
+"""A silent client is pinged after this; one that is gone holds nothing KEEPALIVE_TIMEOUT_MS later."""
+MIN_PING_INTERVAL_S = 60.0
+"""A client that pings more often is disconnected."""
 KEEPALIVE_TIMEOUT_MS = 20_000
 HANDSHAKE_TIMEOUT_MS = 20_000
 """So long a connection may take for TLS and the beginning of HTTP/2."""
@@ -97,11 +106,11 @@ class GrpcServer:
     Args:
         settings: address and bounds of the server.
         limits: bounds on what callers send.
-        writes: bounds on one write to the store.
         store: where objects are.
         embedders: what makes vectors.
         authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
+        chunk_objects: objects in one write to the store.
 
     Raises:
         InvalidSettings: the files for TLS cannot be used.
@@ -111,19 +120,18 @@ class GrpcServer:
     def __init__(
         self,
         settings: ServerSettings,
-        limits: LimitSettings,
-        writes: WeaviateSettings,
+        limits: RequestLimits,
         *,
         store: Store,
         embedders: EmbedderPool,
         authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
+        chunk_objects: int = MAX_CHUNK_OBJECTS,
     ) -> None:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._settings = settings
         self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
-        request_limits = RequestLimits(**{each.name: getattr(limits, each.name) for each in fields(RequestLimits)})
-        self._calls = CallInterceptor(settings, authenticator, request_limits, partial(real_name, store))
+        self._calls = CallInterceptor(settings, authenticator, limits, partial(real_name, store))
         self._server = grpc.aio.server(
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
@@ -136,40 +144,31 @@ class GrpcServer:
         self._settler = Settler(store, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, request_limits, _server_limits(settings, limits), keys), self._server
+            EmbeddingServicer(embedders, limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(
-                self._importer(store, embedders, writes),
+                Importer(store, embedders, self._writes, max_chunk_objects=chunk_objects),
                 Updater(store, embedders, self._writes),
-                Backfiller(store, embedders, self._writes, page_size=writes.max_batch_objects),
+                Backfiller(store, embedders, self._writes, page_size=chunk_objects),
                 Objects(store, embedders, self._writes),
-                limits=request_limits,
+                limits=limits,
                 keys=keys,
-                max_response_bytes=settings.max_response_bytes,
+                max_response_bytes=MAX_RESPONSE_BYTES,
             ),
             self._server,
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(searcher, request_limits, keys), self._server
+            SearchServicer(searcher, limits, keys), self._server
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(lambda: look(store, embedders, authenticator)), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)
-
-    def _importer(self, store: Store, embedders: EmbedderPool, bounds: WeaviateSettings) -> Importer:
-        return Importer(
-            store,
-            embedders,
-            self._writes,
-            max_chunk_objects=bounds.max_batch_objects,
-            max_chunk_bytes=bounds.max_batch_bytes,
-        )
 
     def _take_port(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
@@ -213,36 +212,36 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
 
     return [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
-        ("grpc.max_send_message_length", settings.max_response_bytes),
+        ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
         # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
-        ("grpc.max_metadata_size", settings.max_header_bytes),
-        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        ("grpc.max_metadata_size", MAX_HEADER_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
-        ("grpc.max_allowed_incoming_connections", _max_connections(settings)),
-        ("grpc.max_connection_idle_ms", ms(settings.max_connection_idle_s)),
+        ("grpc.max_allowed_incoming_connections", _max_connections()),
+        ("grpc.max_connection_idle_ms", ms(MAX_CONNECTION_IDLE_S)),
         ("grpc.max_connection_age_ms", ms(settings.max_connection_age_s)),
         ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
-        ("grpc.keepalive_time_ms", ms(settings.keepalive_s)),
+        ("grpc.keepalive_time_ms", ms(KEEPALIVE_S)),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         # What waits for the answer to a ping where nothing else is sent, a minute by default.
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(settings.min_ping_interval_s)),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(MIN_PING_INTERVAL_S)),
         # Two servers on one port would share its callers without a word.
         ("grpc.so_reuseport", 0),
     ]
 
 
-def _max_connections(settings: ServerSettings) -> int:
+def _max_connections() -> int:
     """Return how many connections there may be, so that files are left for the HTTP port, Weaviate and embedders."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return settings.max_connections if files < 0 else min(settings.max_connections, max(1, files * 3 // 4))
+    return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, max(1, files * 3 // 4))
 
 
-def _server_limits(settings: ServerSettings, limits: LimitSettings) -> embedding_service_pb2.ServerLimits:
+def _server_limits(settings: ServerSettings, limits: RequestLimits) -> embedding_service_pb2.ServerLimits:
     """Return the bounds that clients are told."""
     return embedding_service_pb2.ServerLimits(
         max_request_bytes=settings.max_request_bytes,
-        max_response_bytes=settings.max_response_bytes,
+        max_response_bytes=MAX_RESPONSE_BYTES,
         max_inputs=limits.max_inputs,
         max_objects=limits.max_objects,
         max_hits=limits.max_hits,

@@ -1,24 +1,36 @@
 """Collecting violations, the bounds on calls, and checks that several services share."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Self
 from uuid import UUID
 
 from service.core.objects.checks import parse_id
 from service.errors import InvalidRequest, Noted, Violation, noting
+from service.settings import LimitSettings
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """Bounds on one call; see the settings of the same names."""
+    """Bounds on one call; see the settings of the same names.
+
+    Attributes:
+        max_filter_depth: a filter is walked by recursion, and people write far flatter ones.
+        max_filter_nodes: conditions, joins and listed values of a filter; Weaviate takes long for more.
+    """
 
     max_inputs: int
     max_objects: int
     max_hits: int
-    max_filter_depth: int
-    max_filter_nodes: int
     max_text_bytes: int
     max_image_bytes: int
+    max_filter_depth: int = 16
+    max_filter_nodes: int = 1000
+
+    @classmethod
+    def of(cls, settings: LimitSettings) -> Self:
+        """Return the bounds that settings ask for."""
+        return cls(**settings.model_dump(include={each.name for each in fields(cls)}))
 
 
 @dataclass(slots=True)

@@ -19,6 +19,8 @@ from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_cre
 from service.store.weaviate.vector_schema import NAMELESS
 
 MAX_SCHEMAS = 1024
+SCHEMA_MAX_AGE_S = 1.0
+"""For so long searches use a collection's schema as it was read; reading it takes as long as a small search."""
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 
@@ -30,9 +32,9 @@ class WeaviateCollections:
     capital first letter, a property's a small one, as Weaviate does.
     """
 
-    def __init__(self, connection: Connection, *, schema_max_age_s: float) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, schema_max_age_s)
+        self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, SCHEMA_MAX_AGE_S)
         # As callers, who read a collection first, last saw it.
         self._nameless: LRUCache[str, bool] = LRUCache(MAX_SCHEMAS)
 

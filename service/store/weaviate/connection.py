@@ -21,6 +21,8 @@ from service.settings import WeaviateSettings, read_secret
 from service.store.weaviate.errors import translate
 from service.store.weaviate.measuring import hand_on_traces
 
+CHECK_INTERVAL_S = 0.5
+"""A Weaviate that is down, or back, is noticed after this."""
 CHECK_TIMEOUT_S = 3.0
 CONNECT_TIMEOUT_S = 10.0
 DRAIN_S = 1.0
@@ -110,7 +112,7 @@ class Connection:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.check_interval_s)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             await self._check()
 
     async def _check(self) -> None:

@@ -55,7 +55,7 @@ class WeaviateStore(WeaviateCollections):
         Raises:
             InvalidSettings: the key file cannot be read.
         """
-        super().__init__(Connection(settings), schema_max_age_s=settings.schema_max_age_s)
+        super().__init__(Connection(settings))
 
     @property
     def available(self) -> bool:

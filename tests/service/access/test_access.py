@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from service.access.policy import HTTP_RULES, RULES
 from service.domain import TenantActivity
 from service.settings import AuthSettings
+from service.web.bounds import WebBounds
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import MODEL, Web, running_web
 from tests.service.conftest import Failure, Wire, start_wire, stop_wire, unpack
@@ -238,7 +239,7 @@ async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
 
 @pytest.mark.parametrize("open_", [True, False])
 async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, *, open_: bool) -> None:
-    wire = await start_wire(auth=auth.model_copy(update={"open_health": open_, "open_reflection": open_}))
+    wire = await start_wire(auth=auth.model_copy(update={"without_key": ["health", "reflection"] if open_ else []}))
     health = health_pb2_grpc.HealthStub(wire.channel)
 
     def reflect(version: str) -> Callable[..., Awaitable[Any]]:
@@ -308,7 +309,7 @@ def _paths() -> set[str]:
     from service.settings import WebSettings
     from service.web.endpoint import Endpoint
 
-    endpoint = Endpoint(WebSettings(), EmbedderPool([], check_interval_s=1), AuthSettings())
+    endpoint = Endpoint(WebSettings(), WebBounds(), EmbedderPool([], check_interval_s=1), AuthSettings())
     return {route.path for route in endpoint.router.routes}
 
 
@@ -331,7 +332,7 @@ async def test_every_route_needs_a_key_with_its_permission(web: Web, route: tupl
 @pytest.mark.parametrize("path", OPEN_ROUTES)
 async def test_health_and_metrics_of_http_have_their_own_switches(auth: AuthSettings, path: str) -> None:
     for open_ in (True, False):
-        switched = auth.model_copy(update={"open_health": open_, "open_metrics": open_})
+        switched = auth.model_copy(update={"without_key": ["health", "metrics"] if open_ else []})
         async with running_web(auth=switched) as web:
             without = await ask_web(web, "GET", path, None)
             with_key = await ask_web(web, "GET", path, "search")

@@ -13,6 +13,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
 from service.access import Authenticator, Client, Permission, calling_account
+from service.access import authenticator as access
 from service.access.clients import read_clients
 from service.errors import CredentialsInvalid, CredentialsMissing, QuotaExceeded
 from service.settings import AuthSettings, InvalidSettings
@@ -112,7 +113,7 @@ def test_a_client_is_known_by_any_of_its_keys(tmp_path: Path) -> None:
 
 async def test_files_are_read_again_when_they_change_and_bad_ones_are_not_taken(tmp_path: Path) -> None:
     file = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
-    authenticator = Authenticator(AuthSettings(clients_file=file, check_interval_s=0.01))
+    authenticator = Authenticator(AuthSettings(clients_file=file))
     await authenticator.start()
     with structlog.testing.capture_logs() as lines:
         write_clients(file, b='permissions = ["embed"]')
@@ -136,7 +137,7 @@ async def test_files_are_read_again_after_an_error_that_nobody_thought_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
-    authenticator = Authenticator(AuthSettings(clients_file=file, check_interval_s=0.01))
+    authenticator = Authenticator(AuthSettings(clients_file=file))
     read = authenticator._read
     faults = [RuntimeError("a bug")]
     monkeypatch.setattr(authenticator, "_read", lambda: read() if not faults else _throw(faults.pop()))
@@ -150,6 +151,11 @@ async def test_files_are_read_again_after_an_error_that_nobody_thought_of(
 
 def _throw(error: Exception) -> None:
     raise error
+
+
+@pytest.fixture(autouse=True)
+def _changes_are_seen_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "LOOK_EVERY_S", 0.01)
 
 
 async def _until(look: Any) -> None:
@@ -273,6 +279,7 @@ class TestTokens:
             ({"jwt_algorithms": "HS256"}, "auth.jwt_algorithms"),
             ({"jwt_algorithms": "none"}, "auth.jwt_algorithms"),
             ({"jwt_algorithms": ""}, "auth.jwt_algorithms"),
+            ({"without_key": "health,everything"}, "'health', 'metrics' or 'reflection'"),
         ],
     )
     def test_settings_that_make_no_sense_together_are_refused(
@@ -288,7 +295,7 @@ async def test_what_a_client_has_used_outlasts_a_file_that_is_read_again_unless_
     file = tmp_path / "clients.toml"
     line = 'permissions = ["embed"]\n[clients.a.quota]\ninputs_per_second = 1'
     write_clients(file, a=line)
-    authenticator = Authenticator(AuthSettings(clients_file=file, check_interval_s=0.01))
+    authenticator = Authenticator(AuthSettings(clients_file=file))
     await authenticator.start()
     async with authenticator.admit(bearer(key_of("a"))).embedding(100):
         pass

@@ -11,7 +11,7 @@ import structlog
 from grpc import StatusCode
 
 from service.domain import StoredObject
-from service.settings import AuthSettings, WeaviateSettings
+from service.settings import AuthSettings
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import running_web
 from tests.service.access.test_access import METHODS, PERMISSIONS, ask_web, bearer, call, request_for
@@ -97,7 +97,7 @@ async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings
 async def test_a_backfill_goes_on_as_its_client_s_quota_is_paid(tmp_path: Path) -> None:
     quota = "[clients.poor.quota]\ninputs_per_second = 20"
     auth = let_in(tmp_path / "clients.toml", poor=f"permissions = {json.dumps(PERMISSIONS)}\n{quota}")
-    wire = await start_wire(auth=auth, writes=WeaviateSettings(max_batch_objects=10))
+    wire = await start_wire(auth=auth, chunk_objects=10)
     create = collection_service_pb2.CreateCollectionRequest(
         collection={
             "name": "Mine",

@@ -18,10 +18,10 @@ from embedders.front.breaker import BreakerEmbedder, BreakerRules
 from embedders.front.queueing import QueueBounds
 from service.core.embedder_pool import EmbedderPool
 from service.rpc.server.server import GrpcServer
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import ServerSettings
 from tests.fakes.store import FakeStore
 from tests.fakes.tiny_clip import write_tiny_clip
-from tests.service.conftest import failure_of
+from tests.service.conftest import LIMITS, failure_of
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.input_pb2 import Input
@@ -68,8 +68,7 @@ async def local(model: Path) -> AsyncIterator[Local]:
     await pool.start()
     server = GrpcServer(
         ServerSettings(port=0, drain_grace_s=5),
-        LimitSettings(max_inputs=50),
-        WeaviateSettings(),
+        LIMITS,
         store=FakeStore(),
         embedders=pool,
     )

@@ -12,6 +12,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from embedders.front.batching import BatchingEmbedder
 from embedders.front.queueing import QueueBounds
+from service.rpc.server import calls, server
 from service.settings import ServerSettings
 from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
@@ -24,7 +25,14 @@ from vecgate.v1.input_pb2 import Input
 A_TEXT = pb.EmbedInputsRequest(inputs=[Input(text="a cat")])
 
 
-async def start_bounded(**settings: Any) -> Wire:
+async def start_bounded(monkeypatch: pytest.MonkeyPatch, **bounds: Any) -> Wire:
+    """Start a server with other bounds: settings, or constants of the server."""
+    settings = {name: bounds.pop(name) for name in [*bounds] if name in ServerSettings.model_fields}
+    for name, bound in bounds.items():
+        homes = [module for module in (server, calls) if hasattr(module, name.upper())]
+        assert homes, f"there is no bound {name}"
+        for module in homes:
+            monkeypatch.setattr(module, name.upper(), bound)
     return await start_wire(server=ServerSettings.model_validate({"port": 0, "drain_grace_s": 5, **settings}))
 
 
@@ -74,9 +82,11 @@ async def test_a_call_takes_what_is_at_its_bound_and_no_more(
 
 
 @pytest.mark.parametrize("over", [1, 1_000_000])
-async def test_a_message_over_its_bound_is_refused_and_one_at_it_is_not(over: int) -> None:
+async def test_a_message_over_its_bound_is_refused_and_one_at_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, over: int
+) -> None:
     bound = 4096
-    wire = await start_bounded(max_request_bytes=bound)
+    wire = await start_bounded(monkeypatch, max_request_bytes=bound)
     at = pb.EmbedInputsRequest(inputs=[Input(text="x" * (bound - 20))])
     while at.ByteSize() < bound:
         at.inputs[0].text += "x"
@@ -91,8 +101,8 @@ async def test_a_message_over_its_bound_is_refused_and_one_at_it_is_not(over: in
 
 
 @pytest.mark.parametrize(("size", "code"), [(1000, "OK"), (2048, "RESOURCE_EXHAUSTED"), (60_000, "RESOURCE_EXHAUSTED")])
-async def test_metadata_over_its_bound_is_refused(size: int, code: str) -> None:
-    wire = await start_bounded(max_header_bytes=2048)
+async def test_metadata_over_its_bound_is_refused(monkeypatch: pytest.MonkeyPatch, size: int, code: str) -> None:
+    wire = await start_bounded(monkeypatch, max_header_bytes=2048)
 
     ended = await wire.embedding.EmbedInputs(A_TEXT, metadata=(("x-long", "x" * size),)).code()
     await stop_wire(wire)
@@ -100,8 +110,8 @@ async def test_metadata_over_its_bound_is_refused(size: int, code: str) -> None:
     assert ended.name == code
 
 
-async def test_calls_over_their_number_are_overload_and_health_still_answers() -> None:
-    wire = await start_bounded(max_calls=2)
+async def test_calls_over_their_number_are_overload_and_health_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await start_bounded(monkeypatch, max_calls=2)
     wire.embedder.gate = asyncio.Event()
     running = [asyncio.ensure_future(wire.embedding.EmbedInputs(A_TEXT)) for _ in range(2)]
     await until(lambda: wire.embedder.in_flight == 2)
@@ -147,8 +157,10 @@ async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_bef
 
 
 @pytest.mark.parametrize("bound", ["max_connection_idle_s", "max_connection_age_s"])
-async def test_a_connection_ends_at_its_bound_without_a_failed_call(bound: str) -> None:
-    wire = await start_bounded(**{bound: 0.3})
+async def test_a_connection_ends_at_its_bound_without_a_failed_call(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    wire = await start_bounded(monkeypatch, **{bound: 0.3})
     await wire.embedding.EmbedInputs(A_TEXT)
     async with asyncio.timeout(10):
         while wire.channel.get_state() is grpc.ChannelConnectivity.READY:
@@ -159,9 +171,11 @@ async def test_a_connection_ends_at_its_bound_without_a_failed_call(bound: str) 
     assert len(answer.results) == 1
 
 
-async def code_for_a_client_that_pings(*, allowed_s: float, waited_s: float) -> StatusCode:
+async def code_for_a_client_that_pings(
+    monkeypatch: pytest.MonkeyPatch, *, allowed_s: float, waited_s: float
+) -> StatusCode:
     """Return how a call ends whose client pings every 100 ms for so long."""
-    wire = await start_bounded(min_ping_interval_s=allowed_s)
+    wire = await start_bounded(monkeypatch, min_ping_interval_s=allowed_s)
     wire.embedder.gate = asyncio.Event()
     options = [
         ("grpc.keepalive_time_ms", 100),
@@ -179,19 +193,19 @@ async def code_for_a_client_that_pings(*, allowed_s: float, waited_s: float) -> 
     return seen
 
 
-async def test_a_client_that_pings_too_often_is_disconnected() -> None:
-    assert await code_for_a_client_that_pings(allowed_s=60, waited_s=8) is StatusCode.UNAVAILABLE
+async def test_a_client_that_pings_too_often_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await code_for_a_client_that_pings(monkeypatch, allowed_s=60, waited_s=8) is StatusCode.UNAVAILABLE
 
 
-async def test_a_client_that_pings_as_often_as_it_may_is_served() -> None:
+async def test_a_client_that_pings_as_often_as_it_may_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     # On a machine that stalls several pings come at once, now and then.
-    codes = [await code_for_a_client_that_pings(allowed_s=0.01, waited_s=2) for _ in range(3)]
+    codes = [await code_for_a_client_that_pings(monkeypatch, allowed_s=0.01, waited_s=2) for _ in range(3)]
 
     assert codes.count(StatusCode.OK) >= 2
 
 
-async def test_callers_that_vanish_hold_nothing() -> None:
-    wire = await start_bounded(max_calls=3)
+async def test_callers_that_vanish_hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await start_bounded(monkeypatch, max_calls=3)
     wire.embedder.gate = asyncio.Event()
     for _ in range(2):
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{wire.server.port}", [("grpc.use_local_subchannel_pool", 1)])
@@ -208,8 +222,10 @@ async def test_callers_that_vanish_hold_nothing() -> None:
     assert len(answer.results) == 1
 
 
-async def test_watches_of_the_health_over_their_number_are_refused_and_those_that_end_make_room() -> None:
-    wire = await start_bounded(max_calls=2)
+async def test_watches_of_the_health_over_their_number_are_refused_and_those_that_end_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = await start_bounded(monkeypatch, max_calls=2)
     stub = HealthStub(wire.channel)
     watches = [stub.Watch(health_pb2.HealthCheckRequest(service="liveness")) for _ in range(2)]
     for each in watches:

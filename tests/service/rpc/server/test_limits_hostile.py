@@ -56,8 +56,10 @@ async def test_what_strangers_send_is_not_read(tmp_path: Path) -> None:
     assert max(sent) < 16 * MIB, "no more than gRPC's window of a stream that nobody reads"
 
 
-async def test_connections_beyond_the_bound_are_closed_at_once_and_those_without_a_call_in_time() -> None:
-    wire = await start_bounded(max_connections=4, max_connection_idle_s=1)
+async def test_connections_beyond_the_bound_are_closed_at_once_and_those_without_a_call_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = await start_bounded(monkeypatch, max_connections=4, max_connection_idle_s=1)
     idle = [await RawClient.connect(wire.server.port) for _ in range(4)]
     beyond = [await RawClient.connect(wire.server.port) for _ in range(3)]
 
@@ -74,7 +76,9 @@ async def test_connections_beyond_the_bound_are_closed_at_once_and_those_without
 
 async def test_connections_that_say_nothing_are_closed_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_server, "HANDSHAKE_TIMEOUT_MS", 500)
-    wire = await start_bounded()
+    wire = await start_bounded(
+        monkeypatch,
+    )
     silent = [await asyncio.open_connection("127.0.0.1", wire.server.port) for _ in range(4)]
 
     async with asyncio.timeout(20):
@@ -97,8 +101,8 @@ def test_connections_leave_a_quarter_of_the_files_to_others(
 
 
 @pytest.mark.parametrize("bound", ["max_call_s", "request_timeout_s"])
-async def test_a_request_that_never_ends_is_given_up(bound: str) -> None:
-    wire = await start_bounded(**{bound: 0.5})
+async def test_a_request_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    wire = await start_bounded(monkeypatch, **{bound: 0.5})
     client = await RawClient.connect(wire.server.port)
     with structlog.testing.capture_logs() as lines:
         client.call(1, EMBED)
@@ -147,7 +151,7 @@ async def come_again(call: Callable[[], Any]) -> Any:
 
 async def test_a_client_that_is_gone_without_a_word_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_server, "KEEPALIVE_TIMEOUT_MS", 200)
-    wire = await start_bounded(keepalive_s=1)
+    wire = await start_bounded(monkeypatch, keepalive_s=1)
     wire.embedder.gate = asyncio.Event()
     client = await RawClient.connect(wire.server.port)
     client.call(1, EMBED)
@@ -163,8 +167,10 @@ async def test_a_client_that_is_gone_without_a_word_holds_nothing(monkeypatch: p
     assert client.closed
 
 
-async def test_calls_that_hold_too_much_keep_others_from_beginning_until_they_end() -> None:
-    wire = await start_bounded(max_request_bytes=MIB, max_calls_bytes=MIB)
+async def test_calls_that_hold_too_much_keep_others_from_beginning_until_they_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = await start_bounded(monkeypatch, max_request_bytes=MIB, max_calls_bytes=MIB)
     wire.embedder.gate = asyncio.Event()
     large = pb.EmbedInputsRequest(inputs=[Input(text="x" * 30_000)] * 33)
     small = pb.EmbedInputsRequest(inputs=[Input(text="x" * 30_000)])
@@ -195,8 +201,8 @@ async def test_bytes_that_are_no_message_are_the_callers_fault_and_leave_a_line(
     assert {each["log_level"] for each in lines} == {"info"}
 
 
-async def test_messages_over_their_bounds_leave_a_line_each() -> None:
-    wire = await start_bounded(max_request_bytes=2048, max_response_bytes=1024)
+async def test_messages_over_their_bounds_leave_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await start_bounded(monkeypatch, max_request_bytes=2048, max_response_bytes=1024)
     with structlog.testing.capture_logs() as lines:
         request = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[Input(text="x" * 4000)])).code()
         (first,) = await ended_lines(lines, 1)
@@ -225,8 +231,10 @@ async def test_a_long_list_of_faults_reaches_the_caller_as_far_as_it_fits(wire: 
     assert long.message.endswith("...")
 
 
-async def test_streams_of_reflection_over_their_number_are_refused_and_those_that_end_make_room() -> None:
-    wire = await start_bounded(max_calls=2)
+async def test_streams_of_reflection_over_their_number_are_refused_and_those_that_end_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wire = await start_bounded(monkeypatch, max_calls=2)
     stub = ServerReflectionStub(wire.channel)
 
     async def ask(stream: Any) -> Any:

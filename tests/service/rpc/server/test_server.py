@@ -10,10 +10,10 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from embedders.errors import EmbedderUnavailable
 from service.rpc.server.server import GrpcServer, PortTaken
-from service.settings import LimitSettings, ServerSettings, WeaviateSettings
+from service.settings import ServerSettings
 from service.store.embedded.ports import free_ports
 from tests.fakes.embedder import FakeEmbedder
-from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
+from tests.service.conftest import LIMITS, Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -174,12 +174,12 @@ async def test_a_taken_port_is_told_with_the_setting_to_change(wire: Wire) -> No
     settings = ServerSettings(port=wire.server.port)
 
     with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{wire.server.port}.*VECGATE_SERVER__PORT"):
-        GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+        GrpcServer(settings, LIMITS, store=wire.store, embedders=wire.pool)
 
 
 async def test_a_server_that_has_not_started_refuses_connections_so_that_nobody_waits(wire: Wire) -> None:
     settings = ServerSettings(port=free_ports(1)[0])
-    server = GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
+    server = GrpcServer(settings, LIMITS, store=wire.store, embedders=wire.pool)
     health = "/grpc.health.v1.Health"
 
     async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.port}") as channel:
@@ -198,10 +198,7 @@ async def test_a_server_that_has_not_started_refuses_connections_so_that_nobody_
 
 async def test_who_loses_the_race_for_a_port_is_told_when_it_starts(wire: Wire) -> None:
     settings = ServerSettings(port=free_ports(1)[0])
-    servers = [
-        GrpcServer(settings, LimitSettings(), WeaviateSettings(), store=wire.store, embedders=wire.pool)
-        for _ in range(2)
-    ]
+    servers = [GrpcServer(settings, LIMITS, store=wire.store, embedders=wire.pool) for _ in range(2)]
     await servers[0].start()
 
     with pytest.raises(PortTaken):

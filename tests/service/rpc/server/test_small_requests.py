@@ -27,8 +27,7 @@ MIB = 1024 * 1024
 LONGEST_ROUND_S = 0.05
 CALL_S = 60
 TRIES = 3
-SETTINGS = LimitSettings()
-LIMITS = RequestLimits(**{name: getattr(SETTINGS, name) for name in RequestLimits.__dataclass_fields__})
+LIMITS = RequestLimits.of(LimitSettings())
 LISTS, STRINGS = list_bounds(LIMITS), string_bounds(LIMITS)
 MOST = int(os.environ.get("FLOOD_MIB", "16")) * MIB
 """What a message may have, which gRPC copies three times to receive it; a server has 32 MiB unless told otherwise."""

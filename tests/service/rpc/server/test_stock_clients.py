@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
+from service.rpc.shared.violations import RequestLimits
 from service.settings import LimitSettings
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire
@@ -19,7 +20,7 @@ from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
 FOUR_MIB = 4 * 1024 * 1024
 DIMENSION = 2048
-LIMITS = LimitSettings()
+LIMITS = RequestLimits.of(LimitSettings())
 WORDY = "word " * 6_000
 """As long as a text may be that is embedded, nearly."""
 

@@ -1,19 +1,88 @@
-"""The settings of the NIM embedder."""
+"""The settings of the embedders: what all have in common, the local CLIP model, and the NIM."""
 
 import ssl
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from embedders.nim.address import check_key, parse_base_url, resolve_proxy
 from embedders.nim.profiles import PROFILES, choose_profile
-from service.settings.types import CommaSeparated, Group, Seconds, SecretFile, read_secret_file
+from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
 
+EmbedderName = Literal["clip", "nim"]
 ProfileName = Literal["auto", "nvclip", "nemotron-vl", "nemoretriever-vlm", "plain"]
 
 
-LEAST_PIXELS = 224 * 224
+class EmbedderSettings(Group):
+    """All embedders."""
+
+    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(split_names)] = Field(
+        default=["clip"],
+        min_length=1,
+        description="embedders to start, with commas between, the default one first: clip (local model), nim (NVIDIA "
+        "NIM)",
+    )
+    max_queued_inputs: int = Field(
+        4096,
+        ge=1,
+        description="inputs that may wait for an embedder, of bulk work three quarters; more are refused as OVERLOADED",
+    )
+    max_queued_bytes: int = Field(
+        512 * MIB, ge=1024, description="bytes of texts and images that may wait for an embedder, as for inputs"
+    )
+    cache_bytes: int = Field(64 * MIB, ge=0, description="bytes of vectors kept in memory by content; 0 keeps none")
+
+    @model_validator(mode="after")
+    def _no_twins(self) -> Self:
+        if len(set(self.order)) != len(self.order):
+            raise ValueError("embedder.order: names an embedder twice; name each once")
+        return self
+
+
+class ClipSettings(Group):
+    """The local CLIP embedder."""
+
+    model: str = Field(
+        "pictogram-clip",
+        min_length=1,
+        description="the bundled model, an open_clip model's name, or a folder with open_clip_config.json and weights",
+    )
+    checkpoint: Path | None = Field(
+        None, description="weights file of an open_clip model named in clip.model, or of a folder without one"
+    )
+    expected_digest: str | None = Field(
+        None,
+        pattern=r"^(sha256:)?[0-9A-Fa-f]{64}$",
+        description="SHA-256 that the weights must have; others are refused",
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|cuda|cuda:\d+)(,(cpu|cuda:\d+))*)$",
+        description="where the model runs: auto (every GPU, else the CPU), cpu, cuda (every GPU), or cuda:0,cuda:2",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto", description="number format of the model; auto is fp16 on a GPU after a check that it is close to fp32"
+    )
+    max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
+    readers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="pictures to decode at the same time, each of which takes a core and memory, and a quarter as many "
+        "large ones beside them; 0: as many as there are cores, from 4 to 16",
+    )
+    space: str | None = Field(
+        None,
+        min_length=1,
+        description="another space that the model belongs to, such as nvidia/nvclip; it serves once a probe has "
+        "confirmed that",
+    )
+    probe_file: Path | None = Field(
+        None,
+        description="vectors of the probe in clip.space, as `vecgate probe` writes them; without it the NIM is asked",
+    )
 
 
 class NimSettings(Group):
@@ -22,8 +91,8 @@ class NimSettings(Group):
     base_url: CommaSeparated = Field(
         default=["http://127.0.0.1:8000"],
         min_length=1,
-        description="the NIM's address, http or https, maybe with a path, with or without /v1 at its end; of several, "
-        "commas between, that serve the same model, the first one that works is asked (embedders nim, nim-2, ...)",
+        description="address of the NIM, http or https, with or without a path and /v1 at its end; of several with "
+        "commas between, which serve the same model, the first one that works is used (embedders nim, nim-2, ...)",
     )
     model: str = Field(
         "nvidia/nvclip", min_length=1, description="the model's name, which is also its space unless nim.space is set"
@@ -31,19 +100,16 @@ class NimSettings(Group):
     space: str | None = Field(
         None,
         min_length=1,
-        description="a space that the model is of, such as nvidia/nvclip, though its name is another; it serves once "
-        "the vectors of nim.probe_file have shown it",
+        description="another space that the model belongs to, such as nvidia/nvclip; it serves once the vectors of "
+        "nim.probe_file have confirmed that",
     )
     probe_file: Path | None = Field(
-        None, description="vectors of the probe in nim.space, as `vecgate probe` writes them; needed for that"
-    )
-    probe_min_cosine: float = Field(
-        0.98, gt=0, le=1, description="how near the NIM's vectors of the probe have to be to those of nim.space"
+        None, description="vectors of the probe in nim.space, as `vecgate probe` writes them; required with nim.space"
     )
     profile: ProfileName = Field(
         "auto",
         description=f"the model's family, which decides on the fields of a request: {', '.join(PROFILES)}; "
-        "auto goes by the model's name and takes plain for one that it does not know",
+        "auto goes by the model's name, and is plain for an unknown one",
     )
     dimension: int | None = Field(
         None,
@@ -51,20 +117,20 @@ class NimSettings(Group):
         le=65_536,
         description="values in a vector of the model; without it: what the profile knows, or else what the NIM answers",
     )
-    api_key: SecretStr | None = Field(None, description="key sent as a bearer token; a NIM of your own needs none")
+    api_key: SecretStr | None = Field(None, description="API key, sent as a bearer token; a self-hosted NIM needs none")
     api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of nim.api_key")
     allow_caller_keys: bool = Field(
         False,
         description="whether calls may bring their own key for the NIM in the metadata x-nvidia-api-key; "
-        "where not, such calls are refused",
+        "otherwise such calls are refused",
     )
     ca_file: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"
     )
     proxy: SecretStr | None = Field(
         None,
-        description="address of the proxy to go through, or environment for that of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY "
-        "and NO_PROXY; without it none is used, whatever the environment says",
+        description="address of the proxy to use, or environment for that of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and "
+        "NO_PROXY; without it no proxy is used, whatever the environment says",
     )
     proxy_file: SecretFile | None = Field(
         None, description="file that holds the proxy's address, instead of nim.proxy, for one with a password in it"
@@ -76,24 +142,11 @@ class NimSettings(Group):
         description="inputs in one request; without it: 64, or what the profile says; nvclip takes at most 64",
     )
     max_connections: int = Field(8, ge=1, le=1000, description="requests to the NIM at the same time")
-    retry_attempts: int = Field(
-        3,
-        ge=1,
-        le=10,
-        description="requests in all for the same inputs, when the NIM fails in passing; 1 for no retries",
-    )
-    retry_max_s: Seconds = Field(20, description="seconds within which retries begin and end")
     max_request_bytes: int = Field(
-        16 * 1024 * 1024,
+        16 * MIB,
         ge=1,
-        description="bytes of the inputs of one request, pictures in base64; a larger input goes alone. Set it lower "
-        "where a proxy in front of the NIM takes no such bodies",
-    )
-    max_converted_pixels: int = Field(
-        2_000_000,
-        ge=0,
-        description="pixels to which a picture is scaled down that is neither JPEG nor PNG and so becomes PNG; "
-        "0 for never. nvclip reads 224 x 224",
+        description="bytes of the inputs of one request, pictures in base64; a larger input goes alone. Lower it where "
+        "a proxy in front of the NIM accepts only smaller bodies",
     )
 
     @model_validator(mode="after")
@@ -148,13 +201,6 @@ class NimSettings(Group):
         if file is not None:
             _check_proxy(read_secret_file(file), info)
         return file
-
-    @field_validator("max_converted_pixels")
-    @classmethod
-    def _check_max_converted_pixels(cls, pixels: int) -> int:
-        if 0 < pixels < LEAST_PIXELS:
-            raise ValueError(f"must be 0 or at least {LEAST_PIXELS}: the models would see less than they read")
-        return pixels
 
     @field_validator("max_batch")
     @classmethod
