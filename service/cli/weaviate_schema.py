@@ -4,13 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from service.domain import DataType, Distance
-from service.rpc.collections.parameters import parameters_from_pb
+from service.weaviate_names import INDEXING, parameters_from_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import vector_index_pb2 as index_pb
 
 MODULE = "multi2vec-nvidia"
-INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 PARTS = {
     "multi_tenancy": ("multiTenancyConfig", ()),
     "replication": ("replicationConfig", ("factor", "deletionStrategy")),
@@ -61,7 +60,7 @@ def _property(property_: property_pb.Property) -> dict[str, Any]:
     schema: dict[str, Any] = {"name": property_.name, "dataType": [data_type.value]}
     if property_.description:
         schema["description"] = property_.description
-    schema |= parameters_from_pb(property_, only=INDEXING)
+    schema |= parameters_from_pb(property_, INDEXING)
     if property_.nested_properties:
         schema["nestedProperties"] = _properties(property_.nested_properties)
     return schema

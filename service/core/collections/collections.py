@@ -1,7 +1,7 @@
 """Collections: creating them with their spaces bound, and looking at them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderUnavailable
@@ -17,14 +17,6 @@ from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, Scope, Space
 from service.errors import EmbedderNotFound, Violation, collecting, noting
 from service.store.base import Store
-
-
-@dataclass(frozen=True, slots=True)
-class CollectionPage:
-    """Some collections by name, and whether more follow."""
-
-    collections: tuple[Collection, ...]
-    more: bool
 
 
 class Collections:
@@ -134,12 +126,12 @@ class Collections:
             return collection, None
         return collection, await self._store.count_objects(name, Scope(tenant))
 
-    async def list_page(self, *, after: str, size: int) -> CollectionPage:
-        """Return up to `size` collections that the caller may touch, whose names come after `after` by alphabet."""
+    async def list_page(self, after: str, size: int) -> tuple[list[Collection], bool]:
+        """Return up to `size` collections that the caller may touch, by name after `after`, and whether more follow."""
         may_touch = calling_account.get().client.may_touch
         found = (each for each in await self._store.list_collections() if each.name > after and may_touch(each.name))
         rest = sorted(map(self._embedders.resolve, found), key=lambda each: each.name)
-        return CollectionPage(tuple(rest[:size]), more=len(rest) > size)
+        return rest[:size], len(rest) > size
 
     async def delete(self, name: str) -> None:
         """Delete a collection and its objects.

@@ -1,20 +1,11 @@
 """Tenants: those among whom the objects of a collection are divided."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from service.access import calling_account
 from service.domain import Tenant
 from service.errors import InvalidRequest, TenantNotFound, Violation
 from service.store.base import Store
-
-
-@dataclass(frozen=True, slots=True)
-class TenantPage:
-    """Some tenants by name, and whether more follow."""
-
-    tenants: tuple[Tenant, ...]
-    more: bool
 
 
 class Tenants:
@@ -31,13 +22,18 @@ class Tenants:
         """Add tenants; one that is there already stays as it is."""
         await self._store.create_tenants(await self._check(collection), tenants)
 
-    async def list_page(self, collection: str, names: Sequence[str], *, after: str, size: int) -> TenantPage:
-        """Return up to `size` tenants that the caller may touch, after `after`; of certain names, if any are given."""
+    async def list_page(
+        self, collection: str, names: Sequence[str], after: str, size: int
+    ) -> tuple[list[Tenant], bool]:
+        """Return up to `size` tenants that the caller may touch, by name after `after`, and whether more follow.
+
+        Only tenants of the given names, if there are any.
+        """
         collection = await self._check(collection)
         may_touch = calling_account.get().client.may_touch_tenant
         found = await self._store.list_tenants(collection, names)
         rest = [each for each in found if each.name > after and may_touch(each.name)]
-        return TenantPage(tuple(rest[:size]), more=len(rest) > size)
+        return rest[:size], len(rest) > size
 
     async def update(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Change how active tenants are, or of none if one is not there.

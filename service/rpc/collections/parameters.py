@@ -1,75 +1,66 @@
-"""Messages of parameters, such as those of an index, to and from Weaviate's own names and words."""
+"""Parameters in a request: of indexes, quantizers, replication, sharding and the inverted index, and their bounds."""
 
-from collections.abc import Collection, Mapping, MutableSequence
+from collections.abc import Collection
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from service.domain import Parameters
+from service.rpc.shared.violations import Violations
+from service.weaviate_names import parameters_from_pb
 
-# Where Weaviate's name is not the field's in camel case.
-NAMES = {"max_posting_size_kb": "maxPostingSizeKB", "flat_quantizer": ""}
+MOST_INT32, MOST_INT64 = 2**31 - 1, 2**63 - 1
 
-# Where Weaviate's words are not the value's in lower case, without the enum's prefix.
-WORDS = {
-    "DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION": "NoAutomatedResolution",
-    "DELETION_STRATEGY_DELETE_ON_CONFLICT": "DeleteOnConflict",
-    "DELETION_STRATEGY_TIME_BASED_RESOLUTION": "TimeBasedResolution",
-    "PRODUCT_ENCODER_DISTRIBUTION_LOG_NORMAL": "log-normal",
+BOUNDS: dict[str, tuple[float, float]] = {
+    "HnswIndex.ef_construction": (4, MOST_INT32),
+    "HnswIndex.max_connections": (4, 2047),
+    "HnswIndex.ef": (-1, MOST_INT32),
+    "HnswIndex.dynamic_ef_min": (1, MOST_INT32),
+    "HnswIndex.dynamic_ef_max": (1, MOST_INT32),
+    "HnswIndex.dynamic_ef_factor": (1, MOST_INT32),
+    "HnswIndex.vector_cache_max_objects": (0, MOST_INT64),
+    "HnswIndex.flat_search_cutoff": (0, MOST_INT32),
+    "HnswIndex.cleanup_interval_seconds": (0, MOST_INT32),
+    "FlatIndex.vector_cache_max_objects": (0, MOST_INT64),
+    "DynamicIndex.threshold": (1, MOST_INT64),
+    "HfreshIndex.max_posting_size_kb": (8, 1024),
+    "HfreshIndex.replicas": (1, 10),
+    "HfreshIndex.search_probe": (1, MOST_INT32),
+    "RotationalQuantizer.rescore_limit": (-1, MOST_INT32),
+    "BinaryQuantizer.rescore_limit": (-1, MOST_INT32),
+    "ScalarQuantizer.rescore_limit": (-1, MOST_INT32),
+    "ScalarQuantizer.training_limit": (1, MOST_INT32),
+    "ProductQuantizer.segments": (0, MOST_INT32),
+    "ProductQuantizer.centroids": (2, 256),
+    "ProductQuantizer.training_limit": (1, MOST_INT32),
+    "ReplicationConfig.factor": (1, MOST_INT32),
+    "ShardingConfig.desired_count": (1, MOST_INT32),
+    "ShardingConfig.virtual_per_physical": (1, MOST_INT32),
+    "InvertedIndexConfig.cleanup_interval_seconds": (0, MOST_INT32),
+    "Bm25Config.b": (0, 1),
+    "Bm25Config.k1": (0, 1e6),
 }
+"""The least and the most of a field."""
 
 
-def parameters_from_pb(message: Message, only: Collection[str] = ()) -> dict[str, Any]:
-    """Return the fields that are set, all or only some, by Weaviate's names; messages within become dicts."""
-    parameters: dict[str, Any] = {}
-    for field, value in message.ListFields():
-        name = _name(field)
-        if not name or (only and name not in only):
-            continue
-        if field.message_type is not None:
-            parameters[name] = parameters_from_pb(value)
-        elif field.enum_type is not None:
-            parameters[name] = _words(field.enum_type)[value]
-        else:
-            parameters[name] = list(value) if isinstance(value, MutableSequence) else value
-    return parameters
+def parse_parameters(violations: Violations, message: Message, path: str, only: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields that are set by Weaviate's names, and note every one that is out of its bounds.
 
+    Args:
+        violations: where to note.
+        message: the parameters.
+        path: where the message is in its request.
+        only: Weaviate's names of the fields to return; empty for all.
+    """
 
-def parameters_to_pb(parameters: Parameters, message: Message) -> None:
-    """Set the fields that Weaviate says something of; what a field cannot hold is left out."""
-    for field in message.DESCRIPTOR.fields:
-        value = parameters.get(_name(field))
-        if value is None:
-            continue
-        if field.message_type is not None:
-            if isinstance(value, Mapping):
-                inner = getattr(message, field.name)
-                inner.SetInParent()
-                parameters_to_pb(value, inner)
-        elif isinstance(value, list):
-            getattr(message, field.name).extend(map(str, value))
-        elif field.enum_type is not None:
-            numbers = {word: number for number, word in _words(field.enum_type).items()}
-            setattr(message, field.name, numbers.get(value, 0))
-        else:
-            _set_scalar(message, field, value)
+    def check(where: str, field: Any, value: Any) -> None:
+        name = f"{field.containing_type.name}.{field.name}"
+        if field.enum_type is not None:
+            known = value in field.enum_type.values_by_number
+            violations.require(known, where, f"{value} is not a {field.enum_type.name} that this server knows")
+        elif name in BOUNDS:
+            least, most = BOUNDS[name]
+            # NaN fails this comparison, too.
+            violations.require(least <= value <= most, where, f"is {value}; give {least:g} to {most:.10g}")
+            violations.require(name != "HnswIndex.ef" or value, where, "is 0; give at least 1, or -1")
 
-
-def _set_scalar(message: Message, field: Any, value: Any) -> None:
-    if field.cpp_type in (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64):
-        # Weaviate's JSON may write whole numbers as 1e+12.
-        value = int(value)
-        if field.cpp_type == FieldDescriptor.CPPTYPE_INT32:
-            value = max(-(2**31), min(value, 2**31 - 1))
-    setattr(message, field.name, value)
-
-
-def _name(field: Any) -> str:
-    name: str = NAMES.get(field.name, field.json_name)
-    return name
-
-
-def _words(enum: Any) -> dict[int, str]:
-    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
-    return {value.number: WORDS.get(value.name, value.name.removeprefix(prefix).lower()) for value in enum.values}
+    return parameters_from_pb(message, only, path=path, check=check)

@@ -1,4 +1,4 @@
-"""CollectionService: validate, convert, call core, convert."""
+"""CollectionService: parse the request, call core, make the response."""
 
 from typing import Any
 
@@ -7,33 +7,32 @@ import grpc
 from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
-from service.domain import Collection
-from service.rpc.collections.checks import (
-    check_create_collection,
-    check_list_collections,
-    check_update_collection,
-    decode_page_token,
-    encode_page_token,
+from service.domain import Collection, NamedVector, Property
+from service.rpc.collections.request import (
+    DATA_TYPES,
+    page_token,
+    parse_create_collection,
+    parse_list_collections,
+    parse_update_collection,
 )
-from service.rpc.collections.messages import change_from_pb, collection_from_pb, collection_to_pb
 from service.rpc.collections.tenants import (
-    check_create_tenants,
     check_delete_tenants,
-    check_get_collection,
-    check_list_tenants,
-    check_update_tenants,
-    tenants_from_pb,
+    check_tenant,
+    parse_create_tenants,
+    parse_list_tenants,
+    parse_update_tenants,
     tenants_to_pb,
 )
+from service.rpc.collections.vector_index import index_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.scope import TENANT_NAME
-from service.rpc.shared.violations import check_name
+from service.rpc.shared.violations import Violations, check_name
+from service.weaviate_names import INDEXING, parameters_to_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc
+from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
-DEFAULT_PAGE_SIZE = 100
 
 
 class CollectionServicer(pb_grpc.CollectionServiceServicer):
@@ -50,13 +49,16 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         context: Context,
     ) -> pb.CreateCollectionResponse:
         """Create a collection."""
-        check_create_collection(request)
-        created = await self._collections.create(*collection_from_pb(request.collection))
+        created = await self._collections.create(*parse_create_collection(request))
         return pb.CreateCollectionResponse(collection=self._to_pb(created))
 
     async def GetCollection(self, request: pb.GetCollectionRequest, context: Context) -> pb.GetCollectionResponse:
         """Return a collection."""
-        check_get_collection(request)
+        violations = Violations()
+        violations.require(request.name, "name", "is required; name a collection")
+        if request.tenant:
+            check_tenant(violations, request.tenant, "tenant")
+        violations.raise_if_any()
         collection, count = await self._collections.get(request.name, request.tenant)
         message = self._to_pb(collection)
         if count is not None:
@@ -65,13 +67,11 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
         """List collections."""
-        check_list_collections(request)
-        page = await self._collections.list_page(
-            after=decode_page_token(request.page_token), size=request.page_size or DEFAULT_PAGE_SIZE
-        )
-        fitting = as_many_as_fit(map(self._to_pb, page.collections), CLIENTS_TAKE_BYTES, FRAME_BYTES)
-        more = page.more or len(fitting) < len(page.collections)
-        token = encode_page_token(fitting[-1].name) if more else ""
+        page = parse_list_collections(request)
+        collections, more = await self._collections.list_page(page.after, page.size)
+        fitting = as_many_as_fit(map(self._to_pb, collections), CLIENTS_TAKE_BYTES, FRAME_BYTES)
+        more = more or len(fitting) < len(collections)
+        token = page_token(fitting[-1].name) if more else ""
         return pb.ListCollectionsResponse(collections=fitting, next_page_token=token)
 
     async def UpdateCollection(
@@ -80,8 +80,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         context: Context,
     ) -> pb.UpdateCollectionResponse:
         """Change a collection."""
-        check_update_collection(request)
-        change = change_from_pb(request.collection, request.update_mask.paths)
+        change = parse_update_collection(request)
         updated = await self._collections.update(request.collection.name, change)
         return pb.UpdateCollectionResponse(collection=self._to_pb(updated))
 
@@ -99,30 +98,23 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         self, request: tenant_pb.CreateTenantsRequest, context: Context
     ) -> tenant_pb.CreateTenantsResponse:
         """Add tenants to a collection."""
-        check_create_tenants(request)
-        await self._tenants.create(request.collection, tenants_from_pb(request.tenants))
+        await self._tenants.create(request.collection, parse_create_tenants(request))
         return tenant_pb.CreateTenantsResponse()
 
     async def ListTenants(
         self, request: tenant_pb.ListTenantsRequest, context: Context
     ) -> tenant_pb.ListTenantsResponse:
         """List a collection's tenants."""
-        check_list_tenants(request)
-        page = await self._tenants.list_page(
-            request.collection,
-            request.names,
-            after=decode_page_token(request.page_token, TENANT_NAME),
-            size=request.page_size or DEFAULT_PAGE_SIZE,
-        )
-        token = encode_page_token(page.tenants[-1].name) if page.more else ""
-        return tenant_pb.ListTenantsResponse(tenants=tenants_to_pb(page.tenants), next_page_token=token)
+        page = parse_list_tenants(request)
+        tenants, more = await self._tenants.list_page(request.collection, request.names, page.after, page.size)
+        token = page_token(tenants[-1].name) if more else ""
+        return tenant_pb.ListTenantsResponse(tenants=tenants_to_pb(tenants), next_page_token=token)
 
     async def UpdateTenants(
         self, request: tenant_pb.UpdateTenantsRequest, context: Context
     ) -> tenant_pb.UpdateTenantsResponse:
         """Change how active tenants are."""
-        check_update_tenants(request)
-        await self._tenants.update(request.collection, tenants_from_pb(request.tenants))
+        await self._tenants.update(request.collection, parse_update_tenants(request))
         return tenant_pb.UpdateTenantsResponse()
 
     async def DeleteTenants(
@@ -136,4 +128,46 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
     def _to_pb(self, collection: Collection) -> pb.Collection:
         names = {each.spec.space: each.spec.name for each in reversed(self._embedders.all)}
         default = self._embedders.default_vector(collection)
-        return collection_to_pb(collection, names, default.name if default else "")
+        message = pb.Collection(
+            name=collection.name,
+            description=collection.description,
+            default_vector=default.name if default else "",
+        )
+        for each in collection.properties:
+            _property_to_pb(each, message.properties.add())
+        for vector in collection.vectors:
+            _vector_to_pb(vector, names, message.vectors.add())
+        if collection.multi_tenancy is not None:
+            message.multi_tenancy.enabled = True
+            message.multi_tenancy.auto_tenant_creation = collection.multi_tenancy.auto_creation
+            message.multi_tenancy.auto_tenant_activation = collection.multi_tenancy.auto_activation
+        if collection.reranker is not None:
+            message.reranker.module = collection.reranker.module
+            message.reranker.options.update(collection.reranker.options)
+        for name in ("replication", "sharding", "inverted_index"):
+            parameters_to_pb(getattr(collection, name), getattr(message, name))
+        return message
+
+
+def _property_to_pb(property_: Property, message: property_pb.Property) -> None:
+    message.name = property_.name
+    message.description = property_.description
+    if property_.data_type is not None:
+        message.data_type = DATA_TYPES[property_.data_type]
+    parameters_to_pb({name: property_.indexing.get(name) for name in INDEXING}, message)
+    for each in property_.nested:
+        _property_to_pb(each, message.nested_properties.add())
+
+
+def _vector_to_pb(vector: NamedVector, embedder_names: dict[str, str], message: pb.VectorConfig) -> None:
+    message.name = vector.name
+    for fields, listed in ((vector.image_fields, message.image_fields), (vector.text_fields, message.text_fields)):
+        for field in fields:
+            listed.add(name=field.name, weight=field.weight if vector.weighted else None)
+    index_to_pb(vector.index, vector.distance, message.index)
+    message.native, message.base_url = vector.native, vector.base_url
+    if vector.space:
+        message.embedder = embedder_names.get(vector.space.id, "")
+        message.model = vector.space.model
+        message.space = vector.space.id
+        message.dimension = vector.space.dimension
