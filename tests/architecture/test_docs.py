@@ -44,9 +44,16 @@ def test_the_client_guide_names_every_error_reason() -> None:
     assert {reason for reason in reasons if f"`{reason}`" not in text} == set()
 
 
-@pytest.mark.parametrize(("page", "most"), [("README.md", 10_000)])
+@pytest.mark.parametrize(("page", "most"), [("README.md", 10_000), ("DECISIONS.md", 20_000), ("CHANGELOG.md", 8_000)])
 def test_a_page_that_everyone_reads_stays_short(page: str, most: int) -> None:
     assert (ROOT / page).stat().st_size <= most
+
+
+def test_the_index_of_decisions_names_every_record() -> None:
+    index, _, records = (ROOT / "DECISIONS.md").read_text(encoding="utf-8").partition("\n## ")
+    named = re.findall(r"\b\d+\b", re.sub(r"`.*?`", "", index))
+
+    assert [number for number in re.findall(r"^(?:## )?(\d+)\. ", records, re.MULTILINE) if number not in named] == []
 
 
 def test_links_between_pages_lead_to_files_and_headings() -> None:
@@ -94,6 +101,17 @@ def test_make_targets_that_pages_name_exist() -> None:
         named = re.findall(r"`(?:[A-Z_]+=\S+ )?make ([a-z-]+)", text)
         named += re.findall(r"^(?:[A-Z_]+=\S+ )?make ([a-z-]+)", text, re.MULTILINE)
         assert [name for name in named if name not in targets] == [], page
+
+
+def test_packages_that_pages_have_installed_exist() -> None:
+    server, client = (
+        tomllib.loads((ROOT / file).read_text(encoding="utf-8"))["project"]
+        for file in ("pyproject.toml", "protos/pyproject.toml")
+    )
+    known = {client["name"], server["name"], *server["optional-dependencies"]}
+    for page in pages():
+        for package in re.findall(r"pip install '?(vecgate[^'`\s]*)", page.read_text(encoding="utf-8")):
+            assert set(re.findall(r"[a-z-]+", package)) <= known, f"{page}: {package}"
 
 
 def commands(page: Path) -> Iterator[str]:

@@ -19,8 +19,7 @@ from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim
 from tests.pages import ROOT, blocks
 from vecgate.client import Client, Object, hybrid
-from vecgate.v1 import collection_service_pb2 as pb
-from vecgate.v1 import property_pb2
+from vecgate.v1.collection_service_pb2 import Collection
 
 GUIDE = ROOT / "protos/README.md"
 KEY, NIM_KEY = "e2e-key", "nvapi-any"
@@ -46,7 +45,7 @@ class Sides:
 
     def run(self, *names: str, **given: Any) -> dict[str, Any]:
         """Run snippets of the page, and return what they define."""
-        known = {"Client": Client, "Object": Object, "pb": pb, "property_pb2": property_pb2, "hybrid": hybrid}
+        known = {"Client": Client, "Object": Object, "Collection": Collection, "hybrid": hybrid}
         scope: dict[str, Any] = {**known, **given}
         with Client(self.vecgate.address) as client:
             scope.setdefault("client", client)
