@@ -12,7 +12,7 @@ from uuid import UUID
 
 from embedders.contract import ImageInput, TextInput, Vector
 from service.domain.filters import Filter
-from service.domain.objects import ReturnNames, Scope, StoredObject
+from service.domain.objects import ReturnFields, ReturnNames, Scope, StoredObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,47 +90,6 @@ class NearObject:
 
     path: str
     id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Keywords:
-    """Words to look for.
-
-    Attributes:
-        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
-        need_all: whether an object needs all words; None leaves it to the store.
-        minimum_match: how many words it needs where it does not need all.
-        path: the field in the request.
-    """
-
-    query: str
-    properties: tuple[str, ...] = ()
-    need_all: bool | None = None
-    minimum_match: int = 0
-    path: str = "bm25"
-
-
-class Fusion(Enum):
-    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
-
-    RANKED = 1
-    RELATIVE_SCORE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Blend:
-    """What a hybrid search has beside its vector.
-
-    Attributes:
-        keywords: the keyword side; None for none.
-        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
-        max_vector_distance: the largest distance that the vector side counts.
-    """
-
-    keywords: Keywords | None
-    alpha: float | None = None
-    fusion: Fusion | None = None
-    max_vector_distance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +178,49 @@ class TargetVectors:
 
 
 @dataclass(frozen=True, slots=True)
+class Keywords:
+    """Words to look for.
+
+    Attributes:
+        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
+        need_all: whether an object needs all words; None leaves it to the store.
+        minimum_match: how many words it needs where it does not need all.
+        path: the field in the request.
+    """
+
+    query: str
+    properties: tuple[str, ...] = ()
+    need_all: bool | None = None
+    minimum_match: int = 0
+    path: str = "bm25"
+
+
+class Fusion(Enum):
+    """How the two lists of a hybrid search are joined; the numbers are those of the API."""
+
+    RANKED = 1
+    RELATIVE_SCORE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """Words and vectors, joined.
+
+    Attributes:
+        keywords: the keyword side; None for none.
+        alpha: the share of the vector side; None leaves it to the store, as for the fusion.
+        max_vector_distance: the largest distance that the vector side counts.
+        targets: the vector side; without vectors until the query is embedded.
+    """
+
+    keywords: Keywords | None
+    alpha: float | None = None
+    fusion: Fusion | None = None
+    max_vector_distance: float | None = None
+    targets: TargetVectors = field(default_factory=lambda: TargetVectors({}))
+
+
+@dataclass(frozen=True, slots=True)
 class Hybrid:
     """Look for what is near to something and for what has certain words."""
 
@@ -273,6 +275,25 @@ class Search:
     offset: int = 0
     targets: TargetChoice = field(default_factory=TargetChoice)
     returned: ReturnNames = field(default_factory=ReturnNames)
+    options: SearchOptions = field(default_factory=SearchOptions)
+    scope: Scope = field(default_factory=Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """What a store is to find, and to return of it.
+
+    Attributes:
+        query: near to vectors, with certain words, or both; None lists objects in the order of their ids, with filters
+            in the order of the store.
+        limit: hits at most.
+        offset: hits to pass over.
+    """
+
+    query: TargetVectors | Keywords | Blend | None = None
+    limit: int = 10
+    offset: int = 0
+    fields: ReturnFields = field(default_factory=ReturnFields)
     options: SearchOptions = field(default_factory=SearchOptions)
     scope: Scope = field(default_factory=Scope)
 

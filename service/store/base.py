@@ -7,23 +7,17 @@ from uuid import UUID
 
 from embedders.contract import Vector
 from service.domain import (
-    Blend,
     Collection,
     Filter,
     Hit,
-    Keywords,
     ObjectChange,
     ReturnFields,
     Scope,
-    SearchOptions,
+    SearchSpec,
     StoredObject,
-    TargetVectors,
     Tenant,
 )
 from service.errors import StoreRejected, StoreUnavailable
-
-EVERYTHING = SearchOptions()
-"""A search or a listing of all objects."""
 
 NO_TENANT = Scope()
 """All objects of a collection without tenants."""
@@ -191,60 +185,8 @@ class Store(Protocol):
         """
         ...
 
-    async def search(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects whose named vectors are nearest to vectors, nearest first."""
-        ...
-
-    async def search_keywords(
-        self,
-        collection: str,
-        keywords: Keywords,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects with certain words, best first."""
-        ...
-
-    async def search_hybrid(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        blend: Blend,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects near to vectors and those with certain words, joined, best first."""
-        ...
-
-    async def list_objects(
-        self,
-        collection: str,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return objects in the order of their ids; with filters in the order of the store."""
+    async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
+        """Return the nearest objects, or those with certain words, best first; or list objects."""
         ...
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:

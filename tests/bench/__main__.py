@@ -19,7 +19,7 @@ from embedders.contract import DOCUMENT, QUERY, ImageInput, Input, TextInput
 from embedders.factory import build_embedder
 from embedders.front.queueing import QueueBounds
 from service.core.embedder_pool import EmbedderPool
-from service.domain import ReturnFields, StoredObject
+from service.domain import ReturnFields, SearchSpec, StoredObject
 from service.process.log import configure_logging
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.violations import RequestLimits
@@ -148,7 +148,7 @@ async def bench_import() -> None:
         await objects.ImportObjects(request)
         fields = ReturnFields(images=["image"], vectors=["default"])
         ready: list[StoredObject] = [
-            hit.object for hit in await store.list_objects("Bench", limit=len(PICTURES), offset=0, fields=fields)
+            hit.object for hit in await store.search("Bench", SearchSpec(limit=len(PICTURES), fields=fields))
         ]
         images: list[Input] = [ImageInput(content) for content in PICTURES]
 

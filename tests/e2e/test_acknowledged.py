@@ -21,7 +21,7 @@ from service.errors import ServiceError
 from service.store.embedded.binary import find_binary
 from service.store.weaviate import store
 from service.store.weaviate.confirming import confirm
-from service.store.weaviate.scope import Objects
+from service.store.weaviate.objects import Objects
 from tests.e2e.faults import RUNS, Fault, Inside, Outside, Site, import_through, inside, outside
 from tests.fakes.proxy import Fault as Cut
 

@@ -25,6 +25,7 @@ from service.domain import (
     NamedVector,
     Property,
     ReturnFields,
+    SearchSpec,
     Space,
     StoredObject,
     TargetVectors,
@@ -51,7 +52,7 @@ async def not_found(store: WeaviateStore) -> set[int]:
 
     async def finds(number: int) -> bool:
         target = TargetVectors({"main": VECTORS[number]})
-        hits = await store.search(NAME, target, limit=1, offset=0, fields=ReturnFields())
+        hits = await store.search(NAME, SearchSpec(target, limit=1))
         return bool(hits) and hits[0].object.id == UUID(int=number)
 
     found = await asyncio.gather(*map(finds, range(COUNT)))
@@ -134,7 +135,7 @@ async def test_index_entries_that_a_killed_weaviate_has_lost_are_entered_again(k
     assert await not_found(killed) == set()
     again = [each async for each in backfiller.run(NAME, BackfillWishes(verify=True))]
     assert sum(each.repaired for each in again) == 0
-    hits = await killed.list_objects(NAME, limit=COUNT, offset=0, fields=ReturnFields(["n"], vectors=["main"]))
+    hits = await killed.search(NAME, SearchSpec(limit=COUNT, fields=ReturnFields(["n"], vectors=["main"])))
     assert [hit.object.properties["n"] for hit in hits] == list(range(COUNT))
     assert all(hit.object.vectors["main"].tobytes() == VECTORS[n].tobytes() for n, hit in enumerate(hits)), (
         "the same bits"

@@ -23,8 +23,8 @@ from service.domain import (
     Not,
     Operator,
     Property,
-    ReturnFields,
     SearchOptions,
+    SearchSpec,
     Space,
     StoredObject,
     Target,
@@ -93,9 +93,7 @@ async def store(weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateSt
 
 
 async def _found(store: WeaviateStore, name: str, filter_: Filter) -> set[int]:
-    hits = await store.list_objects(
-        name, limit=100, offset=0, fields=ReturnFields(), options=SearchOptions(filters=filter_)
-    )
+    hits = await store.search(name, SearchSpec(limit=100, options=SearchOptions(filters=filter_)))
     return {hit.object.id.int for hit in hits}
 
 

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from service.domain import Consistency, DataType, Distance, ReturnFields, Scope, StoredObject, WeightedField
+from service.domain import Consistency, DataType, Distance, ReturnFields, Scope, SearchSpec, StoredObject, WeightedField
 from service.errors import (
     CollectionAlreadyExists,
     CollectionNotFound,
@@ -144,10 +144,8 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
         with pytest.raises(ObjectNotFound):
             await store.get_object(name, object_.id, NOTHING, ben)
         calls: dict[str, Callable[[Scope], Coroutine[Any, Any, list[Any]]]] = {
-            "search": lambda scope: store.search(
-                name, at("main", 1, 2, 3), limit=5, offset=0, fields=NOTHING, scope=scope
-            ),
-            "list": lambda scope: store.list_objects(name, limit=5, offset=0, fields=NOTHING, scope=scope),
+            "search": lambda scope: store.search(name, SearchSpec(at("main", 1, 2, 3), scope=scope)),
+            "list": lambda scope: store.search(name, SearchSpec(scope=scope)),
             "put": lambda scope: store.put_objects(name, [object_], scope),
         }
         for what, call in calls.items():
@@ -162,7 +160,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
         with pytest.raises(InvalidRequest, match="has no tenants; leave this out"):
             await store.put_objects(pictures, [make_object(1)], Scope("anna"))
         with pytest.raises(InvalidRequest, match="has no tenants; leave this out"):
-            await store.list_objects(pictures, limit=1, offset=0, fields=NOTHING, scope=Scope("anna"))
+            await store.search(pictures, SearchSpec(scope=Scope("anna")))
 
     async def test_a_weaviate_that_takes_no_writes_is_unavailable_for_them(
         self, store: WeaviateStore, pictures: str, weaviate_settings: WeaviateSettings
@@ -218,7 +216,7 @@ async def own_store(server: EmbeddedWeaviate) -> AsyncIterator[WeaviateStore]:
 
 
 CALLS: dict[str, Callable[[WeaviateStore], Coroutine[Any, Any, object]]] = {
-    "search": lambda store: store.search("Pictures", at("main", 1, 2, 3), limit=1, offset=0, fields=NOTHING),
+    "search": lambda store: store.search("Pictures", SearchSpec(at("main", 1, 2, 3))),
     "put": lambda store: store.put_objects("Pictures", [make_object(2)]),
     "count": lambda store: store.count_objects("Pictures"),
     "get_object": lambda store: store.get_object("Pictures", UUID(int=1), NOTHING),

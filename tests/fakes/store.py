@@ -24,6 +24,7 @@ from service.domain import (
     ReturnFields,
     Scope,
     SearchOptions,
+    SearchSpec,
     StoredObject,
     TargetVectors,
     TenantActivity,
@@ -37,7 +38,7 @@ from service.errors import (
     TenantNotFound,
     Violation,
 )
-from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
+from service.store.base import NO_TENANT, Deletion, WriteFailure
 from tests.fakes.blending import blend_hits, keyword_score
 from tests.fakes.collections import FakeCollections
 from tests.fakes.distances import has_vectors, join_distances
@@ -157,116 +158,52 @@ class FakeStore(FakeCollections):
             self.lost.discard((id_, vector_name))
             self.unlinked.discard((id_, vector_name))
 
-    async def search(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the nearest objects; one that lacks the named vector is not seen."""
+    async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
+        """Return the nearest objects, or those with certain words, best first; or list objects."""
         self._enter("search")
-        found = self._find(collection)
+        found, options = self._find(collection), spec.options
+        if spec.query is None or isinstance(spec.query, TargetVectors):
+            self.options.append(options)
+        objects = [each for each in self._within(found, spec.scope).values() if matches(each, options.filters)]
+        match spec.query:
+            case None:
+                hits = [Hit(each) for each in _listed(objects, options)]
+            case TargetVectors() as targets:
+                hits = self._near(found, objects, targets, options)
+            case Keywords() as keywords:
+                hits = _with_words(objects, keywords)
+            case Blend(targets=targets) as blend:
+                near = [] if targets.words_only else self._near(found, objects, targets, SearchOptions(options.filters))
+                words = [] if blend.keywords is None else _with_words(objects, blend.keywords)
+                hits = blend_hits(near, words, blend)
+        hits = shape_hits(hits[spec.offset : spec.offset + spec.limit], options)
+        return [replace(each, object=_select(each.object, spec.fields)) for each in hits]
+
+    def _near(
+        self, collection: Collection, objects: Sequence[StoredObject], targets: TargetVectors, options: SearchOptions
+    ) -> list[Hit]:
+        """Return objects by distance; one that lacks the named vector is not seen."""
         for name in targets.vectors:
-            named = found.find_vector(name)
+            named = collection.find_vector(name)
             if named is None or named.distance is None:
-                raise StoreRejected(f"collection {found.name!r} has no named vector {name!r}")
+                raise StoreRejected(f"collection {collection.name!r} has no named vector {name!r}")
         # As Weaviate: what a filter lets through is compared one by one.
         hidden = self.lost | self.unlinked if options.filters is None else self.lost
-        seen = [each for each in self._within(found, scope).values() if has_vectors(each, targets, hidden)]
-        seen = [each for each in seen if matches(each, options.filters)]
+        seen = [each for each in objects if has_vectors(each, targets, hidden)]
         if any(
             each.vectors[name].shape != targets.vectors[name].shape
             for each in seen
             for name in targets.vectors.keys() & each.vectors.keys()
         ):
             raise StoreRejected("vector lengths don't match")
-        self.options.append(options)
         farthest = 2 * (1 - options.certainty) if options.certainty is not None else options.distance
-        measured = sorted(zip(join_distances(found, targets, seen), seen, strict=True), key=_by)
-        cosine = all(each.distance is Distance.COSINE for each in found.vectors if each.name in targets.vectors)
-        near = [pair for pair in measured if farthest is None or pair[0] <= farthest]
-        hits = [
+        measured = sorted(zip(join_distances(collection, targets, seen), seen, strict=True), key=_by)
+        cosine = all(each.distance is Distance.COSINE for each in collection.vectors if each.name in targets.vectors)
+        return [
             Hit(each, distance=distance, certainty=1 - distance / 2 if cosine else None)
-            for distance, each in near[offset : offset + limit]
+            for distance, each in measured
+            if farthest is None or distance <= farthest
         ]
-        return _selected(shape_hits(hits, options), fields)
-
-    async def search_keywords(
-        self,
-        collection: str,
-        keywords: Keywords,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects with certain words, best first."""
-        self._enter("search_keywords")
-        counted = [
-            each for each in self._within(self._find(collection), scope).values() if matches(each, options.filters)
-        ]
-        scores = {each.id: keyword_score(each, keywords) for each in counted}
-        found = sorted((each for each in counted if scores[each.id]), key=lambda each: (-scores[each.id], each.id))
-        hits = [Hit(each, score=scores[each.id]) for each in found[offset : offset + limit]]
-        return _selected(shape_hits(hits, options), fields)
-
-    async def search_hybrid(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        blend: Blend,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects near to a vector and those with certain words, joined, best first."""
-        everything = {"limit": 10_000, "offset": 0, "scope": scope}
-        narrowed, all_ = SearchOptions(filters=options.filters), _all_fields(self._find(collection))
-        near: list[Hit] = []
-        if not targets.words_only:
-            near = await self.search(collection, targets, fields=all_, options=narrowed, **everything)
-        words: list[Hit] = []
-        if blend.keywords is not None:
-            words = await self.search_keywords(collection, blend.keywords, fields=all_, options=narrowed, **everything)
-        found = blend_hits(near, words, blend)
-        return _selected(shape_hits(found[offset : offset + limit], options), fields)
-
-    async def list_objects(
-        self,
-        collection: str,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return objects in the order of their ids."""
-        self._enter("list_objects")
-        objects = self._within(self._find(collection), scope)
-        self.options.append(options)
-        counted = [objects[id_] for id_ in sorted(objects) if matches(objects[id_], options.filters)]
-        if options.after is not None:
-            counted = [each for each in counted if each.id > options.after]
-        for order in reversed(options.sort):
-            name = order.property
-            # As Weaviate: what has no value comes first, and last when descending.
-            counted.sort(
-                key=lambda each: (name in each.properties, each.properties.get(name)),
-                reverse=order.descending,
-            )
-        hits = [Hit(each) for each in counted[offset : offset + limit]]
-        return _selected(shape_hits(hits, options), fields)
 
     def _within(self, collection: Collection, scope: Scope) -> dict[UUID, StoredObject]:
         self.scopes.append(scope)
@@ -364,10 +301,19 @@ def _parts_of(value: PropertyValue, parts: Sequence[Property]) -> PropertyValue:
     return value
 
 
-def _selected(hits: Sequence[Hit], fields: ReturnFields) -> list[Hit]:
-    return [replace(each, object=_select(each.object, fields)) for each in hits]
+def _with_words(objects: Sequence[StoredObject], keywords: Keywords) -> list[Hit]:
+    """Return the objects with certain words, best first."""
+    hits = [Hit(each, score=keyword_score(each, keywords)) for each in objects]
+    return sorted((each for each in hits if each.score), key=lambda each: (-(each.score or 0.0), each.object.id))
 
 
-def _all_fields(collection: Collection) -> ReturnFields:
-    names = [each.name for each in collection.properties]
-    return ReturnFields(names, names, [each.name for each in collection.vectors])
+def _listed(objects: Sequence[StoredObject], options: SearchOptions) -> list[StoredObject]:
+    """Return objects in the order of a listing."""
+    listed = sorted(
+        (each for each in objects if options.after is None or each.id > options.after), key=lambda each: each.id
+    )
+    for order in reversed(options.sort):
+        name = order.property
+        # As Weaviate: what has no value comes first, and last when descending.
+        listed.sort(key=lambda each: (name in each.properties, each.properties.get(name)), reverse=order.descending)
+    return listed

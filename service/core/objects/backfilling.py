@@ -22,7 +22,16 @@ from service.core.objects.vectorizing import (
 )
 from service.core.objects.writing import Writes, keys_of
 from service.core.unknown import unknown_vector
-from service.domain import Collection, NamedVector, ObjectChange, ReturnFields, Scope, SearchOptions, StoredObject
+from service.domain import (
+    Collection,
+    NamedVector,
+    ObjectChange,
+    ReturnFields,
+    Scope,
+    SearchOptions,
+    SearchSpec,
+    StoredObject,
+)
 from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import NO_TENANT, Store
 
@@ -119,9 +128,8 @@ class Backfiller:
         while True:
             # A load of its own making may not lock the client out for longer than a page of it takes to pay.
             await asyncio.sleep(calling_account.get().retry_after_s())
-            hits = await self._store.list_objects(
-                name, limit=self._page_size, offset=0, fields=fields, options=SearchOptions(after=last), scope=scope
-            )
+            spec = SearchSpec(limit=self._page_size, fields=fields, options=SearchOptions(after=last), scope=scope)
+            hits = await self._store.search(name, spec)
             if not hits:
                 return
             page = [hit.object for hit in hits]

@@ -21,9 +21,9 @@ from service.domain import (
     Hit,
     NamedVector,
     Operator,
-    ReturnFields,
     Scope,
     SearchOptions,
+    SearchSpec,
     StoredObject,
     Target,
     TargetVectors,
@@ -46,7 +46,6 @@ FLAT = "flat"
 """The index that has no links: it compares everything in each search, which would be long for each object alone."""
 
 TOLERANCE = 1e-4
-NOTHING = ReturnFields()
 
 Result = TypeVar("Result")
 
@@ -195,10 +194,8 @@ class IndexEntries:
     async def _search(
         self, name: str, near: Mapping[str, Vector], limit: int, options: SearchOptions, scope: Scope
     ) -> Sequence[Hit]:
-        targets = TargetVectors(near)
-        return await self._store.search(
-            name, targets, limit=limit, offset=0, fields=NOTHING, options=options, scope=scope
-        )
+        spec = SearchSpec(TargetVectors(near), limit, options=options, scope=scope)
+        return await self._store.search(name, spec)
 
     async def _enter(
         self, name: str, vector_name: str, having: Mapping[UUID, Vector], ids: Iterable[UUID], scope: Scope

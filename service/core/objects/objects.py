@@ -15,10 +15,10 @@ from service.domain import (
     Condition,
     Filter,
     Operator,
-    ReturnFields,
     ReturnNames,
     Scope,
     SearchOptions,
+    SearchSpec,
     SortBy,
     StoredObject,
     Target,
@@ -31,7 +31,6 @@ MAX_NAMED = 1000
 """Ids that a report names."""
 WINDOW = 10_000
 """As far as Weaviate reads a sorted or filtered listing, unless its QUERY_MAXIMUM_RESULTS is set to something else."""
-NOTHING = ReturnFields()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +133,7 @@ class Objects:
                     "narrow the filters, or leave out filters and sort to list all objects"
                 )
                 raise InvalidRequest([Violation("page_token", message)])
-        hits = await self._store.list_objects(
-            name, limit=limit, offset=offset, fields=fields, options=options, scope=scope
-        )
+        hits = await self._store.search(name, SearchSpec(None, limit, offset, fields, options, scope))
         more = len(hits) == limit
         if more and offset + limit == WINDOW:
             more = await self._store.count_objects(name, scope, options.filters) > WINDOW
@@ -197,7 +194,5 @@ class Objects:
 
     async def _find_fitting(self, name: str, filters: Filter, scope: Scope) -> DeletionReport:
         count = await self._store.count_objects(name, scope, filters)
-        hits = await self._store.list_objects(
-            name, limit=MAX_NAMED, offset=0, fields=NOTHING, options=SearchOptions(filters), scope=scope
-        )
+        hits = await self._store.search(name, SearchSpec(limit=MAX_NAMED, options=SearchOptions(filters), scope=scope))
         return DeletionReport(count, ids=[hit.object.id for hit in hits])

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypedDict
 
 import numpy as np
 import structlog
@@ -26,10 +25,8 @@ from service.domain import (
     NamedVector,
     Near,
     NearObject,
-    ReturnFields,
-    Scope,
     Search,
-    SearchOptions,
+    SearchSpec,
     TargetVectors,
 )
 from service.errors import collecting, noting
@@ -46,16 +43,6 @@ class SearchResult:
 
     hits: list[Hit]
     embedders: Sequence[EmbedderSpec] = ()
-
-
-class PageArguments(TypedDict):
-    """What all searches of a store take."""
-
-    limit: int
-    offset: int
-    fields: ReturnFields
-    options: SearchOptions
-    scope: Scope
 
 
 class Searcher:
@@ -86,28 +73,17 @@ class Searcher:
         """
         name, query = search.collection, search.query
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
-        fields, options, targets = await self._check(collection, search)
-        page: PageArguments = {
-            "limit": search.limit,
-            "offset": search.offset,
-            "fields": fields,
-            "options": options,
-            "scope": search.scope,
-        }
-        if query is None:
-            return SearchResult(await self._store.list_objects(name, **page))
-        if isinstance(query, Keywords):
-            return SearchResult(await self._store.search_keywords(name, query, **page))
-        asked = Asked(collection, search.scope, api_key)
-        vectors, embedders = await self._embed(asked, search, targets)
-        if isinstance(query, Hybrid):
-            return SearchResult(await self._store.search_hybrid(name, vectors, query.blend, **page), embedders)
-        return SearchResult(await self._store.search(name, vectors, **page), embedders)
+        spec, targets = await self._check(collection, search)
+        embedders: Sequence[EmbedderSpec] = ()
+        if query is None or isinstance(query, Keywords):
+            spec = replace(spec, query=query)
+        else:
+            vectors, embedders = await self._embed(Asked(collection, search.scope, api_key), search, targets)
+            spec = replace(spec, query=replace(query.blend, targets=vectors) if isinstance(query, Hybrid) else vectors)
+        return SearchResult(await self._store.search(name, spec), embedders)
 
-    async def _check(
-        self, collection: Collection, search: Search
-    ) -> tuple[ReturnFields, SearchOptions, list[NamedVector]]:
-        """Return what to return, what narrows the search, and what it searches; see _targets.
+    async def _check(self, collection: Collection, search: Search) -> tuple[SearchSpec, list[NamedVector]]:
+        """Return what the store is to find, but for the query, and the named vectors to search; see _targets.
 
         Raises:
             InvalidRequest: something does not fit the collection; all violations are listed.
@@ -138,7 +114,8 @@ class Searcher:
                 # Nothing will be embedded, which else would tell.
                 with noting(violations):
                     self._vectors.check_texts(near)
-        return fields, options, targets
+        spec = SearchSpec(None, search.limit, search.offset, fields, options, search.scope)
+        return spec, targets
 
     def _targets(self, collection: Collection, search: Search) -> list[NamedVector]:
         """Return the named vectors to search: all that are named, or those that may stand in for each other."""

@@ -9,7 +9,7 @@ from weaviate.exceptions import WeaviateBaseError
 
 from service.errors import ServiceError, StoreRejected
 from service.store.weaviate.errors import reject, translate
-from service.store.weaviate.scope import Objects
+from service.store.weaviate.objects import Objects
 
 _log = structlog.get_logger(__name__)
 

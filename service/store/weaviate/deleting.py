@@ -7,7 +7,7 @@ from service.errors import StoreRejected
 from service.store.base import Deletion
 from service.store.weaviate.errors import reject
 from service.store.weaviate.filters import filter_to_weaviate
-from service.store.weaviate.scope import Objects
+from service.store.weaviate.objects import Objects
 
 
 async def delete_fitting(within: Objects, filters: Filter) -> Deletion:

@@ -1,42 +1,41 @@
 """The store that keeps its objects in Weaviate."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import numpy as np
-from weaviate.collections.classes.filters import _Filters
 from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.contract import Vector
 from service.domain import (
-    Blend,
     Filter,
     Hit,
-    Keywords,
     ObjectChange,
     ReturnFields,
     Scope,
-    SearchOptions,
+    SearchSpec,
     StoredObject,
-    TargetVectors,
 )
 from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
-from service.store.base import EVERYTHING, NO_TENANT, Deletion, WriteFailure
+from service.store.base import NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.confirming import confirm
 from service.store.weaviate.connection import Connection
 from service.store.weaviate.deleting import delete_fitting
 from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
-from service.store.weaviate.hits import hits_from_weaviate, metadata_to_weaviate, shape_to_weaviate
-from service.store.weaviate.keywords import blend_to_weaviate, keywords_to_weaviate
-from service.store.weaviate.listing import listing_to_weaviate
 from service.store.weaviate.measuring import measured
-from service.store.weaviate.objects import find_fault, from_weaviate, names_to_weaviate, nudge, to_weaviate
-from service.store.weaviate.scope import Objects, objects_within
-from service.store.weaviate.targets import hybrid_to_weaviate, near_to_weaviate
+from service.store.weaviate.objects import (
+    Objects,
+    find_fault,
+    from_weaviate,
+    names_to_weaviate,
+    nudge,
+    objects_within,
+    to_weaviate,
+)
+from service.store.weaviate.searching import search_in_weaviate, searched_vectors
 from service.store.weaviate.updating import update_in_weaviate
 
 Outcomes = list[WriteFailure | None]
@@ -148,117 +147,20 @@ class WeaviateStore(WeaviateCollections):
                 return
             await self.update_object(collection, ObjectChange(id_, vectors={vector_name: written}), scope)
 
-    async def search(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects whose named vectors are nearest to vectors, nearest first."""
+    async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
+        """Return the nearest objects, or those with certain words, best first; or list objects."""
         name = check_name(collection)
-        common = await self._common(name, limit, offset, fields, options)
-        nameless = await self._means_nameless(name, targets.vectors)
+        vectors = await self._vectors_of(name, spec.fields)
+        nameless = await self._means_nameless(name, searched_vectors(spec))
         async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.near_vector(
-                **near_to_weaviate(targets, nameless=nameless),
-                certainty=options.certainty,
-                distance=options.distance,
-                **shape_to_weaviate(options),
-                **common,
-                return_metadata=metadata_to_weaviate(options, measured=True),
-            )
-        return hits_from_weaviate(found, fields, options, measured=True)
-
-    async def search_keywords(
-        self,
-        collection: str,
-        keywords: Keywords,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects with certain words, best first."""
-        name = check_name(collection)
-        common = await self._common(name, limit, offset, fields, options)
-        async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.bm25(
-                **keywords_to_weaviate(keywords),
-                **shape_to_weaviate(options),
-                **common,
-                return_metadata=metadata_to_weaviate(options, scored=True),
-            )
-        return hits_from_weaviate(found, fields, options)
-
-    async def search_hybrid(
-        self,
-        collection: str,
-        targets: TargetVectors,
-        blend: Blend,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return the objects near to vectors and those with certain words, joined, best first."""
-        name = check_name(collection)
-        common = await self._common(name, limit, offset, fields, options)
-        nameless = await self._means_nameless(name, targets.vectors)
-        async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.hybrid(
-                **hybrid_to_weaviate(targets, nameless=nameless),
-                **blend_to_weaviate(blend),
-                **shape_to_weaviate(options),
-                **common,
-                return_metadata=metadata_to_weaviate(options, scored=True),
-            )
-        return hits_from_weaviate(found, fields, options)
-
-    async def list_objects(
-        self,
-        collection: str,
-        *,
-        limit: int,
-        offset: int,
-        fields: ReturnFields,
-        options: SearchOptions = EVERYTHING,
-        scope: Scope = NO_TENANT,
-    ) -> list[Hit]:
-        """Return objects in the order of their ids; with filters in the order of the store."""
-        name = check_name(collection)
-        common = await self._common(name, limit, offset, fields, options)
-        async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.fetch_objects(
-                **{**common, **listing_to_weaviate(options)},
-                return_metadata=metadata_to_weaviate(options) if options.times else None,
-            )
-        return hits_from_weaviate(found, fields, options)
+            within = objects_within(client, name, spec.scope)
+            return await search_in_weaviate(within, spec, vectors=vectors, nameless=nameless)
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
         """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             return await delete_fitting(objects_within(client, name, scope), filters)
-
-    async def _common(
-        self, name: str, limit: int, offset: int, fields: ReturnFields, options: SearchOptions
-    ) -> dict[str, Any]:
-        return {
-            "limit": limit,
-            "offset": offset or None,
-            "filters": _filters_of(options),
-            "include_vector": await self._vectors_of(name, fields),
-            "return_properties": names_to_weaviate(fields),
-        }
 
     async def _vectors_of(self, name: str, fields: ReturnFields) -> list[str] | bool:
         # True is all of them, the one without a name included.
@@ -304,7 +206,3 @@ def _failure(message: str, collection: str) -> WriteFailure:
     # Not an object's own fault: a shard that takes no writes refuses its first object with a reason, and Weaviate
     # reports the others as stored although they are not.
     raise failure
-
-
-def _filters_of(options: SearchOptions) -> _Filters | None:
-    return None if options.filters is None else filter_to_weaviate(options.filters)

@@ -9,8 +9,7 @@ from weaviate.exceptions import UnexpectedStatusCodeError
 
 from service.domain import ObjectChange, StoredObject
 from service.errors import ObjectNotFound, StoreRejected
-from service.store.weaviate.objects import to_weaviate
-from service.store.weaviate.scope import Objects
+from service.store.weaviate.objects import Objects, to_weaviate
 from service.store.weaviate.vector_schema import NAMELESS
 
 NOT_FOUND = 404

@@ -6,7 +6,17 @@ from uuid import UUID
 
 import pytest
 
-from service.domain import Condition, DataType, ObjectChange, ObjectValue, Operator, ReturnFields, Target, TargetVectors
+from service.domain import (
+    Condition,
+    DataType,
+    ObjectChange,
+    ObjectValue,
+    Operator,
+    ReturnFields,
+    SearchSpec,
+    Target,
+    TargetVectors,
+)
 from service.errors import ObjectNotFound
 from service.store.base import Store
 from tests.service.store.people import OBJECTS, PERSON
@@ -95,7 +105,7 @@ class ChangeSuite:
         assert {name: vector.tobytes() for name, vector in found.vectors.items()} == {
             "other": make_vector(0.1, 2).tobytes()
         }
-        assert await store.search(pictures, at("main", 1, 2, 3), limit=1, offset=0, fields=fields) == []
+        assert await store.search(pictures, SearchSpec(at("main", 1, 2, 3), fields=fields)) == []
 
     async def test_says_that_an_object_to_change_is_not_there(self, store: Store, pictures: str) -> None:
         with pytest.raises(ObjectNotFound):
@@ -110,9 +120,7 @@ class ChangeSuite:
         await store.reindex_vector(pictures, UUID(int=1), "main", vectors["main"])
 
         fields = ReturnFields(properties=["int"], vectors=["main", "other"])
-        (hit,) = await store.search(
-            pictures, TargetVectors({"main": vectors["main"]}), limit=1, offset=0, fields=fields
-        )
+        (hit,) = await store.search(pictures, SearchSpec(TargetVectors({"main": vectors["main"]}), 1, fields=fields))
         assert hit.object.properties == {"int": 3}
         assert {name: vector.tobytes() for name, vector in hit.object.vectors.items()} == {
             name: vector.tobytes() for name, vector in vectors.items()

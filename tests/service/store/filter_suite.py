@@ -1,5 +1,6 @@
 """How every store filters; a test class for a store derives from FilterSuite and brings the fixture `store`."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,6 +18,7 @@ from service.domain import (
     Operator,
     ReturnFields,
     SearchOptions,
+    SearchSpec,
     SortBy,
     Target,
     TargetJoin,
@@ -99,9 +101,8 @@ class FilterSuite:
         await store.create_collection(make_collection(name))
         assert await store.put_objects(name, OBJECTS) == [None] * len(OBJECTS)
         options = SearchOptions(filters=filter_)
-        nothing = ReturnFields()
-        listed = await store.list_objects(name, limit=10, offset=0, fields=nothing, options=options)
-        found = await store.search(name, at("main", 1, 2, 3), limit=10, offset=0, fields=nothing, options=options)
+        listed = await store.search(name, SearchSpec(options=options))
+        found = await store.search(name, SearchSpec(at("main", 1, 2, 3), options=options))
         # Weaviate lists what a filter lets through in the order in which it was stored, of one write in none.
         assert {each.object.id.int for each in listed} == expected
         assert len(listed) == len(found) == len(expected)
@@ -129,7 +130,7 @@ class FilterSuite:
         options = SearchOptions(filters=filter_, sort=sort)
 
         pages = [
-            await store.list_objects(name, limit=4, offset=offset, fields=ReturnFields(["int"]), options=options)
+            await store.search(name, SearchSpec(None, 4, offset, ReturnFields(["int"]), options))
             for offset in range(0, 32, 4)
         ]
 
@@ -143,10 +144,8 @@ class FilterSuite:
         name = f"Words{uuid4().hex}"
         await store.create_collection(make_collection(name))
         await store.put_objects(name, OBJECTS)
-        hits = await store.search_keywords(name, keywords, limit=10, offset=0, fields=ReturnFields())
-        narrowed = await store.search_keywords(
-            name, keywords, limit=10, offset=0, fields=ReturnFields(), options=SearchOptions(filters=CAR)
-        )
+        hits = await store.search(name, SearchSpec(keywords))
+        narrowed = await store.search(name, SearchSpec(keywords, options=SearchOptions(filters=CAR)))
         scores = [each.score or 0 for each in hits]
         assert {each.object.id.int for each in hits} == expected
         assert {each.object.id.int for each in narrowed} == expected & {1, 2}
@@ -166,8 +165,8 @@ class FilterSuite:
         await store.put_objects(name, objects)
 
         async def find(blend: Blend, targets: TargetVectors | None = None) -> list[int]:
-            targets = targets or at("main", 0.1, 1, 0)
-            hits = await store.search_hybrid(name, targets, blend, limit=10, offset=0, fields=ReturnFields())
+            spec = SearchSpec(replace(blend, targets=targets or at("main", 0.1, 1, 0)))
+            hits = await store.search(name, spec)
             scores = [each.score or 0 for each in hits]
             assert scores == sorted(scores, reverse=True)
             return [each.object.id.int for each in hits]
@@ -210,5 +209,5 @@ class FilterSuite:
         vectors = {"main": make_vector(1, 0, 0), "other": make_vector(1, 0)}
         weighted = join in (TargetJoin.MANUAL_WEIGHTS, TargetJoin.RELATIVE_SCORE)
         targets = TargetVectors(vectors, join, {"main": 0.1, "other": 2.0} if weighted else {})
-        hits = await store.search(name, targets, limit=10, offset=0, fields=ReturnFields())
+        hits = await store.search(name, SearchSpec(targets))
         assert [each.object.id.int for each in hits] == expected

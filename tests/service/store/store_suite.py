@@ -19,6 +19,7 @@ from service.domain import (
     Property,
     PropertyValue,
     ReturnFields,
+    SearchSpec,
     Space,
     StoredObject,
     Target,
@@ -126,8 +127,8 @@ CALLS: dict[str, Callable[[Store, str], Awaitable[object]]] = {
     "count_objects": lambda store, name: store.count_objects(name),
     "put_objects": lambda store, name: store.put_objects(name, [make_object()]),
     "get_object": lambda store, name: store.get_object(name, uuid4(), NOTHING),
-    "search": lambda store, name: store.search(name, at("main", 1), limit=1, offset=0, fields=NOTHING),
-    "list_objects": lambda store, name: store.list_objects(name, limit=1, offset=0, fields=NOTHING),
+    "search": lambda store, name: store.search(name, SearchSpec(at("main", 1))),
+    "search without a query": lambda store, name: store.search(name, SearchSpec()),
     "get_objects": lambda store, name: store.get_objects(name, [uuid4()], NOTHING),
     "delete_objects": lambda store, name: store.delete_objects(
         name, Condition(Target.ID, Operator.EQUAL, str(uuid4()))
@@ -258,7 +259,7 @@ class StoreSuite:
         await store.put_objects(pictures, [object_])
         bare = await store.get_object(pictures, object_.id, NOTHING)
         assert (bare.id, bare.properties, bare.images, bare.vectors) == (object_.id, {}, {}, {})
-        hits = await store.list_objects(pictures, limit=1, offset=0, fields=ReturnFields(properties=["int"]))
+        hits = await store.search(pictures, SearchSpec(fields=ReturnFields(properties=["int"])))
         assert (hits[0].object.properties, hits[0].object.images, hits[0].object.vectors) == ({"int": 1}, {}, {})
 
     async def test_returns_images_and_vectors_bit_by_bit(self, store: Store, pictures: str) -> None:
@@ -273,7 +274,7 @@ class StoreSuite:
         ]
         assert await store.put_objects(pictures, objects) == [None] * 100
         fields = ReturnFields(images=["blob"], vectors=["main", "other"])
-        hits = await store.list_objects(pictures, limit=100, offset=0, fields=fields)
+        hits = await store.search(pictures, SearchSpec(limit=100, fields=fields))
         for hit, object_ in zip(hits, objects, strict=True):
             assert hit.object.id == object_.id
             assert hit.object.images == object_.images
@@ -348,7 +349,7 @@ class StoreSuite:
         objects = [make_object(n, vectors={"main": make_vector(*each)}, int=n) for n, each in enumerate(vectors, 1)]
         assert await store.put_objects(name, objects[::-1]) == [None] * 3
         fields = ReturnFields(properties=["int"])
-        hits = await store.search(name, at("main", 1, 0, 0), limit=10, offset=0, fields=fields)
+        hits = await store.search(name, SearchSpec(at("main", 1, 0, 0), fields=fields))
         assert [each.object.id.int for each in hits] == [1, 2, 3]
         assert [each.object.properties for each in hits] == [{"int": 1}, {"int": 2}, {"int": 3}]
         assert [each.distance for each in hits] == pytest.approx(measured, abs=1e-6)
@@ -362,7 +363,7 @@ class StoreSuite:
         await store.put_objects(pictures, objects)
         found = []
         for offset in (0, 3, 6, 9):
-            page = await store.search(pictures, at("main", 1, 0, 0), limit=3, offset=offset, fields=NOTHING)
+            page = await store.search(pictures, SearchSpec(at("main", 1, 0, 0), 3, offset))
             found.append([each.object.id.int for each in page])
         assert found == [[1, 2, 3], [4, 5, 6], [7], []]
 
@@ -370,10 +371,10 @@ class StoreSuite:
         await store.put_objects(pictures, [make_object(1, vectors={"main": make_vector(1, 0, 0)})])
         await store.put_objects(pictures, [make_object(2, vectors={"other": make_vector(1, 0)})])
         await store.put_objects(pictures, [make_object(3, vectors={})])
-        hits = await store.search(pictures, at("other", 1, 0), limit=5, offset=0, fields=NOTHING)
+        hits = await store.search(pictures, SearchSpec(at("other", 1, 0)))
         assert [each.object.id.int for each in hits] == [2]
         await store.put_objects(pictures, [make_object(3, vectors={"other": make_vector(1, 1)})])
-        hits = await store.search(pictures, at("other", 1, 0), limit=5, offset=0, fields=NOTHING)
+        hits = await store.search(pictures, SearchSpec(at("other", 1, 0)))
         assert [each.object.id.int for each in hits] == [2, 3]
 
     @pytest.mark.parametrize(("name", "vector"), [("main", make_vector(1, 2)), ("nope", make_vector(1, 2, 3))])
@@ -382,7 +383,7 @@ class StoreSuite:
     ) -> None:
         await store.put_objects(pictures, [make_object(1)])
         with pytest.raises(StoreRejected):
-            await store.search(pictures, TargetVectors({name: vector}), limit=5, offset=0, fields=NOTHING)
+            await store.search(pictures, SearchSpec(TargetVectors({name: vector})))
 
     async def test_lists_objects_in_the_order_of_ids(self, store: Store, pictures: str) -> None:
         objects = [make_object(int=number) for number in range(10)]
@@ -390,7 +391,7 @@ class StoreSuite:
         found = []
         for offset in (0, 4, 8, 12):
             fields = ReturnFields(properties=["int"])
-            found += await store.list_objects(pictures, limit=4, offset=offset, fields=fields)
+            found += await store.search(pictures, SearchSpec(None, 4, offset, fields))
         expected = sorted(objects, key=lambda each: each.id)
         assert [(each.object.id, each.object.properties) for each in found] == [(o.id, o.properties) for o in expected]
         assert {(each.distance, each.certainty) for each in found} == {(None, None)}

@@ -11,7 +11,7 @@ import pytest
 from grpc import StatusCode
 
 from embedders.errors import EmbedderUnavailable
-from service.domain import NamedVector, ReturnFields, StoredObject, WeightedField
+from service.domain import NamedVector, ReturnFields, SearchSpec, StoredObject, WeightedField
 from service.errors import StoreRejected, StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -51,7 +51,7 @@ async def backfill(wire: Wire, **fields: Any) -> list[pb.BackfillVectorsResponse
 
 
 async def stored(wire: Wire) -> list[StoredObject]:
-    hits = await wire.store.list_objects("Pictures", limit=100, offset=0, fields=FIELDS)
+    hits = await wire.store.search("Pictures", SearchSpec(limit=100, fields=FIELDS))
     return [hit.object for hit in hits]
 
 

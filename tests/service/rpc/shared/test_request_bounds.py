@@ -13,7 +13,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
-from service.domain import Hit, ReturnFields
+from service.domain import Hit, ReturnFields, SearchSpec
 from tests.fakes.clients import let_in
 from tests.fakes.store import FakeStore
 from tests.service.access.test_access import bearer
@@ -122,9 +122,9 @@ class Noting(FakeStore):
         super().__init__()
         self.asked: list[ReturnFields] = []
 
-    async def list_objects(self, collection: str, *, fields: ReturnFields, **more: Any) -> list[Hit]:
-        self.asked.append(fields)
-        return await super().list_objects(collection, fields=fields, **more)
+    async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
+        self.asked.append(spec.fields)
+        return await super().search(collection, spec)
 
 
 async def test_what_is_named_twice_is_returned_once() -> None:
