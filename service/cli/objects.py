@@ -109,7 +109,7 @@ def update(
     ] = None,
     unset: Annotated[
         list[str] | None,
-        typer.Option("--unset", metavar="NAME", help="Property to take away. Repeatable.", show_default=False),
+        typer.Option("--unset", metavar="NAME", help="Property to clear. Repeatable.", show_default=False),
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
     tenant: TenantOption = "",
@@ -122,13 +122,12 @@ def update(
         types = {each.name: each.data_type for each in client.get_collection(collection).properties}
         properties = dict(_parse_value(types, each) for each in values or ())
         pictures = {name: Path(file).read_bytes() for name, file in map(_parse_image, images or ())}
+        mask = [f"properties.{name}" for name in properties] + [f"images.{name}" for name in pictures]
         for name in unset or ():
-            if types.get(name) == property_pb.DATA_TYPE_BLOB:
-                pictures[name] = b""
-            else:
-                properties[name] = None
+            blob = types.get(name) == property_pb.DATA_TYPE_BLOB
+            mask.append(f"{'images' if blob else 'properties'}.{name}")
         change = Object(properties, pictures, id=id_)
-        vectors = client.update_object(collection, change, truncate=truncate, tenant=tenant)
+        vectors = client.update_object(collection, change, update_mask=mask, truncate=truncate, tenant=tenant)
     say(f"{id_} is changed")
     for each in vectors:
         origin = object_pb.VectorOrigin.Name(each.origin).removeprefix("VECTOR_ORIGIN_").lower()

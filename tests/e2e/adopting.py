@@ -72,9 +72,11 @@ class Beside:
         request = pb.ImportObjectsRequest(collection=self.name, objects=map(object_to_pb, objects), scope=self.scope)
         return list((await self.objects.ImportObjects(request)).results)
 
-    async def update(self, object_: Object) -> pb.UpdateObjectResponse:
+    async def update(self, object_: Object, *mask: str) -> pb.UpdateObjectResponse:
         """Update an object."""
-        request = pb.UpdateObjectRequest(collection=self.name, object=object_to_pb(object_), scope=self.scope)
+        request = pb.UpdateObjectRequest(
+            collection=self.name, object=object_to_pb(object_), update_mask={"paths": mask}, scope=self.scope
+        )
         return await self.objects.UpdateObject(request)
 
     async def backfill(self, *, verify: bool = False) -> list[pb.BackfillVectorsResponse]:

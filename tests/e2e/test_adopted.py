@@ -59,7 +59,9 @@ async def test_every_write_keeps_what_vecgate_does_not_handle(make: Make, kind: 
         "an import of a vector": lambda: made.write(
             Object({"title": "a"}, vectors={"default": np.arange(1, 9)}, id=id_of(1))
         ),
-        "an update": lambda: made.update(Object({"title": "a bird", "place": None}, id=id_of(1))),
+        "an update": lambda: made.update(
+            Object({"title": "a bird"}, id=id_of(1)), "properties.title", "properties.place"
+        ),
         "an update of a vector": lambda: made.update(Object({}, vectors={"default": np.arange(2, 10)}, id=id_of(1))),
         "a backfill": lambda: made.backfill(verify=True),
     }
@@ -125,7 +127,7 @@ async def test_a_vector_that_goes_takes_nothing_with_it_that_vecgate_does_not_ha
     await made.theirs.data.update(UUID(int=1), {"phone": EVERYTHING["phone"]}, references={"by": other})
     kept = unhandled(await made.stored(1))
 
-    await made.update(Object({"words": None}, id=id_of(1)))
+    await made.update(Object(id=id_of(1)), "properties.words")
     updated = await made.stored(1)
     await made.write(Object({"words": ["y"]}, id=id_of(1)))
     imported = await made.stored(1)
@@ -145,7 +147,7 @@ async def test_a_vector_stays_that_could_only_go_with_the_loss_of_a_hash(
     await made.theirs.data.update(UUID(int=1), {"hash": BLOB})
     before = await made.stored(1)
 
-    failure = await failure_of(made.update(Object({"words": None}, id=id_of(1))))
+    failure = await failure_of(made.update(Object(id=id_of(1)), "properties.words"))
     (result,) = await made.write(Object({"title": "a dog"}, id=id_of(1)))
 
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "STORE_REJECTED")

@@ -12,7 +12,7 @@ from service.core.objects.backfilling import Backfiller, BackfillWishes
 from service.core.objects.checks import DraftObject
 from service.core.objects.importing import Importer
 from service.core.objects.objects import MAX_NAMED, WINDOW, Listing, ObjectPage, Objects
-from service.core.objects.updating import Updater
+from service.core.objects.updating import MaskPath, Updater
 from service.core.objects.writing import Writes
 from service.domain import (
     Collection,
@@ -118,8 +118,9 @@ async def test_what_is_left_without_any_field_of_the_module_is_refused_and_not_s
     secret = DraftObject(str(UUID(int=1)), {"title": "secret"})
 
     bare, stored = (await importer.import_objects(name, [DraftObject("", {"n": 1.0}), secret], truncate=False)).outcomes
+    title, change = MaskPath("update_mask.paths[0]", "properties", "title"), replace(secret, properties={})
     with pytest.raises(InvalidRequest):
-        await Updater(store, pool, Writes()).update(name, replace(secret, properties={"title": None}), truncate=False)
+        await Updater(store, pool, Writes()).update(name, change, mask=[title], truncate=False)
 
     assert isinstance(bare.error, InvalidRequest)
     assert stored.error is None

@@ -486,25 +486,36 @@ class AsyncClient:
         collection: str,
         change: Object,
         *,
+        update_mask: str | Iterable[str] = (),
         truncate: bool = False,
         tenant: str = "",
         consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> tuple[object_pb.StoredVector, ...]:
-        """Change what an Object names of the one of its id; the rest stays as it is.
+        """Change parts of the object that has the id of an Object; the rest stays as it is.
 
-        A None among its properties takes a value away, an image of no bytes a picture. Vectors are computed anew only
-        where a text or an image that is in them changes.
+        Vectors are computed anew only where a text or an image that is in them changes.
+
+        Args:
+            collection: the collection's name.
+            change: the object's id and new values.
+            update_mask: what changes, such as `properties.title`, `images.photo`, `vectors.default`; what it names and
+                the Object does not set is cleared. All that the Object sets if left out.
+            truncate: whether to cut texts that are longer than the model reads.
+            tenant: whose object it is, where the collection has tenants.
+            consistency: how many replicas must answer.
 
         Returns:
             Where each named vector of the object comes from now.
 
         Example:
-            await client.update_object("Pictures", Object({"title": "a dog", "year": None}, id=outcome.id))
+            await client.update_object("Pictures", Object({"title": "a dog"}, id=outcome.id))
+            await client.update_object("Pictures", Object(id=outcome.id), update_mask="properties.year")
         """
         request = object_pb.UpdateObjectRequest(
             collection=collection,
             object=object_to_pb(change),
             truncate=truncate,
+            update_mask=field_mask_pb2.FieldMask(paths=several(update_mask)),
             scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
         )
         return tuple((await self._call(self._object.UpdateObject, request)).stored.vectors)

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from vecgate.v1 import embedder_pb2 as vecgate_dot_v1_dot_embedder__pb2
@@ -33,7 +34,7 @@ from vecgate.v1 import sort_pb2 as vecgate_dot_v1_dot_sort__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x1evecgate/v1/output_fields.proto\x1a\x16vecgate/v1/scope.proto\x1a\x15vecgate/v1/sort.proto\x1a\x17vecgate/v1/vector.proto\"\xb5\x02\n\nDataObject\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06images\x18\x03 \x03(\x0b\x32\".vecgate.v1.DataObject.ImagesEntry\x12\x34\n\x07vectors\x18\x04 \x03(\x0b\x32#.vecgate.v1.DataObject.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\xa0\x01\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x17\n\x0f\x65mbed_unchanged\x18\x04 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"n\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"~\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\";\n\x11GetObjectResponse\x12&\n\x06object\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.DataObject\"\xe0\x01\n\x12ListObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12#\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x1e\n\x04sort\x18\x05 \x03(\x0b\x32\x10.vecgate.v1.Sort\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\"W\n\x13ListObjectsResponse\x12\'\n\x07objects\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x85\x01\n\x13UpdateObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12&\n\x06object\x18\x02 \x01(\x0b\x32\x16.vecgate.v1.DataObject\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"l\n\x14UpdateObjectResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.StoredObject\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"W\n\x13\x44\x65leteObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x16\n\x14\x44\x65leteObjectResponse\"\x82\x01\n\x14\x44\x65leteObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07\x66ilters\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x83\x01\n\x15\x44\x65leteObjectsResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x19.vecgate.v1.DeleteFailure\">\n\rDeleteFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x95\x01\n\x16\x42\x61\x63kfillVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x03(\t\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x8c\x01\n\x17\x42\x61\x63kfillVectorsResponse\x12\x12\n\npage_token\x18\x01 \x01(\t\x12\x0c\n\x04seen\x18\x02 \x01(\x03\x12\x0e\n\x06\x66illed\x18\x03 \x01(\x03\x12\x10\n\x08repaired\x18\x04 \x01(\x03\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.BackfillFailure\"@\n\x0f\x42\x61\x63kfillFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*\x98\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x12\x16\n\x12VECTOR_ORIGIN_KEPT\x10\x04\x32\xfc\x04\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x12S\n\x0bListObjects\x12\x1e.vecgate.v1.ListObjectsRequest\x1a\x1f.vecgate.v1.ListObjectsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateObject\x12\x1f.vecgate.v1.UpdateObjectRequest\x1a .vecgate.v1.UpdateObjectResponse\"\x03\x90\x02\x02\x12V\n\x0c\x44\x65leteObject\x12\x1f.vecgate.v1.DeleteObjectRequest\x1a .vecgate.v1.DeleteObjectResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteObjects\x12 .vecgate.v1.DeleteObjectsRequest\x1a!.vecgate.v1.DeleteObjectsResponse\"\x03\x90\x02\x02\x12\x61\n\x0f\x42\x61\x63kfillVectors\x12\".vecgate.v1.BackfillVectorsRequest\x1a#.vecgate.v1.BackfillVectorsResponse\"\x03\x90\x02\x02\x30\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/object_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x1evecgate/v1/output_fields.proto\x1a\x16vecgate/v1/scope.proto\x1a\x15vecgate/v1/sort.proto\x1a\x17vecgate/v1/vector.proto\"\xb5\x02\n\nDataObject\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\nproperties\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x32\n\x06images\x18\x03 \x03(\x0b\x32\".vecgate.v1.DataObject.ImagesEntry\x12\x34\n\x07vectors\x18\x04 \x03(\x0b\x32#.vecgate.v1.DataObject.VectorsEntry\x1a@\n\x0bImagesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.Image:\x02\x38\x01\x1a\x42\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\xa0\x01\n\x14ImportObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x07objects\x18\x02 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12\x17\n\x0f\x65mbed_unchanged\x18\x04 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"n\n\x15ImportObjectsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.ImportResult\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"v\n\x0cImportResult\x12\n\n\x02id\x18\x01 \x01(\t\x12*\n\x06stored\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.StoredObjectH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"9\n\x0cStoredObject\x12)\n\x07vectors\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.StoredVector\"\x8e\x01\n\x0cStoredVector\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06origin\x18\x02 \x01(\x0e\x32\x18.vecgate.v1.VectorOrigin\x12\x10\n\x08\x65mbedder\x18\x03 \x01(\t\x12\x11\n\ttruncated\x18\x04 \x01(\x08\x12!\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.Status\"~\n\x10GetObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\";\n\x11GetObjectResponse\x12&\n\x06object\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.DataObject\"\xe0\x01\n\x12ListObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12#\n\x07\x66ilters\x18\x04 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x1e\n\x04sort\x18\x05 \x03(\x0b\x32\x10.vecgate.v1.Sort\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\"W\n\x13ListObjectsResponse\x12\'\n\x07objects\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.DataObject\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x01\n\x13UpdateObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12&\n\x06object\x18\x02 \x01(\x0b\x32\x16.vecgate.v1.DataObject\x12\x10\n\x08truncate\x18\x03 \x01(\x08\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"l\n\x14UpdateObjectResponse\x12(\n\x06stored\x18\x01 \x01(\x0b\x32\x18.vecgate.v1.StoredObject\x12*\n\tembedders\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\"W\n\x13\x44\x65leteObjectRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x16\n\x14\x44\x65leteObjectResponse\"\x82\x01\n\x14\x44\x65leteObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12#\n\x07\x66ilters\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x83\x01\n\x15\x44\x65leteObjectsResponse\x12\x0f\n\x07matched\x18\x01 \x01(\x03\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x03\x12\x0e\n\x06\x66\x61iled\x18\x03 \x01(\x03\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12+\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x19.vecgate.v1.DeleteFailure\">\n\rDeleteFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x95\x01\n\x16\x42\x61\x63kfillVectorsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0f\n\x07vectors\x18\x02 \x03(\t\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0e\n\x06verify\x18\x04 \x01(\x08\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\x8c\x01\n\x17\x42\x61\x63kfillVectorsResponse\x12\x12\n\npage_token\x18\x01 \x01(\t\x12\x0c\n\x04seen\x18\x02 \x01(\x03\x12\x0e\n\x06\x66illed\x18\x03 \x01(\x03\x12\x10\n\x08repaired\x18\x04 \x01(\x03\x12-\n\x08\x66\x61ilures\x18\x05 \x03(\x0b\x32\x1b.vecgate.v1.BackfillFailure\"@\n\x0f\x42\x61\x63kfillFailure\x12\n\n\x02id\x18\x01 \x01(\t\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status*\x98\x01\n\x0cVectorOrigin\x12\x1d\n\x19VECTOR_ORIGIN_UNSPECIFIED\x10\x00\x12\x1a\n\x16VECTOR_ORIGIN_COMPUTED\x10\x01\x12\x1a\n\x16VECTOR_ORIGIN_SUPPLIED\x10\x02\x12\x19\n\x15VECTOR_ORIGIN_MISSING\x10\x03\x12\x16\n\x12VECTOR_ORIGIN_KEPT\x10\x04\x32\xfc\x04\n\rObjectService\x12Y\n\rImportObjects\x12 .vecgate.v1.ImportObjectsRequest\x1a!.vecgate.v1.ImportObjectsResponse\"\x03\x90\x02\x02\x12M\n\tGetObject\x12\x1c.vecgate.v1.GetObjectRequest\x1a\x1d.vecgate.v1.GetObjectResponse\"\x03\x90\x02\x01\x12S\n\x0bListObjects\x12\x1e.vecgate.v1.ListObjectsRequest\x1a\x1f.vecgate.v1.ListObjectsResponse\"\x03\x90\x02\x01\x12V\n\x0cUpdateObject\x12\x1f.vecgate.v1.UpdateObjectRequest\x1a .vecgate.v1.UpdateObjectResponse\"\x03\x90\x02\x02\x12V\n\x0c\x44\x65leteObject\x12\x1f.vecgate.v1.DeleteObjectRequest\x1a .vecgate.v1.DeleteObjectResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteObjects\x12 .vecgate.v1.DeleteObjectsRequest\x1a!.vecgate.v1.DeleteObjectsResponse\"\x03\x90\x02\x02\x12\x61\n\x0f\x42\x61\x63kfillVectors\x12\".vecgate.v1.BackfillVectorsRequest\x1a#.vecgate.v1.BackfillVectorsResponse\"\x03\x90\x02\x02\x30\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,52 +60,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTSERVICE'].methods_by_name['DeleteObjects']._serialized_options = b'\220\002\002'
   _globals['_OBJECTSERVICE'].methods_by_name['BackfillVectors']._loaded_options = None
   _globals['_OBJECTSERVICE'].methods_by_name['BackfillVectors']._serialized_options = b'\220\002\002'
-  _globals['_VECTORORIGIN']._serialized_start=2750
-  _globals['_VECTORORIGIN']._serialized_end=2902
-  _globals['_DATAOBJECT']._serialized_start=283
-  _globals['_DATAOBJECT']._serialized_end=592
-  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_start=460
-  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_end=524
-  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_start=526
-  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_end=592
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=595
-  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=755
-  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=757
-  _globals['_IMPORTOBJECTSRESPONSE']._serialized_end=867
-  _globals['_IMPORTRESULT']._serialized_start=869
-  _globals['_IMPORTRESULT']._serialized_end=987
-  _globals['_STOREDOBJECT']._serialized_start=989
-  _globals['_STOREDOBJECT']._serialized_end=1046
-  _globals['_STOREDVECTOR']._serialized_start=1049
-  _globals['_STOREDVECTOR']._serialized_end=1191
-  _globals['_GETOBJECTREQUEST']._serialized_start=1193
-  _globals['_GETOBJECTREQUEST']._serialized_end=1319
-  _globals['_GETOBJECTRESPONSE']._serialized_start=1321
-  _globals['_GETOBJECTRESPONSE']._serialized_end=1380
-  _globals['_LISTOBJECTSREQUEST']._serialized_start=1383
-  _globals['_LISTOBJECTSREQUEST']._serialized_end=1607
-  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1609
-  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1696
-  _globals['_UPDATEOBJECTREQUEST']._serialized_start=1699
-  _globals['_UPDATEOBJECTREQUEST']._serialized_end=1832
-  _globals['_UPDATEOBJECTRESPONSE']._serialized_start=1834
-  _globals['_UPDATEOBJECTRESPONSE']._serialized_end=1942
-  _globals['_DELETEOBJECTREQUEST']._serialized_start=1944
-  _globals['_DELETEOBJECTREQUEST']._serialized_end=2031
-  _globals['_DELETEOBJECTRESPONSE']._serialized_start=2033
-  _globals['_DELETEOBJECTRESPONSE']._serialized_end=2055
-  _globals['_DELETEOBJECTSREQUEST']._serialized_start=2058
-  _globals['_DELETEOBJECTSREQUEST']._serialized_end=2188
-  _globals['_DELETEOBJECTSRESPONSE']._serialized_start=2191
-  _globals['_DELETEOBJECTSRESPONSE']._serialized_end=2322
-  _globals['_DELETEFAILURE']._serialized_start=2324
-  _globals['_DELETEFAILURE']._serialized_end=2386
-  _globals['_BACKFILLVECTORSREQUEST']._serialized_start=2389
-  _globals['_BACKFILLVECTORSREQUEST']._serialized_end=2538
-  _globals['_BACKFILLVECTORSRESPONSE']._serialized_start=2541
-  _globals['_BACKFILLVECTORSRESPONSE']._serialized_end=2681
-  _globals['_BACKFILLFAILURE']._serialized_start=2683
-  _globals['_BACKFILLFAILURE']._serialized_end=2747
-  _globals['_OBJECTSERVICE']._serialized_start=2905
-  _globals['_OBJECTSERVICE']._serialized_end=3541
+  _globals['_VECTORORIGIN']._serialized_start=2833
+  _globals['_VECTORORIGIN']._serialized_end=2985
+  _globals['_DATAOBJECT']._serialized_start=317
+  _globals['_DATAOBJECT']._serialized_end=626
+  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_start=494
+  _globals['_DATAOBJECT_IMAGESENTRY']._serialized_end=558
+  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_start=560
+  _globals['_DATAOBJECT_VECTORSENTRY']._serialized_end=626
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_start=629
+  _globals['_IMPORTOBJECTSREQUEST']._serialized_end=789
+  _globals['_IMPORTOBJECTSRESPONSE']._serialized_start=791
+  _globals['_IMPORTOBJECTSRESPONSE']._serialized_end=901
+  _globals['_IMPORTRESULT']._serialized_start=903
+  _globals['_IMPORTRESULT']._serialized_end=1021
+  _globals['_STOREDOBJECT']._serialized_start=1023
+  _globals['_STOREDOBJECT']._serialized_end=1080
+  _globals['_STOREDVECTOR']._serialized_start=1083
+  _globals['_STOREDVECTOR']._serialized_end=1225
+  _globals['_GETOBJECTREQUEST']._serialized_start=1227
+  _globals['_GETOBJECTREQUEST']._serialized_end=1353
+  _globals['_GETOBJECTRESPONSE']._serialized_start=1355
+  _globals['_GETOBJECTRESPONSE']._serialized_end=1414
+  _globals['_LISTOBJECTSREQUEST']._serialized_start=1417
+  _globals['_LISTOBJECTSREQUEST']._serialized_end=1641
+  _globals['_LISTOBJECTSRESPONSE']._serialized_start=1643
+  _globals['_LISTOBJECTSRESPONSE']._serialized_end=1730
+  _globals['_UPDATEOBJECTREQUEST']._serialized_start=1733
+  _globals['_UPDATEOBJECTREQUEST']._serialized_end=1915
+  _globals['_UPDATEOBJECTRESPONSE']._serialized_start=1917
+  _globals['_UPDATEOBJECTRESPONSE']._serialized_end=2025
+  _globals['_DELETEOBJECTREQUEST']._serialized_start=2027
+  _globals['_DELETEOBJECTREQUEST']._serialized_end=2114
+  _globals['_DELETEOBJECTRESPONSE']._serialized_start=2116
+  _globals['_DELETEOBJECTRESPONSE']._serialized_end=2138
+  _globals['_DELETEOBJECTSREQUEST']._serialized_start=2141
+  _globals['_DELETEOBJECTSREQUEST']._serialized_end=2271
+  _globals['_DELETEOBJECTSRESPONSE']._serialized_start=2274
+  _globals['_DELETEOBJECTSRESPONSE']._serialized_end=2405
+  _globals['_DELETEFAILURE']._serialized_start=2407
+  _globals['_DELETEFAILURE']._serialized_end=2469
+  _globals['_BACKFILLVECTORSREQUEST']._serialized_start=2472
+  _globals['_BACKFILLVECTORSREQUEST']._serialized_end=2621
+  _globals['_BACKFILLVECTORSRESPONSE']._serialized_start=2624
+  _globals['_BACKFILLVECTORSRESPONSE']._serialized_end=2764
+  _globals['_BACKFILLFAILURE']._serialized_start=2766
+  _globals['_BACKFILLFAILURE']._serialized_end=2830
+  _globals['_OBJECTSERVICE']._serialized_start=2988
+  _globals['_OBJECTSERVICE']._serialized_end=3624
 # @@protoc_insertion_point(module_scope)

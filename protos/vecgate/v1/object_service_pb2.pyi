@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
@@ -128,8 +129,8 @@ class DataObject(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.MessageMap[_builtins.str, _input_pb2.Image]:
-        """Optional. Pictures by the name of a blob property. At most 1,000 in an object (INVALID_PROPERTY), and 10 for each of
-        ServerLimits.max_objects in one request.
+        """Optional. Images by the name of a blob property, each with content (IMAGE_EMPTY). At most 1,000 in an object
+        (INVALID_PROPERTY), and 10 for each of ServerLimits.max_objects in one request.
         """
 
     @_builtins.property
@@ -494,6 +495,7 @@ class UpdateObjectRequest(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     OBJECT_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
@@ -503,8 +505,13 @@ class UpdateObjectRequest(_message.Message):
     """
     @_builtins.property
     def object(self) -> Global___DataObject:
-        """Required. The object's id, and what changes: properties, where a null takes a value away, images, where one without
-        content takes a picture away, and vectors. What is not named stays as it is.
+        """Required. The object's id, and new values of properties, images and vectors."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Optional. What changes: `properties.NAME`, `images.NAME` and `vectors.NAME`, at most 100. What is named and not set in
+        `object` is cleared; a cleared vector is computed anew if the object has fields for it. What is set and not named stays as
+        it is. Default: all that is set in `object`, where a null is refused (INVALID_PROPERTY).
         """
 
     @_builtins.property
@@ -517,11 +524,12 @@ class UpdateObjectRequest(_message.Message):
         collection: _builtins.str = ...,
         object: Global___DataObject | None = ...,
         truncate: _builtins.bool = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
         scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "scope", b"scope", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "object", b"object", "scope", b"scope", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "object", b"object", "scope", b"scope", "truncate", b"truncate", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,9 +67,11 @@ def check_object(collection: Collection, draft: DraftObject, path: str, tenant: 
     with collecting() as violations:
         violations.extend(replace(each, field=f"{path}.{each.field}") for each in draft.faults)
         properties = _check_properties(collection, draft, path, violations)
-        for name in draft.images:
+        for name, content in draft.images.items():
             blob = collection.find_property(name)
             where = f'{path}.images["{name}"]'
+            if not content:
+                violations.append(Violation(f"{where}.content", "is empty; send the bytes of an image", "IMAGE_EMPTY"))
             if blob is None:
                 violations.append(_unknown_property(collection, where, blobs=True))
             elif blob.data_type is not DataType.BLOB:

@@ -1,6 +1,7 @@
 """Updating: an object is changed in parts, and those of its vectors that the change touches are computed anew."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from embedders.contract import DOCUMENT, EmbedderSpec, Vector
@@ -17,8 +18,9 @@ from service.core.objects.vectorizing import (
     vector_fields,
 )
 from service.core.objects.writing import Writes, keys_of
-from service.domain import Collection, ObjectChange, PropertyValue, ReturnFields, Scope, StoredObject
-from service.errors import CollectionNotBound
+from service.core.unknown import unknown_property, unknown_vector
+from service.domain import Collection, DataType, ObjectChange, PropertyValue, ReturnFields, Scope, StoredObject
+from service.errors import CollectionNotBound, InvalidRequest, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
 
 
@@ -28,6 +30,21 @@ class UpdateReport:
 
     vectors: tuple[VectorReport, ...]
     embedders: list[EmbedderSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPath:
+    """One path of an update mask.
+
+    Attributes:
+        path: where it stands in the request.
+        part: "properties", "images" or "vectors".
+        name: the name of a property or of a named vector.
+    """
+
+    path: str
+    part: str
+    name: str
 
 
 class Updater:
@@ -41,13 +58,21 @@ class Updater:
         self._entries = IndexEntries(store)
 
     async def update(
-        self, name: str, draft: DraftObject, *, truncate: bool, scope: Scope = NO_TENANT, api_key: str | None = None
+        self,
+        name: str,
+        draft: DraftObject,
+        *,
+        mask: Sequence[MaskPath] = (),
+        truncate: bool,
+        scope: Scope = NO_TENANT,
+        api_key: str | None = None,
     ) -> UpdateReport:
-        """Change what a draft names of the object of its id: a None and a picture without content take away.
+        """Change an object.
 
         Args:
             name: the collection.
-            draft: the object's id, and what changes.
+            draft: the object's id, and new values.
+            mask: what changes; what the draft has no value of is cleared. Empty for all that the draft has values of.
             truncate: whether texts may be cut to what the model reads.
             scope: whose object it is, and how many replicas must answer.
             api_key: the caller's own key for the embedder's backend; None for this server's.
@@ -65,24 +90,31 @@ class Updater:
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        wanted = check_object(collection, draft, "object", scope.tenant)
-        collection = _bound_part(collection, wanted.vectors)
+        wanted, cleared = _check_change(collection, draft, mask, scope.tenant)
+        named = {*wanted.properties, *wanted.images, *cleared["properties"], *cleared["images"]}
+        collection = _bound_part(collection, {*wanted.vectors, *cleared["vectors"]})
         mark = self._writes.ended
         before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
-        properties = {key: wanted.properties.get(key) for key in draft.properties}
-        images = {key: content or None for key, content in wanted.images.items()}
+        properties = {**dict.fromkeys(cleared["properties"]), **wanted.properties}
+        images: dict[str, bytes | None] = {**dict.fromkeys(cleared["images"]), **wanted.images}
         after = replace(
             wanted,
             properties={**before.properties, **properties},
             images={key: content for key, content in {**before.images, **images}.items() if content is not None},
         )
+        kept_vectors = {key: each for key, each in before.vectors.items() if key not in cleared["vectors"]}
+        stored = {before.id: replace(before, vectors=kept_vectors)}
         candidate = Candidate("object", after, replaces=False)
         used: dict[str, EmbedderSpec] = {}
         options = replace(DOCUMENT, api_key=api_key)
         await self._vectorizer.fill(
-            collection, [candidate], options, truncate=truncate, stored={before.id: before}, used=used, partly=True
+            collection, [candidate], options, truncate=truncate, stored=stored, used=used, partly=True
         )
-        touched = _touched(collection, draft)
+        touched = {*wanted.vectors, *cleared["vectors"]} | {
+            each.name
+            for each in collection.vectors
+            if any(field.name in named for field in (*each.text_fields, *each.image_fields))
+        }
         # What the object lacked before, and the change has nothing to do with, may go on missing.
         failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
         if candidate.error is None and failed and not used:
@@ -127,14 +159,60 @@ def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
     return replace(collection, vectors=bound)
 
 
-def _touched(collection: Collection, draft: DraftObject) -> set[str]:
-    """Return which named vectors a draft names, or names a field of."""
-    named = draft.properties.keys() | draft.images.keys()
-    return set(draft.vectors) | {
-        each.name
-        for each in collection.vectors
-        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
-    }
+def _check_change(
+    collection: Collection, draft: DraftObject, mask: Sequence[MaskPath], tenant: str
+) -> tuple[StoredObject, dict[str, set[str]]]:
+    """Return the values that change, and by part the names of those that are cleared.
+
+    Raises:
+        InvalidRequest: the change does not fit the collection; all violations are listed.
+    """
+    cleared: dict[str, set[str]] = {"properties": set(), "images": set(), "vectors": set()}
+    with collecting() as violations:
+        if mask:
+            named: dict[str, set[str]] = {"properties": set(), "images": set(), "vectors": set()}
+            for each in mask:
+                with noting(violations):
+                    named[each.part].add(_resolve(collection, each))
+            given = {name: value for name, value in draft.properties.items() if value is not None}
+            properties = {name: value for name, value in given.items() if name in named["properties"]}
+            images = {name: content for name, content in draft.images.items() if name in named["images"]}
+            vectors = {name: data for name, data in draft.vectors.items() if name in named["vectors"]}
+            draft = replace(draft, properties=properties, images=images, vectors=vectors)
+            for part, values in (("properties", properties), ("images", images), ("vectors", vectors)):
+                cleared[part] = named[part] - values.keys()
+        else:
+            for name, value in draft.properties.items():
+                if value is None:
+                    message = f"is null, which changes nothing; to clear it name properties.{name} in update_mask"
+                    violations.append(Violation(f'object.properties["{name}"]', message, "INVALID_PROPERTY"))
+        with noting(violations):
+            wanted = check_object(collection, draft, "object", tenant)
+    return wanted, cleared
+
+
+def _resolve(collection: Collection, named: MaskPath) -> str:
+    """Return the name of the property or named vector that a path of a mask means.
+
+    JSON writes masks in lowerCamelCase, so that a reader of JSON makes `myTitle` into `my_title`.
+
+    Raises:
+        InvalidRequest: the collection has none of that name.
+    """
+    blobs = named.part == "images"
+    names = [each.name for each in collection.vectors]
+    if named.part != "vectors":
+        typed = [each for each in collection.properties if each.data_type is not None]
+        names = [each.name for each in typed if (each.data_type is DataType.BLOB) is blobs]
+    for name in names:
+        if name == named.name:
+            return name
+    for name in names:
+        if re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name) == named.name:
+            return name
+    if named.part == "vectors":
+        raise InvalidRequest([unknown_vector(collection, named.path)])
+    raise InvalidRequest([unknown_property(collection, named.path, names, "blob property" if blobs else "property")])
 
 
 def _change(

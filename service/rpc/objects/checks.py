@@ -5,6 +5,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID
 
 from service.core.objects.objects import Listing
+from service.core.objects.updating import MaskPath
 from service.domain import Filter, SortBy
 from service.errors import InvalidRequest, Violation, noting
 from service.rpc.shared.filters import parse_filter
@@ -16,6 +17,7 @@ DEFAULT_PAGE_SIZE = 100
 SEAL_BYTES = 6
 ID_BYTES = 16
 OFFSET_BYTES = 4
+MASKED = ("properties", "images", "vectors")
 PagedRequest = object_pb.ListObjectsRequest | object_pb.BackfillVectorsRequest
 
 
@@ -96,8 +98,8 @@ def parse_delete_objects(request: object_pb.DeleteObjectsRequest, limits: Reques
     return filters
 
 
-def check_update_object(request: object_pb.UpdateObjectRequest) -> None:
-    """Check an UpdateObjectRequest, but for what changes, which needs the collection.
+def parse_update_mask(request: object_pb.UpdateObjectRequest) -> list[MaskPath]:
+    """Check an UpdateObjectRequest, but for the object, and return its update mask.
 
     Raises:
         InvalidRequest: with all violations.
@@ -105,7 +107,15 @@ def check_update_object(request: object_pb.UpdateObjectRequest) -> None:
     violations = Violations()
     check_scope(violations, request)
     violations.require(request.object.id, "object.id", "is required; give the object's UUID")
+    mask = []
+    for index, text in enumerate(request.update_mask.paths):
+        path = f"update_mask.paths[{index}]"
+        part, _, name = text.partition(".")
+        message = "must be properties.NAME, images.NAME or vectors.NAME; parts of objects change with their property"
+        violations.require(part in MASKED and name and "." not in name, path, message)
+        mask.append(MaskPath(path, part, name))
     violations.raise_if_any()
+    return mask
 
 
 def check_backfill_vectors(request: object_pb.BackfillVectorsRequest) -> None:

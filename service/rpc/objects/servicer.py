@@ -19,11 +19,11 @@ from service.rpc.objects.checks import (
     check_delete_object,
     check_get_object,
     check_import_objects,
-    check_update_object,
     page_token,
     parse_delete_objects,
     parse_listing,
     parse_page_token,
+    parse_update_mask,
 )
 from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
 from service.rpc.shared.caller_keys import CallerKeys
@@ -111,10 +111,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, context: Context) -> pb.UpdateObjectResponse:
         """Change parts of an object."""
-        check_update_object(request)
+        mask = parse_update_mask(request)
         report = await self._updater.update(
             request.collection,
             draft_from_pb(request.object),
+            mask=mask,
             truncate=request.truncate,
             scope=scope_from_pb(request.scope),
             api_key=self._keys.of(context),

@@ -131,8 +131,11 @@ def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run,
     assert (result.exit_code, result.stdout) == (0, f"{IDS[0]} is changed\n  default: computed by fake\n")
     (request,) = fake.requests["UpdateObject"]
     assert (request.object.id, request.truncate) == (IDS[0], True)
-    assert dict(request.object.properties) == {"name": "7 = seven", "year": 7, "tags": ["a", "b"], "other": None}
-    assert {name: image.content for name, image in request.object.images.items()} == {"image": b"picture", "old": b""}
+    assert dict(request.object.properties) == {"name": "7 = seven", "year": 7, "tags": ["a", "b"]}
+    assert {name: image.content for name, image in request.object.images.items()} == {"image": b"picture"}
+    assert sorted(request.update_mask.paths) == [
+        "images.image", "images.old", "properties.name", "properties.other", "properties.tags", "properties.year"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [(), ("--set", "name"), ("--set", "year=x"), ("--image", "image")])

@@ -4,6 +4,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from grpc import StatusCode
 
 from embedders.contract import ImageInput, Priority, Purpose, TextInput
@@ -52,8 +53,10 @@ def full(image: bytes = RED, **properties: object) -> pb.DataObject:
     return message
 
 
-async def update(wire: Wire, change: pb.DataObject, *, truncate: bool = False) -> dict[str, int]:
-    request = pb.UpdateObjectRequest(collection="Pictures", object=change, truncate=truncate)
+async def update(wire: Wire, change: pb.DataObject, *mask: str, truncate: bool = False) -> dict[str, int]:
+    request = pb.UpdateObjectRequest(
+        collection="Pictures", object=change, update_mask={"paths": mask}, truncate=truncate
+    )
     response = await wire.objects.UpdateObject(request)
     return {each.name: each.origin for each in response.stored.vectors}
 
@@ -101,16 +104,97 @@ async def test_a_vector_is_computed_of_what_changed_and_what_stayed(stored: Wire
     assert_close(np.frombuffer(after.vectors["look"].data, "<f4"), mean / np.linalg.norm(mean))
 
 
-async def test_nulls_and_empty_pictures_take_values_away_and_the_vectors_made_of_them(stored: Wire) -> None:
-    change = obj(ID, title=None, tags=None)
-    change.images["image"].CopyFrom(Image())
-
-    origins = await update(stored, change)
+async def test_what_a_mask_names_and_the_object_does_not_set_is_cleared_with_the_vectors_made_of_it(
+    stored: Wire,
+) -> None:
+    origins = await update(stored, obj(ID, tags=None), "properties.title", "properties.tags", "images.image")
 
     assert origins == {"own": KEPT, "title": MISSING, "look": MISSING}
     after = await read(stored)
     assert (dict(after.properties), dict(after.images)) == ({"year": 1}, {})
     assert set(after.vectors) == {"own"}
+
+
+async def test_what_is_set_and_not_named_in_the_mask_stays_as_it_is(stored: Wire) -> None:
+    before = await read(stored)
+    change = obj(ID, image=BLUE, title="another", year=None)
+    change.vectors["own"].data = floats(*[1.0] * 8)
+
+    assert await update(stored, change, "properties.tags", "properties.title") == {
+        "own": KEPT, "title": COMPUTED, "look": COMPUTED
+    }  # fmt: skip
+    after = await read(stored)
+    assert dict(after.properties) == {"title": "another", "year": 1}
+    assert (after.images, after.vectors["own"]) == (before.images, before.vectors["own"])
+
+
+async def test_a_cleared_vector_is_computed_anew_or_gone_where_the_object_has_no_fields_for_it(stored: Wire) -> None:
+    change = obj(ID)
+    change.vectors["title"].data = floats(*[1.0] * 8)
+    await update(stored, change)
+
+    assert await update(stored, obj(ID), "vectors.title", "vectors.own") == {
+        "own": MISSING, "title": COMPUTED, "look": KEPT
+    }  # fmt: skip
+    after = await read(stored)
+    assert set(after.vectors) == {"title", "look"}
+    assert_close(np.frombuffer(after.vectors["title"].data, "<f4"), stored.embedder.vector("a red square"))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason", "fields"),
+    [
+        (["properties.title", "title"], "INVALID_INPUT", ["update_mask.paths[1]"]),
+        (["properties"], "INVALID_INPUT", ["update_mask.paths[0]"]),
+        (["properties."], "INVALID_INPUT", ["update_mask.paths[0]"]),
+        (["properties.home.city"], "INVALID_INPUT", ["update_mask.paths[0]"]),
+        (["properties.nope"], "UNKNOWN_PROPERTY", ["update_mask.paths[0]"]),
+        (["properties.image", "images.title"], "UNKNOWN_PROPERTY", ["update_mask.paths[0]", "update_mask.paths[1]"]),
+        (["vectors.title", "vectors.nope"], "UNKNOWN_VECTOR", ["update_mask.paths[1]"]),
+        (["properties.nope", "properties.year"], "INVALID_INPUT",
+         ["update_mask.paths[0]", 'object.properties["year"]']),
+    ],
+)  # fmt: skip
+async def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(
+    stored: Wire, mask: list[str], reason: str, fields: list[str]
+) -> None:
+    before = await read(stored)
+
+    failure = await failure_of(update(stored, obj(ID, year="x"), *mask))
+
+    assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, fields)
+    assert await read(stored) == before
+
+
+async def test_a_property_is_named_in_a_mask_as_json_writes_it(wire: Wire) -> None:
+    names = ("myTitle", "my_year")
+    properties = [{"name": each, "data_type": property_pb.DATA_TYPE_TEXT} for each in names]
+    made = collection_pb.Collection(name="Pictures", properties=properties, vectors=[{"name": "own"}])
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    await import_(wire, obj(ID, myTitle="a", my_year="b"))
+    request = json_format.ParseDict(
+        {"collection": "Pictures", "object": {"id": ID}, "updateMask": "properties.myTitle,properties.myYear"},
+        pb.UpdateObjectRequest(),
+    )
+
+    await wire.objects.UpdateObject(request)
+
+    found = await wire.objects.GetObject(pb.GetObjectRequest(collection="Pictures", id=ID))
+    assert not dict(found.object.properties)
+
+
+async def test_nulls_and_images_without_content_are_refused_by_name(stored: Wire) -> None:
+    before = await read(stored)
+    change = obj(ID, title=None)
+    change.images["image"].CopyFrom(Image())
+
+    failure = await failure_of(update(stored, change))
+    with_mask = await failure_of(update(stored, change, "images.image"))
+
+    assert sorted(failure.fields) == ['object.images["image"].content', 'object.properties["title"]']
+    assert "name properties.title in update_mask" in failure.message
+    assert (with_mask.reason, with_mask.fields) == ("IMAGE_EMPTY", ['object.images["image"].content'])
+    assert await read(stored) == before
 
 
 async def test_a_supplied_vector_is_stored_as_it_is(stored: Wire) -> None:
@@ -271,7 +355,7 @@ async def test_an_object_that_gives_the_module_nothing_is_refused_before_it_is_w
 async def test_a_change_that_takes_the_modules_last_field_away_is_refused_and_changes_nothing(native: Wire) -> None:
     await import_(native, obj(ID, title="a cat", tags=["x"], year=1))
 
-    failure = await failure_of(update(native, obj(ID, title=None, year=2)))
+    failure = await failure_of(update(native, obj(ID, year=2), "properties.title", "properties.year"))
     kept = await update(native, obj(ID, year=3))
 
     assert failure.fields == ['object.vectors["title"]']
