@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from embedders.base import Lifetime
 from embedders.clip.cleaning import is_slow
 from embedders.clip.cleaning_process import PROCESSES, CleaningProcesses
 from embedders.clip.config import ClipConfig
@@ -28,7 +29,6 @@ from embedders.contract import (
     Vector,
 )
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
-from embedders.lifetime import Lifetime
 from embedders.telemetry.metrics import MODEL_BYTES
 from embedders.telemetry.timing import preprocessing
 

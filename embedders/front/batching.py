@@ -6,24 +6,23 @@ in them, and when the next one begins.
 
 import asyncio
 import contextvars
-import math
 import statistics
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from itertools import chain
 from typing import Any
 
+from embedders.base import EmbedderWrapper
 from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Outcome, Priority, TextInput
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable, InputRejected
-from embedders.front.queueing import QueueBounds, QueuedCall, WaitingQueue, calling_client, input_bytes
+from embedders.front.queueing import QueueBounds, QueuedCall, WaitingQueue
 from embedders.front.read_ahead import ReadAhead, ReadingModel, ReadInput
-from embedders.front.wrapper import EmbedderWrapper
 from embedders.images.structure import is_large
 from embedders.telemetry import metrics
-from embedders.telemetry.timing import CallTimes, Rest, begin_times, call_times
+from embedders.telemetry.timing import CallTimes, Rest, begin_times
 from embedders.telemetry.tracing import SharedSpan
 
 BEGUN_AND_OWN = 2
@@ -142,7 +141,7 @@ class Slots:
     def worth_waiting_until_s(self, size: int, *, bulk: bool) -> float:
         """Return until when it is better to let a batch grow to `size` than to begin it."""
         # The callers that were just answered are about to come back: one batch of all is better than two.
-        until_s = self._gather_until_s if self._coming < min(self._expected, size) else 0.0
+        until_s = self._gather_until_s if self.coming < min(self._expected, size) else 0.0
         if self.ahead is None:
             return until_s
         return max(until_s, self.ahead.worth_waiting_until_s(size, self._free_s, self._batch_s, bulk=bulk))
@@ -163,14 +162,14 @@ class Slots:
         self.turn_s = TIME_MEMORY * self.turn_s + (1 - TIME_MEMORY) * turn_s if self.turn_s else turn_s
         self._free_s, self._batch_s = now_s, took_s
         self._gather_until_s = now_s + min(max_gather_s, GATHER_SHARE * took_s)
-        self._expected = self._coming + len(batch.places)
+        self._expected = self.coming + len(batch.places)
         return took_s
 
     def _busy(self) -> list[Batch]:
         return [batch for batch in self.running.values() if batch.times.rest is None]
 
     @property
-    def _coming(self) -> int:
+    def coming(self) -> int:
         """Inputs that are in no batch yet."""
         return self.queue.inputs + (self.ahead.held if self.ahead else 0)
 
@@ -384,14 +383,13 @@ class BatchingEmbedder(EmbedderWrapper):
             return []
         if any(options.api_key in slots.rests() for slots in self._slots.values()):
             bounds = self._bounds.bulk()  # what has to wait anyway leaves room for others
-        self._require_room(inputs, bounds)
+        loop = asyncio.get_running_loop()
+        calls = {kind: QueuedCall(inputs, at, loop.create_future()) for kind, at in kinds.items()}
+        self._require_room(calls.values(), bounds)
         if options.priority is Priority.INTERACTIVE:
-            self._require_time(kinds, options)
-        calls = {
-            self._slots_of(kind): QueuedCall(inputs, at, asyncio.get_running_loop().create_future())
-            for kind, at in kinds.items()
-        }
-        for slots, call in calls.items():
+            self._require_time(calls, options)
+        for kind, call in calls.items():
+            slots = self._slots_of(kind)
             slots.queue.add(options, call)
             if rest := slots.rests().get(options.api_key):
                 _fail_late([call], rest)
@@ -401,13 +399,13 @@ class BatchingEmbedder(EmbedderWrapper):
                 return await next(iter(calls.values())).done
             parts = await asyncio.gather(*(call.done for call in calls.values()))
         finally:
-            for slots, call in calls.items():
-                self._forget(slots, call)
+            for kind, call in calls.items():
+                self._forget(self._slots[kind], call)
         ordered = dict(zip(chain(*kinds.values()), chain(*parts), strict=True))
         return [ordered[at] for at in range(len(inputs))]
 
-    def _require_room(self, inputs: Sequence[Input], bounds: QueueBounds) -> None:
-        wanted, size = len(inputs), sum(map(input_bytes, inputs))
+    def _require_room(self, calls: Collection[QueuedCall], bounds: QueueBounds) -> None:
+        wanted, size = sum(len(call.waiting) for call in calls), sum(call.bytes for call in calls)
         if wanted > bounds.max_inputs or (size > bounds.max_bytes and wanted > 1):
             self._meter.note_refusal()
             raise EmbedderOverloaded(
@@ -423,16 +421,13 @@ class BatchingEmbedder(EmbedderWrapper):
                 retry_after_s=self._time_to_drain_s(),
             )
 
-    def _require_time(self, kinds: Mapping[Kind, Sequence[int]], options: EmbedOptions) -> None:
-        times = call_times()
-        if times is None or times.deadline_s == math.inf:
-            return
-        left_s, client = times.deadline_s - time.monotonic(), calling_client.get()
-        for kind, places in kinds.items():
+    def _require_time(self, calls: Mapping[Kind, QueuedCall], options: EmbedOptions) -> None:
+        for kind, call in calls.items():
             # With less in front of it than the backend takes at once, whatever comes is worth the try.
             if (slots := self._slots.get(kind)) is None or slots.queue.inputs < (at_once := self._at_once(kind, slots)):
                 continue
-            rounds = slots.queue.ahead(options, client, len(places)) // at_once
+            left_s = call.deadline_s - time.monotonic()
+            rounds = slots.queue.ahead(options, call.client, len(call.waiting)) // at_once
             needed_s = (rounds + BEGUN_AND_OWN) * slots.turn_s
             if rounds and needed_s > left_s:
                 self._meter.note_refusal()
@@ -484,7 +479,8 @@ class BatchingEmbedder(EmbedderWrapper):
     def _forget(self, slots: Slots, call: QueuedCall) -> None:
         """Drop what still waits for a call that ended, and batches that served nobody else."""
         call.done.cancel()
-        slots.queue.remove(call)
+        if call.waiting:
+            slots.queue.remove(call)
         for task, batch in slots.running.items():
             if call in batch.calls:
                 batch.calls.discard(call)
@@ -581,7 +577,7 @@ class BatchingEmbedder(EmbedderWrapper):
         try:
             self._settle(task, batch)
         finally:
-            if not self._closed:
+            if not self._closed and any(each.coming for each in self._slots.values()):
                 self._pump_soon()
 
     def _settle(self, task: asyncio.Task[list[Outcome]], batch: Batch) -> None:

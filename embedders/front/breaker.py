@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 
+from embedders.base import EmbedderWrapper
 from embedders.contract import Embedder, Embedding, EmbedOptions, Health, Input, Outcome
 from embedders.errors import (
     CallerKeyRejected,
@@ -17,7 +18,6 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
-from embedders.front.wrapper import EmbedderWrapper
 from embedders.telemetry.metrics import BREAKER_OPEN, BREAKER_OPENED
 
 SILENT_S = 0.5

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import cachetools
 
+from embedders.base import WatchedWrapper
 from embedders.contract import (
     Embedding,
     EmbedOptions,
@@ -18,7 +19,6 @@ from embedders.contract import (
 )
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
 from embedders.front.queueing import input_bytes
-from embedders.front.wrapper import WatchedWrapper
 from embedders.telemetry.metrics import CACHE_BYTES, CACHE_LOOKUPS
 
 ENTRY_OVERHEAD_BYTES = 500

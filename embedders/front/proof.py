@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedders.base import WatchedWrapper
 from embedders.contract import (
     NOT_CHECKED,
     Embedder,
@@ -27,7 +28,6 @@ from embedders.contract import (
     WatchedEmbedder,
 )
 from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, ModelUnusable, SpaceDisproved
-from embedders.front.wrapper import WatchedWrapper
 
 PROBE_TEXT = "a photograph of a red bicycle leaning against a white wall"
 PROBE_SIDE = 224

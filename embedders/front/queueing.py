@@ -61,6 +61,7 @@ class QueuedCall:
         read_s: how long the reading of one of them took at most, where they are read before they join a batch.
         begun: whether a batch with some of them has begun.
         times: of the call that brought them, if it is timed.
+        deadline_s: when the caller waits no longer, by time.monotonic.
         span: of the call that brought them, if it is traced.
         line: where it waits.
     """
@@ -75,15 +76,11 @@ class QueuedCall:
         self.read_s = 0.0
         self.begun = False
         self.times = call_times()
+        self.deadline_s = math.inf if self.times is None else self.times.deadline_s
         self.span = tracing.here()
         self.line: _Line | None = None
         self._outcomes: dict[int, Outcome] = {}
         self._count = len(self.waiting)
-
-    @property
-    def deadline_s(self) -> float:
-        """When the caller waits no longer, by time.monotonic."""
-        return math.inf if self.times is None else self.times.deadline_s
 
     def take(self, count: int) -> list[int]:
         """Take up to `count` inputs out of the queue, by their places."""

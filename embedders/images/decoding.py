@@ -21,11 +21,26 @@ from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, TiffImagePlugin
 from embedders.contract import InputLimits
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
 from embedders.images.formats import SUFFIXES
-from embedders.images.forms import BROKEN, check_form, unread_form
-from embedders.images.plain import END_OF_JPEG, jpeg_endings, plain_copy
-from embedders.images.shades import mend_reading, samples_of, to_eight_bits
-from embedders.images.structure import MAX_PIXELS, check_frames, check_pixels, check_structure
-from embedders.images.white import lay_colour_on_white, lay_on_white, strips
+from embedders.images.misread import (
+    check_form,
+    lay_colour_on_white,
+    lay_on_white,
+    mend_reading,
+    samples_of,
+    strips,
+    to_eight_bits,
+    unread_form,
+)
+from embedders.images.structure import (
+    BROKEN,
+    END_OF_JPEG,
+    MAX_PIXELS,
+    check_frames,
+    check_pixels,
+    check_structure,
+    jpeg_endings,
+    plain_copy,
+)
 
 FORMATS = tuple(each for each in SUFFIXES if each != "AVIF" or features.check("avif"))
 """Formats that are read; of several frames the first one is. A Pillow built without libavif reads no AVIF."""

@@ -1,33 +1,48 @@
 """What a picture file is made of, read from its bytes before any library parses them.
 
-Libraries read all parts of a file before its first pixel: a few bytes each, thousands of times over, cost minutes of a
-core. What may be counted at little cost is bounded here; pixels and tiles are bounded where the library tells them.
+- Its parts are walked without any library: segments, chunks and frames. Every walk is bounded by the size of the file,
+  and ends where the file ends in the middle of a part.
+- They are bounded. Libraries read all parts of a file before its first pixel: a few bytes each, thousands of times
+  over, cost minutes of a core. What may be counted at little cost is bounded here; pixels and tiles are bounded where
+  the library tells them.
+- Files are copied without what no pixel depends on, and with what is missing but costs no pixel. Browsers show a PNG
+  whose text has a wrong checksum, or a JPEG whose metadata are cut short; libraries that read all of a file refuse it.
+  They get a copy that holds the pixels, what says how to read them, and the EXIF data, which say which side is up.
+  Damage of the pixels themselves stays in the copy, for the library to find.
 """
 
 import math
+import re
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
+from typing import NamedTuple, TypeVar
 
 from embedders.contract import InputLimits
 from embedders.errors import ImageTooLarge, ImageUndecodable
 from embedders.images.avif import av1_frame_sizes
-from embedders.images.parts import (
-    GIF,
-    JPEG,
-    PNG,
-    SOF,
-    SOS,
-    TIFF_ORDER,
-    Segment,
-    gif_frames,
-    is_webp,
-    jpeg_segments,
-    png_chunks,
-    tiff_frames,
-    webp_chunks,
-)
+
+T = TypeVar("T")
+
+JPEG, PNG, GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"GIF87a", b"GIF89a")
+TIFF_ORDER = {b"II": "<", b"MM": ">"}
+SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
+SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+_FREE_PARTS = 1000
+"""Parts of a file, such as chunks and segments, that are always allowed."""
+
+_BYTES_FOR_A_PART = 32
+"""Bytes that allow one part more; encoders write parts of hundreds of bytes and more."""
+
+# A marker with a meaning outside of entropy-coded data: there 0xFF is followed by zero or a restart marker.
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+_FIRST_WITH_BODY = 0xC0
+_BIG_TIFF = 43
+
+BROKEN = "the picture is broken or cut short; send the whole file"
 
 MAX_PIXELS = 178_956_970
 """Pillow refuses pictures of more pixels, whatever the settings say."""
@@ -57,6 +72,162 @@ _SEGMENTS_TO_SIZE = 100
 """Segments of a JPEG among which its size is looked for."""
 
 _AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
+
+END_OF_JPEG = b"\xff\xd9"
+
+_EXIF, _JFIF, _ADOBE = b"Exif\0\0", b"JFIF", b"Adobe"
+_LEAST_JFIF, _LEAST_ADOBE = 14, 12
+"""Bytes of these segments' bodies; libjpeg takes no notice of shorter ones."""
+
+_WEBP_PARTS = frozenset({b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
+_COEFFICIENTS = 64
+_MAX_COMPONENTS = 4
+_FILLING = bytes(each for at in range(80) if (each := pow(3, at, 257)) not in (0xFF, 0x100))
+"""Bytes without an order that a decoder could fall into step with, and without those that begin a marker."""
+
+
+class Segment(NamedTuple):
+    """A segment of a JPEG.
+
+    Attributes:
+        marker: its kind; 0 for the end of a file that ends without a marker for it.
+        start: where its marker is.
+        end: where it ends, which may be behind the end of the file; a scan's entropy-coded data follow.
+        skipped: bytes without meaning before it, or a scan's data.
+    """
+
+    marker: int
+    start: int
+    end: int
+    skipped: int
+
+
+class Chunk(NamedTuple):
+    """A chunk of a PNG or a WebP.
+
+    Attributes:
+        name: its four letters.
+        start: where it begins.
+        body: where its body begins.
+        end: where its body ends, which may be behind the end of the file.
+    """
+
+    name: bytes
+    start: int
+    body: int
+    end: int
+
+
+def is_webp(content: bytes) -> bool:
+    """Return whether a file says that it is a WebP."""
+    return content.startswith(b"RIFF") and content[8:12] == b"WEBP"
+
+
+def _until_cut(walk: Callable[[bytes], Iterator[T]]) -> Callable[[bytes], Iterator[T]]:
+    """End a walk where the file ends in the middle of a part; what came before it counts all the same."""
+
+    def walk_whole_parts(content: bytes) -> Iterator[T]:
+        with suppress(struct.error, IndexError):
+            yield from walk(content)
+
+    return walk_whole_parts
+
+
+def _parts(content: bytes) -> Iterator[None]:
+    """Yield for each part that a file may have, and then refuse it."""
+    bound = _FREE_PARTS + len(content) // _BYTES_FOR_A_PART
+    for _ in range(bound):
+        yield
+    raise ImageTooLarge(f"the image file has more than {bound} parts, the limit for its size; save it anew")
+
+
+@_until_cut
+def jpeg_segments(content: bytes) -> Iterator[Segment]:
+    """Yield each segment, up to the end of the first picture."""
+    position = end = 2
+    for _ in _parts(content):
+        found = _JPEG_MARKER.search(content, position)
+        if found is None:
+            yield Segment(0, len(content), len(content), len(content) - end)
+            return
+        marker = found[1][0]
+        if marker == EOI:
+            yield Segment(EOI, found.start(), found.end(), found.start() - end)
+            return
+        position = found.end()
+        if marker < _FIRST_WITH_BODY or marker == SOI:
+            continue
+        (length,) = struct.unpack_from(">H", content, position)
+        yield Segment(marker, found.start(), position + length, found.start() - end)
+        end = position = position + length
+
+
+@_until_cut
+def png_chunks(content: bytes) -> Iterator[Chunk]:
+    """Yield each chunk up to the second frame."""
+    position, pixels_begun = 8, False
+    for _ in _parts(content):
+        length, name = struct.unpack_from(">I4s", content, position)
+        if name == b"IEND" or (pixels_begun and name == b"fcTL"):
+            return
+        pixels_begun |= name == b"IDAT"
+        yield Chunk(name, position, position + 8, position + 8 + length)
+        position += 12 + length
+
+
+@_until_cut
+def webp_chunks(content: bytes) -> Iterator[Chunk]:
+    """Yield each chunk."""
+    position = 12
+    for _ in _parts(content):
+        name, length = struct.unpack_from("<4sI", content, position)
+        yield Chunk(name, position, position + 8, position + 8 + length)
+        position += 8 + length + length % 2
+
+
+@_until_cut
+def gif_frames(content: bytes) -> Iterator[int]:
+    """Yield the place of each frame."""
+    position = 13 + _colours(content[10])
+    parts = _parts(content)
+    while (kind := content[position]) != ord(";"):
+        next(parts)
+        position += 1
+        if kind == ord(","):
+            yield position
+            position += 10 + _colours(content[position + 8])
+        elif kind == ord("!"):
+            position += 1
+        else:
+            continue
+        while size := content[position]:
+            next(parts)
+            position += 1 + size
+        position += 1
+
+
+def _colours(flags: int) -> int:
+    """Return the bytes of the colours that follow a GIF's flags."""
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+@_until_cut
+def tiff_frames(content: bytes) -> Iterator[int]:
+    """Yield the place of each frame; a chain that leads back to an earlier one ends there."""
+    order = TIFF_ORDER[content[:2]]
+    big = struct.unpack_from(order + "H", content, 2)[0] == _BIG_TIFF
+    # Of an offset, of the number of entries, and the bytes of an entry.
+    pointer, number, entry = ("Q", "Q", 20) if big else ("I", "H", 12)
+    (offset,) = struct.unpack_from(order + pointer, content, 8 if big else 4)
+    seen: set[int] = set()
+    while offset and offset not in seen and offset < len(content):
+        seen.add(offset)
+        (entries,) = struct.unpack_from(order + number, content, offset)
+        yield offset
+        after = offset + struct.calcsize(order + number) + entries * entry
+        if after > len(content):
+            return
+        (offset,) = struct.unpack_from(order + pointer, content, after)
 
 
 def is_large(content: bytes) -> bool:
@@ -220,3 +391,128 @@ def _check_webp(content: bytes, limits: InputLimits) -> None:
             check_pixels(width, height, limits)
         frames += chunk.name == b"ANMF"
     check_frames(frames, limits)
+
+
+def plain_copy(content: bytes) -> bytes:
+    """Return a JPEG, PNG or WebP without metadata other than EXIF; a file of another format as it is."""
+    if content.startswith(JPEG):
+        return _plain_jpeg(content)
+    if content.startswith(PNG):
+        return _plain_png(content)
+    if is_webp(content):
+        return _plain_webp(content)
+    return content
+
+
+def _plain_jpeg(content: bytes) -> bytes:
+    kept = [content[:2]]
+    for segment in jpeg_segments(content):
+        if segment.marker == SOS:
+            return b"".join([*kept, content[segment.start :]])
+        if _shapes_pixels(segment.marker, content[segment.start + 4 : segment.end]):
+            kept.append(content[segment.start : segment.end])
+    return content
+
+
+def _shapes_pixels(marker: int, body: bytes) -> bool:
+    """Return whether a segment of a JPEG says how its pixels are read, or which side is up."""
+    if marker == 0xE0:  # noqa: PLR2004 -- APP0
+        return body.startswith(_JFIF) and len(body) >= _LEAST_JFIF
+    if marker == 0xE1:  # noqa: PLR2004 -- APP1
+        return body.startswith(_EXIF)
+    if marker == 0xEE:  # noqa: PLR2004 -- APP14
+        return body.startswith(_ADOBE) and len(body) >= _LEAST_ADOBE
+    # Neither another application's nor a comment.
+    return not 0xE0 <= marker <= 0xEF and marker != 0xFE  # noqa: PLR2004
+
+
+def jpeg_endings(plain: bytes) -> tuple[bytes, bytes] | None:
+    """Return a JPEG that lacks its end with two different endings; None if it has one, or is no JPEG.
+
+    If both decode to the same pixels, nothing of these is missing: a decoder that needs more would take what comes
+    behind for them.
+
+    Raises:
+        ImageUndecodable: scans are missing.
+    """
+    segments = list(jpeg_segments(plain)) if plain.startswith(JPEG) else []
+    if not segments or segments[-1].marker == EOI:
+        return None
+    if not _has_all_scans(plain, segments):
+        raise ImageUndecodable(BROKEN)
+    # Files are filled up with zeros where a disk was full. A single zero may be a picture's.
+    body = plain.rstrip(b"\0") if plain.endswith(b"\0\0") else plain
+    if body.endswith(b"\xff"):
+        body += b"\0"
+    # Each bit of one filling differs from the other's, so that whatever a decoder lacks becomes something else. Restart
+    # markers are among them, because a decoder that waits for one reads nothing before it.
+    first, second = (
+        b"".join(filling + bytes([0xFF, 0xD0 + number]) for number in range(8))
+        for filling in (_FILLING, bytes(~each & 0xFF for each in _FILLING))
+    )
+    return body + first + END_OF_JPEG, body + second + END_OF_JPEG
+
+
+def _has_all_scans(plain: bytes, segments: list[Segment]) -> bool:
+    """Return whether the scans of a JPEG bring every coefficient of every component to its last bit."""
+    # Of each component and coefficient, the lowest bit that a scan has brought so far.
+    bits: dict[int, list[int]] = {}
+    for segment in segments:
+        body = plain[segment.start + 4 : segment.end]
+        if segment.marker in SOF and not bits:
+            bits = {each: [1] * _COEFFICIENTS for each in body[6::3]}
+        elif segment.marker == SOS and body:
+            count = body[0]
+            if count > _MAX_COMPONENTS or len(body) < 4 + 2 * count:
+                return False
+            first, last, shift = body[1 + 2 * count], body[2 + 2 * count], body[3 + 2 * count] & 15
+            for component in body[1 : 1 + 2 * count : 2]:
+                if component in bits:
+                    bits[component][first : last + 1] = [shift] * (min(last, _COEFFICIENTS - 1) - first + 1)
+    return bool(bits) and not any(map(any, bits.values()))
+
+
+def _plain_png(content: bytes) -> bytes:
+    kept: list[bytes] = []
+    pixels: list[Chunk] = []
+    ended = False
+    for chunk in png_chunks(content):
+        ended = ended or (bool(pixels) and chunk.name != b"IDAT")
+        if chunk.name == b"IDAT":
+            # Decoders take those that follow the first one without a gap.
+            pixels += [] if ended else [chunk]
+        elif _is_needed(chunk, before_pixels=not ended) and (chunk.name[:1].isupper() or _is_sound(content, chunk)):
+            kept.append(content[chunk.start : chunk.end + 4])
+    if not pixels:
+        return content
+    # Their own checksum, which decoders look at, tells more than that of each chunk.
+    data = b"".join(content[each.body : each.end] for each in pixels)
+    return b"".join([PNG, *kept, _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+
+
+def _is_needed(chunk: Chunk, *, before_pixels: bool) -> bool:
+    """Return whether pixels, or which side of them is up, depend on a chunk."""
+    # A capital says that the picture cannot be read without it. A decoder looks at the checksums of these itself.
+    return chunk.name == b"eXIf" or (before_pixels and (chunk.name == b"tRNS" or chunk.name[:1].isupper()))
+
+
+def _is_sound(content: bytes, chunk: Chunk) -> bool:
+    """Return whether a PNG's chunk is whole and has the checksum that it tells."""
+    stored = content[chunk.end : chunk.end + 4]
+    return stored == struct.pack(">I", zlib.crc32(memoryview(content)[chunk.start + 4 : chunk.end]))
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return b"".join([struct.pack(">I", len(body)), name, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))])
+
+
+def _plain_webp(content: bytes) -> bytes:
+    kept = b"".join(_webp_parts(content))
+    return b"".join([b"RIFF", struct.pack("<I", len(kept) + 4), b"WEBP", kept])
+
+
+def _webp_parts(content: bytes) -> Iterator[bytes]:
+    for chunk in webp_chunks(content):
+        if chunk.name in _WEBP_PARTS or (chunk.name == b"EXIF" and chunk.end <= len(content)):
+            part = content[chunk.start : chunk.end]
+            yield part + b"\0" if len(part) % 2 else part

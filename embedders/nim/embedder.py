@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from embedders.base import Lifetime
 from embedders.contract import (
     QUERY,
     EmbedderSpec,
@@ -28,13 +29,23 @@ from embedders.errors import (
     EmbedderUnavailable,
     InputRejected,
 )
-from embedders.lifetime import Lifetime
 from embedders.nim.address import check_key
-from embedders.nim.answers import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures, max_answer_bytes, read_embeddings
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
 from embedders.nim.profiles import AUTO, choose_profile
-from embedders.nim.requests import Item, ItemReader, canary, embeddings_request
 from embedders.nim.retries import PASSING, Retries, Transient
+from embedders.nim.wire import (
+    INFERENCE_FAILED,
+    INPUT_AT_FAULT,
+    Item,
+    ItemReader,
+    NimFailures,
+    canary,
+    embeddings_request,
+    max_answer_bytes,
+    read_embeddings,
+    request_fields,
+    request_kind,
+)
 from embedders.telemetry.timing import call_times
 
 START_PROBE_S = 5.0
@@ -234,7 +245,7 @@ class NimEmbedder:
 
     async def _probe(self, key: str | None) -> None:
         """Embed a short text, and learn the dimension if nobody knows it."""
-        plain = canary(Modality.TEXT, self._profile.kind(TextInput(""), QUERY))
+        plain = canary(Modality.TEXT, request_kind(self._profile, TextInput(""), QUERY))
         answer = await self._ask([plain], key, checking=True)
         if answer.status != HTTPStatus.OK:
             raise self._failures.of_all(answer, Modality.TEXT, key)
@@ -305,8 +316,9 @@ class NimEmbedder:
 
     async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
-        fields = self._profile.fields(items[0].kind, [item.modality.value for item in items])
-        content = embeddings_request(self._config.model, [item.content for item in items], fields)
+        contents, modalities = [item.content for item in items], [item.modality.value for item in items]
+        fields = request_fields(self._profile, items[0].kind, modalities)
+        content = embeddings_request(self._config.model, contents, fields)
         max_bytes = max_answer_bytes(len(items), self.spec.dimension or None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:

@@ -14,25 +14,9 @@ Sources, read in November 2026:
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
-from embedders.contract import EmbedOptions, Input, Purpose, TextInput
 
 AUTO = "auto"
 """As a profile's name: the one whose pattern the model's name fits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Fields of a request that hold for all of its inputs; inputs of two kinds cannot share one.
-
-    Attributes:
-        role: `input_type`; None where the model has one role for all.
-        truncate: `truncate`; None where the model takes no such field.
-    """
-
-    role: str | None = None
-    truncate: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,27 +46,6 @@ class NimProfile:
     modalities: bool = False
     truncation: bool = False
     unit_length: bool = False
-
-    def kind(self, each: Input, options: EmbedOptions) -> Kind:
-        """Return the kind of request that an input belongs into."""
-        # Of pictures these models know passages only.
-        query = options.purpose is Purpose.QUERY and isinstance(each, TextInput)
-        role = ("query" if query else "passage") if self.roles else None
-        if not self.truncation:
-            return Kind(role)
-        # Nothing of a picture is cut.
-        return Kind(role, "END" if isinstance(each, TextInput) and each.truncate else "NONE")
-
-    def fields(self, kind: Kind, modalities: list[str]) -> dict[str, Any]:
-        """Return the fields of a request beyond the common ones; `modalities` say of each input what it is."""
-        fields: dict[str, Any] = {}
-        if kind.role is not None:
-            fields["input_type"] = kind.role
-        if self.modalities:
-            fields["modality"] = modalities
-        if kind.truncate is not None:
-            fields["truncate"] = kind.truncate
-        return fields
 
 
 PROFILES = {

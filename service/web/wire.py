@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from embedders.contract import Embedding, ImageInput, Input, TextInput, Vector
-from embedders.nim.requests import MAX_INPUTS
+from embedders.nim.wire import MAX_INPUTS
 
 NVCLIP_TOKENS = 77
 """Tokens that nvclip counts for a text, which it pads; written where the backend does not say how many there are."""

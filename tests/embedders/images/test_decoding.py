@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from embedders.contract import InputLimits
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected
 from embedders.images import decoding as images
-from embedders.images import white as image_white
+from embedders.images import misread
 from embedders.images.decoding import FORMATS, as_nim_image, decode, without_far_ends
 
 LIMITS = InputLimits(max_image_bytes=200_000, max_image_pixels=100_000)
@@ -163,7 +163,7 @@ def test_a_transparent_shade_of_sixteen_bit_grey_lies_on_white() -> None:
 def test_large_transparent_pictures_are_laid_on_white_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(Image.fromarray(RNG.integers(0, 256, (37, 20, 4), dtype=np.uint8)), "PNG")
     whole = np.asarray(decode(content, LIMITS))
-    monkeypatch.setattr(image_white, "_STRIP_PIXELS", 100)
+    monkeypatch.setattr(misread, "_STRIP_PIXELS", 100)
     np.testing.assert_array_equal(np.asarray(decode(content, LIMITS)), whole)
 
 

@@ -75,7 +75,7 @@ def test_bits_that_a_png_does_not_have_do_not_count_in_its_transparent_colour() 
 
 
 def test_a_large_png_s_transparent_colour_is_laid_on_white_strip_by_strip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedders.images.white._STRIP_PIXELS", 100)
+    monkeypatch.setattr("embedders.images.misread._STRIP_PIXELS", 100)
     samples = RGB.astype(int) * 257
     samples[10:20] = clear = samples[9, 9]
     content = png(samples, colour_type=2, depth=16, transparent=struct.pack(">HHH", *clear))

@@ -5,8 +5,9 @@ from typing import get_args
 import pytest
 
 from embedders.contract import DOCUMENT, QUERY, EmbedOptions, ImageInput, Input, TextInput
-from embedders.nim.profiles import PROFILES, Kind, choose_profile
-from service.settings.nim import ProfileName
+from embedders.nim.profiles import PROFILES, choose_profile
+from embedders.nim.wire import Kind, request_fields, request_kind
+from service.settings.embedders import ProfileName
 
 TEXT, CUT, PICTURE = TextInput("a cat"), TextInput("a cat", truncate=True), ImageInput(b"...")
 VL = PROFILES["nemotron-vl"]
@@ -57,8 +58,8 @@ def test_models_with_one_role_get_one_kind_of_request_without_further_fields(
 ) -> None:
     profile = PROFILES[name]
 
-    assert profile.kind(each, options) == Kind()
-    assert profile.fields(Kind(), ["text"]) == {}
+    assert request_kind(profile, each, options) == Kind()
+    assert request_fields(profile, Kind(), ["text"]) == {}
 
 
 @pytest.mark.parametrize(
@@ -75,11 +76,11 @@ def test_models_with_one_role_get_one_kind_of_request_without_further_fields(
 def test_nemotron_vl_tells_queries_from_passages_and_knows_pictures_as_passages(
     each: Input, options: EmbedOptions, kind: Kind
 ) -> None:
-    assert VL.kind(each, options) == kind
+    assert request_kind(VL, each, options) == kind
 
 
 def test_nemotron_vl_says_of_each_input_what_it_is() -> None:
-    assert VL.fields(Kind("passage", "END"), ["text", "image"]) == {
+    assert request_fields(VL, Kind("passage", "END"), ["text", "image"]) == {
         "input_type": "passage",
         "modality": ["text", "image"],
         "truncate": "END",

@@ -11,8 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedders.errors import AnswerInvalid
-from embedders.nim.answers import max_answer_bytes, read_embeddings, read_refusal
-from embedders.nim.requests import embeddings_request, image_item, text_item
+from embedders.nim.wire import (
+    embeddings_request,
+    image_item,
+    max_answer_bytes,
+    read_embeddings,
+    read_refusal,
+    text_item,
+)
 
 ROWS = np.array([[0.6, 0.8, 0.0], [0.0, -1.0, 0.0]], np.float32)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedders.contract import Embedding, ImageInput, Input, TextInput
-from embedders.nim import answers, requests
+from embedders.nim import wire
 from service.web import wire as nim_endpoint
 from service.web.wire import RequestReader, RequestRefused
 
@@ -26,17 +26,17 @@ def read(**fields: object) -> list[Input]:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_text_that_our_client_sends_is_never_read_as_an_image(text: str) -> None:
-    assert read(input=[requests.text_item(text)]) == [TextInput(requests.text_item(text), truncate=True)]
+    assert read(input=[wire.text_item(text)]) == [TextInput(wire.text_item(text), truncate=True)]
 
 
 @pytest.mark.parametrize("text", ["data:image", "data:image/png;base64,AAAA", "data:images of cats"])
 def test_a_text_that_looks_like_an_image_comes_from_our_client_as_a_text(text: str) -> None:
-    assert isinstance(read(input=requests.text_item(text))[0], TextInput)
+    assert isinstance(read(input=wire.text_item(text))[0], TextInput)
 
 
 @given(st.binary(max_size=300), st.sampled_from(["image/png", "image/jpeg", "image/webp"]))
 def test_an_image_that_our_client_sends_is_read_back_to_the_byte(content: bytes, media_type: str) -> None:
-    assert read(input=requests.image_item(media_type, content)) == [ImageInput(content)]
+    assert read(input=wire.image_item(media_type, content)) == [ImageInput(content)]
 
 
 @given(st.lists(st.lists(st.floats(-1, 1, width=32), min_size=4, max_size=4), min_size=1, max_size=5), st.booleans())
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_back_to_the_bit(rows: list[list[float]], packed
 
     answer = nim_endpoint.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed)
 
-    np.testing.assert_array_equal(answers.read_embeddings(answer, count=len(rows), dimension=4), matrix)
+    np.testing.assert_array_equal(wire.read_embeddings(answer, count=len(rows), dimension=4), matrix)
 
 
 def test_usage_counts_what_is_known_and_nvclip_s_own_count_where_it_is_not() -> None:
