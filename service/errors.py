@@ -60,15 +60,15 @@ class InvalidRequest(ServiceError):
 
     def __init__(self, violations: Sequence[Violation]) -> None:
         self.violations = tuple(violations[:MAX_VIOLATIONS])
-        self.more = len(violations) - len(self.violations) + (violations.more if isinstance(violations, Noted) else 0)
+        self.more = len(violations) - len(self.violations) + getattr(violations, "more", 0)
         super().__init__("; ".join([*map(str, self.violations), *([f"and {self.more} more"] if self.more else [])]))
 
 
-class Noted(list[Violation]):
-    """Violations that are being collected: the first ones, and of the others how many there are.
+class Violations(list[Violation]):
+    """All violations of a request: keeps the first ones, and counts the others.
 
     Attributes:
-        more: that number.
+        more: how many others there are.
     """
 
     def __init__(self, violations: Iterable[Violation] = ()) -> None:
@@ -84,7 +84,7 @@ class Noted(list[Violation]):
             self.more += 1
 
     def extend(self, violations: Iterable[Violation]) -> None:
-        """Note several."""
+        """Note several violations."""
         for each in violations:
             self.append(each)
 
@@ -92,29 +92,52 @@ class Noted(list[Violation]):
         self.extend(violations)
         return self
 
+    def add(self, path: str, description: str, reason: str = "INVALID_INPUT") -> None:
+        """Note a broken rule."""
+        self.append(Violation(path, description, reason))
+
+    def require(self, condition: object, path: str, description: str) -> None:
+        """Note a broken rule unless `condition` holds."""
+        if not condition:
+            self.add(path, description)
+
+    def require_unique(self, names: Iterable[str], path: str) -> None:
+        """Note each name of the list `path` that occurred before."""
+        seen: set[str] = set()
+        for index, name in enumerate(names):
+            self.require(name not in seen, f"{path}[{index}].name", f"{name!r} occurs twice; give each name once")
+            seen.add(name)
+
+    def raise_if_any(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            InvalidRequest: with all violations, if there are any.
+        """
+        if self:
+            raise InvalidRequest(self)
+
 
 @contextmanager
-def collecting() -> Iterator[list[Violation]]:
-    """Give a list for the violations of several steps, so that a caller learns of all at once.
+def collecting() -> Iterator[Violations]:
+    """Give what collects the violations of several steps.
 
     Raises:
-        InvalidRequest: in the end, with all that the list holds, if it holds any.
+        InvalidRequest: at the end, with all violations, if there are any.
     """
-    violations = Noted()
+    violations = Violations()
     yield violations
-    if violations:
-        raise InvalidRequest(violations)
+    violations.raise_if_any()
 
 
 @contextmanager
-def noting(violations: list[Violation]) -> Iterator[None]:
-    """Note the violations of a step and go on behind it."""
+def noting(violations: Violations) -> Iterator[None]:
+    """Note the violations that a step raises, and go on after it."""
     try:
         yield
     except InvalidRequest as error:
         violations += error.violations
-        if isinstance(violations, Noted):
-            violations.more += error.more
+        violations.more += error.more
 
 
 class NotFound(ServiceError):

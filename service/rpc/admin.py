@@ -1,13 +1,17 @@
-"""AdminService: what this process is and does."""
+"""AdminService: the state of this process for operators, from the values of its metrics."""
 
-from collections.abc import Callable
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from prometheus_client import REGISTRY
 
-from service.core.status import ServerStatus
+from embedders.contract import WatchedEmbedder
+from service.access import Authenticator
+from service.core.embedder_pool import EmbedderPool
+from service.store.base import Store
 from vecgate.v1 import admin_service_pb2 as pb
 from vecgate.v1 import admin_service_pb2_grpc as pb_grpc
 
@@ -15,48 +19,47 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AdminServicer(pb_grpc.AdminServiceServicer):
-    """Answers AdminService.
+    """Answers AdminService."""
 
-    Args:
-        look: returns what goes on at this moment.
-    """
-
-    def __init__(self, look: Callable[[], ServerStatus]) -> None:
-        self._look = look
+    def __init__(self, store: Store, embedders: EmbedderPool, authenticator: Authenticator) -> None:
+        self._store = store
+        self._embedders = embedders
+        self._authenticator = authenticator
 
     async def GetServerStatus(self, request: pb.GetServerStatusRequest, context: Context) -> pb.GetServerStatusResponse:
-        """Tell what waits, what runs and what is broken."""
-        return status_to_pb(self._look())
+        """Return what waits, what runs and what fails at this moment."""
+        return pb.GetServerStatusResponse(
+            release=version("vecgate"),
+            calls_in_flight=int(_gauge("vecgate_grpc_calls_in_flight")),
+            http_requests_in_flight=int(_gauge("vecgate_http_requests_in_flight")),
+            store_available=self._store.available,
+            embedders=map(self._embedder, self._embedders.all),
+            clients=[
+                pb.ClientStatus(
+                    name=each.client.name,
+                    inputs_in_flight=each.inputs_in_flight,
+                    retry_delay=_duration(delay_s) if (delay_s := each.retry_after_s()) else None,
+                )
+                for each in self._authenticator.accounts()
+            ],
+        )
+
+    def _embedder(self, embedder: WatchedEmbedder) -> pb.EmbedderStatus:
+        name = embedder.spec.name
+        return pb.EmbedderStatus(
+            name=name,
+            fault=self._embedders.fault(embedder) or "",
+            breaker_open=bool(_gauge("vecgate_embedder_breaker_open", embedder=name)),
+            queued_inputs=int(_gauge("vecgate_embedder_queued_inputs", embedder=name)),
+            queued_bytes=int(_gauge("vecgate_embedder_queued_bytes", embedder=name)),
+            oldest_wait=_duration(_gauge("vecgate_embedder_queue_age_seconds", embedder=name)),
+            running_batches=int(_gauge("vecgate_embedder_running_batches", embedder=name)),
+        )
 
 
-def status_to_pb(status: ServerStatus) -> pb.GetServerStatusResponse:
-    """Return what goes on at this moment."""
-    return pb.GetServerStatusResponse(
-        release=status.release,
-        calls_in_flight=status.calls_in_flight,
-        http_requests_in_flight=status.http_requests_in_flight,
-        store_available=status.store_available,
-        embedders=[
-            pb.EmbedderStatus(
-                name=each.name,
-                fault=each.fault or "",
-                breaker_open=each.breaker_open,
-                queued_inputs=each.queued_inputs,
-                queued_bytes=each.queued_bytes,
-                oldest_wait=_duration(each.oldest_wait_s),
-                running_batches=each.running_batches,
-            )
-            for each in status.embedders
-        ],
-        clients=[
-            pb.ClientStatus(
-                name=each.name,
-                inputs_in_flight=each.inputs_in_flight,
-                retry_delay=_duration(each.retry_after_s) if each.retry_after_s else None,
-            )
-            for each in status.clients
-        ],
-    )
+def _gauge(name: str, **labels: str) -> float:
+    """Return a gauge's value; 0 for one that has none yet."""
+    return REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 def _duration(seconds: float) -> Duration:

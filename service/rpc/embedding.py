@@ -1,29 +1,47 @@
-"""EmbeddingService."""
+"""EmbeddingService, and how other services' responses name embedders and hold vectors."""
 
 from typing import Any
 
 import grpc
+import numpy as np
 
-from embedders.contract import Input, Outcome
+from embedders.contract import (
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Modality,
+    Outcome,
+    Priority,
+    Purpose,
+    TextInput,
+    Vector,
+)
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.pacing import Pace
 from service.error_table import to_status
-from service.errors import InvalidRequest, Violation, rejection
+from service.errors import InvalidRequest, Violation, Violations, rejection
 from service.rpc.shared.caller_keys import CallerKeys
-from service.rpc.shared.embedders import (
-    embedder_details_to_pb,
-    embedder_to_pb,
-    embedding_to_pb,
-    input_from_pb,
-    options_from_pb,
-)
-from service.rpc.shared.violations import RequestLimits, Violations, check_count
-from vecgate.v1 import embedding_service_pb2 as embedding_pb
+from service.rpc.shared.violations import RequestLimits, check_count
+from vecgate.v1 import embedder_pb2, input_pb2, vector_pb2
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2_grpc as pb_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+PURPOSES = {
+    pb.PURPOSE_UNSPECIFIED: Purpose.QUERY,
+    pb.PURPOSE_QUERY: Purpose.QUERY,
+    pb.PURPOSE_DOCUMENT: Purpose.DOCUMENT,
+}
+PRIORITIES = {
+    pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
+    pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
+    pb.PRIORITY_BULK: Priority.BULK,
+}
+MODALITIES = {Modality.TEXT: pb.MODALITY_TEXT, Modality.IMAGE: pb.MODALITY_IMAGE}
 
 
 class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
@@ -38,56 +56,97 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         self._keys = keys
 
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
-        """Embed inputs."""
-        check_embed_inputs(request, self._limits)
-        options = options_from_pb(request, self._keys.of(context))
+        """Embed inputs; an input that cannot be embedded fails alone."""
+        options = self._options(request, context)
         embedders = self._embedders.asked_for(request.embedder)
         pace = Pace()
         inputs: list[Input | None] = []
-        for each in request.inputs:
-            inputs.append(input_from_pb(each, truncate=request.truncate))
+        for message in request.inputs:
+            inputs.append(_input_from_pb(message, truncate=request.truncate))
             await pace.step()
-        present: list[Input] = [each for each in inputs if each is not None]
-        embedder, outcomes = embedders[0], iter(list[Outcome]())
+        present = [each for each in inputs if each is not None]
+        embedder, outcomes = embedders[0], list[Outcome]()
         if present:
-            embedder, embedded = await self._embedders.embed_with_first(embedders, present, options)
-            outcomes = iter(embedded)
+            embedder, outcomes = await self._embedders.embed_with_first(embedders, present, options)
         response = pb.EmbedInputsResponse(embedder=embedder_to_pb(embedder.spec))
-        for index, wanted in enumerate(inputs):
+        rest = iter(outcomes)
+        for index, each in enumerate(inputs):
             await pace.step()
-            if wanted is None:
-                missing = Violation(f"inputs[{index}]", "has no content; set text or image")
-                response.results.add(error=to_status(InvalidRequest([missing]), ""))
-                continue
-            outcome = next(outcomes)
-            if isinstance(outcome, InputRejected):
-                path = f"inputs[{index}].{'text' if request.inputs[index].HasField('text') else 'image.content'}"
-                response.results.add(error=to_status(rejection(outcome, path), ""))
+            outcome = None if each is None else next(rest)
+            if isinstance(outcome, Embedding):
+                response.results.add(embedding=_embedding_to_pb(outcome))
             else:
-                response.results.add(embedding=embedding_to_pb(outcome))
+                response.results.add(error=to_status(_refusal(outcome, each, index), ""))
         return response
+
+    def _options(self, request: pb.EmbedInputsRequest, context: Context) -> EmbedOptions:
+        """Return how to embed the inputs of a request.
+
+        Raises:
+            InvalidRequest: with all violations, but for those of single inputs.
+        """
+        violations = Violations()
+        check_count(violations, len(request.inputs), self._limits.max_inputs, "inputs", "inputs")
+        known = request.purpose in PURPOSES
+        violations.require(known, "purpose", f"{request.purpose} is not a Purpose that this server knows")
+        known = request.priority in PRIORITIES
+        violations.require(known, "priority", f"{request.priority} is not a Priority that this server knows")
+        violations.raise_if_any()
+        return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority], self._keys.of(context))
 
     async def ListEmbedders(self, request: pb.ListEmbeddersRequest, context: Context) -> pb.ListEmbeddersResponse:
         """List embedders."""
-        infos = [embedder_details_to_pb(each.spec, self._embedders.fault(each)) for each in self._embedders.all]
+        infos = [_details_to_pb(each.spec, self._embedders.fault(each)) for each in self._embedders.all]
         return pb.ListEmbeddersResponse(embedders=infos, limits=self._server_limits)
 
 
-# Each call of values() makes a list.
-PURPOSES = frozenset(embedding_pb.Purpose.values())
-PRIORITIES = frozenset(embedding_pb.Priority.values())
+def vector_to_pb(vector: Vector) -> vector_pb2.Vector:
+    """Return a vector, float32 of shape (dimension,), as little-endian bytes."""
+    return vector_pb2.Vector(data=np.ascontiguousarray(vector, "<f4").tobytes())
 
 
-def check_embed_inputs(request: embedding_pb.EmbedInputsRequest, limits: RequestLimits) -> None:
-    """Check an EmbedInputsRequest, but for its inputs, which fail alone.
+def embedder_to_pb(spec: EmbedderSpec) -> embedder_pb2.EmbedderRef:
+    """Return what every response says about an embedder: name, model, space and dimension."""
+    return embedder_pb2.EmbedderRef(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
 
-    Raises:
-        InvalidRequest: with all violations.
-    """
-    violations = Violations()
-    check_count(violations, len(request.inputs), limits.max_inputs, "inputs", "inputs")
-    known = request.purpose in PURPOSES
-    violations.require(known, "purpose", f"{request.purpose} is no Purpose that this server knows")
-    known = request.priority in PRIORITIES
-    violations.require(known, "priority", f"{request.priority} is no Priority that this server knows")
-    violations.raise_if_any()
+
+def _input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
+    """Return an input, or None if its content is not set."""
+    match message.WhichOneof("content"):
+        case "text":
+            return TextInput(message.text, truncate)
+        case "image":
+            return ImageInput(message.image.content)
+    return None
+
+
+def _refusal(outcome: InputRejected | None, input_: Input | None, index: int) -> InvalidRequest:
+    if outcome is None:
+        return InvalidRequest([Violation(f"inputs[{index}]", "has no content; set text or image")])
+    return rejection(outcome, f"inputs[{index}].{'text' if isinstance(input_, TextInput) else 'image.content'}")
+
+
+def _embedding_to_pb(embedding: Embedding) -> pb.Embedding:
+    return pb.Embedding(
+        vector=vector_to_pb(embedding.vector), token_count=embedding.token_count, truncated=embedding.truncated
+    )
+
+
+def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
+    return pb.EmbedderInfo(
+        name=spec.name,
+        model=spec.model,
+        space=spec.space,
+        dimension=spec.dimension,
+        modalities=sorted(MODALITIES[each] for each in spec.modalities),
+        limits=pb.EmbedderLimits(
+            max_text_bytes=spec.limits.max_text_bytes,
+            max_text_tokens=spec.max_text_tokens or 0,
+            max_image_bytes=spec.limits.max_image_bytes,
+            max_image_pixels=spec.limits.max_image_pixels,
+            max_image_frames=spec.limits.max_image_frames,
+        ),
+        health=pb.EMBEDDER_HEALTH_UNAVAILABLE if fault else pb.EMBEDDER_HEALTH_READY,
+        health_detail=fault or "",
+        weights_digest=spec.weights_digest or "",
+    )

@@ -16,7 +16,7 @@ from service.domain import (
     Reranker,
     VectorIndex,
 )
-from service.errors import InvalidRequest, Violation
+from service.errors import Violation, Violations
 
 MUTABLE_PARAMETERS = {
     "hnsw": frozenset(
@@ -88,7 +88,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
     Raises:
         InvalidRequest: it cannot become so; every field that cannot be changed is named.
     """
-    violations: list[Violation] = []
+    violations = Violations()
     properties = _changed_properties(collection, change, violations)
     vectors = _changed_vectors(replace(collection, properties=properties), change, violations)
     changed = replace(
@@ -108,8 +108,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
     violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")
-    if violations:
-        raise InvalidRequest(violations)
+    violations.raise_if_any()
     return changed
 
 
@@ -123,7 +122,7 @@ def default_vector_faults(collection: Collection) -> Iterator[Violation]:
 
 
 def _changed_properties(
-    collection: Collection, change: CollectionChange, violations: list[Violation]
+    collection: Collection, change: CollectionChange, violations: Violations
 ) -> tuple[Property, ...]:
     properties = {each.name: each for each in collection.properties}
     for index, wanted in enumerate(change.properties):
@@ -175,7 +174,7 @@ def _indexing_faults(present: Property, wanted: Property, path: str) -> Iterator
 
 
 def _changed_vectors(
-    collection: Collection, change: CollectionChange, violations: list[Violation]
+    collection: Collection, change: CollectionChange, violations: Violations
 ) -> tuple[NamedVector, ...]:
     vectors = {each.name: each for each in collection.vectors}
     for number, draft in enumerate(change.vectors):
@@ -251,7 +250,7 @@ def _space_id(vector: NamedVector) -> str:
     return vector.space.id if vector.space else ""
 
 
-def _changed_index(present: VectorIndex, wanted: VectorIndex, path: str, violations: list[Violation]) -> VectorIndex:
+def _changed_index(present: VectorIndex, wanted: VectorIndex, path: str, violations: Violations) -> VectorIndex:
     if wanted.type and wanted.type != present.type:
         violations.append(_immutable(f"{path}.index.{wanted.type}", "add a named vector instead"))
         return present
@@ -275,7 +274,7 @@ def _parameter_faults(type_: str, present: Parameters, wanted: Parameters, path:
 
 
 def _changed_quantizer(
-    index: str, present: Quantizer | None, wanted: Quantizer | None, path: str, violations: list[Violation]
+    index: str, present: Quantizer | None, wanted: Quantizer | None, path: str, violations: Violations
 ) -> Quantizer | None:
     if wanted is None:
         return present
@@ -291,9 +290,7 @@ def _changed_quantizer(
     return replace(present, parameters=_merged(present.parameters, wanted.parameters))
 
 
-def _changed_tenancy(
-    present: MultiTenancy | None, wanted: Parameters, violations: list[Violation]
-) -> MultiTenancy | None:
+def _changed_tenancy(present: MultiTenancy | None, wanted: Parameters, violations: Violations) -> MultiTenancy | None:
     path = "collection.multi_tenancy"
     if wanted.get("enabled", present is not None) != (present is not None):
         violations.append(_immutable(f"{path}.enabled"))

@@ -15,7 +15,7 @@ from service.core.collections.changes import (
 )
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, Scope, Space
-from service.errors import EmbedderNotFound, Violation, collecting, noting
+from service.errors import EmbedderNotFound, Violation, Violations, collecting, noting
 from service.store.base import Store
 
 
@@ -77,7 +77,7 @@ class Collections:
         return self._embedders.resolve(await self._store.get_collection(name))
 
     def _bind(
-        self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: list[Violation]
+        self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: Violations
     ) -> tuple[VectorDraft, ...]:
         """Return drafts, those of certain places bound to their embedders' spaces, and note what is wrong with these.
 

@@ -16,7 +16,7 @@ import numpy as np
 from embedders.contract import Vector
 from service.core.unknown import some_of, unknown_property, unknown_vector
 from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
-from service.errors import InvalidRequest, Violation, collecting, noting
+from service.errors import InvalidRequest, Violation, Violations, collecting, noting
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
@@ -200,7 +200,7 @@ def _check_path(
     parts: Callable[[tuple[str, ...]], Mapping[str, Property]],
     path: tuple[str, ...],
     where: str,
-    violations: list[Violation],
+    violations: Violations,
 ) -> None:
     for depth, name in enumerate(path):
         there = parts(path[:depth])
@@ -227,7 +227,7 @@ def _pick(properties: Iterable[Property], paths: Iterable[Sequence[str]]) -> tup
 
 
 def _check_properties(
-    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
+    collection: Collection, draft: DraftObject, path: str, violations: Violations
 ) -> dict[str, PropertyValue]:
     checked: dict[str, PropertyValue] = {}
     for name, value in draft.properties.items():
@@ -246,9 +246,7 @@ def _check_properties(
     return checked
 
 
-def _check_vectors(
-    collection: Collection, draft: DraftObject, path: str, violations: list[Violation]
-) -> dict[str, Vector]:
+def _check_vectors(collection: Collection, draft: DraftObject, path: str, violations: Violations) -> dict[str, Vector]:
     checked: dict[str, Vector] = {}
     for name, data in draft.vectors.items():
         where = f'{path}.vectors["{name}"]'
@@ -261,7 +259,7 @@ def _check_vectors(
     return checked
 
 
-def _check_value(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+def _check_value(declared: Property, value: Any, path: str, violations: Violations) -> PropertyValue:
     """Return a value in the form of its type; what is wrong joins the violations, which do not repeat the value."""
     data_type = declared.data_type
     assert data_type is not None, "a type that is not handled is refused before"
@@ -283,7 +281,7 @@ def _check_value(declared: Property, value: Any, path: str, violations: list[Vio
 
 
 def _check_items(
-    declared: Property, data_type: DataType, value: Any, path: str, violations: list[Violation]
+    declared: Property, data_type: DataType, value: Any, path: str, violations: Violations
 ) -> PropertyValue:
     if not isinstance(value, list):
         message = f"is {_json_name(value)}, the property takes a list ({data_type.value})"
@@ -294,7 +292,7 @@ def _check_items(
     return items  # type: ignore[no-any-return]  # a list of one type, as the property says
 
 
-def _check_nested(declared: Property, value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+def _check_nested(declared: Property, value: Any, path: str, violations: Violations) -> PropertyValue:
     if not isinstance(value, dict):
         message = f"is {_json_name(value)}, the property takes an object"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
@@ -317,7 +315,7 @@ def _check_nested(declared: Property, value: Any, path: str, violations: list[Vi
     return checked
 
 
-def _check_place(value: Any, path: str, violations: list[Violation]) -> PropertyValue:
+def _check_place(value: Any, path: str, violations: Violations) -> PropertyValue:
     if not isinstance(value, dict):
         message = (
             f'is {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'

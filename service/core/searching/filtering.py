@@ -25,7 +25,7 @@ from service.domain import (
     Property,
     Target,
 )
-from service.errors import InvalidRequest, PermissionDenied, Violation, collecting, noting
+from service.errors import InvalidRequest, PermissionDenied, Violation, Violations, collecting, noting
 
 ORDERING = frozenset({Operator.GREATER, Operator.GREATER_OR_EQUAL, Operator.LESS, Operator.LESS_OR_EQUAL})
 EQUALITY = frozenset({Operator.EQUAL, Operator.NOT_EQUAL})
@@ -92,7 +92,7 @@ class _Check:
     """One way through a filter."""
 
     linked: Mapping[str, Collection]
-    violations: list[Violation]
+    violations: Violations
 
     def check(self, collection: Collection, filter_: Filter, path: str) -> Filter:
         match filter_:

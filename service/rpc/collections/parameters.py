@@ -5,7 +5,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from service.rpc.shared.violations import Violations
+from service.errors import Violations
 from service.weaviate_names import parameters_from_pb
 
 MOST_INT32, MOST_INT64 = 2**31 - 1, 2**63 - 1
@@ -56,7 +56,7 @@ def parse_parameters(violations: Violations, message: Message, path: str, only: 
         name = f"{field.containing_type.name}.{field.name}"
         if field.enum_type is not None:
             known = value in field.enum_type.values_by_number
-            violations.require(known, where, f"{value} is not a {field.enum_type.name} that this server knows")
+            violations.require(known, where, f"{value} is not a value of {field.enum_type.name} that this server knows")
         elif name in BOUNDS:
             least, most = BOUNDS[name]
             # NaN fails this comparison, too.

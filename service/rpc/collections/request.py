@@ -12,9 +12,9 @@ from google.protobuf import json_format
 
 from service.core.collections.changes import CollectionChange, VectorDraft
 from service.domain import TEXTS, Collection, DataType, MultiTenancy, NamedVector, Property, Reranker, WeightedField
+from service.errors import Violations
 from service.rpc.collections.parameters import parse_parameters
 from service.rpc.collections.vector_index import parse_index
-from service.rpc.shared.violations import Violations
 from service.weaviate_names import INDEXING, parameters_from_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb

@@ -8,6 +8,7 @@ from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, Property
+from service.errors import Violations
 from service.rpc.collections.request import (
     DATA_TYPES,
     page_token,
@@ -25,7 +26,7 @@ from service.rpc.collections.tenants import (
 )
 from service.rpc.collections.vector_index import index_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.violations import Violations, check_name
+from service.rpc.shared.violations import check_name
 from service.weaviate_names import INDEXING, parameters_to_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc

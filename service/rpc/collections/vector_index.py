@@ -1,8 +1,8 @@
 """Vector indexes and their quantizers, in requests and in responses."""
 
 from service.domain import Distance, Quantizer, VectorIndex
+from service.errors import Violations
 from service.rpc.collections.parameters import parse_parameters
-from service.rpc.shared.violations import Violations
 from service.weaviate_names import parameters_to_pb
 from vecgate.v1 import vector_index_pb2 as pb
 

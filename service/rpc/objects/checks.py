@@ -7,10 +7,10 @@ from uuid import UUID
 from service.core.objects.objects import Listing
 from service.core.objects.updating import MaskPath
 from service.domain import Filter, SortBy
-from service.errors import InvalidRequest, Violation, noting
+from service.errors import InvalidRequest, Violation, Violations, noting
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.scope import check_scope
-from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
+from service.rpc.shared.violations import RequestLimits, check_count, check_id
 from vecgate.v1 import object_service_pb2 as object_pb
 
 DEFAULT_PAGE_SIZE = 100
@@ -73,7 +73,7 @@ def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) 
     for index, each in enumerate(request.sort):
         violations.require(each.property, f"sort[{index}].property", "is required; name a property")
     position: UUID | int = 0
-    with noting(violations.found):
+    with noting(violations):
         position = parse_page_token(request, by_id=not filtered and not request.sort)
     violations.raise_if_any()
     sort = tuple(SortBy(each.property, each.descending) for each in request.sort)
@@ -126,7 +126,7 @@ def check_backfill_vectors(request: object_pb.BackfillVectorsRequest) -> None:
     """
     violations = Violations()
     check_scope(violations, request)
-    with noting(violations.found):
+    with noting(violations):
         parse_page_token(request, by_id=True)
     violations.raise_if_any()
 

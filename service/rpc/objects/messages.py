@@ -9,8 +9,8 @@ from service.core.objects.checks import DraftObject
 from service.core.objects.vectorizing import VectorOrigin, VectorReport
 from service.domain import StoredObject
 from service.errors import Violation
+from service.rpc.embedding import vector_to_pb
 from service.rpc.shared.bounds import MAX_OBJECT_IMAGES, MAX_OBJECT_VALUES, MAX_OBJECT_VECTORS, MAX_PROPERTIES_BYTES
-from service.rpc.shared.embedders import vector_to_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}

@@ -14,6 +14,7 @@ from service.core.objects.updating import Updater
 from service.core.objects.vectorizing import VectorReport
 from service.core.pacing import Pace
 from service.error_table import to_status
+from service.rpc.embedding import embedder_to_pb
 from service.rpc.objects.checks import (
     check_backfill_vectors,
     check_delete_object,
@@ -27,7 +28,6 @@ from service.rpc.objects.checks import (
 )
 from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
 from service.rpc.shared.caller_keys import CallerKeys
-from service.rpc.shared.embedders import embedder_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
 from service.rpc.shared.scope import output_from_pb, scope_from_pb
 from service.rpc.shared.violations import RequestLimits

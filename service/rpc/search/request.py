@@ -27,9 +27,10 @@ from service.domain import (
     TargetChoice,
     TargetJoin,
 )
+from service.errors import Violations
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.scope import check_scope, scope_from_pb
-from service.rpc.shared.violations import RequestLimits, Violations, check_count, check_id
+from service.rpc.shared.violations import RequestLimits, check_count, check_id
 from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10

@@ -25,7 +25,6 @@ from service.core.objects.updating import Updater
 from service.core.objects.writing import Writes
 from service.core.searching.references import real_name
 from service.core.searching.searcher import Searcher
-from service.core.status import look
 from service.process.tls import Certificates, certificates_of
 from service.rpc.admin import AdminServicer
 from service.rpc.collections.servicer import CollectionServicer
@@ -165,7 +164,7 @@ class GrpcServer:
             SearchServicer(searcher, limits, keys), self._server
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(lambda: look(store, embedders, authenticator)), self._server
+            AdminServicer(store, embedders, authenticator), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)

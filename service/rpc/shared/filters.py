@@ -7,7 +7,8 @@ from typing import Any
 from google.protobuf.message import Message
 
 from service.domain import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
-from service.rpc.shared.violations import RequestLimits, Violations
+from service.errors import Violations
+from service.rpc.shared.violations import RequestLimits
 from vecgate.v1 import filter_pb2 as pb
 
 MAX_LATITUDE = 90

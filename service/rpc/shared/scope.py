@@ -3,7 +3,7 @@
 import re
 
 from service.domain import Consistency, ReturnNames, Scope
-from service.rpc.shared.violations import Violations
+from service.errors import Violations
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import output_fields_pb2
 from vecgate.v1 import scope_pb2 as pb

@@ -1,12 +1,11 @@
-"""Collecting violations, the bounds on calls, and checks that several services share."""
+"""The bounds on a call, and checks that several services share."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Self
 from uuid import UUID
 
 from service.core.objects.checks import parse_id
-from service.errors import InvalidRequest, Noted, Violation, noting
+from service.errors import Violations, noting
 from service.settings import LimitSettings
 
 
@@ -33,40 +32,6 @@ class RequestLimits:
         return cls(**settings.model_dump(include={each.name for each in fields(cls)}))
 
 
-@dataclass(slots=True)
-class Violations:
-    """Collects violations, so that a caller learns of all at once."""
-
-    found: Noted = field(default_factory=Noted)
-
-    def add(self, path: str, description: str, reason: str = "INVALID_INPUT") -> None:
-        """Note a broken rule."""
-        self.found.append(Violation(path, description, reason))
-
-    def require(self, condition: object, path: str, description: str) -> None:
-        """Note a broken rule unless `condition` holds."""
-        if not condition:
-            self.add(path, description)
-
-    def require_unique(self, names: Iterable[str], path: str) -> None:
-        """Note each name of the list `path` that stood there before."""
-        seen: set[str] = set()
-        for index, name in enumerate(names):
-            self.require(
-                name not in seen, f"{path}[{index}].name", f"{name!r} stands here twice; give each its own name"
-            )
-            seen.add(name)
-
-    def raise_if_any(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            InvalidRequest: with all violations, if there are any.
-        """
-        if self.found:
-            raise InvalidRequest(self.found)
-
-
 def check_name(name: str, path: str) -> None:
     """Check that a collection is named.
 
@@ -89,7 +54,7 @@ def check_count(violations: Violations, count: int, most: int, path: str, what: 
 def check_id(violations: Violations, text: str, path: str) -> UUID:
     """Return the id of an object; note one that is missing, or is not a UUID, and return the nil UUID for it."""
     violations.require(text, path, "is required; give an object's UUID")
-    with noting(violations.found):
+    with noting(violations):
         if text:
             return parse_id(text, path)
     return UUID(int=0)
