@@ -16,6 +16,9 @@ from service.domain.collections import (
     TenantActivity,
     VectorIndex,
     WeightedField,
+    some_of,
+    unknown_property,
+    unknown_vector,
 )
 from service.domain.filters import (
     AllOf,
@@ -118,4 +121,7 @@ __all__ = [
     "VectorIndex",
     "WeightedField",
     "conditions",
+    "some_of",
+    "unknown_property",
+    "unknown_vector",
 ]

@@ -1,10 +1,16 @@
 """Collections: their properties, named vectors and tenants."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from itertools import islice
 from typing import Any
+
+from service.errors import Violation
+
+MAX_NAMES = 20
+"""Names that an error lists."""
 
 Parameters = Mapping[str, Any]
 """By the names and with the values that Weaviate's schema has; those that are left out are the store's own."""
@@ -240,3 +246,21 @@ class Collection:
     @cached_property
     def _vectors(self) -> dict[str, NamedVector]:
         return {each.name: each for each in reversed(self.vectors)}
+
+
+def unknown_property(collection: Collection, path: str, names: Iterable[str], kind: str = "property") -> Violation:
+    """Return that a collection has no such property; `names` are those that it has."""
+    message = f"collection {collection.name!r} has no such {kind}; it has: {some_of(names)}"
+    return Violation(path, message, "UNKNOWN_PROPERTY")
+
+
+def unknown_vector(collection: Collection, path: str, rule: str = "has no such named vector; it has") -> Violation:
+    """Return that a collection has no such named vector, or that another rule about them is broken, and its vectors."""
+    names = some_of(each.name for each in collection.vectors)
+    return Violation(path, f"collection {collection.name!r} {rule}: {names}", "UNKNOWN_VECTOR")
+
+
+def some_of(names: Iterable[str]) -> str:
+    """Return the first names, separated by commas."""
+    first = list(islice(names, MAX_NAMES + 1))
+    return ", ".join([*first[:MAX_NAMES], *(["..."] if len(first) > MAX_NAMES else [])]) or "none"

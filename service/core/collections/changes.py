@@ -4,7 +4,6 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from service.core.unknown import some_of
 from service.domain import (
     Collection,
     DataType,
@@ -15,6 +14,7 @@ from service.domain import (
     Quantizer,
     Reranker,
     VectorIndex,
+    some_of,
 )
 from service.errors import Violation, Violations
 

@@ -21,7 +21,6 @@ from service.core.objects.vectorizing import (
     vector_fields,
 )
 from service.core.objects.writing import Writes, keys_of
-from service.core.unknown import unknown_vector
 from service.domain import (
     Collection,
     NamedVector,
@@ -31,6 +30,7 @@ from service.domain import (
     SearchOptions,
     SearchSpec,
     StoredObject,
+    unknown_vector,
 )
 from service.errors import InvalidRequest, ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import NO_TENANT, Store

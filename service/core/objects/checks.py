@@ -14,8 +14,18 @@ from uuid import UUID, uuid5
 import numpy as np
 
 from embedders.contract import Vector
-from service.core.unknown import some_of, unknown_property, unknown_vector
-from service.domain import Collection, DataType, ObjectValue, Property, PropertyValue, ReturnFields, StoredObject
+from service.domain import (
+    Collection,
+    DataType,
+    ObjectValue,
+    Property,
+    PropertyValue,
+    ReturnFields,
+    StoredObject,
+    some_of,
+    unknown_property,
+    unknown_vector,
+)
 from service.errors import InvalidRequest, Violation, Violations, collecting, noting
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")

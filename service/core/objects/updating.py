@@ -18,8 +18,17 @@ from service.core.objects.vectorizing import (
     vector_fields,
 )
 from service.core.objects.writing import Writes, keys_of
-from service.core.unknown import unknown_property, unknown_vector
-from service.domain import Collection, DataType, ObjectChange, PropertyValue, ReturnFields, Scope, StoredObject
+from service.domain import (
+    Collection,
+    DataType,
+    ObjectChange,
+    PropertyValue,
+    ReturnFields,
+    Scope,
+    StoredObject,
+    unknown_property,
+    unknown_vector,
+)
 from service.errors import CollectionNotBound, InvalidRequest, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
 

@@ -24,8 +24,7 @@ from embedders.errors import EmbedderError, InputRejected
 from embedders.texts import is_blank
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.joining import join, join_as_the_module, shares_of_the_module
-from service.core.unknown import some_of
-from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField
+from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField, some_of
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
 
 BULK_DOCUMENTS = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from service.access import calling_account
 from service.core.objects.checks import MAX_SAFE_INT, is_date
-from service.core.unknown import unknown_property
 from service.domain import (
     TEXTS,
     AllOf,
@@ -24,6 +23,7 @@ from service.domain import (
     Operator,
     Property,
     Target,
+    unknown_property,
 )
 from service.errors import InvalidRequest, PermissionDenied, Violation, Violations, collecting, noting
 

@@ -4,8 +4,17 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from service.core.searching.filtering import check_filter
-from service.core.unknown import some_of, unknown_property
-from service.domain import TEXTS, Collection, DataType, Distance, Keywords, NamedVector, SearchOptions
+from service.domain import (
+    TEXTS,
+    Collection,
+    DataType,
+    Distance,
+    Keywords,
+    NamedVector,
+    SearchOptions,
+    some_of,
+    unknown_property,
+)
 from service.errors import Violation, collecting, noting
 
 WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})

@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from service.core.unknown import unknown_vector
-from service.domain import Collection, NamedVector, Near, OwnVector
+from service.domain import Collection, NamedVector, Near, OwnVector, unknown_vector
 from service.errors import InvalidRequest, Violation, collecting
 
 
