@@ -180,7 +180,7 @@ class AsyncClient:
 
     async def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
         """Return a collection with the number of its objects, or of those of one tenant where it has some."""
-        request = collection_pb.GetCollectionRequest(name=name, tenant=tenant)
+        request = collection_pb.GetCollectionRequest(name=name, scope=scope_pb.Scope(tenant=tenant))
         return (await self._call(self._collection.GetCollection, request)).collection
 
     async def list_collections(self) -> AsyncIterator[collection_pb.Collection]:

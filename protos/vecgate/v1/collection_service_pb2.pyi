@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from vecgate.v1 import inverted_index_pb2 as _inverted_index_pb2
 from vecgate.v1 import property_pb2 as _property_pb2
+from vecgate.v1 import scope_pb2 as _scope_pb2
 from vecgate.v1 import vector_index_pb2 as _vector_index_pb2
 import builtins as _builtins
 import sys
@@ -450,20 +451,22 @@ class GetCollectionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The collection's name."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects to count (TENANT_NOT_FOUND); left out where the collection has none (INVALID_INPUT)."""
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects to count. Weaviate counts on one replica: a consistency is INVALID_INPUT."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        tenant: _builtins.str = ...,
+        scope: _scope_pb2.Scope | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,10 +57,12 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         """Return a collection."""
         violations = Violations()
         violations.require(request.name, "name", "is required; name a collection")
-        if request.tenant:
-            check_tenant(violations, request.tenant, "tenant")
+        if request.scope.tenant:
+            check_tenant(violations, request.scope.tenant, "scope.tenant")
+        rule = "does not apply to a count; leave it out"
+        violations.require(not request.scope.consistency, "scope.consistency", rule)
         violations.raise_if_any()
-        collection, count = await self._collections.get(request.name, request.tenant)
+        collection, count = await self._collections.get(request.name, request.scope.tenant)
         message = self._to_pb(collection)
         if count is not None:
             message.object_count = count

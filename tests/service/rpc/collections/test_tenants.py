@@ -98,12 +98,21 @@ async def test_objects_are_counted_by_tenant(wire: Wire) -> None:
     await wire.collections.CreateTenants(tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "ben"}]))
 
     async def count(tenant: str) -> int:
-        request = pb.GetCollectionRequest(name="Shared", tenant=tenant)
+        request = pb.GetCollectionRequest(name="Shared", scope={"tenant": tenant})
         return (await wire.collections.GetCollection(request)).collection.object_count
 
     assert [await count(tenant) for tenant in ("anna", "ben")] == [1, 0]
     assert (await failure_of(count("carla"))).reason == "TENANT_NOT_FOUND"
-    assert (await failure_of(count("a b"))).fields == ["tenant"]
+    assert (await failure_of(count("a b"))).fields == ["scope.tenant"]
+
+
+async def test_a_count_takes_no_consistency(wire: Wire) -> None:
+    await create_shared(wire)
+    request = pb.GetCollectionRequest(name="Shared", scope={"tenant": "anna", "consistency": "CONSISTENCY_ALL"})
+
+    failure = await failure_of(wire.collections.GetCollection(request))
+
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["scope.consistency"])
 
 
 async def test_tenants_are_created_listed_updated_and_deleted(wire: Wire) -> None:
