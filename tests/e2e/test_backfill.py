@@ -17,8 +17,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.objects.backfilling import Backfiller, BackfillWishes
 from service.core.objects.checks import DraftObject
 from service.core.objects.importing import Importer
-from service.core.objects.indexing import IndexEntries
-from service.core.objects.writing import Writes
+from service.core.objects.writing import IndexEntries, Writes
 from service.domain import (
     Collection,
     DataType,
@@ -144,7 +143,10 @@ async def test_index_entries_that_a_killed_weaviate_has_lost_are_entered_again(k
 
 async def test_an_import_again_enters_what_a_killed_weaviate_has_lost(killed: WeaviateStore) -> None:
     importer = Importer(killed, pool(), Writes(), max_chunk_objects=100, max_chunk_bytes=10**6)
-    drafts = [DraftObject(str(UUID(int=n)), {"n": float(n)}, {}, {"main": VECTORS[n].tobytes()}) for n in range(COUNT)]
+    drafts = [
+        DraftObject(f"objects[{n}]", str(UUID(int=n)), {"n": float(n)}, {}, {"main": VECTORS[n].tobytes()})
+        for n in range(COUNT)
+    ]
     having = {each.id: each.vectors["main"] for each in OBJECTS}
     lost = await IndexEntries(killed).find_lost(NAME, MAIN, having, NO_TENANT)
 

@@ -140,4 +140,6 @@ def _sendable(name: str, value: object) -> tuple[str, object]:
 
 def _draft(id_: UUID, values: Mapping[str, Any]) -> DraftObject:
     images = {name: value for name, value in values.items() if isinstance(value, bytes)}
-    return DraftObject(str(id_), {name: value for name, value in values.items() if name not in images}, images)
+    return DraftObject(
+        f"objects[{id_}]", str(id_), {name: value for name, value in values.items() if name not in images}, images
+    )

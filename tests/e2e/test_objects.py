@@ -22,7 +22,6 @@ from service.domain import (
     Operator,
     Property,
     ReturnFields,
-    ReturnNames,
     SortBy,
     Space,
     StoredObject,
@@ -65,14 +64,14 @@ async def test_more_objects_are_deleted_and_listed_than_weaviate_takes_at_a_time
     listed: list[UUID] = []
     page = ObjectPage([], more=True)
     while page.more:
-        page = await objects.list_page(name, Listing(2000, position=listed[-1] if listed else 0), ReturnNames())
+        page = await objects.list_page(Listing(name, 2000, position=listed[-1] if listed else 0))
         listed += [each.id for each in page.objects]
     filters = Condition(Target.PROPERTY, Operator.GREATER, 2, "int")
 
-    ordered = Listing(3000, filters, (SortBy("int", descending=True),), position=WINDOW - 2000)
-    last = await objects.list_page(name, ordered, ReturnNames(("int",)))
+    ordered = Listing(name, 3000, filters, (SortBy("int", descending=True),), position=WINDOW - 2000)
+    last = await objects.list_page(ordered)
     with pytest.raises(InvalidRequest, match=f"first {WINDOW} objects"):
-        await objects.list_page(name, replace(ordered, position=WINDOW), ReturnNames())
+        await objects.list_page(replace(ordered, position=WINDOW))
     counted = await objects.delete_fitting(name, filters, dry_run=True)
     report = await objects.delete_fitting(name, filters, dry_run=False)
 
@@ -115,9 +114,11 @@ async def test_what_is_left_without_any_field_of_the_module_is_refused_and_not_s
     await store.create_collection(Collection(name, properties, (native,)))
     pool = EmbedderPool([embedder], check_interval_s=60)
     importer = Importer(store, pool, Writes(), max_chunk_objects=10, max_chunk_bytes=10**6)
-    secret = DraftObject(str(UUID(int=1)), {"title": "secret"})
+    secret = DraftObject("objects[1]", str(UUID(int=1)), {"title": "secret"})
 
-    bare, stored = (await importer.import_objects(name, [DraftObject("", {"n": 1.0}), secret], truncate=False)).outcomes
+    bare, stored = (
+        await importer.import_objects(name, [DraftObject("objects[0]", "", {"n": 1.0}), secret], truncate=False)
+    ).outcomes
     title, change = MaskPath("update_mask.paths[0]", "properties", "title"), replace(secret, properties={})
     with pytest.raises(InvalidRequest):
         await Updater(store, pool, Writes()).update(name, change, mask=[title], truncate=False)

@@ -11,7 +11,6 @@ from embedders.contract import EmbedOptions
 from embedders.errors import EmbedderError
 from service.access import calling_account
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.indexing import PARALLEL, IndexEntries, Mending, all_of
 from service.core.objects.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -20,7 +19,7 @@ from service.core.objects.vectorizing import (
     check_bound,
     vector_fields,
 )
-from service.core.objects.writing import Writes, keys_of
+from service.core.objects.writing import PARALLEL, IndexEntries, Mending, Writes, all_of, keys_of
 from service.domain import (
     Collection,
     NamedVector,

@@ -38,17 +38,19 @@ RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d
 
 @dataclass(frozen=True, slots=True)
 class DraftObject:
-    """An object as a caller sent it, not checked yet.
+    """An object as a caller sent it, not checked against its collection.
 
     Attributes:
+        path: where it is in the request; no other object of the request has the same.
         id: a UUID in text form, or empty.
         properties: values as JSON has them: None, bool, float, str, list or dict.
-        images: encoded pictures by blob property.
+        images: encoded images by blob property.
         vectors: little-endian float32 bytes by named vector.
-        values: how many values the properties hold, those in lists and objects, too.
-        faults: why its properties, images or vectors were not taken, by field.
+        values: how many values the properties hold, with those in lists and objects.
+        faults: why properties, images or vectors are left out.
     """
 
+    path: str
     id: str = ""
     properties: Mapping[str, Any] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
@@ -62,21 +64,21 @@ class DraftObject:
         return texts + sum(map(len, self.images.values())) * 4 // 3 + sum(map(len, self.vectors.values()))
 
 
-def check_object(collection: Collection, draft: DraftObject, path: str, tenant: str = "") -> StoredObject:
+def check_object(collection: Collection, draft: DraftObject, tenant: str = "") -> StoredObject:
     """Return a draft as an object that fits its collection, with an id.
 
     Args:
         collection: what it must fit.
         draft: the object.
-        path: where it stands in the request, for the violations.
-        tenant: whose it is; part of an id that is derived.
+        tenant: whose it is; part of a derived id.
 
     Raises:
         InvalidRequest: it does not fit; all violations are listed.
     """
+    path = draft.path
     with collecting() as violations:
-        violations.extend(replace(each, field=f"{path}.{each.field}") for each in draft.faults)
-        properties = _check_properties(collection, draft, path, violations)
+        violations.extend(draft.faults)
+        properties = _check_properties(collection, draft, violations)
         for name, content in draft.images.items():
             blob = collection.find_property(name)
             where = f'{path}.images["{name}"]'
@@ -87,7 +89,7 @@ def check_object(collection: Collection, draft: DraftObject, path: str, tenant: 
             elif blob.data_type is not DataType.BLOB:
                 message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
                 violations.append(Violation(where, message, "INVALID_PROPERTY"))
-        vectors = _check_vectors(collection, draft, path, violations)
+        vectors = _check_vectors(collection, draft, violations)
         with noting(violations):
             id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
     return StoredObject(id_, properties, dict(draft.images), vectors)
@@ -236,12 +238,10 @@ def _pick(properties: Iterable[Property], paths: Iterable[Sequence[str]]) -> tup
     )
 
 
-def _check_properties(
-    collection: Collection, draft: DraftObject, path: str, violations: Violations
-) -> dict[str, PropertyValue]:
+def _check_properties(collection: Collection, draft: DraftObject, violations: Violations) -> dict[str, PropertyValue]:
     checked: dict[str, PropertyValue] = {}
     for name, value in draft.properties.items():
-        where = f'{path}.properties["{name}"]'
+        where = f'{draft.path}.properties["{name}"]'
         declared = collection.find_property(name)
         if declared is None:
             violations.append(_unknown_property(collection, where, blobs=False))
@@ -256,10 +256,10 @@ def _check_properties(
     return checked
 
 
-def _check_vectors(collection: Collection, draft: DraftObject, path: str, violations: Violations) -> dict[str, Vector]:
+def _check_vectors(collection: Collection, draft: DraftObject, violations: Violations) -> dict[str, Vector]:
     checked: dict[str, Vector] = {}
     for name, data in draft.vectors.items():
-        where = f'{path}.vectors["{name}"]'
+        where = f'{draft.path}.vectors["{name}"]'
         target = collection.find_vector(name)
         if target is None:
             violations.append(unknown_vector(collection, where))

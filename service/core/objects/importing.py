@@ -5,7 +5,7 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -17,8 +17,6 @@ from embedders.contract import EmbedderSpec, Vector
 from embedders.errors import EmbedderError, InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import DraftObject, check_object
-from service.core.objects.indexing import IndexEntries, unchanged
-from service.core.objects.overwriting import overwrite
 from service.core.objects.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -29,7 +27,7 @@ from service.core.objects.vectorizing import (
     check_native,
     vector_fields,
 )
-from service.core.objects.writing import ALWAYS, Writes, keys_of
+from service.core.objects.writing import ALWAYS, IndexEntries, Writes, keys_of, overwrite, unchanged
 from service.core.pacing import Pace
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.errors import (
@@ -120,7 +118,7 @@ class Importer:
     async def import_objects(
         self,
         name: str,
-        drafts: Sequence[DraftObject],
+        drafts: Iterable[DraftObject],
         *,
         truncate: bool,
         embed_unchanged: bool = False,
@@ -131,7 +129,7 @@ class Importer:
 
         Args:
             name: the collection.
-            drafts: the objects.
+            drafts: the objects, which are read as they are needed.
             truncate: whether texts may be cut to what the model reads.
             embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
             scope: the tenant that they go to, and how many replicas must take them.
@@ -151,7 +149,8 @@ class Importer:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
         check_bound(collection)
-        outcomes = [ImportOutcome(draft.id) for draft in drafts]
+        outcomes: list[ImportOutcome] = []
+        copies: dict[int, int] = {}
         used: dict[str, EmbedderSpec] = {}
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         fill = partial(
@@ -159,7 +158,7 @@ class Importer:
         )
         writing: asyncio.Task[None] | None = None
         try:
-            async for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes)):
+            async for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies)):
                 known = await self._known(collection, chunk, scope)
                 await fill(chunk, options, stored=known.stored)
                 for each in chunk:
@@ -174,36 +173,52 @@ class Importer:
                 writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ServiceError):
                     await writing
-        _repeat(drafts, outcomes)
+        for index, first in copies.items():
+            outcomes[index] = outcomes[first]
         _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
     async def _check(
-        self, collection: Collection, drafts: Sequence[DraftObject], tenant: str, outcomes: list[ImportOutcome]
+        self,
+        collection: Collection,
+        drafts: Iterable[DraftObject],
+        tenant: str,
+        outcomes: list[ImportOutcome],
+        copies: dict[int, int],
     ) -> AsyncIterator[_Candidate]:
-        """Yield the objects that fit the collection; the others' outcomes are their violations.
+        """Yield the objects that fit the collection, each once.
 
-        One without an id that has come before, with the same content, is the same object: see _repeat.
+        Args:
+            collection: what they must fit.
+            drafts: the objects.
+            tenant: whose they are.
+            outcomes: gets one for each draft; that of an object that does not fit is final.
+            copies: gets the place of each object without an id that has the content of an earlier one, and the place of
+                that one: they are one object.
         """
-        first_index: dict[str, int] = {}
+        firsts: dict[str, int] = {}
+        given: set[str] = set()
         pace = Pace()
         for index, draft in enumerate(drafts):
             await pace.step()
-            path = f"objects[{index}]"
-            check, size = partial(check_object, collection, draft, path, tenant), draft.size()
+            check, size = partial(check_object, collection, draft, tenant), draft.size()
             try:
                 checked = await asyncio.to_thread(check) if size > CHECK_IN_THREAD_BYTES else check()
             except InvalidRequest as error:
-                outcomes[index] = ImportOutcome(draft.id, error=error)
+                outcomes.append(ImportOutcome(draft.id, error=error))
                 continue
-            outcomes[index] = ImportOutcome(id_ := str(checked.id))
-            first = first_index.setdefault(id_, index)
+            outcomes.append(ImportOutcome(id_ := str(checked.id)))
+            first = firsts.setdefault(id_, index)
             if first == index:
-                yield _Candidate(path, checked, index=index, size=size, values=draft.values)
-            elif draft.id or drafts[first].id:
+                if draft.id:
+                    given.add(id_)
+                yield _Candidate(draft.path, checked, index=index, size=size, values=draft.values)
+            elif draft.id or id_ in given:
                 message = f"is the id of objects[{first}] too; give each object of a call its own id"
-                duplicate = InvalidRequest([Violation(f"{path}.id", message, "DUPLICATE_ID")])
+                duplicate = InvalidRequest([Violation(f"{draft.path}.id", message, "DUPLICATE_ID")])
                 outcomes[index] = ImportOutcome(id_, error=duplicate)
+            else:
+                copies[index] = first
 
     async def _chunks(self, candidates: AsyncIterator[_Candidate]) -> AsyncIterator[list[_Candidate]]:
         chunk: list[_Candidate] = []
@@ -291,15 +306,6 @@ class Importer:
             failures |= await self._entries.ensure(collection.name, named, same.get(named.name, {}), scope)
         for candidate in written:
             candidate.error = failures.get(candidate.object.id)
-
-
-def _repeat(drafts: Sequence[DraftObject], outcomes: list[ImportOutcome]) -> None:
-    """Tell of objects without ids that stand twice in a call what became of the first, as of those in two calls."""
-    first: dict[str, ImportOutcome] = {}
-    for index, draft in enumerate(drafts):
-        # One that breaks a rule has no id to go by.
-        if not draft.id and outcomes[index].id:
-            outcomes[index] = first.setdefault(outcomes[index].id, outcomes[index])
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:

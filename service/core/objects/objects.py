@@ -35,20 +35,31 @@ WINDOW = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page of which objects to list, and in which order.
+    """A page of objects to list.
 
     Attributes:
+        collection: whose objects.
         size: objects at most.
         filters: which objects; None for all.
         sort: what to sort by; empty for the store's order, which without filters is that of the ids.
-        position: where the page begins: behind the object of an id, or behind so many objects. Only a listing without
-            filters and sort can begin behind an id, and only one with them behind a number.
+        position: where the page begins: behind the object of an id, or behind so many objects. Pages of a windowed
+            listing begin behind a number, others behind an id, or with 0 at the beginning.
+        returned: which parts of the objects to return.
+        scope: whose they are, and how many replicas must answer.
     """
 
+    collection: str
     size: int
     filters: Filter | None = None
     sort: tuple[SortBy, ...] = ()
     position: UUID | int = 0
+    returned: ReturnNames = field(default_factory=ReturnNames)
+    scope: Scope = NO_TENANT
+
+    @property
+    def windowed(self) -> bool:
+        """Whether pages begin behind a number of objects, and reach as far as the window."""
+        return bool(self.filters or self.sort)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +113,7 @@ class Objects:
                 fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
         return await self._store.get_object(name, uuid, fields, scope)
 
-    async def list_page(
-        self, name: str, listing: Listing, returned: ReturnNames, scope: Scope = NO_TENANT
-    ) -> ObjectPage:
+    async def list_page(self, listing: Listing) -> ObjectPage:
         """Return a page of objects.
 
         Raises:
@@ -114,6 +123,7 @@ class Objects:
                 that does not fit, a page behind the window.
             StoreUnavailable: the store failed.
         """
+        name, returned = listing.collection, listing.returned
         collection = self._embedders.resolve(await self._store.get_collection(name))
         linked = await linked_collections(self._store, collection, listing.filters)
         options = SearchOptions(listing.filters, sort=listing.sort)
@@ -125,7 +135,7 @@ class Objects:
         offset, limit = 0, listing.size
         if isinstance(listing.position, UUID):
             options = replace(options, after=listing.position)
-        elif listing.filters or listing.sort:
+        elif listing.windowed:
             offset, limit = listing.position, min(listing.size, WINDOW - listing.position)
             if limit <= 0:
                 message = (
@@ -133,10 +143,10 @@ class Objects:
                     "narrow the filters, or leave out filters and sort to list all objects"
                 )
                 raise InvalidRequest([Violation("page_token", message)])
-        hits = await self._store.search(name, SearchSpec(None, limit, offset, fields, options, scope))
+        hits = await self._store.search(name, SearchSpec(None, limit, offset, fields, options, listing.scope))
         more = len(hits) == limit
         if more and offset + limit == WINDOW:
-            more = await self._store.count_objects(name, scope, options.filters) > WINDOW
+            more = await self._store.count_objects(name, listing.scope, options.filters) > WINDOW
         return ObjectPage([hit.object for hit in hits], more)
 
     async def delete(self, name: str, id_: UUID, scope: Scope = NO_TENANT) -> None:

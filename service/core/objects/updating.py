@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from embedders.contract import DOCUMENT, EmbedderSpec, Vector
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import DraftObject, check_object
-from service.core.objects.indexing import IndexEntries, unchanged
 from service.core.objects.vectorizing import (
     Candidate,
     Vectorizer,
@@ -17,7 +16,7 @@ from service.core.objects.vectorizing import (
     foremost,
     vector_fields,
 )
-from service.core.objects.writing import Writes, keys_of
+from service.core.objects.writing import IndexEntries, Writes, keys_of, unchanged
 from service.domain import (
     Collection,
     DataType,
@@ -113,7 +112,7 @@ class Updater:
         )
         kept_vectors = {key: each for key, each in before.vectors.items() if key not in cleared["vectors"]}
         stored = {before.id: replace(before, vectors=kept_vectors)}
-        candidate = Candidate("object", after, replaces=False)
+        candidate = Candidate(draft.path, after, replaces=False)
         used: dict[str, EmbedderSpec] = {}
         options = replace(DOCUMENT, api_key=api_key)
         await self._vectorizer.fill(
@@ -194,9 +193,9 @@ def _check_change(
             for name, value in draft.properties.items():
                 if value is None:
                     message = f"is null, which changes nothing; to clear it name properties.{name} in update_mask"
-                    violations.append(Violation(f'object.properties["{name}"]', message, "INVALID_PROPERTY"))
+                    violations.append(Violation(f'{draft.path}.properties["{name}"]', message, "INVALID_PROPERTY"))
         with noting(violations):
-            wanted = check_object(collection, draft, "object", tenant)
+            wanted = check_object(collection, draft, tenant)
     return wanted, cleared
 
 

@@ -11,7 +11,7 @@ from embedders.errors import InputRejected
 from embedders.texts import check_text
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import parse_vector
-from service.core.objects.joining import LEAST_NORM, join
+from service.core.objects.vectorizing import LEAST_NORM, join
 from service.domain import Collection, Move, NamedVector, Near, OwnVector, Part, ReturnFields, Scope
 from service.errors import InvalidRequest, ObjectNotFound, SpaceMismatch, Violation, collecting, noting, rejection
 from service.store.base import Store

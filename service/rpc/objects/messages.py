@@ -1,58 +1,120 @@
-"""ObjectService: objects, and what became of their vectors."""
+"""ObjectService's messages: requests are checked as they are parsed."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from google.protobuf import struct_pb2
-from google.rpc import status_pb2
 
 from service.core.objects.checks import DraftObject
+from service.core.objects.objects import Listing
+from service.core.objects.updating import MaskPath
 from service.core.objects.vectorizing import VectorOrigin, VectorReport
-from service.domain import StoredObject
-from service.errors import Violation
+from service.domain import Filter, Scope, SortBy, StoredObject
+from service.error_table import to_status
+from service.errors import Violation, Violations, collecting
 from service.rpc.embedding import vector_to_pb
 from service.rpc.shared.bounds import MAX_OBJECT_IMAGES, MAX_OBJECT_VALUES, MAX_OBJECT_VECTORS, MAX_PROPERTIES_BYTES
+from service.rpc.shared.filters import parse_filter
+from service.rpc.shared.pages import parse_page_token
+from service.rpc.shared.scope import output_from_pb, parse_scope
+from service.rpc.shared.violations import RequestLimits
 from vecgate.v1 import object_service_pb2 as object_pb
 
+DEFAULT_PAGE_SIZE = 100
+MASKED = ("properties", "images", "vectors")
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}
+
+
+def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) -> Listing:
+    """Return what to list; names are not checked, which needs the collection.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    filters = None
+    with collecting() as violations:
+        scope = parse_scope(violations, request)
+        fits = 0 <= request.page_size <= limits.max_hits
+        violations.require(fits, "page_size", f"is {request.page_size}; give 0 (for 100) to {limits.max_hits}")
+        if filtered := request.HasField("filters"):
+            filters = parse_filter(request.filters, "filters", limits, violations)
+        for index, each in enumerate(request.sort):
+            violations.require(each.property, f"sort[{index}].property", "is required; name a property")
+        position = parse_page_token(violations, request, by_id=not filtered and not request.sort)
+    sort = tuple(SortBy(each.property, each.descending) for each in request.sort)
+    size, returned = request.page_size or DEFAULT_PAGE_SIZE, output_from_pb(request.output)
+    return Listing(request.collection, size, filters, sort, position, returned, scope)
+
+
+def parse_update_mask(violations: Violations, paths: Iterable[str]) -> list[MaskPath]:
+    """Return an update mask; names are not checked, which needs the collection."""
+    mask = []
+    for index, text in enumerate(paths):
+        path = f"update_mask.paths[{index}]"
+        part, _, name = text.partition(".")
+        message = "must be properties.NAME, images.NAME or vectors.NAME; a part of an object changes with its property"
+        violations.require(part in MASKED and name and "." not in name, path, message)
+        mask.append(MaskPath(path, part, name))
+    return mask
+
+
+def parse_deletion(request: object_pb.DeleteObjectsRequest, limits: RequestLimits) -> tuple[Filter, Scope]:
+    """Return which objects to delete, and whose; names are not checked, which needs the collection.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    filters = None
+    with collecting() as violations:
+        scope = parse_scope(violations, request)
+        if request.HasField("filters"):
+            filters = parse_filter(request.filters, "filters", limits, violations)
+        else:
+            violations.add("filters", "is required; say which objects to delete, or delete the collection")
+    assert filters is not None, "a filter without violations is parsed"
+    return filters, scope
 
 
 class _TooMany(Exception):
     """An object has more values than it may have."""
 
 
-def draft_from_pb(message: object_pb.DataObject) -> DraftObject:
-    """Return an object as sent; what it has too much of is left out, and named in its faults."""
+def parse_object(message: object_pb.DataObject, path: str) -> DraftObject:
+    """Return an object; names, types and the id are not checked, which needs the collection.
+
+    Properties, images or vectors of which there are too many are left out, and named in its faults.
+    """
     size, properties, images, vectors = message.properties.ByteSize(), {}, {}, {}
     values, faults = _Values(), []
     if size > MAX_PROPERTIES_BYTES:
-        fault = f"have {size} bytes; those of an object have at most {MAX_PROPERTIES_BYTES}: send long texts apart"
-        faults.append(Violation("properties", fault, "INVALID_PROPERTY"))
+        fault = f"have {size} bytes, an object takes {MAX_PROPERTIES_BYTES}; split long texts into several objects"
+        faults.append(Violation(f"{path}.properties", fault, "INVALID_PROPERTY"))
     else:
         try:
             properties = values.of_struct(message.properties)
         except _TooMany:
-            fault = f"have more than {MAX_OBJECT_VALUES} values, those in lists and objects, too; use several objects"
-            faults.append(Violation("properties", fault, "INVALID_PROPERTY"))
+            fault = f"have more than {MAX_OBJECT_VALUES} values, with those in lists and objects; use several objects"
+            faults.append(Violation(f"{path}.properties", fault, "INVALID_PROPERTY"))
     if (count := len(message.images)) > MAX_OBJECT_IMAGES:
-        fault = f"has {count} pictures; an object has at most {MAX_OBJECT_IMAGES}"
-        faults.append(Violation("images", fault, "INVALID_PROPERTY"))
+        fault = f"has {count} images; an object has at most {MAX_OBJECT_IMAGES}"
+        faults.append(Violation(f"{path}.images", fault, "INVALID_PROPERTY"))
     else:
         images = {name: image.content for name, image in message.images.items()}
     if (count := len(message.vectors)) > MAX_OBJECT_VECTORS:
         fault = f"has {count} vectors; an object has at most {MAX_OBJECT_VECTORS}"
-        faults.append(Violation("vectors", fault, "INVALID_VECTOR"))
+        faults.append(Violation(f"{path}.vectors", fault, "INVALID_VECTOR"))
     else:
         vectors = {name: vector.data for name, vector in message.vectors.items()}
-    return DraftObject(message.id, properties, images, vectors, values.count, faults)
+    return DraftObject(path, message.id, properties, images, vectors, values.count, faults)
 
 
 class _Values:
-    """Takes the values of an object as JSON has them.
+    """Reads the values of an object as JSON has them.
 
-    json_format refuses NaN, which is for the check of properties to name.
+    json_format refuses NaN, which the check of properties names.
 
     Attributes:
-        count: those taken.
+        count: how many were read.
     """
 
     def __init__(self) -> None:
@@ -96,12 +158,15 @@ def object_to_pb(each: StoredObject) -> object_pb.DataObject:
     return message
 
 
-def report_to_pb(report: VectorReport, error: status_pb2.Status | None) -> object_pb.StoredVector:
-    """Return where a named vector came from; `error` is the report's own as a status."""
-    return object_pb.StoredVector(
-        name=report.name,
-        origin=ORIGINS[report.origin],
-        embedder=report.embedder,
-        truncated=report.truncated,
-        error=error,
-    )
+def stored_to_pb(reports: Sequence[VectorReport]) -> object_pb.StoredObject:
+    """Return where the named vectors of an object came from."""
+    stored = object_pb.StoredObject()
+    for each in reports:
+        stored.vectors.add(
+            name=each.name,
+            origin=ORIGINS[each.origin],
+            embedder=each.embedder,
+            truncated=each.truncated,
+            error=None if each.error is None else to_status(each.error, ""),
+        )
+    return stored

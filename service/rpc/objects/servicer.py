@@ -1,36 +1,30 @@
-"""ObjectService: validate, convert, call core, convert."""
+"""ObjectService."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 import grpc
 
 from service.core.objects.backfilling import Backfiller, BackfillWishes
-from service.core.objects.checks import DraftObject
 from service.core.objects.importing import Importer
 from service.core.objects.objects import MAX_NAMED, Objects
 from service.core.objects.updating import Updater
-from service.core.objects.vectorizing import VectorReport
 from service.core.pacing import Pace
 from service.error_table import to_status
+from service.errors import collecting
 from service.rpc.embedding import embedder_to_pb
-from service.rpc.objects.checks import (
-    check_backfill_vectors,
-    check_delete_object,
-    check_get_object,
-    check_import_objects,
-    page_token,
-    parse_delete_objects,
+from service.rpc.objects.messages import (
+    object_to_pb,
+    parse_deletion,
     parse_listing,
-    parse_page_token,
+    parse_object,
     parse_update_mask,
+    stored_to_pb,
 )
-from service.rpc.objects.messages import draft_from_pb, object_to_pb, report_to_pb
 from service.rpc.shared.caller_keys import CallerKeys
-from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.scope import output_from_pb, scope_from_pb
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit, page_token, parse_page_token
+from service.rpc.shared.scope import output_from_pb, parse_scope
+from service.rpc.shared.violations import RequestLimits, check_count, check_id
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
@@ -62,83 +56,81 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def ImportObjects(self, request: pb.ImportObjectsRequest, context: Context) -> pb.ImportObjectsResponse:
         """Import objects."""
-        check_import_objects(request, self._limits)
-        pace = Pace()
-        drafts: list[DraftObject] = []
-        for each in request.objects:
-            drafts.append(draft_from_pb(each))
-            await pace.step()
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            check_count(violations, len(request.objects), self._limits.max_objects, "objects", "objects")
         report = await self._importer.import_objects(
             request.collection,
-            drafts,
+            (parse_object(each, f"objects[{index}]") for index, each in enumerate(request.objects)),
             truncate=request.truncate,
             embed_unchanged=request.embed_unchanged,
-            scope=scope_from_pb(request.scope),
+            scope=scope,
             api_key=self._keys.of(context),
         )
-        response = pb.ImportObjectsResponse(embedders=[embedder_to_pb(each) for each in report.embedders])
+        response = pb.ImportObjectsResponse(embedders=map(embedder_to_pb, report.embedders))
+        pace = Pace()
         for outcome in report.outcomes:
             await pace.step()
-            if outcome.error is not None:
-                # What is given for an id may be of any length.
-                response.results.add(id=outcome.id[:MAX_ID_CHARS], error=to_status(outcome.error, ""))
+            if outcome.error is None:
+                response.results.add(id=outcome.id, stored=stored_to_pb(outcome.vectors))
             else:
-                response.results.add(id=outcome.id, stored=_stored_to_pb(outcome.vectors))
+                # An invalid id can be of any length.
+                response.results.add(id=outcome.id[:MAX_ID_CHARS], error=to_status(outcome.error, ""))
         return response
 
     async def GetObject(self, request: pb.GetObjectRequest, context: Context) -> pb.GetObjectResponse:
         """Return an object."""
-        check_get_object(request)
-        scope = scope_from_pb(request.scope)
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            violations.require(request.id, "id", "is required; give the object's UUID")
         found = await self._objects.get(request.collection, request.id, output_from_pb(request.output), scope)
         return pb.GetObjectResponse(object=object_to_pb(found))
 
     async def ListObjects(self, request: pb.ListObjectsRequest, context: Context) -> pb.ListObjectsResponse:
         """List objects."""
         listing = parse_listing(request, self._limits)
-        scope = scope_from_pb(request.scope)
-        page = await self._objects.list_page(request.collection, listing, output_from_pb(request.output), scope)
-        # Pictures are read again for the next page, so of them a page holds what it may.
+        page = await self._objects.list_page(listing)
+        # Every client takes a page without images. One with images is as large as an answer may be, because the next
+        # page reads again those that did not fit.
         most = self._max_response_bytes
         most = most if request.output.images else min(most, CLIENTS_TAKE_BYTES)
         response = pb.ListObjectsResponse(objects=as_many_as_fit(map(object_to_pb, page.objects), most, FRAME_BYTES))
         count = len(response.objects)
         if page.more or count < len(page.objects):
-            ordered = request.HasField("filters") or request.sort
             before = listing.position if isinstance(listing.position, int) else 0
-            response.next_page_token = page_token(request, before + count if ordered else page.objects[count - 1].id)
+            behind = before + count if listing.windowed else page.objects[count - 1].id
+            response.next_page_token = page_token(request, behind)
         return response
 
     async def UpdateObject(self, request: pb.UpdateObjectRequest, context: Context) -> pb.UpdateObjectResponse:
         """Change parts of an object."""
-        mask = parse_update_mask(request)
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            violations.require(request.object.id, "object.id", "is required; give the object's UUID")
+            mask = parse_update_mask(violations, request.update_mask.paths)
         report = await self._updater.update(
             request.collection,
-            draft_from_pb(request.object),
+            parse_object(request.object, "object"),
             mask=mask,
             truncate=request.truncate,
-            scope=scope_from_pb(request.scope),
+            scope=scope,
             api_key=self._keys.of(context),
         )
-        return pb.UpdateObjectResponse(
-            stored=_stored_to_pb(report.vectors), embedders=[embedder_to_pb(each) for each in report.embedders]
-        )
+        embedders = map(embedder_to_pb, report.embedders)
+        return pb.UpdateObjectResponse(stored=stored_to_pb(report.vectors), embedders=embedders)
 
     async def DeleteObject(self, request: pb.DeleteObjectRequest, context: Context) -> pb.DeleteObjectResponse:
         """Delete an object."""
-        check_delete_object(request)
-        scope = scope_from_pb(request.scope)
-        await self._objects.delete(request.collection, UUID(request.id), scope)
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            id_ = check_id(violations, request.id, "id")
+        await self._objects.delete(request.collection, id_, scope)
         return pb.DeleteObjectResponse()
 
     async def DeleteObjects(self, request: pb.DeleteObjectsRequest, context: Context) -> pb.DeleteObjectsResponse:
         """Delete the objects that fit a filter."""
-        report = await self._objects.delete_fitting(
-            request.collection,
-            parse_delete_objects(request, self._limits),
-            dry_run=request.dry_run,
-            scope=scope_from_pb(request.scope),
-        )
+        filters, scope = parse_deletion(request, self._limits)
+        report = await self._objects.delete_fitting(request.collection, filters, dry_run=request.dry_run, scope=scope)
         failures = list(report.failures.items())
         return pb.DeleteObjectsResponse(
             matched=report.matched,
@@ -153,12 +145,11 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         self, request: pb.BackfillVectorsRequest, context: Context
     ) -> None:
         """Fill in missing vectors, and answer after every page of objects."""
-        check_backfill_vectors(request)
-        after = parse_page_token(request, by_id=True)
-        wishes = BackfillWishes(
-            tuple(request.vectors), after if isinstance(after, UUID) else None, request.verify, request.truncate
-        )
-        scope = scope_from_pb(request.scope)
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            after = parse_page_token(violations, request, by_id=True)
+        begin = after if isinstance(after, UUID) else None
+        wishes = BackfillWishes(tuple(request.vectors), begin, request.verify, request.truncate)
         async for each in self._backfiller.run(request.collection, wishes, scope, self._keys.of(context)):
             failures = [pb.BackfillFailure(id=str(id_), error=to_status(why, "")) for id_, why in each.failures.items()]
             await context.write(
@@ -170,11 +161,3 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
                     failures=failures,
                 )
             )
-
-
-def _stored_to_pb(reports: Sequence[VectorReport]) -> pb.StoredObject:
-    stored = pb.StoredObject()
-    for each in reports:
-        why = None if each.error is None else to_status(each.error, "")
-        stored.vectors.append(report_to_pb(each, why))
-    return stored

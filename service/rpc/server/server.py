@@ -20,9 +20,8 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.objects.backfilling import Backfiller
 from service.core.objects.importing import MAX_CHUNK_OBJECTS, Importer
 from service.core.objects.objects import Objects
-from service.core.objects.settling import Settler
 from service.core.objects.updating import Updater
-from service.core.objects.writing import Writes
+from service.core.objects.writing import Settler, Writes
 from service.core.searching.references import real_name
 from service.core.searching.searcher import Searcher
 from service.process.tls import Certificates, certificates_of

@@ -48,6 +48,12 @@ def scope_from_pb(scope: pb.Scope | search_pb.SearchObjectsRequest) -> Scope:
     return Scope(scope.tenant, LEVELS.get(scope.consistency))
 
 
+def parse_scope(violations: Violations, request: ScopedRequest) -> Scope:
+    """Return the scope of a request, and note what is wrong with it, and a missing collection."""
+    check_scope(violations, request)
+    return scope_from_pb(request.scope if hasattr(request, "scope") else request)
+
+
 def output_from_pb(message: output_fields_pb2.OutputFields) -> ReturnNames:
     """Return which parts of objects a request returns."""
     return ReturnNames(tuple(message.properties), tuple(message.images), tuple(message.vectors))

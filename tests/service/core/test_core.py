@@ -17,11 +17,11 @@ from service.core.collections.collections import Collections
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import DraftObject, check_object, content_id, parse_vector
 from service.core.objects.importing import Importer
-from service.core.objects.joining import join
+from service.core.objects.vectorizing import join
 from service.core.objects.writing import Writes
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
 from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
-from service.rpc.objects.messages import draft_from_pb
+from service.rpc.objects.messages import parse_object
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.store import FakeStore
@@ -41,7 +41,7 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from([each.name.lower() for each in DataType]), JSON))
 def test_any_json_either_fits_its_type_or_is_named_by_its_path(properties: dict[str, object]) -> None:
     try:
-        checked = check_object(EVERY_TYPE, DraftObject(properties=properties), "objects[0]")
+        checked = check_object(EVERY_TYPE, DraftObject("objects[0]", properties=properties))
     except InvalidRequest as error:
         named = {violation.field for violation in error.violations}
         assert all(each.startswith(tuple(f'objects[0].properties["{name}"]' for name in properties)) for each in named)
@@ -58,7 +58,7 @@ def test_an_object_has_so_many_images_and_vectors_and_no_more(field: str, most: 
         for number in range(count):
             getattr(message, field)[f"a{number}"].SetInParent()
         with pytest.raises(InvalidRequest) as failure:
-            check_object(EVERY_TYPE, draft_from_pb(message), "object")
+            check_object(EVERY_TYPE, parse_object(message, "object"))
         refused[count] = [violation.field for violation in failure.value.violations]
 
     assert refused[most][0].startswith(f'object.{field}["a')
@@ -78,7 +78,9 @@ def test_any_bytes_are_a_vector_of_finite_values_not_all_zero_or_refused(data: b
 
 
 def test_the_id_of_a_content_never_changes() -> None:
-    draft = DraftObject(properties={"b": 1.0, "a": ["x"], "none": None}, images={"image": b"i"}, vectors={"v": b"1234"})
+    draft = DraftObject(
+        "objects[0]", properties={"b": 1.0, "a": ["x"], "none": None}, images={"image": b"i"}, vectors={"v": b"1234"}
+    )
 
     assert content_id("Pictures", draft) == UUID("3fbc95f0-7f18-5fae-b3bd-b72c3007266f")
     assert content_id("Others", draft) != content_id("Pictures", draft)
@@ -115,7 +117,7 @@ async def test_the_next_chunk_is_embedded_while_the_last_one_is_written() -> Non
     pool = EmbedderPool([embedder], check_interval_s=60)
     await store.create_collection(bound_collection(embedder))
     importer = Importer(store, pool, Writes(), max_chunk_objects=1, max_chunk_bytes=10**6)
-    drafts = [DraftObject(properties={"title": f"title {n}"}) for n in range(3)]
+    drafts = [DraftObject(f"objects[{n}]", properties={"title": f"title {n}"}) for n in range(3)]
 
     importing = asyncio.create_task(importer.import_objects("Pictures", drafts, truncate=False))
     async with asyncio.timeout(5):
@@ -138,7 +140,10 @@ async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone()
     importer = Importer(
         store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=10, max_chunk_bytes=100
     )
-    drafts = [DraftObject(properties={"title": f"{n}" * size}) for n, size in enumerate([30, 30, 30, 30, 500, 10])]
+    drafts = [
+        DraftObject(f"objects[{n}]", properties={"title": f"{n}" * size})
+        for n, size in enumerate([30, 30, 30, 30, 500, 10])
+    ]
 
     await importer.import_objects("Pictures", drafts, truncate=False)
 
@@ -151,7 +156,7 @@ async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_tas
     importer = Importer(
         store, EmbedderPool([embedder], check_interval_s=60), Writes(), max_chunk_objects=1, max_chunk_bytes=100
     )
-    drafts = [DraftObject(properties={"title": f"{n}"}) for n in range(4)]
+    drafts = [DraftObject(f"objects[{n}]", properties={"title": f"{n}"}) for n in range(4)]
     collection = await store.get_collection("Pictures")
     before = asyncio.all_tasks()
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from embedders.contract import Vector
-from service.core.objects import indexing
-from service.core.objects.indexing import IndexEntries
+from service.core.objects import writing
+from service.core.objects.writing import IndexEntries
 from service.domain import Collection, Distance, NamedVector, Space, StoredObject, VectorIndex
 from service.errors import StoreUnavailable
 from service.store.base import NO_TENANT
@@ -21,8 +21,8 @@ COUNT = 40
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(indexing, "PAUSES_S", (0.0, 0.0))
-    monkeypatch.setattr(indexing, "NEAREST", (5, 20))
+    monkeypatch.setattr(writing, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(writing, "NEAREST", (5, 20))
 
 
 def random_vectors(count: int = COUNT) -> list[Vector]:

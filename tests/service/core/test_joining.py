@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from service.core.objects.joining import join_as_the_module, shares_of_the_module
+from service.core.objects.vectorizing import join_as_the_module, shares_of_the_module
 from tests.conftest import assert_close
 
 TEXT = np.array([1, 2, 3, 4, 5], np.float32)

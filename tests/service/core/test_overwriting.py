@@ -5,7 +5,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from service.core.objects.overwriting import overwrite
+from service.core.objects.writing import overwrite
 from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, StoredObject
 from service.errors import StoreRejected, StoreUnavailable, TenantNotFound
 from service.store.base import NO_TENANT

@@ -1,6 +1,6 @@
 from uuid import UUID
 
-from service.core.objects.settling import PAGE, _pages
+from service.core.objects.writing import PAGE, _pages
 
 
 def test_writes_are_settled_in_pages_of_one_collection_and_tenant_and_none_is_left_out() -> None:

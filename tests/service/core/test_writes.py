@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from grpc import StatusCode
 
-from service.core.objects import settling, writing
+from service.core.objects import writing
 from service.domain import Condition, Operator, ReturnFields, StoredObject, Target
 from service.errors import StoreRejected, StoreUnavailable
 from tests.fakes.store import FakeStore
@@ -204,7 +204,7 @@ async def test_an_entry_that_no_other_leads_to_is_entered_again_by_the_next_impo
 async def test_an_object_is_looked_for_again_after_its_entering_was_cut(
     pictures: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settling, "PAUSE_S", 0.01)
+    monkeypatch.setattr(writing, "PAUSE_S", 0.01)
     monkeypatch.setattr(writing, "LATE_S", 0.5)
     await import_(pictures, obj(ID, title="new"))
     pictures.store.lost = {(UUID(ID), "default")}
@@ -223,7 +223,7 @@ async def test_an_object_is_looked_for_again_after_its_entering_was_cut(
 
 @pytest.fixture
 def _settled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settling, "PAUSE_S", 0.01)
+    monkeypatch.setattr(writing, "PAUSE_S", 0.01)
     monkeypatch.setattr(writing, "LATE_S", 0.0)
 
 
