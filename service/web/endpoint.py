@@ -8,28 +8,27 @@ from importlib.metadata import version
 from urllib.parse import quote
 
 import orjson
+from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
 
 from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Priority, Purpose
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.errors import InvalidRequest, rejection
 from service.settings import AuthSettings, WebSettings
-from service.web import wire as nim_endpoint
 from service.web.bounds import WebBounds
-from service.web.caller import BodyReader, WhileConnected
-from service.web.calls import OTHER
+from service.web.exchange import BodyReader, Exchange
 from service.web.openapi import openapi_document
-from service.web.refusals import JSON, Refused
-from service.web.wire import EmbeddingsRequest, RequestReader, RequestRefused
+from service.web.refusals import JSON, Refused, method_not_allowed
+from service.web.wire import EmbeddingsRequest, RequestReader, RequestRefused, write_embeddings
 
 EMBEDDER_HEADER = "vecgate-embedder"
 SPACE_HEADER = "vecgate-space"
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 MODELS = "/v1/models/"
+OTHER = "(other)"
+"""The name of all paths that no route has."""
+
 API_VERSION = "1.0.0"
 """Of the endpoint as OpenAPI describes it."""
 
@@ -45,7 +44,7 @@ OPTIONS = {
     "passage": EmbedOptions(Purpose.DOCUMENT, Priority.BULK),
 }
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Exchange], Awaitable[web.Response]]
 
 
 class Endpoint:
@@ -53,7 +52,6 @@ class Endpoint:
 
     Attributes:
         draining: whether health says not ready, whatever the embedders say.
-        router: the ASGI application.
     """
 
     def __init__(self, settings: WebSettings, bounds: WebBounds, embedders: EmbedderPool, access: AuthSettings) -> None:
@@ -65,34 +63,42 @@ class Endpoint:
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")
-        routes: list[tuple[str, str, Handler]] = [
-            ("POST", "/v1/embeddings", self.create_embeddings),
-            ("GET", "/v1/health/live", self.get_live),
-            ("GET", "/v1/health/ready", self.get_ready),
-            ("GET", "/v1/models", self.list_models),
-            ("GET", MODELS + "{model:path}", self.get_model),
-            ("GET", "/v1/metadata", self.get_metadata),
-            ("GET", "/v1/version", self.get_version),
-            ("GET", "/openapi.json", self.get_openapi),
-            ("GET", "/metrics", self.get_metrics),
-        ]
-        self.router = Router(
-            [Route(path, handler, methods=[method]) for method, path, handler in routes], redirect_slashes=False
-        )
-        self._paths = frozenset(path for _, path, _ in routes)
+        self._routes: dict[str, tuple[str, Handler]] = {
+            "/v1/embeddings": ("POST", self.create_embeddings),
+            "/v1/health/live": ("GET", self.get_live),
+            "/v1/health/ready": ("GET", self.get_ready),
+            "/v1/models": ("GET", self.list_models),
+            MODELS + "{model}": ("GET", self.get_model),
+            "/v1/metadata": ("GET", self.get_metadata),
+            "/v1/version": ("GET", self.get_version),
+            "/openapi.json": ("GET", self.get_openapi),
+            "/metrics": ("GET", self.get_metrics),
+        }
 
     def name_path(self, path: str) -> str:
-        """Return a path as a route's, without what a caller put into it."""
-        if path in self._paths:
+        """Return the route of a path, which has nothing that a caller put into it."""
+        if path in self._routes:
             return path
         return MODELS + "{model}" if path.startswith(MODELS) else OTHER
 
-    async def create_embeddings(self, request: Request) -> Response:
-        """Embed the inputs of a request."""
-        async with self._bodies.read(request) as body:
-            return await self._embed(request, body)
+    def handler(self, exchange: Exchange) -> Handler:
+        """Return what answers a request.
 
-    async def _embed(self, request: Request, body: bytes) -> Response:
+        Raises:
+            Refused: the path takes another method.
+        """
+        method, handler = self._routes[exchange.route]
+        allowed = ("GET", "HEAD") if method == "GET" else (method,)
+        if exchange.request.method not in allowed:
+            raise method_not_allowed(", ".join(allowed))
+        return handler
+
+    async def create_embeddings(self, exchange: Exchange) -> web.Response:
+        """Embed the inputs of a request."""
+        async with self._bodies.read(exchange) as body:
+            return await self._embed(body)
+
+    async def _embed(self, body: bytes) -> web.Response:
         try:
             wanted, inputs = (
                 await asyncio.to_thread(self._read, body) if len(body) > READ_IN_THREAD_BYTES else self._read(body)
@@ -100,10 +106,9 @@ class Endpoint:
         except RequestRefused as error:
             raise _refused(error) from error
         asked = self._embedder_of(wanted)
-        async with WhileConnected(request.receive):
-            embedder, outcomes = await self._embedders.embed_with_first(
-                self._embedders.of_space(asked.spec.space), inputs, OPTIONS[wanted.input_type]
-            )
+        embedder, outcomes = await self._embedders.embed_with_first(
+            self._embedders.of_space(asked.spec.space), inputs, OPTIONS[wanted.input_type]
+        )
         rejected = [
             violation
             for at, outcome in enumerate(outcomes)
@@ -114,20 +119,18 @@ class Endpoint:
             raise InvalidRequest(rejected)
         embeddings = [each for each in outcomes if isinstance(each, Embedding)]
         spec = embedder.spec
-        answer = nim_endpoint.write_embeddings(
-            asked.spec.model, inputs, embeddings, packed=wanted.encoding_format == "base64"
-        )
+        answer = write_embeddings(asked.spec.model, inputs, embeddings, packed=wanted.encoding_format == "base64")
         headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
-        return Response(answer, headers=headers, media_type=JSON)
+        return web.Response(body=answer, headers=headers, content_type=JSON)
 
-    async def get_live(self, request: Request) -> Response:
+    async def get_live(self, exchange: Exchange) -> web.Response:
         """Say that the process answers."""
-        del request
+        del exchange
         return _health("live", "Vecgate answers")
 
-    async def get_ready(self, request: Request) -> Response:
+    async def get_ready(self, exchange: Exchange) -> web.Response:
         """Say whether an embedder works."""
-        del request
+        del exchange
         fault = None if self._embedders.working else self._embedders.fault(self._embedders.default)
         if self.draining:
             fault = "it is about to end"
@@ -137,18 +140,18 @@ class Endpoint:
             return answer
         return _health("ready", "Vecgate is ready")
 
-    async def list_models(self, request: Request) -> Response:
+    async def list_models(self, exchange: Exchange) -> web.Response:
         """List the models of all embedders."""
-        del request
+        del exchange
         return _json({"object": "list", "data": [self._describe(each) for each in self._by_model().values()]})
 
-    async def get_model(self, request: Request) -> Response:
+    async def get_model(self, exchange: Exchange) -> web.Response:
         """Describe a model."""
-        return _json(self._describe(self._find(request.path_params["model"])))
+        return _json(self._describe(self._find(exchange.path.removeprefix(MODELS))))
 
-    async def get_metadata(self, request: Request) -> Response:
+    async def get_metadata(self, exchange: Exchange) -> web.Response:
         """Say what this server is, in a NIM's words."""
-        del request
+        del exchange
         return _json(
             {
                 "version": self._release,
@@ -158,21 +161,21 @@ class Endpoint:
             }
         )
 
-    async def get_version(self, request: Request) -> Response:
+    async def get_version(self, exchange: Exchange) -> web.Response:
         """Say the release and the version of the endpoint."""
-        del request
+        del exchange
         return _json({"release": self._release, "api": API_VERSION})
 
-    async def get_openapi(self, request: Request) -> Response:
+    async def get_openapi(self, exchange: Exchange) -> web.Response:
         """Describe the endpoint."""
-        del request
+        del exchange
         models = {model: each.spec.dimension for model, each in self._by_model().items()}
         return _json(openapi_document(self._settings, self._access, models, API_VERSION))
 
-    async def get_metrics(self, request: Request) -> Response:
+    async def get_metrics(self, exchange: Exchange) -> web.Response:
         """Show the process's metrics to Prometheus."""
-        del request
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        del exchange
+        return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     def _read(self, body: bytes) -> tuple[EmbeddingsRequest, list[Input]]:
         wanted = self._reader.read(body)
@@ -226,9 +229,9 @@ def _refused(error: RequestRefused) -> Refused:
     return Refused(HTTPStatus.UNPROCESSABLE_ENTITY, reason, str(error), field=error.field)
 
 
-def _health(status: str, message: str, code: HTTPStatus = HTTPStatus.OK) -> Response:
+def _health(status: str, message: str, code: HTTPStatus = HTTPStatus.OK) -> web.Response:
     return _json({"object": "health.response", "status": status, "message": message}, code)
 
 
-def _json(value: object, code: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(orjson.dumps(value), code, media_type=JSON)
+def _json(value: object, code: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=orjson.dumps(value), status=code, content_type=JSON)

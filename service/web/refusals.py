@@ -1,17 +1,16 @@
-"""What goes wrong with a request, as an answer: HTTP's own refusals, and the one table's for everything else."""
+"""What is wrong with a request, as an answer: HTTP's own refusals, and the error table's for everything else."""
 
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
 
 import structlog
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from aiohttp import web
 
 from service.error_table import message_for, reason_for, rule_for
 from service.errors import InvalidRequest, ServiceError
 from service.process.metrics import FAILURES
-from service.web import wire as nim_endpoint
+from service.web import wire
 
 JSON = "application/json"
 KINDS = {
@@ -22,18 +21,15 @@ KINDS = {
 """OpenAI's types of errors beside invalid_request_error and server_error."""
 
 
-class CallerGone(ServiceError):
-    """The caller closed its connection; nobody waits for an answer."""
-
-
 class Refused(ServiceError):
-    """A request breaks a rule of HTTP or of the endpoint, which gRPC has no word for.
+    """A request breaks a rule of HTTP or of the endpoint for which gRPC has no code.
 
     Attributes:
         status: of the answer.
         reason: what is wrong, for programs.
-        field: what of the request is at fault.
+        field: the part of the request that is wrong.
         headers: of the answer.
+        closes: whether the connection ends with the answer.
     """
 
     def __init__(
@@ -44,56 +40,69 @@ class Refused(ServiceError):
         *,
         field: str | None = None,
         headers: Mapping[str, str] | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.field = field
         self.headers = dict(headers or {})
+        self.closes = closes
 
 
-def reason_of(error: Exception) -> str:
-    """Return the word for programs that says what went wrong."""
-    return error.reason if isinstance(error, Refused) else reason_for(error)
+def invalid_http(message: str = "this is not an HTTP/1.1 request") -> Refused:
+    """Return the refusal of bytes that break HTTP."""
+    return Refused(HTTPStatus.BAD_REQUEST, "INVALID_HTTP", message, closes=True)
 
 
-def note_refusal(error: HTTPException | Refused) -> None:
+def head_too_large(max_bytes: int) -> Refused:
+    """Return the refusal of a request's line and headers."""
+    return Refused(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "HEADERS_TOO_LARGE",
+        f"the request's line and headers have more than {max_bytes} bytes",
+        closes=True,
+    )
+
+
+def path_not_found() -> Refused:
+    """Return the refusal of a path that no route has."""
+    return Refused(
+        HTTPStatus.NOT_FOUND,
+        "PATH_NOT_FOUND",
+        "there is nothing at this path; embeddings are at POST /v1/embeddings, and /openapi.json has the rest",
+    )
+
+
+def method_not_allowed(allowed: str) -> Refused:
+    """Return the refusal of a method that a path does not take."""
+    return Refused(
+        HTTPStatus.METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", f"use {allowed} here", headers={"allow": allowed}
+    )
+
+
+def note_refusal(error: Refused) -> None:
     """Count what HTTP or the endpoint itself refuses, and let the request's line in the access log say it."""
-    reason = reason_of(_from_router(error) if isinstance(error, HTTPException) else error)
-    FAILURES.labels(reason, "caller").inc()
-    structlog.contextvars.bind_contextvars(error=reason)
+    FAILURES.labels(error.reason, "caller").inc()
+    structlog.contextvars.bind_contextvars(error=error.reason)
 
 
-def answer_for(error: Exception, request_id: str) -> Response:
-    """Return the answer that tells an exception in every form that clients of a NIM, OpenAI's and Weaviate's read."""
-    if isinstance(error, HTTPException):
-        error = _from_router(error)
+def answer_for(error: Exception, request_id: str) -> web.Response:
+    """Return the answer to an exception in every form that clients of a NIM, OpenAI's and Weaviate's read."""
     if isinstance(error, Refused):
-        status, message, field, headers = error.status, str(error), error.field, error.headers
+        status, message, field, headers, reason = error.status, str(error), error.field, error.headers, error.reason
     else:
         rule = rule_for(error)
-        status, message, headers = rule.http, message_for(error, request_id), {}
-        # OpenAI's form names one.
+        status, message, headers, reason = rule.http, message_for(error, request_id), {}, reason_for(error)
+        # OpenAI's form names one field.
         field = error.violations[0].field or None if isinstance(error, InvalidRequest) else None
         if status == HTTPStatus.UNAUTHORIZED:
             headers = {"www-authenticate": "Bearer"}
         if rule.retry:
             headers = {"retry-after": str(max(1, math.ceil(getattr(error, "retry_after_s", 1.0))))}
     kind = KINDS.get(status, "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error")
-    body = nim_endpoint.write_error(
-        status, message, kind=kind, code=reason_of(error).lower(), field=field, request_id=request_id
-    )
-    return Response(body, status, headers, JSON)
-
-
-def _from_router(error: HTTPException) -> Refused:
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        return Refused(
-            HTTPStatus.METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", f"use {allowed} here", headers={"allow": allowed}
-        )
-    return Refused(
-        HTTPStatus.NOT_FOUND,
-        "PATH_NOT_FOUND",
-        "there is nothing at this path; embeddings are at POST /v1/embeddings, and /openapi.json has the rest",
-    )
+    body = wire.write_error(status, message, kind=kind, code=reason.lower(), field=field, request_id=request_id)
+    answer = web.Response(body=body, status=status, headers=headers, content_type=JSON)
+    if isinstance(error, Refused) and error.closes:
+        answer.force_close()
+    return answer

@@ -1,11 +1,14 @@
-"""The HTTP server: its port, its bounds, and its end."""
+"""The HTTP server: its port, the bounds on its connections, and its end."""
 
 import asyncio
 import contextlib
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
+from http import HTTPStatus
 
-import uvicorn
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import LineTooLong
 
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
@@ -14,24 +17,137 @@ from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.bounds import WebBounds
 from service.web.calls import Calls
 from service.web.endpoint import Endpoint
-from service.web.protocol import BoundedConfig
+from service.web.refusals import JSON, Refused, answer_for, head_too_large, invalid_http
 
 BACKLOG = 1024
-POLL_S = 0.01
 DEFAULT_BOUNDS = WebBounds()
+
+LINGER_S = 2.0
+"""Seconds that a caller may keep sending the body of a request that is answered already. A caller whose connection is
+cut while it sends may never see the answer."""
+
+MAX_HEADERS = 256
+"""Headers of a request, which are bounded in bytes, too."""
+
+REQUEST_START = re.compile(rb"(?=(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE) )")
+MAX_PIECES = 64
+
+LAST_S = 0.1
+"""Seconds that a connection may still take when the time for draining is over."""
 
 
 class AddressTaken(Exception):
     """The HTTP server cannot listen on its address."""
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's server, which leaves the process's signals to us."""
+class _Connection(web.RequestHandler):
+    """aiohttp's HTTP/1.1 connection, with bounds on the time and the bytes that a request's head may take."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+    __slots__ = ("_bounds", "_head_bytes", "_in_head", "_last_bytes", "_server", "_timer")
+
+    def __init__(self, server: web.Server, bounds: WebBounds) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=bounds.idle_timeout_s,
+            lingering_time=0,  # `answering` does it, to know its end
+            max_line_size=bounds.max_header_bytes,
+            max_field_size=bounds.max_header_bytes,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+            access_log=None,  # type: ignore[arg-type]  # documented, and what turns it off
+        )
+        self._server = server
+        self._bounds = bounds
+        self._in_head = True
+        self._head_bytes = 0
+        self._last_bytes = b""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request, but not for long."""
+        self._start_timer()
+        super().connection_made(transport)
+        if len(self._server.connections) > self._bounds.max_connections:
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Stop waiting."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the next bytes."""
+        if self._in_head:
+            self._count_head(data)
+        # aiohttp loses what follows a declined upgrade in one piece, so a piece ends where the next request begins.
+        offered = b"upgrade" in data.lower()
+        for piece in REQUEST_START.split(data, MAX_PIECES) if offered else (data,):
+            super().data_received(piece)
+
+    @contextlib.asynccontextmanager
+    async def answering(self, content: StreamReader) -> AsyncIterator[None]:
+        """Surround the answer to a request: its head is complete, and behind the answer its body is read to its end."""
+        self._in_head = False
+        self._stop_timer()
         yield
+        with contextlib.suppress(TimeoutError, web.RequestPayloadError):
+            async with asyncio.timeout(LINGER_S):
+                while await content.readany():
+                    pass
+        self._in_head, self._head_bytes, self._last_bytes = True, 0, b""
+
+    def _count_head(self, data: bytes) -> None:
+        """Bound a head that is not complete. Line ends in front of a request are ignored."""
+        if self._timer is None:
+            self._start_timer()
+        if not self._head_bytes:
+            data = data.lstrip(b"\r\n")
+        if b"\r\n\r\n" in self._last_bytes + data:
+            self._in_head = False
+            return
+        self._last_bytes = (self._last_bytes + data)[-3:]
+        self._head_bytes += len(data)
+        if self._head_bytes > self._bounds.max_header_bytes:
+            self._refuse(head_too_large(self._bounds.max_header_bytes))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to bytes that are not a request; the connection ends with it."""
+        del request, status
+        if isinstance(exc, LineTooLong) or "Too many headers" in (message or ""):
+            return answer_for(head_too_large(self._bounds.max_header_bytes), "")
+        return answer_for(invalid_http(), "")
+
+    def _start_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._bounds.header_timeout_s, self._end_slow_head)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_slow_head(self) -> None:
+        if self._head_bytes:
+            seconds = self._bounds.header_timeout_s
+            message = f"the headers were not complete after {seconds:g} s"
+            self._refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, "HEADER_TIMEOUT", message))
+        else:
+            self.force_close()
+
+    def _refuse(self, fault: Refused) -> None:
+        """Answer what is not a request yet, and close."""
+        body = answer_for(fault, "").body
+        if self.transport is not None and isinstance(body, bytes):
+            head = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            status = f"HTTP/1.1 {fault.status.value} {fault.status.phrase}\r\n"
+            self.transport.write((status + head).encode() + body)
+        self.force_close()
 
 
 class WebServer:
@@ -42,7 +158,7 @@ class WebServer:
 
     Attributes:
         port: that it listens on; known after start if the setting is 0.
-        app: the ASGI application.
+        calls: what happens around every request.
     """
 
     def __init__(
@@ -64,17 +180,19 @@ class WebServer:
             bounds: on connections and requests.
 
         Raises:
-            AddressTaken: another program listens on the address, or it is none of this machine's.
+            AddressTaken: another program listens on the address, or this machine does not have it.
             InvalidSettings: the certificate or its key cannot be used.
         """
         authenticator = authenticator or Authenticator(AuthSettings())
         self._endpoint = Endpoint(settings, bounds, embedders, authenticator.settings)
-        self.app = Calls(self._endpoint.router, self._endpoint.name_path, settings, bounds, authenticator)
+        self.calls = Calls(self._endpoint, settings, bounds, authenticator)
         self._drain = drain
-        self._server = _Server(_configure(settings, bounds, self.app, drain))
         self._settings = settings
+        self._bounds = bounds
+        self._certificates = certificates_of(settings)
         self.port: int = settings.port
-        self._serving: asyncio.Task[None] | None = None
+        self._server: web.Server | None = None
+        self._listener: asyncio.Server | None = None
         _listen(settings).close()
 
     @property
@@ -92,42 +210,33 @@ class WebServer:
         """
         listener = _listen(self._settings)
         self.port = listener.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http-server")
-        while not self._server.started:
-            if self._serving.done():
-                self._serving.result()
-            await asyncio.sleep(POLL_S)
+        self._server = server = web.Server(self._answer, handler_cancellation=True)
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(server, self._bounds),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=None if self._certificates is None else self._certificates.context,
+        )
 
     async def stop(self) -> None:
         """Report not ready, wait for load balancers to notice, let requests in flight finish, and stop."""
         self._endpoint.draining = True
-        if self._serving is None:
+        if self._listener is None or self._server is None:
             return
         await asyncio.sleep(self._drain.drain_delay_s)
-        self._server.should_exit = True
-        await self._serving
-        if leftover := set(self._server.server_state.tasks):
-            await asyncio.wait(leftover)
+        self._listener.close()
+        self._server.pre_shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain.drain_grace_s):
+                await self.calls.idle.wait()
+        await self._server.shutdown(LAST_S)
+        await self.calls.idle.wait()
 
-
-def _configure(settings: WebSettings, bounds: WebBounds, app: Calls, drain: ServerSettings) -> BoundedConfig:
-    config = BoundedConfig(
-        app,
-        bounds=bounds,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",  # it knows callers' bytes only; what matters is in our own lines
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=bounds.idle_timeout_s,
-        timeout_graceful_shutdown=drain.drain_grace_s,
-    )
-    config.load()
-    if (certificates := certificates_of(settings)) is not None:
-        config.ssl = certificates.context
-    return config
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.protocol
+        assert isinstance(connection, _Connection)
+        async with connection.answering(request.content):
+            return await self.calls.answer(request)
 
 
 def _listen(settings: WebSettings) -> socket.socket:

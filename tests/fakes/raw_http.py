@@ -32,7 +32,7 @@ class Connection:
             head = "HTTP/1.1 100 "
             while head.startswith("HTTP/1.1 100 "):
                 head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            length = re.search(r"content-length: (\d+)", head)
+            length = re.search(r"(?i)content-length: (\d+)", head)
             assert length is not None, head
             return int(head.split()[1]), json.loads(await self.reader.readexactly(int(length[1])))
         except (ConnectionError, asyncio.IncompleteReadError):

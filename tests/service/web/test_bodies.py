@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from service.web import protocol
+from service.web import server
 from tests.fakes.raw_http import A_BODY, assert_serves, connect, post
 from tests.fakes.web import Web, running_web
 
@@ -18,7 +18,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    monkeypatch.setattr(server, "LINGER_S", 0.3)
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_what_breaks_the_schema_by_megabytes_is_refused_by_a_short_answer_
 async def test_a_body_of_200_mb_is_refused_by_its_length_and_the_connection_goes_on(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "LINGER_S", 60)
+    monkeypatch.setattr(server, "LINGER_S", 60)
     connection = await connect(web)
     before = psutil.Process().memory_info().rss
     sending = asyncio.create_task(connection.send(post(b"", content_length=200_000_000), *[b"x" * 1_000_000] * 200))

@@ -1,8 +1,6 @@
 """Clients that others wrote: OpenAI's, and schemathesis with the document that the endpoint serves."""
 
-import asyncio
 import itertools
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,12 +23,10 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
-from service.access import Authenticator
-from service.core.embedder_pool import EmbedderPool
 from service.error_table import TABLE
-from service.settings import AuthSettings, ServerSettings, WebSettings
-from service.web.openapi import ERROR_STATUSES
-from service.web.server import WebServer
+from service.settings import AuthSettings, WebSettings
+from service.web.endpoint import API_VERSION
+from service.web.openapi import ERROR_STATUSES, openapi_document
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, web_in_thread
@@ -119,22 +115,34 @@ class FailingEmbedder(FakeEmbedder):
         raise next(self.faults)
 
 
-def make_schema(embedder: FakeEmbedder, auth: AuthSettings | None = None) -> schemathesis.schemas.BaseSchema:
-    """Return the endpoint's own document, over an application that is called without a socket."""
-    pool = EmbedderPool([embedder], check_interval_s=3600)
-    server = WebServer(
-        WebSettings(port=0), ServerSettings(), embedders=pool, authenticator=Authenticator(auth or AuthSettings())
-    )
-    asyncio.run(pool._check(pool.default))
-    headers = {"authorization": f"Bearer {key_of('reader')}"}
-    return schemathesis.openapi.from_asgi("/openapi.json", server.app, headers=headers)
+def serve(embedder: FakeEmbedder, auth: AuthSettings | None = None) -> Iterator[str]:
+    with web_in_thread(embedder, auth=auth) as running:
+        yield running.url
 
 
-with tempfile.TemporaryDirectory() as folder:
-    readers = let_in(Path(folder) / "clients.toml", reader='permissions = ["search"]')
-    healthy = make_schema(FakeEmbedder(max_text_tokens=77))
-    failing = make_schema(FailingEmbedder(max_text_tokens=77))
-    guarded = make_schema(FakeEmbedder(max_text_tokens=77), readers)
+@pytest.fixture(scope="module")
+def healthy() -> Iterator[str]:
+    yield from serve(FakeEmbedder(max_text_tokens=77))
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[str]:
+    yield from serve(FailingEmbedder(max_text_tokens=77))
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    file = tmp_path_factory.mktemp("access") / "clients.toml"
+    yield from serve(FakeEmbedder(max_text_tokens=77), let_in(file, reader='permissions = ["search"]'))
+
+
+def schema_of(auth: AuthSettings) -> schemathesis.schemas.BaseSchema:
+    """Return the document that a server with these settings serves."""
+    return schemathesis.openapi.from_dict(openapi_document(WebSettings(), auth, {MODEL: 8}, API_VERSION))
+
+
+opened = schema_of(AuthSettings())
+closed = schema_of(AuthSettings.model_construct(clients_file=Path("clients.toml")))
 examples = settings(
     max_examples=60,
     derandomize=True,
@@ -144,26 +152,31 @@ examples = settings(
 )
 
 
-@healthy.parametrize()
+@opened.parametrize()
 @examples
-def test_every_answer_is_as_the_document_says_and_no_body_is_too_strange(case: schemathesis.Case) -> None:
-    case.call_and_validate()
+def test_every_answer_is_as_the_document_says_and_no_body_is_too_strange(healthy: str, case: schemathesis.Case) -> None:
+    case.call_and_validate(base_url=healthy)
 
 
-@failing.parametrize()
+@opened.parametrize()
 @examples
-def test_answers_of_a_server_whose_embedder_fails_are_as_the_document_says(case: schemathesis.Case) -> None:
+def test_answers_of_a_server_whose_embedder_fails_are_as_the_document_says(
+    failing: str, case: schemathesis.Case
+) -> None:
     # What makes sense and what does not fails with the same fault.
     blind = [not_a_server_error, negative_data_rejection, positive_data_acceptance]
-    case.call_and_validate(excluded_checks=blind)
+    case.call_and_validate(base_url=failing, excluded_checks=blind)
 
 
-@guarded.parametrize()
+@closed.parametrize()
 @examples
 @pytest.mark.parametrize("key", [key_of("reader"), "wrong"])
-def test_answers_to_clients_that_may_not_embed_are_as_the_document_says(case: schemathesis.Case, key: str) -> None:
+def test_answers_to_clients_that_may_not_embed_are_as_the_document_says(
+    guarded: str, case: schemathesis.Case, key: str
+) -> None:
     # schemathesis leaves keys out by itself, too, but these headers stay.
-    case.call_and_validate(headers={"authorization": f"Bearer {key}"}, excluded_checks=[ignored_auth])
+    headers = {"authorization": f"Bearer {key}"}
+    case.call_and_validate(base_url=guarded, headers=headers, excluded_checks=[ignored_auth])
 
 
 def test_the_document_has_every_status_that_an_error_may_lead_to() -> None:

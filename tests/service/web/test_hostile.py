@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.web import protocol
+from service.web import server
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.raw_http import A_BODY, assert_serves, connect, post
 from tests.fakes.web import MODEL, Web, running_web
@@ -17,7 +17,7 @@ from tests.fakes.web import MODEL, Web, running_web
 
 @pytest.fixture(autouse=True)
 def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "LINGER_S", 0.3)
+    monkeypatch.setattr(server, "LINGER_S", 0.3)
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web) 
     connection.writer.close()
 
     assert status == 400
-    assert {body[name] for name in ("message", "detail", "title")} == {"this is no HTTP/1.1 request"}
+    assert {body[name] for name in ("message", "detail", "title")} == {"this is not an HTTP/1.1 request"}
 
 
 async def test_connections_over_the_bound_are_closed_and_the_others_served() -> None:
@@ -264,9 +264,9 @@ async def test_a_caller_that_does_not_read_its_answer_holds_it_no_longer_than_th
         connection.writer.transport.pause_reading()
         await connection.send(post(json.dumps({"model": MODEL, "input": [f"{n}" for n in range(40)]}).encode()))
         async with asyncio.timeout(20):
-            while not web.embedder.calls or web.server.app.in_flight:
+            while not web.embedder.calls or web.server.calls.in_flight:
                 await asyncio.sleep(0.01)
-            while web.server._server.server_state.connections:
+            while web.server._server.connections:
                 await asyncio.sleep(0.01)
         connection.writer.close()
 

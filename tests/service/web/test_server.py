@@ -233,7 +233,7 @@ async def test_requests_that_come_one_by_one_share_batches() -> None:
             asyncio.create_task(http.post("/v1/embeddings", json={"model": MODEL, "input": [f"text {number}"]}))
             for number in range(48)
         ]
-        await until(lambda: web.server.app.in_flight == 49)
+        await until(lambda: web.server.calls.in_flight == 49)
         backend.gate.set()
         answers = await asyncio.gather(first, *others)
 
@@ -255,7 +255,7 @@ async def test_a_long_body_is_read_while_others_are_served(monkeypatch: pytest.M
     long = {"model": MODEL, "input": ["a cat"], "user": "x" * (READ_IN_THREAD_BYTES + 1)}
     async with running_web() as web, httpx.AsyncClient(base_url=web.url) as http:
         asked = asyncio.create_task(http.post("/v1/embeddings", json=long))
-        await until(lambda: web.server.app.in_flight)
+        await until(lambda: web.server.calls.in_flight)
         health = await ask(web, path="/v1/health/live")
         go_on.set()
         answer = await asked
@@ -317,7 +317,7 @@ async def test_a_drain_reports_not_ready_first_and_lets_requests_in_flight_finis
         stopping = asyncio.create_task(web.server.stop())
         await asyncio.sleep(0.05)
         ready = await ask(web, path="/v1/health/ready")
-        await until(lambda: not web.server._server.servers[0].is_serving())
+        await until(lambda: not web.server._listener.is_serving())
         with pytest.raises(httpx.ConnectError):
             await ask(web)
         early = held.done()

@@ -1,0 +1,121 @@
+"""A request over HTTP and its answer as they pass by, and the bounds on its body."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+from aiohttp import HttpVersion11, web
+
+from service.access import calling_account
+from service.errors import Overloaded
+from service.process.log import new_request_id
+from service.settings import WebSettings
+from service.web.bounds import WebBounds
+from service.web.refusals import Refused, invalid_http
+
+REQUEST_ID = "x-request-id"
+MAX_REQUEST_ID_LENGTH = 128
+
+
+class Exchange:
+    """A request and its answer as they pass by.
+
+    Attributes:
+        path: without the settings' prefix and doubled slashes.
+        route: the path's name in logs and metrics.
+        method: HTTP's method and the route.
+        headers: by lower-case name.
+        status: of the answer; None until there is one.
+    """
+
+    def __init__(self, request: web.BaseRequest, path: str, route: str) -> None:
+        self.request = request
+        self.path = path
+        self.route = route
+        self.method = f"{request.method} {route}"
+        self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.raw_headers}
+        given = self.headers.get(REQUEST_ID, "")
+        usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
+        self.request_id = given if usable else new_request_id()
+        peer = None if request.transport is None else request.transport.get_extra_info("peername")
+        self.peer = ":".join(map(str, peer)) if isinstance(peer, tuple) else ""
+        self.status: int | None = None
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+
+class BodyReader:
+    """Reads requests' bodies, bounded in bytes, each and all together, and in time.
+
+    Args:
+        settings: the bound on one body.
+        bounds: on all bodies, and on their time.
+    """
+
+    def __init__(self, settings: WebSettings, bounds: WebBounds) -> None:
+        self._max_bytes = settings.max_body_bytes
+        # One body of the largest size can always be read.
+        self._max_held = max(bounds.max_bodies_bytes, settings.max_body_bytes)
+        self._timeout_s = bounds.body_timeout_s
+        self._held = 0
+
+    @asynccontextmanager
+    async def read(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        """Give a request's body, whose bytes count with the others' as long as the block runs.
+
+        Raises:
+            Refused: it is too long or compressed, breaks HTTP, or was not complete in time.
+            Overloaded: all bodies together are too long.
+        """
+        if exchange.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "BODY_COMPRESSED", "the body is compressed; send it as it is"
+            )
+        if (exchange.request.content_length or 0) > self._max_bytes:
+            raise self._too_long()
+        parts: list[bytes] = []
+        try:
+            await self._receive(exchange, parts)
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._held -= sum(map(len, parts))
+
+    async def _receive(self, exchange: Exchange, parts: list[bytes]) -> None:
+        request, timeout_s = exchange.request, self._timeout_s
+        if exchange.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        deadline = asyncio.timeout(timeout_s)
+        try:
+            async with deadline:
+                while part := await request.content.readany():
+                    exchange.request_bytes += len(part)
+                    # As they come, so that callers cannot send more while the first answers are made.
+                    calling_account.get().receive(len(part))
+                    self._held += len(part)
+                    parts.append(part)
+                    if exchange.request_bytes > self._max_bytes:
+                        raise self._too_long()
+                    if self._held > self._max_held:
+                        raise Overloaded(
+                            f"the bodies of all requests have more than {self._max_held} bytes, and "
+                            "no more may be read: try again later"
+                        )
+        except web.RequestPayloadError as error:
+            raise invalid_http("the body is not what its headers say") from error
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            raise Refused(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "BODY_TIMEOUT",
+                f"the body was not complete after {timeout_s:g} s; send it faster",
+            ) from None
+
+    def _too_long(self) -> Refused:
+        return Refused(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "BODY_TOO_LARGE",
+            f"the body has more than {self._max_bytes} bytes; send fewer or smaller inputs",
+        )
