@@ -11,6 +11,7 @@ from enum import Enum
 from uuid import UUID
 
 from embedders.contract import ImageInput, TextInput, Vector
+from service.domain.collections import WeightedField
 from service.domain.filters import Filter
 from service.domain.objects import ReturnFields, ReturnNames, Scope, StoredObject
 
@@ -119,7 +120,7 @@ class Rerank:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What narrows and shapes a search or a listing, beside its query and its page.
+    """What narrows and shapes a search or a listing.
 
     Attributes:
         filters: which objects count; None for all.
@@ -182,14 +183,14 @@ class Keywords:
     """Words to look for.
 
     Attributes:
-        properties: where to look, each name with a weight after ^ if it counts more; none means all texts.
+        properties: where to look, and how much each counts, a whole number; none means all texts.
         need_all: whether an object needs all words; None leaves it to the store.
         minimum_match: how many words it needs where it does not need all.
         path: the field in the request.
     """
 
     query: str
-    properties: tuple[str, ...] = ()
+    properties: tuple[WeightedField, ...] = ()
     need_all: bool | None = None
     minimum_match: int = 0
     path: str = "bm25"
@@ -233,8 +234,8 @@ class Hybrid:
         return self.blend.alpha == 0 and self.blend.max_vector_distance is None
 
 
-Query = Near | NearObject | Hybrid | Keywords | None
-"""What to look for; None lists objects."""
+Query = Near | NearObject | Hybrid | Keywords
+"""What to look for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,19 +195,19 @@ def _tasks(url: str) -> int:
 
 async def _present(channel: grpc.aio.Channel) -> set[str]:
     """Return the ids of all objects there are, once Weaviate is back."""
-    stub, found, after = SearchServiceStub(channel), set[str](), ""
+    stub, found = ObjectServiceStub(channel), set[str]()
+    request = object_pb.ListObjectsRequest(collection="Soak", page_size=PAGE)
     end = time.monotonic() + BACK_S
     while time.monotonic() < end:
-        request = search_pb.SearchObjectsRequest(collection="Soak", limit=PAGE, after=after or None)
         try:
-            answer = await stub.SearchObjects(request, timeout=CALL_S)
+            answer = await stub.ListObjects(request, timeout=CALL_S)
         except grpc.aio.AioRpcError as error:
             if error.code() not in EXPECTED:
                 raise
             await asyncio.sleep(1)
             continue
-        found.update(hit.object.id for hit in answer.hits)
-        if len(answer.hits) < PAGE:
+        found.update(each.id for each in answer.objects)
+        if not answer.next_page_token:
             return found
-        after = answer.hits[-1].object.id
+        request.page_token = answer.next_page_token
     raise AssertionError(f"Weaviate did not come back within {BACK_S} s")

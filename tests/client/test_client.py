@@ -358,7 +358,7 @@ def test_a_search_passes_everything_on(client: Client, fake: FakeVecgate) -> Non
     assert result.embedder.name == "fake"
 
 
-def test_a_search_takes_a_picture_a_vector_or_nothing(client: Client, fake: FakeVecgate, tmp_path: Path) -> None:
+def test_a_search_takes_a_picture_a_vector_or_a_message(client: Client, fake: FakeVecgate, tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(b"picture")
 
@@ -366,22 +366,22 @@ def test_a_search_takes_a_picture_a_vector_or_nothing(client: Client, fake: Fake
     client.search("Pictures", vector=np.ones(4), vector_space="other")
     client.search("Pictures", query=search_pb.Hybrid(bm25=search_pb.Bm25(query="red"), alpha=0.5))
     client.search("Pictures", query=search_pb.Bm25(query="red"))
-    client.search("Pictures", query=search_pb.NearObject(id="x"))
-    listed = client.search("Pictures")
+    by_id = client.search("Pictures", query=search_pb.NearObject(id="x"))
 
-    by_image, by_vector, hybrid, keywords, by_object, listing = fake.requests["SearchObjects"]
+    by_image, by_vector, hybrid, keywords, by_object = fake.requests["SearchObjects"]
     assert by_image.near_image.image.content == b"picture"
     assert by_vector.near_vector.space == "other"
     assert_close(decode_vector(by_vector.near_vector.vector), [1, 1, 1, 1])
     assert (hybrid.hybrid.bm25.query, hybrid.hybrid.alpha) == ("red", 0.5)
     assert (keywords.bm25.query, by_object.near_object.id) == ("red", "x")
-    assert listing.WhichOneof("query") is None
-    assert listed.embedder is None
+    assert by_id.embedder is None
 
 
 def test_a_search_takes_one_query(client: Client) -> None:
     with pytest.raises(ValueError, match="give one of"):
         client.search("Pictures", text="a", vector=[1.0])
+    with pytest.raises(ValueError, match="list_objects"):
+        client.search("Pictures")
 
 
 def test_health_is_read_without_the_health_package(client: Client, fake: FakeVecgate) -> None:

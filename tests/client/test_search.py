@@ -71,8 +71,11 @@ def test_weights_of_target_vectors_are_those_of_their_sum_unless_said_otherwise(
 
 
 def test_words_are_looked_for_in_properties_by_weight() -> None:
-    assert bm25("a dog", "title") == pb.Bm25(query="a dog", properties=["title"])
-    assert bm25("a dog", {"title": 3, "text": 0.5}).properties == ["title^3", "text^0.5"]
+    assert bm25("a dog", "title") == pb.Bm25(query="a dog", properties=[{"name": "title", "weight": 1}])
+    assert [(each.name, each.weight) for each in bm25("a dog", {"title": 3, "text": 2}).properties] == [
+        ("title", 3),
+        ("text", 2),
+    ]
     both = bm25("a dog", operator=pb.KEYWORD_OPERATOR_OR, minimum_match=2)
     assert (both.operator, both.minimum_match) == (pb.KEYWORD_OPERATOR_OR, 2)
 
@@ -80,7 +83,10 @@ def test_words_are_looked_for_in_properties_by_weight() -> None:
 def test_hybrid_takes_words_and_what_to_be_near_to() -> None:
     assert hybrid("a dog", alpha=0.5) == pb.Hybrid(bm25=pb.Bm25(query="a dog"), alpha=0.5)
     other = hybrid(bm25("dog", "title"), near_text("a happy dog"), fusion_type=pb.FUSION_TYPE_RANKED)
-    assert (list(other.bm25.properties), list(other.near_text.concepts)) == (["title"], ["a happy dog"])
+    assert ([each.name for each in other.bm25.properties], list(other.near_text.concepts)) == (
+        ["title"],
+        ["a happy dog"],
+    )
     assert other.fusion_type == pb.FUSION_TYPE_RANKED
     near = hybrid(near=near_inputs("a"), max_vector_distance=0.5, truncate=True)
     assert (near.HasField("bm25"), near.WhichOneof("vector_side")) == (False, "near_inputs")

@@ -87,7 +87,7 @@ class Beside:
     async def search(self, **fields: Any) -> search_pb.SearchObjectsResponse:
         """Search the collection."""
         return await self.searches.SearchObjects(
-            search_pb.SearchObjectsRequest(collection=self.name, **self.scope, **fields)
+            search_pb.SearchObjectsRequest(collection=self.name, scope=self.scope, **fields)
         )
 
 

@@ -237,7 +237,7 @@ async def _send_all(
 
 async def _settle(site: Site) -> None:
     """Wait until searches work again."""
-    request = search_pb.SearchObjectsRequest(collection=site.collection, limit=1)
+    request = search_pb.SearchObjectsRequest(collection=site.collection, limit=1, bm25=search_pb.Bm25(query="a"))
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:

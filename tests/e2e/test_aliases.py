@@ -71,7 +71,7 @@ async def test_every_call_by_an_alias_is_about_its_collection(aliased: Aliased, 
     listed = await objects.ListObjects(pb.ListObjectsRequest(collection=name, scope=scope))
     filled = [each async for each in objects.BackfillVectors(pb.BackfillVectorsRequest(collection=name, scope=scope))]
     found = await searches.SearchObjects(
-        search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["two cats"]}, **scope)
+        search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["two cats"]}, scope=scope)
     )
     shown = await collections.GetCollection(collection_pb.GetCollectionRequest(name=name, **scope))
     deleted = await objects.DeleteObjects(
@@ -111,11 +111,13 @@ async def test_what_is_changed_by_one_name_is_seen_by_the_other(aliased: Aliased
     await direct.collections.use(f"Real{suffix}").tenants.create(["anna"])
     names = (f"Alias{suffix}", f"Real{suffix}")
     for seen, changed in (names, names[::-1]):
-        listing = search_pb.SearchObjectsRequest(collection=seen, tenant="anna")
-        await searches.SearchObjects(listing)
+        search = search_pb.SearchObjectsRequest(
+            collection=seen, scope={"tenant": "anna"}, bm25=search_pb.Bm25(query="a cat")
+        )
+        await searches.SearchObjects(search)
         new = {"name": f"p{seen[0].lower()}", "data_type": "DATA_TYPE_INT"}
         change = collection_pb.Collection(name=changed, properties=[new])
         await collections.UpdateCollection(collection_pb.UpdateCollectionRequest(collection=change))
 
-        listing.return_properties.append(new["name"])
-        assert await searches.SearchObjects(listing) == search_pb.SearchObjectsResponse()
+        search.output.properties.append(new["name"])
+        assert await searches.SearchObjects(search) == search_pb.SearchObjectsResponse()

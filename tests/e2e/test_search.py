@@ -47,6 +47,10 @@ class Both:
         request = pb.SearchObjectsRequest(collection=self.name, **fields)
         return list((await self.search.SearchObjects(request)).hits)
 
+    async def page(self, **fields: Any) -> object_pb.ListObjectsResponse:
+        """List through Vecgate."""
+        return await self.objects.ListObjects(object_pb.ListObjectsRequest(collection=self.name, **fields))
+
     def vector(self, text: str) -> list[float]:
         """Return the vector that Vecgate gives to a text."""
         return np.asarray(self.embedder.vector(text)).tolist()
@@ -152,7 +156,7 @@ FILTERS = {
 async def test_a_filter_finds_and_lists_what_weaviates_own_client_does(both: Both, case: str) -> None:
     ours, theirs = FILTERS[case]
     found = await both.find(near_text={"concepts": ["a green cat"]}, filters=ours, limit=60)
-    listed = await both.find(filters=ours, limit=60)
+    listed = await both.page(filters=ours, page_size=60)
 
     expected = await both.direct.query.near_vector(
         both.vector("a green cat"), filters=theirs, limit=60, return_metadata=MetadataQuery(distance=True)
@@ -162,7 +166,7 @@ async def test_a_filter_finds_and_lists_what_weaviates_own_client_does(both: Bot
     assert [(hit.object.id, hit.distance) for hit in found] == [
         (str(each.uuid), each.metadata.distance) for each in expected.objects
     ]
-    assert [hit.object.id for hit in listed] == [str(each.uuid) for each in expected_list.objects]
+    assert [each.id for each in listed.objects] == [str(each.uuid) for each in expected_list.objects]
     assert (len(found) == 0) == (case == "update")
 
 
@@ -172,15 +176,15 @@ async def test_places_are_filtered_by_their_distance(both: Both) -> None:
     await both.direct.data.update(UUID(int=1), {"place": zurich})
     await both.direct.data.update(UUID(int=2), {"place": berne})
 
-    hits = await both.find(filters=where("place").within_geo_range(47.4, 8.5, 20_000))
+    found = await both.page(filters=where("place").within_geo_range(47.4, 8.5, 20_000))
 
-    assert [hit.object.id for hit in hits] == [near]
+    assert [each.id for each in found.objects] == [near]
 
 
 QUERIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "bm25": ({"bm25": {"query": "red cat 7"}}, {"query": "red cat 7"}),
     "bm25 of a property": (
-        {"bm25": {"query": "red cat", "properties": ["tags^3", "title"], "operator": 2}},
+        {"bm25": {"query": "red cat", "properties": [{"name": "tags", "weight": 3}, {"name": "title"}], "operator": 2}},
         {"query": "red cat", "query_properties": ["tags^3", "title"], "operator": BM25Operator.and_()},
     ),
     "bm25 of two words": (
@@ -197,7 +201,7 @@ QUERIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"query": "a red cat", "alpha": 0.3, "fusion_type": HybridFusion.RANKED},
     ),
     "hybrid of words only": (
-        {"hybrid": {"bm25": {"query": "a red cat", "properties": ["tags"]}, "alpha": 0.0}},
+        {"hybrid": {"bm25": {"query": "a red cat", "properties": [{"name": "tags"}]}, "alpha": 0.0}},
         {"query": "a red cat", "alpha": 0.0, "query_properties": ["tags"]},
     ),
     "hybrid of near vectors": (
@@ -313,17 +317,18 @@ async def test_thresholds_cut_as_through_weaviates_own_client(both: Both, case: 
 
 
 async def test_cursor_and_sort_list_as_through_weaviates_own_client(both: Both) -> None:
-    after = await both.find(after=str(UUID(int=20)), limit=15)
-    ordered = await both.find(sort=[{"property": "sold"}, {"property": "year", "descending": True}], limit=30, offset=5)
+    first = await both.page(page_size=20)
+    after = await both.page(page_size=15, page_token=first.next_page_token)
+    ordered = await both.page(sort=[{"property": "sold"}, {"property": "year", "descending": True}], page_size=35)
 
     fetch = both.direct.query.fetch_objects
     expected_after = await fetch(after=UUID(int=20), limit=15)
     order = Sort.by_property("sold").by_property("year", ascending=False)
-    expected_order = await fetch(sort=order, limit=30, offset=5)
+    expected_order = await fetch(sort=order, limit=35)
 
-    assert [hit.object.id for hit in after] == [str(each.uuid) for each in expected_after.objects]
-    assert [hit.object.id for hit in after] == [str(UUID(int=number)) for number in range(21, 36)]
-    assert [hit.object.id for hit in ordered] == [str(each.uuid) for each in expected_order.objects]
+    assert [each.id for each in after.objects] == [str(each.uuid) for each in expected_after.objects]
+    assert [each.id for each in after.objects] == [str(UUID(int=number)) for number in range(21, 36)]
+    assert [each.id for each in ordered.objects] == [str(each.uuid) for each in expected_order.objects]
 
 
 @pytest.mark.parametrize("prop", ["sold", "year", "title", "tags", "price", "taken"])

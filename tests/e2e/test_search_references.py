@@ -11,8 +11,8 @@ from weaviate.classes.query import Filter
 from service.settings import WeaviateSettings
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
-from vecgate.v1 import search_service_pb2 as pb
-from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 
 ANN, BEN = UUID(int=1), UUID(int=2)
 BY_REF = Filter.by_ref
@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
 
 
 @pytest.fixture
-async def library(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[str, SearchServiceStub, Any]]:
+async def library(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[str, ObjectServiceStub, Any]]:
     """Two authors, three books, one of nobody, and two shelves, one of them empty."""
     suffix = uuid4().hex
     async with beside(weaviate_settings, FakeEmbedder()) as (channel, direct):
@@ -61,18 +61,18 @@ async def library(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[st
         await made["Book"].data.insert({"name": "z"}, uuid=UUID(int=13))
         await made["Shelf"].data.insert({"name": "s"}, uuid=UUID(int=21), references={"holds": UUID(int=12)})
         await made["Shelf"].data.insert({"name": "t"}, uuid=UUID(int=22))
-        yield suffix, SearchServiceStub(channel), direct
+        yield suffix, ObjectServiceStub(channel), direct
 
 
 async def test_filters_through_references_find_what_weaviates_own_client_does(
-    library: tuple[str, SearchServiceStub, Any],
+    library: tuple[str, ObjectServiceStub, Any],
 ) -> None:
-    suffix, search, direct = library
+    suffix, objects, direct = library
 
     for case, (name, ours, theirs) in CASES.items():
-        request = pb.SearchObjectsRequest(collection=f"{name}{suffix}", filters=ours, return_properties=["name"])
-        found = await search.SearchObjects(request)
+        request = pb.ListObjectsRequest(collection=f"{name}{suffix}", filters=ours, output={"properties": ["name"]})
+        found = await objects.ListObjects(request)
         expected = await direct.collections.use(f"{name}{suffix}").query.fetch_objects(filters=theirs)
 
-        assert {hit.object.id for hit in found.hits} == {str(each.uuid) for each in expected.objects}, case
-        assert found.hits, case
+        assert {each.id for each in found.objects} == {str(each.uuid) for each in expected.objects}, case
+        assert found.objects, case

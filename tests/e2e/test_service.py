@@ -139,8 +139,8 @@ def test_a_kill_in_the_middle_of_an_import_loses_nothing_and_doubles_nothing(tmp
             assert len(stored) <= before <= size
             assert set(stored) <= set(again)
             assert len(set(again)) == len(again) == client.get_collection("Pictures").object_count == size
-            hits = client.search("Pictures", limit=size).hits
-            assert sorted(str(hit.object.properties["file"]) for hit in hits) == sorted(f"{n}.png" for n in range(size))
+            listed = client.list_objects("Pictures")
+            assert sorted(str(each.properties["file"]) for each in listed) == sorted(f"{n}.png" for n in range(size))
 
 
 def test_weaviate_killed_while_serving_gives_unavailable_in_time_and_then_all_calls_work_again(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_weaviate_killed_while_serving_gives_unavailable_in_time_and_then_all_ca
         # Weaviate 1.39 keeps the last 32 KiB of its vector log in memory: after a kill the object is there, but
         # not in the index; what is imported from now on is.
         list(client.import_objects("Pictures", [Object({"file": "b.png"}, images={"image": picture((0, 0, 9))})]))
-        listed = sorted(str(hit.object.properties["file"]) for hit in client.search("Pictures").hits)
+        listed = sorted(str(each.properties["file"]) for each in client.list_objects("Pictures"))
         near = [hit.object.properties["file"] for hit in client.search("Pictures", image=picture((0, 0, 9))).hits]
         assert listed == ["a.png", "b.png"]
         assert near[0] == "b.png"
@@ -220,7 +220,7 @@ def test_another_models_vectors_cannot_get_into_a_collection_not_even_after_a_re
                 call()
             failures.append(caught.value)
         count = client.get_collection("Pictures").object_count
-        listed = client.search("Pictures", return_vectors=["default"]).hits[0].object.vectors["default"]
+        listed = next(iter(client.list_objects("Pictures", return_vectors=["default"]))).vectors["default"]
         own = client.search("Pictures", vector=listed, vector_space=bound).hits
 
     assert space != bound

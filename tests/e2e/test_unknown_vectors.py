@@ -50,7 +50,7 @@ async def test_a_collection_of_unknown_vectors_is_read_and_searched_by_vectors(p
         pb.ListObjectsRequest(collection=plain.name, output={"vectors": ["default"]})
     )
     answers = {
-        "near_vector": await plain.search(near_vector=row, return_vectors=["default"]),
+        "near_vector": await plain.search(near_vector=row, output={"vectors": ["default"]}),
         "by its name": await plain.search(near_vector=row, target_vectors=["default"]),
         "near_inputs": await plain.search(near_inputs={"inputs": [{"near_vector": row}]}),
         "near_object": await plain.search(near_object={"id": id_of(2)}),
@@ -90,7 +90,8 @@ async def test_what_needs_the_model_of_unknown_vectors_is_refused_by_name_and_ch
         assert "'default'" in failure.message, what
         assert "CreateCollection" in failure.message, what
     assert [await plain.stored(number) for number in (1, 2, 3)] == before
-    assert len((await plain.search()).hits) == 3
+    listing = pb.ListObjectsRequest(collection=plain.name, scope=plain.scope)
+    assert len((await plain.objects.ListObjects(listing)).objects) == 3
 
 
 async def test_an_update_of_an_object_keeps_its_vector_of_an_unknown_model(plain: Beside) -> None:
@@ -132,8 +133,10 @@ async def test_a_vector_without_a_name_and_named_ones_beside_it_are_told_apart(
         return search_pb.NearVector(vector={"data": np.array(values, "<f4").tobytes()})
 
     nobody = await failure_of(made.search(near_vector=near(1, 0, 0)))
-    nameless = await made.search(near_vector=near(0, 1, 0), target_vectors=["default"], return_vectors=["default", "v"])
-    named = await made.search(near_vector=near(0, 1), target_vectors=["v"], return_vectors=["v"])
+    nameless = await made.search(
+        near_vector=near(0, 1, 0), target_vectors=["default"], output={"vectors": ["default", "v"]}
+    )
+    named = await made.search(near_vector=near(0, 1), target_vectors=["v"], output={"vectors": ["v"]})
     both = await failure_of(made.search(near_object={"id": id_of(1)}, target_vectors=["default", "v"]))
 
     assert "default, v" in nobody.message

@@ -12,7 +12,7 @@ DEFAULT_ALPHA = 0.75
 
 def keyword_score(object_: StoredObject, keywords: Keywords) -> float:
     """Return how often an object has the words; 0 where it has too few of them."""
-    weights = {name: float(weight or 1) for name, _, weight in (each.partition("^") for each in keywords.properties)}
+    weights = {each.name: each.weight for each in keywords.properties}
     wanted = set(WORD.findall(keywords.query.lower()))
     score, seen = 0.0, set()
     for name, value in object_.properties.items():

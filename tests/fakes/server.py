@@ -328,14 +328,12 @@ class _Health(health_pb2_grpc.HealthServicer):
 
 def shown(found: object_pb.DataObject, request: Any) -> object_pb.DataObject:
     """Return the parts of an object that a request asks for."""
-    searching = isinstance(request, search_pb.SearchObjectsRequest)
-    prefix, output = ("return_", request) if searching else ("", request.output)
-    names = getattr(output, f"{prefix}properties") or list(found.properties)
-    images = getattr(output, f"{prefix}images")
-    answer = object_pb.DataObject(id=found.id, images={name: found.images[name] for name in images})
+    output = request.output
+    names = output.properties or list(found.properties)
+    answer = object_pb.DataObject(id=found.id, images={name: found.images[name] for name in output.images})
     for name in names:
         answer.properties[name] = found.properties[name]
-    for name in getattr(output, f"{prefix}vectors"):
+    for name in output.vectors:
         answer.vectors[name].CopyFrom(vector_of(found.id.encode()))
     return answer
 

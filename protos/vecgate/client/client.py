@@ -269,7 +269,7 @@ class Client:
         tenant: str = "",
         consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> SearchResult:
-        """Find the objects nearest to a text, an image or a vector, or list objects when none is given.
+        """Find the objects nearest to a text, an image or a vector, or those that fit another query.
 
         Args:
             collection: the collection's name.
@@ -301,7 +301,7 @@ class Client:
             consistency: how many replicas must answer; Weaviate's own number if left out.
 
         Raises:
-            ValueError: more than one of text, image, vector and query is given.
+            ValueError: none or more than one of text, image, vector and query is given.
             OSError: the file cannot be read.
             VecgateError: the call failed.
 
@@ -320,13 +320,12 @@ class Client:
             target_join=target_join,
             group_by=group_by,
             rerank=rerank,
-            return_properties=several(return_properties),
-            return_images=several(return_images),
-            return_vectors=several(return_vectors),
             return_times=return_times,
             return_explain_score=return_explain_score,
-            tenant=tenant,
-            consistency=consistency,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
+            output=output_pb.OutputFields(
+                properties=several(return_properties), images=several(return_images), vectors=several(return_vectors)
+            ),
         )
         if isinstance(target_vector, Mapping):
             request.target_weights.extend(target_vector.values())

@@ -62,7 +62,7 @@ def move(force: float, *concepts: str, objects: str | UUID | Iterable[str | UUID
 
 def bm25(
     words: str,
-    properties: str | Iterable[str] | Mapping[str, float] = (),
+    properties: str | Iterable[str] | Mapping[str, int] = (),
     *,
     operator: pb.KeywordOperator.ValueType = pb.KEYWORD_OPERATOR_UNSPECIFIED,
     minimum_match: int = 0,
@@ -71,16 +71,16 @@ def bm25(
 
     Args:
         words: what to look for.
-        properties: where to look, and with a mapping how much each counts; everywhere if left out.
+        properties: where to look, and with a mapping how much each counts, a whole number; everywhere if left out.
         operator: whether an object needs all words or one; one if left out.
         minimum_match: with KEYWORD_OPERATOR_OR, how many it needs.
 
     Example:
         client.search("Pictures", query=bm25("harbour", {"title": 3, "text": 1}))
     """
-    if isinstance(properties, Mapping):
-        properties = [f"{name}^{weight:g}" for name, weight in properties.items()]
-    return pb.Bm25(query=words, properties=several(properties), operator=operator, minimum_match=minimum_match)
+    weights = properties if isinstance(properties, Mapping) else dict.fromkeys(several(properties), 1)
+    weighted = [pb.WeightedProperty(name=name, weight=weight) for name, weight in weights.items()]
+    return pb.Bm25(query=words, properties=weighted, operator=operator, minimum_match=minimum_match)
 
 
 def hybrid(
@@ -166,11 +166,11 @@ def set_query(
     """Set what a request looks for.
 
     Raises:
-        ValueError: more than one of text, image, vector and query is given.
+        ValueError: none or more than one of text, image, vector and query is given.
         TypeError: one of them is of a type that it cannot have.
     """
-    if sum(each is not None for each in (text, image, vector, query)) > 1:
-        raise ValueError("give one of text, image, vector and query")
+    if sum(each is not None for each in (text, image, vector, query)) != 1:
+        raise ValueError("give one of text, image, vector and query, or list objects with list_objects")
     if text is not None:
         query = near_text(*several(text), truncate=truncate)
     elif image is not None:
@@ -179,10 +179,9 @@ def set_query(
         query = pb.NearVector(target_vectors={name: encode_vector(values) for name, values in vector.items()})
     elif vector is not None:
         query = pb.NearVector(vector=encode_vector(vector), space=vector_space)
-    if query is not None:
-        if type(query) not in FIELDS:
-            raise TypeError(f"{type(query).__name__} is not a query; give one of {', '.join(FIELDS.values())}")
-        getattr(request, FIELDS[type(query)]).CopyFrom(query)
+    if type(query) not in FIELDS:
+        raise TypeError(f"{type(query).__name__} is not a query; give one of {', '.join(FIELDS.values())}")
+    getattr(request, FIELDS[type(query)]).CopyFrom(query)
 
 
 def _texts(concepts: Sequence[str]) -> Sequence[str]:

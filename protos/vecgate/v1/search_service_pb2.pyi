@@ -13,8 +13,8 @@ from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
 from vecgate.v1 import object_service_pb2 as _object_service_pb2
+from vecgate.v1 import output_fields_pb2 as _output_fields_pb2
 from vecgate.v1 import scope_pb2 as _scope_pb2
-from vecgate.v1 import sort_pb2 as _sort_pb2
 from vecgate.v1 import vector_pb2 as _vector_pb2
 import builtins as _builtins
 import sys
@@ -34,7 +34,7 @@ class _TargetJoin:
 class _TargetJoinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetJoin.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TARGET_JOIN_UNSPECIFIED: _TargetJoin.ValueType  # 0
-    """Weaviate's own, the minimum."""
+    """Weaviate's default, the minimum."""
     TARGET_JOIN_MINIMUM: _TargetJoin.ValueType  # 1
     """The least of them."""
     TARGET_JOIN_SUM: _TargetJoin.ValueType  # 2
@@ -42,17 +42,17 @@ class _TargetJoinEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TargetJoin
     TARGET_JOIN_AVERAGE: _TargetJoin.ValueType  # 3
     """Their mean."""
     TARGET_JOIN_MANUAL_WEIGHTS: _TargetJoin.ValueType  # 4
-    """Their sum by weights."""
+    """Their weighted sum."""
     TARGET_JOIN_RELATIVE_SCORE: _TargetJoin.ValueType  # 5
-    """Their sum by weights, each scaled to 0 to 1 over the hits first."""
+    """Their weighted sum, each distance scaled to 0 to 1 over the hits first."""
 
 class TargetJoin(_TargetJoin, metaclass=_TargetJoinEnumTypeWrapper):
-    """TargetJoin says how the distances to several target vectors become one. An object that lacks some of these vectors is a hit by
-    the others with the minimum, and no hit with other joins.
+    """TargetJoin says how the distances to several target vectors become one. With the minimum, an object that lacks some of these
+    vectors is found by the others; with the other joins it is not found.
     """
 
 TARGET_JOIN_UNSPECIFIED: TargetJoin.ValueType  # 0
-"""Weaviate's own, the minimum."""
+"""Weaviate's default, the minimum."""
 TARGET_JOIN_MINIMUM: TargetJoin.ValueType  # 1
 """The least of them."""
 TARGET_JOIN_SUM: TargetJoin.ValueType  # 2
@@ -60,9 +60,9 @@ TARGET_JOIN_SUM: TargetJoin.ValueType  # 2
 TARGET_JOIN_AVERAGE: TargetJoin.ValueType  # 3
 """Their mean."""
 TARGET_JOIN_MANUAL_WEIGHTS: TargetJoin.ValueType  # 4
-"""Their sum by weights."""
+"""Their weighted sum."""
 TARGET_JOIN_RELATIVE_SCORE: TargetJoin.ValueType  # 5
-"""Their sum by weights, each scaled to 0 to 1 over the hits first."""
+"""Their weighted sum, each distance scaled to 0 to 1 over the hits first."""
 Global___TargetJoin: _TypeAlias = TargetJoin  # noqa: Y015
 
 class _KeywordOperator:
@@ -72,7 +72,7 @@ class _KeywordOperator:
 class _KeywordOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeywordOperator.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     KEYWORD_OPERATOR_UNSPECIFIED: _KeywordOperator.ValueType  # 0
-    """As Weaviate does by itself: one of them."""
+    """Weaviate's default: one of them."""
     KEYWORD_OPERATOR_OR: _KeywordOperator.ValueType  # 1
     """One of them, or Bm25.minimum_match."""
     KEYWORD_OPERATOR_AND: _KeywordOperator.ValueType  # 2
@@ -82,7 +82,7 @@ class KeywordOperator(_KeywordOperator, metaclass=_KeywordOperatorEnumTypeWrappe
     """KeywordOperator says how many of the words an object needs."""
 
 KEYWORD_OPERATOR_UNSPECIFIED: KeywordOperator.ValueType  # 0
-"""As Weaviate does by itself: one of them."""
+"""Weaviate's default: one of them."""
 KEYWORD_OPERATOR_OR: KeywordOperator.ValueType  # 1
 """One of them, or Bm25.minimum_match."""
 KEYWORD_OPERATOR_AND: KeywordOperator.ValueType  # 2
@@ -124,91 +124,91 @@ class SearchObjectsRequest(_message.Message):
     NEAR_IMAGE_FIELD_NUMBER: _builtins.int
     NEAR_VECTOR_FIELD_NUMBER: _builtins.int
     NEAR_OBJECT_FIELD_NUMBER: _builtins.int
+    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     HYBRID_FIELD_NUMBER: _builtins.int
     BM25_FIELD_NUMBER: _builtins.int
-    NEAR_INPUTS_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
     TARGET_VECTORS_FIELD_NUMBER: _builtins.int
     TARGET_JOIN_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
     TARGET_WEIGHTS_FIELD_NUMBER: _builtins.int
-    FILTERS_FIELD_NUMBER: _builtins.int
     CERTAINTY_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
     AUTO_LIMIT_FIELD_NUMBER: _builtins.int
-    AFTER_FIELD_NUMBER: _builtins.int
-    SORT_FIELD_NUMBER: _builtins.int
-    TENANT_FIELD_NUMBER: _builtins.int
-    CONSISTENCY_FIELD_NUMBER: _builtins.int
-    RETURN_PROPERTIES_FIELD_NUMBER: _builtins.int
-    RETURN_IMAGES_FIELD_NUMBER: _builtins.int
-    RETURN_VECTORS_FIELD_NUMBER: _builtins.int
-    RETURN_TIMES_FIELD_NUMBER: _builtins.int
-    RETURN_EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     RERANK_FIELD_NUMBER: _builtins.int
+    RETURN_TIMES_FIELD_NUMBER: _builtins.int
+    RETURN_EXPLAIN_SCORE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     """Required. The collection's name."""
     limit: _builtins.int
     """Optional. Hits to return, 0 to ServerLimits.max_hits; 0 means 10."""
     offset: _builtins.int
-    """Optional. Hits to pass over, 0 or more. Offset and limit together are at most ServerLimits.max_hits."""
+    """Optional. Hits to skip, 0 or more. Offset and limit together are at most ServerLimits.max_hits."""
     target_join: Global___TargetJoin.ValueType
-    """Optional. With several target vectors: how their distances are joined."""
+    """Optional. With several target vectors: how their distances become one."""
     certainty: _builtins.float
     """Optional. With near_*: the least certainty of a hit, 0 to 1, of named vectors with cosine distance; not with `distance`."""
     distance: _builtins.float
     """Optional. With near_*: the largest distance of a hit, not NaN; not with `certainty`."""
     auto_limit: _builtins.int
-    """Optional. With a query: hits end after so many jumps of the distance or score. Default: 0, they do not."""
-    after: _builtins.str
-    """Optional. Without a query: list what comes after the object of this id, by id; without `offset`, `filters` and `sort`."""
-    tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
-    consistency: _scope_pb2.Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    """Optional. The hits end after this many jumps of the distance or score. Default: 0, they do not."""
     return_times: _builtins.bool
     """Optional. Whether hits say when their objects were created and updated; not with `group_by`. Default: false."""
     return_explain_score: _builtins.bool
-    """Optional. With bm25 and hybrid: whether hits say in Weaviate's words how their scores came about; not with `group_by`.
-    Default: false.
+    """Optional. With bm25 and hybrid: whether hits explain their scores, in Weaviate's words; not with `group_by`. Default:
+    false.
     """
     @_builtins.property
     def near_text(self) -> Global___NearText:
-        """Objects near to texts."""
+        """Objects near texts."""
 
     @_builtins.property
     def near_image(self) -> Global___NearImage:
-        """Objects near to a picture."""
+        """Objects near an image."""
 
     @_builtins.property
     def near_vector(self) -> Global___NearVector:
-        """Objects near to a vector."""
+        """Objects near a vector."""
 
     @_builtins.property
     def near_object(self) -> Global___NearObject:
-        """Objects near to an object of the collection."""
-
-    @_builtins.property
-    def hybrid(self) -> Global___Hybrid:
-        """Objects near to a text, a picture or a vector, and objects with its words, in one order."""
-
-    @_builtins.property
-    def bm25(self) -> Global___Bm25:
-        """Objects with these words."""
+        """Objects near an object of the collection."""
 
     @_builtins.property
     def near_inputs(self) -> Global___NearInputs:
-        """Objects near to several texts, pictures, vectors and objects in one."""
+        """Objects near several texts, images, vectors and objects together."""
+
+    @_builtins.property
+    def hybrid(self) -> Global___Hybrid:
+        """Objects near texts, images or vectors, joined with objects that have certain words."""
+
+    @_builtins.property
+    def bm25(self) -> Global___Bm25:
+        """Objects that have certain words."""
+
+    @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
 
     @_builtins.property
     def target_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once. The query is embedded for each by its
-        own embedder, and `target_join` makes one distance of theirs. Default: the one of the space that near_vector names, else
-        Collection.default_vector, without which a collection of several needs one here (UNKNOWN_VECTOR). At most 100.
+        """Optional. With near_* and hybrid: the named vectors to search (UNKNOWN_VECTOR), each once. The query is embedded for each
+        by an embedder of its space, and `target_join` says how their distances become one. Default: the named vector of the space
+        that near_vector names, else Collection.default_vector; a collection with several named vectors and no default needs a
+        name here (UNKNOWN_VECTOR). At most 100.
         """
+
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. Whose objects of the collection, and how many replicas must answer."""
+
+    @_builtins.property
+    def output(self) -> _output_fields_pb2.OutputFields:
+        """Optional. Which parts of the objects to return. Default: all properties but blobs."""
 
     @_builtins.property
     def target_weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -217,34 +217,12 @@ class SearchObjectsRequest(_message.Message):
         """
 
     @_builtins.property
-    def filters(self) -> _filter_pb2.Filter:
-        """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
-
-    @_builtins.property
-    def sort(self) -> _containers.RepeatedCompositeFieldContainer[_sort_pb2.Sort]:
-        """Optional. Without a query: what to sort by, the first counts most (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 100."""
-
-    @_builtins.property
-    def return_properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
-        At most 1000; each is returned once.
-        """
-
-    @_builtins.property
-    def return_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Blob properties to return as images. Default: none. At most 1000; each is returned once."""
-
-    @_builtins.property
-    def return_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Named vectors to return. Default: none. At most 100; each is returned once."""
-
-    @_builtins.property
     def group_by(self) -> Global___GroupBy:
-        """Optional. With a query: return the nearest objects by groups. `auto_limit`, `limit` and `offset` apply before."""
+        """Optional. Return the nearest objects in groups. `auto_limit`, `limit` and `offset` apply before."""
 
     @_builtins.property
     def rerank(self) -> Global___Rerank:
-        """Optional. With a query: order its hits anew by the collection's reranker module (INVALID_INPUT where there is none)."""
+        """Optional. Sort the hits again by the collection's reranker module (INVALID_INPUT where there is none)."""
 
     def __init__(
         self,
@@ -254,39 +232,34 @@ class SearchObjectsRequest(_message.Message):
         near_image: Global___NearImage | None = ...,
         near_vector: Global___NearVector | None = ...,
         near_object: Global___NearObject | None = ...,
+        near_inputs: Global___NearInputs | None = ...,
         hybrid: Global___Hybrid | None = ...,
         bm25: Global___Bm25 | None = ...,
-        near_inputs: Global___NearInputs | None = ...,
         limit: _builtins.int = ...,
         offset: _builtins.int = ...,
+        filters: _filter_pb2.Filter | None = ...,
         target_vectors: _abc.Iterable[_builtins.str] | None = ...,
         target_join: Global___TargetJoin.ValueType = ...,
+        scope: _scope_pb2.Scope | None = ...,
+        output: _output_fields_pb2.OutputFields | None = ...,
         target_weights: _abc.Iterable[_builtins.float] | None = ...,
-        filters: _filter_pb2.Filter | None = ...,
         certainty: _builtins.float | None = ...,
         distance: _builtins.float | None = ...,
         auto_limit: _builtins.int = ...,
-        after: _builtins.str = ...,
-        sort: _abc.Iterable[_sort_pb2.Sort] | None = ...,
-        tenant: _builtins.str = ...,
-        consistency: _scope_pb2.Consistency.ValueType = ...,
-        return_properties: _abc.Iterable[_builtins.str] | None = ...,
-        return_images: _abc.Iterable[_builtins.str] | None = ...,
-        return_vectors: _abc.Iterable[_builtins.str] | None = ...,
-        return_times: _builtins.bool = ...,
-        return_explain_score: _builtins.bool = ...,
         group_by: Global___GroupBy | None = ...,
         rerank: Global___Rerank | None = ...,
+        return_times: _builtins.bool = ...,
+        return_explain_score: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "query", b"query", "rerank", b"rerank"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "bm25", b"bm25", "certainty", b"certainty", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "output", b"output", "query", b"query", "rerank", b"rerank", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "after", b"after", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "consistency", b"consistency", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "query", b"query", "rerank", b"rerank", "return_explain_score", b"return_explain_score", "return_images", b"return_images", "return_properties", b"return_properties", "return_times", b"return_times", "return_vectors", b"return_vectors", "sort", b"sort", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "_distance", b"_distance", "auto_limit", b"auto_limit", "bm25", b"bm25", "certainty", b"certainty", "collection", b"collection", "distance", b"distance", "filters", b"filters", "group_by", b"group_by", "hybrid", b"hybrid", "limit", b"limit", "near_image", b"near_image", "near_inputs", b"near_inputs", "near_object", b"near_object", "near_text", b"near_text", "near_vector", b"near_vector", "offset", b"offset", "output", b"output", "query", b"query", "rerank", b"rerank", "return_explain_score", b"return_explain_score", "return_times", b"return_times", "scope", b"scope", "target_join", b"target_join", "target_vectors", b"target_vectors", "target_weights", b"target_weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
     _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
     _WhichOneofReturnType__distance: _TypeAlias = _typing.Literal["distance"]  # noqa: Y015
     _WhichOneofArgType__distance: _TypeAlias = _typing.Literal["_distance", b"_distance"]  # noqa: Y015
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "hybrid", "bm25", "near_inputs"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["near_text", "near_image", "near_vector", "near_object", "near_inputs", "hybrid", "bm25"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
@@ -299,7 +272,7 @@ Global___SearchObjectsRequest: _TypeAlias = SearchObjectsRequest  # noqa: Y015
 
 @_typing.final
 class GroupBy(_message.Message):
-    """GroupBy asks for hits by the values of a property; groups come in the order of their nearest object."""
+    """GroupBy groups hits by the values of a property. Groups are ordered by their nearest object."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -307,8 +280,8 @@ class GroupBy(_message.Message):
     NUMBER_OF_GROUPS_FIELD_NUMBER: _builtins.int
     OBJECTS_PER_GROUP_FIELD_NUMBER: _builtins.int
     property: _builtins.str
-    """Required. The property, no blob and no place, and with bm25 and hybrid of type text or text[], because Weaviate groups their
-    hits by no others (UNKNOWN_PROPERTY, INVALID_PROPERTY).
+    """Required. The property: not a blob, an object or geo coordinates; with bm25 and hybrid a text or text[], because Weaviate
+    groups their hits by these types only (UNKNOWN_PROPERTY, INVALID_PROPERTY).
     """
     number_of_groups: _builtins.int
     """Required. Groups to return, 1 or more. Groups and objects make at most ServerLimits.max_hits hits."""
@@ -331,7 +304,7 @@ Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
 
 @_typing.final
 class Rerank(_message.Message):
-    """Rerank asks for the order of a reranker."""
+    """Rerank sorts hits by a reranker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -340,7 +313,7 @@ class Rerank(_message.Message):
     property: _builtins.str
     """Required. The property of type text whose values the reranker reads (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
     query: _builtins.str
-    """Required. What it compares them with."""
+    """Required. The text that the reranker compares them with."""
     def __init__(
         self,
         *,
@@ -357,7 +330,7 @@ Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
 
 @_typing.final
 class NearText(_message.Message):
-    """NearText asks for objects near to texts."""
+    """NearText looks for objects near texts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,7 +342,7 @@ class NearText(_message.Message):
     """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. 1 to ServerLimits.max_inputs texts; of several, the mean of their vectors is searched."""
+        """Required. 1 to ServerLimits.max_inputs texts; several are searched by the mean of their vectors."""
 
     @_builtins.property
     def move_to(self) -> Global___Move:
@@ -433,7 +406,9 @@ Global___Move: _TypeAlias = Move  # noqa: Y015
 
 @_typing.final
 class NearInputs(_message.Message):
-    """NearInputs asks for objects near to several things in one: the mean of their vectors, each scaled to unit length, by weight."""
+    """NearInputs looks for objects near several things together: near the weighted mean of their vectors, each scaled to unit
+    length.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -443,7 +418,7 @@ class NearInputs(_message.Message):
     """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedInput]:
-        """Required. 1 to ServerLimits.max_inputs things."""
+        """Required. 1 to ServerLimits.max_inputs inputs."""
 
     def __init__(
         self,
@@ -461,7 +436,7 @@ Global___NearInputs: _TypeAlias = NearInputs  # noqa: Y015
 
 @_typing.final
 class WeightedInput(_message.Message):
-    """WeightedInput is one of several things to be near to."""
+    """WeightedInput is one of several inputs of a query."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -476,7 +451,7 @@ class WeightedInput(_message.Message):
     """Optional. How much it counts, more than 0. Default: 1."""
     @_builtins.property
     def image(self) -> _input_pb2.Image:
-        """A picture."""
+        """An image."""
 
     @_builtins.property
     def near_vector(self) -> Global___NearVector:
@@ -512,14 +487,14 @@ Global___WeightedInput: _TypeAlias = WeightedInput  # noqa: Y015
 
 @_typing.final
 class NearImage(_message.Message):
-    """NearImage asks for objects near to a picture."""
+    """NearImage looks for objects near an image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def image(self) -> _input_pb2.Image:
-        """Required. The picture."""
+        """Required. The image."""
 
     def __init__(
         self,
@@ -568,7 +543,9 @@ class NearVector(_message.Message):
     """Optional. The space that the vector comes from. When set and not the bound one: EMBEDDING_SPACE_MISMATCH."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
-        """The vector, of the space and dimension that the searched named vector is bound to. Required without `target_vectors`."""
+        """The vector, in the space and of the dimension that the searched named vector is bound to. Required without
+        `target_vectors`.
+        """
 
     @_builtins.property
     def target_vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
@@ -591,7 +568,7 @@ Global___NearVector: _TypeAlias = NearVector  # noqa: Y015
 
 @_typing.final
 class NearObject(_message.Message):
-    """NearObject asks for objects near to one of the collection, which is the first hit itself."""
+    """NearObject looks for objects near a stored object of the collection; that object is the first hit."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -613,7 +590,7 @@ Global___NearObject: _TypeAlias = NearObject  # noqa: Y015
 
 @_typing.final
 class Bm25(_message.Message):
-    """Bm25 asks for objects with certain words; those that are rare in the collection count more."""
+    """Bm25 looks for objects with certain words; words that are rare in the collection count more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -628,16 +605,16 @@ class Bm25(_message.Message):
     minimum_match: _builtins.int
     """Optional. With KEYWORD_OPERATOR_OR, how many words an object needs, 0 or more."""
     @_builtins.property
-    def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties of type text or text[] to look in, each with a weight after ^ if it counts more, such as `title^3`.
-        Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 1000, each once (INVALID_INPUT).
+    def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedProperty]:
+        """Optional. Properties of type text or text[] to look in. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY). At most 1000,
+        each once (INVALID_INPUT).
         """
 
     def __init__(
         self,
         *,
         query: _builtins.str = ...,
-        properties: _abc.Iterable[_builtins.str] | None = ...,
+        properties: _abc.Iterable[Global___WeightedProperty] | None = ...,
         operator: Global___KeywordOperator.ValueType = ...,
         minimum_match: _builtins.int = ...,
     ) -> None: ...
@@ -650,8 +627,34 @@ class Bm25(_message.Message):
 Global___Bm25: _TypeAlias = Bm25  # noqa: Y015
 
 @_typing.final
+class WeightedProperty(_message.Message):
+    """WeightedProperty is a property to look for words in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. Its name."""
+    weight: _builtins.int
+    """Optional. How much it counts, a whole number of 1 or more. Default: 1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightedProperty: _TypeAlias = WeightedProperty  # noqa: Y015
+
+@_typing.final
 class Hybrid(_message.Message):
-    """Hybrid asks for objects by words and by a vector, and joins both lists."""
+    """Hybrid looks for objects by words and by a vector, and joins the two lists."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -676,23 +679,23 @@ class Hybrid(_message.Message):
     """Optional. Whether to cut a text of `bm25` that is longer than the model reads. Default: false, it is TEXT_TOO_LONG."""
     @_builtins.property
     def bm25(self) -> Global___Bm25:
-        """Optional. The keyword side, whose text is also embedded where no vector side is set. One of both is required."""
+        """Optional. The keyword side; without a vector side its text is embedded, too. One of the two sides is required."""
 
     @_builtins.property
     def near_text(self) -> Global___NearText:
-        """Near to texts."""
+        """Near texts."""
 
     @_builtins.property
     def near_image(self) -> Global___NearImage:
-        """Near to a picture."""
+        """Near an image."""
 
     @_builtins.property
     def near_vector(self) -> Global___NearVector:
-        """Near to a vector."""
+        """Near a vector."""
 
     @_builtins.property
     def near_inputs(self) -> Global___NearInputs:
-        """Near to several things in one."""
+        """Near several inputs together."""
 
     def __init__(
         self,
@@ -738,19 +741,21 @@ class SearchObjectsResponse(_message.Message):
     GROUPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedder(self) -> _embedder_pb2.EmbedderRef:
-        """The embedder that embedded the query. Unset when nothing was embedded."""
+        """The embedder that embedded the query, for several target vectors that of the first one. Unset when nothing was embedded."""
 
     @_builtins.property
     def embedders(self) -> _containers.RepeatedCompositeFieldContainer[_embedder_pb2.EmbedderRef]:
-        """The embedders of all searched target vectors, each once, that of the first one first."""
+        """All embedders that embedded the query, each once, `embedder` first; more than one only where target vectors are bound to
+        several spaces.
+        """
 
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """The hits, nearest first, with `group_by` group by group."""
+        """The hits, best first; with `group_by` group by group."""
 
     @_builtins.property
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
-        """With `group_by`, the groups in their order."""
+        """With `group_by`: the groups in their order."""
 
     def __init__(
         self,
@@ -784,11 +789,11 @@ class Hit(_message.Message):
     RERANK_SCORE_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     distance: _builtins.float
-    """The distance to the query, by the named vector's measure; unset when nothing was measured."""
+    """The distance to the query, by the named vector's distance measure; unset when nothing was measured."""
     certainty: _builtins.float
     """1 - distance / 2, for cosine distance only."""
     score: _builtins.float
-    """How well it fits bm25 and hybrid, more is better; unset for other queries, and with `group_by`."""
+    """With bm25 and hybrid: how well it fits, more is better; unset with `group_by`."""
     explain_score: _builtins.str
     """How the score came about, with `return_explain_score`."""
     rerank_score: _builtins.float
@@ -805,7 +810,7 @@ class Hit(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was updated last, with `return_times`."""
+        """When the object was last updated, with `return_times`."""
 
     def __init__(
         self,

@@ -47,12 +47,11 @@ class SearchServiceServicer(object):
     """
 
     def SearchObjects(self, request, context):
-        """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
-        words, or both in one, best first, or lists objects. The query is
-        embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
-        COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
-        for the query those of EmbedInputs.
+        """SearchObjects finds the objects that are nearest to texts, images, vectors or objects, those that have certain words, or
+        both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
+        searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
+        INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
+        EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

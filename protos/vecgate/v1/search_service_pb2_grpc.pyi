@@ -34,12 +34,11 @@ class SearchServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> SearchServiceAsyncStub: ...
     SearchObjects: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]
-    """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
-    words, or both in one, best first, or lists objects. The query is
-    embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
-    COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
-    for the query those of EmbedInputs.
+    """SearchObjects finds the objects that are nearest to texts, images, vectors or objects, those that have certain words, or
+    both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
+    searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
+    INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
+    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
     """
 
 @_typing.type_check_only
@@ -48,12 +47,11 @@ class SearchServiceAsyncStub(SearchServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SearchObjects: _aio.UnaryUnaryMultiCallable[_search_service_pb2.SearchObjectsRequest, _search_service_pb2.SearchObjectsResponse]  # type: ignore[assignment]
-    """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
-    words, or both in one, best first, or lists objects. The query is
-    embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-    UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
-    COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
-    for the query those of EmbedInputs.
+    """SearchObjects finds the objects that are nearest to texts, images, vectors or objects, those that have certain words, or
+    both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
+    searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
+    INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
+    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -65,12 +63,11 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _search_service_pb2.SearchObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_search_service_pb2.SearchObjectsResponse, _abc.Awaitable[_search_service_pb2.SearchObjectsResponse]]:
-        """SearchObjects finds the objects nearest to a text, an image, a vector, an object or several of these, or those with certain
-        words, or both in one, best first, or lists objects. The query is
-        embedded by the embedder whose space the searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
-        UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND,
-        COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and
-        for the query those of EmbedInputs.
+        """SearchObjects finds the objects that are nearest to texts, images, vectors or objects, those that have certain words, or
+        both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
+        searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
+        INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
+        EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

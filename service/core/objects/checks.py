@@ -21,6 +21,7 @@ from service.domain import (
     Property,
     PropertyValue,
     ReturnFields,
+    ReturnNames,
     StoredObject,
     some_of,
     unknown_property,
@@ -159,16 +160,10 @@ def _measurable(vector: Vector) -> bool:
     return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
 
 
-def check_return_fields(
-    collection: Collection,
-    properties: Sequence[str],
-    images: Sequence[str],
-    vectors: Sequence[str],
-    path: str = "output.",
-) -> ReturnFields:
+def check_return_fields(collection: Collection, returned: ReturnNames) -> ReturnFields:
     """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
 
-    What is named more than once is returned once; `path` stands before the names of the request's lists.
+    What is named more than once is returned once.
 
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
@@ -179,20 +174,21 @@ def check_return_fields(
         """Return what there is to name of the collection, or of the object that names lead to."""
         return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
 
+    properties, images, vectors = map(_firsts, (returned.properties, returned.images, returned.vectors))
     with collecting() as violations:
-        paths = [tuple(name.split(".")) for name in _firsts(properties)] or [(name,) for name in parts(())]
-        for index, names in zip(_firsts(properties).values(), paths, strict=False):
-            _check_path(collection, parts, names, f"{path}properties[{index}]", violations)
-        for name, index in _firsts(images).items():
+        paths = [tuple(name.split(".")) for name in properties] or [(name,) for name in parts(())]
+        for index, names in zip(properties.values(), paths, strict=False):
+            _check_path(collection, parts, names, f"output.properties[{index}]", violations)
+        for name, index in images.items():
             found = collection.find_property(name)
             if found is None or found.data_type is not DataType.BLOB:
-                violations.append(_unknown_property(collection, f"{path}images[{index}]", blobs=True))
-        for name, index in _firsts(vectors).items():
+                violations.append(_unknown_property(collection, f"output.images[{index}]", blobs=True))
+        for name, index in vectors.items():
             if collection.find_vector(name) is None:
-                violations.append(unknown_vector(collection, f"{path}vectors[{index}]"))
+                violations.append(unknown_vector(collection, f"output.vectors[{index}]"))
     picked = _pick(parts(()).values(), paths)
     nested = {each.name: each.nested for each in picked if each.nested}
-    return ReturnFields([each.name for each in picked], list(_firsts(images)), list(_firsts(vectors)), nested)
+    return ReturnFields([each.name for each in picked], list(images), list(vectors), nested)
 
 
 def _firsts(names: Sequence[str]) -> dict[str, int]:

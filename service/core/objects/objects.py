@@ -110,7 +110,7 @@ class Objects:
             with noting(violations):
                 uuid = parse_id(id_, "id")
             with noting(violations):
-                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+                fields = check_return_fields(collection, returned)
         return await self._store.get_object(name, uuid, fields, scope)
 
     async def list_page(self, listing: Listing) -> ObjectPage:
@@ -129,7 +129,7 @@ class Objects:
         options = SearchOptions(listing.filters, sort=listing.sort)
         with collecting() as violations:
             with noting(violations):
-                fields = check_return_fields(collection, returned.properties, returned.images, returned.vectors)
+                fields = check_return_fields(collection, returned)
             with noting(violations):
                 options = check_options(collection, options, linked)
         offset, limit = 0, listing.size

@@ -66,8 +66,7 @@ def check_keywords(collection: Collection, keywords: Keywords, *, needed: bool =
         yield Violation(keywords.path, f"{message}; set index_searchable of one", "INVALID_PROPERTY")
     seen: set[str] = set()
     for index, each in enumerate(keywords.properties):
-        where = f"{keywords.path}.properties[{index}]"
-        name, sign, weight = each.partition("^")
+        where, name = f"{keywords.path}.properties[{index}].name", each.name
         found = collection.find_property(name)
         if name in seen:
             yield Violation(where, "names a property twice; name each once")
@@ -77,9 +76,6 @@ def check_keywords(collection: Collection, keywords: Keywords, *, needed: bool =
         elif name not in texts:
             rule = "its index_searchable is false" if found.data_type in TEXTS else "only texts have words"
             yield Violation(where, f"{rule}; choose among: {some_of(texts)}", "INVALID_PROPERTY")
-        elif sign and not weight.isdecimal():
-            message = "has a weight that is not a whole number; write it as title^3"
-            yield Violation(where, message, "INVALID_PROPERTY")
 
 
 def check_certainty(targets: Iterable[NamedVector], options: SearchOptions) -> Iterator[Violation]:

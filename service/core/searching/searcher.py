@@ -54,7 +54,7 @@ class Searcher:
         self._vectors = QueryVectors(store, embedders)
 
     async def search(self, search: Search, api_key: str | None = None) -> SearchResult:
-        """Return the objects nearest to a query, or list objects.
+        """Return the objects that fit a query best.
 
         Args:
             search: what to look for.
@@ -75,7 +75,7 @@ class Searcher:
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
         spec, targets = await self._check(collection, search)
         embedders: Sequence[EmbedderSpec] = ()
-        if query is None or isinstance(query, Keywords):
+        if isinstance(query, Keywords):
             spec = replace(spec, query=query)
         else:
             vectors, embedders = await self._embed(Asked(collection, search.scope, api_key), search, targets)
@@ -88,14 +88,12 @@ class Searcher:
         Raises:
             InvalidRequest: something does not fit the collection; all violations are listed.
         """
-        query, returned, options = search.query, search.returned, search.options
+        query, options = search.query, search.options
         near = query.near if isinstance(query, Hybrid) else query if isinstance(query, Near) else None
         linked = await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
             with noting(violations):
-                fields = check_return_fields(
-                    collection, returned.properties, returned.images, returned.vectors, "return_"
-                )
+                fields = check_return_fields(collection, search.returned)
             with noting(violations):
                 by_vector = not isinstance(query, Hybrid | Keywords)
                 options = check_options(collection, options, linked, by_vector=by_vector)
@@ -120,7 +118,7 @@ class Searcher:
     def _targets(self, collection: Collection, search: Search) -> list[NamedVector]:
         """Return the named vectors to search: all that are named, or those that may stand in for each other."""
         query = search.query
-        if query is None or isinstance(query, Keywords):
+        if isinstance(query, Keywords):
             return []
         if search.targets.names:
             return named_targets(collection, search.targets.names)

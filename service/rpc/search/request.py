@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 from embedders.contract import ImageInput, TextInput
 from embedders.texts import is_blank
@@ -20,22 +19,21 @@ from service.domain import (
     Part,
     Query,
     Rerank,
-    ReturnNames,
     Search,
     SearchOptions,
-    SortBy,
     TargetChoice,
     TargetJoin,
+    WeightedField,
 )
 from service.errors import Violations
 from service.rpc.shared.filters import parse_filter
-from service.rpc.shared.scope import check_scope, scope_from_pb
+from service.rpc.shared.scope import output_from_pb, parse_scope
 from service.rpc.shared.violations import RequestLimits, check_count, check_id
 from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
 NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object", "near_inputs"})
-WITHOUT_VECTORS = (None, "bm25")
+ONE_OF_QUERIES = "one of near_text, near_image, near_vector, near_object, near_inputs, hybrid and bm25"
 WEIGHTED = (pb.TARGET_JOIN_MANUAL_WEIGHTS, pb.TARGET_JOIN_RELATIVE_SCORE)
 NEED_ALL = {pb.KEYWORD_OPERATOR_UNSPECIFIED: None, pb.KEYWORD_OPERATOR_OR: False, pb.KEYWORD_OPERATOR_AND: True}
 
@@ -62,21 +60,15 @@ class _Walk:
 
     def search(self) -> Search:
         request = self.request
-        check_scope(self.violations, request)
-        limit = self._limit()
-        options = self._options()
-        targets = self._targets()
-        query = self._query()
-        returned = (request.return_properties, request.return_images, request.return_vectors)
         return Search(
+            scope=parse_scope(self.violations, request),
             collection=request.collection,
-            query=query,
-            limit=limit,
+            limit=self._limit(),
             offset=request.offset,
-            targets=targets,
-            returned=ReturnNames(*map(tuple, returned)),
-            options=options,
-            scope=scope_from_pb(request),
+            options=self._options(),
+            targets=self._targets(),
+            query=self._query(),
+            returned=output_from_pb(request.output),
         )
 
     def _limit(self) -> int:
@@ -98,16 +90,13 @@ class _Walk:
         explained = query in ("bm25", "hybrid") or not request.return_explain_score
         require(explained, "return_explain_score", "goes with bm25 and hybrid only; leave it out")
         require(request.auto_limit >= 0, "auto_limit", f"is {request.auto_limit}; give 0 (for none) or more")
-        require(query or not request.auto_limit, "auto_limit", "goes with a query only; use limit")
         return SearchOptions(
             filters=filters,
             certainty=request.certainty if request.HasField("certainty") else None,
             distance=request.distance if request.HasField("distance") else None,
             auto_limit=request.auto_limit,
-            after=self._after(query) if request.after else None,
-            sort=self._sort(query),
-            group_by=self._group_by(query) if request.HasField("group_by") else None,
-            rerank=self._rerank(query) if request.HasField("rerank") else None,
+            group_by=self._group_by() if request.HasField("group_by") else None,
+            rerank=self._rerank() if request.HasField("rerank") else None,
             times=request.return_times,
             explain_score=request.return_explain_score,
         )
@@ -125,28 +114,8 @@ class _Walk:
         require(not certain or 0 <= request.certainty <= 1, "certainty", f"is {request.certainty:g}; give 0 to 1")
         require(not math.isnan(request.distance), "distance", "is not a number")
 
-    def _after(self, query: str | None) -> UUID:
-        request, require = self.request, self.violations.require
-        after = check_id(self.violations, request.after, "after")
-        require(not query, "after", "goes with listings only; use offset")
-        for field, given in (
-            ("offset", request.offset),
-            ("filters", request.HasField("filters")),
-            ("sort", len(request.sort)),
-        ):
-            require(not given, "after", f"cannot be combined with {field}; leave one of them out")
-        return after
-
-    def _sort(self, query: str | None) -> tuple[SortBy, ...]:
-        sort, require = self.request.sort, self.violations.require
-        require(not query or not sort, "sort", "goes with listings only; hits come best first")
-        for index, each in enumerate(sort):
-            require(each.property, f"sort[{index}].property", "is required; name a property")
-        return tuple(SortBy(each.property, each.descending) for each in sort)
-
-    def _group_by(self, query: str | None) -> GroupBy:
+    def _group_by(self) -> GroupBy:
         request, group, require = self.request, self.request.group_by, self.violations.require
-        require(query, "group_by", "goes with a query only; leave it out")
         require(group.property, "group_by.property", "is required; name a property")
         for name in ("number_of_groups", "objects_per_group"):
             count = getattr(group, name)
@@ -157,9 +126,8 @@ class _Walk:
             require(not getattr(request, name), name, "cannot be combined with group_by; leave one of them out")
         return GroupBy(group.property, group.number_of_groups, group.objects_per_group)
 
-    def _rerank(self, query: str | None) -> Rerank:
+    def _rerank(self) -> Rerank:
         rerank, require = self.request.rerank, self.violations.require
-        require(query, "rerank", "goes with a query only; use sort")
         require(rerank.property, "rerank.property", "is required; name a property")
         require(not is_blank(rerank.query), "rerank.query", "is blank; give the text that the reranker compares with")
         return Rerank(rerank.property, rerank.query)
@@ -167,7 +135,7 @@ class _Walk:
     def _targets(self) -> TargetChoice:
         request, require = self.request, self.violations.require
         names, join, weights = request.target_vectors, request.target_join, request.target_weights
-        searched = request.WhichOneof("query") not in WITHOUT_VECTORS
+        searched = request.WhichOneof("query") not in (None, "bm25")
         require(searched or not names, "target_vectors", "goes with near_* and hybrid only; leave it out")
         seen: set[str] = set()
         for index, name in enumerate(names):
@@ -191,7 +159,8 @@ class _Walk:
         request = self.request
         match request.WhichOneof("query"):
             case None:
-                return None
+                self.violations.add("query", f"is required; set {ONE_OF_QUERIES}, or list objects with ListObjects")
+                return Keywords("")
             case "near_object":
                 path = "near_object.id"
                 return NearObject(path, check_id(self.violations, request.near_object.id, path))
@@ -297,7 +266,12 @@ class _Walk:
         require(least >= 0, f"{path}.minimum_match", f"is {least}; give 0 or more")
         counted = not least or bm25.operator == pb.KEYWORD_OPERATOR_OR
         require(counted, f"{path}.minimum_match", "goes with KEYWORD_OPERATOR_OR only; set it or leave this out")
-        return Keywords(bm25.query, tuple(bm25.properties), NEED_ALL.get(bm25.operator), least, path)
+        for index, each in enumerate(bm25.properties):
+            where = f"{path}.properties[{index}]"
+            require(each.name, f"{where}.name", "is required; name a property")
+            require(each.weight >= 0, f"{where}.weight", f"is {each.weight}; give 1 or more, or 0 for 1")
+        properties = tuple(WeightedField(each.name, each.weight or 1) for each in bm25.properties)
+        return Keywords(bm25.query, properties, NEED_ALL.get(bm25.operator), least, path)
 
     def _hybrid(self, hybrid: pb.Hybrid) -> Hybrid:
         require = self.violations.require

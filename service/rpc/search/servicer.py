@@ -30,7 +30,7 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         self._keys = keys
 
     async def SearchObjects(self, request: pb.SearchObjectsRequest, context: Context) -> pb.SearchObjectsResponse:
-        """Search or list objects."""
+        """Find objects."""
         result = await self._searcher.search(parse_search(request, self._limits), self._keys.of(context))
         embedders = [embedder_to_pb(each) for each in result.embedders]
         response = pb.SearchObjectsResponse(

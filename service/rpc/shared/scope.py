@@ -25,16 +25,6 @@ ScopedRequest = (
 TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def check_scope(violations: Violations, request: ScopedRequest) -> None:
-    """Note a missing collection, an invalid tenant name, and a consistency that this version does not know."""
-    violations.require(request.collection, "collection", "is required; name a collection")
-    scope, path = (request, "") if isinstance(request, search_pb.SearchObjectsRequest) else (request.scope, "scope.")
-    fits = not scope.tenant or TENANT_NAME.fullmatch(scope.tenant)
-    violations.require(fits, f"{path}tenant", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
-    known = scope.consistency in pb.Consistency.values()
-    violations.require(known, f"{path}consistency", f"{scope.consistency} is not a Consistency of this version")
-
-
 LEVELS: dict[int, Consistency | None] = {
     pb.CONSISTENCY_UNSPECIFIED: None,
     pb.CONSISTENCY_ONE: Consistency.ONE,
@@ -43,15 +33,15 @@ LEVELS: dict[int, Consistency | None] = {
 }
 
 
-def scope_from_pb(scope: pb.Scope | search_pb.SearchObjectsRequest) -> Scope:
-    """Return the scope."""
-    return Scope(scope.tenant, LEVELS.get(scope.consistency))
-
-
 def parse_scope(violations: Violations, request: ScopedRequest) -> Scope:
     """Return the scope of a request, and note what is wrong with it, and a missing collection."""
-    check_scope(violations, request)
-    return scope_from_pb(request.scope if hasattr(request, "scope") else request)
+    violations.require(request.collection, "collection", "is required; name a collection")
+    scope = request.scope
+    fits = not scope.tenant or TENANT_NAME.fullmatch(scope.tenant)
+    violations.require(fits, "scope.tenant", "must be 1 to 64 of A-Z, a-z, 0-9, _ and -")
+    known = scope.consistency in LEVELS
+    violations.require(known, "scope.consistency", f"{scope.consistency} is not a Consistency of this version")
+    return Scope(scope.tenant, LEVELS.get(scope.consistency))
 
 
 def output_from_pb(message: output_fields_pb2.OutputFields) -> ReturnNames:

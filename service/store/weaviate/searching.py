@@ -91,7 +91,7 @@ async def search_in_weaviate(
                 **common,
                 **_shape(options),
                 query=keywords.query,
-                query_properties=list(keywords.properties) or None,
+                query_properties=_properties(keywords),
                 operator=_operator(keywords),
             )
         case Blend() as blend:
@@ -117,7 +117,7 @@ def _blend(blend: Blend, *, nameless: bool) -> dict[str, Any]:
     words, targets = blend.keywords, blend.targets
     arguments: dict[str, Any] = {
         "query": words and words.query,
-        "query_properties": words and (list(words.properties) or None),
+        "query_properties": words and _properties(words),
         "bm25_operator": words and _operator(words),
         "alpha": blend.alpha if words else 1.0,
         "fusion_type": FUSIONS[blend.fusion],
@@ -143,6 +143,10 @@ def _target(targets: TargetVectors, *, nameless: bool) -> Any:
     if targets.join in WEIGHTED_JOINS:
         return WEIGHTED_JOINS[targets.join](dict(targets.weights))
     return JOINS[targets.join](names)
+
+
+def _properties(keywords: Keywords) -> list[str] | None:
+    return [f"{each.name}^{each.weight:g}" for each in keywords.properties] or None
 
 
 def _operator(keywords: Keywords) -> Any:

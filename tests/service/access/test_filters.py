@@ -33,7 +33,7 @@ async def test_a_client_of_some_collections_may_not_filter_through_references(tm
     async def call(client: str) -> object:
         metadata = (("authorization", f"Bearer {key_of(client)}"),)
         if method == "SearchObjects":
-            request = search_pb.SearchObjectsRequest(collection="Mine", filters=THROUGH)
+            request = search_pb.SearchObjectsRequest(collection="Mine", filters=THROUGH, near_text={"concepts": ["a"]})
             return await wire.search.SearchObjects(request, metadata=metadata)
         delete = object_pb.DeleteObjectsRequest(collection="Mine", filters=THROUGH, dry_run=True)
         return await wire.objects.DeleteObjects(delete, metadata=metadata)

@@ -11,6 +11,8 @@ from tests.service.conftest import PNG, Run
 from vecgate.client import all_of, near_inputs, where
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.output_fields_pb2 import OutputFields
+from vecgate.v1.scope_pb2 import Scope
 
 
 def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecgate) -> None:
@@ -54,7 +56,7 @@ def test_search_by_keywords_by_both_or_by_an_object(
     assert run("search", *arguments).exit_code == 0
 
     assert pictures.requests["SearchObjects"][0] == search_pb.SearchObjectsRequest(
-        collection="Pictures", limit=10, **query
+        collection="Pictures", limit=10, scope=Scope(), output=OutputFields(), **query
     )
 
 

@@ -78,7 +78,7 @@ async def near_text(wire: Wire, text: str, target: str = "") -> search_pb.Search
         collection="Pictures",
         near_text=search_pb.NearText(concepts=[text]),
         target_vectors=[target] if target else [],
-        return_properties=["title"],
+        output={"properties": ["title"]},
     )
     return await wire.search.SearchObjects(request)
 

@@ -23,6 +23,7 @@ from service.domain import (
     Target,
     TargetJoin,
     TargetVectors,
+    WeightedField,
 )
 from service.store.base import Store
 from tests.service.store.store_suite import at, make_collection, make_object, make_vector
@@ -85,8 +86,8 @@ WORDS: list[tuple[Keywords, set[int]]] = [
     (Keywords("red car"), {1, 2, 3}),
     (Keywords("red car", need_all=True), {1}),
     (Keywords("red blue car", need_all=False, minimum_match=2), {1, 2}),
-    (Keywords("x", ("text",)), set()),
-    (Keywords("x", ("text_array^2", "text")), {1, 2}),
+    (Keywords("x", (WeightedField("text"),)), set()),
+    (Keywords("x", (WeightedField("text_array", 2), WeightedField("text"))), {1, 2}),
 ]
 
 
@@ -171,7 +172,7 @@ class FilterSuite:
             assert scores == sorted(scores, reverse=True)
             return [each.object.id.int for each in hits]
 
-        cat = Keywords("cat", ("text",))
+        cat = Keywords("cat", (WeightedField("text"),))
         assert (await find(Blend(cat, alpha=0.0)))[0] == 1
         assert (await find(Blend(cat, alpha=1.0)))[0] == 2
         assert await find(Blend(cat, alpha=0.0), at("other")) == [1], "words alone need no vector"

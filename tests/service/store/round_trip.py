@@ -102,8 +102,8 @@ def check_values(client: Client, examples: int) -> None:
 
         for name, value in read.properties.items():
             for what, filter_ in _filters(name, value).items():
-                found = client.search(NAME, filters=all_of(BY_ID.equal(id_), filter_)).hits
-                assert [hit.object.id for hit in found] == [read.id], f"{name} {what} {value!r}"
+                found = client.list_objects(NAME, filters=all_of(BY_ID.equal(id_), filter_))
+                assert [each.id for each in found] == [read.id], f"{name} {what} {value!r}"
 
     check()
 
@@ -114,7 +114,7 @@ def check_dates_in_order(client: Client) -> None:
     _write(client, {"date": moment, "date_array": [moment]}, id_)
 
     def found(filter_: filter_pb2.Filter) -> bool:
-        return len(client.search(NAME, filters=all_of(BY_ID.equal(id_), filter_)).hits) == 1
+        return len(list(client.list_objects(NAME, filters=all_of(BY_ID.equal(id_), filter_)))) == 1
 
     for each in (where("date"), where("date_array")):
         for later in ("9999-12-31T23:59:59.999999999Z", "2262-04-11T23:47:17Z", "9999-12-31T23:59:59-14:00"):

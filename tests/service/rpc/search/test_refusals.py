@@ -10,7 +10,6 @@ from tests.service.rpc.search.test_search import CATS, condition, fill, search
 from vecgate.v1.input_pb2 import Image
 from vecgate.v1.vector_pb2 import Vector
 
-ANY_ID = str(UUID(int=1))
 VALUE = "filters.condition.value"
 
 
@@ -88,7 +87,6 @@ VALUE = "filters.condition.value"
         ({"near_vector": {}}, "INVALID_INPUT", ["near_vector.vector"]),
         ({"near_vector": {"vector": Vector(data=b"1234")}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
         ({"near_vector": {"vector": Vector(data=bytes(32))}}, "INVALID_VECTOR", ["near_vector.vector.data"]),
-        ({"target_vectors": ["a", "b"]}, "INVALID_INPUT", ["target_vectors"]),
         ({"target_vectors": ["a"], "bm25": {"query": "x"}}, "INVALID_INPUT", ["target_vectors"]),
         (
             {"target_vectors": ["a", "a", ""], "target_join": 9, "target_weights": [1], **CATS},
@@ -125,25 +123,13 @@ VALUE = "filters.condition.value"
             ["near_inputs.inputs[0].near_vector.target_vectors", "near_inputs.inputs[0].near_vector.vector"],
         ),
         ({"target_vectors": ["other"], "near_text": {"concepts": ["a"]}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
-        ({"return_properties": ["x"]}, "UNKNOWN_PROPERTY", ["return_properties[0]"]),
-        ({"return_images": ["title"]}, "UNKNOWN_PROPERTY", ["return_images[0]"]),
-        ({"return_vectors": ["x"]}, "UNKNOWN_VECTOR", ["return_vectors[0]"]),
-        ({"after": "x"}, "INVALID_ID", ["after"]),
-        ({"after": ANY_ID, "offset": 1}, "INVALID_INPUT", ["after"]),
-        (condition("year", "EQUAL", integer=1) | {"after": ANY_ID}, "INVALID_INPUT", ["after"]),
-        ({"after": ANY_ID, "sort": [{"property": "year"}]}, "INVALID_INPUT", ["after"]),
-        (
-            {"after": ANY_ID, "sort": [{}], "bm25": {"query": "x"}},
-            "INVALID_INPUT",
-            ["after", "after", "sort", "sort[0].property"],
-        ),
-        ({"sort": [{"property": "nope"}]}, "UNKNOWN_PROPERTY", ["sort[0].property"]),
-        ({"sort": [{"property": "image"}]}, "INVALID_PROPERTY", ["sort[0].property"]),
-        ({"auto_limit": 1}, "INVALID_INPUT", ["auto_limit"]),
+        ({"output": {"properties": ["x"]}}, "UNKNOWN_PROPERTY", ["output.properties[0]"]),
+        ({"output": {"images": ["title"]}}, "UNKNOWN_PROPERTY", ["output.images[0]"]),
+        ({"output": {"vectors": ["x"]}}, "UNKNOWN_VECTOR", ["output.vectors[0]"]),
         ({"auto_limit": -1, "bm25": {"query": "x"}}, "INVALID_INPUT", ["auto_limit"]),
         ({"certainty": 0.5, "distance": 0.5, **CATS}, "INVALID_INPUT", ["certainty"]),
         ({"certainty": 1.5, **CATS}, "INVALID_INPUT", ["certainty"]),
-        ({"certainty": 0.5}, "INVALID_INPUT", ["certainty"]),
+        ({"certainty": 0.5, "bm25": {"query": "x"}}, "INVALID_INPUT", ["certainty"]),
         ({"distance": float("nan"), **CATS}, "INVALID_INPUT", ["distance"]),
         ({"distance": 1.0, "bm25": {"query": "x"}}, "INVALID_INPUT", ["distance"]),
         (
@@ -151,13 +137,11 @@ VALUE = "filters.condition.value"
             "INVALID_INPUT",
             [
                 "return_explain_score",
-                "group_by",
                 "group_by.property",
                 "group_by.number_of_groups",
                 "group_by.objects_per_group",
                 "return_times",
                 "return_explain_score",
-                "rerank",
                 "rerank.property",
                 "rerank.query",
             ],
@@ -195,9 +179,26 @@ VALUE = "filters.condition.value"
             ["bm25.operator", "bm25.minimum_match", "bm25.minimum_match"],
         ),
         ({"bm25": {"query": "x", "operator": 2, "minimum_match": 1}}, "INVALID_INPUT", ["bm25.minimum_match"]),
-        ({"bm25": {"query": "x", "properties": ["nope^2"]}}, "UNKNOWN_PROPERTY", ["bm25.properties[0]"]),
-        ({"bm25": {"query": "x", "properties": ["title", "year"]}}, "INVALID_PROPERTY", ["bm25.properties[1]"]),
-        ({"bm25": {"query": "x", "properties": ["title^x"]}}, "INVALID_PROPERTY", ["bm25.properties[0]"]),
+        (
+            {"bm25": {"query": "x", "properties": [{"name": "nope", "weight": 2}]}},
+            "UNKNOWN_PROPERTY",
+            ["bm25.properties[0].name"],
+        ),
+        (
+            {"bm25": {"query": "x", "properties": [{"name": "title"}, {"name": "year"}]}},
+            "INVALID_PROPERTY",
+            ["bm25.properties[1].name"],
+        ),
+        (
+            {"bm25": {"query": "x", "properties": [{"name": "title", "weight": -1}, {}]}},
+            "INVALID_INPUT",
+            ["bm25.properties[0].weight", "bm25.properties[1].name"],
+        ),
+        (
+            {"bm25": {"query": "x", "properties": [{"name": "title"}, {"name": "title", "weight": 2}]}},
+            "INVALID_INPUT",
+            ["bm25.properties[1].name"],
+        ),
         ({"hybrid": {}}, "INVALID_INPUT", ["hybrid"]),
         ({"hybrid": {"bm25": {"query": "x"}, "alpha": 1.5}}, "INVALID_INPUT", ["hybrid.alpha"]),
         ({"hybrid": {"bm25": {"query": "x"}, "alpha": float("nan")}}, "INVALID_INPUT", ["hybrid.alpha"]),
@@ -215,9 +216,9 @@ VALUE = "filters.condition.value"
             ["hybrid.near_vector.vector.data"],
         ),
         (
-            {"hybrid": {"bm25": {"query": "x", "properties": ["year"]}}},
+            {"hybrid": {"bm25": {"query": "x", "properties": [{"name": "year"}]}}},
             "INVALID_PROPERTY",
-            ["hybrid.bm25.properties[0]"],
+            ["hybrid.bm25.properties[0].name"],
         ),
         ({"target_vectors": ["x"], "near_object": {"id": str(UUID(int=1))}}, "UNKNOWN_VECTOR", ["target_vectors[0]"]),
         ({"filters": {}}, "INVALID_INPUT", ["filters"]),
@@ -292,20 +293,20 @@ VALUE = "filters.condition.value"
         ),
         ({"limit": -1, "near_text": {}}, "INVALID_INPUT", ["limit", "near_text.concepts"]),
         (
-            {"return_properties": ["x"], "sort": [{"property": "y"}], **condition("z", "EQUAL", integer=1)},
+            {"output": {"properties": ["x"]}, **condition("z", "EQUAL", integer=1)},
             "UNKNOWN_PROPERTY",
-            ["return_properties[0]", "sort[0].property", "filters.condition.property"],
+            ["output.properties[0]", "filters.condition.property"],
         ),
         (
             {
-                "return_vectors": ["x"],
+                "output": {"vectors": ["x"]},
                 "target_vectors": ["y"],
                 "near_text": {"concepts": [" "], "move_to": {"force": 1, "concepts": [" "]}},
                 **condition("z", "EQUAL", integer=1),
             },
             "INVALID_INPUT",
             [
-                "return_vectors[0]",
+                "output.vectors[0]",
                 "filters.condition.property",
                 "target_vectors[0]",
                 "near_text.concepts[0]",
@@ -313,14 +314,14 @@ VALUE = "filters.condition.value"
             ],
         ),
         (
-            {"bm25": {"query": "x", "properties": ["y"]}, **condition("z", "EQUAL", integer=1)},
+            {"bm25": {"query": "x", "properties": [{"name": "y"}]}, **condition("z", "EQUAL", integer=1)},
             "UNKNOWN_PROPERTY",
-            ["filters.condition.property", "bm25.properties[0]"],
+            ["filters.condition.property", "bm25.properties[0].name"],
         ),
         (
-            {"hybrid": {"bm25": {"query": "x", "properties": ["y"]}}, "target_vectors": ["z"]},
+            {"hybrid": {"bm25": {"query": "x", "properties": [{"name": "y"}]}}, "target_vectors": ["z"]},
             "INVALID_INPUT",
-            ["hybrid.bm25.properties[0]", "target_vectors[0]"],
+            ["hybrid.bm25.properties[0].name", "target_vectors[0]"],
         ),
         (
             {
@@ -351,18 +352,42 @@ async def test_a_search_that_cannot_be_is_refused_with_the_paths(
     wire: Wire, fields: dict[str, object], reason: str, paths: list[str]
 ) -> None:
     await fill(wire, "a cat")
+    request = search(**fields)
+    if request.WhichOneof("query") is None:
+        request.MergeFrom(search(**CATS))
 
-    failure = await failure_of(wire.search.SearchObjects(search(**fields)))
+    failure = await failure_of(wire.search.SearchObjects(request))
 
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, reason)
     assert failure.fields == paths
+
+
+@pytest.mark.parametrize(
+    ("fields", "paths"),
+    [
+        ({}, ["query"]),
+        ({"limit": -1}, ["limit", "query"]),
+        ({"certainty": 0.5, "target_vectors": ["a", "b"]}, ["certainty", "certainty", "target_vectors", "query"]),
+        (condition("year", "EQUAL", integer=1), ["query"]),
+    ],
+)
+async def test_a_search_without_a_query_is_sent_to_list_objects(
+    wire: Wire, fields: dict[str, object], paths: list[str]
+) -> None:
+    await fill(wire, "a cat")
+
+    failure = await failure_of(wire.search.SearchObjects(search(**fields)))
+
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+    assert failure.fields == paths
+    assert "ListObjects" in failure.message
 
 
 async def test_every_item_of_a_list_that_does_not_fit_is_named(wire: Wire) -> None:
     await wire.create_pictures()
 
     failure = await failure_of(
-        wire.search.SearchObjects(search(**condition("taken", "CONTAINS_ANY", texts={"values": ["x", "y"]})))
+        wire.search.SearchObjects(search(**CATS, **condition("taken", "CONTAINS_ANY", texts={"values": ["x", "y"]})))
     )
 
     assert failure.fields == [VALUE]

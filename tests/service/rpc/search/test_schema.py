@@ -56,6 +56,14 @@ def length_of(name: str) -> dict[str, str]:
     return {"property_length": name}
 
 
+async def ask(library: Wire, name: str, fields: dict[str, Any]) -> object:
+    """Search a collection near a text, or by the query or in the order that the fields ask for."""
+    if "sort" in fields:
+        return await library.objects.ListObjects(object_pb.ListObjectsRequest(collection=name, **fields))
+    query = {} if fields.keys() & {"bm25", "hybrid"} else NEAR
+    return await library.search.SearchObjects(pb.SearchObjectsRequest(collection=name, **{**query, **fields}))
+
+
 @pytest.fixture
 async def library(wire: Wire) -> Wire:
     for each in (AUTHORS, BOOKS, BARE):
@@ -74,7 +82,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("Book", where(value_of("maker"), "IS_NULL", {"boolean": True}), "filters.condition.property"),
     ("Book", where(value_of("hidden"), "EQUAL", TEXT), "filters.condition.property"),
     ("Book", where(value_of("hidden"), "IS_NULL", {"boolean": True}), "filters.condition.property"),
-    ("Book", {"bm25": {"query": "x", "properties": ["hidden"]}}, "bm25.properties[0]"),
+    ("Book", {"bm25": {"query": "x", "properties": [{"name": "hidden"}]}}, "bm25.properties[0].name"),
     ("Bare", {"bm25": {"query": "x"}}, "bm25"),
     ("Bare", {"hybrid": {"bm25": {"query": "x"}}}, "hybrid.bm25"),
     ("Bare", where(value_of("title"), "IS_NULL", {"boolean": True}), "filters.condition.operator"),
@@ -96,7 +104,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 async def test_what_the_schema_does_not_allow_is_refused_with_its_path(
     library: Wire, name: str, fields: dict[str, Any], path: str
 ) -> None:
-    failure = await failure_of(library.search.SearchObjects(pb.SearchObjectsRequest(collection=name, **fields)))
+    failure = await failure_of(ask(library, name, fields))
 
     assert failure.code is StatusCode.INVALID_ARGUMENT
     assert failure.fields == [path]
@@ -111,12 +119,12 @@ async def test_what_the_schema_does_not_allow_is_refused_with_its_path(
         where(length_of("tags"), "GREATER", INT),
         where(length_of("sizes"), "EQUAL", {"integer": 0}),
         {"sort": [{"property": "maker"}]},
-        {"bm25": {"query": "x", "properties": ["worded", "title^2"]}},
+        {"bm25": {"query": "x", "properties": [{"name": "worded"}, {"name": "title", "weight": 2}]}},
         {"hybrid": {"bm25": {"query": "x"}, "alpha": 1}},
     ],
 )
 async def test_any_index_that_is_there_will_do(library: Wire, fields: dict[str, Any]) -> None:
-    await library.search.SearchObjects(pb.SearchObjectsRequest(collection="Book", **fields))
+    await ask(library, "Book", fields)
 
 
 @pytest.mark.parametrize("reference", ["of", "lost"])
@@ -126,7 +134,7 @@ async def test_what_leads_to_no_single_collection_is_left_to_weaviate(library: W
         object_pb.ImportObjectsRequest(collection="Book", objects=[object_pb.DataObject()])
     )
 
-    failure = await failure_of(library.search.SearchObjects(pb.SearchObjectsRequest(collection="Book", **fields)))
+    failure = await failure_of(ask(library, "Book", fields))
 
     assert failure.reason == "STORE_REJECTED"
 

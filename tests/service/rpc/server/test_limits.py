@@ -47,7 +47,7 @@ def texts(count: int) -> pb.EmbedInputsRequest:
 
 
 def hits(count: int) -> search_pb.SearchObjectsRequest:
-    return search_pb.SearchObjectsRequest(collection="Pictures", limit=count)
+    return search_pb.SearchObjectsRequest(collection="Pictures", limit=count, near_text={"concepts": ["a cat"]})
 
 
 def objects(count: int) -> object_pb.ImportObjectsRequest:

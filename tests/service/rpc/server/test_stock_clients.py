@@ -68,7 +68,9 @@ async def test_pages_and_hits_of_the_default_size_reach_a_stock_client(stock: Wi
         answer = await import_all(stock, made)
         assert all(each.HasField("stored") for each in answer.results)
 
-    found = await stock.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures"))
+    found = await stock.search.SearchObjects(
+        search_pb.SearchObjectsRequest(collection="Pictures", near_text={"concepts": ["a cat"]})
+    )
     pages, seen, token = 0, set(), ""
     while pages == 0 or token:
         request = object_pb.ListObjectsRequest(

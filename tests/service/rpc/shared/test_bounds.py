@@ -106,7 +106,9 @@ async def test_a_filter_over_its_bound_is_refused_and_one_at_it_is_not(
     await wire.create_pictures()
 
     def search(size: int) -> search_pb.SearchObjectsRequest:
-        return search_pb.SearchObjectsRequest(collection="Pictures", filters=filter_of(size))
+        return search_pb.SearchObjectsRequest(
+            collection="Pictures", filters=filter_of(size), near_text={"concepts": ["a cat"]}
+        )
 
     await wire.search.SearchObjects(search(bound))
     over = [await failure_of(wire.search.SearchObjects(search(size))) for size in (bound + 1, 3 * bound)]

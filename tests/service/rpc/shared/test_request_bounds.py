@@ -134,16 +134,19 @@ async def test_what_is_named_twice_is_returned_once() -> None:
 
     search = search_pb.SearchObjectsRequest(
         collection="Pictures",
-        return_vectors=["default"] * 100,
-        return_images=["image"] * 1000,
-        return_properties=["title"] * 3,
+        near_text={"concepts": ["a cat"]},
+        output={"vectors": ["default"] * 100, "images": ["image"] * 1000, "properties": ["title"] * 3},
     )
     found = await wire.search.SearchObjects(search)
-    search.return_vectors.append("default")
+    search.output.vectors.append("default")
     over = await failure_of(wire.search.SearchObjects(search))
     unknown = await failure_of(
         wire.search.SearchObjects(
-            search_pb.SearchObjectsRequest(collection="Pictures", return_vectors=["default", "b", "default", "a"])
+            search_pb.SearchObjectsRequest(
+                collection="Pictures",
+                near_text={"concepts": ["a cat"]},
+                output={"vectors": ["default", "b", "default", "a"]},
+            )
         )
     )
 
@@ -153,8 +156,8 @@ async def test_what_is_named_twice_is_returned_once() -> None:
     assert [(each.properties, each.images, each.vectors) for each in store.asked] == [
         (["title"], ["image"], ["default"])
     ]
-    assert over.fields == ["return_vectors"]
-    assert unknown.fields == ["return_vectors[1]", "return_vectors[3]"]
+    assert over.fields == ["output.vectors"]
+    assert unknown.fields == ["output.vectors[1]", "output.vectors[3]"]
 
 
 async def test_who_may_not_call_is_told_so_whatever_was_sent(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from vecgate.v1.vector_pb2 import Vector
 
 ID = str(UUID(int=1))
 
-SEARCHES = {"listing", "near_vector", "near_object", "bm25", "hybrid"}
 VECTORS = {"default": Vector(data=b"\0\0\x80\x3f" * 8)}
 
 
@@ -52,11 +51,10 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "dry run": lambda wire, **scope: wire.objects.DeleteObjects(
         pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("red"), dry_run=True, scope=scope)
     ),
-    "listing": search,
-    "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, **scope),
-    "near_object": lambda wire, **scope: search(wire, near_object={"id": ID}, **scope),
-    "bm25": lambda wire, **scope: search(wire, bm25={"query": "red"}, **scope),
-    "hybrid": lambda wire, **scope: search(wire, hybrid={"bm25": {"query": "red"}}, **scope),
+    "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, scope=scope),
+    "near_object": lambda wire, **scope: search(wire, near_object={"id": ID}, scope=scope),
+    "bm25": lambda wire, **scope: search(wire, bm25={"query": "red"}, scope=scope),
+    "hybrid": lambda wire, **scope: search(wire, hybrid={"bm25": {"query": "red"}}, scope=scope),
 }
 
 
@@ -88,7 +86,7 @@ async def test_calls_on_objects_pass_tenant_and_consistency_on(tenants: Wire, ca
 
 async def test_objects_of_one_tenant_are_not_seen_by_another(tenants: Wire) -> None:
     for tenant in ("anna", "ben"):
-        found = await search(tenants, near_vector={"vector": VECTORS["default"]}, tenant=tenant)
+        found = await search(tenants, near_vector={"vector": VECTORS["default"]}, scope={"tenant": tenant})
         assert [hit.object.properties["title"] for hit in found.hits] == [f"red {tenant}"]
 
 
@@ -127,6 +125,5 @@ async def test_a_tenant_is_needed_where_there_are_some_and_refused_where_there_a
 @pytest.mark.parametrize("call", CALLS)
 async def test_what_can_be_no_tenant_and_no_consistency_is_refused_at_once(tenants: Wire, call: str) -> None:
     failure = await failure_of(CALLS[call](tenants, tenant="../anna", consistency=9))
-    path = "" if call in SEARCHES else "scope."
-    assert (failure.reason, failure.fields) == ("INVALID_INPUT", [f"{path}tenant", f"{path}consistency"])
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", ["scope.tenant", "scope.consistency"])
     assert not tenants.store.scopes
