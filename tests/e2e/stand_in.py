@@ -9,20 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import grpc
-import yaml
-from google.protobuf import json_format
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message_factory import GetMessageClass
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-
-from helm.tools.helm import HELM
-from service.settings import load_settings
-from tests.pages import ROOT
+# What a program needs is imported where it runs: pages name it many times.
 
 
 def grpcurl(arguments: list[str]) -> None:
     """Do as grpcurl does with `-plaintext [-d JSON] ADDRESS METHOD`, `list` and `describe NAME`."""
+    import grpc
+    from google.protobuf import json_format
+    from google.protobuf.descriptor_pool import DescriptorPool
+    from google.protobuf.message_factory import GetMessageClass
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
     arguments.remove("-plaintext")
     data = arguments.pop(arguments.index("-d") + 1) if "-d" in arguments else "{}"
     address, *words = [each for each in arguments if each != "-d"]
@@ -47,15 +44,19 @@ def grpcurl(arguments: list[str]) -> None:
 def vecgate(arguments: list[str]) -> None:
     """Run the command, but for those that need another machine; of `serve`, read the settings."""
     if arguments == ["serve"]:
+        from service.settings import load_settings
+
         load_settings()
     elif arguments[:2] not in (["weights", "fetch"], ["auth", "new-key"]) and "vecgate:50070" not in arguments:
         # The server of the tests has no NIM.
         own = ["clip" if each == "nim" else each for each in arguments]
-        subprocess.run([sys.executable, "-m", "service", *own], check=True)
+        os.execv(sys.executable, [sys.executable, "-m", "service", *own])
 
 
 def make(arguments: list[str]) -> None:
     """Have make say what it would do."""
+    from tests.pages import ROOT
+
     # On the path it would be this program again.
     environment = os.environ | {"PATH": os.defpath}
     command = ["make", "--dry-run", *arguments]
@@ -64,6 +65,11 @@ def make(arguments: list[str]) -> None:
 
 def helm(arguments: list[str]) -> None:
     """Read the files that are named, and render the project's own chart."""
+    import yaml
+
+    from helm.tools.helm import HELM
+    from tests.pages import ROOT
+
     values = [arguments[at + 1] for at, each in enumerate(arguments) if each == "--values"]
     for file in values:
         yaml.safe_load(Path(file).read_text(encoding="utf-8"))
@@ -75,6 +81,8 @@ def helm(arguments: list[str]) -> None:
 
 def kubectl(arguments: list[str]) -> None:
     """Read the manifests that come on standard input."""
+    import yaml
+
     if arguments[-2:] == ["--filename", "-"]:
         (manifest,) = yaml.safe_load_all(sys.stdin)
         assert {"apiVersion", "kind", "metadata"} <= manifest.keys()
@@ -82,6 +90,8 @@ def kubectl(arguments: list[str]) -> None:
 
 def docker(arguments: list[str]) -> None:
     """Look for the target and the build arguments in the Dockerfile."""
+    from tests.pages import ROOT
+
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert re.search(rf"^FROM .* AS {arguments[arguments.index('--target') + 1]}$", text, re.MULTILINE)
     for at, each in enumerate(arguments):
