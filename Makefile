@@ -74,13 +74,13 @@ protos: setup ## generate the stubs from the .proto files
 
 protos-check: setup ## stubs fresh, API linted, and compatible with the released one
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/buf lint protos
 	@mkdir -p build
-	@$(BIN)/python protos/generate.py --image build/api.binpb
-	$(BIN)/buf lint build/api.binpb --config protos/buf.yaml
+	@$(BIN)/buf build protos --output build/api.binpb
 	$(BIN)/buf breaking build/api.binpb --against protos/released.binpb --config protos/buf.yaml
 
 protos-release: setup ## take the API as it is now for the released one
-	$(BIN)/python protos/generate.py --image protos/released.binpb
+	$(BIN)/buf build protos --output protos/released.binpb
 
 docs: setup ## write settings, metrics and values into the pages and the chart's schema
 	$(BIN)/python -m service.settings.table

@@ -2,7 +2,6 @@
 
     python protos/generate.py             writes the stubs beside the .proto files, and the client beside its source
     python protos/generate.py --check     compares them with the committed ones; exit code 1 if they differ
-    python protos/generate.py --image F   writes the API as a FileDescriptorSet, which buf lints and compares
 
 The blocking client is the asyncio client without its awaits, so that the two cannot drift.
 
@@ -50,12 +49,10 @@ BLOCKING = (
 
 def run_protoc(*options: str) -> None:
     """Run protoc over every file of the API; end the program with its exit code if it fails."""
-    # google/rpc comes from googleapis-common-protos, google/protobuf from grpcio-tools.
-    google_rpc = Path(str(files("google.rpc").joinpath("."))).parent.parent
     google_protobuf = str(files("grpc_tools") / "_proto")
     # protoc finds the mypy plug-ins beside the running Python.
     os.environ["PATH"] = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ.get('PATH', '')}"
-    includes = [f"-I{folder}" for folder in (ROOT, google_rpc, google_protobuf)]
+    includes = [f"-I{folder}" for folder in (ROOT, ROOT / "third_party", google_protobuf)]
     code = protoc.main(["protoc", *includes, *options, *SOURCES])
     if code:
         sys.exit(int(code))
@@ -63,26 +60,23 @@ def run_protoc(*options: str) -> None:
 
 def blocking(source: str) -> str:
     """Return the blocking form of a module of the asyncio client."""
+    ruff = Path(sysconfig.get_path("scripts")) / "ruff"
     for pattern, replacement in BLOCKING:
         source = re.sub(pattern, replacement, source)
     # Unused imports go, and a loop that only yields becomes a `yield from`.
     tidy = ("check", "--quiet", "--fix-only", "--unsafe-fixes", "--select", "F401,I,RUF100,UP028")
     for step in (tidy, ("format", "--quiet")):
-        command = [
-            str(Path(sysconfig.get_path("scripts")) / "ruff"),
-            *step,
-            "--stdin-filename",
-            "protos/client.py",
-            "-",
-        ]
+        command = (ruff, *step, "--stdin-filename", "protos/client.py", "-")
         source = subprocess.run(command, input=source, capture_output=True, text=True, check=True).stdout  # noqa: S603 -- our own tool
     return source
 
 
 def generate(target: Path) -> None:
     """Write the stubs and the blocking client below a folder."""
-    kinds = ("python", "grpc_python", "mypy", "mypy_grpc")
-    run_protoc(*(f"--{kind}_out={target}" for kind in kinds))
+    run_protoc(
+        *(f"--{kind}_out={target}" for kind in ("python", "grpc_python")),
+        *(f"--{kind}_out=quiet:{target}" for kind in ("mypy", "mypy_grpc")),
+    )
     client = target / "vecgate" / "client"
     client.mkdir(exist_ok=True)
     for path in (ROOT / "vecgate" / "client").glob("async_*.py"):
@@ -115,14 +109,10 @@ def main() -> int:
     """Parse the command line and do as it says."""
     parser = argparse.ArgumentParser(description="Generate or check the stubs of the Vecgate API.")
     parser.add_argument("--check", action="store_true", help="compare with the committed stubs, write nothing")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="write a FileDescriptorSet for buf")
     arguments = parser.parse_args()
     if arguments.check:
         return check()
-    if arguments.image:
-        run_protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={arguments.image}")
-    else:
-        generate(ROOT)
+    generate(ROOT)
     return 0
 
 

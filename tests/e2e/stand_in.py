@@ -100,7 +100,14 @@ def docker(arguments: list[str]) -> None:
             assert name == "SOURCE_DATE_EPOCH" or re.search(rf"^ARG {name}\b", text, re.MULTILINE), name
 
 
-PROGRAMS = {each.__name__: each for each in (docker, grpcurl, helm, kubectl, make, vecgate)}
+def protoc(arguments: list[str]) -> None:
+    """Read the API as protoc does, and generate nothing, because the plug-ins are of other languages."""
+    known = [each for each in arguments if "_out=" not in each]
+    command = [sys.executable, "-m", "grpc_tools.protoc", *known, "--descriptor_set_out=/dev/null"]
+    subprocess.run(command, check=True)
+
+
+PROGRAMS = {each.__name__: each for each in (docker, grpcurl, helm, kubectl, make, protoc, vecgate)}
 
 if __name__ == "__main__":
     PROGRAMS[sys.argv[1]](sys.argv[2:])
