@@ -18,7 +18,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.process.log import configure_logging, masked_settings
 from service.process.tracing import Tracing
 from service.rpc.server.server import GrpcServer, PortTaken, check_address
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import InvalidSettings, Settings
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed

@@ -22,7 +22,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.domain import ReturnFields, SearchSpec, StoredObject
 from service.process.log import configure_logging
 from service.rpc.server.server import GrpcServer
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore

@@ -26,7 +26,7 @@ from service.rpc.embedding import EmbeddingServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.server import GrpcServer
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import AuthSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore

@@ -11,7 +11,7 @@ from weaviate.classes.init import AdditionalConfig, Auth
 from embedders.contract import Embedder
 from service.core.embedder_pool import EmbedderPool
 from service.rpc.server.server import GrpcServer
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import watched

@@ -21,7 +21,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.searching.searcher import Searcher
 from service.domain import Fusion
 from service.rpc.search.request import parse_search
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, WeaviateSettings, read_secret
 from service.store.weaviate import WeaviateStore
 from tests.conftest import assert_close

@@ -22,7 +22,7 @@ from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
 from service.process.log import configure_logging
 from service.rpc.server.server import GrpcServer
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
 from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder

@@ -17,7 +17,7 @@ from service.cli import app
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects import writing
 from service.rpc.server.server import GrpcServer
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import AuthSettings, LimitSettings, ServerSettings
 from tests.fakes.embedder import FakeEmbedder, watched
 from tests.fakes.server import FakeVecgate, serving

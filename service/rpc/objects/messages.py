@@ -13,11 +13,16 @@ from service.domain import Filter, Scope, SortBy, StoredObject
 from service.error_table import to_status
 from service.errors import Violation, Violations, collecting
 from service.rpc.embedding import vector_to_pb
-from service.rpc.shared.bounds import MAX_OBJECT_IMAGES, MAX_OBJECT_VALUES, MAX_OBJECT_VECTORS, MAX_PROPERTIES_BYTES
+from service.rpc.shared.bounds import (
+    MAX_OBJECT_IMAGES,
+    MAX_OBJECT_VALUES,
+    MAX_OBJECT_VECTORS,
+    MAX_PROPERTIES_BYTES,
+    RequestLimits,
+)
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.pages import parse_page_token
 from service.rpc.shared.scope import output_from_pb, parse_scope
-from service.rpc.shared.violations import RequestLimits
 from vecgate.v1 import object_service_pb2 as object_pb
 
 DEFAULT_PAGE_SIZE = 100

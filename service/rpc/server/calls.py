@@ -1,11 +1,12 @@
-"""Around every call: a request id, a line in the access log, who calls, bounds, the deadline, and the table of errors.
+"""What every call passes: request id, access log, authentication, bounds, deadline, and the table of errors.
 
-A call with one request is served as one with a stream of requests, of which the first is read: gRPC's own handlers
-receive the whole request, up to its bound, before anybody is asked whether the caller may send it. On the wire both are
-the same. What a call holds counts until its answer has been taken, which is when gRPC calls it done.
+A call with one request is served as a call with a stream of requests, and only the first request is read. The reason:
+gRPC's own handlers receive the whole request before the server can check whether the caller may send it. On the wire,
+both kinds of call are the same. The bytes of a call count until gRPC reports the call as done, after it has sent the
+response.
 
-Our calls that answer in a stream write to their context and return nothing. Streams of others (health watches,
-reflection) pass untouched.
+Our own methods that respond with a stream write to their context and return nothing. Streams of health and reflection
+pass unchanged.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -30,16 +31,15 @@ from service.error_table import log_failure, to_status
 from service.errors import MessageTooLarge, Overloaded
 from service.process.log import milliseconds, new_request_id
 from service.process.metrics import IN_FLIGHT, note_call
-from service.rpc.server.open_methods import authorization_in
+from service.rpc.server.standard_services import OURS, Context, Continuation, MethodHandler, authorization_in
 from service.rpc.server.wire import WireCheck, unreadable
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
-OURS = "/vecgate."
 RULED = "/vecgate.v1."
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Twice the largest request by default: what was stored with a few calls is read with as many."""
@@ -50,27 +50,23 @@ REQUEST_TIMEOUT_S = 60.0
 """Seconds in which a call's request must arrive."""
 READ_IN_THREAD_BYTES = 64 * 1024
 READ_IN_THREAD_FIELDS = 4000
-"""Requests that are longer and have more fields are checked and parsed in a thread, so that nobody else waits for it.
-Pictures and vectors are long, but few: they need not wait for that thread."""
+"""Requests with more bytes and more fields are checked and parsed in a thread, so that other calls do not wait.
+Requests with images and vectors have many bytes but few fields, and do not need the thread."""
 
 FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
-"""Codes that make a server's span one that failed, by OpenTelemetry's conventions."""
+"""Codes with which a server's span counts as failed, by OpenTelemetry's conventions."""
 
 QUIET_METHODS = frozenset({"/grpc.health.v1.Health/Check"})
 UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
-"""What is asked to see what is wrong with a server that has too many calls."""
+"""Methods that show what is wrong with a server that has too many calls."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler = Callable[[Any, Context], Awaitable[Any]]
 Parse = Callable[[bytes], Any]
-# Generic in the stubs only, not in grpc itself.
-MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["MethodHandler | None"]]
 
 
 @dataclass(slots=True)
 class _Held:
-    """What a call holds: the bytes of its request and of its answer."""
+    """How much memory a call uses: the bytes of its request and of its response."""
 
     request_bytes: int = 0
     response_bytes: int = 0
@@ -84,7 +80,7 @@ class _Reader:
     parse: Parse
 
     def takes_long(self, content: bytes) -> bool:
-        """Return whether reading a request would keep others waiting."""
+        """Return whether reading a request would delay other calls."""
         return len(content) > READ_IN_THREAD_BYTES and not self.check.ends_within(content, READ_IN_THREAD_FIELDS)
 
     def read(self, content: bytes) -> Any:
@@ -101,13 +97,13 @@ class _Reader:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of calls with one request.
+    """Wraps the handlers of methods that take one request.
 
     Args:
         settings: bounds on calls.
-        authenticator: who may make ours.
+        authenticator: knows who may call our own methods.
         limits: bounds on requests.
-        real_name: returns the name of the collection that a name, which may be an alias, leads to.
+        real_name: returns the name of the collection that an alias stands for, and any other name unchanged.
 
     Attributes:
         idle: set while no call is in flight.
@@ -125,7 +121,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._settings = settings
         self._authenticator = authenticator
         self._limits = limits
-        # One: threads of Python's take turns, and each that has work lets the event loop wait longer for its own.
+        # One thread: Python runs one thread at a time, and each busy thread delays the event loop more.
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="requests")
         self._real_name = real_name
         self._in_flight = 0
@@ -134,7 +130,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._ours: dict[str, MethodHandler] = {}
 
     def close(self) -> None:
-        """End, with no call in flight."""
+        """Stop the thread that reads requests; no call is in flight."""
         self._reading.shutdown(wait=False, cancel_futures=True)
 
     async def intercept_service(
@@ -148,14 +144,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or handler.request_streaming:
             return handler
         if method.startswith(OURS):
-            # Others' depend on who calls.
+            # Handlers of other services depend on the caller: see AccessInterceptor.
             handler = self._ours[method] = self._around(handler, method)
         elif not handler.response_streaming:
             handler = self._around(handler, method)
         return handler
 
     def _around(self, handler: "MethodHandler", method: str) -> "MethodHandler":
-        """Return what receives the one request of a call as a stream, around the handler of its method."""
+        """Return a handler that receives the one request of a call as a stream, and calls the handler of its method."""
         call = cast("Any", self._wrap(handler, method, self._reader(handler, method)))
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
@@ -168,7 +164,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return _Reader(WireCheck(kind, self._limits), handler.request_deserializer)
 
     def _wrap(self, handler: "MethodHandler", method: str, reader: "_Reader") -> Handler:
-        """Return a handler of bytes around one of messages."""
+        """Return a handler that takes and returns bytes."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
             del requests  # see _first
@@ -179,14 +175,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             held, answered = _Held(), False
             self._begin(method, held, context)
             with _span(method, context) as span:
-                # For good: gRPC makes a task, and with it a context, for each call.
+                # Not unbound later: gRPC runs each call in a task, and so in a context, of its own.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
                     answer = await self._answer(handler, method, context, held, reader)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
-                except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets a status
+                except Exception as error:  # noqa: BLE001  # every error becomes a status
                     await _abort(error, method, context)
                 else:
                     return answer
@@ -228,7 +224,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(
         self, handler: "MethodHandler", method: str, context: Context, held: _Held, reader: "_Reader"
     ) -> bytes | None:
-        """Return the answer to a call as bytes, None for one that has been written.
+        """Return the response to a call as bytes; None if the method has written it.
 
         Raises:
             Exception: anything of the table of errors.
@@ -236,7 +232,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if method not in UNBOUNDED_METHODS:
             self._check_bounds()
         ours = method.startswith(OURS)
-        # A method of another version has no rule yet, and is refused.
+        # A method of another version has no rule and is refused.
         ruled = method.removeprefix(RULED)
         account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
         left_s = self._time_left(context)
@@ -246,19 +242,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             content = await _first(context)
             limit.reschedule(ends_s)
             if method not in UNBOUNDED_METHODS:
-                # Others may have come in meanwhile.
+                # Other calls may have arrived meanwhile.
                 self._check_bounds()
             held.request_bytes = len(content)
             self._bytes += held.request_bytes
             if account is not None:
-                # What is refused has come in, too.
+                # Refused requests count, too: the server has received them.
                 account.receive(held.request_bytes)
                 authorize_method(account.client, ruled)
             if reader.takes_long(content):
                 request = await asyncio.get_running_loop().run_in_executor(self._reading, reader.read, content)
             else:
                 request = reader.read(content)
-            del content  # its message has all of it once more
+            del content  # the message holds a copy
             if account is not None:
                 await follow_alias(account.client, ruled, request, self._real_name)
                 authorize(account.client, ruled, request)
@@ -270,8 +266,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         answer = handler.response_serializer(response)
         if len(answer) > MAX_RESPONSE_BYTES:
             raise MessageTooLarge(
-                f"the answer has {len(answer)} bytes, and a message at most {MAX_RESPONSE_BYTES}; ask "
-                "for fewer inputs, objects, pictures or vectors"
+                f"the response has {len(answer)} bytes, and a message at most {MAX_RESPONSE_BYTES}; ask for fewer "
+                "inputs, objects, images or vectors"
             )
         held.response_bytes = len(answer)
         self._bytes += held.response_bytes
@@ -280,15 +276,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _check_bounds(self) -> None:
         most, most_bytes = self._settings.max_calls, MAX_CALLS_BYTES
         if self._bounded > most:
-            raise Overloaded(f"{most} calls are being answered, and no more may be: try again later")
+            raise Overloaded(f"the server is handling {most} calls, which is the most: try again later")
         if self._bytes >= most_bytes:
             raise Overloaded(
-                f"calls that are being answered hold {self._bytes} bytes, and with {most_bytes} no more may begin: try "
-                "again later"
+                f"the calls in progress use {self._bytes} bytes, and the server takes no more calls at {most_bytes}: "
+                "try again later"
             )
 
     def _time_left(self, context: Context) -> float:
-        """Return the seconds that a call has, a little less than its caller gives so that the answer can reach it."""
+        """Return the seconds that a call has: a little less than its deadline, so that the response arrives in time."""
         remaining = cast("float | None", context.time_remaining())
         if remaining is None:
             return self._settings.max_call_s
@@ -296,10 +292,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _first(context: Context) -> bytes:
-    # gRPC's iterator over requests holds the last one, and itself, until the collector of cycles comes.
+    # gRPC's iterator over requests would keep the last request until the garbage collector runs.
     request = await context.read()
     if request is grpc.aio.EOF:
-        # gRPC has refused it by now with the same code; a call without any message is none of a client library's.
+        # gRPC has already refused the request with the same code; no client library sends a call without a message.
         raise MessageTooLarge("the request has more bytes than a message may have")
     return cast("bytes", request)
 
@@ -318,7 +314,7 @@ def _note_span(span: Span, code: str) -> None:
 
 
 def _span(method: str, context: Context) -> AbstractContextManager[Span]:
-    """Return what makes a span of a call, within the trace that its caller named; health is not traced."""
+    """Return the span of a call, in its caller's trace; health checks have none."""
     if not tracing.active() or method in QUIET_METHODS:
         return tracing.NOTHING
     name = method.removeprefix("/")

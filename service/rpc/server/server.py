@@ -31,12 +31,9 @@ from service.rpc.embedding import EmbeddingServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.calls import MAX_RESPONSE_BYTES, CallInterceptor
-from service.rpc.server.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH, HealthReporter
-from service.rpc.server.open_methods import AccessInterceptor
-from service.rpc.server.reflection import add_reflection
-from service.rpc.shared.bounds import MAX_VALUES
+from service.rpc.server.standard_services import SERVICES, AccessInterceptor, HealthReporter, add_reflection
+from service.rpc.shared.bounds import MAX_VALUES, RequestLimits
 from service.rpc.shared.caller_keys import CallerKeys
-from service.rpc.shared.violations import RequestLimits
 from service.settings import AuthSettings, ServerSettings
 from service.store.base import Store
 from vecgate.v1 import (
@@ -166,7 +163,7 @@ class GrpcServer:
             AdminServicer(store, embedders, authenticator), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        add_reflection((ADMIN, EMBEDDING, COLLECTION, OBJECT, SEARCH, health.SERVICE_NAME), self._server)
+        add_reflection((*SERVICES, health.SERVICE_NAME), self._server)
 
     def _take_port(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"

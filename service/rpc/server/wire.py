@@ -1,7 +1,7 @@
-"""Requests are counted on the wire, before they are parsed: parsed, a message may take many times its bytes.
+"""Checks the bounds of a request on the wire, before it is parsed: a parsed message may take many times its bytes.
 
 One walk over protobuf's encoding counts the elements of every list and measures every string, by the table in `bounds`.
-It steps over what a field holds: its time grows with the number of fields, not with the bytes of pictures.
+It skips the content of fields: its time grows with the number of fields, not with the bytes of images.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,7 @@ from itertools import repeat
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from service.errors import InvalidRequest, Violation
-from service.rpc.shared.bounds import NAME_BYTES, Bound, list_bounds, max_fields, string_bounds
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import NAME_BYTES, Bound, RequestLimits, list_bounds, max_fields, string_bounds
 
 MAX_DEPTH = 100
 """Messages within messages; protobuf's parser takes no more."""
@@ -29,13 +28,13 @@ WIRE_TYPES = {
     FieldDescriptor.TYPE_BYTES: LENGTH,
     FieldDescriptor.TYPE_MESSAGE: LENGTH,
 }
-"""Those that are not varints."""
+"""Types that are not varints."""
 WIDTHS = {VARINT: 1, FIXED32: 4, FIXED64: 8}
-"""The least bytes of a number."""
+"""The fewest bytes of a number."""
 NOT_LAST = bytes(range(128, 256))
-"""All bytes of a varint but the last are among these."""
+"""The bytes of a varint, except the last."""
 FEW_BYTES = 128
-"""From here on a length or a tag takes several bytes."""
+"""Lengths and tags from here on take several bytes."""
 LONGEST_VARINT = 5
 """Bytes of a tag or a length."""
 LONGEST_NUMBER = 10
@@ -49,14 +48,14 @@ Rules = dict[int, "_Rule"]
 
 @dataclass(slots=True)
 class _Rule:
-    """What to do at a field.
+    """The bounds of a field.
 
     Attributes:
-        path: its name for the caller.
-        bytes: the bound on one of it; None for none.
-        counter: where its elements are counted; None for what is no list.
-        width: in a list of numbers, the least bytes of one; 0 for another field.
-        inner: the rules of the message that it is; None for other fields.
+        path: the field's path in error messages.
+        bytes: the bound on its bytes, or on those of one element; None for no bound.
+        counter: the place of the counter of its elements; None if it is not a list.
+        width: of a list of numbers, the fewest bytes of one number; 0 for other fields.
+        inner: the rules of its message; None if it holds no message.
     """
 
     path: str
@@ -70,7 +69,7 @@ class WireCheck:
     """Checks the requests of one method.
 
     Args:
-        message: what they are.
+        message: the type of the requests.
         limits: this server's bounds.
     """
 
@@ -106,15 +105,15 @@ class WireCheck:
             return True
 
     def _walk(self, content: bytes, most: int) -> bool:
-        """Go through the fields of all messages, those of a message before what follows it.
+        """Walk through the fields of all messages, depth first.
 
         Returns:
-            Whether there are no more than so many.
+            Whether there are at most so many fields.
         """
         rules, at, end = self._rules, 0, len(content)
         outer: list[tuple[Rules, int]] = []
         left = [each.most for each in self._counters]
-        # Behind the last field comes the end.
+        # One step more than fields: the end is found after the last field.
         for _ in repeat(None, most + 1):
             while at == end:
                 if not outer:
@@ -138,7 +137,7 @@ class WireCheck:
         return False
 
     def _check(self, rule: _Rule, left: list[int], content: bytes, at: int, behind: int) -> None:
-        """Measure a string, and count an element of a list, or the numbers that are packed into one field."""
+        """Measure a string; count an element of a list, or the numbers that are packed into one field."""
         size, bound = behind - at, rule.bytes
         if bound is not None and size > bound.most:
             raise _refused(rule, f"has {size} bytes; give at most {bound.most}", bound)
@@ -146,7 +145,7 @@ class WireCheck:
             bound = self._counters[rule.counter]
             left[rule.counter] -= _numbers(content[at:behind], rule.width, bound.most) if rule.width else 1
             if left[rule.counter] < 0:
-                message = f"has more than {bound.most} items, the most that one call takes"
+                message = f"has more than {bound.most} items, which is the most in one call"
                 raise _refused(rule, f"{message}; leave some out, or split the call", bound)
 
     def _rules_of(
@@ -155,16 +154,16 @@ class WireCheck:
         """Return the rules of a message by tag.
 
         Args:
-            message: it.
-            path: of the field that holds it.
-            around: the rules of the messages that it is within, by their names: messages hold others of their kind.
-            values: what counts the values of the Struct around it, if there is one.
+            message: the message's type.
+            path: the path of the field that holds it.
+            around: the rules of the messages around it, by their names, because messages may nest.
+            values: the place of the counter for the values of the Struct around it, if there is one.
         """
         rules: Rules = {}
         if message.full_name not in around:
             around = {**around, message.full_name: rules}
             for field in message.fields:
-                # What is in a Struct is named by the field that holds it.
+                # Inside a Struct, errors name the field that holds the Struct.
                 where = f"{path}.{field.name}".removeprefix(".") if values is None else path
                 rule = self._rule_of(field, where, around, values)
                 wire = WIRE_TYPES.get(field.type, VARINT)
@@ -176,7 +175,7 @@ class WireCheck:
 
     def _rule_of(self, field: FieldDescriptor, path: str, around: Mapping[str, Rules], values: int | None) -> _Rule:
         inner, kind = field.message_type, field.containing_type
-        assert kind is not None, "extensions alone are of no message"
+        assert kind is not None, "only extensions belong to no message"
         name = f"{kind.name}.{field.name}"
         rule = _Rule(path, self._strings.get(name))
         if rule.bytes is None and field.type == field.TYPE_STRING and name != TEXT_OF_STRUCT:
@@ -192,7 +191,7 @@ class WireCheck:
         return rule
 
     def _counter_of(self, name: str) -> int:
-        """Return the place of a list's counter: one for all places where the list stands."""
+        """Return the place of a list's counter, which all occurrences of the list share."""
         if name not in self._places:
             self._places[name] = len(self._counters)
             self._counters.append(self._lists[name])
@@ -200,7 +199,7 @@ class WireCheck:
 
 
 def _field(content: bytes, at: int) -> tuple[int, int, int]:
-    """Return the tag of a field that begins at a place, and where what it holds begins and ends."""
+    """Return the tag of the field at an offset, and where its content begins and ends."""
     tag = content[at]
     at += 1
     if tag >= FEW_BYTES:
@@ -220,12 +219,12 @@ def _field(content: bytes, at: int) -> tuple[int, int, int]:
                 raise unreadable()
         return tag, at, behind + 1
     if kind not in WIDTHS:
-        raise unreadable()  # a group, which no message of ours has
+        raise unreadable()  # a group, which our messages do not use
     return tag, at, at + WIDTHS[kind]
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """Return a tag or a length of several bytes that begins at a place, and where it ends."""
+    """Return the tag or length of several bytes at an offset, and where it ends."""
     value = 0
     for shift in range(0, 7 * LONGEST_VARINT, 7):
         value |= (content[at] & 127) << shift
@@ -236,7 +235,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def _numbers(packed: bytes, width: int, most: int) -> int:
-    """Return how many numbers are in a packed list, or that there are more than so many."""
+    """Return how many numbers a packed list has; some number over `most` for a longer list."""
     if width > 1:
         return len(packed) // width
     if len(packed) > LONGEST_NUMBER * most:
@@ -249,5 +248,5 @@ def _refused(rule: _Rule, message: str, bound: Bound) -> InvalidRequest:
 
 
 def unreadable() -> InvalidRequest:
-    """Return that a request is no message."""
+    """Return the error for a request that cannot be parsed."""
     return InvalidRequest([Violation("", "the request cannot be parsed as the method's message")])

@@ -1,9 +1,10 @@
 """How many elements each list of a request may have, and how many bytes each string: one table for all requests."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
 
-from service.rpc.shared.violations import RequestLimits
+from service.settings import LimitSettings
 
 MAX_VALUES = 100_000
 """Values in the properties of all objects of a call: members of objects and items of lists, however deep."""
@@ -24,6 +25,29 @@ IMAGE_BYTES = 32 * 1024 * 1024
 """As for texts."""
 MAX_DIMENSION = 65_535
 """Weaviate's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """Bounds on one call; see the settings of the same names.
+
+    Attributes:
+        max_filter_depth: a filter is walked by recursion, and people write far flatter ones.
+        max_filter_nodes: conditions, joins and listed values of a filter; Weaviate takes long for more.
+    """
+
+    max_inputs: int
+    max_objects: int
+    max_hits: int
+    max_text_bytes: int
+    max_image_bytes: int
+    max_filter_depth: int = 16
+    max_filter_nodes: int = 1000
+
+    @classmethod
+    def of(cls, settings: LimitSettings) -> Self:
+        """Return the bounds that settings ask for."""
+        return cls(**settings.model_dump(include={each.name for each in fields(cls)}))
 
 
 class Bound(NamedTuple):

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from service.domain import AllOf, AnyOf, Condition, Filter, FilterValue, GeoRange, Not, Operator, Target
 from service.errors import Violations
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from vecgate.v1 import filter_pb2 as pb
 
 MAX_LATITUDE = 90

@@ -1,35 +1,9 @@
-"""The bounds on a call, and checks that several services share."""
+"""Checks that several services share."""
 
-from dataclasses import dataclass, fields
-from typing import Self
 from uuid import UUID
 
 from service.core.objects.checks import parse_id
 from service.errors import Violations, noting
-from service.settings import LimitSettings
-
-
-@dataclass(frozen=True, slots=True)
-class RequestLimits:
-    """Bounds on one call; see the settings of the same names.
-
-    Attributes:
-        max_filter_depth: a filter is walked by recursion, and people write far flatter ones.
-        max_filter_nodes: conditions, joins and listed values of a filter; Weaviate takes long for more.
-    """
-
-    max_inputs: int
-    max_objects: int
-    max_hits: int
-    max_text_bytes: int
-    max_image_bytes: int
-    max_filter_depth: int = 16
-    max_filter_nodes: int = 1000
-
-    @classmethod
-    def of(cls, settings: LimitSettings) -> Self:
-        """Return the bounds that settings ask for."""
-        return cls(**settings.model_dump(include={each.name for each in fields(cls)}))
 
 
 def check_name(name: str, path: str) -> None:

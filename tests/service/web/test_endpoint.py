@@ -23,7 +23,7 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
-from service.rpc.server.health import HealthReporter
+from service.rpc.server.standard_services import HealthReporter
 from service.store.base import Store
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, running_web

@@ -8,7 +8,7 @@ from google.protobuf import descriptor_database, descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
-from service.rpc.server.health import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH
+from service.rpc.server.standard_services import ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH
 from tests.service.conftest import Wire
 
 SERVICES = (ADMIN, COLLECTION, EMBEDDING, OBJECT, SEARCH)
@@ -90,7 +90,7 @@ async def test_every_symbol_is_found_in_the_file_that_declares_it(ask: Ask) -> N
     assert {"vecgate.v1.SearchService.SearchObjects", f"{HEALTH}.Check", f"{NAMES[0]}.ServerReflectionInfo"} <= set(
         found
     )
-    assert "vecgate.v1.Object.ImagesEntry" in found, "nested messages are symbols"
+    assert "vecgate.v1.DataObject.ImagesEntry" in found, "nested messages are symbols"
     assert "grpc.health.v1.HealthCheckResponse.SERVING" in found, "values of nested enums are symbols"
 
 

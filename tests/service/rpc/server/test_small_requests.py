@@ -12,8 +12,7 @@ import httpx
 import pytest
 from google.protobuf.message import Message
 
-from service.rpc.shared.bounds import list_bounds, string_bounds
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits, list_bounds, string_bounds
 from service.settings import LimitSettings
 from tests.fakes.floods import Flood, floods_of
 from tests.fakes.messages import METHODS

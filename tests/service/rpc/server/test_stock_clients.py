@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, start_wire, stop_wire

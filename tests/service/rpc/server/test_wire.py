@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidRequest, Violation
 from service.rpc.server.wire import WireCheck
-from service.rpc.shared.bounds import NAME_BYTES, Bound, list_bounds, max_fields, string_bounds
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import NAME_BYTES, Bound, RequestLimits, list_bounds, max_fields, string_bounds
 from tests.fakes.floods import Flood, floods_of
 from tests.fakes.messages import METHODS, messages
 from vecgate.v1 import collection_service_pb2 as collection_pb

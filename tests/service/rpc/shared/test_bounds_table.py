@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.rpc.shared.bounds import list_bounds, string_bounds
-from service.rpc.shared.violations import RequestLimits
+from service.rpc.shared.bounds import RequestLimits, list_bounds, string_bounds
 from tests.fakes.floods import floods_of
 from tests.fakes.messages import METHODS
 
