@@ -1,4 +1,4 @@
-"""Objects: as the store takes and gives them, and whose they are."""
+"""Objects as the store takes and returns them, and their scope."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,11 +28,11 @@ PropertyValue = (
     | dict[str, float]
     | ObjectValue
 )
-"""A property's value. Dates and UUIDs are strings, places dicts; blobs are not properties but images."""
+"""A property's value. Dates and UUIDs are strings, places are dicts; blobs are images, not properties."""
 
 
 class Consistency(Enum):
-    """How many replicas must answer a call. The values are Weaviate's words."""
+    """How many replicas must answer. The values are Weaviate's words."""
 
     ONE = "ONE"
     QUORUM = "QUORUM"
@@ -41,11 +41,11 @@ class Consistency(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose objects of a collection a call is about, and how sure of its replicas it must be.
+    """The tenant of a call, and how many replicas must answer.
 
     Attributes:
         tenant: the tenant; empty where the collection has none.
-        consistency: None leaves it to the store.
+        consistency: None for the store's default.
     """
 
     tenant: str = ""
@@ -54,10 +54,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object as the store takes and gives it.
+    """An object as the store takes and returns it.
 
     Attributes:
-        images: encoded pictures by blob property.
+        images: encoded images by blob property.
         vectors: float32 vectors, shape (dimension,), by named vector.
     """
 
@@ -72,10 +72,10 @@ class ObjectChange:
     """What to change of an object.
 
     Attributes:
-        properties: values by name; None takes one away.
-        images: encoded pictures by blob property; None takes one away.
+        properties: values by name; None clears one.
+        images: encoded images by blob property; None clears one.
         vectors: by named vector.
-        lost_vectors: names of those to take away.
+        lost_vectors: the names of those to delete.
     """
 
     id: UUID
@@ -102,7 +102,7 @@ class ReturnFields:
         properties: names, without blobs.
         images: names of blob properties.
         vectors: names of named vectors.
-        nested: what the objects among the properties hold.
+        nested: the parts of properties that are objects.
     """
 
     properties: Sequence[str] = ()

@@ -42,11 +42,11 @@ class _VectorOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VectorOr
     VECTOR_ORIGIN_SUPPLIED: _VectorOrigin.ValueType  # 2
     """Given with the object."""
     VECTOR_ORIGIN_MISSING: _VectorOrigin.ValueType  # 3
-    """There is none, so searches of that vector do not see the object: it has none of the vector's fields or, where `error` is
-    set, its embedders failed or this server has none of its space. BackfillVectors fills it in later.
+    """There is none, so searches of that vector do not find the object: it has no field for it or, if `error` is set, the
+    embedders failed or this server has none of its space. BackfillVectors adds it later.
     """
     VECTOR_ORIGIN_KEPT: _VectorOrigin.ValueType  # 4
-    """Kept from the object as it was stored: none of the texts and images that are in it has changed."""
+    """Kept from the stored object, because none of its texts and images has changed."""
 
 class VectorOrigin(_VectorOrigin, metaclass=_VectorOriginEnumTypeWrapper):
     """VectorOrigin is where a vector came from."""
@@ -58,11 +58,11 @@ VECTOR_ORIGIN_COMPUTED: VectorOrigin.ValueType  # 1
 VECTOR_ORIGIN_SUPPLIED: VectorOrigin.ValueType  # 2
 """Given with the object."""
 VECTOR_ORIGIN_MISSING: VectorOrigin.ValueType  # 3
-"""There is none, so searches of that vector do not see the object: it has none of the vector's fields or, where `error` is
-set, its embedders failed or this server has none of its space. BackfillVectors fills it in later.
+"""There is none, so searches of that vector do not find the object: it has no field for it or, if `error` is set, the
+embedders failed or this server has none of its space. BackfillVectors adds it later.
 """
 VECTOR_ORIGIN_KEPT: VectorOrigin.ValueType  # 4
-"""Kept from the object as it was stored: none of the texts and images that are in it has changed."""
+"""Kept from the stored object, because none of its texts and images has changed."""
 Global___VectorOrigin: _TypeAlias = VectorOrigin  # noqa: Y015
 
 @_typing.final
@@ -135,8 +135,8 @@ class DataObject(_message.Message):
 
     @_builtins.property
     def vectors(self) -> _containers.MessageMap[_builtins.str, _vector_pb2.Vector]:
-        """Optional. Ready vectors by named vector; they are stored as they are instead of computed ones, so they must come from
-        the space that the named vector is bound to (UNKNOWN_VECTOR, INVALID_VECTOR).
+        """Optional. Vectors by named vector, stored as they are instead of computed ones. They must come from the space that the named
+        vector is bound to (UNKNOWN_VECTOR, INVALID_VECTOR).
         At most 100 in an object (INVALID_VECTOR), and 10 for each of ServerLimits.max_objects in one request.
         """
 
@@ -170,17 +170,17 @@ class ImportObjectsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     truncate: _builtins.bool
-    """Optional. Whether to cut texts that are longer than the model reads; the result then says so. Default: false, an object
-    with such a text fails with TEXT_TOO_LONG.
+    """Optional. Whether to cut texts that are longer than the model reads; `truncated` in the result says so. Default: false, an
+    object with such a text fails with TEXT_TOO_LONG.
     """
     embed_unchanged: _builtins.bool
-    """Optional. Whether to embed objects anew that are stored already with a vector of the same texts and images. Default:
-    false, they keep it, as with Weaviate's own modules. They keep it in any case where no embedder can make another one.
+    """Optional. Whether to embed objects again that are stored with a vector of the same texts and images. Default: false, they
+    keep it, as with Weaviate's own modules. They also keep it if no embedder works.
     """
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataObject]:
-        """Required. 1 to ServerLimits.max_objects objects (BATCH_TOO_LARGE), each given id at most once (DUPLICATE_ID). Objects without an id
-        and with the same content are one object: each gets the same result, whether they are in one call or in several.
+        """Required. 1 to ServerLimits.max_objects objects (BATCH_TOO_LARGE), each id at most once (DUPLICATE_ID). Objects without
+        an id and with the same content are one object, in one call or in several, and get the same result.
         """
 
     @_builtins.property
@@ -244,14 +244,14 @@ class ImportResult(_message.Message):
     STORED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The object's id, given or derived; as it was sent when it is no UUID."""
+    """The object's id, given or derived; as it was sent if it is not a UUID."""
     @_builtins.property
     def stored(self) -> Global___StoredObject:
         """It is stored."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """It is not, for this reason, with ErrorInfo and, where a field is wrong, BadRequest in its details."""
+        """It is not stored, for this reason; ErrorInfo and, for an invalid field, BadRequest are in the details."""
 
     def __init__(
         self,
@@ -312,11 +312,11 @@ class StoredVector(_message.Message):
     embedder: _builtins.str
     """The embedder that computed it; empty for the other origins."""
     truncated: _builtins.bool
-    """Whether a text that took part was cut to the model's length."""
+    """Whether a text was cut to the model's length."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why it is missing although the object has fields for it: no embedder of its space worked, or this server has none
-        (EMBEDDING_SPACE_MISMATCH). Unset where the object has no such field.
+        (EMBEDDING_SPACE_MISMATCH). Not set if the object has no such field.
         """
 
     def __init__(
@@ -414,8 +414,8 @@ class ListObjectsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     page_size: _builtins.int
-    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer where more would not fit in an
-    answer, and on the last one.
+    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer if more would not fit into an
+    answer, and the last one may have fewer.
     """
     page_token: _builtins.str
     """Optional. The `next_page_token` of the page before, with the same collection, tenant, filters and sort. Default: the first
@@ -467,7 +467,7 @@ class ListObjectsResponse(_message.Message):
     OBJECTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Leads to the next page; empty on the last one."""
+    """The `page_token` of the next page; empty on the last one."""
     @_builtins.property
     def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataObject]:
         """The objects, in the order of the request."""
@@ -627,7 +627,7 @@ class DeleteObjectsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     dry_run: _builtins.bool
-    """Optional. Whether to count and name the objects only, without deleting any."""
+    """Optional. Whether to count and name the objects without deleting them."""
     @_builtins.property
     def filters(self) -> _filter_pb2.Filter:
         """Required. Which objects to delete (UNKNOWN_PROPERTY, INVALID_PROPERTY). To delete all of them, delete the collection."""
@@ -664,18 +664,18 @@ class DeleteObjectsResponse(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     matched: _builtins.int
-    """Objects that fitted the filter."""
+    """How many objects matched the filter."""
     deleted: _builtins.int
-    """Those that are deleted; with `dry_run` 0."""
+    """How many were deleted; 0 with `dry_run`."""
     failed: _builtins.int
-    """Those that are not, although they were to be."""
+    """How many could not be deleted."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the first 1000 that are deleted; with `dry_run` of the first 1000 that fitted."""
+        """The ids of the first 1000 that were deleted; with `dry_run` of the first 1000 that matched."""
 
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeleteFailure]:
-        """Why the first 1000 of those that failed did."""
+        """Why objects could not be deleted, for the first 1000."""
 
     def __init__(
         self,
@@ -737,11 +737,11 @@ class BackfillVectorsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     page_token: _builtins.str
-    """Optional. The `page_token` of an answer, to go on after it. Default: the first object."""
+    """Optional. The `page_token` of an answer, to continue after it. Default: begin with the first object."""
     verify: _builtins.bool
-    """Optional. Whether to make sure of the vectors that objects have, too: a Weaviate that was killed may have lost the index
-    entries of the last objects that it stored, which are listed with their vectors but not found by them. They are entered
-    again. Not with Weaviate's asynchronous indexing, where entries come late. Default: false.
+    """Optional. Whether to also check the vectors that objects have. If Weaviate was killed, the index may have lost the entries
+    of the last stored objects: they are listed with their vectors but not found by them. They are entered again. Do not use it
+    with Weaviate's asynchronous indexing, where entries come late. Default: false.
     """
     truncate: _builtins.bool
     """Optional. Whether to cut texts that are longer than the model reads. Default: false, an object with such a text fails with
@@ -749,9 +749,8 @@ class BackfillVectorsRequest(_message.Message):
     """
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. The named vectors to fill (COLLECTION_NOT_BOUND where nothing says of which space one is). Default: all that have
-        fields and are of a space that this server has an embedder of
-        (UNKNOWN_VECTOR). At most 100.
+        """Optional. The named vectors to fill, at most 100 (UNKNOWN_VECTOR, or COLLECTION_NOT_BOUND if one is bound to no space).
+        Default: all that have fields and whose space this server has an embedder of.
         """
 
     @_builtins.property
@@ -778,7 +777,7 @@ Global___BackfillVectorsRequest: _TypeAlias = BackfillVectorsRequest  # noqa: Y0
 
 @_typing.final
 class BackfillVectorsResponse(_message.Message):
-    """BackfillVectorsResponse is one answer of BackfillVectors: what became of the objects since the one before."""
+    """BackfillVectorsResponse is one answer of BackfillVectors, about the objects since the last one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -788,16 +787,16 @@ class BackfillVectorsResponse(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     FAILURES_FIELD_NUMBER: _builtins.int
     page_token: _builtins.str
-    """Begins again after these objects."""
+    """Continues after these objects."""
     seen: _builtins.int
-    """How many they are."""
+    """How many objects these are."""
     filled: _builtins.int
-    """Those that got a vector."""
+    """How many got a vector."""
     repaired: _builtins.int
-    """Those of which a vector was entered into its index again."""
+    """How many got an index entry that was lost."""
     @_builtins.property
     def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackfillFailure]:
-        """Those that have not got theirs. Objects without any of a vector's fields are none of them."""
+        """Objects that did not get their vectors, other than those without a field for them."""
 
     def __init__(
         self,

@@ -77,11 +77,11 @@ class ObjectServiceServicer(object):
     """
 
     def ImportObjects(self, request, context):
-        """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-        already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
-        references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+        """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
+        id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+        kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
-        of EmbedInputs. After one of them some of the objects may be stored: send the call again.
+        of EmbedInputs. Some of the objects may be stored then; send the call again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,11 +107,11 @@ class ObjectServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateObject(self, request, context):
-        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        """UpdateObject changes parts of an object, and computes the vectors again whose texts or images change. Errors:
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-        STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
-        (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
+        STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
+        cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,19 +126,19 @@ class ObjectServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteObjects(self, request, context):
-        """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
-        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-        the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
-        alone (PERMISSION_DENIED): how many objects fit tells what they hold.
+        """DeleteObjects deletes all objects that match a filter, or counts them. Errors: INVALID_INPUT,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. Some of
+        the objects may be deleted then; send the call again. Unless a filter compares ids only, a client also needs the permission
+        `search` (PERMISSION_DENIED), because the number of matching objects reveals their values.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BackfillVectors(self, request, context):
-        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
-        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
-        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
+        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
+        every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
         and those of EmbedInputs.
         """

@@ -34,11 +34,11 @@ class ObjectServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ObjectServiceAsyncStub: ...
     ImportObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]
-    """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-    already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
-    references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+    """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
+    id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+    kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
-    of EmbedInputs. After one of them some of the objects may be stored: send the call again.
+    of EmbedInputs. Some of the objects may be stored then; send the call again.
     """
     GetObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.GetObjectRequest, _object_service_pb2.GetObjectResponse]
     """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
@@ -52,26 +52,26 @@ class ObjectServiceStub:
     UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     UpdateObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]
-    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    """UpdateObject changes parts of an object, and computes the vectors again whose texts or images change. Errors:
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-    STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
-    (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
+    STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
+    cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
     """
     DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
     TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     DeleteObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]
-    """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
-    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-    the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
-    alone (PERMISSION_DENIED): how many objects fit tells what they hold.
+    """DeleteObjects deletes all objects that match a filter, or counts them. Errors: INVALID_INPUT,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. Some of
+    the objects may be deleted then; send the call again. Unless a filter compares ids only, a client also needs the permission
+    `search` (PERMISSION_DENIED), because the number of matching objects reveals their values.
     """
     BackfillVectors: _grpc.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]
-    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
-    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
-    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
+    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
+    every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
     """
@@ -82,11 +82,11 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]  # type: ignore[assignment]
-    """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-    already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
-    references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+    """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
+    id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+    kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
-    of EmbedInputs. After one of them some of the objects may be stored: send the call again.
+    of EmbedInputs. Some of the objects may be stored then; send the call again.
     """
     GetObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.GetObjectRequest, _object_service_pb2.GetObjectResponse]  # type: ignore[assignment]
     """GetObject returns an object. Errors: INVALID_ID, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, OBJECT_NOT_FOUND, UNKNOWN_PROPERTY,
@@ -100,26 +100,26 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     UNKNOWN_VECTOR, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     UpdateObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.UpdateObjectRequest, _object_service_pb2.UpdateObjectResponse]  # type: ignore[assignment]
-    """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+    """UpdateObject changes parts of an object, and computes the vectors again whose texts or images change. Errors:
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-    STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
-    (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
+    STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
+    cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]  # type: ignore[assignment]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
     TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
     DeleteObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectsRequest, _object_service_pb2.DeleteObjectsResponse]  # type: ignore[assignment]
-    """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
-    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-    the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
-    alone (PERMISSION_DENIED): how many objects fit tells what they hold.
+    """DeleteObjects deletes all objects that match a filter, or counts them. Errors: INVALID_INPUT,
+    UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. Some of
+    the objects may be deleted then; send the call again. Unless a filter compares ids only, a client also needs the permission
+    `search` (PERMISSION_DENIED), because the number of matching objects reveals their values.
     """
     BackfillVectors: _aio.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]  # type: ignore[assignment]
-    """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
-    before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
-    every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
+    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
+    every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
     """
@@ -133,11 +133,11 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.ImportObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.ImportObjectsResponse, _abc.Awaitable[_object_service_pb2.ImportObjectsResponse]]:
-        """ImportObjects embeds and stores objects. Each object succeeds or fails alone, and an object of an id that is stored
-        already replaces it, so a repeated import changes nothing. Of the stored one stays what this version does not handle:
-        references, phone numbers and blobHash. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
+        """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
+        id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+        kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
-        of EmbedInputs. After one of them some of the objects may be stored: send the call again.
+        of EmbedInputs. Some of the objects may be stored then; send the call again.
         """
 
     @_abc_1.abstractmethod
@@ -169,11 +169,11 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.UpdateObjectRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.UpdateObjectResponse, _abc.Awaitable[_object_service_pb2.UpdateObjectResponse]]:
-        """UpdateObject changes parts of an object and computes those of its vectors anew whose texts or images it changes. Errors:
+        """UpdateObject changes parts of an object, and computes the vectors again whose texts or images change. Errors:
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
-        STORE_REJECTED, and those of EmbedInputs. Vectors of named vectors that are bound to no space stay, and cannot be supplied
-        (COLLECTION_NOT_BOUND). Two updates of one object at the same time may leave the vector of either.
+        STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
+        cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
         """
 
     @_abc_1.abstractmethod
@@ -192,10 +192,10 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.DeleteObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.DeleteObjectsResponse, _abc.Awaitable[_object_service_pb2.DeleteObjectsResponse]]:
-        """DeleteObjects deletes the objects that fit a filter, however many there are, or counts them. Errors: INVALID_INPUT,
-        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. After one of them some of
-        the objects may be deleted: send the call again. A client needs the permission search, too, unless it deletes by ids
-        alone (PERMISSION_DENIED): how many objects fit tells what they hold.
+        """DeleteObjects deletes all objects that match a filter, or counts them. Errors: INVALID_INPUT,
+        UNKNOWN_PROPERTY, INVALID_PROPERTY, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE. Some of
+        the objects may be deleted then; send the call again. Unless a filter compares ids only, a client also needs the permission
+        `search` (PERMISSION_DENIED), because the number of matching objects reveals their values.
         """
 
     @_abc_1.abstractmethod
@@ -204,9 +204,9 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _object_service_pb2.BackfillVectorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_object_service_pb2.BackfillVectorsResponse], _abc.AsyncIterator[_object_service_pb2.BackfillVectorsResponse]]:
-        """BackfillVectors computes the named vectors that objects lack, such as those that were imported while an embedder was down or
-        before the named vector was added, and changes nothing else of them. It goes through the collection by id, answers after
-        every page of objects, and can be begun again after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
+        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
+        every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
         and those of EmbedInputs.
         """

@@ -1,4 +1,4 @@
-"""Backfilling: objects that lack a named vector get it, and vectors that their index has lost are entered again."""
+"""Backfilling: objects get the named vectors that they lack, and lost index entries are entered again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -37,7 +37,7 @@ from service.store.base import NO_TENANT, Store
 log = structlog.get_logger(__name__)
 
 ATTEMPTS = 3
-"""How often the vectors of an object are made that changes meanwhile."""
+"""How often vectors are made for an object that changes meanwhile."""
 
 Failures = dict[UUID, ServiceError | EmbedderError]
 
@@ -48,8 +48,8 @@ class BackfillWishes:
 
     Attributes:
         vectors: named vectors; empty means all that are bound to a space.
-        after: the object to begin after; None for the first.
-        verify: whether to look for vectors that their index has lost, too.
+        after: the object after which to begin; None to begin with the first.
+        verify: whether to look for vectors that the index has lost.
         truncate: whether texts may be cut to what the model reads.
     """
 
@@ -61,14 +61,14 @@ class BackfillWishes:
 
 @dataclass(slots=True)
 class BackfillProgress:
-    """What became of some objects.
+    """What became of a page of objects.
 
     Attributes:
-        last: the last of them; going on after it is safe.
+        last: the last of them, after which the next page begins.
         seen: how many they are.
-        filled: those that got a vector.
-        repaired: those of which a vector was entered into its index again.
-        failures: why others have not got theirs, by id.
+        filled: how many got a vector.
+        repaired: how many got an index entry.
+        failures: why others did not, by id.
     """
 
     last: UUID
@@ -85,7 +85,7 @@ class Backfiller:
         store: where the objects are.
         embedders: what makes their vectors.
         writes: runs the writes of this process.
-        page_size: objects that are looked at in one go.
+        page_size: objects that are read at a time.
     """
 
     def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes, *, page_size: int) -> None:
@@ -125,7 +125,7 @@ class Backfiller:
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         last = wishes.after
         while True:
-            # A load of its own making may not lock the client out for longer than a page of it takes to pay.
+            # Waits until the quota has recovered, so that other calls of the client have to wait for one page at most.
             await asyncio.sleep(calling_account.get().retry_after_s())
             spec = SearchSpec(limit=self._page_size, fields=fields, options=SearchOptions(after=last), scope=scope)
             hits = await self._store.search(name, spec)
@@ -142,22 +142,22 @@ class Backfiller:
             yield progress
 
     def _computable(self, collection: Collection, *, named: bool) -> tuple[NamedVector, ...]:
-        """Return the named vectors that have fields; unless they are named, only those of this server's spaces.
+        """Return the named vectors that have fields, and unless they are named only those of this server's spaces.
 
-        A collection that has moved to another model keeps the named vector of the old one.
+        A collection that was moved to another model keeps the named vector of the old one.
         """
         computed = tuple(each for each in collection.vectors if each.image_fields or each.text_fields)
         served = tuple(each for each in computed if each.space and self._embedders.of_space(each.space.id))
         return computed if named else served or computed
 
     async def _read(self, collection: Collection, ids: Sequence[UUID], scope: Scope) -> list[Candidate]:
-        """Return objects with what their vectors are made of, and the vectors that they have."""
+        """Return objects with the fields of their vectors, and the vectors that they have."""
         if not ids:
             return []
         try:
             found = await self._store.get_objects(collection.name, ids, vector_fields(collection.vectors), scope)
         except StoreRejected:
-            # Such as pictures that are too large to be read in one call.
+            # Such as images that are too large to be read in one call.
             if len(ids) == 1:
                 raise
             middle = len(ids) // 2
@@ -175,7 +175,7 @@ class Backfiller:
         *,
         truncate: bool,
     ) -> None:
-        """Give objects the vectors that they lack; again where an object has changed before its vectors were made."""
+        """Give objects the vectors that they lack, and try again where an object has changed meanwhile."""
         for _ in range(ATTEMPTS):
             candidates = await self._read(collection, ids, scope)
             if not candidates:
@@ -186,7 +186,7 @@ class Backfiller:
                 self._write(collection, read[each.object.id], each, progress, scope) for each in candidates
             )
             ids = [each.object.id for each, current in zip(candidates, written, strict=True) if not current]
-        busy = StoreUnavailable("the object changed each time that its vectors were made; fill them in later")
+        busy = StoreUnavailable("the object changed while its vectors were made; try again later")
         progress.failures.update(dict.fromkeys(ids, busy))
 
     async def _write(
@@ -197,7 +197,7 @@ class Backfiller:
         progress: BackfillProgress,
         scope: Scope,
     ) -> bool:
-        """Write the vectors that were made of an object as it was read; return False if it has changed instead."""
+        """Write the vectors that were made of an object; return False if it has changed since it was read."""
         id_ = read.id
         progress.failures.pop(id_, None)
         errors = [report.error for report in candidate.reports if report.error is not None]
@@ -209,7 +209,7 @@ class Backfiller:
             return True
 
         async def write() -> bool:
-            # Weaviate has no write on a condition; so close before it only the write itself is left to chance.
+            # Weaviate has no conditional writes; reading right before the write leaves the least time for a change.
             now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
             if _differs(now, read):
                 return False
@@ -231,7 +231,7 @@ class Backfiller:
     async def _repair(
         self, name: str, vector: NamedVector, page: Sequence[StoredObject], progress: BackfillProgress, scope: Scope
     ) -> None:
-        """Enter those vectors of a page into their index again that it has lost."""
+        """Enter the vectors of a page that the index has lost."""
         having = {each.id: each.vectors[vector.name] for each in page if vector.name in each.vectors}
 
         async def mend() -> Mending:
@@ -242,19 +242,19 @@ class Backfiller:
             return mending
 
         mending = await self._writes.run(keys_of(name, scope, having), mend)
-        refusal = StoreRejected(f"the index of named vector {vector.name!r} does not take it")
+        refusal = StoreRejected(f"the index of named vector {vector.name!r} does not accept it")
         progress.failures |= mending.failures | dict.fromkeys(mending.unseen, refusal)
         progress.repaired += len(mending.found)
 
 
 def _differs(now: StoredObject, before: StoredObject) -> bool:
-    """Return whether of an object what vectors are made of has changed, or which vectors it has."""
+    """Return whether the fields of an object's vectors have changed, or which vectors it has."""
     made_of = (now.properties, now.images, now.vectors.keys())
     return made_of != (before.properties, before.images, before.vectors.keys())
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:
-    """Return a collection with some of its named vectors alone; with no names, those that are bound to a space."""
+    """Return a collection with only some of its named vectors; without names those that are bound to a space."""
     unknown = [
         unknown_vector(collection, f"vectors[{index}]")
         for index, name in enumerate(names)
@@ -263,6 +263,6 @@ def _targets(collection: Collection, names: Sequence[str]) -> Collection:
     if unknown:
         raise InvalidRequest(unknown)
     bound = [each.name for each in collection.vectors if each.space is not None]
-    # Of none, the caller shall learn why nothing can be filled.
+    # If none is bound, all are kept, so that the caller gets an error that says so.
     wanted = names or bound or [each.name for each in collection.vectors]
     return replace(collection, vectors=tuple(each for each in collection.vectors if each.name in wanted))

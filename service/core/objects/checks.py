@@ -1,4 +1,4 @@
-"""Whether objects fit their collection (names, types, ids, vectors), checked before anything is embedded or stored."""
+"""Whether objects fit their collection: names, types, ids and vectors, before anything is embedded or stored."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from service.domain import (
 from service.errors import InvalidRequest, Violation, Violations, collecting, noting
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
-"""The namespace of ids that Vecgate derives. Changing it would store every re-imported object a second time."""
+"""The namespace of derived ids. If it changed, a repeated import would store all objects without ids twice."""
 
 MAX_SAFE_INT = 2**53
 GEO_BOUNDS = {"latitude": 90, "longitude": 180}
@@ -60,7 +60,7 @@ class DraftObject:
     faults: Sequence[Violation] = ()
 
     def size(self) -> int:
-        """Return roughly how many bytes the object takes in a write."""
+        """Return approximately how many bytes the object has in a write."""
         texts = sum(len(str(value)) for value in self.properties.values())
         return texts + sum(map(len, self.images.values())) * 4 // 3 + sum(map(len, self.vectors.values()))
 
@@ -88,7 +88,7 @@ def check_object(collection: Collection, draft: DraftObject, tenant: str = "") -
             if blob is None:
                 violations.append(_unknown_property(collection, where, blobs=True))
             elif blob.data_type is not DataType.BLOB:
-                message = f"the property is of type {_type_name(blob.data_type)}, not blob; send it in properties"
+                message = f"the property has type {_type_name(blob.data_type)}, not blob; send it in properties"
                 violations.append(Violation(where, message, "INVALID_PROPERTY"))
         vectors = _check_vectors(collection, draft, violations)
         with noting(violations):
@@ -100,17 +100,17 @@ def parse_id(text: str, path: str) -> UUID:
     """Return an id as a UUID.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: it is not a UUID.
     """
     try:
         return UUID(text)
     except ValueError:
-        message = "is no UUID; give one such as 3fa85f64-5717-4562-b3fc-2c963f66afa6"
+        message = "must be a UUID such as 3fa85f64-5717-4562-b3fc-2c963f66afa6"
         raise InvalidRequest([Violation(path, message, "INVALID_ID")]) from None
 
 
 def content_id(collection: str, draft: DraftObject, tenant: str = "") -> UUID:
-    """Return the version 5 UUID of an object's content, the same for the same content whenever it is imported."""
+    """Return the version 5 UUID of an object's content, which is always the same for the same content."""
     content = json.dumps(
         [
             *([tenant] if tenant else ()),
@@ -129,41 +129,41 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
 
     Args:
         data: the bytes.
-        dimension: the values that the target takes; None where nobody knows.
-        path: where it stands in the request.
+        dimension: how many values the named vector has; None if unknown.
+        path: where it is in the request.
 
     Raises:
-        InvalidRequest: another length, NaN, infinity, nothing but zeros, or a length that float32 cannot hold.
+        InvalidRequest: wrong length, NaN, infinity, only zeros, or values whose squares float32 cannot hold.
     """
     fault = ""
     if not data or len(data) % 4:
-        fault = f"has {len(data)} bytes, which is no whole number of float32 values; send 4 x dimension bytes"
+        fault = f"has {len(data)} bytes, but needs 4 for each float32 value; send 4 x dimension bytes"
     elif dimension is not None and len(data) != 4 * dimension:
-        fault = f"has {len(data) // 4} values, the named vector takes {dimension}"
+        fault = f"has {len(data) // 4} values, but the named vector has {dimension}; send a vector of its space"
     else:
         vector: Vector = np.frombuffer(data, "<f4").astype(np.float32)
         if not np.isfinite(vector).all():
-            fault = "holds NaN or infinity; all values must be finite"
+            fault = "contains NaN or infinity; all values must be finite"
         elif not vector.any():
-            fault = "holds nothing but zeros, which have no direction; leave it out instead"
+            fault = "contains only zeros, so it has no direction; leave it out"
         elif not _measurable(vector):
-            fault = "holds values so large or so small that float32 cannot hold their squares; scale it"
+            fault = "has values so large or so small that float32 cannot hold their squares; scale it"
         else:
             return vector
     raise InvalidRequest([Violation(path, fault, "INVALID_VECTOR")])
 
 
 def _measurable(vector: Vector) -> bool:
-    """Return whether Weaviate, which squares in float32, finds that a vector has a length: not 0, and not infinite."""
+    """Return whether a vector's length, which Weaviate computes in float32, is neither 0 nor infinite."""
     wide = vector.astype(np.float64)
     bounds = np.finfo(np.float32)
     return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
 
 
 def check_return_fields(collection: Collection, returned: ReturnNames) -> ReturnFields:
-    """Return which fields to return; no properties means all but blobs, a path such as `home.city` a part of an object.
+    """Return which fields to return: all but blobs if no property is named, and a part of an object for `home.city`.
 
-    What is named more than once is returned once.
+    A field that is named twice is returned once.
 
     Raises:
         InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
@@ -171,7 +171,7 @@ def check_return_fields(collection: Collection, returned: ReturnNames) -> Return
 
     @cache
     def parts(names: tuple[str, ...]) -> dict[str, Property]:
-        """Return what there is to name of the collection, or of the object that names lead to."""
+        """Return the properties of the collection, or of the object that names lead to."""
         return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
 
     properties, images, vectors = map(_firsts, (returned.properties, returned.images, returned.vectors))
@@ -192,7 +192,7 @@ def check_return_fields(collection: Collection, returned: ReturnNames) -> Return
 
 
 def _firsts(names: Sequence[str]) -> dict[str, int]:
-    """Return each name once, and where it stands first: asked for more than once, Weaviate sends a field as often."""
+    """Return each name once, with its first index. Weaviate would send a field as often as it is named."""
     firsts: dict[str, int] = {}
     for index, name in enumerate(names):
         firsts.setdefault(name, index)
@@ -223,7 +223,7 @@ def _check_path(
 
 
 def _pick(properties: Iterable[Property], paths: Iterable[Sequence[str]]) -> tuple[Property, ...]:
-    """Return the properties that paths name, objects with those of their parts alone, or whole if they are named."""
+    """Return the properties that paths name: objects with only the named parts, or whole if named themselves."""
     rests: dict[str, list[Sequence[str]]] = {}
     for path in paths:
         rests.setdefault(path[0], []).append(path[1:])
@@ -245,7 +245,7 @@ def _check_properties(collection: Collection, draft: DraftObject, violations: Vi
             message = "the property is a blob; send its bytes in images"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif declared.data_type is None:
-            message = "the property's type is not handled by this version; leave it out"
+            message = "this version does not handle the property's type; leave it out"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif value is not None:
             checked[name] = _check_value(declared, value, where, violations)
@@ -266,9 +266,9 @@ def _check_vectors(collection: Collection, draft: DraftObject, violations: Viola
 
 
 def _check_value(declared: Property, value: Any, path: str, violations: Violations) -> PropertyValue:
-    """Return a value in the form of its type; what is wrong joins the violations, which do not repeat the value."""
+    """Return a value in the form of its type, and note violations, which do not repeat the value."""
     data_type = declared.data_type
-    assert data_type is not None, "a type that is not handled is refused before"
+    assert data_type is not None, "other types are refused before"
     if data_type.value.endswith("[]"):
         return _check_items(declared, data_type, value, path, violations)
     if data_type is DataType.GEO_COORDINATES:
@@ -279,7 +279,7 @@ def _check_value(declared: Property, value: Any, path: str, violations: Violatio
     try:
         if isinstance(value, expected):
             return _check_scalar(data_type, value)
-        message = f"is {_json_name(value)}, the property takes {_json_name(expected())} ({data_type.value})"
+        message = f"is {_json_name(value)}, but the property takes {_json_name(expected())} ({data_type.value})"
     except ValueError as error:
         message = str(error)
     violations.append(Violation(path, message, "INVALID_PROPERTY"))
@@ -290,7 +290,7 @@ def _check_items(
     declared: Property, data_type: DataType, value: Any, path: str, violations: Violations
 ) -> PropertyValue:
     if not isinstance(value, list):
-        message = f"is {_json_name(value)}, the property takes a list ({data_type.value})"
+        message = f"is {_json_name(value)}, but the property takes a list ({data_type.value})"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
     item = replace(declared, data_type=DataType(data_type.value.removesuffix("[]")))
@@ -300,7 +300,7 @@ def _check_items(
 
 def _check_nested(declared: Property, value: Any, path: str, violations: Violations) -> PropertyValue:
     if not isinstance(value, dict):
-        message = f"is {_json_name(value)}, the property takes an object"
+        message = f"is {_json_name(value)}, but the property takes an object"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
     parts = {each.name: each for each in declared.nested}
@@ -311,12 +311,12 @@ def _check_nested(declared: Property, value: Any, path: str, violations: Violati
             message = f"the object has no such property; it has: {some_of(parts)}"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif inner.data_type is None:
-            message = "the property's type is not handled by this version; leave it out"
+            message = "this version does not handle the property's type; leave it out"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif part is not None:
             checked[name] = _check_value(inner, part, where, violations)
     if unhandled := [each.name for each in declared.nested if not each.handled]:
-        message = f"is stored as a whole, and this version does not handle its part {unhandled[0]!r}; leave it out"
+        message = f"is stored as a whole, but this version does not handle its part {unhandled[0]!r}; leave it out"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
     return checked
 
@@ -324,38 +324,42 @@ def _check_nested(declared: Property, value: Any, path: str, violations: Violati
 def _check_place(value: Any, path: str, violations: Violations) -> PropertyValue:
     if not isinstance(value, dict):
         message = (
-            f'is {_json_name(value)}, the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
+            f'is {_json_name(value)}, but the property takes an object such as {{"latitude": 52.5, "longitude": 13.4}}'
         )
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
     for name in sorted(value.keys() - GEO_BOUNDS.keys()):
-        message = "is no part of a place; give latitude and longitude"
+        message = "is not a part of a place; give latitude and longitude"
         violations.append(Violation(f'{path}["{name}"]', message, "INVALID_PROPERTY"))
     for name, bound in GEO_BOUNDS.items():
         degrees = value.get(name)
-        # Comparing so refuses NaN too.
+        # NaN is not within the bound either.
         if not isinstance(degrees, float) or not abs(degrees) <= bound:
-            message = f"is required: a number of degrees from -{bound} to {bound}"
+            message = f"must be a number of degrees from -{bound} to {bound}"
             violations.append(Violation(f"{path}.{name}", message, "INVALID_PROPERTY"))
     return dict(value)
 
 
 def _check_scalar(data_type: DataType, value: Any) -> PropertyValue:
-    """Return a value in the form of its type; a ValueError says what is wrong without repeating the value."""
+    """Return a value in the form of its type.
+
+    Raises:
+        ValueError: the value does not fit; the message does not repeat it.
+    """
     match data_type:
         case DataType.INT:
             if not value.is_integer() or abs(value) > MAX_SAFE_INT:
-                raise ValueError("is no whole number of at most 2^53 either way")
+                raise ValueError("must be a whole number from -2^53 to 2^53")
             return int(value)
         case DataType.NUMBER if not math.isfinite(value):
-            raise ValueError("is not finite")
+            raise ValueError("must be finite")
         case DataType.DATE if not is_date(value):
-            raise ValueError('is no RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
+            raise ValueError('must be an RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
         case DataType.UUID:
             try:
                 return str(UUID(value))
             except ValueError:
-                raise ValueError("is no UUID") from None
+                raise ValueError("must be a UUID") from None
     return value  # type: ignore[no-any-return]  # checked to be bool, float or str
 
 

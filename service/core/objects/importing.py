@@ -1,4 +1,4 @@
-"""Importing: objects are checked, embedded chunk by chunk in as few batches as possible, and written.
+"""Importing: objects are checked, embedded in chunks with as few batches as possible, and written.
 
 While one chunk is written the next one is embedded, so a call holds at most two chunks of vectors.
 """
@@ -45,13 +45,13 @@ from service.store.base import NO_TENANT, Store
 log = structlog.get_logger(__name__)
 
 CHECK_IN_THREAD_BYTES = 256 * 1024
-"""Larger objects are checked in a thread: an id that is derived from megabytes takes long."""
+"""Larger objects are checked in a thread, because deriving an id from megabytes takes long."""
 MAX_CHUNK_OBJECTS = 100
-"""Objects in one write, which Weaviate takes well; larger ones save no time."""
+"""Objects in one write; more save no time."""
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 """Bytes of objects in one write, unless a single object has more; a call holds two writes."""
 MAX_CHUNK_VALUES = 5000
-"""Values in one write, unless a single object has more: Weaviate's client takes some microseconds for each."""
+"""Values in one write, unless a single object has more: Weaviate's client needs some microseconds for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class ImportReport:
 
 @dataclass(slots=True)
 class _Candidate(Candidate):
-    """An object of an import: its place in the call, roughly its bytes, and the values of its properties."""
+    """An object of an import, with its place in the call, its approximate bytes, and the number of its values."""
 
     index: int = 0
     size: int = 0
@@ -81,7 +81,7 @@ class _Candidate(Candidate):
 
 
 class _Known(NamedTuple):
-    """What was stored of a chunk's objects, and a mark of when it was read."""
+    """The objects of a chunk as they were stored, and a mark of when they were read."""
 
     stored: Mapping[UUID, StoredObject]
     mark: int
@@ -131,20 +131,20 @@ class Importer:
             name: the collection.
             drafts: the objects, which are read as they are needed.
             truncate: whether texts may be cut to what the model reads.
-            embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
-            scope: the tenant that they go to, and how many replicas must take them.
+            embed_unchanged: whether to embed objects again that are stored with a vector of the same texts and images.
+            scope: the tenant, and how many replicas must answer.
             api_key: the caller's own key for the embedder's backend; None for this server's.
 
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
             TenantInactive: the tenant is not active, and calls do not activate it.
-            InvalidRequest: a tenant is missing, or given where the collection has none.
+            InvalidRequest: the tenant is missing, or the collection has no tenants.
             CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
-            EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them; some
-                of other chunks may be. Otherwise objects are stored without the vectors that cannot be made, and those
-                that would have none fail alone.
+            EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them;
+                objects of other chunks may be stored. Otherwise objects are stored without the vectors that cannot be
+                made, and objects without any vector fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
@@ -214,7 +214,7 @@ class Importer:
                     given.add(id_)
                 yield _Candidate(draft.path, checked, index=index, size=size, values=draft.values)
             elif draft.id or id_ in given:
-                message = f"is the id of objects[{first}] too; give each object of a call its own id"
+                message = f"is also the id of objects[{first}]; give each object of a call its own id"
                 duplicate = InvalidRequest([Violation(f"{draft.path}.id", message, "DUPLICATE_ID")])
                 outcomes[index] = ImportOutcome(id_, error=duplicate)
             else:
@@ -234,7 +234,7 @@ class Importer:
             yield chunk
 
     async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
-        """Return the objects of a chunk as they are stored, with what their vectors were made of if that matters."""
+        """Return the objects of a chunk as they are stored, with the fields of their vectors if these are compared."""
         made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
         compared = any(made - each.object.vectors.keys() for each in chunk)
         fields = vector_fields(collection.vectors)
@@ -251,11 +251,11 @@ class Importer:
         except TenantInactive:
             raise
         except StoreRejected as error:
-            # Such as stored pictures that are too large to be read in one call.
+            # Such as stored images that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
             if not collection.unhandled:
                 return _Known({}, ALWAYS)
-            # Which of them are there must be known: what this version does not handle stays.
+            # Replacing an object keeps what this version does not handle, so it must be known which are stored.
             vectors = ReturnFields(vectors=fields.vectors)
             return _Known(await self._store.get_objects(collection.name, ids, vectors, scope), mark)
 
@@ -267,7 +267,7 @@ class Importer:
         known: _Known,
         outcomes: list[ImportOutcome],
     ) -> None:
-        """Write a chunk to its end, even if nobody waits for it any more."""
+        """Write a chunk. The write runs to its end, even if the call is cancelled."""
         keys = keys_of(collection.name, scope, (each.object.id for each in chunk))
         write = partial(self._put_chunk, collection, scope, chunk, known)
         await self._writes.run(keys, write)
@@ -284,7 +284,7 @@ class Importer:
         failures = await overwrite(self._store, collection, objects, known.stored, scope) if ready else []
         for candidate, failure in zip(ready, failures, strict=True):
             candidate.error = failure
-        # What was written meanwhile, or in vain, may have been the same.
+        # Another call, or a write that failed, may have stored the same vectors meanwhile.
         before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
         await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
         if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
@@ -295,7 +295,7 @@ class Importer:
     async def _enter_lost(
         self, collection: Collection, scope: Scope, written: Sequence[_Candidate], before: Mapping[UUID, StoredObject]
     ) -> None:
-        """Enter vectors that were there before into their indexes where these lack them; the store leaves that."""
+        """Enter vectors that objects had before where an index lacks them; the store adds no entry for these."""
         same: dict[str, dict[UUID, Vector]] = {}
         for candidate in written:
             if (there := before.get(candidate.object.id)) is not None:
@@ -309,7 +309,7 @@ class Importer:
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:
-    """Count what became of the objects of an import, for Prometheus."""
+    """Count the outcomes of an import for Prometheus."""
     for outcome in outcomes:
         what = "stored" if outcome.error is None else "failed"
         if isinstance(outcome.error, InvalidRequest | InputRejected):

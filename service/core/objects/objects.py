@@ -30,7 +30,7 @@ from service.store.base import NO_TENANT, Store
 MAX_NAMED = 1000
 """Ids that a report names."""
 WINDOW = 10_000
-"""As far as Weaviate reads a sorted or filtered listing, unless its QUERY_MAXIMUM_RESULTS is set to something else."""
+"""Objects that Weaviate reads of a sorted or filtered listing: its default of QUERY_MAXIMUM_RESULTS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class ObjectPage:
 
 @dataclass(frozen=True, slots=True)
 class DeletionReport:
-    """What became of the objects that fitted a filter.
+    """What became of the objects that matched a filter.
 
     Attributes:
-        matched: how many fitted.
-        deleted: how many are deleted.
-        ids: the first of those that are deleted, or would be.
-        failures: why others are not, by id.
+        matched: how many matched.
+        deleted: how many were deleted.
+        ids: the first of those that were deleted, or would be.
+        failures: why others were not, by id.
     """
 
     matched: int
@@ -156,7 +156,7 @@ class Objects:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object of that id.
-            InvalidRequest: a tenant that is missing or too much.
+            InvalidRequest: a missing or superfluous tenant.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
         """
@@ -171,18 +171,18 @@ class Objects:
     async def delete_fitting(
         self, name: str, filters: Filter, *, dry_run: bool, scope: Scope = NO_TENANT
     ) -> DeletionReport:
-        """Delete the objects that fit a filter, however many there are, or say which they are.
+        """Delete all objects that match a filter, or count and name them.
 
         Raises:
-            PermissionDenied: the client may not search, and would learn of values which it guesses right.
+            PermissionDenied: the client may not search, and could find out values by counting.
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
-            InvalidRequest: a tenant that is missing or too much, a filter that does not fit.
+            InvalidRequest: a missing or superfluous tenant, a filter that does not fit.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed; some of the objects may be deleted.
         """
         if dry_run or any(each.target is not Target.ID or each.references for each in conditions(filters)):
-            what = "delete objects by what they hold, or count them"
+            what = "delete objects by their values, or count them"
             check_permission(calling_account.get().client, frozenset({Permission.SEARCH}), what)
         collection = await self._store.get_collection(name)
         linked = await linked_collections(self._store, collection, filters)
@@ -193,7 +193,7 @@ class Objects:
         ids: list[UUID] = []
         failures: dict[UUID, StoreRejected] = {}
         while True:
-            # The store takes a bounded number at a time; those that it cannot delete fit the next time again.
+            # The store deletes a bounded number at a time; those that it cannot delete match again the next time.
             deletion = await self._writes.run((), lambda: self._store.delete_objects(name, filters, scope))
             failures.update(deletion.failures)
             if not deletion.deleted:

@@ -1,4 +1,4 @@
-"""Updating: an object is changed in parts, and those of its vectors that the change touches are computed anew."""
+"""Updating: parts of an object are changed, and the vectors that depend on them are computed again."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ from service.store.base import NO_TENANT, Store
 
 @dataclass(frozen=True, slots=True)
 class UpdateReport:
-    """Where the vectors of a changed object come from, by name, and the embedders that made some."""
+    """Where the vectors of a changed object come from, by name, and which embedders were used."""
 
     vectors: tuple[VectorReport, ...]
     embedders: list[EmbedderSpec]
@@ -45,7 +45,7 @@ class MaskPath:
     """One path of an update mask.
 
     Attributes:
-        path: where it stands in the request.
+        path: where it is in the request.
         part: "properties", "images" or "vectors".
         name: the name of a property or of a named vector.
     """
@@ -90,9 +90,9 @@ class Updater:
             TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the collection has no object of that id.
             InvalidRequest: the change does not fit, or an input cannot be embedded.
-            CollectionNotBound: a vector is supplied for a named vector that is bound to no space. Those that an object
-                has of such stay as they are.
-            SpaceMismatch: all named vectors that the change touches are bound to spaces that no embedder has.
+            CollectionNotBound: the change sets or clears a vector that is bound to no space. Others of those stay as
+                they are.
+            SpaceMismatch: no embedder has the space of any named vector that must be computed.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
@@ -123,7 +123,7 @@ class Updater:
             for each in collection.vectors
             if any(field.name in named for field in (*each.text_fields, *each.image_fields))
         }
-        # What the object lacked before, and the change has nothing to do with, may go on missing.
+        # A vector that was missing before and does not depend on the change may stay missing.
         failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
         if candidate.error is None and failed and not used:
             candidate.error = foremost(failed)
@@ -140,9 +140,10 @@ class Updater:
     async def _write(
         self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], scope: Scope, mark: int
     ) -> None:
-        """Change an object, and see to it that it is found by vectors that it had before: the store leaves these.
+        """Change an object, and enter vectors that it had before where an index lacks them.
 
-        An update that is sent again changes nothing, but the first may have failed between object and index.
+        The store adds no entries for equal vectors, but an earlier attempt of this update may have failed before its
+        entries were written.
         """
         await self._store.update_object(collection.name, change, scope)
         if self._writes.since(mark, keys_of(collection.name, scope, [change.id])):
@@ -155,10 +156,10 @@ class Updater:
 
 
 def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
-    """Return a collection with those named vectors alone that are bound to a space.
+    """Return a collection with only those named vectors that are bound to a space.
 
     Raises:
-        CollectionNotBound: one of the others is among those supplied.
+        CollectionNotBound: one of the others is supplied.
     """
     bound = tuple(each for each in collection.vectors if each.space is not None)
     for name in supplied:
@@ -236,6 +237,6 @@ def _change(
         properties,
         images,
         {key: vector for key, vector in candidate.object.vectors.items() if origins[key] in made},
-        # What they were made of is gone; they would go on finding the object by it.
+        # Their fields are cleared, and searches would still find the object by these vectors.
         [key for key in before.vectors if origins[key] is VectorOrigin.MISSING],
     )

@@ -1,4 +1,7 @@
-"""Giving objects their named vectors: kept, supplied, or computed in as few calls of embedders as possible."""
+"""Vectors of objects: kept, supplied, or computed with as few calls of embedders as possible.
+
+How the vectors of several fields become one is at the end: Vecgate's own way, and that of Weaviate's multi2vec-nvidia.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +38,7 @@ LEAST_NORM = 1e-6
 
 
 class VectorOrigin(Enum):
-    """Where a named vector of an imported object came from."""
+    """Where a named vector of an object came from."""
 
     COMPUTED = "computed"
     SUPPLIED = "supplied"
@@ -45,13 +48,13 @@ class VectorOrigin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class VectorReport:
-    """Where one named vector of an imported object came from.
+    """Where one named vector of an object came from.
 
     Attributes:
         name: the named vector.
         origin: where it came from.
-        embedder: what made it; empty when nothing did.
-        truncated: whether a text in it was cut.
+        embedder: the embedder that computed it, or empty.
+        truncated: whether a text was cut.
         error: why it is missing although the object has fields for it: its embedders failed, or there are none.
     """
 
@@ -63,7 +66,7 @@ class VectorReport:
 
 
 class _Field(NamedTuple):
-    """One input of an object: where it stands in the request, and its share in a vector."""
+    """One input of an object, with its path in the request and its weight."""
 
     path: str
     input: Input
@@ -72,13 +75,13 @@ class _Field(NamedTuple):
 
 @dataclass(slots=True)
 class _Plan:
-    """What is to be embedded in one space, by whom, and what became of it.
+    """What to embed in one space, with which embedders, and the outcomes.
 
     Attributes:
-        embedders: those that may; afterwards the one that did.
-        inputs: what to embed, by where it stands in the request.
-        outcomes: by the same.
-        error: why there are none; known beforehand where this server has no embedder of the space.
+        embedders: the embedders of the space; afterwards the one that was used.
+        inputs: what to embed, by path in the request.
+        outcomes: the outcomes, by path.
+        error: why there are no outcomes; known from the start if this server has no embedder of the space.
     """
 
     embedders: Sequence[WatchedEmbedder] = ()
@@ -92,9 +95,9 @@ class Candidate:
     """An object on its way into the store.
 
     Attributes:
-        path: where it stands in the request.
-        object: what is known of it; the vectors that it has are those supplied, and those computed come to them.
-        replaces: whether it replaces the one that is stored; if not, a stored vector stays though it has no inputs.
+        path: where it is in the request.
+        object: the object, first with the supplied vectors; kept and computed ones are added.
+        replaces: whether it replaces the stored object; if not, a stored vector without inputs is kept.
         reports: where each named vector came from.
         error: why it cannot be stored.
     """
@@ -111,7 +114,7 @@ class Candidate:
 
 
 class _Part(NamedTuple):
-    """A named vector of an object that is to be computed."""
+    """A named vector of an object to compute."""
 
     candidate: Candidate
     vector: NamedVector
@@ -120,7 +123,7 @@ class _Part(NamedTuple):
 
 
 def foremost(errors: Sequence[EmbedderError | SpaceMismatch]) -> EmbedderError | SpaceMismatch:
-    """Return that of some errors which a caller should hear: a failure may pass, a space that nobody has stays so."""
+    """Return the error to report: a failure of an embedder, which may pass, before a space without embedders."""
     return next((each for each in errors if isinstance(each, EmbedderError)), errors[0])
 
 
@@ -136,20 +139,20 @@ def check_bound(collection: Collection) -> None:
 
 
 def check_native(collection: Collection, candidate: Candidate) -> None:
-    """Refuse an object that has its reports if it gives Weaviate's module nothing to fill a native vector with.
+    """Refuse an object without any field for a native vector, which Weaviate's module fills.
 
-    Weaviate would refuse it as well, but may have stored it, or keep the vector of what was there.
+    Weaviate refuses it too, but may have stored it by then, or may keep the vector of the earlier object.
     """
     bare = {each.name for each in candidate.reports if each.origin is VectorOrigin.MISSING and each.error is None}
     for vector in collection.vectors:
         if vector.native and vector.name in bare:
             names = some_of(each.name for each in (*vector.text_fields, *vector.image_fields))
-            message = f"is one of Weaviate's module, which takes no object without any of: {names}; give one of them"
+            message = f"is filled by Weaviate's module, which needs at least one of: {names}; set one of them"
             _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
 
 def vector_fields(vectors: Sequence[NamedVector]) -> ReturnFields:
-    """Return what to read of an object to know whether these vectors of it fit its properties still."""
+    """Return the fields to read of an object to compare what some of its vectors were made of."""
     texts = {each.name: None for vector in vectors for each in vector.text_fields}
     images = {each.name: None for vector in vectors for each in vector.image_fields}
     return ReturnFields(list(texts), list(images), [vector.name for vector in vectors])
@@ -173,17 +176,17 @@ class Vectorizer:
         anew: bool = False,
         partly: bool = False,
     ) -> None:
-        """Give objects the vectors that they lack, with one call to an embedder of each space.
+        """Give objects the vectors that they lack, with one call of an embedder for each space.
 
         Args:
             collection: whose named vectors to fill.
             chunk: the objects; each gets a report for each named vector, or an error.
             options: for the embedders.
             truncate: whether texts may be cut to what the model reads.
-            stored: objects as they were, by id: their vectors are kept where nothing that is in them has changed.
-            used: gets the embedders that made vectors, by name.
-            anew: whether to compute those as well, and keep them only where no embedder can.
-            partly: whether no vector at all is enough, as long as an object can be stored.
+            stored: the stored objects, by id; their vectors are kept where no field of a vector has changed.
+            used: gets the embedders that were used, by name.
+            anew: whether to compute these vectors too, and keep them only if no embedder works.
+            partly: whether to raise no error as long as one of the objects can be stored.
 
         Raises:
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
@@ -212,7 +215,7 @@ class Vectorizer:
     def _plan(
         self, collection: Collection, chunk: Sequence[Candidate], stored: Mapping[UUID, StoredObject], *, truncate: bool
     ) -> tuple[dict[str, _Plan], list[_Part]]:
-        """Return what is to be embedded, by space, and for which vectors; the other vectors are seen to."""
+        """Return what to embed, by space, and the vectors to compute; report on the vectors that need no embedding."""
         plans: dict[str, _Plan] = {}
         todo: list[_Part] = []
         for candidate in chunk:
@@ -235,12 +238,12 @@ class Vectorizer:
         return plans, todo
 
     def _plan_for(self, collection: str, vector: NamedVector, plans: dict[str, _Plan]) -> _Plan:
-        """Return the plan of a named vector's space, a new one if need be."""
+        """Return the plan for the space of a named vector, and add it if there is none."""
         assert vector.space is not None, "a named vector without a space is refused before"
         try:
             embedders = self._embedders.for_vector(collection, vector)
         except SpaceMismatch as error:
-            # Weaviate keeps a named vector for good, and a model that is gone must not end all writes.
+            # Weaviate cannot delete a named vector, so writes must work after its model is gone.
             return plans.setdefault(f"{vector.space.id} {vector.space.dimension}", _Plan(error=error))
         return plans.setdefault(vector.space.id, _Plan(embedders))
 
@@ -257,7 +260,7 @@ class Vectorizer:
 
 
 def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, StoredObject]) -> Vector | None:
-    """Return the vector that an object has already, if all that is in it is as it was."""
+    """Return the stored vector of an object if none of the vector's fields has changed."""
     before = stored.get(object_.id)
     if before is None or vector.space is None:
         return None
@@ -273,13 +276,13 @@ def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, Stor
 
 
 def _worded(value: PropertyValue) -> list[str]:
-    """Return what of a text or of a list of texts is embedded."""
+    """Return the texts of a value that are embedded."""
     texts = value if isinstance(value, list) else [value]
     return [each for each in texts if isinstance(each, str) and not is_blank(each)]
 
 
 def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
-    """Yield an object's inputs for a named vector; blank texts and absent fields take no part.
+    """Yield an object's inputs for a named vector, without blank texts and absent fields.
 
     They come as multi2vec-nvidia takes them: texts before images, each by the alphabet.
     """
@@ -305,7 +308,7 @@ def _attach(
     outcomes: Mapping[str, Outcome],
     embedder: str,
 ) -> None:
-    """Give an object a named vector made of its fields, or the errors of its fields."""
+    """Give an object a named vector made from its fields, or note the errors of its fields."""
     parts = [(each, outcomes[each.path]) for each in fields]
     rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
     if rejected:
@@ -318,12 +321,14 @@ def _attach(
         listed = [each.weight for each in (*vector.text_fields, *vector.image_fields)] if vector.weighted else []
         shares = shares_of_the_module(listed, weights)
     if shares and not any(shares):
-        message = "its fields all have the weight 0; give the object another one, or the fields other weights"
+        message = "all its fields have the weight 0; set another field, or change the weights"
         _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
         return
     joined = join_as_the_module(vectors, shares) if vector.native else join(vectors, shares)
     if joined is None:
-        message = "its fields' vectors cancel each other out, so it has no direction; change the weights or the fields"
+        message = (
+            "has no direction, because the vectors of its fields cancel each other out; change the weights or fields"
+        )
         _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message, "INVALID_VECTOR")])
         return
     candidate.give(vector.name, joined)
@@ -341,10 +346,10 @@ def _name(field_: WeightedField) -> str:
 
 
 def shares_of_the_module(weights: Sequence[float], by_field: Sequence[float]) -> Sequence[float]:
-    """Return the shares that multi2vec-nvidia gives an object's vectors, which it counts off against its weights.
+    """Return the shares that multi2vec-nvidia gives an object's vectors: it matches weights to vectors by position.
 
-    It looks at no names: where an object lacks a field, those behind it get the shares of others. More vectors than
-    weights, as lists of texts make them, are an error of the module's; what it does not make goes by the fields.
+    It ignores names: where an object lacks a field, the vectors after it get the shares of other fields. With more
+    vectors than weights, which lists of texts cause, the module fails; here each vector has the weight of its field.
 
     Source: modules/multi2vec-nvidia/vectorizer/vectorizer.go of Weaviate 1.39.
 
@@ -365,9 +370,9 @@ def shares_of_the_module(weights: Sequence[float], by_field: Sequence[float]) ->
 
 
 def join_as_the_module(vectors: Sequence[Vector], shares: Sequence[float]) -> Vector | None:
-    """Return what multi2vec-nvidia makes of an object's vectors, to the bit: their weighted sum by their number.
+    """Return the vector that multi2vec-nvidia makes, bit by bit: the weighted sum divided by the number of vectors.
 
-    It is not scaled.
+    It is not scaled to unit length.
 
     Source: usecases/vectorizer/combine.go of Weaviate 1.39.
 

@@ -1,15 +1,15 @@
 """Writes of objects, and the promise that what is acknowledged is found.
 
-Weaviate writes an object first and its index entries afterwards. Where the second fails, for want of memory or because
-the write is cut off or Weaviate killed, the object is there and no search by vector finds it: its index has no entry,
-or has one that no other entry leads to. Writing the same again changes nothing and enters nothing. So:
+Weaviate writes an object first and its index entries afterwards. When the second step fails, because memory is short,
+the call is cut off or Weaviate is killed, the object is stored but no search by vector finds it: the index has no entry
+for it, or no other entry links to its entry. Writing the same object again changes nothing and adds no entry. So:
 
-- `Writes`: a write runs to its end whatever becomes of its caller, writes of one object take turns, and objects are
-  remembered that were written behind a caller's back, or by a write that failed.
-- `overwrite`: an object that replaces another leaves alone what this version does not handle.
-- `IndexEntries`: before an object is acknowledged whose vectors may have been there before, it is searched by its own
-  vectors, and entered again where it is not found.
-- `Settler`: objects of failed writes are checked in the background, even if nobody sends them again.
+- `Writes` runs each write to its end, even if the caller leaves, runs writes of one object one after the other, and
+  remembers which objects other calls wrote, and which objects a failed write may have written.
+- `overwrite` replaces objects, and keeps what this version does not handle.
+- `IndexEntries` searches an object by its own vectors, and adds an index entry where the search does not find it. This
+  is done before an object is acknowledged that was stored before with the same vector, or whose last write failed.
+- `Settler` does the same in the background for objects of failed writes that nobody sends again.
 """
 
 import asyncio
@@ -51,37 +51,40 @@ from service.store.base import Store, WriteFailure
 log = structlog.get_logger(__name__)
 
 MAX_WRITES = 16
-"""Writes at the same time; more wait. Each holds what it writes, so this bounds what is held for callers that left."""
+"""Writes at the same time; others wait. This bounds the memory that writes hold after their callers have left."""
 
 MAX_REMEMBERED = 50_000
-"""Objects whose last write is remembered, some 12 MB; the oldest are forgotten first."""
+"""Objects whose last write is remembered, about 12 MB; the oldest are forgotten first."""
 
 END_S = 5.0
+"""Seconds to wait for running writes at shutdown."""
 
 LATE_S = 5.0
-"""Seconds for which the store may go on with a write that was cut off, and undo what came after it."""
+"""Seconds for which the store may continue a write that was cut off, and overwrite a later one."""
 
 ALWAYS = -1
-"""A mark that every object counts as written after."""
+"""A mark after which every object counts as written."""
 
 PARALLEL = 8
-"""Objects that are looked for, or entered, at the same time."""
+"""Objects that are searched, changed or entered at the same time."""
 
 NEAREST = (10, 1000)
-"""Hits among which an object is looked for: more where all of the first are as near to its vector as it is itself."""
+"""Hits in which to look for an object; the second number is used when all of the first are as near as the object."""
 
 PAUSES_S = (0.0, 0.1, 0.4, 1.5)
-"""Seconds before each look whether an index has taken an entry; one that works in the background takes a moment."""
+"""Seconds before each check that an index has taken an entry; an index that works in the background needs a moment."""
 
 FLAT = "flat"
-"""The index that has no links: it compares everything in each search, which would be long for each object alone."""
+"""The index without links. Each search compares all vectors, so one search for each object would take too long."""
 
 TOLERANCE = 1e-4
+"""By how much a measured distance may differ from the expected one, in relation to the vector's squared length."""
 
 PAUSE_S = 2.0
-"""Seconds between looks for failed writes. Whoever wrote sends again sooner, and then there is nothing to settle."""
+"""Seconds between checks for failed writes. Most callers retry sooner, and then nothing is left to settle."""
 
 PAGE = 100
+"""Objects that are settled at a time."""
 
 Key = tuple[str, str, UUID]
 """An object: its collection, its tenant and its id."""
@@ -112,50 +115,50 @@ class Writes:
         return self._ended
 
     def since(self, mark: int, keys: Iterable[Key]) -> set[UUID]:
-        """Return which objects were written after a mark, or by a write that failed, so that nobody knows its end."""
+        """Return which objects were written after a mark, or by a write that failed and may have stored them or not."""
         return {key[2] for key in keys if key in self._failed or self._last.get(key, 0) > mark}
 
     async def outwait(self, keys: Iterable[Key]) -> bool:
-        """Wait until what was cut off of some objects can come no more, and return whether anything was."""
+        """Wait until no write of these objects that was cut off can still run, and return whether there was one."""
         times = [self._failed[key] for key in keys if key in self._failed]
         if times:
             await asyncio.sleep(max(0.0, max(times) + LATE_S - time.monotonic()))
         return bool(times)
 
     def doubt(self, keys: Iterable[Key]) -> None:
-        """Let a write that runs count as failed for some of its objects, though not for all."""
+        """Count a running write as failed for some of its objects."""
         self._doubts.update(keys)
 
     def doubted(self) -> list[Key]:
-        """Return the objects of which a write failed, and none runs."""
+        """Return the objects that have a failed write and no running one."""
         return [key for key in self._failed if key not in self._turns]
 
     def settled(self, keys: Iterable[Key]) -> None:
-        """Trust objects again that were looked for, unless what was cut off may still come late."""
+        """Forget the failed writes of objects that were checked, unless a write that was cut off may still run."""
         late = time.monotonic() - LATE_S
         for key in keys:
             if self._failed.get(key, late) <= late:
                 self._failed.pop(key, None)
 
     async def run(self, keys: Sequence[Key], write: Callable[[], Awaitable[Result]]) -> Result:
-        """Write objects once no other write of them runs, and return what the write returns.
+        """Write objects when no other write of them runs, and return what the write returns.
 
-        A caller that is cancelled while it waits for its turn writes nothing; later the write goes on without it.
+        If the caller is cancelled while it waits, nothing is written. If it is cancelled later, the write continues.
 
         Args:
             keys: the objects.
-            write: writes them; it ends by itself, soon.
+            write: writes them, and ends within the store's time limit for a call.
         """
         async with AsyncExitStack() as turns:
-            # In one order for all, so that nobody waits for somebody who waits for them.
+            # Sorted, because two callers that lock in different orders could wait for each other.
             for key in sorted(set(keys)):
                 await turns.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
-            # Room comes last: those who wait for one object would keep all others out.
+            # After the locks: callers that wait for a lock would otherwise block all others.
             await self._room.acquire()
             task = asyncio.create_task(self._run(keys, write, turns.pop_all()))
         self._tasks.add(task)
         task.add_done_callback(self._end)
-        # Not awaited itself, which would cancel it together with the caller.
+        # Awaiting the task itself would cancel it together with the caller.
         await asyncio.wait((task,))
         return task.result()
 
@@ -179,7 +182,7 @@ class Writes:
     def _end(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Its caller may have left; asyncio would complain about a failure that nobody looks at.
+            # Retrieved, because asyncio logs exceptions that nobody retrieves, and the caller may have left.
             task.exception()
 
     def _remember(self, keys: Iterable[Key], *, failed: bool) -> None:
@@ -203,15 +206,15 @@ async def overwrite(
 ) -> list[WriteFailure | None]:
     """Write objects, each on its own; see Store.put_objects.
 
-    The store replaces an object as a whole. Where the collection has properties that this version does not handle, one
-    that is there is changed in all its other parts instead, so that the references and phone numbers of others stay.
+    The store replaces objects as a whole. In a collection with properties that this version does not handle, such as
+    references and phone numbers, a stored object is changed in all its other parts instead, so that these stay.
 
     Args:
-        store: where to.
-        collection: the objects' collection.
-        objects: what to write.
-        stored: those of them that are there, with their vectors.
-        scope: whose they are.
+        store: writes the objects.
+        collection: the collection of the objects.
+        objects: the objects.
+        stored: those of them that are stored already, with their vectors.
+        scope: the tenant, and how many replicas must answer.
     """
     if not collection.unhandled:
         return await store.put_objects(collection.name, objects, scope)
@@ -231,7 +234,7 @@ async def overwrite(
     put = await store.put_objects(collection.name, new, scope) if new else []
     failures = dict(zip((each.id for each in new), put, strict=True))
     there = [each for each in objects if each.id in stored]
-    # All end before one of them raises what is no object's own, such as a tenant that is gone.
+    # All end before one of them raises an error that concerns all objects, such as a deleted tenant.
     for each, outcome in zip(there, await asyncio.gather(*map(change, there), return_exceptions=True), strict=True):
         if isinstance(outcome, BaseException) and not isinstance(outcome, StoreRejected | StoreUnavailable):
             raise outcome
@@ -240,7 +243,7 @@ async def overwrite(
 
 
 def _change(collection: Collection, object_: StoredObject, before: StoredObject) -> ObjectChange:
-    """Return what makes an object that is there into another one, but for what this version does not handle."""
+    """Return what turns a stored object into another one, except for what this version does not handle."""
     handled = [each for each in collection.properties if each.name not in collection.unhandled]
     blobs = [each.name for each in handled if each.data_type is DataType.BLOB]
     names = {each.name for each in handled if each.data_type is not DataType.BLOB} | object_.properties.keys()
@@ -255,7 +258,7 @@ def _change(collection: Collection, object_: StoredObject, before: StoredObject)
 
 @dataclass(slots=True)
 class Mending:
-    """What became of the objects that an index lacked.
+    """What became of objects without an index entry.
 
     Attributes:
         found: those that a search finds now.
@@ -269,7 +272,7 @@ class Mending:
 
 
 def unchanged(object_: StoredObject, before: StoredObject) -> dict[str, Vector]:
-    """Return those vectors of an object that it had before, bit by bit."""
+    """Return the vectors of an object that are equal, bit by bit, to those it had before."""
     return {
         name: vector
         for name, vector in object_.vectors.items()
@@ -278,7 +281,7 @@ def unchanged(object_: StoredObject, before: StoredObject) -> dict[str, Vector]:
 
 
 async def all_of(steps: Iterable[Awaitable[Result]]) -> list[Result]:
-    """Take steps at the same time; when one fails, the others have ended, too."""
+    """Run steps at the same time. An error is raised when all of them have ended."""
     outcomes = await asyncio.gather(*steps, return_exceptions=True)
     results: list[Result] = []
     for outcome in outcomes:
@@ -289,7 +292,7 @@ async def all_of(steps: Iterable[Awaitable[Result]]) -> list[Result]:
 
 
 class IndexEntries:
-    """Finds and mends what indexes lack."""
+    """Finds objects without an index entry, and enters them."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -298,13 +301,13 @@ class IndexEntries:
     async def find_lost(
         self, name: str, vector: NamedVector, having: Mapping[UUID, Vector], scope: Scope
     ) -> list[UUID]:
-        """Return which objects of a collection a search by their own vector does not find.
+        """Return which objects are not found by a search with their own vector.
 
         Args:
             name: the collection.
             vector: the named vector.
-            having: the objects, and what they have of it.
-            scope: whose objects, and how many replicas must answer.
+            having: the vectors of the objects, by id.
+            scope: the tenant, and how many replicas must answer.
 
         Raises:
             StoreRejected: the store refuses such a search.
@@ -325,7 +328,7 @@ class IndexEntries:
         return [id_ for id_, each in found.items() if each is False or id_ in unknown]
 
     async def mend(self, name: str, vector: NamedVector, having: Mapping[UUID, Vector], scope: Scope) -> Mending:
-        """Enter what the index of a named vector lacks of some objects, and look whether they are found then.
+        """Enter those of some objects that the index of a named vector lacks, and check that they are found then.
 
         Raises:
             StoreRejected: the store refuses to search for them.
@@ -354,7 +357,7 @@ class IndexEntries:
     async def ensure(
         self, name: str, vector: NamedVector, having: Mapping[UUID, Vector], scope: Scope
     ) -> dict[UUID, ServiceError]:
-        """See to it that objects are found by their own vector, and return why some are not, by id.
+        """Enter objects that are not found by their own vector, and return why some still are not, by id.
 
         Raises:
             StoreUnavailable: the store failed.
@@ -368,12 +371,12 @@ class IndexEntries:
         return mending.failures | dict.fromkeys(mending.unseen, StoreUnavailable(message))
 
     async def _finds(self, name: str, vector: NamedVector, id_: UUID, own: Vector, scope: Scope) -> bool | None:
-        """Return whether a search by an object's own vector finds it; None where too many others are as near."""
+        """Return whether a search by an object's own vector finds it; None if too many others are as near."""
         length = float(own.astype(np.float64) @ own.astype(np.float64))
-        # Of an object to itself; only the dot product of two vectors can be nearer than that.
+        # The distance of the object to its own vector. Only by dot product can another object be nearer.
         expected = -length if vector.distance is Distance.DOT else 0.0
         for limit in NEAREST:
-            # No filter: the index would compare what a filter lets through one by one, and not use its links.
+            # Without a filter, because Weaviate compares the objects of a small filter one by one, without the links.
             hits = await self._search(name, {vector.name: own}, limit, SearchOptions(), scope)
             if any(hit.object.id == id_ for hit in hits):
                 return True
@@ -385,10 +388,10 @@ class IndexEntries:
     async def _find_unknown(
         self, name: str, vector: NamedVector, having: Mapping[UUID, Vector], scope: Scope
     ) -> set[UUID]:
-        """Return of which objects the index has no entry at all."""
+        """Return the objects for which the index has no entry at all."""
         if not having:
             return set()
-        # So few are compared one by one, and each that the index knows is found whatever its distance.
+        # Weaviate compares so few objects one by one, and returns each that has an entry, at any distance.
         among = SearchOptions(Condition(Target.ID, Operator.CONTAINS_ANY, [str(id_) for id_ in having]))
         anything = next(iter(having.values()))
         hits = await self._search(name, {vector.name: anything}, len(having), among, scope)
@@ -403,7 +406,7 @@ class IndexEntries:
     async def _enter(
         self, name: str, vector_name: str, having: Mapping[UUID, Vector], ids: Iterable[UUID], scope: Scope
     ) -> dict[UUID, ServiceError]:
-        """Enter the vectors of some objects into their index, and return why that failed, by id."""
+        """Enter objects into the index of a named vector, and return why that failed, by id."""
         failures: dict[UUID, ServiceError] = {}
 
         async def enter(id_: UUID) -> None:
@@ -418,10 +421,10 @@ class IndexEntries:
 
 
 class Settler:
-    """Settles failed writes in the background.
+    """Checks objects of failed writes in the background. Belongs to one event loop.
 
-    A write that was cut off may have replaced an object that was found before by one without an entry in its index; its
-    caller need not send it again. Belongs to one event loop.
+    A write that was cut off may have replaced an object that was found by one without an index entry, and its caller
+    may never retry.
     """
 
     def __init__(self, store: Store, writes: Writes) -> None:
@@ -431,11 +434,11 @@ class Settler:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begin."""
+        """Start."""
         self._task = asyncio.create_task(self._run(), name="settle-writes")
 
     async def close(self) -> None:
-        """End. May be called twice."""
+        """Stop. May be called twice."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -457,10 +460,10 @@ class Settler:
                     log.exception("writes_unsettled", collection=page[0][0])
 
     async def _settle(self, keys: list[Key]) -> None:
-        """Look for objects of one collection and tenant.
+        """Check objects of one collection and tenant.
 
         Raises:
-            StoreUnavailable: the store failed; they are looked for again.
+            StoreUnavailable: the store failed; they are checked again later.
         """
         name, scope = keys[0][0], Scope(keys[0][1])
         try:
@@ -470,14 +473,14 @@ class Settler:
             for vector in collection.vectors:
                 having = {id_: each.vectors[vector.name] for id_, each in found.items() if vector.name in each.vectors}
                 mending = await self._entries.mend(name, vector, having, scope)
-                # One that cannot be entered is left alone; one whose entering was cut off is tried again.
+                # An object that Weaviate refuses to enter stays as it is; after a cut connection all are tried again.
                 for error in mending.failures.values():
                     if isinstance(error, StoreUnavailable):
                         raise error
         except StoreUnavailable:
             raise
         except ServiceError as error:
-            # Such as a collection that is gone: nothing of it is there to be found.
+            # Such as a deleted collection, which has nothing to settle.
             log.debug("nothing_to_settle", collection=name, error=type(error).__qualname__)
 
 
