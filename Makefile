@@ -80,7 +80,7 @@ protos-check: setup ## stubs fresh, API linted, and compatible with the released
 	$(BIN)/buf breaking build/api.binpb --against protos/released.binpb --config protos/buf.yaml
 
 protos-release: setup ## take the API as it is now for the released one
-	$(BIN)/buf build protos --output protos/released.binpb
+	$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb
 
 docs: setup ## write settings, metrics and values into the pages and the chart's schema
 	$(BIN)/python -m service.settings.table

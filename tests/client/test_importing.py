@@ -9,7 +9,7 @@ from google.rpc import status_pb2
 
 from tests.fakes.statuses import failure
 from vecgate.client import Object, VecgateError
-from vecgate.client.importing import ChunkBounds, Patience, import_in_chunks
+from vecgate.client.importing import ChunkBounds, Retries, import_in_chunks
 from vecgate.client.values import ImportOutcome
 from vecgate.v1 import object_service_pb2 as pb
 
@@ -59,8 +59,8 @@ class Server:
 
     def run(self, count: int, seconds: float = 60) -> Iterator[ImportOutcome]:
         objects = (Object(id=str(number)) for number in range(count))
-        patience = Patience(seconds, clock=lambda: self.now, sleep=self.sleep)
-        return import_in_chunks(self.send, objects, BOUNDS, patience=patience)
+        retries = Retries(seconds, clock=lambda: self.now, sleep=self.sleep)
+        return import_in_chunks(self.send, objects, BOUNDS, retries=retries)
 
 
 class Sent:
@@ -86,7 +86,7 @@ class Sent:
         return response
 
 
-def test_a_call_that_fails_for_a_passing_reason_is_sent_again_when_the_server_says() -> None:
+def test_a_call_that_fails_for_a_transient_reason_is_retried_when_the_server_says() -> None:
     server = Server(calls=[BUSY, None, BUSY])
 
     outcomes = list(server.run(4))
@@ -118,7 +118,7 @@ def test_what_does_not_pass_is_not_sent_again() -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 10])
-def test_patience_ends(seconds: float) -> None:
+def test_retries_end(seconds: float) -> None:
     busy = Server(lambda _id, _attempt: BUSY)
     assert {each.error.reason for each in busy.run(2, seconds) if each.error} == {"OVERLOADED"}
     assert busy.now <= seconds
@@ -138,7 +138,7 @@ def test_no_more_calls_are_in_flight_than_allowed_and_no_object_is_read_ahead_of
             read.append(number)
             yield Object(id=str(number))
 
-    outcomes = import_in_chunks(server.send, objects(), BOUNDS, in_flight=3, patience=Patience(0))
+    outcomes = import_in_chunks(server.send, objects(), BOUNDS, in_flight=3, retries=Retries(0))
     next(outcomes)
 
     assert len(server.sent) == 3
@@ -157,7 +157,7 @@ def test_chunks_are_bounded_in_values_and_an_object_of_more_is_refused_alone() -
     objects = [Object(properties, id=str(at)) for at, properties in enumerate([few, few, many, far_too_many, few])]
     bounds = replace(BOUNDS, max_objects=10)
 
-    outcomes = list(import_in_chunks(server.send, objects, bounds, patience=Patience(0)))
+    outcomes = list(import_in_chunks(server.send, objects, bounds, retries=Retries(0)))
 
     assert server.sent == [["0", "1"], ["2"], ["4"]]
     assert [each.error and each.error.reason for each in outcomes] == [None, None, None, "INVALID_PROPERTY", None]
@@ -170,7 +170,7 @@ def test_an_id_counts_once_in_an_import_whatever_call_it_is_in(again: str, betwe
     id_ = "0a1b2c3d-0000-4000-8000-000000000001"
     objects = [Object(id=id_), *(Object() for _ in range(between)), Object(id=again), Object(id=id_)]
 
-    outcomes = list(import_in_chunks(server.send, objects, BOUNDS, patience=Patience(0)))
+    outcomes = list(import_in_chunks(server.send, objects, BOUNDS, retries=Retries(0)))
 
     assert [each.error is None for each in outcomes] == [True] * (between + 1) + [False] * 2
     assert {each.error.reason for each in outcomes if each.error} == {"DUPLICATE_ID"}
@@ -181,9 +181,7 @@ def test_objects_without_ids_and_ids_that_are_none_are_left_to_the_server() -> N
     server = Server()
 
     outcomes = list(
-        import_in_chunks(
-            server.send, [Object(), Object(), Object(id="x"), Object(id="x")], BOUNDS, patience=Patience(0)
-        )
+        import_in_chunks(server.send, [Object(), Object(), Object(id="x"), Object(id="x")], BOUNDS, retries=Retries(0))
     )
 
     assert [each.error for each in outcomes] == [None] * 4

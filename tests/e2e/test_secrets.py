@@ -151,7 +151,7 @@ def failing_calls(site: Site, server: Serving) -> Iterator[tuple[str, str]]:
                             answer += f"{cause.details()} {cause.trailing_metadata()}"
                     yield f"{name} with {kind}, {len(own_key)} characters for the NIM", answer
         with grpc.secure_channel(server.address, credentials) as channel:
-            # Without the client's patience, which takes a Weaviate that refuses for one that is about to be back.
+            # Without the client's retries, which take a Weaviate that refuses for one that will soon be back.
             stub = ObjectServiceStub(channel)
             request = pb.ImportObjectsRequest(collection=COLLECTION, objects=[pb.DataObject()])
             for scheme in ("Basic", "Bearer"):

@@ -10,10 +10,10 @@
         for hit in client.search("Pictures", text="a happy dog", limit=3).hits:
             print(hit.distance, hit.object.properties)
 
-`AsyncClient` has the same calls for asyncio: `await client.search(...)`, and `async for` over what `import_objects` and
-the lists yield.
+`AsyncClient` has the same methods for asyncio: `await client.search(...)`, and `async for` with
+`import_objects` and the listing methods.
 
-It needs grpcio, protobuf and numpy only. What it does not wrap, the generated stubs in `vecgate.v1` do.
+It needs grpcio, protobuf and numpy only. The generated stubs are in `vecgate.v1`.
 """
 
 from vecgate.client.async_client import AsyncClient

@@ -1,4 +1,4 @@
-"""How a channel to Vecgate is set up: message bounds, retries, load balancing, keepalive."""
+"""The options of a channel to Vecgate: message sizes, retries, load balancing, keepalive."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _RETRIED_SERVICES = (
 
 SERVICE_CONFIG = json.dumps(
     {
-        # Without it one connection carries all calls, and one of several replicas does the work.
+        # Otherwise one connection carries all calls, and one of several replicas does all the work.
         "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
@@ -27,12 +27,12 @@ SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
-                    # A server that stops answers CANCELLED to calls that reach it while it tells its clients to go:
-                    # gRPC's core has taken them and has nobody left to hand them to. No server of ours means it.
+                    # CANCELLED is what gRPC's core answers to calls that reach a server during its shutdown, because
+                    # no handler takes them any more. Vecgate itself never answers it.
                     "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             },
-            # The one method that is not idempotent: a second attempt could fail on what the first one created.
+            # The only method that is not idempotent: a retry could fail because the first attempt succeeded.
             {"name": [{"service": "vecgate.v1.CollectionService", "method": "CreateCollection"}]},
         ],
     }
@@ -46,8 +46,8 @@ def channel_options(
     """Return the options for a channel to Vecgate.
 
     Args:
-        max_message_bytes: bytes of a message either way; gRPC's own default receives only 4 MiB.
-        extra: more options, which win over the ones here.
+        max_message_bytes: the limit for requests and responses; gRPC's default is 4 MiB for responses.
+        extra: more options, which override these.
 
     Example:
         grpc.aio.insecure_channel("vecgate:50070", options=channel_options())
@@ -57,16 +57,16 @@ def channel_options(
         "grpc.max_receive_message_length": max_message_bytes,
         "grpc.service_config": SERVICE_CONFIG,
         "grpc.enable_retries": 1,
-        # A call whose messages do not fit in here is never retried; the default, 256 KiB, is less than a picture.
+        # A call whose messages do not fit in here is not retried; the default, 256 KiB, is less than an image.
         "grpc.per_rpc_retry_buffer_size": max_message_bytes + MIB,
-        # Servers end connections of clients that ping more often than every 5 minutes. The time-out also becomes
-        # TCP_USER_TIMEOUT, which notices a dead peer under a call in flight.
+        # Servers close connections of clients that ping more often than every 5 minutes. The timeout also becomes
+        # TCP_USER_TIMEOUT, which detects a dead peer during a call.
         "grpc.keepalive_time_ms": 300_000,
         "grpc.keepalive_timeout_ms": 20_000,
-        # The default, 1 s growing to 120 s, leaves a restarted server alone for minutes.
+        # With the default, 1 s growing to 120 s, reconnecting to a restarted server can take minutes.
         "grpc.initial_reconnect_backoff_ms": 200,
         "grpc.max_reconnect_backoff_ms": 5_000,
-        # Proxy variables are for the way out of the company; gRPC would use them for 127.0.0.1 as well.
+        # Proxy variables are meant for the internet; gRPC would use them even for 127.0.0.1.
         "grpc.enable_http_proxy": 0,
     }
     options.update(extra)

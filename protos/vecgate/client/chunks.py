@@ -1,4 +1,4 @@
-"""The chunks of an import: what fits into one call, and what cannot be sent at all."""
+"""The chunks of an import: what fits into one call, and what cannot be sent."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from vecgate.client.errors import VecgateError
 from vecgate.client.values import ImportOutcome, Object, object_to_pb
 from vecgate.v1 import object_service_pb2 as pb
 
-# Tag and length before an object in its request.
+# The tag and length of an object in its request.
 FRAME_BYTES = 16
 
 
@@ -21,9 +21,9 @@ class ChunkBounds:
 
     Attributes:
         max_objects: objects in a chunk.
-        target_bytes: a chunk ends before it grows over this, unless a single object does.
+        target_bytes: a chunk grows over this only if it has a single object.
         max_bytes: an object over this does not fit in any request.
-        max_values: the same of the values of properties, those in lists and objects, too.
+        max_values: values of properties in a chunk, those in lists and objects included; also the limit of one object.
     """
 
     max_objects: int
@@ -34,7 +34,7 @@ class ChunkBounds:
 
 @dataclass(slots=True)
 class Chunk:
-    """Objects to send, and outcomes by position in the chunk of those that cannot be sent."""
+    """Objects to send, and the outcomes of those that cannot be sent, by position in the chunk."""
 
     objects: list[pb.DataObject] = field(default_factory=list)
     refused: dict[int, ImportOutcome] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class Chunks:
         self.open = Chunk()
 
     def add(self, value: Object) -> Chunk | None:
-        """Add an object, and return the chunk before it if that is full without it."""
+        """Add an object, and return the previous chunk if that is full."""
         values = _count(value.properties)
-        message = _first_of_its_id(_sendable(value, values, self._bounds), self._seen)
+        message = _reject_duplicate(_sendable(value, values, self._bounds), self._seen)
         size = 0 if isinstance(message, ImportOutcome) else message.ByteSize() + FRAME_BYTES
         chunk, full = self.open, None
         over = chunk.bytes + size > self._bounds.target_bytes or chunk.values + values > self._bounds.max_values
@@ -78,17 +78,17 @@ class Chunks:
         return full
 
 
-def _first_of_its_id(message: pb.DataObject | ImportOutcome, seen: set[int]) -> pb.DataObject | ImportOutcome:
-    """Return an object, or why it cannot be sent: its id has been seen. Calls in flight would race for it."""
+def _reject_duplicate(message: pb.DataObject | ImportOutcome, seen: set[int]) -> pb.DataObject | ImportOutcome:
+    """Return an object, or an error if its id was seen before: calls in flight would race for it."""
     if isinstance(message, ImportOutcome) or not message.id:
         return message
     try:
         number = UUID(message.id).int
     except ValueError:
-        # For the server to refuse.
+        # The server refuses it.
         return message
     if number in seen:
-        text = "is the id of an earlier object of this import too; give each object of an import its own id"
+        text = "is already the id of an earlier object of this import; give each object its own id"
         return ImportOutcome(
             message.id, VecgateError(grpc.StatusCode.INVALID_ARGUMENT, f"id: {text}", reason="DUPLICATE_ID")
         )
@@ -97,7 +97,7 @@ def _first_of_its_id(message: pb.DataObject | ImportOutcome, seen: set[int]) -> 
 
 
 def _count(value: Any) -> int:
-    """Return how many values there are in an object or a list."""
+    """Return the number of values in an object or a list."""
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, list | tuple):
@@ -106,7 +106,7 @@ def _count(value: Any) -> int:
 
 
 def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.DataObject | ImportOutcome:
-    """Return the message of an object, or why it cannot be sent."""
+    """Return the message of an object, or an error if it cannot be sent."""
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     try:
         message = object_to_pb(value)

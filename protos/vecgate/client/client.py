@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.chunks import ChunkBounds
 from vecgate.client.errors import error_from_rpc
-from vecgate.client.importing import Call, Patience, import_in_chunks
+from vecgate.client.importing import Call, Retries, import_in_chunks
 from vecgate.client.searching import Query, set_query
 from vecgate.client.values import (
     Embeddings,
@@ -52,14 +52,14 @@ Response = TypeVar("Response")
 Tenants = str | tenant_pb.Tenant | Iterable[str | tenant_pb.Tenant]
 Consistency: TypeAlias = "scope_pb.Consistency.ValueType"
 
-# What the server takes and gives in one call.
+# The server's limit for one call.
 TENANTS_PER_CALL = 1000
-# Of a request: the collection's name and the frame around the objects.
+# The bytes of a request beside its objects.
 REQUEST_FRAME_BYTES = 1024
 CHUNK_BYTES = 8 * MIB
-# Of a server that does not say how many it takes.
+# Used if a server does not state its limit.
 CHUNK_VALUES = 100_000
-# What another call, begun where this one ended, need not meet.
+# After these, a backfill continues where it stopped.
 PASSING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE})
 
 
@@ -68,20 +68,20 @@ class Client:
 
     Threads may share it.
 
-    Where several things are taken, one alone may be given without a list around it: `embed("a cat")`.
+    Where a method takes several values, one alone needs no list: `embed("a cat")`.
 
-    Calls that fail because the server cannot be reached are tried up to four times, except for `create_collection`.
+    Calls that fail because the server cannot be reached are made up to four times, except `create_collection`.
     Every method raises `VecgateError` when the server refuses or fails, and `Unreachable`, a kind of it, when no server
     answers.
 
     Args:
         target: the server's address, such as `vecgate:50070`, or `dns:///vecgate:50070` to spread calls over replicas.
-        timeout_s: seconds for one call with all its attempts.
-        credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is in clear text.
-        api_key: says who calls, where the server asks.
+        timeout_s: seconds for one call with all its retries.
+        credentials: for TLS, such as `grpc.ssl_channel_credentials()`; without them the connection is not encrypted.
+        api_key: the caller's key, where the server requires one.
         metadata: sent with every call.
-        max_message_bytes: bytes of a message either way; at most what the server takes.
-        options: gRPC channel options, which win over the client's own.
+        max_message_bytes: the limit for requests and responses; at most the server's own.
+        options: gRPC channel options, which override the client's own.
 
     Example:
         with Client("127.0.0.1:50070") as client:
@@ -139,14 +139,14 @@ class Client:
         """Turn texts (str) and images (bytes, the Path of a file, or a PIL image) into vectors.
 
         Args:
-            inputs: what to embed, one or several; at most the server's `max_inputs`.
-            embedder: the embedder's name; empty means the server's default one.
-            purpose: what the vectors are for; models of one role ignore it.
-            priority: how urgent they are; bulk work waits while interactive work does.
-            truncate: whether to cut texts that are longer than the model reads instead of failing them.
+            inputs: one or several; at most the server's `max_inputs`.
+            embedder: the embedder's name; the server's default one if left out.
+            purpose: what the vectors are used for; models without such roles ignore it.
+            priority: how urgent the call is; bulk calls wait for interactive ones.
+            truncate: whether to cut texts that are too long for the model; otherwise they fail.
 
         Raises:
-            VecgateError: the whole call failed. An input that cannot be embedded fails alone, in its item.
+            VecgateError: the whole call failed. An input that cannot be embedded fails alone: its item has the error.
             OSError: a file cannot be read.
 
         Example:
@@ -169,7 +169,7 @@ class Client:
         return self._call(self._embedding.ListEmbedders, embedding_pb.ListEmbeddersRequest())
 
     def server_status(self) -> admin_pb.GetServerStatusResponse:
-        """Return what waits, what runs and what is broken in the server, for clients with the permission admin."""
+        """Return the server's queues, running work and faults. The caller needs the permission admin."""
         return self._call(self._admin.GetServerStatus, admin_pb.GetServerStatusRequest())
 
     def create_collection(self, collection: collection_pb.Collection) -> collection_pb.Collection:
@@ -178,12 +178,12 @@ class Client:
         return self._call(self._collection.CreateCollection, request).collection
 
     def get_collection(self, name: str, tenant: str = "") -> collection_pb.Collection:
-        """Return a collection with the number of its objects, or of those of one tenant where it has some."""
+        """Return a collection with the number of its objects, or of one tenant's objects."""
         request = collection_pb.GetCollectionRequest(name=name, scope=scope_pb.Scope(tenant=tenant))
         return self._call(self._collection.GetCollection, request).collection
 
     def list_collections(self) -> Iterator[collection_pb.Collection]:
-        """Yield all collections by name; further pages are fetched as they are needed."""
+        """Yield all collections, sorted by name; pages are fetched as needed."""
         request = collection_pb.ListCollectionsRequest()
         while True:
             response = self._call(self._collection.ListCollections, request)
@@ -195,11 +195,11 @@ class Client:
     def update_collection(
         self, collection: collection_pb.Collection, update_mask: str | Iterable[str] = ()
     ) -> collection_pb.Collection:
-        """Change a collection, add properties and named vectors to it, and return it as it is then.
+        """Change a collection, add properties and named vectors to it, and return the result.
 
         Args:
-            collection: its name, and what is to be otherwise; what is left out stays.
-            update_mask: the fields to look at, such as `["description"]`; none means all that are set.
+            collection: its name and the new values; fields that are not set stay unchanged.
+            update_mask: the fields to change, such as `["description"]`; all that are set if left out.
         """
         request = collection_pb.UpdateCollectionRequest(
             collection=collection, update_mask=field_mask_pb2.FieldMask(paths=several(update_mask))
@@ -211,7 +211,7 @@ class Client:
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
 
     def create_tenants(self, collection: str, tenants: Tenants) -> None:
-        """Add tenants, named or as messages, to a collection that has some; those that are there stay as they are."""
+        """Add tenants, by name or as messages, to a collection with multi-tenancy; existing ones stay unchanged."""
         for some in _in_calls(tenants):
             request = tenant_pb.CreateTenantsRequest(
                 collection=collection,
@@ -220,7 +220,7 @@ class Client:
             self._call(self._collection.CreateTenants, request)
 
     def list_tenants(self, collection: str, names: str | Iterable[str] = ()) -> Iterator[tenant_pb.Tenant]:
-        """Yield a collection's tenants, or those of certain names; further pages are fetched as they are needed."""
+        """Yield a collection's tenants, all or the named ones; pages are fetched as needed."""
         request = tenant_pb.ListTenantsRequest(collection=collection, names=several(names), page_size=TENANTS_PER_CALL)
         while True:
             response = self._call(self._collection.ListTenants, request)
@@ -230,13 +230,13 @@ class Client:
             request.page_token = response.next_page_token
 
     def update_tenants(self, collection: str, tenants: tenant_pb.Tenant | Iterable[tenant_pb.Tenant]) -> None:
-        """Change how active tenants are."""
+        """Change the activity status of tenants."""
         for some in _in_calls(tenants):
             request = tenant_pb.UpdateTenantsRequest(collection=collection, tenants=some)
             self._call(self._collection.UpdateTenants, request)
 
     def delete_tenants(self, collection: str, names: str | Iterable[str]) -> None:
-        """Delete tenants with all their objects; those that are not there are no error."""
+        """Delete tenants with all their objects; missing ones are ignored."""
         for some in _in_calls(names):
             request = tenant_pb.DeleteTenantsRequest(collection=collection, names=some)
             self._call(self._collection.DeleteTenants, request)
@@ -279,7 +279,7 @@ class Client:
             vector_space: the space that the vector comes from; the server compares it with the searched one.
             query: instead of these three, another query: `near_text(...)` with moves, `near_inputs(...)`,
                 `near_object(...)`, `bm25(...)` or `hybrid(...)`.
-            truncate: whether to cut a text that is longer than the model reads.
+            truncate: whether to cut a text that is too long for the model.
             limit: hits to return.
             offset: hits to skip.
             filters: which objects count, such as `where("year") >= 2020`; all if left out.
@@ -288,17 +288,17 @@ class Client:
             auto_limit: after how many jumps of the distance or score the hits end; 0 for never.
             target_vector: the named vector to search, or several, with a mapping each with its weight; the
                 collection's `default_vector` if left out.
-            target_join: how the distances to several target vectors become one; Weaviate's own way, the minimum, if
-                left out, or with weights their weighted sum.
+            target_join: how the distances to several target vectors are joined; their minimum if left out, or with
+                weights their weighted sum.
             group_by: return hits in groups, such as `GroupBy(property="year", number_of_groups=3, ...)`.
             rerank: sort the hits by the collection's reranker, such as `Rerank(property="text", query="a dog")`.
             return_properties: properties to return, `home.city` for a part of one; all but blobs if left out.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
             return_times: whether hits have the times of their objects' creation and last update.
-            return_explain_score: whether hits of words explain their scores.
-            tenant: whose objects to search, where the collection has tenants.
-            consistency: how many replicas must answer; Weaviate's own number if left out.
+            return_explain_score: whether hits of bm25 and hybrid explain their scores.
+            tenant: the tenant, if the collection has tenants.
+            consistency: how many replicas must answer; Weaviate's default if left out.
 
         Raises:
             ValueError: none or more than one of text, image, vector and query is given.
@@ -348,29 +348,29 @@ class Client:
     ) -> Generator[ImportOutcome, None, None]:
         """Embed and store objects, and yield one outcome for each, in order.
 
-        Nothing is sent before the first outcome is asked for. Objects are read as they are needed, so a generator that
-        reads files keeps the memory small. Closing the answer cancels the calls in flight. An object that cannot be
-        stored, or is too large to be sent, fails alone.
+        Nothing is sent before the first outcome is requested. Objects are read as needed, so a generator that reads
+        files keeps memory small. Closing the generator cancels the calls in flight. An object that cannot be stored, or
+        is too large to be sent, fails alone.
 
-        An id that is given counts once in an import: a second object of it fails with DUPLICATE_ID, wherever it stands.
-        (Ids are kept for that, some 100 bytes each.) Objects without ids and with the same content are one object, and
-        get the same outcome.
+        A given id may occur once in an import; a second object with it fails with DUPLICATE_ID. (For that, ids are kept
+        in memory, about 100 bytes each.) Objects with the same content and without ids are one object, and get the same
+        outcome.
 
         Args:
             collection: the collection's name.
             objects: what to import.
-            truncate: whether to cut texts that are longer than the model reads instead of failing their objects.
-            embed_unchanged: whether to embed anew what is stored already with a vector of the same texts and images.
-            chunk_objects: objects in one call; the server's `max_objects` and the bytes bound it too.
+            truncate: whether to cut texts that are too long for the model; otherwise their objects fail.
+            embed_unchanged: whether to embed again what is already stored with a vector of the same texts and images.
+            chunk_objects: objects in one call; the server's `max_objects` and the size limit also apply.
             in_flight: calls at the same time.
-            retry_s: seconds for which a call, or an object of it, is sent again that fails for a passing reason: the
-                server says when to come back, or does not answer. 0 for not at all.
-            tenant: whose objects they are, where the collection has tenants.
-            consistency: how many replicas must take them, such as `CONSISTENCY_ALL`; Weaviate's own if left out.
+            retry_s: seconds for which calls and objects that fail for a transient reason are retried: the server says
+                when to retry, or does not answer. 0 turns retries off.
+            tenant: the tenant, if the collection has tenants.
+            consistency: how many replicas must answer, such as `CONSISTENCY_ALL`; Weaviate's default if left out.
 
         Raises:
             VecgateError: a whole call failed. Import again from the first object without an outcome: that is safe,
-                because an object replaces the one of its id.
+                because an object replaces the stored one with its id.
 
         Example:
             files = sorted(Path("pictures").glob("*.png"))
@@ -389,7 +389,7 @@ class Client:
             )
             return self._object.ImportObjects.future(request, timeout=self._timeout_s, metadata=self._metadata)
 
-        yield from import_in_chunks(send, several(objects), bounds, in_flight=in_flight, patience=Patience(retry_s))
+        yield from import_in_chunks(send, several(objects), bounds, in_flight=in_flight, retries=Retries(retry_s))
 
     def _chunk_bounds(self, most: int) -> ChunkBounds:
         limits = self.embedders().limits
@@ -449,7 +449,7 @@ class Client:
             return_properties: properties to return, `home.city` for a part of one; none named means all but blobs.
             return_images: blob properties to return as images.
             return_vectors: named vectors to return.
-            tenant: whose objects they are, where the collection has tenants.
+            tenant: the tenant, if the collection has tenants.
             consistency: how many replicas must answer.
 
         Example:
@@ -493,8 +493,8 @@ class Client:
             change: the object's id and new values.
             update_mask: what changes, such as `properties.title`, `images.photo`, `vectors.default`; what it names and
                 the Object does not set is cleared. All that the Object sets if left out.
-            truncate: whether to cut texts that are longer than the model reads.
-            tenant: whose object it is, where the collection has tenants.
+            truncate: whether to cut texts that are too long for the model.
+            tenant: the tenant, if the collection has tenants.
             consistency: how many replicas must answer.
 
         Returns:
@@ -524,22 +524,21 @@ class Client:
         tenant: str = "",
         consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> Iterator[object_pb.BackfillVectorsResponse]:
-        """Compute the named vectors that objects lack, and yield what became of each page of objects.
+        """Compute the vectors that objects lack, and yield the result of each page of objects.
 
-        A call that ends early after some progress, because its time is over or a server stops, is begun again where it
-        ended.
+        A call that stops early, because its time is over or a server stops, continues where it stopped.
 
         Args:
             collection: the collection's name.
             vectors: the named vectors to fill; all if left out.
-            verify: whether to enter vectors again that Weaviate's index has lost, too.
-            truncate: whether to cut texts that are longer than the model reads.
-            page_token: of an answer, to go on after it.
-            tenant: whose objects they are, where the collection has tenants.
+            verify: whether to repair objects that Weaviate's index has lost, too.
+            truncate: whether to cut texts that are too long for the model.
+            page_token: the token of a result, to continue after it.
+            tenant: the tenant, if the collection has tenants.
             consistency: how many replicas must answer.
 
         Raises:
-            VecgateError: the call failed; go on from the last `page_token`.
+            VecgateError: the call failed; continue from the last `page_token`.
 
         Example:
             filled = sum([each.filled for each in client.backfill_vectors("Pictures")])
@@ -589,7 +588,7 @@ class Client:
         tenant: str = "",
         consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
     ) -> object_pb.DeleteObjectsResponse:
-        """Delete the objects that fit a filter, however many there are, or with `dry_run` count them.
+        """Delete all objects that match a filter, or with `dry_run` count them.
 
         Example:
             old = client.delete_objects("Pictures", where("year") < 2000, dry_run=True).matched
@@ -603,9 +602,9 @@ class Client:
         return self._call(self._object.DeleteObjects, request)
 
     def health(self, service: str = "") -> Health:
-        """Return what the server says of a service such as `vecgate.v1.SearchService`; empty asks for all together."""
-        # HealthCheckRequest and -Response each hold one field of number 1, a string and an enum: on the wire these
-        # wrappers are the same, and the client does without the health package.
+        """Return the health of a service such as `vecgate.v1.SearchService`, or of the whole server."""
+        # HealthCheckRequest and HealthCheckResponse have one field of number 1, a string and an enum. These wrappers
+        # are the same on the wire, so the client does not need the health package.
         check = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=wrappers_pb2.StringValue.SerializeToString,

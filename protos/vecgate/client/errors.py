@@ -1,4 +1,4 @@
-"""What the client raises.
+"""The errors that the client raises.
 
 VecgateError        the server refused or failed; reason is the name of a vecgate.v1.ErrorReason without its prefix
   Unreachable       no Vecgate answers at the address
@@ -15,11 +15,11 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One broken rule of a request.
+    """One rule that a request breaks.
 
     Attributes:
         field: the field's path in the request, such as `inputs[3].image.content`.
-        description: the rule and how to keep it.
+        description: the rule and how to follow it.
         reason: the name of an ErrorReason without its prefix.
     """
 
@@ -35,11 +35,11 @@ class VecgateError(Exception):
         code: the gRPC status code.
         reason: the name of an ErrorReason without its prefix, such as `COLLECTION_NOT_FOUND`; empty when the failure
             did not come from Vecgate itself.
-        message: what happened, for people.
-        metadata: the variable parts of the message, such as both space ids of an `EMBEDDING_SPACE_MISMATCH`.
-        violations: every broken rule of the request.
-        retry_after_s: when to try again, in seconds; None when trying again does not help.
-        request_id: what to look for in the server's log; empty when the server did not say.
+        message: what happened, as text.
+        metadata: values that belong to the reason, such as both spaces of an `EMBEDDING_SPACE_MISMATCH`.
+        violations: every rule that the request breaks.
+        retry_after_s: when to retry, in seconds; None if a retry does not help.
+        request_id: the id to look up in the server's log; empty if the server gave none.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def error_from_status(status: status_pb2.Status) -> VecgateError:
         if detail.Unpack(retry):
             retry_after_s = retry.retry_delay.ToTimedelta().total_seconds()
     code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
-    # Vecgate gives every failure a reason, so one without comes from the connection.
+    # Every error of Vecgate has a reason, so one without a reason comes from the connection.
     kind = Unreachable if code is grpc.StatusCode.UNAVAILABLE and not info.reason else VecgateError
     return kind(
         code,

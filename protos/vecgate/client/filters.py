@@ -1,4 +1,4 @@
-"""Filters in the words of Python."""
+"""Filters as Python expressions."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,17 +13,17 @@ Scalar = bool | int | float | str | datetime | UUID | np.generic
 
 
 def all_of(*filters: pb.Filter) -> pb.Filter:
-    """Return a filter for what fits all of these."""
+    """Return a filter for what matches all of these."""
     return pb.Filter(all_of=pb.FilterList(filters=filters))
 
 
 def any_of(*filters: pb.Filter) -> pb.Filter:
-    """Return a filter for what fits at least one of these."""
+    """Return a filter for what matches at least one of these."""
     return pb.Filter(any_of=pb.FilterList(filters=filters))
 
 
 def negate(filter_: pb.Filter) -> pb.Filter:
-    """Return a filter for what does not fit this one."""
+    """Return a filter for what does not match this one."""
     return pb.Filter(negation=filter_)
 
 
@@ -33,12 +33,12 @@ def where(
     length: bool = False,
     object_field: pb.ObjectField.ValueType = pb.OBJECT_FIELD_UNSPECIFIED,
 ) -> "Where":
-    """Return what a condition compares; its methods make filters.
+    """Return the left side of a condition; its operators and methods make filters.
 
     Args:
         property_: a property's name.
-        length: whether its length is compared.
-        object_field: the id or a time of the object, instead of a property.
+        length: whether to compare its length.
+        object_field: the id or a time of the object instead of a property.
 
     Example:
         recent = all_of(where("year") >= 2020, where("title").like("sun*"))
@@ -49,11 +49,11 @@ def where(
 
 
 class Where:
-    """What a condition compares. Every method returns the filter; dates may be `datetime`, ids `UUID`.
+    """The left side of a condition. Every method returns a filter; dates may be `datetime`, ids `UUID`.
 
     Raises:
-        TypeError: a value is of a type that no property has, or values are of several types.
-        ValueError: a date has no time zone, a whole number is one that a double cannot hold, or a list is empty.
+        TypeError: no property has values of this type, or the values are of several types.
+        ValueError: a date has no time zone, a whole number is not exact as a double, or a list is empty.
     """
 
     # Operators make filters; they do not compare two of these.
@@ -63,11 +63,11 @@ class Where:
         self._target = target
 
     def equal(self, value: Scalar) -> pb.Filter:
-        """The same."""
+        """Equal to the value."""
         return self._with(pb.FILTER_OPERATOR_EQUAL, _scalar(value))
 
     def not_equal(self, value: Scalar) -> pb.Filter:
-        """Not the same."""
+        """Not equal to the value."""
         return self._with(pb.FILTER_OPERATOR_NOT_EQUAL, _scalar(value))
 
     def __eq__(self, value: Scalar) -> pb.Filter:  # type: ignore[override]  # a filter, as of the other operators
@@ -89,27 +89,27 @@ class Where:
         return self._with(pb.FILTER_OPERATOR_LESS_OR_EQUAL, _scalar(value))
 
     def like(self, pattern: str) -> pb.Filter:
-        """A word of this form: ? is one character, * any number of them."""
+        """Has a word that matches the pattern: ? is one character, * any number of them."""
         return self._with(pb.FILTER_OPERATOR_LIKE, _scalar(pattern))
 
     def contains_any(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
-        """At least one of these."""
+        """Has at least one of the values."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_ANY, _several(values))
 
     def contains_all(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
-        """All of these."""
+        """Has all of the values."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_ALL, _several(values))
 
     def contains_none(self, values: Scalar | Iterable[Scalar]) -> pb.Filter:
-        """None of these."""
+        """Has none of the values."""
         return self._with(pb.FILTER_OPERATOR_CONTAINS_NONE, _several(values))
 
     def is_null(self, *, null: bool = True) -> pb.Filter:
-        """No value, or an empty one; or with `null=False` a value."""
+        """Has no value or an empty one; with `null=False`, has a value."""
         return self._with(pb.FILTER_OPERATOR_IS_NULL, pb.FilterValue(boolean=null))
 
     def within_geo_range(self, latitude: float, longitude: float, distance_m: float) -> pb.Filter:
-        """A place within a circle."""
+        """Lies within a circle."""
         geo = pb.GeoRange(latitude=latitude, longitude=longitude, distance_m=distance_m)
         return self._with(pb.FILTER_OPERATOR_WITHIN_GEO_RANGE, pb.FilterValue(geo_range=geo))
 
@@ -142,7 +142,7 @@ def _several(values: Scalar | Iterable[Scalar]) -> pb.FilterValue:
 
 
 def _kind_of(value: Scalar) -> tuple[str, bool | int | float | str]:
-    """Return the field of a FilterValue that a value goes into, and the value as it takes it."""
+    """Return the field of a FilterValue for a value, and the value in the type of that field."""
     match value.item() if isinstance(value, np.generic) else value:
         case bool() as truth:
             return "boolean", truth

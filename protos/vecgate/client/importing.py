@@ -1,6 +1,6 @@
-"""Import in chunks: bounded by count and bytes, a few in flight, one outcome for each object, in order.
+"""Imports in chunks: bounded in count and bytes, a few in flight, one outcome for each object, in order.
 
-What fails for a passing reason is sent again, chunks as a whole and objects by themselves. Generated
+What fails for a transient reason is retried, whole chunks and single objects. Generated
 from async_importing.py: do not edit.
 """
 
@@ -28,17 +28,17 @@ class Call(Protocol):
         """Wait for the answer."""
 
     def cancel(self) -> object:
-        """Give the call up."""
+        """Cancel the call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to go on with what fails for a passing reason.
+class Retries:
+    """How long to retry what fails for a transient reason.
 
     Attributes:
-        seconds: from a chunk's first failure on; 0 for not at all.
-        clock: seconds that only grow.
-        sleep: waits.
+        seconds: from a chunk's first failure; 0 turns retries off.
+        clock: a monotonic clock, in seconds.
+        sleep: waits for some seconds.
     """
 
     seconds: float
@@ -52,7 +52,7 @@ def import_in_chunks(
     bounds: ChunkBounds,
     *,
     in_flight: int = 2,
-    patience: Patience,
+    retries: Retries,
 ) -> Generator[ImportOutcome, None, None]:
     """Send objects in chunks and yield their outcomes in order; read no further ahead than the chunks in flight.
 
@@ -61,20 +61,20 @@ def import_in_chunks(
         objects: what to import.
         bounds: how large a chunk may grow.
         in_flight: calls at the same time: one to be embedded while the other travels or is written.
-        patience: how long to send again what fails for a passing reason.
+        retries: how long to retry what fails for a transient reason.
 
     Raises:
-        VecgateError: a whole call failed. Objects of the calls in flight may be stored or not; sending again is safe.
+        VecgateError: a whole call failed. Objects of the calls in flight may be stored or not; import them again.
     """
     sent: deque[tuple[Chunk, Call | None]] = deque()
     try:
         for chunk in _chunks(objects, bounds):
             sent.append((chunk, send(chunk.objects) if chunk.objects else None))
             if len(sent) >= in_flight:
-                for outcome in _collect(sent.popleft(), send, patience):
+                for outcome in _collect(sent.popleft(), send, retries):
                     yield outcome
         while sent:
-            for outcome in _collect(sent.popleft(), send, patience):
+            for outcome in _collect(sent.popleft(), send, retries):
                 yield outcome
     finally:
         for _, call in sent:
@@ -93,7 +93,7 @@ def _chunks(objects: Iterable[Object], bounds: ChunkBounds) -> Iterator[Chunk]:
 
 
 def _collect(
-    sent: tuple[Chunk, Call | None], send: Callable[[list[pb.DataObject]], Call], patience: Patience
+    sent: tuple[Chunk, Call | None], send: Callable[[list[pb.DataObject]], Call], retries: Retries
 ) -> Iterator[ImportOutcome]:
     chunk, call = sent
     answers: dict[int, ImportOutcome] = {}
@@ -105,22 +105,22 @@ def _collect(
         try:
             results = _results(call, len(waiting))
         except VecgateError as error:
-            if not _passes(error):
+            if not _is_transient(error):
                 raise
             failure = error
         else:
             answers.update(zip(waiting, results, strict=True))
-            waiting = [at for at in waiting if (why := answers[at].error) is not None and _passes(why)]
+            waiting = [at for at in waiting if (why := answers[at].error) is not None and _is_transient(why)]
             if not waiting:
                 break
-        since = patience.clock() if since is None else since
-        told_s = (failure or answers[waiting[0]].error or VecgateError(grpc.StatusCode.UNKNOWN, "")).retry_after_s
-        pause_s = min(max(told_s or 0, wait_s), LONGEST_WAIT_S)
-        if patience.clock() + pause_s - since > patience.seconds:
+        since = retries.clock() if since is None else since
+        asked_s = (failure or answers[waiting[0]].error or VecgateError(grpc.StatusCode.UNKNOWN, "")).retry_after_s
+        pause_s = min(max(asked_s or 0, wait_s), LONGEST_WAIT_S)
+        if retries.clock() + pause_s - since > retries.seconds:
             if failure is not None:
                 raise failure
             break
-        patience.sleep(pause_s)
+        retries.sleep(pause_s)
         wait_s *= 2
         call = send([chunk.objects[at] for at in waiting])
     return chunk.outcomes(answers[at] for at in range(len(chunk.objects)))
@@ -143,6 +143,6 @@ def _results(call: Call, count: int) -> list[ImportOutcome]:
     return [outcome_from_pb(each) for each in response.results]
 
 
-def _passes(error: VecgateError) -> bool:
-    """Return whether trying again may help: the server says so, or did not answer."""
+def _is_transient(error: VecgateError) -> bool:
+    """Return whether a retry may help: the server says so, or did not answer."""
     return error.retry_after_s is not None or isinstance(error, Unreachable)

@@ -1,4 +1,4 @@
-"""Queries as messages."""
+"""Functions that build queries."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from vecgate.client.values import Image, Input, PilImage, encode_vector, id_to_t
 from vecgate.v1 import search_service_pb2 as pb
 
 Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
-"""A message that a search can look for."""
+"""A message that a search takes as its query."""
 
 FIELDS: dict[type, str] = {
     pb.NearText: "near_text",
@@ -26,7 +26,7 @@ FIELDS: dict[type, str] = {
 def near_text(
     *concepts: str, move_to: pb.Move | None = None, move_away: pb.Move | None = None, truncate: bool = False
 ) -> pb.NearText:
-    """Return a query for what is near to texts, moved towards something and then away from something.
+    """Return a query for objects near texts, moved towards something and then away from something.
 
     Example:
         client.search("Pictures", query=near_text("a beach", move_to=move(0.5, "at night")))
@@ -38,7 +38,7 @@ def near_text(
 
 
 def near_object(id_: str | UUID) -> pb.NearObject:
-    """Return a query for what is near to an object of the collection.
+    """Return a query for objects near an object of the collection.
 
     Example:
         client.search("Pictures", query=near_object(hit.object.id))
@@ -47,10 +47,10 @@ def near_object(id_: str | UUID) -> pb.NearObject:
 
 
 def move(force: float, *concepts: str, objects: str | UUID | Iterable[str | UUID] = ()) -> pb.Move:
-    """Return what to move a query by, and how far: 0 to 1 towards it, 0 or more away from it.
+    """Return what to move a query towards or away from.
 
     Args:
-        force: how far.
+        force: how far: 0 to 1 towards it, 0 or more away from it.
         concepts: texts.
         objects: ids of objects of the collection.
 
@@ -67,13 +67,13 @@ def bm25(
     operator: pb.KeywordOperator.ValueType = pb.KEYWORD_OPERATOR_UNSPECIFIED,
     minimum_match: int = 0,
 ) -> pb.Bm25:
-    """Return a query for objects with certain words.
+    """Return a query for objects that contain words.
 
     Args:
-        words: what to look for.
+        words: the words.
         properties: where to look, and with a mapping how much each counts, a whole number; everywhere if left out.
-        operator: whether an object needs all words or one; one if left out.
-        minimum_match: with KEYWORD_OPERATOR_OR, how many it needs.
+        operator: whether an object needs all of the words or one; one if left out.
+        minimum_match: with KEYWORD_OPERATOR_OR, how many of them it needs.
 
     Example:
         client.search("Pictures", query=bm25("harbour", {"title": 3, "text": 1}))
@@ -96,11 +96,11 @@ def hybrid(
 
     Args:
         words: the words, or a `bm25(...)`.
-        near: what to be near to, if it is something else than the words.
-        alpha: the share of the vector side, 0 to 1; Weaviate's own, 0.75, if left out.
+        near: the vector side, if it is something else than the words.
+        alpha: the weight of the vector side, 0 to 1; Weaviate's default, 0.75, if left out.
         fusion_type: how the two lists are joined.
         max_vector_distance: the largest distance of a hit.
-        truncate: whether to cut words that are longer than the model reads.
+        truncate: whether to cut words that are too long for the model.
 
     Example:
         client.search("Pictures", query=hybrid("a dog", alpha=0.5))
@@ -120,13 +120,13 @@ def hybrid(
 def near_inputs(
     *inputs: Input | UUID | ArrayLike, weights: Sequence[float] = (), truncate: bool = False
 ) -> pb.NearInputs:
-    """Return a query for what is near to several things in one.
+    """Return a query for objects near several things at once.
 
     Args:
         inputs: texts (str), images (bytes, the Path of a file, or a PIL image), objects of the collection (UUID) and
             vectors.
-        weights: how much each counts; none for all alike.
-        truncate: whether to cut texts that are longer than the model reads.
+        weights: how much each counts; all the same if left out.
+        truncate: whether to cut texts that are too long for the model.
 
     Raises:
         ValueError: there are more or fewer weights than inputs.
@@ -163,11 +163,11 @@ def set_query(
     truncate: bool,
     query: Query | None,
 ) -> None:
-    """Set what a request looks for.
+    """Set the query of a request.
 
     Raises:
         ValueError: none or more than one of text, image, vector and query is given.
-        TypeError: one of them is of a type that it cannot have.
+        TypeError: one of them has a wrong type.
     """
     if sum(each is not None for each in (text, image, vector, query)) != 1:
         raise ValueError("give one of text, image, vector and query, or list objects with list_objects")

@@ -1,4 +1,4 @@
-"""What goes in and comes out of the client, and the way to and from protobuf messages."""
+"""What the client takes and returns, and its conversion to and from protobuf messages."""
 
 import io
 import math
@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 
 @runtime_checkable
 class PilImage(Protocol):
-    """An image of Pillow, which the client does not need otherwise."""
+    """A PIL image. The client needs Pillow for nothing else."""
 
     mode: str
 
@@ -42,22 +42,22 @@ class PilImage(Protocol):
 
 
 Image = bytes | bytearray | memoryview | Path | PilImage
-"""An encoded image, a file with one, or an image of Pillow, which is sent as PNG."""
+"""An encoded image, the path of an image file, or a PIL image, which is sent as PNG."""
 
 Input = str | Image
 """What is embedded: a str is a text."""
 
-# Of Pillow, what PNG stores as it is.
+# The modes of Pillow that PNG can store.
 PNG_MODES = frozenset({"1", "I", "I;16", "L", "LA", "P", "RGB", "RGBA"})
 
 MAX_EXACT_INT = 2**53
-"""Up to it, either way, every whole number is a double."""
+"""Up to this number, positive or negative, every whole number is exact as a double."""
 
 
 def decode_vector(vector: vector_pb.Vector) -> Floats:
-    """Return a Vector message's values: little-endian float32, one after the other.
+    """Return the values of a Vector message: little-endian float32, one after the other.
 
-    Any language reads them in a few lines; this is all there is to it. The array is a copy and may be changed.
+    The array is a copy and may be changed.
 
     Example:
         response = stub.EmbedInputs(request)
@@ -70,7 +70,7 @@ def encode_vector(values: ArrayLike) -> vector_pb.Vector:
     """Return a Vector message of the values.
 
     Raises:
-        ValueError: the values have more or fewer dimensions than one.
+        ValueError: the values are not one-dimensional.
     """
     array = np.ascontiguousarray(values, dtype="<f4")
     if np.ndim(values) != 1:
@@ -80,13 +80,13 @@ def encode_vector(values: ArrayLike) -> vector_pb.Vector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """What became of one input: a vector or an error.
+    """The result of one input: a vector or an error.
 
     Attributes:
-        vector: the float32 values, of unit length; None when the input failed.
-        error: why there is no vector; None when there is one.
-        token_count: tokens of a text; None for images and where the backend does not say.
-        truncated: whether a text was cut to the model's length.
+        vector: float32 values, scaled to unit length; None if the input failed.
+        error: why there is no vector; None if there is one.
+        token_count: the tokens of a text; None for images, and if the backend does not say.
+        truncated: whether a text was cut.
     """
 
     vector: Floats | None = None
@@ -100,7 +100,7 @@ class Embeddings:
     """The answer of `Client.embed`.
 
     Attributes:
-        embedder: who made the vectors: name, model, space, dimension.
+        embedder: the embedder that made the vectors: name, model, space, dimension.
         items: one entry for each input, in order.
     """
 
@@ -111,7 +111,7 @@ class Embeddings:
         """Return all vectors as the rows of one array.
 
         Raises:
-            VecgateError: an input failed; it is the error of the first one that did.
+            VecgateError: an input failed; the error of the first one.
         """
         for item in self.items:
             if item.error is not None:
@@ -124,12 +124,12 @@ class Object:
     """One entry of a collection.
 
     Attributes:
-        properties: values by property name. Dates may be `datetime` with a zone, ids `UUID`; a place is a mapping of
-            "latitude" and "longitude"; a None is an absent value. Of an object that was read, a number without a
-            fraction is an int up to 2^53 either way, whatever the property's type, and may be written back as it is.
-        images: images by the name of a blob property; typed as those of an object that was read, encoded bytes.
-        vectors: ready vectors by named vector; an import stores them instead of computing.
-        id: a UUID in text form; empty lets the server derive one from the content.
+        properties: values by property name. Dates may be `datetime` with a time zone, ids `UUID`; a location is a
+            mapping of "latitude" and "longitude"; None is an absent value. Of an object that was read, a number without
+            a fraction is an int up to 2^53, whatever the property's type, and may be written back unchanged.
+        images: images by blob property; in an object that was read, encoded bytes.
+        vectors: values by named vector; an import stores them instead of computing vectors.
+        id: a UUID as text; if empty, the server derives one from the content.
     """
 
     properties: Mapping[str, Any]
@@ -154,7 +154,7 @@ AsyncObjects = Objects | AsyncIterable[Object]
 
 
 class Health(Enum):
-    """What a server says of one of its services, as in grpc.health.v1."""
+    """The health of a service, as in grpc.health.v1."""
 
     UNKNOWN = 0
     SERVING = 1
@@ -164,11 +164,11 @@ class Health(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What became of one object.
+    """The result of one object.
 
     Attributes:
         id: its id, given or derived.
-        error: why it is not stored; None when it is.
+        error: why it is not stored; None if it is.
         vectors: where each named vector came from.
     """
 
@@ -188,12 +188,12 @@ class Hit:
 
     Attributes:
         object: the object.
-        distance: to the query; None when nothing was measured.
+        distance: its distance to the query; None if there is none.
         certainty: 1 - distance / 2, for cosine distance only.
-        score: how well it fits a keyword or hybrid search.
-        created: when the object was created, if asked for with `return_times`.
-        updated: when it was updated last.
-        explain_score: how the score came about, if asked for with `return_explain_score`.
+        score: how well it matches a bm25 or hybrid query.
+        created: when the object was created, with `return_times`.
+        updated: when it was last updated, with `return_times`.
+        explain_score: how the score was computed, with `return_explain_score`.
         rerank_score: the reranker's, with `rerank`.
         group: the name of its group, with `group_by`.
     """
@@ -214,10 +214,10 @@ class SearchResult:
     """The answer of `Client.search`.
 
     Attributes:
-        embedder: who embedded the query; None when nothing was embedded.
-        hits: nearest first, with `group_by` group by group.
-        groups: with `group_by`, in their order.
-        embedders: who embedded the query for the searched vectors, if there are several.
+        embedder: the embedder of the query; None if nothing was embedded.
+        hits: nearest first; with `group_by`, group by group.
+        groups: the groups in order, with `group_by`.
+        embedders: the embedders of the query for all searched vectors.
     """
 
     embedder: EmbedderRef | None
@@ -227,13 +227,13 @@ class SearchResult:
 
 
 def several(items: Any) -> Iterable[Any]:
-    """Return items; one alone is a list of one, so that a str is never taken for a list of its letters."""
+    """Return items, and a single one as a list of one; a str is never a list of its letters."""
     alone = isinstance(items, str | bytes | bytearray | memoryview) or not isinstance(items, Iterable)
     return [items] if alone else items
 
 
 async def async_each(items: AsyncObjects) -> AsyncIterator[Object]:
-    """Yield items as `several` returns them, also those of an asynchronous iterable."""
+    """Yield items as `several` returns them, or those of an asynchronous iterable."""
     if isinstance(items, AsyncIterable):
         async for each in items:
             yield each
@@ -254,7 +254,7 @@ def id_to_text(value: str | UUID) -> str:
 
 
 def input_to_pb(value: Input) -> input_pb.Input:
-    """Return an input: a str is a text, all else an image."""
+    """Return the message of an input: a str is a text, anything else an image."""
     if isinstance(value, str):
         return input_pb.Input(text=value)
     return input_pb.Input(image=image_to_pb(value))
@@ -264,7 +264,7 @@ def image_to_pb(value: Image) -> input_pb.Image:
     """Return the message of an image.
 
     Raises:
-        TypeError: it is of another type.
+        TypeError: it has another type.
         OSError: the file cannot be read.
     """
     match value:
@@ -278,7 +278,7 @@ def image_to_pb(value: Image) -> input_pb.Image:
 
 
 def embedded_from_pb(result: embedding_pb.EmbedResult) -> Embedded:
-    """Return what became of one input."""
+    """Return the result of one input."""
     if result.WhichOneof("outcome") != "embedding":
         return Embedded(error=error_from_status(result.error))
     made = result.embedding
@@ -315,7 +315,7 @@ def object_to_pb(value: Object) -> object_pb.DataObject:
 
 
 def object_from_pb(message: object_pb.DataObject) -> Object:
-    """Return the object of a message; numbers without a fraction are ints, as far as all of these are exact."""
+    """Return the object of a message; numbers without a fraction are ints as far as ints are exact."""
     properties = json_format.MessageToDict(message.properties)
     return Object(
         properties=_whole(properties),
@@ -326,14 +326,14 @@ def object_from_pb(message: object_pb.DataObject) -> Object:
 
 
 def outcome_from_pb(result: object_pb.ImportResult) -> ImportOutcome:
-    """Return what became of one object."""
+    """Return the result of one object."""
     if result.WhichOneof("outcome") != "stored":
         return ImportOutcome(result.id, error_from_status(result.error))
     return ImportOutcome(result.id, vectors=tuple(result.stored.vectors))
 
 
 def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
-    """Return the answer to a search."""
+    """Return the result of a search."""
     hits = (
         Hit(
             object_from_pb(hit.object),
@@ -353,10 +353,10 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
 
 
 def exact(number: int) -> float:
-    """Return a whole number as a double, in which numbers travel.
+    """Return a whole number as a double, the only number of a Struct.
 
     Raises:
-        ValueError: the double is another number.
+        ValueError: the number is not exact as a double.
     """
     try:
         double = float(number)
@@ -379,8 +379,8 @@ def date_to_text(value: datetime) -> str:
 
 
 def _encode_png(image: PilImage) -> bytes:
-    """Return an image of Pillow as PNG, turned as its EXIF data says."""
-    from PIL import ImageOps  # noqa: PLC0415 -- installed, since its image is here
+    """Return a PIL image as PNG, rotated as its EXIF data says."""
+    from PIL import ImageOps  # noqa: PLC0415 -- installed if the caller has an image of it
 
     upright = ImageOps.exif_transpose(image)  # type: ignore[call-overload]  # it is Pillow's
     if upright.mode not in PNG_MODES:
@@ -391,7 +391,7 @@ def _encode_png(image: PilImage) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that google.protobuf.Struct takes."""
+    """Return a value in a type that google.protobuf.Struct takes."""
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     match value:
@@ -413,7 +413,7 @@ def _plain(value: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """Return numbers without a fraction as ints as far as ints are exact: Struct carries every number as a double."""
+    """Return numbers without a fraction as ints, as far as ints are exact: a Struct has doubles only."""
     match value:
         case list():
             return [_whole(each) for each in value]

@@ -27,7 +27,7 @@ class EmbedderRef(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name, to ask for it again."""
+    """Its name, which requests can give."""
     model: _builtins.str
     """The model's name, such as "nvidia/nvclip" or "ViT-H-14"."""
     space: _builtins.str

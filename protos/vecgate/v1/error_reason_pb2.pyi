@@ -27,57 +27,57 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INVALID_INPUT: _ErrorReason.ValueType  # 1
     """INVALID_ARGUMENT: a field breaks its documented rule. BadRequest lists every violation."""
     ERROR_REASON_BATCH_TOO_LARGE: _ErrorReason.ValueType  # 2
-    """INVALID_ARGUMENT: more inputs or objects than one call may carry."""
+    """INVALID_ARGUMENT: more inputs or objects than one call may have."""
     ERROR_REASON_TEXT_TOO_LONG: _ErrorReason.ValueType  # 3
-    """INVALID_ARGUMENT: a text is longer than the model reads and truncation was not asked for, or it is over the byte bound."""
+    """INVALID_ARGUMENT: a text is too long for the model and truncation was not requested, or it is over the limit in bytes."""
     ERROR_REASON_IMAGE_EMPTY: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT: an image has no bytes."""
+    """INVALID_ARGUMENT: an image is empty."""
     ERROR_REASON_IMAGE_TOO_LARGE: _ErrorReason.ValueType  # 5
-    """INVALID_ARGUMENT: an image is over the bound on bytes or pixels."""
+    """INVALID_ARGUMENT: an image has too many bytes, pixels or frames."""
     ERROR_REASON_IMAGE_UNDECODABLE: _ErrorReason.ValueType  # 6
-    """INVALID_ARGUMENT: the bytes are no picture of a supported format, or the picture is broken or cut short."""
+    """INVALID_ARGUMENT: the bytes are not an image in a supported format, or the image is damaged or truncated."""
     ERROR_REASON_INVALID_VECTOR: _ErrorReason.ValueType  # 7
-    """INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity, nothing but zeros or values
-    whose squares float32 cannot hold; or an object's fields give none, because they cancel each other out or weigh 0.
+    """INVALID_ARGUMENT: a vector does not have the dimension of its named vector, or has NaN, infinity, only zeros or values
+    whose squares float32 cannot hold; or an object's fields give no vector, because they cancel out or have the weight 0.
     """
     ERROR_REASON_INVALID_ID: _ErrorReason.ValueType  # 8
-    """INVALID_ARGUMENT: an id is no UUID."""
+    """INVALID_ARGUMENT: an id is not a UUID."""
     ERROR_REASON_DUPLICATE_ID: _ErrorReason.ValueType  # 9
-    """INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library; the first one counts."""
+    """INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library. The first one is used."""
     ERROR_REASON_UNKNOWN_PROPERTY: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT: the collection has no such property."""
     ERROR_REASON_INVALID_PROPERTY: _ErrorReason.ValueType  # 11
-    """INVALID_ARGUMENT: a property's value is of another type than the collection says."""
+    """INVALID_ARGUMENT: a property's value does not have the property's type."""
     ERROR_REASON_UNKNOWN_VECTOR: _ErrorReason.ValueType  # 12
     """INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen."""
     ERROR_REASON_EMBEDDER_NOT_FOUND: _ErrorReason.ValueType  # 20
-    """NOT_FOUND: this server has no embedder of that name."""
+    """NOT_FOUND: the server has no embedder with this name."""
     ERROR_REASON_COLLECTION_NOT_FOUND: _ErrorReason.ValueType  # 21
-    """NOT_FOUND: there is no collection of that name."""
+    """NOT_FOUND: there is no collection with this name."""
     ERROR_REASON_OBJECT_NOT_FOUND: _ErrorReason.ValueType  # 22
-    """NOT_FOUND: the collection has no object of that id."""
+    """NOT_FOUND: the collection has no object with this id."""
     ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 24
-    """NOT_FOUND: the collection has no tenant of that name."""
+    """NOT_FOUND: the collection has no tenant with this name."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
-    """ALREADY_EXISTS: there is a collection of that name."""
+    """ALREADY_EXISTS: there is a collection with this name."""
     ERROR_REASON_EMBEDDING_SPACE_MISMATCH: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
     ERROR_REASON_EMBEDDER_MISCONFIGURED: _ErrorReason.ValueType  # 31
-    """FAILED_PRECONDITION: the embedder's backend refuses this server: its key was rejected or its model is gone."""
+    """FAILED_PRECONDITION: the embedder's backend refuses the server: it rejected the key, or the model is gone."""
     ERROR_REASON_COLLECTION_NOT_BOUND: _ErrorReason.ValueType  # 32
-    """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the vector, with a name or without, so nothing
-    says of which space it is.
+    """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the named vector, so its space is
+    unknown.
     """
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
+    """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's answer."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
-    """UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
+    """UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
-    """UNAUTHENTICATED: the call says not who makes it; send a key or a token in the metadata authorization."""
+    """UNAUTHENTICATED: the call carries no credentials; send a key or a token in the metadata authorization."""
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 37
-    """UNAUTHENTICATED: the key or token is none of this server's, or is not valid any more."""
+    """UNAUTHENTICATED: the key or token is unknown or has expired."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 38
-    """PERMISSION_DENIED: the client lacks the permission, or may not touch the collection or the tenant."""
+    """PERMISSION_DENIED: the client lacks a permission, or has no access to the collection or the tenant."""
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 39
     """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
     ERROR_REASON_EMBEDDER_UNAVAILABLE: _ErrorReason.ValueType  # 40
@@ -85,18 +85,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 41
     """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE with RetryInfo: the embedder's queue is full, or calls are as many, or hold as many bytes, as they may."""
+    """UNAVAILABLE with RetryInfo: the embedder's queue is full, or the calls in progress are too many or too large."""
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 43
-    """RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits its callers."""
+    """RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits the rate of calls."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 44
-    """DEADLINE_EXCEEDED: the caller's deadline, or this server's limit for one call, passed."""
+    """DEADLINE_EXCEEDED: the caller's deadline or the server's time limit for a call has passed."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 45
-    """INTERNAL: a fault of this server. RequestInfo holds the id to look for in its log."""
+    """INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
     ERROR_REASON_EMBEDDER_ANSWER_INVALID: _ErrorReason.ValueType  # 46
-    """INTERNAL: the embedder answered something that is no valid set of vectors; nothing was stored."""
+    """INTERNAL: the embedder's answer is not a valid set of vectors; nothing was stored."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 47
-    """RESOURCE_EXHAUSTED without RetryInfo: the answer is longer than a message may be; ask for less in one call. What the
-    call did is done. A request that is too long is refused by gRPC itself, with the same code and no details.
+    """RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
+    been carried out. gRPC itself refuses a request that is too large, with the same code and without details.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -109,57 +109,57 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_INVALID_INPUT: ErrorReason.ValueType  # 1
 """INVALID_ARGUMENT: a field breaks its documented rule. BadRequest lists every violation."""
 ERROR_REASON_BATCH_TOO_LARGE: ErrorReason.ValueType  # 2
-"""INVALID_ARGUMENT: more inputs or objects than one call may carry."""
+"""INVALID_ARGUMENT: more inputs or objects than one call may have."""
 ERROR_REASON_TEXT_TOO_LONG: ErrorReason.ValueType  # 3
-"""INVALID_ARGUMENT: a text is longer than the model reads and truncation was not asked for, or it is over the byte bound."""
+"""INVALID_ARGUMENT: a text is too long for the model and truncation was not requested, or it is over the limit in bytes."""
 ERROR_REASON_IMAGE_EMPTY: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT: an image has no bytes."""
+"""INVALID_ARGUMENT: an image is empty."""
 ERROR_REASON_IMAGE_TOO_LARGE: ErrorReason.ValueType  # 5
-"""INVALID_ARGUMENT: an image is over the bound on bytes or pixels."""
+"""INVALID_ARGUMENT: an image has too many bytes, pixels or frames."""
 ERROR_REASON_IMAGE_UNDECODABLE: ErrorReason.ValueType  # 6
-"""INVALID_ARGUMENT: the bytes are no picture of a supported format, or the picture is broken or cut short."""
+"""INVALID_ARGUMENT: the bytes are not an image in a supported format, or the image is damaged or truncated."""
 ERROR_REASON_INVALID_VECTOR: ErrorReason.ValueType  # 7
-"""INVALID_ARGUMENT: a vector has another length than its named vector, or holds NaN, infinity, nothing but zeros or values
-whose squares float32 cannot hold; or an object's fields give none, because they cancel each other out or weigh 0.
+"""INVALID_ARGUMENT: a vector does not have the dimension of its named vector, or has NaN, infinity, only zeros or values
+whose squares float32 cannot hold; or an object's fields give no vector, because they cancel out or have the weight 0.
 """
 ERROR_REASON_INVALID_ID: ErrorReason.ValueType  # 8
-"""INVALID_ARGUMENT: an id is no UUID."""
+"""INVALID_ARGUMENT: an id is not a UUID."""
 ERROR_REASON_DUPLICATE_ID: ErrorReason.ValueType  # 9
-"""INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library; the first one counts."""
+"""INVALID_ARGUMENT: the same id is given twice in one call, or in one import of the client library. The first one is used."""
 ERROR_REASON_UNKNOWN_PROPERTY: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT: the collection has no such property."""
 ERROR_REASON_INVALID_PROPERTY: ErrorReason.ValueType  # 11
-"""INVALID_ARGUMENT: a property's value is of another type than the collection says."""
+"""INVALID_ARGUMENT: a property's value does not have the property's type."""
 ERROR_REASON_UNKNOWN_VECTOR: ErrorReason.ValueType  # 12
 """INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen."""
 ERROR_REASON_EMBEDDER_NOT_FOUND: ErrorReason.ValueType  # 20
-"""NOT_FOUND: this server has no embedder of that name."""
+"""NOT_FOUND: the server has no embedder with this name."""
 ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 21
-"""NOT_FOUND: there is no collection of that name."""
+"""NOT_FOUND: there is no collection with this name."""
 ERROR_REASON_OBJECT_NOT_FOUND: ErrorReason.ValueType  # 22
-"""NOT_FOUND: the collection has no object of that id."""
+"""NOT_FOUND: the collection has no object with this id."""
 ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 24
-"""NOT_FOUND: the collection has no tenant of that name."""
+"""NOT_FOUND: the collection has no tenant with this name."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 23
-"""ALREADY_EXISTS: there is a collection of that name."""
+"""ALREADY_EXISTS: there is a collection with this name."""
 ERROR_REASON_EMBEDDING_SPACE_MISMATCH: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
 ERROR_REASON_EMBEDDER_MISCONFIGURED: ErrorReason.ValueType  # 31
-"""FAILED_PRECONDITION: the embedder's backend refuses this server: its key was rejected or its model is gone."""
+"""FAILED_PRECONDITION: the embedder's backend refuses the server: it rejected the key, or the model is gone."""
 ERROR_REASON_COLLECTION_NOT_BOUND: ErrorReason.ValueType  # 32
-"""FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the vector, with a name or without, so nothing
-says of which space it is.
+"""FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the named vector, so its space is
+unknown.
 """
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: Weaviate refused what Vecgate asked for; the message says what it said."""
+"""FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's answer."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
-"""UNAUTHENTICATED: the embedder's backend refuses the key that came with the call in the metadata x-nvidia-api-key."""
+"""UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36
-"""UNAUTHENTICATED: the call says not who makes it; send a key or a token in the metadata authorization."""
+"""UNAUTHENTICATED: the call carries no credentials; send a key or a token in the metadata authorization."""
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 37
-"""UNAUTHENTICATED: the key or token is none of this server's, or is not valid any more."""
+"""UNAUTHENTICATED: the key or token is unknown or has expired."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 38
-"""PERMISSION_DENIED: the client lacks the permission, or may not touch the collection or the tenant."""
+"""PERMISSION_DENIED: the client lacks a permission, or has no access to the collection or the tenant."""
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 39
 """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
 ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
@@ -167,17 +167,17 @@ ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 41
 """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 42
-"""UNAVAILABLE with RetryInfo: the embedder's queue is full, or calls are as many, or hold as many bytes, as they may."""
+"""UNAVAILABLE with RetryInfo: the embedder's queue is full, or the calls in progress are too many or too large."""
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 43
-"""RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits its callers."""
+"""RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits the rate of calls."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 44
-"""DEADLINE_EXCEEDED: the caller's deadline, or this server's limit for one call, passed."""
+"""DEADLINE_EXCEEDED: the caller's deadline or the server's time limit for a call has passed."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
-"""INTERNAL: a fault of this server. RequestInfo holds the id to look for in its log."""
+"""INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
 ERROR_REASON_EMBEDDER_ANSWER_INVALID: ErrorReason.ValueType  # 46
-"""INTERNAL: the embedder answered something that is no valid set of vectors; nothing was stored."""
+"""INTERNAL: the embedder's answer is not a valid set of vectors; nothing was stored."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 47
-"""RESOURCE_EXHAUSTED without RetryInfo: the answer is longer than a message may be; ask for less in one call. What the
-call did is done. A request that is too long is refused by gRPC itself, with the same code and no details.
+"""RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
+been carried out. gRPC itself refuses a request that is too large, with the same code and without details.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -18,24 +18,24 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Image(_message.Message):
-    """Image is one encoded picture."""
+    """Image is one encoded image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """Required. The file's bytes: JPEG, PNG, WebP, GIF, BMP, TIFF or, where the server's Pillow has it, AVIF. Of several
-    frames or pages the first one counts. Never a URL, never base64.
+    frames or pages, the first one is used. Not a URL, not base64.
 
-    A local model sees what a browser shows: upright by EXIF alone, transparent pixels laid on white, colours as RGB
-    without regard to an embedded profile, shades of 16 bits scaled to 8, signed, 32-bit and floating-point shades by
-    the least and the greatest value of the picture. A form that would be read wrongly is refused by name. Damage that
-    costs no pixel does not matter. A NIM gets a JPEG or PNG as it is, or without the damage, and so decides itself on
-    orientation and transparency; any other format it gets as a PNG made by the rule above.
+    A local model sees what a browser shows: rotated by EXIF, transparent pixels on white, colours as RGB without an
+    embedded profile, 16-bit values scaled to 8 bits, signed, 32-bit and floating-point values scaled by the smallest and
+    the largest value of the image. A variant that would be decoded wrongly is refused by name. Damage that affects no
+    pixel is ignored. A NIM gets a JPEG or PNG unchanged, except for such damage, and handles orientation and transparency
+    itself; it gets any other format as a PNG made by these rules.
 
     At most EmbedderLimits.max_image_bytes bytes, EmbedderLimits.max_image_pixels pixels and
-    EmbedderLimits.max_image_frames frames, all found before anything is decoded; files made to cost more than their
-    size lets expect, such as a JPEG with thousands of scans, count as too large.
+    EmbedderLimits.max_image_frames frames, all checked before decoding. Files that are made to be costly, such as a JPEG
+    with thousands of scans, are too large.
     Violations: IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_UNDECODABLE.
     """
     def __init__(
@@ -53,20 +53,20 @@ Global___Image: _TypeAlias = Image  # noqa: Y015
 
 @_typing.final
 class Input(_message.Message):
-    """Input is one thing to embed."""
+    """Input is one text or image to embed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """A text in UTF-8 with a character that can be seen. At most EmbedderLimits.max_text_bytes bytes, or 32 times as many
-    where the request allows to cut it, which is then done first of all (TEXT_TOO_LONG). A text that keeps the tokenizer
-    busy for more than a tenth of a second, such as one of nested HTML character references, is INVALID_INPUT.
+    """A text in UTF-8 with at least one visible character. At most EmbedderLimits.max_text_bytes bytes (TEXT_TOO_LONG), or
+    32 times as many with `truncate`, where it is cut first. A text that takes the tokenizer more than 0.1 s, such as
+    nested HTML character references, is INVALID_INPUT.
     """
     @_builtins.property
     def image(self) -> Global___Image:
-        """A picture."""
+        """An image."""
 
     def __init__(
         self,

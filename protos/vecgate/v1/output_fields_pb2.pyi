@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class OutputFields(_message.Message):
-    """OutputFields says which parts of objects to return."""
+    """OutputFields is which parts of objects to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,7 +29,7 @@ class OutputFields(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object; empty means all but blobs (UNKNOWN_PROPERTY).
+        """Optional. Properties to return, `home.city` for a part of an object. Default: all but blobs (UNKNOWN_PROPERTY).
         At most 1000; each is returned once.
         """
 

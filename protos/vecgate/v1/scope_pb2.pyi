@@ -24,7 +24,7 @@ class _Consistency:
 class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consistency.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     CONSISTENCY_UNSPECIFIED: _Consistency.ValueType  # 0
-    """Left to Weaviate."""
+    """Weaviate's default."""
     CONSISTENCY_ONE: _Consistency.ValueType  # 1
     """One."""
     CONSISTENCY_QUORUM: _Consistency.ValueType  # 2
@@ -33,10 +33,10 @@ class _ConsistencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Consisten
     """All."""
 
 class Consistency(_Consistency, metaclass=_ConsistencyEnumTypeWrapper):
-    """Consistency says how many of an object's replicas must answer a call, in Weaviate's words."""
+    """Consistency is how many replicas of an object must answer a call, as in Weaviate."""
 
 CONSISTENCY_UNSPECIFIED: Consistency.ValueType  # 0
-"""Left to Weaviate."""
+"""Weaviate's default."""
 CONSISTENCY_ONE: Consistency.ValueType  # 1
 """One."""
 CONSISTENCY_QUORUM: Consistency.ValueType  # 2
@@ -47,18 +47,16 @@ Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 @_typing.final
 class Scope(_message.Message):
-    """Scope says whose objects of a collection a call is about, and how many of their replicas must answer."""
+    """Scope is the tenant of a call and its consistency."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TENANT_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Optional. The tenant whose objects are meant: required where the collection has tenants, and left out where it has none
-    (INVALID_INPUT, TENANT_NOT_FOUND).
-    """
+    """The tenant. Required if the collection has multi-tenancy, otherwise not allowed (INVALID_INPUT, TENANT_NOT_FOUND)."""
     consistency: Global___Consistency.ValueType
-    """Optional. How many replicas must answer. Default: Weaviate's own, QUORUM unless its operator says otherwise."""
+    """Optional. How many replicas must answer. Default: Weaviate's, which is QUORUM unless its operator changed it."""
     def __init__(
         self,
         *,

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Sort(_message.Message):
-    """Sort is one thing to sort by."""
+    """Sort is a property to sort by."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -27,7 +27,7 @@ class Sort(_message.Message):
     property: _builtins.str
     """Required. A property that is not a blob."""
     descending: _builtins.bool
-    """Optional. Whether the greatest comes first."""
+    """Optional. Whether the largest value comes first."""
     def __init__(
         self,
         *,

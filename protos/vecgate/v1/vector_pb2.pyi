@@ -25,8 +25,8 @@ class Vector(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """Required. Little-endian IEEE 754 float32 values, 4 x dimension bytes, for numpy: frombuffer(data, "<f4").
-    All values finite, at least one not zero, as many as the target's dimension, and neither so large nor so small that
-    float32 cannot hold the sum of their squares or the largest square (1.2e-38 to 3.4e38): otherwise INVALID_VECTOR.
+    All values are finite, at least one is not zero, and there are as many as the target's dimension. float32 must hold
+    the sum of their squares and the largest square (1.2e-38 to 3.4e38). Otherwise INVALID_VECTOR.
     """
     def __init__(
         self,
