@@ -133,8 +133,8 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         "serving",
         grpc=f"{settings.server.host}:{server.port}",
         http=None if web is None else web.address,
-        weaviate=f"{where.http_host}:{where.http_port}",
-        weaviate_grpc=f"{where.grpc_host or where.http_host}:{where.grpc_port}",
+        weaviate=str(where.http),
+        weaviate_grpc=str(where.grpc),
         embedders=[embedder.spec.name for embedder in embedders.all],
     )
 

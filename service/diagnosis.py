@@ -107,14 +107,10 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield from _proxies(settings.nim)
     where = settings.weaviate
     if not where.embedded:
-        host, grpc_host = where.http_host, where.grpc_host or where.http_host
-        yield Contact(
-            "Weaviate's HTTP port", f"{host}:{where.http_port}", variable("weaviate", "http_host"), reach_of(host)
-        )
-        named = "grpc_host" if where.grpc_host else "http_host"
-        yield Contact(
-            "Weaviate's gRPC port", f"{grpc_host}:{where.grpc_port}", variable("weaviate", named), reach_of(grpc_host)
-        )
+        http, grpc = where.http, where.grpc
+        yield Contact("Weaviate's HTTP port", str(http), variable("weaviate", "http_url"), reach_of(http.host))
+        named = "http_url" if where.grpc_url is None else "grpc_url"
+        yield Contact("Weaviate's gRPC port", str(grpc), variable("weaviate", named), reach_of(grpc.host))
     if (collector := settings.tracing.endpoint) is not None:
         host = urlsplit(collector).hostname or ""
         yield Contact("the collector of traces", collector, variable("tracing", "endpoint"), reach_of(host))

@@ -91,10 +91,11 @@ def _prepare() -> "Settings":
     # A line for each call would stand between the tables.
     os.environ.setdefault(variable("log", "level"), "warning")
     # The demo shows the ports, so it chooses them.
-    ports = (("server", "port"), ("web", "port"), ("weaviate", "http_port"), ("weaviate", "grpc_port"))
+    ports = (("server", "port"), ("web", "port"), ("weaviate", "http_url"), ("weaviate", "grpc_url"))
     for name in (variable(*each) for each in ports):
-        if os.environ.get(name) == "0":
-            os.environ[name] = str(_free_port())
+        at, colon, port = os.environ.get(name, "").rpartition(":")
+        if port == "0":
+            os.environ[name] = f"{at}{colon}{_free_port()}"
     try:
         return load_settings()
     except InvalidSettings as error:
@@ -103,14 +104,12 @@ def _prepare() -> "Settings":
 
 def _addresses(settings: "Settings") -> _Addresses:
     weaviate = settings.weaviate
-    http = "127.0.0.1" if weaviate.embedded else weaviate.http_host
-    grpc = "127.0.0.1" if weaviate.embedded else weaviate.grpc_host or weaviate.http_host
     scheme = "http" if settings.web.tls_cert_file is None else "https"
     return _Addresses(
         grpc=_reachable(settings.server.host, settings.server.port),
         web=f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else "off",
-        weaviate_http=f"{'https' if weaviate.http_secure else 'http'}://{http}:{weaviate.http_port}",
-        weaviate_grpc=f"{grpc}:{weaviate.grpc_port}",
+        weaviate_http=f"http://127.0.0.1:{weaviate.http.port}" if weaviate.embedded else weaviate.http_url,
+        weaviate_grpc=f"127.0.0.1:{weaviate.grpc.port}" if weaviate.embedded else str(weaviate.grpc),
         data=str(weaviate.data_dir.resolve()) if weaviate.embedded else "in that Weaviate",
     )
 

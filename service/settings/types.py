@@ -12,7 +12,12 @@ MIB = 1024 * 1024
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _check_host(host: str) -> str:
+def check_host(host: str) -> str:
+    """Return a host's name or address.
+
+    Raises:
+        ValueError: it is something else.
+    """
     # Without the value, which may hold a password.
     if not _HOST.fullmatch(host):
         raise ValueError("must be a host's name or address alone, without scheme, user, port or path")
@@ -21,7 +26,7 @@ def _check_host(host: str) -> str:
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]?")
 
-Host = Annotated[str, AfterValidator(_check_host)]
+Host = Annotated[str, AfterValidator(check_host)]
 """A host's name or address."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]

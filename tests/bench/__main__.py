@@ -34,6 +34,7 @@ from tests.bench.store import bench_memory, bench_store_import, bench_store_sear
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
 from tests.fakes.store import FakeStore
+from tests.fakes.weaviate import at_ports
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -121,7 +122,7 @@ async def bench_served() -> None:
 async def bench_import() -> None:
     """Print how fast objects are imported, against writing ready vectors and against embedding alone."""
     with tempfile.TemporaryDirectory() as folder:
-        weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(folder), http_port=0, grpc_port=0))
+        weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(folder), **at_ports(0, 0)))
         await weaviate.start()
         store = WeaviateStore(weaviate.client_settings)
         await store.start()

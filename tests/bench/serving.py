@@ -24,6 +24,7 @@ from PIL import Image
 
 from tests.e2e.serving import Serving
 from tests.fakes.tiny_clip import write_tiny_clip
+from tests.fakes.weaviate import variables_at_ports
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from vecgate.v1.input_pb2 import Image as PbImage
@@ -111,8 +112,7 @@ def server(model: Path, **settings: str) -> Iterator[Serving]:
         VECGATE_CLIP__MODEL=str(model),
         VECGATE_EMBEDDER__CACHE_BYTES="0",
         VECGATE_WEAVIATE__EMBEDDED="false",
-        VECGATE_WEAVIATE__HTTP_PORT="9",
-        VECGATE_WEAVIATE__GRPC_PORT="9",
+        **variables_at_ports(9, 9),
         **settings,
     )
     try:

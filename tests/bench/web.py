@@ -32,6 +32,7 @@ from service.web.server import WebServer
 from tests.e2e.serving import serving
 from tests.fakes.embedder import watched
 from tests.fakes.nim import FakeNim
+from tests.fakes.weaviate import variables_at_ports
 
 PICTURES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data/pictures").glob("*.png"))][:200]
 KEY = "bench-key"
@@ -288,15 +289,14 @@ def bench_web_batches() -> None:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         first = ends.enter_context(serving(folder / "one", VECGATE_WEAVIATE__API_KEY=KEY))
         line = first.wait_for("serving")
-        http, grpc = (str(line[name]).rpartition(":")[2] for name in ("weaviate", "weaviate_grpc"))
+        http, grpc = (int(str(line[name]).rpartition(":")[2]) for name in ("weaviate", "weaviate_grpc"))
         second = ends.enter_context(
             serving(
                 folder / "two",
                 VECGATE_WEAVIATE__API_KEY=KEY,
                 VECGATE_WEAVIATE__EMBEDDED="false",
-                VECGATE_WEAVIATE__HTTP_PORT=http,
-                VECGATE_WEAVIATE__GRPC_PORT=grpc,
                 VECGATE_CLIP__MAX_BATCH="1",
+                **variables_at_ports(http, grpc),
             )
         )
         urls = {"coalescing": first.url, "alone": second.url}

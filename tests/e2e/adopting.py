@@ -157,9 +157,7 @@ EVERYTHING = {
 async def _rest(settings: WeaviateSettings) -> AsyncIterator[httpx.AsyncClient]:
     assert settings.api_key is not None
     headers = {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
-    async with httpx.AsyncClient(
-        base_url=f"http://{settings.http_host}:{settings.http_port}", headers=headers, timeout=30
-    ) as rest:
+    async with httpx.AsyncClient(base_url=settings.http_url, headers=headers, timeout=30) as rest:
         yield rest
 
 

@@ -21,11 +21,11 @@ def direct_client(settings: WeaviateSettings, **headers: str) -> WeaviateAsyncCl
     """Return a client of Weaviate's own, not connected yet."""
     assert settings.api_key is not None
     return weaviate.use_async_with_custom(
-        http_host=settings.http_host,
-        http_port=settings.http_port,
+        http_host=settings.http.host,
+        http_port=settings.http.port,
         http_secure=False,
-        grpc_host=settings.grpc_host or settings.http_host,
-        grpc_port=settings.grpc_port,
+        grpc_host=settings.grpc.host,
+        grpc_port=settings.grpc.port,
         grpc_secure=False,
         headers=headers,
         auth_credentials=Auth.api_key(settings.api_key.get_secret_value()),

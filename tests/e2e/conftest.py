@@ -6,6 +6,7 @@ import pytest
 from service.settings import WeaviateSettings
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
 from service.store.embedded.server import EmbeddedWeaviate
+from tests.fakes.weaviate import at_ports
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,7 @@ def weaviate_binary() -> None:
 @pytest.fixture(scope="session")
 def weaviate(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedWeaviate]:
     """Run a real Weaviate on free ports for all tests."""
-    settings = WeaviateSettings(embedded=True, data_dir=tmp_path_factory.mktemp("weaviate"), http_port=0, grpc_port=0)
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path_factory.mktemp("weaviate"), **at_ports(0, 0))
     server = EmbeddedWeaviate(settings, supervised=False)
     with asyncio.Runner() as runner:
         runner.run(server.start())

@@ -21,6 +21,7 @@ from tests.e2e.serving import Serving, end_all
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.nim import FakeNim
 from tests.fakes.proxy import Proxy
+from tests.fakes.weaviate import at_ports
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -133,16 +134,15 @@ class Tally:
 @asynccontextmanager
 async def inside(folder: Path, binary: Path | None = None) -> AsyncIterator[Inside]:
     """Run a Weaviate that is started again when it dies, and a Vecgate that reaches it through proxies."""
-    settings = WeaviateSettings(embedded=True, binary=binary, data_dir=folder, http_port=0, grpc_port=0, timeout_s=10)
+    settings = WeaviateSettings(embedded=True, binary=binary, data_dir=folder, **at_ports(0, 0), timeout_s=10)
     async with AsyncExitStack() as ends:
         weaviate = EmbeddedWeaviate(settings)
         ends.push_async_callback(weaviate.stop)
         await weaviate.start()
         http = ends.enter_context(Proxy(weaviate.http_port))
         rpc = ends.enter_context(Proxy(weaviate.grpc_port))
-        ports = {"http_port": http.port, "grpc_port": rpc.port}
         embedder = FakeEmbedder(dimension=DIMENSION)
-        through = weaviate.client_settings.model_copy(update=ports)
+        through = weaviate.client_settings.model_copy(update=at_ports(http.port, rpc.port))
         channel, _ = await ends.enter_async_context(beside(through, embedder))
         yield Inside(channel, embedder, weaviate, http, rpc)
 

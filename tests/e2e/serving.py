@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from tests.fakes.tiny_clip import write_tiny_clip
+from tests.fakes.weaviate import variables_at_ports
 from vecgate.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -37,8 +38,7 @@ class Serving:
             "VECGATE_LOG__FORMAT": "json",
             "VECGATE_WEAVIATE__EMBEDDED": "true",
             "VECGATE_WEAVIATE__DATA_DIR": str(data_dir),
-            "VECGATE_WEAVIATE__HTTP_PORT": "0",
-            "VECGATE_WEAVIATE__GRPC_PORT": "0",
+            **variables_at_ports(0, 0),
             **settings,
         }
         self.log: list[dict[str, Any]] = []

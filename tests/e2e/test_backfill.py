@@ -36,6 +36,7 @@ from service.store.base import NO_TENANT
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.weaviate import at_ports
 
 COUNT = 300
 KILLS = 5
@@ -61,7 +62,7 @@ async def not_found(store: WeaviateStore) -> set[int]:
 @asynccontextmanager
 async def killed_after_all_was_written(folder: Path) -> AsyncIterator[WeaviateStore]:
     """Give a store over a Weaviate that was killed after all objects were written, and started again."""
-    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0)
+    settings = WeaviateSettings(embedded=True, data_dir=folder, **at_ports(0, 0))
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     try:

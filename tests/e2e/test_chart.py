@@ -8,6 +8,7 @@ from pathlib import Path
 from helm.tools.helm import HELM
 from service.settings import WeaviateSettings, read_secret
 from tests.e2e.serving import serving
+from tests.fakes.weaviate import variables_at_ports
 from tests.helm.manifests import containers, pods
 from tests.helm.render import CHART, PROFILES, render
 from vecgate.client import Client, Health
@@ -32,10 +33,7 @@ def test_the_tiny_profile_serves_and_passes_its_test_on_a_real_weaviate(
         "VECGATE_WEB__PORT": "0",
         "VECGATE_LOG__FORMAT": "json",
         "VECGATE_WEAVIATE__EMBEDDED": "false",
-        "VECGATE_WEAVIATE__HTTP_HOST": "127.0.0.1",
-        "VECGATE_WEAVIATE__GRPC_HOST": "127.0.0.1",
-        "VECGATE_WEAVIATE__HTTP_PORT": str(weaviate_settings.http_port),
-        "VECGATE_WEAVIATE__GRPC_PORT": str(weaviate_settings.grpc_port),
+        **variables_at_ports(weaviate_settings.http.port, weaviate_settings.grpc.port),
         "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate_settings.api_key, None) or "",
     }
     assert here.keys() - environment.keys() == {"VECGATE_WEAVIATE__EMBEDDED", "VECGATE_WEAVIATE__API_KEY"}

@@ -21,6 +21,7 @@ from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
+from tests.fakes.weaviate import at_ports
 from tests.service.store.store_suite import make_collection, make_object
 
 pytestmark = pytest.mark.usefixtures("weaviate_binary")
@@ -30,9 +31,10 @@ import asyncio, sys
 from pathlib import Path
 from service.settings import WeaviateSettings
 from service.store.embedded.server import EmbeddedWeaviate
+from tests.fakes.weaviate import at_ports
 
 async def main():
-    weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(sys.argv[1]), http_port=0, grpc_port=0, api_key="key"))
+    weaviate = EmbeddedWeaviate(WeaviateSettings(data_dir=Path(sys.argv[1]), api_key="key", **at_ports(0, 0)))
     await weaviate.start()
     print("\\nstarted", weaviate.pid, weaviate.http_port, weaviate.grpc_port, flush=True)
     await asyncio.sleep(600)
@@ -42,7 +44,7 @@ asyncio.run(main())
 
 
 def _settings(folder: Path, **changes: object) -> WeaviateSettings:
-    settings = WeaviateSettings(embedded=True, data_dir=folder, http_port=0, grpc_port=0)
+    settings = WeaviateSettings(embedded=True, data_dir=folder, **at_ports(0, 0))
     return settings.model_copy(update=changes)
 
 
@@ -105,7 +107,7 @@ async def test_a_weaviate_that_a_killed_vecgate_left_is_ended_and_its_data_kept(
         line = await owner.stdout.readline()
         assert line, "the owner ended before its Weaviate was ready"
     pid, http_port, grpc_port = map(int, line.split()[1:])
-    settings = _settings(tmp_path, http_port=http_port, grpc_port=grpc_port, api_key=SecretStr("key"))
+    settings = _settings(tmp_path, **at_ports(http_port, grpc_port), api_key=SecretStr("key"))
     async with _connected(EmbeddedWeaviate(settings).client_settings) as store:
         await store.create_collection(make_collection("Pictures"))
         await store.put_objects("Pictures", [make_object(1)])
@@ -146,17 +148,19 @@ async def test_a_second_vecgate_in_the_same_folder_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-@pytest.mark.parametrize("setting", ["http_port", "grpc_port"])
+@pytest.mark.parametrize("setting", ["http_url", "grpc_url"])
 async def test_a_taken_port_is_named_with_its_setting(tmp_path: Path, setting: str, host: str) -> None:
     with socket.create_server((host, 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(EmbeddedWeaviateFailed, match=rf"port {port} of VECGATE_WEAVIATE__{setting.upper()}"):
-            await EmbeddedWeaviate(_settings(tmp_path, **{setting: port})).start()
+            await EmbeddedWeaviate(
+                _settings(tmp_path, **(at_ports(0, 0) | {setting: at_ports(port, port)[setting]}))
+            ).start()
 
 
 async def test_a_start_that_failed_holds_nothing(tmp_path: Path) -> None:
     http_port, grpc_port = free_ports(1, 1)
-    weaviate = EmbeddedWeaviate(_settings(tmp_path, http_port=http_port, grpc_port=grpc_port))
+    weaviate = EmbeddedWeaviate(_settings(tmp_path, **at_ports(http_port, grpc_port)))
     with socket.create_server(("127.0.0.1", http_port)), pytest.raises(EmbeddedWeaviateFailed):
         await weaviate.start()
     await weaviate.start()

@@ -87,9 +87,9 @@ async def sides(weaviate_settings: WeaviateSettings, distance: VectorDistances) 
     store = WeaviateStore(weaviate_settings)
     key = read_secret(weaviate_settings.api_key, weaviate_settings.api_key_file)
     client = use_async_with_local(
-        host=weaviate_settings.http_host,
-        port=weaviate_settings.http_port,
-        grpc_port=weaviate_settings.grpc_port,
+        host=weaviate_settings.http.host,
+        port=weaviate_settings.http.port,
+        grpc_port=weaviate_settings.grpc.port,
         auth_credentials=Auth.api_key(key) if key else None,
         headers={"X-Nvidia-Api-Key": "none"},
         skip_init_checks=True,

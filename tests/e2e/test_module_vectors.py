@@ -82,9 +82,9 @@ CASES: dict[str, Module] = {
 async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings: WeaviateSettings, case: str) -> None:
     key = read_secret(weaviate_settings.api_key, weaviate_settings.api_key_file)
     client = use_async_with_local(
-        host=weaviate_settings.http_host,
-        port=weaviate_settings.http_port,
-        grpc_port=weaviate_settings.grpc_port,
+        host=weaviate_settings.http.host,
+        port=weaviate_settings.http.port,
+        grpc_port=weaviate_settings.grpc.port,
         auth_credentials=Auth.api_key(key) if key else None,
         headers={"X-Nvidia-Api-Key": "none"},
         skip_init_checks=True,

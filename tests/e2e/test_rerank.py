@@ -16,6 +16,7 @@ from service.store.embedded import server as embedded
 from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.weaviate import at_ports
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
@@ -49,9 +50,7 @@ async def weaviate_with_key(
     """A Weaviate that has a key for NVIDIA's models, as its operator gives it one."""
     monkeypatch.setenv("NVIDIA_APIKEY", "any")
     monkeypatch.setattr(embedded, "PASSED_ON", (*embedded.PASSED_ON, "NVIDIA_APIKEY"))
-    server = EmbeddedWeaviate(
-        WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=0, grpc_port=0), supervised=False
-    )
+    server = EmbeddedWeaviate(WeaviateSettings(embedded=True, data_dir=tmp_path, **at_ports(0, 0)), supervised=False)
     await server.start()
     yield server.client_settings
     await server.stop()

@@ -18,6 +18,7 @@ import pytest
 from service.settings import WeaviateSettings, read_secret
 from tests.e2e.serving import Serving, serving
 from tests.fakes.nim import FakeNim
+from tests.fakes.weaviate import variables_at_ports
 from vecgate.client import Client, Health, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -111,8 +112,7 @@ def behind(weaviate: WeaviateSettings, nim_address: str) -> dict[str, str]:
         "VECGATE_NIM__BASE_URL": nim_address,
         "VECGATE_NIM__DIMENSION": str(DIMENSION),
         "VECGATE_WEAVIATE__EMBEDDED": "false",
-        "VECGATE_WEAVIATE__HTTP_PORT": str(weaviate.http_port),
-        "VECGATE_WEAVIATE__GRPC_PORT": str(weaviate.grpc_port),
+        **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
         "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",
         "VECGATE_SERVER__DRAIN_DELAY_S": "0.2",
     }

@@ -96,7 +96,7 @@ async def _fill(
     # A place is a type that this version does not create.
     assert settings.api_key is not None
     headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"}
-    async with httpx.AsyncClient(base_url=f"http://{settings.http_host}:{settings.http_port}", headers=headers) as rest:
+    async with httpx.AsyncClient(base_url=settings.http_url, headers=headers) as rest:
         place = {"name": "place", "dataType": ["geoCoordinates"]}
         assert (await rest.post(f"/v1/schema/{name}/properties", json=place)).status_code == 200
     messages = []

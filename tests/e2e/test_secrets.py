@@ -28,6 +28,7 @@ from tests.e2e.serving import ROOT, Serving, serving
 from tests.fakes.clients import write_clients
 from tests.fakes.collector import Collector, collector
 from tests.fakes.nim import FakeNim, Fault
+from tests.fakes.weaviate import variables_at_ports
 from vecgate.client import Client, VecgateError
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
@@ -88,8 +89,7 @@ class Site:
             "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
             "VECGATE_TRACING__ENDPOINT": collected.address,
             "VECGATE_WEAVIATE__EMBEDDED": "false",
-            "VECGATE_WEAVIATE__HTTP_PORT": str(weaviate.http_port),
-            "VECGATE_WEAVIATE__GRPC_PORT": str(weaviate.grpc_port),
+            **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
         }
         given = {"VECGATE_NIM__API_KEY": NIM_KEY, "VECGATE_WEAVIATE__API_KEY": WEAVIATE_KEY}
         if proxy:

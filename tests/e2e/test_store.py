@@ -24,8 +24,9 @@ from service.errors import (
 from service.settings import WeaviateSettings
 from service.store.embedded.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate
-from service.store.weaviate import WeaviateStore, collections
+from service.store.weaviate import WeaviateStore, collections, connection
 from tests.e2e.schemas import schemas_of_others
+from tests.fakes.weaviate import at_ports
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
 from tests.service.store.people import bare
@@ -198,7 +199,7 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
 async def server(tmp_path: Path, weaviate_binary: None) -> AsyncIterator[EmbeddedWeaviate]:
     """Run a Weaviate of the test's own that nothing restarts, on ports that it keeps."""
     http_port, grpc_port = free_ports(1, 1)
-    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port, timeout_s=5)
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, **at_ports(http_port, grpc_port), timeout_s=5)
     server = EmbeddedWeaviate(settings, supervised=False)
     await server.start()
     yield server
@@ -281,8 +282,11 @@ async def test_a_refused_change_of_the_space_binding_does_not_outlive_a_restart(
 
 
 @pytest.mark.usefixtures("own_store")
-async def test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit(server: EmbeddedWeaviate) -> None:
-    store = WeaviateStore(server.client_settings.model_copy(update={"timeout_s": 0.5, "check_interval_s": 60}))
+async def test_a_call_to_a_hanging_weaviate_ends_by_the_nearest_limit(
+    monkeypatch: pytest.MonkeyPatch, server: EmbeddedWeaviate
+) -> None:
+    monkeypatch.setattr(connection, "CHECK_INTERVAL_S", 60)
+    store = WeaviateStore(server.client_settings.model_copy(update={"timeout_s": 0.5}))
     await store.start()
     pid = await _freeze(server)
     try:
@@ -318,7 +322,7 @@ async def test_a_hanging_weaviate_is_noticed_and_a_waking_one_too(
 
 async def test_a_store_can_start_before_weaviate(tmp_path: Path, weaviate_binary: None) -> None:
     http_port, grpc_port = free_ports(1, 1)
-    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, http_port=http_port, grpc_port=grpc_port)
+    settings = WeaviateSettings(embedded=True, data_dir=tmp_path, **at_ports(http_port, grpc_port))
     server = EmbeddedWeaviate(settings)
     store = WeaviateStore(server.client_settings)
     await store.start()
@@ -349,7 +353,7 @@ async def test_closing_ends_calls_in_flight(server: EmbeddedWeaviate, own_store:
 def _rest(settings: WeaviateSettings) -> httpx.AsyncClient:
     assert settings.api_key is not None
     return httpx.AsyncClient(
-        base_url=f"http://{settings.http_host}:{settings.http_port}",
+        base_url=settings.http_url,
         headers={"Authorization": f"Bearer {settings.api_key.get_secret_value()}"},
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from service.settings import WeaviateSettings, read_secret
 from tests.e2e.serving import serving, tiny_model
 from tests.fakes.collector import Collector, attributes_of, collector
+from tests.fakes.weaviate import variables_at_ports
 from vecgate.client import Object
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -58,8 +59,7 @@ def use(weaviate: WeaviateSettings, http_port: int, grpc_port: int, collected: C
         "VECGATE_TRACING__ENDPOINT": collected.address,
         "VECGATE_TRACING__SERVICE_NAME": "vecgate-here",
         "VECGATE_WEAVIATE__EMBEDDED": "false",
-        "VECGATE_WEAVIATE__HTTP_PORT": str(http_port),
-        "VECGATE_WEAVIATE__GRPC_PORT": str(grpc_port),
+        **variables_at_ports(http_port, grpc_port),
         "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",
         **tiny_model(folder / "tiny"),
     }
@@ -80,8 +80,8 @@ def test_a_search_is_one_trace_from_its_caller_to_weaviate(weaviate_settings: We
     settings = weaviate_settings
     with (
         collector() as collected,
-        listening(settings.http_port) as (http_port, to_http),
-        listening(settings.grpc_port) as (grpc_port, _),
+        listening(settings.http.port) as (http_port, to_http),
+        listening(settings.grpc.port) as (grpc_port, _),
     ):
         use(settings, http_port, grpc_port, collected, tmp_path)
 

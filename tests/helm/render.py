@@ -25,7 +25,7 @@ EVERYTHING: dict[str, Any] = {
         "embedder": {"order": ["clip", "nim"], "cacheBytes": 0},
         "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
-        "weaviate": {"httpSecure": True, "httpPort": 443, "grpcSecure": True},
+        "weaviate": {"httpUrl": "https://weaviate", "grpcUrl": "grpcs://weaviate-grpc:50051"},
         "web": {"pathPrefix": "/embed"},
         "tracing": {"endpoint": "https://collector.example:4318", "sampleRatio": 0.5},
     },

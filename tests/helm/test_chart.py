@@ -356,8 +356,11 @@ def test_the_companion_values_for_weaviate_fit_the_defaults() -> None:
     assert companion["image"] == {"tag": WEAVIATE_VERSION}
     services = companion["service"], companion["grpcService"]
     assert [each["type"] for each in services] == ["ClusterIP"] * 2
-    assert [each["name"] for each in services] == [defaults["httpHost"], defaults["grpcHost"]]
-    assert [each["ports"][0]["port"] for each in services] == [defaults["httpPort"], defaults["grpcPort"]]
+    urls = [
+        f"{scheme}://{each['name']}:{each['ports'][0]['port']}"
+        for scheme, each in zip(("http", "grpc"), services, strict=True)
+    ]
+    assert urls == [defaults["httpUrl"], defaults["grpcUrl"]]
     assert companion["grpcService"]["enabled"] is True
     assert companion["initContainers"]["sysctlInitContainer"]["enabled"] is False
     pod = {"containers": [{"name": "weaviate", "securityContext": companion["containerSecurityContext"]}]}

@@ -91,7 +91,7 @@ def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_l
         monkeypatch,
         EMBEDDER__ORDER="nim",
         NIM__PROXY="http://proxy:3128",
-        WEAVIATE__GRPC_HOST="grpc",
+        WEAVIATE__GRPC_URL="grpc://grpc",
         TRACING__ENDPOINT="http://collector:4317",
     )
 
@@ -120,13 +120,15 @@ def test_an_embedder_that_is_not_used_needs_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_weaviate_of_two_hosts_is_told_of_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, WEAVIATE__HTTP_HOST="weaviate", WEAVIATE__GRPC_HOST="grpc.example.com")
+    configured(
+        monkeypatch, WEAVIATE__HTTP_URL="http://weaviate:8080", WEAVIATE__GRPC_URL="grpcs://grpc.example.com:50051"
+    )
 
     contacts = {each.setting: (each.where, each.reach) for each in diagnose(load_settings()).contacts}
 
     assert contacts == {
-        "VECGATE_WEAVIATE__HTTP_HOST": ("weaviate:8080", Reach.SITE),
-        "VECGATE_WEAVIATE__GRPC_HOST": ("grpc.example.com:50051", Reach.OUTSIDE),
+        "VECGATE_WEAVIATE__HTTP_URL": ("weaviate:8080", Reach.SITE),
+        "VECGATE_WEAVIATE__GRPC_URL": ("grpc.example.com:50051", Reach.OUTSIDE),
     }
 
 

@@ -32,7 +32,7 @@ podSelector:
 {{- $egress := .Values.networkPolicy.egress -}}
 {{- $weaviate := .Values.settings.weaviate -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.dns.to $egress.dns.podPorts (list "UDP" "TCP")) -}}
-{{- $ports := concat (list $weaviate.httpPort $weaviate.grpcPort) $egress.weaviate.podPorts -}}
+{{- $ports := concat (list (include "vecgate.portOfUrl" $weaviate.httpUrl) (include "vecgate.portOfUrl" (default "grpc:" $weaviate.grpcUrl))) $egress.weaviate.podPorts -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.weaviate.to $ports (list "TCP")) -}}
 {{- if has "nim" .Values.settings.embedder.order -}}
 {{- $ports := list -}}
@@ -67,6 +67,6 @@ an empty list for everybody or every port; here it lets nobody through, and ther
 
 {{/* Port of a URL. */}}
 {{- define "vecgate.portOfUrl" -}}
-{{- $port := regexFind "^https?://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
-{{- default (hasPrefix "https:" . | ternary "443" "80") $port -}}
+{{- $port := regexFind "^[a-z]+://[^/]*" . | regexFind ":[0-9]+$" | trimPrefix ":" -}}
+{{- default (get (dict "http" "80" "https" "443" "grpc" "50051" "grpcs" "443") (regexFind "^[a-z]+" .)) $port -}}
 {{- end -}}

@@ -54,7 +54,7 @@ class EmbeddedWeaviate:
         """Remember the settings; nothing is started before start.
 
         Args:
-            settings: data_dir, binary, http_port, grpc_port and the API key are used.
+            settings: data_dir, binary, the ports of the two URLs and the API key are used.
             supervised: whether a server that dies is started again.
 
         Raises:
@@ -65,8 +65,8 @@ class EmbeddedWeaviate:
         self._supervised = supervised
         self._api_key = read_secret(settings.api_key, settings.api_key_file) or secrets.token_urlsafe(32)
         self._cluster_key = secrets.token_urlsafe(32)
-        self._http_port = settings.http_port
-        self._grpc_port = settings.grpc_port
+        self._http_port = settings.http.port
+        self._grpc_port = settings.grpc.port
         self._binary: Path | None = None
         self._lock: int | None = None
         self._child: asyncio.subprocess.Process | None = None
@@ -93,12 +93,8 @@ class EmbeddedWeaviate:
         return self._settings.model_copy(
             update={
                 "embedded": False,
-                "http_host": HOST,
-                "http_port": self._http_port,
-                "http_secure": False,
-                "grpc_host": HOST,
-                "grpc_port": self._grpc_port,
-                "grpc_secure": False,
+                "http_url": f"http://{HOST}:{self._http_port}",
+                "grpc_url": f"grpc://{HOST}:{self._grpc_port}",
                 "api_key": SecretStr(self._api_key),
                 "api_key_file": None,
             }
@@ -211,18 +207,18 @@ class EmbeddedWeaviate:
         return process if same else None
 
     def _choose_ports(self) -> None:
-        wanted = [(HOST, self._settings.http_port, "http_port"), ("", self._settings.grpc_port, "grpc_port")]
+        wanted = [(HOST, self._settings.http.port, "http_url"), ("", self._settings.grpc.port, "grpc_url")]
         faults = [
             f"port {port} of {variable('weaviate', setting)} cannot be used ({fault}); stop the program that has "
-            "it, or set the variable to another port or to 0"
+            "it, or set another port there, or 0"
             for host, port, setting in wanted
             if port and (fault := find_port_fault(host, port))
         ]
         if faults:
             raise EmbeddedWeaviateFailed("; ".join(faults))
         free = free_ports(1, 1)
-        self._http_port = self._settings.http_port or free[0]
-        self._grpc_port = self._settings.grpc_port or free[1]
+        self._http_port = self._settings.http.port or free[0]
+        self._grpc_port = self._settings.grpc.port or free[1]
 
     def _rotate_log(self) -> None:
         if self._log_file.exists() and self._log_file.stat().st_size > MAX_LOG_BYTES:

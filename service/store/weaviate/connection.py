@@ -18,6 +18,7 @@ from weaviate.exceptions import WeaviateStartUpError
 from service.errors import ServiceError, StoreUnavailable
 from service.process.metrics import STORE_UP
 from service.settings import WeaviateSettings, read_secret
+from service.settings.weaviate import Address
 from service.store.weaviate.errors import translate
 from service.store.weaviate.measuring import hand_on_traces
 
@@ -128,8 +129,8 @@ class Connection:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 # Making a client costs milliseconds of this thread, knocking first costs nothing.
-                await _knock(self._settings.http_host, self._settings.http_port)
-                await _knock(self._settings.grpc_host or self._settings.http_host, self._settings.grpc_port)
+                await _knock(self._settings.http)
+                await _knock(self._settings.grpc)
                 self._client = await self._make_client()
                 self._counter = asyncio.create_task(self._count_cuts(self._client), name="weaviate-cuts")
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is tried again
@@ -177,7 +178,7 @@ class Connection:
     async def _unreachable(self) -> bool:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await _knock(self._settings.http_host, self._settings.http_port)
+                await _knock(self._settings.http)
         except TimeoutError:
             return False
         except OSError:
@@ -221,21 +222,12 @@ class Connection:
         return str(translate(error))
 
     def _describe_address(self) -> str:
-        settings = self._settings
-        grpc_host = settings.grpc_host or settings.http_host
-        return f"{settings.http_host}:{settings.http_port} and {grpc_host}:{settings.grpc_port}"
+        return f"{self._settings.http} and {self._settings.grpc}"
 
 
 def _new_client(settings: WeaviateSettings, api_key: str | None) -> WeaviateAsyncClient:
     return WeaviateAsyncClient(
-        connection_params=ConnectionParams.from_params(
-            settings.http_host,
-            settings.http_port,
-            settings.http_secure,
-            settings.grpc_host or settings.http_host,
-            settings.grpc_port,
-            settings.grpc_secure,
-        ),
+        connection_params=ConnectionParams.from_params(*settings.http, *settings.grpc),
         auth_client_secret=Auth.api_key(api_key) if api_key else None,
         additional_config=AdditionalConfig(
             timeout=Timeout(query=settings.timeout_s, insert=settings.timeout_s, init=CHECK_TIMEOUT_S),
@@ -290,8 +282,8 @@ async def _probe(client: WeaviateAsyncClient) -> None:
     await ping
 
 
-async def _knock(host: str, port: int) -> None:
-    _, writer = await asyncio.open_connection(host, port)
+async def _knock(address: Address) -> None:
+    _, writer = await asyncio.open_connection(address.host, address.port)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -29,7 +29,7 @@ def test_defaults_are_offline_and_on_loopback() -> None:
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 50070)
     assert settings.embedder.order == ["clip"]
     assert settings.clip.model == "pictogram-clip"
-    assert settings.weaviate.http_host == "127.0.0.1"
+    assert (settings.weaviate.http, settings.weaviate.grpc) == (("127.0.0.1", 8080, False), ("127.0.0.1", 50051, False))
     assert settings.nim.base_url == ["http://127.0.0.1:8000"]
 
 
@@ -339,7 +339,7 @@ def test_a_call_larger_than_the_queue_may_not_be_allowed(monkeypatch: pytest.Mon
         load_settings()
 
 
-@pytest.mark.parametrize("name", ["SERVER__HOST", "WEB__HOST", "WEAVIATE__HTTP_HOST", "WEAVIATE__GRPC_HOST"])
+@pytest.mark.parametrize("name", ["SERVER__HOST", "WEB__HOST"])
 @pytest.mark.parametrize("wrong", ["", "user:pw-canary@host", "http://host", "host/pw-canary", "a b", "host:port"])
 def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
     monkeypatch.setenv(f"VECGATE_{name}", wrong)
@@ -350,8 +350,63 @@ def test_a_host_is_a_name_or_an_address_alone(monkeypatch: pytest.MonkeyPatch, n
 
 @pytest.mark.parametrize("host", ["weaviate", "weaviate.ns.svc", "10.0.0.1", "::1", "[::1]", "fe80::1%eth0", "a_b-1"])
 def test_names_and_addresses_are_hosts(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
-    monkeypatch.setenv("VECGATE_WEAVIATE__HTTP_HOST", host)
-    assert load_settings().weaviate.http_host == host
+    monkeypatch.setenv("VECGATE_SERVER__HOST", host)
+    monkeypatch.setenv("VECGATE_SERVER__ALLOW_PLAINTEXT", "true")
+    assert load_settings().server.host == host
+
+
+@pytest.mark.parametrize("host", ["weaviate", "weaviate.ns.svc", "10.0.0.1", "[::1]", "[fe80::1%eth0]", "a_b-1"])
+def test_weaviate_has_an_address_for_each_protocol(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("VECGATE_WEAVIATE__HTTP_URL", f"https://{host}:8443/")
+    without = load_settings().weaviate
+    monkeypatch.setenv("VECGATE_WEAVIATE__GRPC_URL", f"grpc://{host}:1")
+    both = load_settings().weaviate
+
+    name = host.strip("[]")
+    assert without.http == both.http == (name, 8443, True)
+    assert without.grpc == (name, 50051, True)
+    assert both.grpc == (name, 1, False)
+    assert str(both.http) == f"{host}:8443"
+
+
+@pytest.mark.parametrize(
+    ("url", "port"), [("http://a", 80), ("https://a", 443), ("grpc://a", 50051), ("grpcs://a", 443), ("http://a:0", 0)]
+)
+def test_a_url_of_weaviate_without_a_port_has_that_of_its_scheme(
+    monkeypatch: pytest.MonkeyPatch, url: str, port: int
+) -> None:
+    name = url[:4]
+    monkeypatch.setenv(f"VECGATE_WEAVIATE__{name.upper()}_URL", url)
+    assert getattr(load_settings().weaviate, name).port == port
+
+
+@pytest.mark.parametrize("name", ["HTTP", "GRPC"])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "host",
+        "host:1",
+        "ftp://host:1",
+        "SCHEME://user:pw-canary@host",
+        "SCHEME://:pw-canary@host",
+        "SCHEME://host/pw-canary",
+        "SCHEME://host?pw-canary",
+        "SCHEME://host#pw-canary",
+        "SCHEME://a b",
+        "SCHEME://host:99999",
+        "SCHEME://[bad",
+        "SCHEME://:1",
+    ],
+)
+def test_an_address_of_weaviate_is_scheme_host_and_port_alone(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str
+) -> None:
+    monkeypatch.setenv(f"VECGATE_WEAVIATE__{name}_URL", wrong.replace("SCHEME", name.lower()))
+    words = f"must be {name.lower()}://HOST:PORT or {name.lower()}s://HOST:PORT"
+    with pytest.raises(InvalidSettings, match=f"VECGATE_WEAVIATE__{name}_URL: {words}") as caught:
+        load_settings()
+    assert "pw-canary" not in str(caught.value)
 
 
 def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
