@@ -98,7 +98,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     web = None
     if settings.web.enabled:
         web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
-    tracing = Tracing(settings.tracing)
+    tracing = Tracing()
     ends.push_async_callback(tracing.close)
     where = settings.weaviate
     if where.embedded:

@@ -7,6 +7,7 @@ that has the same files.
 import enum
 import importlib.util
 import ipaddress
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,15 @@ from urllib.parse import urlsplit
 
 from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
 from embedders.nim.address import resolve_proxy
-from service.settings import ClipSettings, NimSettings, Settings, WeaviateSettings, read_secret, variable
+from service.settings import (
+    ClipSettings,
+    NimSettings,
+    Settings,
+    WeaviateSettings,
+    read_secret,
+    trace_collector,
+    variable,
+)
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary
 
 # Names that no public name server answers for: of Kubernetes, of special use, and by custom.
@@ -111,9 +120,9 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield Contact("Weaviate's HTTP port", str(http), variable("weaviate", "http_url"), reach_of(http.host))
         named = "http_url" if where.grpc_url is None else "grpc_url"
         yield Contact("Weaviate's gRPC port", str(grpc), variable("weaviate", named), reach_of(grpc.host))
-    if (collector := settings.tracing.endpoint) is not None:
-        host = urlsplit(collector).hostname or ""
-        yield Contact("the collector of traces", collector, variable("tracing", "endpoint"), reach_of(host))
+    if (collector := trace_collector(os.environ)) is not None:
+        host = urlsplit(collector.endpoint).hostname or ""
+        yield Contact("the collector of traces", collector.endpoint, collector.variable, reach_of(host))
 
 
 def _proxies(nim: NimSettings) -> Iterator[Contact]:

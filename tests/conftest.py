@@ -17,9 +17,9 @@ settings.load_profile("vecgate")
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take every VECGATE_ and proxy variable out of the environment for each test."""
+    """Take every VECGATE_, OTEL_ and proxy variable out of the environment for each test."""
     for name in list(os.environ):
-        if name.upper().startswith("VECGATE_") or name.lower().endswith("_proxy"):
+        if name.upper().startswith(("VECGATE_", "OTEL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 

@@ -3,7 +3,7 @@
 from service.settings.embedders import ClipSettings, EmbedderSettings, NimSettings
 from service.settings.loading import Settings, describe_settings, load_settings, variable
 from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
-from service.settings.tracing import TracingSettings
+from service.settings.tracing import trace_collector
 from service.settings.types import InvalidSettings, read_secret
 from service.settings.weaviate import WeaviateSettings
 
@@ -17,11 +17,11 @@ __all__ = [
     "NimSettings",
     "ServerSettings",
     "Settings",
-    "TracingSettings",
     "WeaviateSettings",
     "WebSettings",
     "describe_settings",
     "load_settings",
     "read_secret",
+    "trace_collector",
     "variable",
 ]

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from service.settings.embedders import ClipSettings, EmbedderSettings, NimSettings
 from service.settings.removed import REMOVED
 from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
-from service.settings.tracing import TracingSettings
+from service.settings.tracing import tracing_faults
 from service.settings.types import InvalidSettings
 from service.settings.weaviate import WeaviateSettings
 
@@ -35,7 +35,6 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
-    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:
@@ -49,7 +48,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and check the variables of OpenTelemetry that it may hold.
 
     Raises:
         InvalidSettings: some break rules, or a variable names no setting.
@@ -80,8 +79,9 @@ def load_settings() -> Settings:
                 words = each["msg"].removeprefix("Value error, ")
                 faults[f"{name} {words}"] = f"{name}: {words}" if name else words
         settings = None
-    if settings is None or faults:
-        raise InvalidSettings("\n".join(faults.values()))
+    lines = [*faults.values(), *tracing_faults(os.environ)]
+    if settings is None or lines:
+        raise InvalidSettings("\n".join(lines))
     return settings
 
 

@@ -42,6 +42,12 @@ REMOVED = {
     "WEB__MAX_HEADER_BYTES": "an HTTP request's line and headers may have 32 KiB; remove it",
     "WEB__MAX_REQUESTS": "256 HTTP requests may be answered at the same time; remove it",
     "WEB__MAX_CONNECTIONS": "there may be 1024 HTTP connections; remove it",
+    "TRACING": "set OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT",
+    "TRACING__ENDPOINT": "set OTEL_EXPORTER_OTLP_ENDPOINT to the same address",
+    "TRACING__CA_FILE": "set OTEL_EXPORTER_OTLP_CERTIFICATE to the same file",
+    "TRACING__SAMPLE_RATIO": "set OTEL_TRACES_SAMPLER to parentbased_traceidratio, and OTEL_TRACES_SAMPLER_ARG to the "
+    "same number",
+    "TRACING__SERVICE_NAME": "set OTEL_SERVICE_NAME to the same name",
     "AUTH__CHECK_INTERVAL_S": "files are looked at every 5 s; remove it",
     "AUTH__OPEN_HEALTH": "set VECGATE_AUTH__WITHOUT_KEY to those of health, metrics and reflection that need no key",
     "AUTH__OPEN_METRICS": "set VECGATE_AUTH__WITHOUT_KEY to those of health, metrics and reflection that need no key",

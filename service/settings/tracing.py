@@ -1,48 +1,60 @@
-"""The settings of tracing."""
+"""Checks of OpenTelemetry's own variables (OTEL_*), which its SDK reads and which set all of tracing."""
 
-from typing import Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+CERTIFICATES = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE")
 
-from service.settings.types import Group, ReadableFile
+
+class Collector(NamedTuple):
+    """Where spans are sent, and the variable that says so."""
+
+    endpoint: str
+    variable: str
 
 
-class TracingSettings(Group):
-    """Traces, sent to an OpenTelemetry collector over OTLP."""
+def trace_collector(environment: Mapping[str, str]) -> Collector | None:
+    """Return where spans are sent; None, the default, for nowhere."""
+    off = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    variable = _first(environment, ENDPOINTS)
+    if variable is None or off or environment.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    return Collector(environment[variable], variable)
 
-    endpoint: str | None = Field(
-        None,
-        description="where spans go: the collector's gRPC port, http://HOST:4317 or https://HOST:4317; without it "
-        "nothing is traced",
-    )
-    ca_file: ReadableFile | None = Field(
-        None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"
-    )
-    sample_ratio: float = Field(
-        1.0,
-        ge=0,
-        le=1,
-        description="share of calls to trace of those whose callers do not say themselves whether they are traced",
-    )
-    service_name: str = Field("vecgate", min_length=1, description="this server's name in traces")
 
-    @field_validator("endpoint")
-    @classmethod
-    def _check_endpoint(cls, endpoint: str | None) -> str | None:
-        if endpoint is None:
-            return None
-        parts = urlsplit(endpoint)
+def tracing_faults(environment: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the variables of tracing, a line each, without endpoints: they may hold passwords."""
+    collector = trace_collector(environment)
+    if collector is None:
+        return []
+    faults = []
+    if not _is_address(collector.endpoint):
+        faults.append(f"{collector.variable}: must be http://HOST:PORT or https://HOST:PORT, without user and path")
+    protocol = _first(environment, PROTOCOLS)
+    if protocol is not None and environment[protocol] != "grpc":
+        faults.append(f"{protocol}: must be grpc, the one protocol that Vecgate sends spans by")
+    certificate = _first(environment, CERTIFICATES)
+    if certificate is not None:
         try:
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port is not None
-        except ValueError:
-            usable = False
-        if not usable or "@" in parts.netloc or parts.path.strip("/") or parts.query or parts.fragment:
-            raise ValueError("is no address of a collector; write http://HOST:PORT or https://HOST:PORT")
-        return endpoint
+            Path(environment[certificate]).read_bytes()
+        except OSError as error:
+            faults.append(f"{certificate}: {environment[certificate]} cannot be read: {error.strerror}")
+    return faults
 
-    @model_validator(mode="after")
-    def _check_ca_file(self) -> Self:
-        if self.ca_file is not None and not (self.endpoint or "").startswith("https:"):
-            raise ValueError("ca_file is set, but no https endpoint that it could be for")
-        return self
+
+def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """Return the first variable that is set; an empty one counts as not set."""
+    return next((name for name in names if environment.get(name)), None)
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        return False
+    return usable and "@" not in parts.netloc and not (parts.path.strip("/") or parts.query or parts.fragment)

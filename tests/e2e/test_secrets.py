@@ -87,7 +87,7 @@ class Site:
             "VECGATE_NIM__BASE_URL": nim,
             "VECGATE_NIM__DIMENSION": "1024",
             "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
-            "VECGATE_TRACING__ENDPOINT": collected.address,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collected.address,
             "VECGATE_WEAVIATE__EMBEDDED": "false",
             **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
         }
@@ -244,7 +244,7 @@ async def test_no_secret_comes_out_of_a_server_where_everything_fails(
         ("VECGATE_NIM__PROXY", f"http://canary:{PROXY_PASSWORD}@proxy.example:99999", True),
         ("VECGATE_NIM__BASE_URL", f"https://canary:{PROXY_PASSWORD}@nim.example", True),
         ("VECGATE_NIM__BASE_URL", f"https://:{PROXY_PASSWORD}@nim.example", True),
-        ("VECGATE_TRACING__ENDPOINT", f"http://:{PROXY_PASSWORD}@collector.example:4317", True),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://:{PROXY_PASSWORD}@collector.example:4317", True),
     ],
 )
 def test_no_secret_comes_out_with_a_complaint_about_it(tmp_path: Path, name: str, value: str, *, refused: bool) -> None:

@@ -56,8 +56,8 @@ def listening(port: int) -> Iterator[tuple[int, bytearray]]:
 def use(weaviate: WeaviateSettings, http_port: int, grpc_port: int, collected: Collector, folder: Path) -> None:
     """Make calls with a trace on a Vecgate that is started for it."""
     settings = {
-        "VECGATE_TRACING__ENDPOINT": collected.address,
-        "VECGATE_TRACING__SERVICE_NAME": "vecgate-here",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collected.address,
+        "OTEL_SERVICE_NAME": "vecgate-here",
         "VECGATE_WEAVIATE__EMBEDDED": "false",
         **variables_at_ports(http_port, grpc_port),
         "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",

@@ -27,8 +27,8 @@ EVERYTHING: dict[str, Any] = {
         "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
         "weaviate": {"httpUrl": "https://weaviate", "grpcUrl": "grpcs://weaviate-grpc:50051"},
         "web": {"pathPrefix": "/embed"},
-        "tracing": {"endpoint": "https://collector.example:4318", "sampleRatio": 0.5},
     },
+    "tracing": {"endpoint": "https://collector.example:4318"},
     "secrets": {
         "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
         "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},

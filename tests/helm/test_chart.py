@@ -325,7 +325,7 @@ def test_the_pod_of_the_test_gets_through_where_everything_is_denied() -> None:
 def test_an_empty_list_of_peers_or_ports_lets_nobody_through(peers: dict[str, Any], left: tuple[int, int]) -> None:
     values = {
         "networkPolicy": peers,
-        "settings": {"tracing": {"endpoint": "http://collector:4317"}},
+        "tracing": {"endpoint": "http://collector:4317"},
         "monitoring": {"serviceMonitor": {"enabled": True}},
     }
     manifests = render(values)

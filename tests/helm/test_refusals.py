@@ -131,8 +131,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "vecgate: secrets.auth.jwks needs",
     ),
     "an authority of no collector": (
-        {"secrets": {"tracing": {"ca": SECRET}}, "settings": {"tracing": {"endpoint": "http://a:4317"}}},
-        "vecgate: secrets.tracing.ca",
+        {"tracing": {"ca": SECRET, "endpoint": "http://a:4317"}},
+        "vecgate: tracing.ca",
     ),
     "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.grpc and tls.http need a certificate"),
     "two certificates": (

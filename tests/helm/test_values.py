@@ -87,7 +87,7 @@ def environment_of(values: dict[str, Any]) -> dict[str, str]:
 def loaded(values: dict[str, Any], secrets: Path) -> dict[str, dict[str, Any]]:
     """Return the settings that the service loads in the pod of a render, its Secrets in a folder."""
     environment = {
-        name: value.replace(MOUNTED, str(secrets)) if name.endswith("_FILE") else value
+        name: value.replace(MOUNTED, str(secrets)) if name.endswith(("_FILE", "_CERTIFICATE")) else value
         for name, value in environment_of(values).items()
     }
     for value in environment.values():
@@ -147,13 +147,12 @@ some_security = st.fixed_dictionaries(
             server=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
             web=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
             auth=some_secrets("clients", "jwks"),
-            tracing=some_secrets("ca"),
         ),
+        "tracing": some_of(endpoint=st.sampled_from(["", "https://a:4317"]), ca=st.sampled_from([{}, SECRET])),
         "settings": some_of(
             server=plaintext,
             web=plaintext,
             auth=some_of(jwtIssuer=st.just("a"), jwtAudience=st.just("b")),
-            tracing=st.sampled_from([{}, {"endpoint": "https://a:4317"}]),
         ),
         "test": st.just({"enabled": False}),
     }

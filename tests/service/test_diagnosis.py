@@ -92,12 +92,12 @@ def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_l
         EMBEDDER__ORDER="nim",
         NIM__PROXY="http://proxy:3128",
         WEAVIATE__GRPC_URL="grpc://grpc",
-        TRACING__ENDPOINT="http://collector:4317",
     )
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
 
     contacts = {each.setting for each in diagnose(load_settings()).contacts}
 
-    assert contacts == addresses - {"VECGATE_SERVER__HOST", "VECGATE_WEB__HOST"}
+    assert contacts == addresses - {"VECGATE_SERVER__HOST", "VECGATE_WEB__HOST"} | {"OTEL_EXPORTER_OTLP_ENDPOINT"}
 
 
 def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,10 +246,8 @@
 {{- fail "vecgate: with secrets.web.tlsClientCa Prometheus needs a certificate of its own; name a Secret with one in monitoring.serviceMonitor.clientCertificate" -}}
 {{- end -}}
 {{- end -}}
-{{- if include "vecgate.hasSecret" (list . "tracing" "ca") -}}
-{{- if not (hasPrefix "https:" (default "" (default dict .Values.settings.tracing).endpoint)) -}}
-{{- fail "vecgate: secrets.tracing.ca is for a settings.tracing.endpoint that begins with https:" -}}
-{{- end -}}
+{{- if and .Values.tracing.ca (not (hasPrefix "https:" .Values.tracing.endpoint)) -}}
+{{- fail "vecgate: tracing.ca is for a tracing.endpoint that begins with https:" -}}
 {{- end -}}
 {{- end -}}
 

@@ -148,7 +148,7 @@ readOnlyRootFilesystem: true
 {{- default (printf "%s-tls" (include "vecgate.fullname" .)) .Values.tls.existingSecret -}}
 {{- end -}}
 
-{{/* Secrets by group and field: those of the values, and the certificate of the servers that speak TLS. */}}
+{{/* Secrets by group and field: those of the values, the certificate of the servers that use TLS, and the authority of the collector. */}}
 {{- define "vecgate.secrets" -}}
 {{- $secrets := deepCopy .Values.secrets -}}
 {{- range $group, $on := dict "server" .Values.tls.grpc "web" .Values.tls.http -}}
@@ -159,6 +159,9 @@ readOnlyRootFilesystem: true
 {{- end -}}
 {{- $_ := set $secrets $group (merge $pair (default dict (get $secrets $group))) -}}
 {{- end -}}
+{{- end -}}
+{{- with .Values.tracing.ca -}}
+{{- $_ := set $secrets "tracing" (dict "ca" .) -}}
 {{- end -}}
 {{- toYaml $secrets -}}
 {{- end -}}
@@ -212,6 +215,9 @@ grpc:
 {{- range $name, $value := .Values.extraEnv -}}
 {{- $_ := set $env $name $value -}}
 {{- end -}}
+{{- with .Values.tracing.endpoint -}}
+{{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
+{{- end -}}
 {{- if .Values.gpu.enabled -}}
 {{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list "clip" "device"))) "cuda" -}}
 {{- end -}}
@@ -224,7 +230,8 @@ grpc:
 {{- end -}}
 {{- range $group, $fields := include "vecgate.secrets" . | fromYaml -}}
 {{- range $field, $secret := $fields -}}
-{{- $_ := set $env (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
+{{- $name := eq $group "tracing" | ternary "OTEL_EXPORTER_OTLP_CERTIFICATE" (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) -}}
+{{- $_ := set $env $name (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
 {{- end -}}
 {{- end -}}
 {{- range $name, $value := $env }}

@@ -32,14 +32,14 @@ podSelector:
 {{- $egress := .Values.networkPolicy.egress -}}
 {{- $weaviate := .Values.settings.weaviate -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.dns.to $egress.dns.podPorts (list "UDP" "TCP")) -}}
-{{- $ports := concat (list (include "vecgate.portOfUrl" $weaviate.httpUrl) (include "vecgate.portOfUrl" (default "grpc:" $weaviate.grpcUrl))) $egress.weaviate.podPorts -}}
+{{- $ports := concat (list (include "vecgate.portOfUrl" $weaviate.httpUrl) (include "vecgate.portOfUrl" $weaviate.grpcUrl)) $egress.weaviate.podPorts -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.weaviate.to $ports (list "TCP")) -}}
 {{- if has "nim" .Values.settings.embedder.order -}}
 {{- $ports := list -}}
 {{- range .Values.settings.nim.baseUrl -}}{{- $ports = append $ports (include "vecgate.portOfUrl" .) -}}{{- end -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.nim.to (concat $ports $egress.nim.podPorts) (list "TCP")) -}}
 {{- end -}}
-{{- with (default dict .Values.settings.tracing).endpoint -}}
+{{- with .Values.tracing.endpoint -}}
 {{- $ports := prepend $egress.tracing.podPorts (include "vecgate.portOfUrl" .) -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.tracing.to $ports (list "TCP")) -}}
 {{- end -}}

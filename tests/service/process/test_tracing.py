@@ -1,8 +1,10 @@
 """Traces of calls, as a collector gets them over OTLP."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -14,7 +16,6 @@ from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.telemetry import tracing
 from service.process.tracing import Tracing
-from service.settings import TracingSettings
 from tests.fakes.collector import Collector, attributes_of, collector
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.nim import FakeNim
@@ -35,10 +36,11 @@ def request(text: str = SECRET) -> pb.EmbedInputsRequest:
 
 
 @asynccontextmanager
-async def traced(**settings: object) -> AsyncIterator[Collector]:
+async def traced(**variables: str) -> AsyncIterator[Collector]:
     """Trace what happens inside; at its end the collector has all of it."""
     with collector() as found:
-        running = Tracing(TracingSettings.model_validate({"endpoint": found.address, **settings}))
+        with patch.dict(os.environ, {"OTEL_EXPORTER_OTLP_ENDPOINT": found.address, **variables}):
+            running = Tracing()
         try:
             yield found
         finally:
@@ -163,7 +165,7 @@ async def test_http_requests_are_traced_by_route_and_health_is_not() -> None:
 
 async def test_what_callers_do_not_decide_is_sampled_and_what_they_decide_is_kept() -> None:
     wire = await start_wire()
-    async with traced(sample_ratio=0) as found:
+    async with traced(OTEL_TRACES_SAMPLER="parentbased_traceidratio", OTEL_TRACES_SAMPLER_ARG="0") as found:
         await wire.embedding.EmbedInputs(request())
         await wire.embedding.EmbedInputs(request(), metadata=(("traceparent", PARENT),))
         await wire.embedding.EmbedInputs(request(), metadata=(("traceparent", "nonsense"),))
@@ -172,8 +174,9 @@ async def test_what_callers_do_not_decide_is_sampled_and_what_they_decide_is_kep
     assert {span.trace_id.hex() for span in found.spans} == {TRACE}
 
 
-async def test_a_collector_that_is_down_costs_spans_and_nothing_else() -> None:
-    running = Tracing(TracingSettings(endpoint="http://127.0.0.1:1"))
+async def test_a_collector_that_is_down_costs_spans_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    running = Tracing()
     wire = await start_wire()
     try:
         response = await wire.embedding.EmbedInputs(request())
@@ -185,8 +188,34 @@ async def test_a_collector_that_is_down_costs_spans_and_nothing_else() -> None:
     assert response.results[0].HasField("embedding")
 
 
-def test_nothing_is_traced_unless_asked_for() -> None:
-    Tracing(TracingSettings())
+async def test_the_variables_of_opentelemetry_name_the_service() -> None:
+    names = {}
+    for variables in ({"OTEL_SERVICE_NAME": "here"}, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=there,where=site"}):
+        async with traced(**variables) as found:
+            with tracing.span("any"):
+                pass
+        names[variables.popitem()[1]] = found.resources[0]
+
+    assert names["here"]["service.name"] == "here"
+    assert names["service.name=there,where=site"].items() >= {("service.name", "there"), ("where", "site")}
+    assert all("service.version" in each for each in names.values())
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {},
+        {"OTEL_SERVICE_NAME": "here"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"},
+    ],
+    ids=str,
+)
+def test_nothing_is_traced_unless_asked_for(monkeypatch: pytest.MonkeyPatch, off: dict[str, str]) -> None:
+    for name, value in off.items():
+        monkeypatch.setenv(name, value)
+    Tracing()
 
     assert not tracing.active()
     assert tracing.outgoing() == {}

@@ -415,14 +415,45 @@ def test_files_that_are_not_there_are_faults_told_together(monkeypatch: pytest.M
         "SERVER__TLS_KEY_FILE": "server.key",
         "WEB__TLS_CERT_FILE": "web.crt",
         "AUTH__CLIENTS_FILE": "clients.toml",
-        "TRACING__CA_FILE": "ca.crt",
     }
     for name, file in files.items():
         monkeypatch.setenv(f"VECGATE_{name}", str(tmp_path / file))
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.crt"))
 
     with pytest.raises(InvalidSettings) as caught:
         load_settings()
 
     lines = str(caught.value).splitlines()
-    assert [line.partition(":")[0] for line in lines] == [f"VECGATE_{name}" for name in files]
+    assert [line.partition(":")[0] for line in lines] == [
+        *(f"VECGATE_{name}" for name in files),
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    ]
     assert all("cannot be read: No such file or directory" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ENDPOINT", "pw-canary", "http://HOST:PORT"),
+        ("ENDPOINT", "http://:pw-canary@collector:4317", "http://HOST:PORT"),
+        ("TRACES_ENDPOINT", "http://collector:4318/v1/pw-canary", "http://HOST:PORT"),
+        ("ENDPOINT", "grpc://collector:4317?pw-canary", "http://HOST:PORT"),
+        ("ENDPOINT", "http://collector", "http://HOST:PORT"),
+        ("PROTOCOL", "http/protobuf", "must be grpc"),
+        ("CERTIFICATE", "/nowhere/ca.pem", "/nowhere/ca.pem cannot be read: No such file or directory"),
+    ],
+)
+def test_variables_of_tracing_that_cannot_work_are_faults_too(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317")
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+
+    with pytest.raises(InvalidSettings) as caught:
+        load_settings()
+
+    (fault,) = str(caught.value).splitlines()
+    assert fault.startswith(f"OTEL_EXPORTER_OTLP_{name}: ")
+    assert words in fault
+    assert "pw-canary" not in fault
