@@ -73,7 +73,7 @@ LABEL org.opencontainers.image.title="Vecgate" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
 # The root file system is read-only where it runs, so nothing is ever compiled there, and home is the one folder that
 # can be written. In a container, loopback would be an address that nobody reaches; without TLS the servers do not start
-# until VECGATE_SERVER__ALLOW_PLAINTEXT and VECGATE_WEB__ALLOW_PLAINTEXT ask for that.
+# until VECGATE_SERVER__ALLOW_PLAINTEXT asks for that.
 ENV PATH=/opt/vecgate/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

@@ -1,4 +1,4 @@
-"""The service as a whole: what is built from the settings, started, and ended, in which order."""
+"""The service as a whole: builds everything from the settings, starts it and stops it, in the right order."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ async def run(settings: Settings, *, once_serving: Callable[[], Coroutine[Any, A
         The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is at fault.
     """
     configure_logging(settings.log)
-    # Objects, keys and logs are nobody else's; Weaviate inherits this.
+    # Objects, keys and logs are private. Weaviate, a child process, inherits this.
     os.umask(0o077)
     raise_file_limit()
     log.info("settings", **masked_settings(settings))
@@ -70,7 +70,7 @@ async def run(settings: Settings, *, once_serving: Callable[[], Coroutine[Any, A
                 await stop.wait()
             log.info("stopping")
     except CANNOT_START as error:
-        log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the reason says it all
+        log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the traceback adds nothing
         return 2 if isinstance(error, InvalidSettings) else 1
     log.info("stopped")
     return code
@@ -90,11 +90,10 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> 
 
 
 async def _start(settings: Settings, ends: AsyncExitStack) -> None:
-    """Start everything; `ends` gets what ends it in the opposite order, so that the embedded Weaviate comes last."""
-    # What is wrong with an embedder's settings is to be known before anything runs.
+    """Start everything. `ends` gets the callbacks that stop it, in reverse order: the embedded Weaviate stops last."""
+    # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
     authenticator = Authenticator(settings.auth)
     embedders = EmbedderPool(build_embedders(settings))
-    # So are taken addresses: Weaviate would be started for nothing.
     web = None
     if settings.web.enabled:
         web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
@@ -127,7 +126,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     for each in servers:
         await each.start()
     _calm_collector()
-    # Or libraries would complain at the end of what is left.
+    # Without this, libraries complain at exit about objects that were never collected.
     ends.callback(gc.unfreeze)
     log.info(
         "serving",
@@ -140,7 +139,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let this process open as many files as it may: every connection takes one."""
+    """Raise the limit of open files to the hard limit: every connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):  # macOS has a bound of its own
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -148,11 +147,11 @@ def raise_file_limit() -> None:
 
 
 def _calm_collector() -> None:
-    """Let the collector of cycles leave alone what lives as long as the process: torch and the stubs are a lot."""
+    """Keep the garbage collector from scanning what lives as long as the process, such as torch and the stubs."""
     gc.collect()
     gc.freeze()
 
 
 async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:
-    """Stop all servers at the same time: a load balancer in front of one notices no later than one of another."""
+    """Stop all servers at the same time, so that their load balancers notice at the same time."""
     await asyncio.gather(*(each.stop() for each in servers))

@@ -1,7 +1,7 @@
-"""What a configuration would need from outside the site, and what is wrong with it, found without asking anybody.
+"""What a configuration needs from outside the site, and what is wrong with it.
 
-Nothing is resolved, connected to or loaded: it tells by names and files alone, so that it says the same on any machine
-that has the same files.
+It looks at names and files only: it resolves, connects to and loads nothing. So every machine that has the same files
+gets the same answer.
 """
 
 import enum
@@ -26,7 +26,7 @@ from service.settings import (
 )
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary
 
-# Names that no public name server answers for: of Kubernetes, of special use, and by custom.
+# Names that public name servers do not resolve: those of Kubernetes, those reserved by RFCs, and customary ones.
 SITE_SUFFIXES = (
     "cluster.local",
     "corp",
@@ -45,7 +45,7 @@ CLIP_MODULES = ("open_clip", "safetensors", "torch")
 
 
 class Reach(enum.Enum):
-    """How far away a host is, as far as its name tells."""
+    """How far away a host is, judged by its name."""
 
     MACHINE = "this machine"
     SITE = "this site"
@@ -54,12 +54,12 @@ class Reach(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Somebody whom the service would speak with.
+    """A server that the service would connect to.
 
     Attributes:
-        what: whom, in words.
-        where: the address.
-        setting: the variable that names it.
+        what: its name in words.
+        where: its address.
+        setting: the variable that holds the address.
         reach: how far away it is.
     """
 
@@ -71,12 +71,12 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What there is to say of a configuration.
+    """The result for a configuration.
 
     Attributes:
-        contacts: whom it would speak with.
-        faults: what keeps it from working, each in a line with its fix.
-        notes: what is no fault and should be known.
+        contacts: the servers that it would connect to.
+        faults: what keeps it from working, a line each with its fix.
+        notes: what is not wrong, but should be known.
     """
 
     contacts: tuple[Contact, ...]
@@ -85,12 +85,12 @@ class Diagnosis:
 
     @property
     def outside(self) -> tuple[Contact, ...]:
-        """The contacts that are not to be had behind an air gap."""
+        """The contacts that cannot be reached behind an air gap."""
         return tuple(each for each in self.contacts if each.reach is Reach.OUTSIDE)
 
 
 def reach_of(host: str) -> Reach:
-    """Return how far away a host is; a name of several parts counts as outside unless its end says otherwise."""
+    """Return how far away a host is. A name with dots counts as outside unless its suffix is one of SITE_SUFFIXES."""
     name = host.strip("[]").rstrip(".").lower()
     try:
         address = ipaddress.ip_address(name)
@@ -105,7 +105,7 @@ def reach_of(host: str) -> Reach:
 
 
 def diagnose(settings: Settings) -> Diagnosis:
-    """Return what there is to say of settings."""
+    """Return what settings need and what is wrong with them."""
     return Diagnosis(tuple(_contacts(settings)), tuple(_faults(settings)), tuple(_notes(settings)))
 
 
@@ -129,7 +129,7 @@ def _proxies(nim: NimSettings) -> Iterator[Contact]:
     proxy, named = read_secret(nim.proxy, nim.proxy_file), "proxy_file" if nim.proxy is None else "proxy"
     for found in dict.fromkeys(resolve_proxy(proxy, url) for url in nim.base_url):
         if found is not None:
-            # Its user and password stay out.
+            # Without user and password.
             parts = urlsplit(found)
             where = parts.netloc.rpartition("@")[2]
             yield Contact("the proxy before the NIM", where, variable("nim", named), reach_of(parts.hostname or ""))
@@ -156,7 +156,7 @@ def _clip_faults(settings: ClipSettings) -> Iterator[str]:
     named, folder = variable("clip", "checkpoint"), Path(settings.model)
     if settings.checkpoint is not None:
         if not settings.checkpoint.is_file():
-            yield f"{named} names {settings.checkpoint}, which is no file; put the weights there, nothing is downloaded"
+            yield f"{named} is {settings.checkpoint}, which is not a file; put the weights there, nothing is downloaded"
     elif not folder.is_absolute() and (MODELS_DIR / folder / CONFIG_FILE).is_file():
         return
     elif not folder.is_absolute() and not folder.is_dir():
@@ -176,4 +176,4 @@ def _notes(settings: Settings) -> Iterator[str]:
 
 def _open_to_all(group: str, host: str) -> Iterator[str]:
     if reach_of(host) is not Reach.MACHINE or host in EVERY_ADDRESS:
-        yield f"{variable(group, 'host')} is {host}: whoever reaches the port may call, it asks nobody who they are"
+        yield f"{variable(group, 'host')} is {host}: anyone who reaches the port may call, without a key"

@@ -1,13 +1,13 @@
 """Whether the server of this machine answers, for the image's HEALTHCHECK: `python -m service.healthcheck`.
 
-It goes by the server's own settings. Over TLS nothing is verified and nothing secret sent: the certificate is for the
-name that callers use, and a server that refuses a stranger answers all the same.
+It uses the server's own settings. Over TLS it verifies nothing and sends nothing secret: the certificate is for the
+name that callers use, and a server that refuses a stranger does answer.
 """
 
 import socket
 import ssl
 import sys
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 
 from grpc import StatusCode
 
@@ -19,15 +19,15 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "[::]": "::1"}  # noqa: S104 
 
 
 def answers(settings: Settings) -> bool:
-    """Return whether the server answers: over gRPC, or where that is behind TLS, over HTTP if there is any."""
-    if settings.server.tls_cert_file is None:
-        return _grpc_answers(settings.server)
-    web = settings.web
+    """Return whether the server answers: over gRPC, or where that uses TLS, over HTTP if there is any."""
+    server, web = settings.server, settings.web
+    if server.tls_cert_file is None:
+        return _grpc_answers(server)
     try:
         if web.enabled and web.tls_client_ca_file is None:
-            return _http_answers(web)
-        # There is no certificate to show, or nothing else to ask; one that hangs does not come as far as this.
-        with socket.create_connection(_address(web if web.enabled else settings.server), TIMEOUT_S) as plain:
+            return _https_answers(web)
+        # Without a client's certificate the handshake is all there is. A server that hangs does not complete it.
+        with socket.create_connection(_address(web if web.enabled else server), TIMEOUT_S) as plain:
             context = _context()
             context.set_alpn_protocols(["http/1.1" if web.enabled else "h2"])
             context.wrap_socket(plain).close()
@@ -54,13 +54,9 @@ def _grpc_answers(settings: ServerSettings) -> bool:
             return error.code is StatusCode.UNAUTHENTICATED
 
 
-def _http_answers(settings: WebSettings) -> bool:
+def _https_answers(settings: WebSettings) -> bool:
     host, port = _address(settings)
-    connection = (
-        HTTPConnection(host, port, timeout=TIMEOUT_S)
-        if settings.tls_cert_file is None
-        else HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_context())
-    )
+    connection = HTTPSConnection(host, port, timeout=TIMEOUT_S, context=_context())
     try:
         connection.request("GET", "/v1/health/live")
         return connection.getresponse().status < 500  # noqa: PLR2004  # 401: it wants a key

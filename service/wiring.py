@@ -14,6 +14,8 @@ from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig
 from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
 
+MAX_QUEUED_BYTES = 512 * 1024 * 1024
+"""Bytes of texts and images that may wait for an embedder: as many as all calls together may hold."""
 PROBE_MIN_COSINE = 0.98
 """How close a model's vectors of the probe must be to those of the space that it is declared to belong to: two runtimes
 and precisions of one checkpoint stay above it, another checkpoint stays far below."""
@@ -23,12 +25,12 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     """Build the embedders of `embedder.order`, the default one first; none is started yet.
 
     Raises:
-        InvalidSettings: a key file cannot be read, or an address or a key makes no sense.
-        ModelUnusable: a local model is asked for, but its packages are not installed, or a probe file is no good.
+        InvalidSettings: a key file cannot be read, or an address or a key is invalid.
+        ModelUnusable: the packages of a local model are not installed, or a probe file is unusable.
     """
     embedder = settings.embedder
     cache = VectorCache(embedder.cache_bytes) if embedder.cache_bytes else None
-    bounds = QueueBounds(max_inputs=embedder.max_queued_inputs, max_bytes=embedder.max_queued_bytes)
+    bounds = QueueBounds(max_inputs=embedder.max_queued_inputs, max_bytes=MAX_QUEUED_BYTES)
     rules = BreakerRules()
     built: list[WatchedEmbedder] = []
     for name in embedder.order:
@@ -45,7 +47,7 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
 def _proven(
     embedder: WatchedEmbedder, group: ClipSettings | NimSettings, built: Sequence[WatchedEmbedder], *, timeout_s: float
 ) -> WatchedEmbedder:
-    """Let an embedder show that it is of the space that it is declared to be of; `built` may still grow."""
+    """Let an embedder prove that it belongs to the space that the settings declare; `built` may still grow."""
     space = group.space
     if space is None:
         return embedder
@@ -58,7 +60,7 @@ def _proven(
         if stored is not None:
             return stored
         fault: EmbedderError = EmbedderUnavailable(
-            f"no other embedder of this server is of the space {space}, and there is no probe file"
+            f"no other embedder of this server has the space {space}, and there is no probe file"
         )
         for nim in nims():
             try:

@@ -29,6 +29,8 @@ SECRET = {"$ref": "#/$defs/secret"}
 FILE = "_file"
 # Files that an image or the weights can hold. Of all others the chart has to know: probes, ports and tests go by them.
 HELD_FILES = frozenset({"ca_file", "probe_file"})
+# With TLS the kubelet probes the HTTP port, and has no certificate to show.
+UNUSABLE = frozenset({("WebSettings", "tls_client_ca")})
 MAX_INTEGER = 2**53 - 1
 KEY_LINE = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z]\w*):(?P<rest>.*)$")
 
@@ -60,7 +62,8 @@ def _arguments(field: Any) -> tuple[Any, ...]:
 
 def mountable(model: type[BaseModel]) -> set[str]:
     """Return what a group can have from a file that a setting names: api_key, from nim.api_key_file."""
-    return {name.removesuffix(FILE) for name in model.model_fields if name.endswith(FILE)}
+    files = {name.removesuffix(FILE) for name in model.model_fields if name.endswith(FILE)}
+    return {name for name in files if (model.__name__, name) not in UNUSABLE}
 
 
 def plain_fields(model: type[BaseModel]) -> list[str]:
@@ -163,7 +166,7 @@ def make_settings_table() -> str:
             path = f"{camel(group)}.{camel(name)}"
             if name in plain:
                 rows.append(f"| `settings.{path}` | {shown_default(variable, field)} | {field.description} |")
-            if name.endswith(FILE):
+            if name.removesuffix(FILE) in mountable(model) - {name}:
                 path = f"{camel(group)}.{camel(name.removesuffix(FILE))}"
                 rows.append(f"| `secrets.{path}` |  | {field.description} |")
     return "\n".join(rows) + "\n"

@@ -104,7 +104,7 @@ def _prepare() -> "Settings":
 
 def _addresses(settings: "Settings") -> _Addresses:
     weaviate = settings.weaviate
-    scheme = "http" if settings.web.tls_cert_file is None else "https"
+    scheme = "http" if settings.server.tls_cert_file is None else "https"
     return _Addresses(
         grpc=_reachable(settings.server.host, settings.server.port),
         web=f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else "off",

@@ -1,4 +1,4 @@
-"""`vecgate doctor`: what the settings would need from outside, and what is wrong with them."""
+"""`vecgate doctor`: what the settings need from outside, and what is wrong with them."""
 
 from typing import Annotated
 
@@ -12,12 +12,12 @@ NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
 def doctor(
     *,
     air_gap: Annotated[
-        bool, typer.Option("--air-gap", help="Take every need from outside the site for a fault.")
+        bool, typer.Option("--air-gap", help="Treat every need from outside the site as a fault.")
     ] = False,
 ) -> None:
-    """Say what `vecgate serve` would need from outside, and what is wrong; exit code 1 if something is.
+    """Show what `vecgate serve` needs from outside, and what is wrong; exit code 1 if something is.
 
-    It reads the settings and looks at files. Nobody is asked and nothing is connected to.
+    It reads the settings and looks at files. It connects to nothing.
     """
     try:
         from service.diagnosis import diagnose  # noqa: PLC0415 -- with the server only

@@ -31,7 +31,7 @@ class ServeCommand(TyperCommand):
 
 
 def serve() -> None:
-    """Serve gRPC until SIGTERM or Ctrl-C; then finish the calls in flight and end."""
+    """Serve gRPC and HTTP until SIGTERM or Ctrl-C; then finish the calls in flight and stop."""
     try:
         from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- not there with the client alone
     except ModuleNotFoundError:

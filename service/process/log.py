@@ -19,14 +19,15 @@ from service.process.printable import printable, printable_json
 from service.settings import LogSettings, Settings, describe_settings
 
 TOGETHER_S = 0.1
-"""For so long lines wait for others, to be written with one call of the system's."""
+"""Seconds that a line waits for others, so that one system call writes them all."""
 
 
 class _Lines:
-    """Writes lines to a stream: warnings and what is worse at once, with all that came before them, others together.
+    """Writes lines to a stream: warnings and errors at once, after all earlier lines; others in batches.
 
-    Every call of the API leaves a line, and a write of its own for each costs as much as all the rest of its logging.
-    structlog and logging write one at a time; logging's MemoryHandler does not write before it is full.
+    Every call of the API logs a line, and one write per line costs as much as the rest of logging it. structlog and
+    logging write one line at a time, logging's MemoryHandler does not write before it is full, and its QueueHandler
+    takes three times the CPU.
     """
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
@@ -39,7 +40,7 @@ class _Lines:
         atexit.register(self.write)
 
     def info(self, line: str) -> None:
-        """Write a line soon, or now where no event loop runs."""
+        """Write a line soon, or now if no event loop runs."""
         self._waiting.append(line)
         try:
             loop = asyncio.get_running_loop()
@@ -59,9 +60,9 @@ class _Lines:
     warning = critical = error
 
     def write(self) -> None:
-        """Write all lines that wait."""
+        """Write all waiting lines."""
         if self._writer == threading.get_ident():
-            # The collector of cycles has come in between, and what it freed has something to say: it is written below.
+            # The garbage collector ran during a write, and what it freed logs. The loop below writes that line.
             return
         with self._lock:
             self._writer = threading.get_ident()
@@ -76,28 +77,28 @@ class _Lines:
 
 
 class _ToLines(logging.Handler):
-    """Gives what libraries log to our own lines, and so in order."""
+    """Passes the lines of libraries to our own, which keeps them in order."""
 
     def __init__(self, lines: _Lines) -> None:
         super().__init__()
         self._lines = lines
 
     def createLock(self) -> None:  # noqa: N802 -- logging's name
-        # With a second lock, two threads could wait for each other: the lines have one.
+        # The lines have a lock. With a second one, two threads could deadlock.
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         try:
             self._lines.error(self.format(record))
-        except Exception:  # noqa: BLE001 -- a library is not to fail because of what it logs
+        except Exception:  # noqa: BLE001 -- a library must not fail because of what it logs
             self.handleError(record)
         return True
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send every log line to standard error in the form that the settings ask for.
+    """Send every log line to standard error, in the format of the settings.
 
-    Our own lines take structlog's short way there, because each call writes one; libraries' few go through logging.
+    Our own lines skip the logging package, because each call writes one. The few lines of libraries go through it.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -111,10 +112,10 @@ def configure_logging(settings: LogSettings) -> None:
         ]
         foreign: list[Processor] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        # Its own choice of traceback would show local variables, and with them what callers sent.
+        # Its default traceback shows local variables, and with them what callers sent.
         console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback)
         render = foreign = [_on_one_line, console]
-    # JSON is UTF-8 wherever it is read.
+    # JSON is UTF-8 everywhere.
     lines = _Lines(sys.stderr.buffer, "utf-8" if settings.format == "json" else sys.stderr.encoding)
     structlog.configure(
         processors=[*shared, *render],
@@ -131,7 +132,7 @@ def configure_logging(settings: LogSettings) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    # Libraries may log contents and requests; what is wrong with them is still heard.
+    # Below warnings, libraries may log contents and requests.
     root.setLevel(logging.WARNING)
 
 
@@ -140,7 +141,7 @@ def _to_json(line: Any, **options: Any) -> str:
 
 
 def _on_one_line(logger: Any, method: str, line: EventDict) -> EventDict:
-    """Keep texts from elsewhere from ending the line, beginning one of their own or controlling the terminal."""
+    """Keep texts from elsewhere from ending the line, starting a new one or controlling the terminal."""
     del logger, method
     return {name: printable(value) if isinstance(value, str) else value for name, value in line.items()}
 
@@ -148,17 +149,17 @@ def _on_one_line(logger: Any, method: str, line: EventDict) -> EventDict:
 def _write_traceback(to: TextIO, what: Any) -> None:
     written = io.StringIO()
     structlog.dev.plain_traceback(written, what)
-    # Indented, so that no line of a message looks like one of the log.
+    # Indented, so that no line of a message looks like a log line.
     to.writelines(f"\n  {printable(line)}" for line in written.getvalue().strip("\n").split("\n"))
 
 
 def new_request_id() -> str:
-    """Return a name for a call that brought none."""
+    """Return an id for a call that brought none."""
     return secrets.token_hex(16)
 
 
 def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:
-    """Return a call's times as its line in the access log has them; stages that it did not pass are left out."""
+    """Return a call's times as the access log shows them, without the stages that it did not pass."""
     named = {
         "duration_ms": took_s,
         "queue_ms": times.queue_s,

@@ -1,6 +1,6 @@
-"""What the service measures, for Prometheus; what embedders measure is in embedders/telemetry/metrics.py.
+"""The service's metrics for Prometheus; those of the embedders are in embedders/telemetry/metrics.py.
 
-Label values are bounded: methods and routes are those that there are, clients those of the configuration.
+Label values are bounded: existing methods and routes, and the clients of the configuration.
 """
 
 import asyncio
@@ -13,25 +13,27 @@ from embedders.front.queueing import calling_client
 from embedders.telemetry.metrics import SECONDS
 
 ANONYMOUS = "anonymous"
-"""The client of calls that said nothing of who makes them."""
+"""The client of calls without a key."""
 
 CALLS = Counter(
     "vecgate_grpc_calls_total",
     "Calls of Vecgate's API that ended, by gRPC status code and by the client that its key names.",
     ["method", "code", "client"],
 )
-CALL_SECONDS = Histogram("vecgate_grpc_call_seconds", "What calls of Vecgate's API took.", ["method"], buckets=SECONDS)
-IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Calls of Vecgate's API whose answer has not been taken yet.")
+CALL_SECONDS = Histogram(
+    "vecgate_grpc_call_seconds", "Duration of gRPC calls of Vecgate's API.", ["method"], buckets=SECONDS
+)
+IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Calls of Vecgate's API whose response has not been taken yet.")
 REQUESTS = Counter(
     "vecgate_http_requests_total",
     "HTTP requests that ended, by status code (499: the caller left) and by the client that its key names.",
     ["route", "code", "client"],
 )
-REQUEST_SECONDS = Histogram("vecgate_http_request_seconds", "What HTTP requests took.", ["route"], buckets=SECONDS)
+REQUEST_SECONDS = Histogram("vecgate_http_request_seconds", "Duration of HTTP requests.", ["route"], buckets=SECONDS)
 HTTP_IN_FLIGHT = Gauge("vecgate_http_requests_in_flight", "HTTP requests that are being answered.")
 FAILURES = Counter(
     "vecgate_failures_total",
-    "Calls and requests that failed, by reason, such as EMBEDDING_SPACE_MISMATCH, and by whose fault it was.",
+    "Calls and requests that failed, by reason, such as EMBEDDING_SPACE_MISMATCH, and by who is to blame.",
     ["reason", "blame"],
 )
 EMBEDDER_UP = Gauge(
@@ -39,15 +41,12 @@ EMBEDDER_UP = Gauge(
 )
 STORE_UP = Gauge("vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.")
 STORE_SECONDS = Histogram(
-    "vecgate_store_seconds", "What calls to Weaviate took, by what they were for.", ["operation"], buckets=SECONDS
+    "vecgate_store_seconds", "Duration of calls to Weaviate, by operation.", ["operation"], buckets=SECONDS
 )
-STORE_FAILURES = Counter(
-    "vecgate_store_failures_total", "Calls to Weaviate that it did not answer, or not in time.", ["operation"]
-)
+STORE_FAILURES = Counter("vecgate_store_failures_total", "Calls that Weaviate did not answer in time.", ["operation"])
 IMPORT_OBJECTS = Counter(
     "vecgate_import_objects_total",
-    "Objects of imports that were answered: stored, rejected (the object's own fault), or failed (an embedder's or "
-    "Weaviate's).",
+    "Objects of finished imports: stored, rejected (the object is at fault), or failed (an embedder or Weaviate is).",
     ["outcome"],
 )
 IMPORT_VECTORS = Counter(
@@ -59,20 +58,20 @@ IMPORT_VECTORS = Counter(
 BUILD = Info("vecgate_build", "1, with the release of Vecgate and the Python that runs it.")
 BUILD.info({"version": version("vecgate"), "python": platform.python_version()})
 
-# A counter that appears with its first event has not increased for Prometheus, so these are there from the beginning.
+# Prometheus does not see the first increase of a counter that appears with it, so these exist from the start.
 for _outcome in ("stored", "rejected", "failed"):
     IMPORT_OBJECTS.labels(_outcome)
 for _origin in ("computed", "supplied", "absent", "missing"):
     IMPORT_VECTORS.labels(_origin)
 
-TASKS = Gauge("vecgate_tasks", "Tasks of the event loop; more than calls account for is a leak.")
+TASKS = Gauge("vecgate_tasks", "Tasks of the event loop; more than the calls need is a leak.")
 
 
 def _count_tasks() -> int:
     try:
         return len(asyncio.all_tasks())
     except RuntimeError:
-        return 0  # asked for outside of the event loop
+        return 0  # called outside of the event loop
 
 
 TASKS.set_function(_count_tasks)
@@ -84,7 +83,7 @@ _call_seconds: dict[str, Histogram] = {}
 def note_call(method: str, code: str, took_s: float) -> None:
     """Count and time a gRPC call of the client that makes it; the method is a path as gRPC has it."""
     client = calling_client.get() or ANONYMOUS
-    # Finding the children of a metric costs more than counting does, and every call pays for it.
+    # Looking up the children of a metric costs more than counting, and every call pays for it.
     key = (method, code, client)
     if (calls := _calls.get(key)) is None:
         calls = _calls[key] = CALLS.labels(method.removeprefix("/"), code, client)
@@ -94,7 +93,7 @@ def note_call(method: str, code: str, took_s: float) -> None:
 
 
 def note_request(route: str, code: int, took_s: float) -> None:
-    """Count and time an HTTP request; the route is a method and a path without what a caller put into it."""
+    """Count and time an HTTP request; the route is a method and a path without the caller's values."""
     client = calling_client.get() or ANONYMOUS
     REQUESTS.labels(route, str(code), client).inc()
     REQUEST_SECONDS.labels(route).observe(took_s)

@@ -1,9 +1,9 @@
-"""Texts from elsewhere, made harmless for a terminal: stored texts, names, messages of servers, names of files."""
+"""Makes texts from elsewhere harmless for a terminal: stored texts, names, servers' messages, file names."""
 
 import re
 
-# What makes a terminal do something instead of showing something: C0 with ESC, BEL and line ends, DEL, C1; line
-# separators and what changes the direction of writing, by which a text can look like another one; halves of characters.
+# Characters that control a terminal instead of being shown: C0 with ESC, BEL and line ends, DEL, C1; line separators;
+# changes of the direction of writing, which can make a text look like another one; surrogates.
 _C0 = "\x00-\x1f"
 _OTHERS = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 _ANY = re.compile(f"[{_C0}{_OTHERS}]")
@@ -17,5 +17,5 @@ def printable(text: str) -> str:
 
 def printable_json(text: str) -> str:
     r"""Return JSON of the same values, in which such characters are JSON's own escapes, such as `\u202e`."""
-    # JSON escapes C0 itself, and outside of strings it has nothing else.
+    # JSON escapes C0 itself, and has none of the others outside of strings.
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

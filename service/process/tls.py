@@ -1,4 +1,4 @@
-"""Certificates of the servers, read again when their files change."""
+"""The servers' certificate, read again when its files change."""
 
 import ssl
 import time
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import structlog
 
-from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.settings import InvalidSettings, ServerSettings
 
 log = structlog.get_logger(__name__)
 
@@ -17,12 +17,12 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """What a server proves itself with, and what its clients must prove themselves with.
+    """The files of a server's certificate, and of the authorities of its clients.
 
     Attributes:
         cert: the certificate chain in PEM.
         key: its private key in PEM.
-        client_ca: certificates in PEM of those who vouch for clients; None lets clients come without a certificate.
+        client_ca: certificates in PEM of the authorities that sign clients' certificates; None if clients need none.
     """
 
     cert: Path
@@ -40,7 +40,7 @@ class TlsFiles:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-            # Who comes back with a session is not asked for a certificate again, whoever vouches for clients by then.
+            # A client that resumes a session is not asked for a certificate, even if its authority has been replaced.
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
         context.load_cert_chain(self.cert, self.key, password=_no_password)
@@ -48,12 +48,12 @@ class TlsFiles:
 
 
 class Certificates:
-    """The contents of files for TLS as they were when they last made sense. Threads may share it.
+    """The contents of files for TLS as they were when they were last usable. Threads may share it.
 
     Args:
-        group: of the settings that name the files, for messages.
-        files: those.
-        clock: seconds, never going back.
+        group: of the settings of the server that uses them, for messages.
+        files: where they are.
+        clock: returns seconds that never go back.
 
     Raises:
         InvalidSettings: a file cannot be read, or they do not belong together.
@@ -75,7 +75,7 @@ class Certificates:
         self.context.sni_callback = self._use_latest
 
     def contents(self) -> tuple[bytes, bytes, bytes | None]:
-        """Return certificate chain, private key and client authorities as they last made sense."""
+        """Return certificate chain, private key and client authorities as they were last usable."""
         self._look()
         return self._contents
 
@@ -91,7 +91,7 @@ class Certificates:
             self._seen = contents
             context = self._files.context()
             if self._files.read() != contents:
-                # They are just being replaced, and what was read may not belong together.
+                # They are being replaced, so the files that were read may not belong together.
                 self._seen = self._contents
                 return
             self._latest, self._contents = context, contents
@@ -106,24 +106,28 @@ class Certificates:
 
     def _fault(self, error: OSError | ssl.SSLError) -> str:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        names = f"{self._group}.tls_cert_file {self._files.cert} and {self._group}.tls_key_file {self._files.key}"
+        names = f"server.tls_cert_file {self._files.cert} and server.tls_key_file {self._files.key}"
         if self._files.client_ca is not None:
             names += f" with {self._group}.tls_client_ca_file {self._files.client_ca}"
         return f"{names} cannot be used: {reason}"
 
 
-def certificates_of(settings: ServerSettings | WebSettings) -> Certificates | None:
-    """Return what a server's settings name for TLS; None where they name nothing.
+def certificates_of(settings: ServerSettings, client_ca: Path | None, *, group: str) -> Certificates | None:
+    """Return what the settings name for TLS; None where they name no certificate.
+
+    Args:
+        settings: name the certificate and its key.
+        client_ca: authorities of the clients' certificates; None lets clients come without one.
+        group: of the settings of the server that this is for.
 
     Raises:
         InvalidSettings: a file cannot be read, or they do not belong together.
     """
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
-    files = TlsFiles(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
-    return Certificates(settings.group, files)
+    return Certificates(group, TlsFiles(settings.tls_cert_file, settings.tls_key_file, client_ca))
 
 
 def _no_password() -> str:
-    # OpenSSL would ask the terminal for it.
+    # Without this, OpenSSL asks the terminal.
     return ""

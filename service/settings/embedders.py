@@ -29,9 +29,6 @@ class EmbedderSettings(Group):
         ge=1,
         description="inputs that may wait for an embedder, of bulk work three quarters; more are refused as OVERLOADED",
     )
-    max_queued_bytes: int = Field(
-        512 * MIB, ge=1024, description="bytes of texts and images that may wait for an embedder, as for inputs"
-    )
     cache_bytes: int = Field(64 * MIB, ge=0, description="bytes of vectors kept in memory by content; 0 keeps none")
 
     @model_validator(mode="after")

@@ -37,6 +37,14 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
 
     @model_validator(mode="after")
+    def _web_is_safe(self) -> Self:
+        if self.web.tls_client_ca_file is not None and self.server.tls_cert_file is None:
+            raise ValueError("web.tls_client_ca_file: needs server.tls_cert_file")
+        if self.web.enabled:
+            self.server.check_encryption("web", self.web.host)
+        return self
+
+    @model_validator(mode="after")
     def _largest_call_fits_into_the_queue(self) -> Self:
         if self.limits.max_inputs > self.embedder.max_queued_inputs:
             raise ValueError(

@@ -10,6 +10,8 @@ REMOVED = {
     "SERVER__MAX_CONNECTION_IDLE_S": "a connection without calls is closed after 300 s; remove it",
     "SERVER__KEEPALIVE_S": "a silent client is pinged after 60 s; remove it",
     "SERVER__MIN_PING_INTERVAL_S": "a client may ping every 60 s; remove it",
+    "EMBEDDER__MAX_QUEUED_BYTES": "512 MiB may wait for an embedder; remove it, or lower "
+    "VECGATE_EMBEDDER__MAX_QUEUED_INPUTS",
     "EMBEDDER__CHECK_INTERVAL_S": "embedders are checked every 10 s; remove it",
     "EMBEDDER__CHECK_TIMEOUT_S": "a check may take 30 s; remove it",
     "EMBEDDER__MAX_FAILURES": "the circuit breaker opens after 5 failures in a row; remove it",
@@ -34,6 +36,9 @@ REMOVED = {
     "LIMITS__MAX_FILTER_DEPTH": "a filter may be nested 16 deep; remove it",
     "LIMITS__MAX_FILTER_NODES": "a filter may have 1000 conditions, joins and listed values; remove it",
     "LIMITS__MAX_IMAGE_FRAMES": "an image may have 1000 frames; remove it",
+    "WEB__TLS_CERT_FILE": "set VECGATE_SERVER__TLS_CERT_FILE, which holds for HTTP too",
+    "WEB__TLS_KEY_FILE": "set VECGATE_SERVER__TLS_KEY_FILE, which holds for HTTP too",
+    "WEB__ALLOW_PLAINTEXT": "set VECGATE_SERVER__ALLOW_PLAINTEXT, which holds for HTTP too",
     "WEB__TIMEOUT_S": "an HTTP request may take 60 s; remove it",
     "WEB__HEADER_TIMEOUT_S": "an HTTP request's headers must arrive within 10 s; remove it",
     "WEB__BODY_TIMEOUT_S": "an HTTP request's body must arrive within 30 s; remove it",

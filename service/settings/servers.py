@@ -1,7 +1,7 @@
 """The settings of the process itself: its gRPC and HTTP servers, who may call, bounds on requests, and the log."""
 
 import ipaddress
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
@@ -23,51 +23,24 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class ListeningSettings(Group):
-    """A server: its address, and TLS."""
-
-    group: ClassVar[str]
-    """The name of the settings' group."""
-
-    host: Host = Field("127.0.0.1", description="address that the server listens on")
-    tls_cert_file: ReadableFile | None = Field(
-        None, description="certificate chain in PEM, read again when it changes; with it the server takes TLS only"
-    )
-    tls_key_file: ReadableFile | None = Field(None, description="private key of the certificate in PEM")
-    tls_client_ca_file: ReadableFile | None = Field(
-        None, description="authorities in PEM, by one of which every client's own certificate must be signed"
-    )
-    allow_plaintext: bool = Field(
-        False, description="whether to serve other machines without TLS, as where a mesh or a proxy encrypts"
-    )
-
-    @model_validator(mode="after")
-    def _safe(self) -> Self:
-        faults = []
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            faults.append(f"{self.group}.tls_cert_file and {self.group}.tls_key_file: set both or neither")
-        elif self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            faults.append(f"{self.group}.tls_client_ca_file: needs {self.group}.tls_cert_file")
-        elif self.tls_cert_file is None and self._listens() and not (self.allow_plaintext or is_loopback(self.host)):
-            faults.append(
-                f"{self.group}.host is {self.host}: other machines would be served without TLS; set "
-                f"{self.group}.tls_cert_file and {self.group}.tls_key_file, or {self.group}.allow_plaintext"
-            )
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
-
-    def _listens(self) -> bool:
-        return True
-
-
-class ServerSettings(ListeningSettings):
-    """The gRPC server."""
-
-    group = "server"
+class ServerSettings(Group):
+    """The gRPC server, and what it shares with the HTTP server: the certificate, and the time of a shutdown."""
 
     host: Host = Field("127.0.0.1", description="address that the gRPC server listens on")
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
+    tls_cert_file: ReadableFile | None = Field(
+        None,
+        description="certificate chain in PEM for gRPC and HTTP, read again when it changes; both then take TLS only",
+    )
+    tls_key_file: ReadableFile | None = Field(None, description="private key of the certificate in PEM")
+    tls_client_ca_file: ReadableFile | None = Field(
+        None, description="authorities in PEM, one of which must have signed the certificate of every gRPC client"
+    )
+    allow_plaintext: bool = Field(
+        False,
+        description="whether to serve other machines without TLS, over gRPC and HTTP, as where a mesh or a proxy "
+        "encrypts",
+    )
     # gRPC itself keeps the event loop some 1.1 ns for each byte that it receives: 35 ms for so many.
     max_request_bytes: int = Field(32 * MIB, ge=1024, description="largest request message, in bytes")
     max_calls: int = Field(
@@ -87,15 +60,43 @@ class ServerSettings(ListeningSettings):
     )
     drain_grace_s: Seconds = Field(30, description="seconds at shutdown in which calls in flight may finish")
 
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("server.tls_cert_file and server.tls_key_file: set both or neither")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("server.tls_client_ca_file: needs server.tls_cert_file")
+        self.check_encryption("server", self.host)
+        return self
 
-class WebSettings(ListeningSettings):
-    """The HTTP server: the endpoint that answers as a NIM does."""
+    def check_encryption(self, group: str, host: str) -> None:
+        """Check that what listens on a host is encrypted, or reached from this machine only.
 
-    group = "web"
+        Args:
+            group: of the settings that name the host.
+            host: where the server listens.
+
+        Raises:
+            ValueError: it is neither, and allow_plaintext is not set.
+        """
+        if self.tls_cert_file is None and not (self.allow_plaintext or is_loopback(host)):
+            raise ValueError(
+                f"{group}.host is {host}: other machines would be served without TLS; set server.tls_cert_file and "
+                "server.tls_key_file, or server.allow_plaintext"
+            )
+
+
+class WebSettings(Group):
+    """The HTTP server: the endpoint that answers as a NIM does. Its certificate is that of the gRPC server."""
 
     enabled: bool = Field(True, description="whether to serve HTTP")
     host: Host = Field("127.0.0.1", description="address that the HTTP server listens on")
     port: Port = Field(8070, description="port that the HTTP server listens on; 0 takes a free one")
+    tls_client_ca_file: ReadableFile | None = Field(
+        None,
+        description="authorities in PEM, one of which must have signed the certificate of every HTTP client; probes of "
+        "Kubernetes and Weaviate's module have none",
+    )
     path_prefix: str = Field(
         "",
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
@@ -106,9 +107,6 @@ class WebSettings(ListeningSettings):
     strict_images: bool = Field(
         False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
     )
-
-    def _listens(self) -> bool:
-        return self.enabled
 
 
 class AuthSettings(Group):

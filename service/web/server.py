@@ -164,7 +164,7 @@ class WebServer:
     def __init__(
         self,
         settings: WebSettings,
-        drain: ServerSettings,
+        server: ServerSettings,
         *,
         embedders: EmbedderPool,
         authenticator: Authenticator | None = None,
@@ -174,7 +174,7 @@ class WebServer:
 
         Args:
             settings: address and bounds of the server.
-            drain: how long its end may take.
+            server: its certificate, and how long its shutdown may take.
             embedders: what makes vectors.
             authenticator: who may call; None lets everybody.
             bounds: on connections and requests.
@@ -186,10 +186,10 @@ class WebServer:
         authenticator = authenticator or Authenticator(AuthSettings())
         self._endpoint = Endpoint(settings, bounds, embedders, authenticator.settings)
         self.calls = Calls(self._endpoint, settings, bounds, authenticator)
-        self._drain = drain
+        self._shared = server
         self._settings = settings
         self._bounds = bounds
-        self._certificates = certificates_of(settings)
+        self._certificates = certificates_of(server, settings.tls_client_ca_file, group="web")
         self.port: int = settings.port
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
@@ -198,7 +198,7 @@ class WebServer:
     @property
     def address(self) -> str:
         """Where it listens, as a URL."""
-        scheme = "http" if self._settings.tls_cert_file is None else "https"
+        scheme = "http" if self._shared.tls_cert_file is None else "https"
         host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
         return f"{scheme}://{host}:{self.port}"
 
@@ -223,11 +223,11 @@ class WebServer:
         self._endpoint.draining = True
         if self._listener is None or self._server is None:
             return
-        await asyncio.sleep(self._drain.drain_delay_s)
+        await asyncio.sleep(self._shared.drain_delay_s)
         self._listener.close()
         self._server.pre_shutdown()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain.drain_grace_s):
+            async with asyncio.timeout(self._shared.drain_grace_s):
                 await self.calls.idle.wait()
         await self._server.shutdown(LAST_S)
         await self.calls.idle.wait()

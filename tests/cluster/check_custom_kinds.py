@@ -9,7 +9,7 @@ from tests.cluster.cluster import RELEASE, Cluster, Refused
 from tests.helm.render import CHART, EVERYTHING, EXTENDED, render
 
 NEEDED: dict[str, dict[str, Any]] = {
-    "Certificate": {"tls": {"grpc": True, "certificate": {"enabled": True, "issuerRef": {"name": "site"}}}},
+    "Certificate": {"tls": {"enabled": True, "certificate": {"enabled": True, "issuerRef": {"name": "site"}}}},
     "GRPCRoute": {"grpcRoute": {"enabled": True, "parentRefs": [{"name": "edge"}]}},
     "HTTPRoute": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "edge"}]}},
     "PrometheusRule": {"monitoring": {"prometheusRule": {"enabled": True}}},

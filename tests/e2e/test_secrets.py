@@ -77,8 +77,6 @@ class Site:
             "VECGATE_LOG__LEVEL": "debug",
             "VECGATE_SERVER__TLS_CERT_FILE": str(self.folder / "cert.pem"),
             "VECGATE_SERVER__TLS_KEY_FILE": str(self.folder / "key.pem"),
-            "VECGATE_WEB__TLS_CERT_FILE": str(self.folder / "cert.pem"),
-            "VECGATE_WEB__TLS_KEY_FILE": str(self.folder / "key.pem"),
             "VECGATE_AUTH__CLIENTS_FILE": str(self.folder / "clients.toml"),
             "VECGATE_AUTH__JWKS_FILE": str(self.folder / "jwks.json"),
             "VECGATE_AUTH__JWT_ISSUER": "https://issuer.example",

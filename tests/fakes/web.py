@@ -5,7 +5,7 @@ import base64
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from embedders.contract import Embedder
 from service.access import Authenticator
@@ -45,18 +45,18 @@ async def running_web(
     auth: AuthSettings | None = None,
     **settings: object,
 ) -> AsyncIterator[Web]:
-    """Run a server; `wrapped` stands in front of the only embedder; `settings` may be bounds, too."""
+    """Run a server; `wrapped` stands in front of the only embedder; `settings` may be bounds and those of TLS, too."""
     fakes = embedders or (FakeEmbedder(),)
     pool = EmbedderPool(fakes if wrapped is None else (watched(wrapped),), check_interval_s=3600)
     await pool.start()
-    bounds = {each.name for each in fields(WebBounds)}
-    chosen = WebSettings.model_validate({"port": 0} | {key: settings[key] for key in settings.keys() - bounds})
+    bounds = {name: settings.pop(name) for name in [*settings] if name in WebBounds.__dataclass_fields__}
+    shared = {name: settings.pop(name) for name in [*settings] if name not in WebSettings.model_fields}
     server = WebServer(
-        chosen,
-        drain or ServerSettings(drain_grace_s=5),
+        WebSettings.model_validate({"port": 0, **settings}),
+        (drain or ServerSettings(drain_grace_s=5)).model_copy(update=shared),
         embedders=pool,
         authenticator=Authenticator(auth or AuthSettings()),
-        bounds=WebBounds(**{key: settings[key] for key in settings.keys() & bounds}),  # type: ignore[arg-type]
+        bounds=WebBounds(**bounds),  # type: ignore[arg-type]
     )
     await server.start()
     try:

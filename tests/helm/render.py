@@ -35,7 +35,7 @@ EVERYTHING: dict[str, Any] = {
         "auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}},
     },
     "tls": {
-        "http": True,
+        "enabled": True,
         "certificate": {
             "enabled": True,
             "issuerRef": {"name": "site", "kind": "ClusterIssuer", "group": "issuers.example.com"},
@@ -58,7 +58,7 @@ EVERYTHING: dict[str, Any] = {
         "annotations": {"example.com/note": "a: b"},
     },
     "serviceAccount": {"name": "vectors-account", "annotations": {"example.com/role": "reader"}},
-    "probes": {"readiness": {"service": "vecgate.v1.SearchService"}},
+    "probes": {"readiness": {"timeoutSeconds": 4}},
     "termination": {"preStopSeconds": 20},
     "autoscaling": {
         "enabled": True,
@@ -100,7 +100,7 @@ EVERYTHING: dict[str, Any] = {
 """Values that take every way through the templates that the profiles do not take, but for SECURED."""
 
 SECURED: dict[str, Any] = {
-    "tls": {"grpc": True, "http": True, "existingSecret": "site-tls"},
+    "tls": {"enabled": True, "existingSecret": "site-tls"},
     "secrets": {"server": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
     "test": {"clientCertificate": "tester"},
 }

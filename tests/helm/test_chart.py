@@ -149,7 +149,7 @@ def test_over_tls_probes_ask_the_http_port_and_the_service_is_named_for_it() -> 
     by_hand = {
         "secrets": {"server": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}},
     }
-    for values, scheme in ((SECURED, "HTTPS"), (by_hand, "HTTP")):
+    for values, scheme in ((SECURED, "HTTPS"), (by_hand, "HTTPS")):
         manifests = render(values)
         (server,) = containers(next(pods(manifests)))
         asked = {name: server[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
@@ -174,7 +174,7 @@ def test_the_test_s_pod_has_what_a_secured_server_asks_for() -> None:
         ]
 
     assert given(SECURED) == [("site-tls", ["ca.crt"], True), ("tester", ["tls.crt", "tls.key"], False)]
-    assert given(EVERYTHING) == [("tester", ["api-key"], False)]
+    assert given(EVERYTHING) == [("vectors-tls", ["ca.crt"], True), ("tester", ["api-key"], False)]
 
 
 @pytest.mark.parametrize("kubernetes", KUBERNETES)
@@ -222,9 +222,9 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     assert sources == [
         {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
+        {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "server/tls-cert"}]},
+        {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "server/tls-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
-        {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "web/tls-cert"}]},
-        {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "web/tls-key"}]},
     ]
 
 
@@ -232,8 +232,8 @@ def test_a_certificate_is_for_every_name_of_the_services_and_goes_where_http_rea
     (certificate,) = (each for each in render(EVERYTHING) if each["kind"] == "Certificate")
     names = certificate["spec"]["dnsNames"]
     own = [f"{service}{domain}" for service in ("vectors", "vectors-headless") for domain in DOMAINS]
-    existing = {"tls": {"http": True, "existingSecret": "site-tls"}}
-    by_hand = {"secrets": {"web": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}}}
+    existing = {"tls": {"enabled": True, "existingSecret": "site-tls"}}
+    by_hand = {"secrets": {"server": {name: {"existingSecret": "site-tls", "key": key} for name, key in PAIR.items()}}}
 
     assert names == [*own, "*.vectors.example", "vectors"]
     assert certificate["spec"]["secretName"] == "vectors-tls"
@@ -267,7 +267,7 @@ def test_http_is_served_and_named_for_what_it_is_or_not_at_all() -> None:
     (server,) = containers(next(pods(render(without))))
 
     assert protocols({}) == [[grpc, ("http", "http")]] * 2
-    assert protocols(EVERYTHING) == [[grpc, ("http", "https")]] * 2
+    assert protocols(EVERYTHING) == [[("grpc", "https"), ("http", "https")]] * 2
     assert protocols(without) == [[grpc]] * 2
     assert [port["name"] for port in server["ports"]] == ["grpc"]
 

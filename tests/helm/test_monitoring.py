@@ -14,19 +14,14 @@ from helm.tools.generate import ALERTS
 from helm.tools.helm import HelmFailed
 from helm.tools.prometheus import promtool
 from service.process.metrics_table import all_exposed
-from tests.helm.definitions import check_manifest
 from tests.helm.manifests import Manifest
-from tests.helm.render import CHART, EVERYTHING, NEWEST, render
+from tests.helm.render import CHART, EVERYTHING, render
 
 CASES = Path(__file__).parent / "alert_cases.yaml"
 ALL = {part: {"enabled": True} for part in ("serviceMonitor", "prometheusRule", "dashboard")}
 PROCESS = {"process_cpu_seconds_total", "process_max_fds", "process_open_fds", "process_resident_memory_bytes"}
 """What prometheus_client exposes of any process."""
 
-ASKED_FOR_CERTIFICATES: dict[str, Any] = {
-    "tls": {"http": True, "existingSecret": "site-tls"},
-    "secrets": {"web": {"tlsClientCa": {"existingSecret": "authority", "key": "ca.crt"}}},
-}
 OFFERED = {sample for each in all_exposed() for sample in each.samples} | PROCESS
 
 
@@ -225,19 +220,8 @@ def test_the_monitor_scrapes_as_the_http_port_wants_it() -> None:
     assert secured["metadata"]["labels"]["app.kubernetes.io/name"] == "vecgate"
 
 
-def test_the_monitor_shows_a_certificate_where_http_asks_for_one() -> None:
-    monitoring = {"serviceMonitor": {"enabled": True, "clientCertificate": "prometheus"}}
-    (monitor,) = of_kind(ASKED_FOR_CERTIFICATES | {"monitoring": monitoring}, "ServiceMonitor")
-    check_manifest(monitor, NEWEST)
-
-    tls = monitor["spec"]["endpoints"][0]["tlsConfig"]
-    assert tls["cert"] == {"secret": {"name": "prometheus", "key": "tls.crt"}}
-    assert tls["keySecret"] == {"name": "prometheus", "key": "tls.key"}
-
-
 UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
     "without the port": ({"settings": {"web": {"enabled": False}}}, "set settings.web.enabled"),
-    "without a certificate": (ASKED_FOR_CERTIFICATES, "in monitoring.serviceMonitor.clientCertificate"),
     "without a key": ({"settings": {"auth": {"withoutKey": ["health"]}}}, "monitoring.serviceMonitor.authorization"),
 }
 

@@ -13,7 +13,7 @@ from service.cli import app
 from tests.helm.render import CHART, EVERYTHING, PROFILES, SECURED
 
 OVER_TLS = "vecgate --address try-vecgate.default:50070 --ca-file ca.crt"
-TLS: dict[str, Any] = {"tls": {"grpc": True, "existingSecret": "site-tls"}}
+TLS: dict[str, Any] = {"tls": {"enabled": True, "existingSecret": "site-tls"}}
 PAIR = {name: {"existingSecret": "site-tls", "key": name} for name in ("tlsCert", "tlsKey")}
 KEYS: dict[str, Any] = {
     "secrets": {"auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}}},
@@ -21,7 +21,6 @@ KEYS: dict[str, Any] = {
 }
 COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     "clear text": ({}, "vecgate --address 127.0.0.1:50070 status"),
-    "TLS over HTTP": ({"tls": TLS["tls"] | {"grpc": False, "http": True}}, "vecgate --address 127.0.0.1:50070 status"),
     "keys": (KEYS, "vecgate --address 127.0.0.1:50070 --api-key-file key status"),
     "TLS": (TLS, f"{OVER_TLS} status"),
     "TLS by hand": ({"secrets": {"server": PAIR}}, f"{OVER_TLS} status"),

@@ -107,12 +107,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "vecgate: settings.server.allowPlaintext",
     ),
     "clear text that nobody allows any more": (
-        {"settings": {"web": {"allowPlaintext": None}}},
-        "vecgate: settings.web.allowPlaintext",
+        {"settings": {"server": {"allowPlaintext": None}}},
+        "vecgate: settings.server.allowPlaintext",
     ),
     "a certificate without its key": (
-        {"secrets": {"web": {"tlsCert": SECRET}}},
-        "vecgate: secrets.web.tlsCert and secrets.web.tlsKey",
+        {"secrets": {"server": {"tlsCert": SECRET}}},
+        "vecgate: secrets.server.tlsCert and secrets.server.tlsKey",
     ),
     "a key without its certificate": (
         {"secrets": {"server": {"tlsKey": SECRET}}},
@@ -134,40 +134,36 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"tracing": {"ca": SECRET, "endpoint": "http://a:4317"}},
         "vecgate: tracing.ca",
     ),
-    "TLS without a certificate": ({"tls": {"http": True}}, "vecgate: tls.grpc and tls.http need a certificate"),
+    "TLS without a certificate": ({"tls": {"enabled": True}}, "vecgate: tls.enabled needs a certificate"),
     "two certificates": (
-        {"tls": {"http": True, "existingSecret": "a", "certificate": ISSUED}},
+        {"tls": {"enabled": True, "existingSecret": "a", "certificate": ISSUED}},
         "vecgate: tls.existingSecret and tls.certificate",
     ),
     "a certificate renewed before it is made": (
-        {"tls": {"http": True, "certificate": {**ISSUED, "duration": "24h"}}},
+        {"tls": {"enabled": True, "certificate": {**ISSUED, "duration": "24h"}}},
         "vecgate: tls.certificate.renewBefore",
-    ),
-    "TLS for no server": (
-        {"tls": {"http": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
-        "vecgate: tls.http is for settings.web.enabled",
     ),
     "the certificate twice": (
         {
-            "tls": {"http": True, "existingSecret": "a"},
-            "secrets": {"web": {"tlsCert": SECRET, "tlsKey": SECRET}},
+            "tls": {"enabled": True, "existingSecret": "a"},
+            "secrets": {"server": {"tlsCert": SECRET, "tlsKey": SECRET}},
         },
-        "vecgate: tls.http and secrets.web.tlsCert",
+        "vecgate: tls.enabled and secrets.server.tlsCert",
     ),
     "TLS that nobody can probe": (
-        {"tls": {"grpc": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
-        "vecgate: gRPC over TLS is probed at the HTTP port",
+        {"tls": {"enabled": True, "existingSecret": "a"}, "settings": {"web": {"enabled": False}}},
+        "vecgate: TLS is probed at the HTTP port",
     ),
-    "TLS that the kubelet cannot prove itself to": (
+    "certificates that the kubelet cannot show": (
         {
-            "tls": {"grpc": True, "http": True, "existingSecret": "a"},
+            "tls": {"enabled": True, "existingSecret": "a"},
             "secrets": {"web": {"tlsClientCa": SECRET}},
         },
-        "vecgate: gRPC over TLS is probed at the HTTP port",
+        "/secrets.*'web' not allowed",
     ),
     **{
         f"readiness {each!r} that nobody can ask for": (
-            {"tls": {"grpc": True, "existingSecret": "a"}, "probes": {"readiness": {"service": each}}},
+            {"tls": {"enabled": True, "existingSecret": "a"}, "probes": {"readiness": {"service": each}}},
             "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService",
         )
         for each in ("", "vecgate.v1.SearchService")
@@ -179,7 +175,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a test without a certificate": (
         {
-            "tls": {"grpc": True, "existingSecret": "a"},
+            "tls": {"enabled": True, "existingSecret": "a"},
             "secrets": {"server": {"tlsClientCa": SECRET}},
         },
         "vecgate: helm test needs a certificate",

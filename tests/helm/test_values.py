@@ -142,16 +142,14 @@ def some_secrets(*fields: str) -> st.SearchStrategy[dict[str, Any]]:
 plaintext = some_of(allowPlaintext=st.sampled_from([True, False, None]))
 some_security = st.fixed_dictionaries(
     {
-        "tls": some_of(grpc=st.booleans(), http=st.booleans(), existingSecret=st.just("a")),
+        "tls": some_of(enabled=st.booleans(), existingSecret=st.just("a")),
         "secrets": some_of(
             server=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
-            web=some_secrets("tlsCert", "tlsKey", "tlsClientCa"),
             auth=some_secrets("clients", "jwks"),
         ),
         "tracing": some_of(endpoint=st.sampled_from(["", "https://a:4317"]), ca=st.sampled_from([{}, SECRET])),
         "settings": some_of(
             server=plaintext,
-            web=plaintext,
             auth=some_of(jwtIssuer=st.just("a"), jwtAudience=st.just("b")),
         ),
         "test": st.just({"enabled": False}),
@@ -190,7 +188,7 @@ def test_every_way_through_the_templates_gives_settings_that_the_service_takes(t
     assert arrived["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
     assert arrived["server"]["max_request_bytes"] == 134217728
     assert arrived["nim"]["api_key_file"] == tmp_path / "nim" / "api-key"
-    assert arrived["web"]["tls_key_file"] == tmp_path / "web" / "tls-key"
+    assert arrived["server"]["tls_key_file"] == tmp_path / "server" / "tls-key"
     assert secured["server"]["tls_cert_file"] == tmp_path / "server" / "tls-cert"
     assert secured["server"]["tls_client_ca_file"] == tmp_path / "server" / "tls-client-ca"
 

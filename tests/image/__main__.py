@@ -191,7 +191,7 @@ def bundle(folder: Path, root: str, network: str, configuration: dict[str, Any],
     """Write what runc needs to run the image as strictly as Pod Security "restricted" does, and stricter."""
     image = configuration["OCIv1"]["config"]
     ours = {"VECGATE_NIM__BASE_URL": nim, "VECGATE_NIM__DIMENSION": DIMENSION, "VECGATE_LOG__FORMAT": "json"}
-    ours |= {"VECGATE_SERVER__ALLOW_PLAINTEXT": "true", "VECGATE_WEB__ALLOW_PLAINTEXT": "true"}
+    ours |= {"VECGATE_SERVER__ALLOW_PLAINTEXT": "true"}
     # Python then names the file that each module comes from.
     ours |= {"PYTHONVERBOSE": 1}
     environment = [*image["Env"], *(f"{name}={value}" for name, value in ours.items())]

@@ -72,13 +72,14 @@ def test_a_proxy_outside_is_a_need_from_outside_and_its_password_is_not_told(mon
 
 
 def test_a_collector_of_traces_outside_is_a_need_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, TRACING__ENDPOINT="https://collector.example.com:4317")
+    configured(monkeypatch)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector.example.com:4317")
 
     done = CliRunner().invoke(app, ["doctor", "--air-gap"])
 
     assert done.exit_code == 1
     assert "Needs from outside: the collector of traces at https://collector.example.com:4317." in done.stdout
-    assert "VECGATE_TRACING__ENDPOINT" in done.stdout
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in done.stdout
 
 
 def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_listens_on(
@@ -160,7 +161,7 @@ def test_a_model_without_its_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
     whole = faults(CLIP__MODEL=str(tmp_path))
 
-    assert "which is no file" in missing
+    assert "which is not a file" in missing
     assert "has no open_clip_config.json" in bare
     assert "has no weights" in weightless
     assert whole == ""
@@ -186,7 +187,7 @@ def test_a_port_that_others_reach_is_worth_knowing(monkeypatch: pytest.MonkeyPat
 def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_who_calls(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    configured(monkeypatch, WEB__HOST="0.0.0.0", WEB__ALLOW_PLAINTEXT="true")
+    configured(monkeypatch, WEB__HOST="0.0.0.0", SERVER__ALLOW_PLAINTEXT="true")
     (note,) = diagnose(load_settings()).notes
     clients = write_clients(tmp_path / "clients.toml", a='permissions = ["embed"]')
     configured(monkeypatch, AUTH__CLIENTS_FILE=str(clients))

@@ -27,7 +27,8 @@ def files(folder: Path, tls: str) -> dict[str, Any]:
 
 
 def settings_of(tls: dict[str, Any], *, grpc: int, http: int | None) -> Settings:
-    web = WebSettings(enabled=False) if http is None else WebSettings(port=http, **tls)
+    authority = tls.get("tls_client_ca_file")
+    web = WebSettings(enabled=False) if http is None else WebSettings(port=http, tls_client_ca_file=authority)
     return Settings(server=ServerSettings(host="0.0.0.0", allow_plaintext=True, port=grpc, **tls), web=web)
 
 

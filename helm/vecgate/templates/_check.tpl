@@ -7,9 +7,6 @@
 {{- include "vecgate.checkService" . -}}
 {{- include "vecgate.checkExtras" . -}}
 {{- include "vecgate.checkCertificates" . -}}
-{{- range $value, $group := dict "grpc" "server" "http" "web" -}}
-{{- include "vecgate.checkServer" (list $ $value $group) -}}
-{{- end -}}
 {{- include "vecgate.checkProbes" . -}}
 {{- include "vecgate.checkCallers" . -}}
 {{- include "vecgate.checkMonitoring" . -}}
@@ -160,53 +157,41 @@
 {{- if and .existingSecret .certificate.enabled -}}
 {{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are two certificates; choose one" -}}
 {{- end -}}
-{{- if and (or .grpc .http) (not .existingSecret) (not .certificate.enabled) -}}
-{{- fail "vecgate: tls.grpc and tls.http need a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
+{{- if and .enabled (not .existingSecret) (not .certificate.enabled) -}}
+{{- fail "vecgate: tls.enabled needs a certificate: set tls.existingSecret or tls.certificate.enabled" -}}
 {{- end -}}
 {{- if and .certificate.enabled (ge (trimSuffix "h" .certificate.renewBefore | int) (trimSuffix "h" .certificate.duration | int)) -}}
 {{- fail "vecgate: tls.certificate.renewBefore is not less than tls.certificate.duration; cert-manager refuses that" -}}
 {{- end -}}
-{{- if and (or .existingSecret .certificate.enabled) (not .grpc) (not .http) -}}
-{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are for a certificate that no server uses; set tls.grpc or tls.http" -}}
-{{- end -}}
-{{- if and .http (not $.Values.settings.web.enabled) -}}
-{{- fail "vecgate: tls.http is for settings.web.enabled, which is false" -}}
+{{- if and (or .existingSecret .certificate.enabled) (not .enabled) -}}
+{{- fail "vecgate: tls.existingSecret and tls.certificate.enabled are for a certificate that no server uses; set tls.enabled" -}}
 {{- end -}}
 {{- end -}}
+{{- $cert := include "vecgate.hasSecret" (list . "server" "tlsCert") -}}
+{{- if and .Values.tls.enabled $cert -}}
+{{- fail "vecgate: tls.enabled and secrets.server.tlsCert are two certificates; choose one" -}}
 {{- end -}}
-
-{{/* What the service refuses of a server, and certificates that would hide each other. Takes a list of the root, the server's name in `tls` and its group. */}}
-{{- define "vecgate.checkServer" -}}
-{{- $root := index . 0 -}}
-{{- $value := index . 1 -}}
-{{- $group := index . 2 -}}
-{{- $on := get $root.Values.tls $value -}}
-{{- $cert := include "vecgate.hasSecret" (list $root $group "tlsCert") -}}
-{{- if and $on $cert -}}
-{{- fail (printf "vecgate: tls.%s and secrets.%s.tlsCert are two certificates; choose one" $value $group) -}}
+{{- if ne $cert (include "vecgate.hasSecret" (list . "server" "tlsKey")) -}}
+{{- fail "vecgate: secrets.server.tlsCert and secrets.server.tlsKey are one certificate; set both or neither" -}}
 {{- end -}}
-{{- if ne $cert (include "vecgate.hasSecret" (list $root $group "tlsKey")) -}}
-{{- fail (printf "vecgate: secrets.%s.tlsCert and secrets.%s.tlsKey are one certificate; set both or neither" $group $group) -}}
+{{- if not (include "vecgate.overTls" .) -}}
+{{- if include "vecgate.hasSecret" (list . "server" "tlsClientCa") -}}
+{{- fail "vecgate: secrets.server.tlsClientCa asks clients for certificates, which they show over TLS only; set tls.enabled" -}}
 {{- end -}}
-{{- if not (or $on $cert) -}}
-{{- if include "vecgate.hasSecret" (list $root $group "tlsClientCa") -}}
-{{- fail (printf "vecgate: secrets.%s.tlsClientCa asks clients for certificates, which they show over TLS only; set tls.%s" $group $value) -}}
-{{- end -}}
-{{- $settings := get $root.Values.settings $group -}}
-{{- if and (ne (toJson $settings.allowPlaintext) "true") (ne (toJson $settings.enabled) "false") -}}
-{{- fail (printf "vecgate: settings.%s.allowPlaintext is not true and there is no certificate; set tls.%s" $group $value) -}}
+{{- if ne (toJson .Values.settings.server.allowPlaintext) "true" -}}
+{{- fail "vecgate: settings.server.allowPlaintext is not true and there is no certificate; set tls.enabled" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "vecgate.checkProbes" -}}
-{{- if include "vecgate.grpcOverTls" . -}}
-{{- if or (not .Values.settings.web.enabled) (include "vecgate.hasSecret" (list . "web" "tlsClientCa")) -}}
-{{- fail "vecgate: gRPC over TLS is probed at the HTTP port: set settings.web.enabled, and no secrets.web.tlsClientCa" -}}
+{{- if include "vecgate.overTls" . -}}
+{{- if not .Values.settings.web.enabled -}}
+{{- fail "vecgate: TLS is probed at the HTTP port: set settings.web.enabled" -}}
 {{- end -}}
 {{- end -}}
-{{- if and (include "vecgate.grpcOverTls" .) (ne .Values.probes.readiness.service "vecgate.v1.EmbeddingService") -}}
-{{- fail "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService with gRPC over TLS, where the kubelet asks the HTTP port, which knows no other readiness" -}}
+{{- if and (include "vecgate.overTls" .) (ne .Values.probes.readiness.service "vecgate.v1.EmbeddingService") -}}
+{{- fail "vecgate: probes.readiness.service must be vecgate.v1.EmbeddingService with TLS, where the kubelet probes the HTTP port, which has no other readiness" -}}
 {{- end -}}
 {{- with .Values.settings.auth -}}
 {{- if and (kindIs "slice" .withoutKey) (not (has "health" .withoutKey)) -}}
@@ -241,9 +226,6 @@
 {{- $withoutKey := dig "auth" "withoutKey" nil $.Values.settings -}}
 {{- if and .enabled (kindIs "slice" $withoutKey) (not (has "metrics" (default list $withoutKey))) (not .authorization.existingSecret) -}}
 {{- fail "vecgate: settings.auth.withoutKey lacks metrics, so Prometheus needs a key; name a Secret with one in monitoring.serviceMonitor.authorization" -}}
-{{- end -}}
-{{- if and .enabled (include "vecgate.hasSecret" (list $ "web" "tlsClientCa")) (not .clientCertificate) -}}
-{{- fail "vecgate: with secrets.web.tlsClientCa Prometheus needs a certificate of its own; name a Secret with one in monitoring.serviceMonitor.clientCertificate" -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.tracing.ca (not (hasPrefix "https:" .Values.tracing.endpoint)) -}}

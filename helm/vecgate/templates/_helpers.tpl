@@ -151,14 +151,12 @@ readOnlyRootFilesystem: true
 {{/* Secrets by group and field: those of the values, the certificate of the servers that use TLS, and the authority of the collector. */}}
 {{- define "vecgate.secrets" -}}
 {{- $secrets := deepCopy .Values.secrets -}}
-{{- range $group, $on := dict "server" .Values.tls.grpc "web" .Values.tls.http -}}
-{{- if $on -}}
+{{- if .Values.tls.enabled -}}
 {{- $pair := dict -}}
 {{- range $field, $key := dict "tlsCert" "tls.crt" "tlsKey" "tls.key" -}}
 {{- $_ := set $pair $field (dict "existingSecret" (include "vecgate.tlsSecret" $) "key" $key) -}}
 {{- end -}}
-{{- $_ := set $secrets $group (merge $pair (default dict (get $secrets $group))) -}}
-{{- end -}}
+{{- $_ := set $secrets "server" (merge $pair (default dict $secrets.server)) -}}
 {{- end -}}
 {{- with .Values.tracing.ca -}}
 {{- $_ := set $secrets "tracing" (dict "ca" .) -}}
@@ -172,14 +170,14 @@ readOnlyRootFilesystem: true
 {{- if hasKey (default dict (get $root.Values.secrets (index . 1))) (index . 2) -}}true{{- end -}}
 {{- end -}}
 
-{{/* What HTTP is: http or https. */}}
-{{- define "vecgate.httpScheme" -}}
-{{- or .Values.tls.http (include "vecgate.hasSecret" (list . "web" "tlsCert")) | empty | ternary "http" "https" -}}
+{{/* "true" if the servers use TLS, else empty. */}}
+{{- define "vecgate.overTls" -}}
+{{- if or .Values.tls.enabled (include "vecgate.hasSecret" (list . "server" "tlsCert")) -}}true{{- end -}}
 {{- end -}}
 
-{{/* "true" if gRPC goes over TLS, else empty. */}}
-{{- define "vecgate.grpcOverTls" -}}
-{{- if or .Values.tls.grpc (include "vecgate.hasSecret" (list . "server" "tlsCert")) -}}true{{- end -}}
+{{/* What HTTP is: http or https. */}}
+{{- define "vecgate.httpScheme" -}}
+{{- include "vecgate.overTls" . | empty | ternary "http" "https" -}}
 {{- end -}}
 
 {{/*
@@ -188,7 +186,7 @@ kubelet cannot ask gRPC.
 */}}
 {{- define "vecgate.probe" -}}
 {{- $root := index . 0 -}}
-{{- if include "vecgate.grpcOverTls" $root -}}
+{{- if include "vecgate.overTls" $root -}}
 httpGet:
   port: http
   path: {{ index . 2 }}

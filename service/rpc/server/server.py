@@ -131,7 +131,7 @@ class GrpcServer:
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
         check_address(settings)
-        certificates = certificates_of(settings)
+        certificates = certificates_of(settings, settings.tls_client_ca_file, group="server")
         self._credentials = None if certificates is None else _credentials(certificates)
         self.port: int = settings.port
         searcher = Searcher(store, embedders)

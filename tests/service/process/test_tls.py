@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.process.tls import Certificates, TlsFiles
-from service.settings import InvalidSettings, ServerSettings, WebSettings
+from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings
 from tests.fakes.web import running_web
 from tests.service.conftest import start_wire, stop_wire
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -226,26 +226,35 @@ def test_files_that_cannot_be_used_are_faults_of_the_settings(site: Site, name: 
         Certificates("server", files)
 
 
-@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+def settings_of(group: str, given: dict[str, Any]) -> Settings:
+    """Return settings of which a group is given, but for what that server shares with the other."""
+    shared = {name: given[name] for name in given.keys() - WebSettings.model_fields.keys()}
+    own = {name: given[name] for name in given.keys() - shared.keys()}
+    return Settings.model_validate({"server": shared} | {group: own | (shared if group == "server" else {})})
+
+
+@pytest.mark.parametrize("group", ["server", "web"])
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
         ({"tls_cert_file": __file__}, "set both or neither"),
         ({"tls_key_file": __file__}, "set both or neither"),
-        ({"tls_client_ca_file": __file__}, r"tls_client_ca_file: needs \w+\.tls_cert_file"),
-        ({"host": "0.0.0.0"}, r"other machines would be served without TLS; set .* or \w+\.allow_plaintext"),
+        ({"tls_client_ca_file": __file__}, r"tls_client_ca_file: needs server\.tls_cert_file"),
+        ({"host": "0.0.0.0"}, r"other machines would be served without TLS; set .* or server\.allow_plaintext"),
         ({"host": "::"}, "without TLS"),
         ({"host": "vecgate.example"}, "without TLS"),
     ],
 )
-def test_settings_that_are_not_safe_are_refused(
-    kind: type[ServerSettings | WebSettings], wrong: dict[str, Any], fault: str
-) -> None:
+def test_settings_that_are_not_safe_are_refused(group: str, wrong: dict[str, Any], fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        kind.model_validate(wrong)
+        settings_of(group, wrong)
 
 
-@pytest.mark.parametrize("kind", [ServerSettings, WebSettings])
+def test_a_server_that_does_not_listen_needs_no_tls() -> None:
+    assert settings_of("web", {"host": "0.0.0.0", "enabled": False}).web.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("group", ["server", "web"])
 @pytest.mark.parametrize(
     "fine",
     [
@@ -256,10 +265,8 @@ def test_settings_that_are_not_safe_are_refused(
         {"host": "0.0.0.0", "tls_cert_file": __file__, "tls_key_file": __file__},
     ],
 )
-def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(
-    kind: type[ServerSettings | WebSettings], fine: dict[str, Any]
-) -> None:
-    assert kind.model_validate(fine).host == fine["host"]
+def test_loopback_tls_and_plaintext_that_is_asked_for_are_taken(group: str, fine: dict[str, Any]) -> None:
+    assert getattr(settings_of(group, fine), group).host == fine["host"]
 
 
 async def test_the_command_line_speaks_tls_and_shows_its_key_and_certificate(site: Site) -> None:

@@ -176,10 +176,10 @@ def test_a_certificate_that_is_none_is_told_before_anything_starts(tmp_path: Pat
     files = write_certificate(tmp_path)
     files["tls_cert_file"].write_text("no certificate", encoding="utf-8")
 
-    with pytest.raises(InvalidSettings, match=r"web\.tls_cert_file .*cert\.pem .*cannot be used"):
-        WebServer(WebSettings(port=0, **files), ServerSettings(), embedders=a_pool())
+    with pytest.raises(InvalidSettings, match=r"server\.tls_cert_file .*cert\.pem .*cannot be used"):
+        WebServer(WebSettings(port=0), ServerSettings(**files), embedders=a_pool())
     with pytest.raises(ValueError, match="set both or neither"):
-        WebSettings(tls_cert_file=files["tls_cert_file"])
+        ServerSettings(tls_cert_file=files["tls_cert_file"])
 
 
 def test_a_taken_port_is_told_with_the_setting_to_change() -> None:

@@ -201,7 +201,7 @@ TESTS = {
         "test_an_answer_over_its_bound_is_refused_and_one_at_it_is_not": ["constant: max_response_bytes"],
         "test_more_than_may_wait_is_refused_before_any_of_it_is_taken": [
             "embedder.max_queued_inputs",
-            "embedder.max_queued_bytes",
+            "constant: max_queued_bytes",
         ],
         "test_a_filter_over_its_bound_is_refused_and_one_at_it_is_not": [
             "constant: max_filter_depth",
