@@ -136,6 +136,8 @@ class EmbedderPool:
         It is that of this server's embedder of the space or, for a local model, of the model of that name: the HTTP
         endpoint, by which such vectors were made, goes by the model's name, too.
         """
+        if all(each.space is None or each.space.dimension for each in collection.vectors):
+            return collection
         return replace(collection, vectors=tuple(map(self._resolve, collection.vectors)))
 
     def _resolve(self, vector: NamedVector) -> NamedVector:
@@ -155,9 +157,10 @@ class EmbedderPool:
         It is the one that the collection says; else the only one; else, where each is of a space of its own, that of
         this server's first embedder that has one.
         """
-        chosen = collection.find_vector(collection.default_vector)
-        if chosen is not None or len(collection.vectors) == 1:
-            return chosen or collection.vectors[0]
+        if len(collection.vectors) == 1:
+            return collection.vectors[0]
+        if (chosen := collection.find_vector(collection.default_vector)) is not None:
+            return chosen
         by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
         if len(by_space) < len(collection.vectors):
             return None
@@ -173,10 +176,10 @@ class EmbedderPool:
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
-        # A dimension of 0 is not known, neither the embedder's nor the schema's.
-        known = {each for each in (vector.space.dimension, *(each.spec.dimension for each in embedders[:1])) if each}
-        if not embedders or len(known) > 1:
-            given = (embedders[0] if embedders else self.default).spec
+        given = (embedders[0] if embedders else self.default).spec
+        # A dimension of 0 is unknown, of the embedder or in the schema.
+        dimensions = (vector.space.dimension, given.dimension)
+        if not embedders or (all(dimensions) and dimensions[0] != dimensions[1]):
             raise SpaceMismatch(
                 vector=vector.name,
                 bound=vector.space.id,

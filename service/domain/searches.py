@@ -79,11 +79,6 @@ class Near:
     moves: tuple[Move, ...] = ()
     scaled: bool = False
 
-    @property
-    def all_parts(self) -> tuple[Part, ...]:
-        """The parts, and those of the moves."""
-        return (*self.parts, *(part for move in self.moves for part in move.parts))
-
 
 @dataclass(frozen=True, slots=True)
 class NearObject:
@@ -251,10 +246,6 @@ class TargetChoice:
     names: tuple[str, ...] = ()
     join: TargetJoin | None = None
     weights: tuple[float, ...] = ()
-
-    def with_vectors(self, vectors: Mapping[str, Vector]) -> TargetVectors:
-        """Return what to search with the vectors of a query, by named vector."""
-        return TargetVectors(vectors, self.join, dict(zip(self.names, self.weights, strict=False)))
 
 
 @dataclass(frozen=True, slots=True)

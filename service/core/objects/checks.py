@@ -160,13 +160,10 @@ def _measurable(vector: Vector) -> bool:
     return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
 
 
-def check_return_fields(collection: Collection, returned: ReturnNames) -> ReturnFields:
+def check_return_fields(collection: Collection, returned: ReturnNames, violations: Violations) -> ReturnFields:
     """Return which fields to return: all but blobs if no property is named, and a part of an object for `home.city`.
 
-    A field that is named twice is returned once.
-
-    Raises:
-        InvalidRequest: the collection has no such property, blob or named vector; all violations are listed.
+    A field that is named twice is returned once. Unknown properties, blobs and named vectors are noted.
     """
 
     @cache
@@ -175,17 +172,16 @@ def check_return_fields(collection: Collection, returned: ReturnNames) -> Return
         return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
 
     properties, images, vectors = map(_firsts, (returned.properties, returned.images, returned.vectors))
-    with collecting() as violations:
-        paths = [tuple(name.split(".")) for name in properties] or [(name,) for name in parts(())]
-        for index, names in zip(properties.values(), paths, strict=False):
-            _check_path(collection, parts, names, f"output.properties[{index}]", violations)
-        for name, index in images.items():
-            found = collection.find_property(name)
-            if found is None or found.data_type is not DataType.BLOB:
-                violations.append(_unknown_property(collection, f"output.images[{index}]", blobs=True))
-        for name, index in vectors.items():
-            if collection.find_vector(name) is None:
-                violations.append(unknown_vector(collection, f"output.vectors[{index}]"))
+    paths = [tuple(name.split(".")) for name in properties] or [(name,) for name in parts(())]
+    for index, names in zip(properties.values(), paths, strict=False):
+        _check_path(collection, parts, names, f"output.properties[{index}]", violations)
+    for name, index in images.items():
+        found = collection.find_property(name)
+        if found is None or found.data_type is not DataType.BLOB:
+            violations.append(_unknown_property(collection, f"output.images[{index}]", blobs=True))
+    for name, index in vectors.items():
+        if collection.find_vector(name) is None:
+            violations.append(unknown_vector(collection, f"output.vectors[{index}]"))
     picked = _pick(parts(()).values(), paths)
     nested = {each.name: each.nested for each in picked if each.nested}
     return ReturnFields([each.name for each in picked], list(images), list(vectors), nested)

@@ -8,8 +8,8 @@ from service.access import Permission, calling_account, check_permission
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import check_return_fields, parse_id
 from service.core.objects.writing import Writes, keys_of
+from service.core.searching.checks import check_options
 from service.core.searching.filtering import check_filter
-from service.core.searching.options import check_options
 from service.core.searching.references import linked_collections, real_name
 from service.domain import (
     Condition,
@@ -109,8 +109,7 @@ class Objects:
         with collecting() as violations:
             with noting(violations):
                 uuid = parse_id(id_, "id")
-            with noting(violations):
-                fields = check_return_fields(collection, returned)
+            fields = check_return_fields(collection, returned, violations)
         return await self._store.get_object(name, uuid, fields, scope)
 
     async def list_page(self, listing: Listing) -> ObjectPage:
@@ -128,10 +127,8 @@ class Objects:
         linked = await linked_collections(self._store, collection, listing.filters)
         options = SearchOptions(listing.filters, sort=listing.sort)
         with collecting() as violations:
-            with noting(violations):
-                fields = check_return_fields(collection, returned)
-            with noting(violations):
-                options = check_options(collection, options, linked)
+            fields = check_return_fields(collection, returned, violations)
+            options = check_options(collection, options, linked, violations)
         offset, limit = 0, listing.size
         if isinstance(listing.position, UUID):
             options = replace(options, after=listing.position)

@@ -13,9 +13,16 @@ from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.telemetry.metrics import FAILOVERS
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import check_return_fields
-from service.core.searching.options import check_certainty, check_keywords, check_options, with_certainty
+from service.core.searching.checks import (
+    check_certainty,
+    check_keywords,
+    check_options,
+    default_target,
+    named_targets,
+    targets_of_query,
+    with_certainty,
+)
 from service.core.searching.references import linked_collections
-from service.core.searching.targets import default_target, named_targets, targets_of_query
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
 from service.domain import (
     Collection,
@@ -90,28 +97,26 @@ class Searcher:
         """
         query, options = search.query, search.options
         near = query.near if isinstance(query, Hybrid) else query if isinstance(query, Near) else None
-        linked = await linked_collections(self._store, collection, options.filters)
+        linked = {} if options.filters is None else await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
-            with noting(violations):
-                fields = check_return_fields(collection, search.returned)
-            with noting(violations):
-                by_vector = not isinstance(query, Hybrid | Keywords)
-                options = check_options(collection, options, linked, by_vector=by_vector)
+            fields = check_return_fields(collection, search.returned, violations)
+            by_vector = not isinstance(query, Hybrid | Keywords)
+            options = check_options(collection, options, linked, violations, by_vector=by_vector)
             if isinstance(query, Keywords):
-                violations.extend(check_keywords(collection, query))
+                check_keywords(collection, query, violations)
             elif isinstance(query, Hybrid) and query.blend.keywords is not None:
-                violations.extend(check_keywords(collection, query.blend.keywords, needed=query.blend.alpha != 1))
+                check_keywords(collection, query.blend.keywords, violations, needed=query.blend.alpha != 1)
             with noting(violations):
                 targets = self._targets(collection, search)
-                # Those behind the first one only stand in for it where none is named.
+                # Those after the first one only stand in for it where none is named.
                 searched = targets if search.targets.names else targets[:1]
-                violations.extend(check_certainty(searched, options))
+                if options.certainty is not None:
+                    check_certainty(searched, violations)
                 if near is not None:
-                    self._vectors.check_vectors(searched, near)
+                    self._vectors.check_vectors(searched, near, violations)
             if violations and near is not None:
-                # Nothing will be embedded, which else would tell.
-                with noting(violations):
-                    self._vectors.check_texts(near)
+                # Nothing will be embedded, which otherwise would tell.
+                self._vectors.check_texts(near, violations)
         spec = SearchSpec(None, search.limit, search.offset, fields, options, search.scope)
         return spec, targets
 
@@ -125,7 +130,7 @@ class Searcher:
         if isinstance(query, Hybrid) and query.words_only:
             return []
         default = self._embedders.default_vector(collection)
-        if isinstance(query, NearObject):
+        if isinstance(query, NearObject) or len(collection.vectors) < 2:  # noqa: PLR2004 -- one leaves no choice
             return [default_target(collection, default)]
         served = [each.spec.space for each in self._embedders.all]
         return targets_of_query(collection, query.near if isinstance(query, Hybrid) else query, served, default)
@@ -139,16 +144,19 @@ class Searcher:
         match query:
             case NearObject(path, id_):
                 found = await self._vectors.of_objects(asked, targets, {path: id_})
-                return choice.with_vectors({each.name: found[path][each.name] for each in targets}), []
+                made = [QueryVector(each, found[path][each.name], None) for each in targets]
             case Hybrid() if query.words_only:
                 # Nothing is embedded, so that words are found while no embedder works.
                 return TargetVectors({each.name: NO_VECTOR for each in asked.collection.vectors[:1]}), []
             case Hybrid(near=near) | (Near() as near) if choice.names:
                 made = await asyncio.gather(*(self._vectors.make(asked, each, near) for each in targets))
             case Hybrid(near=near) | (Near() as near):
-                made = [await self._make_first(asked, with_certainty(targets, search.options), near)]
+                able = targets if search.options.certainty is None else with_certainty(targets)
+                made = [await self._make_first(asked, able, near)]
+        weights = dict(zip(choice.names, choice.weights, strict=False))
+        vectors = TargetVectors({each.target.name: each.vector for each in made}, choice.join, weights)
         specs = {each.embedder.name: each.embedder for each in made if each.embedder is not None}
-        return choice.with_vectors({each.target.name: each.vector for each in made}), list(specs.values())
+        return vectors, list(specs.values())
 
     async def _make_first(self, asked: Asked, targets: Sequence[NamedVector], near: Near) -> QueryVector:
         """Return the query's vector in the space of the first target whose embedders work."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from uuid import UUID
 
 import numpy as np
@@ -13,7 +14,16 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import parse_vector
 from service.core.objects.vectorizing import LEAST_NORM, join
 from service.domain import Collection, Move, NamedVector, Near, OwnVector, Part, ReturnFields, Scope
-from service.errors import InvalidRequest, ObjectNotFound, SpaceMismatch, Violation, collecting, noting, rejection
+from service.errors import (
+    InvalidRequest,
+    ObjectNotFound,
+    SpaceMismatch,
+    Violation,
+    Violations,
+    collecting,
+    noting,
+    rejection,
+)
 from service.store.base import Store
 
 
@@ -51,46 +61,35 @@ class QueryVectors:
         self._store = store
         self._embedders = embedders
 
-    def check_vectors(self, targets: Sequence[NamedVector], near: Near) -> None:
-        """Check the caller's own vectors for some named vectors.
-
-        Raises:
-            InvalidRequest: a vector does not fit; all violations are listed.
-        """
+    def check_vectors(self, targets: Sequence[NamedVector], near: Near, violations: Violations) -> None:
+        """Note which of the caller's own vectors do not fit some named vectors."""
         own = [part.content for part in near.parts if isinstance(part.content, OwnVector)]
-        if not own:
-            return
-        with collecting() as violations:
-            for target in targets:
-                for each in own:
-                    if not _differs(target, each):
-                        with noting(violations):
-                            _parse(target, each)
+        for target, each in product(targets, own):
+            if not _differs(target, each):
+                with noting(violations):
+                    _parse(target, each)
 
-    def check_texts(self, near: Near) -> None:
-        """Check texts without embedding them.
-
-        Raises:
-            InvalidRequest: a text cannot be embedded; all violations are listed.
-        """
+    def check_texts(self, near: Near, violations: Violations) -> None:
+        """Note which texts cannot be embedded, without embedding them."""
         limits = self._embedders.default.spec.limits
-        with collecting() as violations:
-            for part in near.all_parts:
-                if isinstance(part.content, TextInput):
-                    try:
-                        check_text(part.content.text, limits, truncate=part.content.truncate)
-                    except InputRejected as error:
-                        violations.extend(rejection(error, part.path).violations)
+        for part in _all_parts(near):
+            if isinstance(part.content, TextInput):
+                try:
+                    check_text(part.content.text, limits, truncate=part.content.truncate)
+                except InputRejected as error:
+                    violations.extend(rejection(error, part.path).violations)
 
     async def make(self, asked: Asked, target: NamedVector, near: Near) -> QueryVector:
         """Return a query as a vector."""
-        spec, vectors = await self._resolve(asked, target, near.all_parts)
+        spec, vectors = await self._resolve(asked, target, _all_parts(near))
         parts = [vectors[each.path] for each in near.parts]
-        _check_lengths(parts, near.path)
         joined: Vector | None
-        if near.scaled:
+        if len(parts) == 1 and not (near.moves or near.scaled):
+            joined = parts[0]
+        elif near.scaled:
+            _check_lengths(parts, near.path)
             joined = join([_scaled(each) for each in parts], [each.weight for each in near.parts])
-        elif near.moves or (target.native and len(parts) > 1):
+        elif near.moves or target.native:
             moved = _mean(parts)
             for move in near.moves:
                 moved = moved + move.share * (_goal(move, vectors, parts) - moved)
@@ -112,8 +111,6 @@ class QueryVectors:
             targets: the named vectors, which each object must have.
             ids: the objects, each by its path in the request.
         """
-        if not ids:
-            return {}
         names = [each.name for each in targets]
         wanted = list(dict.fromkeys(ids.values()))
         fields = ReturnFields(vectors=names)
@@ -144,8 +141,9 @@ class QueryVectors:
                     ids[part.path] = part.content
                 case TextInput() | ImageInput():
                     inputs[part.path] = part.content
-        objects = await self.of_objects(asked, [target], ids)
-        vectors |= {path: each[target.name] for path, each in objects.items()}
+        if ids:
+            objects = await self.of_objects(asked, [target], ids)
+            vectors |= {path: each[target.name] for path, each in objects.items()}
         if not inputs:
             return None, vectors
         spec, embedded = await self._embed(asked, target, inputs)
@@ -162,6 +160,11 @@ class QueryVectors:
         if refused:
             raise InvalidRequest(refused)
         return embedder.spec, {path: row.vector for path, row in rows.items() if isinstance(row, Embedding)}
+
+
+def _all_parts(near: Near) -> list[Part]:
+    """Return the parts, and those of the moves."""
+    return [*near.parts, *(part for move in near.moves for part in move.parts)]
 
 
 def _own_vector(target: NamedVector, own: OwnVector) -> Vector:

@@ -60,26 +60,23 @@ class _Walk:
     violations: Violations
 
     def search(self) -> Search:
-        request = self.request
+        request, most, require = self.request, self.limits.max_hits, self.violations.require
+        scope, offset = parse_scope(self.violations, request), request.offset
+        limit = request.limit or min(DEFAULT_LIMIT, most)
+        require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
+        require(offset >= 0, "offset", f"is {offset}; give 0 or more")
+        reach = limit + offset
+        require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
         return Search(
-            scope=parse_scope(self.violations, request),
+            scope=scope,
             collection=request.collection,
-            limit=self._limit(),
-            offset=request.offset,
+            limit=limit,
+            offset=offset,
             options=self._options(),
             targets=self._targets(),
             query=self._query(),
             returned=output_from_pb(request.output),
         )
-
-    def _limit(self) -> int:
-        offset, most, require = self.request.offset, self.limits.max_hits, self.violations.require
-        limit = self.request.limit or min(DEFAULT_LIMIT, most)
-        require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
-        require(offset >= 0, "offset", f"is {offset}; give 0 or more")
-        reach = limit + offset
-        require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
-        return limit
 
     def _options(self) -> SearchOptions:
         request, require = self.request, self.violations.require

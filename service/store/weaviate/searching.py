@@ -1,6 +1,5 @@
 """Searches and listings as the client takes them, and the hits that it gives."""
 
-from collections.abc import Collection as Names
 from typing import Any
 
 from weaviate.classes.query import BM25Operator, HybridFusion, MetadataQuery, Sort
@@ -41,34 +40,24 @@ WEIGHTED_JOINS = {
 }
 
 
-def searched_vectors(spec: SearchSpec) -> Names[str]:
-    """Return the names of the named vectors that are searched."""
-    match spec.query:
-        case (TargetVectors() as targets) | Blend(targets=targets):
-            return targets.vectors
-    return ()
-
-
-async def search_in_weaviate(
-    within: Objects, spec: SearchSpec, *, vectors: list[str] | bool, nameless: bool
-) -> list[Hit]:
+async def search_in_weaviate(within: Objects, spec: SearchSpec, *, nameless: bool) -> list[Hit]:
     """Return what a search or a listing finds.
 
     Args:
         within: where to search.
         spec: what to find.
-        vectors: the named vectors to return, as the client takes them.
-        nameless: whether the vector without a name is searched.
+        nameless: whether "default" is the vector without a name, where it is searched or returned.
 
     Raises:
-        InvalidRequest: it is searched, and another one, too.
+        InvalidRequest: the vector without a name is searched, and another one, too.
     """
-    options, query = spec.options, within.query
+    options, query, returned = spec.options, within.query, spec.fields.vectors
     common: dict[str, Any] = {
         "limit": spec.limit,
         "offset": spec.offset or None,
         "filters": None if options.filters is None else filter_to_weaviate(options.filters),
-        "include_vector": vectors,
+        # True is all of them, the one without a name included.
+        "include_vector": (nameless and NAMELESS in returned) or list(returned) or False,
         "return_properties": names_to_weaviate(spec.fields),
         "return_metadata": _metadata(spec),
     }
@@ -135,6 +124,7 @@ def _vectors(targets: TargetVectors) -> Any:
 
 def _target(targets: TargetVectors, *, nameless: bool) -> Any:
     names = list(targets.vectors)
+    nameless = nameless and NAMELESS in names
     if nameless and len(names) > 1:
         message = f"Weaviate searches the vector {NAMELESS!r}, which has no name there, only alone; name no other"
         raise InvalidRequest([Violation("target_vectors", message)])

@@ -8,6 +8,7 @@ from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvali
 
 from embedders.contract import Vector
 from service.domain import (
+    Blend,
     Filter,
     Hit,
     ObjectChange,
@@ -15,6 +16,7 @@ from service.domain import (
     Scope,
     SearchSpec,
     StoredObject,
+    TargetVectors,
 )
 from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
@@ -35,7 +37,7 @@ from service.store.weaviate.objects import (
     objects_within,
     to_weaviate,
 )
-from service.store.weaviate.searching import search_in_weaviate, searched_vectors
+from service.store.weaviate.searching import search_in_weaviate
 from service.store.weaviate.updating import update_in_weaviate
 
 Outcomes = list[WriteFailure | None]
@@ -150,11 +152,12 @@ class WeaviateStore(WeaviateCollections):
     async def search(self, collection: str, spec: SearchSpec) -> list[Hit]:
         """Return the nearest objects, or those with certain words, best first; or list objects."""
         name = check_name(collection)
-        vectors = await self._vectors_of(name, spec.fields)
-        nameless = await self._means_nameless(name, searched_vectors(spec))
+        targets = spec.query.targets if isinstance(spec.query, Blend) else spec.query
+        searched = targets.vectors if isinstance(targets, TargetVectors) else ()
+        nameless = await self._means_nameless(name, (*searched, *spec.fields.vectors))
         async with self._connection.call(name) as client:
             within = objects_within(client, name, spec.scope)
-            return await search_in_weaviate(within, spec, vectors=vectors, nameless=nameless)
+            return await search_in_weaviate(within, spec, nameless=nameless)
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
         """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
