@@ -1,4 +1,4 @@
-"""What a client has used up of its quota."""
+"""How much of its quota a client has used."""
 
 import asyncio
 import time
@@ -10,14 +10,13 @@ from service.access.clients import EVERYBODY, Client
 from service.errors import QuotaExceeded
 
 BURST_S = 1.0
-"""So many seconds' worth may be used at once by a client that was idle."""
+"""Seconds' worth of quota that an idle client may use at once."""
 
 
 class _Bucket:
-    """A token bucket that may go into debt: whoever is not in debt gets all it asks for, and pays it off afterwards.
+    """A token bucket that may go into debt: a client without debt gets all that it asks for and pays for it afterwards.
 
-    Libraries refuse for good what is more than the bucket holds; here a batch of any size means as much as its inputs
-    one by one.
+    Libraries always refuse more than the bucket holds. Here a batch counts as much as its inputs one by one.
 
     Args:
         rate: tokens a second.
@@ -31,20 +30,20 @@ class _Bucket:
         self._seen_s = clock()
 
     def debt_s(self) -> float:
-        """Return the seconds until there is no debt any more; 0 or less when there is none."""
+        """Return the seconds until the debt is paid; 0 or less without debt."""
         now_s = self._clock()
         self._balance = min(self._rate * BURST_S, self._balance + (now_s - self._seen_s) * self._rate)
         self._seen_s = now_s
         return -self._balance / self._rate
 
     def take(self, tokens: float) -> None:
-        """Take tokens, whether they are there or not."""
+        """Take tokens, even if the bucket has fewer."""
         self.debt_s()
         self._balance -= tokens
 
 
 class Account:
-    """What one client uses up; belongs to one event loop.
+    """What one client uses; belongs to one event loop.
 
     Args:
         client: whose quota counts.
@@ -52,7 +51,7 @@ class Account:
 
     Attributes:
         client: the client as it is now.
-        inputs_in_flight: its inputs that wait for an embedder or are in it.
+        inputs_in_flight: its inputs that wait for an embedder or that it is embedding.
     """
 
     def __init__(self, client: Client, clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,10 +64,10 @@ class Account:
         self._released = asyncio.Event()
 
     def begin_call(self) -> None:
-        """Let a call begin.
+        """Begin a call.
 
         Raises:
-            QuotaExceeded: the client has used up its quota; the call changes nothing.
+            QuotaExceeded: the client has used up its quota; nothing is charged.
         """
         quota = self.client.quota
         for bucket, name, bound in (
@@ -82,7 +81,7 @@ class Account:
             raise QuotaExceeded(self.client.name, "max_inputs_in_flight", str(most), retry_after_s=1.0)
 
     def retry_after_s(self) -> float:
-        """Return the seconds until what the client owes is paid; 0 when it owes nothing."""
+        """Return the seconds until the client's debt is paid; 0 without debt."""
         return max(0.0, *(bucket.debt_s() for bucket in (self._inputs, self._bytes) if bucket is not None), 0.0)
 
     def receive(self, size: int) -> None:
@@ -92,10 +91,10 @@ class Account:
 
     @asynccontextmanager
     async def embedding(self, inputs: int) -> AsyncIterator[None]:
-        """Charge so many inputs, which are in flight inside; calls that began at the same time wait for room."""
+        """Charge inputs, which are in flight inside the block; calls that began at the same time wait for room."""
         if self._inputs is not None:
             self._inputs.take(inputs)
-        # One after the other, so that a large call is not passed by small ones for ever.
+        # In order, so that small calls cannot overtake a large one forever.
         async with self._turn:
             while self._is_full_for(inputs):
                 self._released.clear()
@@ -108,13 +107,13 @@ class Account:
             self._released.set()
 
     def _is_full_for(self, inputs: int) -> bool:
-        # Alone, a call may have any number: a batch means the same as its inputs one by one.
+        # A call alone may have any number: a batch counts the same as its inputs one by one.
         most = self.client.quota.max_inputs_in_flight
         return most is not None and self.inputs_in_flight > 0 and self.inputs_in_flight + inputs > most
 
 
 NOBODY = Account(EVERYBODY)
-"""The account of callers that nobody has identified: it has no bounds."""
+"""The account of unidentified callers; it has no bounds."""
 
 calling_account: ContextVar[Account] = ContextVar("calling_account", default=NOBODY)
-"""The account of the client that makes the present call."""
+"""The account of the client that makes the current call."""

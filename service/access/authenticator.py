@@ -1,4 +1,4 @@
-"""Who calls: files of clients and of an issuer's keys, read again when they change."""
+"""Identifies callers by files of clients and of an issuer's keys, which are reloaded when they change."""
 
 import asyncio
 import contextlib
@@ -18,14 +18,14 @@ log = structlog.get_logger(__name__)
 
 BEARER = "bearer"
 LOOK_EVERY_S = 5.0
-"""Seconds between looks at the files: a withdrawn key is refused soon, and reading them costs nothing."""
+"""Seconds between checks of the files: short, so that a revoked key is refused soon. Reading them is cheap."""
 
 
 class Authenticator:
-    """Tells which client a call is from. Without a file of clients everybody may call, and do everything.
+    """Identifies the client of a call. Without a clients file everyone may call and do everything.
 
     Args:
-        settings: the files, what tokens must say, and what is open to everybody.
+        settings: the files, what tokens must contain, and what is open to everyone.
 
     Raises:
         InvalidSettings: a file cannot be read or breaks rules; all its faults are listed.
@@ -42,18 +42,18 @@ class Authenticator:
 
     @property
     def open(self) -> bool:
-        """Whether everybody may call."""
+        """Whether everyone may call."""
         return self.settings.clients_file is None
 
     def identify(self, authorization: str | None) -> Client:
-        """Return the client that a call is from.
+        """Return the client of a call.
 
         Args:
-            authorization: the call's header or metadata of that name; None where there is none.
+            authorization: the call's header or metadata of that name, if any.
 
         Raises:
-            CredentialsMissing: there is none, or it is no bearer's.
-            CredentialsInvalid: it is nobody's key, or a token that is not valid or nobody's.
+            CredentialsMissing: there is none, or its scheme is not Bearer.
+            CredentialsInvalid: the key or the token's subject is unknown, or the token is invalid.
         """
         if self.open:
             return EVERYBODY
@@ -64,21 +64,21 @@ class Authenticator:
         if self._tokens is not None and looks_like_a_token(credential):
             return self._of_subject(self._tokens.subject_of(credential))
         given = digest_of(credential)
-        # All are compared, so that the time says nothing of which one was nearest.
+        # All are compared, so that the time does not tell which key was closest.
         found = [each for each in self._clients if any([hmac.compare_digest(given, key) for key in each.keys])]  # noqa: C419
         if not found:
-            raise CredentialsInvalid("the key is none of this server's; ask its operator for one")
+            raise CredentialsInvalid("unknown API key; ask the operator of this server for one")
         return found[0]
 
     def admit(self, authorization: str | None) -> Account:
-        """Return the account of the client that a call is from, and let the call begin.
+        """Return the account of a call's client, and begin the call.
 
         Args:
-            authorization: the call's header or metadata of that name; None where there is none.
+            authorization: the call's header or metadata of that name, if any.
 
         Raises:
-            CredentialsMissing: there is none, or it is no bearer's.
-            CredentialsInvalid: it is nobody's key, or a token that is not valid or nobody's.
+            CredentialsMissing: there is none, or its scheme is not Bearer.
+            CredentialsInvalid: the key or the token's subject is unknown, or the token is invalid.
             QuotaExceeded: the client has used up its quota.
         """
         client = self.identify(authorization)
@@ -94,16 +94,16 @@ class Authenticator:
         return account
 
     def accounts(self) -> list[Account]:
-        """Return the accounts of the clients that have called, by name; none where everybody may call."""
+        """Return the accounts of the clients that have called, by name; none where everyone may call."""
         return [] if self.open else [self._accounts[name] for name in sorted(self._accounts)]
 
     async def start(self) -> None:
-        """Look in the background whether the files change."""
+        """Watch the files in the background."""
         if not self.open:
             self._watcher = asyncio.create_task(self._watch(), name="auth-files")
 
     async def close(self) -> None:
-        """Stop looking. May be called twice."""
+        """Stop watching. May be called twice."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.cancel()
@@ -114,7 +114,7 @@ class Authenticator:
         for client in self._clients:
             if subject in client.subjects:
                 return client
-        raise CredentialsInvalid("the token is valid, but its subject is no client of this server; ask its operator")
+        raise CredentialsInvalid("the token is valid, but its subject is not a client of this server; ask its operator")
 
     async def _watch(self) -> None:
         seen = self._contents
@@ -129,7 +129,7 @@ class Authenticator:
             except InvalidSettings as error:
                 log.warning("clients_not_read_again", reason=str(error))
             except Exception:
-                # The clients that are known go on being served, and the next change of the files is seen.
+                # Known clients are still served, and the next change of the files is noticed.
                 log.exception("clients_not_read_again")
 
     def _read(self) -> dict[Path, bytes]:

@@ -31,13 +31,13 @@ class _Strict(BaseModel):
 
 
 class Quota(_Strict):
-    """What a client may use up; None for as much as there is.
+    """What a client may use; None means no bound.
 
     Attributes:
         inputs_per_second: texts and images to embed, on average.
         bytes_per_second: bytes of requests, on average.
-        max_inputs_in_flight: inputs that wait for an embedder or are in it; one call alone may have more. At the
-            bound no further call begins, and what calls that began before have beyond it waits.
+        max_inputs_in_flight: inputs that wait for an embedder or that it is embedding; one call alone may have more. At
+            the bound no further call begins, and inputs of earlier calls that exceed it wait.
     """
 
     inputs_per_second: float | None = Field(None, gt=0, le=1e9)
@@ -46,7 +46,7 @@ class Quota(_Strict):
 
 
 class _Entry(_Strict):
-    """A client as the file has it."""
+    """A client as written in the file."""
 
     keys_sha256: tuple[Digest, ...] = ()
     subjects: tuple[Annotated[str, Field(min_length=1, max_length=256)], ...] = ()
@@ -67,11 +67,11 @@ class Client:
     Attributes:
         name: for logs, metrics and fair shares.
         permissions: what it may do.
-        collections: patterns of the collections that it may touch; `*` and `?` stand for what they do in a shell.
+        collections: patterns of the collections that it may use; `*` and `?` work as in a shell.
         tenants: patterns of the tenants, where a collection has some.
-        quota: what it may use up.
+        quota: what it may use.
         keys: SHA-256 digests of its keys.
-        subjects: the `sub` of tokens that are its.
+        subjects: the `sub` of its tokens.
     """
 
     name: str
@@ -83,48 +83,48 @@ class Client:
     subjects: tuple[str, ...] = ()
 
     def may_touch(self, collection: str) -> bool:
-        """Return whether the client may touch a collection; its first letter's case does not count, as in Weaviate."""
+        """Return whether the client may use a collection; the case of the first letter is ignored, as in Weaviate."""
         return _matches(_capital(collection), (_capital(each) for each in self.collections))
 
     @property
     def may_touch_every_collection(self) -> bool:
-        """Whether no collection is kept from the client."""
+        """Whether the client may use all collections."""
         return "*" in self.collections
 
     def may_touch_tenant(self, tenant: str) -> bool:
-        """Return whether the client may touch a tenant."""
+        """Return whether the client may use a tenant."""
         return _matches(tenant, self.tenants)
 
     @property
     def may_touch_every_tenant(self) -> bool:
-        """Whether no tenant is kept from the client."""
+        """Whether the client may use all tenants."""
         return "*" in self.tenants
 
 
 EVERYBODY = Client("", frozenset(Permission))
-"""The client of every call where none are named: it may do everything."""
+"""The client of every call where no clients are configured: it may do everything."""
 
 
 def read_clients(content: bytes, where: str) -> tuple[Client, ...]:
-    """Return the clients that a TOML file names.
+    """Return the clients of a TOML file.
 
     Args:
         content: of the file.
         where: the file's name, for messages.
 
     Raises:
-        InvalidSettings: it is no TOML, or breaks rules; all faults are listed, without any key or digest.
+        InvalidSettings: it is not valid TOML or breaks rules; all errors are listed, without keys or digests.
     """
     try:
         entries = _File.model_validate(tomllib.loads(content.decode())).clients
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InvalidSettings(f"{where} is no TOML: {error}") from error
+        raise InvalidSettings(f"{where} is not valid TOML: {error}") from error
     except ValidationError as error:
         broken = (f"{'.'.join(map(str, each['loc'])) or 'it'}: {each['msg']}" for each in error.errors())
         raise InvalidSettings("\n".join(f"{where}: {each}" for each in broken)) from error
     faults = [*_repeated(entries, "keys_sha256", where), *_repeated(entries, "subjects", where)]
     faults += [
-        f"{where}: clients.{name}: has no keys_sha256 and no subjects, so nobody can be it"
+        f"{where}: clients.{name}: has neither keys_sha256 nor subjects, so no caller can be this client"
         for name, entry in entries.items()
         if not entry.keys_sha256 and not entry.subjects
     ]
@@ -134,7 +134,7 @@ def read_clients(content: bytes, where: str) -> tuple[Client, ...]:
 
 
 def digest_of(key: str) -> bytes:
-    """Return what is kept of a key. Keys have 256 random bits, so one round of SHA-256 cannot be turned around."""
+    """Return the stored form of a key. Keys have 256 random bits, so one round of SHA-256 cannot be reversed."""
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
@@ -149,7 +149,7 @@ def _repeated(entries: dict[str, _Entry], field_: str, where: str) -> Iterator[s
     for name, entry in entries.items():
         for value in getattr(entry, field_):
             if owner.setdefault(value, name) != name:
-                yield f"{where}: clients.{name}.{field_}: has one that is {owner[value]}'s too"
+                yield f"{where}: clients.{name}.{field_}: one of them also belongs to {owner[value]}"
 
 
 def _capital(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which permission RPCs and HTTP routes need, and which collections and tenants of a request count."""
+"""Which permissions RPCs and HTTP routes need, and which collections and tenants of a request are checked."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ HTTP_RULES: dict[str, frozenset[Permission]] = {
     "/openapi.json": ANY,
     "/metrics": ANY,
 }
-"""What each route needs, whatever the method, by its path without what callers put into it."""
+"""The permissions that each route needs, for all its methods."""
 
 
 def _nothing(request: Any) -> Sequence[str]:
@@ -44,11 +44,11 @@ class Rule:
     """What an RPC needs.
 
     Attributes:
-        permissions: one of which the client must have.
+        permissions: the client must have one of them.
         collection: the field of a request that names the collection; empty where none does.
-        follows: whether an alias stands for the collection that it leads to; if not, the name itself is meant.
+        follows: whether an alias means its target collection; otherwise it means itself.
         tenants: the tenants.
-        every_tenant: whether a request that names no tenant touches every one there is.
+        every_tenant: whether a request without a tenant concerns all tenants.
     """
 
     permissions: frozenset[Permission]
@@ -70,7 +70,7 @@ RULES: dict[str, Rule] = {
     "CollectionService/UpdateCollection": Rule(ADMINS, "collection.name", every_tenant=True),
     "CollectionService/DeleteCollection": Rule(ADMINS, "name", follows=False, every_tenant=True),
     "CollectionService/GetCollection": Rule(READERS, "name", tenants=_tenant),
-    # Shows those that the client may touch.
+    # Shows those that the client may use.
     "CollectionService/ListCollections": Rule(READERS),
     "CollectionService/CreateTenants": Rule(
         ADMINS, "collection", tenants=lambda request: [each.name for each in request.tenants]
@@ -79,7 +79,7 @@ RULES: dict[str, Rule] = {
         ADMINS, "collection", tenants=lambda request: [each.name for each in request.tenants]
     ),
     "CollectionService/DeleteTenants": Rule(ADMINS, "collection", tenants=lambda request: list(request.names)),
-    # Shows those that the client may touch.
+    # Shows those that the client may use.
     "CollectionService/ListTenants": Rule(READERS, "collection", tenants=lambda request: list(request.names)),
     "ObjectService/ImportObjects": _objects(WRITERS),
     "ObjectService/UpdateObject": _objects(WRITERS),
@@ -90,14 +90,14 @@ RULES: dict[str, Rule] = {
     "ObjectService/ListObjects": _objects(SEARCHERS),
     "SearchService/SearchObjects": _objects(SEARCHERS),
 }
-"""By service and method, without the package."""
+"""The rules by service and method, without the package."""
 
 
 def check_permission(client: Client, needed: frozenset[Permission], what: str) -> None:
     """Check that a client has one of some permissions.
 
     Raises:
-        PermissionDenied: it has none.
+        PermissionDenied: it has none of them.
     """
     if not client.permissions & needed:
         names = " or ".join(sorted(each.value for each in needed))
@@ -105,29 +105,29 @@ def check_permission(client: Client, needed: frozenset[Permission], what: str) -
 
 
 async def follow_alias(client: Client, method: str, request: Any, real_name: Callable[[str], Awaitable[str]]) -> None:
-    """Let a request of a client of some collections name the collection itself where it names an alias.
+    """Replace an alias in a request by its target collection, for clients that may use some collections only.
 
-    So what is checked is what the call is about, wherever the alias leads meanwhile.
+    So the check and the call concern the same collection, even if the alias is changed meanwhile.
 
     Args:
         client: who calls.
         method: service and method.
         request: the message, which is changed.
-        real_name: returns the name of the collection that a name leads to, or the same name where there is none.
+        real_name: returns the target of an alias; other names unchanged.
 
     Raises:
-        PermissionDenied: an alias leads to a collection that the client may not touch. Where to is not told.
-        StoreUnavailable: nobody knows where it leads.
+        PermissionDenied: the client may not use the target, whose name is not revealed.
+        StoreUnavailable: the target is unknown because the store does not answer.
     """
     rule = RULES.get(method)
     if rule is None or not client.permissions & rule.permissions:
-        return  # It is refused.
+        return  # `authorize` refuses it.
     if not rule.collection or not rule.follows or client.may_touch_every_collection:
         return
     name = _get(request, rule.collection)
     real = await real_name(name)
     if not client.may_touch(real):
-        raise PermissionDenied(f"client {client.name!r} may not touch collection {name!r}")
+        raise PermissionDenied(f"client {client.name!r} may not use collection {name!r}")
     _set(request, rule.collection, real)
 
 
@@ -149,7 +149,7 @@ def authorize_method(client: Client, method: str) -> Rule:
     """
     rule = RULES.get(method)
     if rule is None:
-        raise PermissionDenied(f"{method} is open to nobody: this server has no rule for it")
+        raise PermissionDenied(f"{method} is not allowed for any client: this server has no rule for it")
     check_permission(client, rule.permissions, f"call {method}")
     return rule
 
@@ -163,17 +163,17 @@ def authorize(client: Client, method: str, request: Any) -> None:
         request: the message.
 
     Raises:
-        PermissionDenied: it may not. Whether the collection or the tenant is there is not told.
+        PermissionDenied: it may not. The error does not reveal whether the collection or tenant exists.
     """
     rule = authorize_method(client, method)
     if rule.collection and not client.may_touch(collection := _get(request, rule.collection)):
-        raise PermissionDenied(f"client {client.name!r} may not touch collection {collection!r}")
+        raise PermissionDenied(f"client {client.name!r} may not use collection {collection!r}")
     tenants = rule.tenants(request)
     if rule.every_tenant and not tenants and not client.may_touch_every_tenant:
-        raise PermissionDenied(f"client {client.name!r} may touch some tenants only, and {method} touches all of them")
+        raise PermissionDenied(f"client {client.name!r} may use some tenants only, and {method} concerns all of them")
     for tenant in tenants:
         if not client.may_touch_tenant(tenant):
-            raise PermissionDenied(f"client {client.name!r} may not touch tenant {tenant!r}")
+            raise PermissionDenied(f"client {client.name!r} may not use tenant {tenant!r}")
 
 
 def authorize_route(client: Client, route: str, request: str) -> None:
@@ -182,12 +182,12 @@ def authorize_route(client: Client, route: str, request: str) -> None:
     Args:
         client: who calls.
         route: its path, such as "/v1/embeddings".
-        request: what messages call it.
+        request: its name in messages.
 
     Raises:
         PermissionDenied: it may not.
     """
     rule = HTTP_RULES.get(route)
     if rule is None:
-        raise PermissionDenied(f"{request} is open to nobody: this server has no rule for it")
+        raise PermissionDenied(f"{request} is not allowed for any client: this server has no rule for it")
     check_permission(client, rule, f"call {request}")

@@ -1,4 +1,4 @@
-"""JSON Web Tokens of an OIDC issuer, checked against a local file of its public keys: nothing is fetched."""
+"""JSON Web Tokens of an OIDC issuer, checked against a local file of its public keys; nothing is downloaded."""
 
 import json
 from collections.abc import Sequence
@@ -22,25 +22,25 @@ class TokenVerifier:
     """Checks tokens by RFC 7519: signature, issuer, audience, and times.
 
     Args:
-        content: a JWK Set (RFC 7517) as its file has it.
+        content: of a file with a JWK Set (RFC 7517).
         where: the file's name, for messages.
         issuer: the `iss` that tokens must have.
-        audience: the `aud` that they must name.
-        algorithms: that they may be signed with.
+        audience: the `aud` that they must contain.
+        algorithms: allowed for signatures.
 
     Raises:
-        InvalidSettings: the file is no JWK Set of public keys.
+        InvalidSettings: the file is not a JWK Set of public keys.
     """
 
     def __init__(self, content: bytes, where: str, *, issuer: str, audience: str, algorithms: Sequence[str]) -> None:
         try:
             self._keys = KeySet.import_key_set(json.loads(content))
         except (ValueError, KeyError, TypeError, AttributeError, JoseError) as error:
-            raise InvalidSettings(f"{where} is no JWK Set: {type(error).__name__}") from error
+            raise InvalidSettings(f"{where} is not a JWK Set: {type(error).__name__}") from error
         if not self._keys.keys:
             raise InvalidSettings(f"{where} is a JWK Set without keys")
         if any(key.is_private or key.key_type == "oct" for key in self._keys.keys):
-            raise InvalidSettings(f"{where} holds a secret key; a verifier needs the public ones alone")
+            raise InvalidSettings(f"{where} contains a secret key; keep public keys only")
         self._algorithms = list(algorithms)
         self._claims = jwt.JWTClaimsRegistry(
             leeway=LEEWAY_S,
@@ -54,12 +54,12 @@ class TokenVerifier:
         """Return the `sub` of a valid token.
 
         Raises:
-            CredentialsInvalid: it is not valid; the message says why without repeating anything of it.
+            CredentialsInvalid: it is invalid; the message says why and repeats no part of it.
         """
         try:
             claims = jwt.decode(token, self._keys, algorithms=self._algorithms).claims
             self._claims.validate(claims)
-        except Exception as error:  # joserfc stumbles over some of what a stranger may write, such as {"crit": 1}
+        except Exception as error:  # joserfc raises other errors for some malformed tokens, such as {"crit": 1}
             reason = error.error if isinstance(error, JoseError) else "malformed"
-            raise CredentialsInvalid(f"the token is not valid here ({reason}); get a new one") from error
+            raise CredentialsInvalid(f"invalid token ({reason}); get a new one") from error
         return str(claims["sub"])

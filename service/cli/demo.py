@@ -147,7 +147,7 @@ class _Samples:
     async def show(self) -> int:
         """Import and search; return the exit code of a failure, which ends the server, or 0.
 
-        Cancelling this closes the client, whose thread then ends by an error that nobody sees.
+        Cancelling this closes the client, whose thread then ends with an error that is not shown.
         """
         self._started = True
         with Client(self._addresses.grpc) as client:

@@ -26,16 +26,16 @@ from service.web.refusals import Refused, answer_for, head_too_large, invalid_ht
 log = structlog.get_logger(__name__)
 
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
-"""Paths that need no key, are never too many, and leave no line in the log."""
+"""Paths without a key, a bound on requests, or a line in the log."""
 
 METRICS = "/metrics"
 UNBOUNDED = HEALTH | {METRICS}
-"""What is asked to see what is wrong with a server that has too many requests."""
+"""Paths that must also answer when the server has too many requests."""
 
 METHODS = frozenset({"GET", "HEAD", "POST"})
 
 GONE = 499
-"""The access log's code for a caller that left before its answer, after nginx."""
+"""The code in the access log for a caller that left before its answer, as in nginx."""
 
 _SLASHES = re.compile(r"/{2,}")
 
@@ -72,7 +72,7 @@ class Calls:
         path = self._own_path(request.path)
         exchange = Exchange(request, path, self._endpoint.name_path(path))
         times = begin_times()
-        # A request that was sent along with another one begins in the context of that one's end.
+        # A pipelined request begins in the context in which the one before ended.
         calling_account.set(NOBODY)
         calling_client.set("")
         structlog.contextvars.clear_contextvars()
@@ -114,7 +114,7 @@ class Calls:
             note_deadline(self._bounds.timeout_s)
             async with asyncio.timeout(self._bounds.timeout_s):
                 return await self._endpoint.handler(exchange)(exchange)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets an answer
+        except Exception as error:  # noqa: BLE001  # the caller always gets an answer
             if isinstance(error, Refused):
                 note_refusal(error)
             else:
@@ -138,7 +138,7 @@ class Calls:
         return answer
 
     def _span(self, exchange: Exchange) -> AbstractContextManager[Span]:
-        """Return what makes a span of a request, within the trace that its caller named; health is not traced."""
+        """Return the span of a request, within the trace that its caller named; health is not traced."""
         if not tracing.active() or exchange.path in HEALTH:
             return tracing.NOTHING
         method = exchange.request.method
@@ -150,7 +150,7 @@ class Calls:
         """Return a path without the prefix and without the doubled slash that Weaviate's module sends."""
         path = _SLASHES.sub("/", path)
         prefix = self._settings.path_prefix
-        # A prefix such as /v1 must not hide what is there without it.
+        # A prefix such as /v1 must not hide paths that exist without it.
         if prefix and path.startswith(f"{prefix}/") and self._endpoint.name_path(path) == OTHER:
             return path.removeprefix(prefix)
         return path
@@ -173,7 +173,7 @@ class Calls:
             raise Refused(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "OVERLOADED",
-                f"{self._bounds.max_requests} requests are being answered, and no more may be: try again later",
+                f"{self._bounds.max_requests} requests are in flight, which is the bound; try again later",
                 headers={"retry-after": "1"},
             )
         if route == OTHER:
@@ -181,6 +181,6 @@ class Calls:
 
 
 def _metric_name(exchange: Exchange) -> str:
-    """Return what the metrics call a request: one name for all that no route is for."""
+    """Return a request's name in the metrics: one name for all requests without a route."""
     known = exchange.request.method in METHODS and exchange.route != OTHER
     return exchange.method if known else OTHER

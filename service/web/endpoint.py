@@ -1,4 +1,4 @@
-"""What a NIM answers: embeddings, models, health, metadata, version; and OpenAPI and metrics beside it."""
+"""The routes of a NIM: embeddings, models, health, metadata, version; and those of OpenAPI and metrics."""
 
 import asyncio
 import time
@@ -27,16 +27,16 @@ SPACE_HEADER = "vecgate-space"
 PRINTABLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 MODELS = "/v1/models/"
 OTHER = "(other)"
-"""The name of all paths that no route has."""
+"""The name of all paths without a route."""
 
 API_VERSION = "1.0.0"
-"""Of the endpoint as OpenAPI describes it."""
+"""The version of the endpoint in its OpenAPI document."""
 
 READ_IN_THREAD_BYTES = 256 * 1024
-"""Longer bodies are read in a thread: pictures by the megabyte would keep everybody else waiting, over gRPC too."""
+"""Longer bodies are parsed in a thread: images of megabytes would delay all other requests, also over gRPC."""
 
 READY_AGAIN_S = 5
-"""Seconds until whoever found this server not ready may ask again."""
+"""Seconds after which a client may ask again whether this server is ready."""
 
 OPTIONS = {
     None: EmbedOptions(),
@@ -51,7 +51,8 @@ class Endpoint:
     """The routes. Any number of requests may be answered at the same time.
 
     Attributes:
-        draining: whether health says not ready, whatever the embedders say.
+        draining: whether to report not ready, whatever the state of the embedders.
+        routes: the method and the handler of each path.
     """
 
     def __init__(self, settings: WebSettings, bounds: WebBounds, embedders: EmbedderPool, access: AuthSettings) -> None:
@@ -63,7 +64,7 @@ class Endpoint:
         self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")
-        self._routes: dict[str, tuple[str, Handler]] = {
+        self.routes: dict[str, tuple[str, Handler]] = {
             "/v1/embeddings": ("POST", self.create_embeddings),
             "/v1/health/live": ("GET", self.get_live),
             "/v1/health/ready": ("GET", self.get_ready),
@@ -76,18 +77,18 @@ class Endpoint:
         }
 
     def name_path(self, path: str) -> str:
-        """Return the route of a path, which has nothing that a caller put into it."""
-        if path in self._routes:
+        """Return the route of a path, without anything that a caller chose."""
+        if path in self.routes:
             return path
         return MODELS + "{model}" if path.startswith(MODELS) else OTHER
 
     def handler(self, exchange: Exchange) -> Handler:
-        """Return what answers a request.
+        """Return the handler of a request.
 
         Raises:
-            Refused: the path takes another method.
+            Refused: the path needs another method.
         """
-        method, handler = self._routes[exchange.route]
+        method, handler = self.routes[exchange.route]
         allowed = ("GET", "HEAD") if method == "GET" else (method,)
         if exchange.request.method not in allowed:
             raise method_not_allowed(", ".join(allowed))
@@ -124,16 +125,16 @@ class Endpoint:
         return web.Response(body=answer, headers=headers, content_type=JSON)
 
     async def get_live(self, exchange: Exchange) -> web.Response:
-        """Say that the process answers."""
+        """Report that the process answers."""
         del exchange
         return _health("live", "Vecgate answers")
 
     async def get_ready(self, exchange: Exchange) -> web.Response:
-        """Say whether an embedder works."""
+        """Report whether an embedder works."""
         del exchange
         fault = None if self._embedders.working else self._embedders.fault(self._embedders.default)
         if self.draining:
-            fault = "it is about to end"
+            fault = "it is shutting down"
         if fault is not None:
             answer = _health("not ready", f"not ready: {fault}", HTTPStatus.SERVICE_UNAVAILABLE)
             answer.headers["retry-after"] = str(READY_AGAIN_S)
@@ -150,7 +151,7 @@ class Endpoint:
         return _json(self._describe(self._find(exchange.path.removeprefix(MODELS))))
 
     async def get_metadata(self, exchange: Exchange) -> web.Response:
-        """Say what this server is, in a NIM's words."""
+        """Describe this server, in a NIM's form."""
         del exchange
         return _json(
             {
@@ -162,7 +163,7 @@ class Endpoint:
         )
 
     async def get_version(self, exchange: Exchange) -> web.Response:
-        """Say the release and the version of the endpoint."""
+        """Return the release and the version of the endpoint."""
         del exchange
         return _json({"release": self._release, "api": API_VERSION})
 
@@ -173,7 +174,7 @@ class Endpoint:
         return _json(openapi_document(self._settings, self._access, models, API_VERSION))
 
     async def get_metrics(self, exchange: Exchange) -> web.Response:
-        """Show the process's metrics to Prometheus."""
+        """Return the process's metrics for Prometheus."""
         del exchange
         return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
@@ -184,7 +185,7 @@ class Endpoint:
     def _embedder_of(self, wanted: EmbeddingsRequest) -> Embedder:
         embedder = self._find(wanted.model)
         dimension = embedder.spec.dimension
-        # A NIM's may be unknown until it has answered.
+        # The dimension of a NIM may be unknown until it has answered.
         if dimension and wanted.dimensions not in (None, dimension):
             raise _refused(
                 RequestRefused(

@@ -1,4 +1,4 @@
-"""A request over HTTP and its answer as they pass by, and the bounds on its body."""
+"""An HTTP request with its answer, and the bounds on its body."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ MAX_REQUEST_ID_LENGTH = 128
 
 
 class Exchange:
-    """A request and its answer as they pass by.
+    """A request and what is logged of its answer.
 
     Attributes:
         path: without the settings' prefix and doubled slashes.
@@ -62,7 +62,7 @@ class BodyReader:
 
     @asynccontextmanager
     async def read(self, exchange: Exchange) -> AsyncIterator[bytes]:
-        """Give a request's body, whose bytes count with the others' as long as the block runs.
+        """Read a request's body; its bytes count towards the bound on all bodies while the block runs.
 
         Raises:
             Refused: it is too long or compressed, breaks HTTP, or was not complete in time.
@@ -91,7 +91,7 @@ class BodyReader:
             async with deadline:
                 while part := await request.content.readany():
                     exchange.request_bytes += len(part)
-                    # As they come, so that callers cannot send more while the first answers are made.
+                    # At once, so that callers cannot send more before the first requests are answered.
                     calling_account.get().receive(len(part))
                     self._held += len(part)
                     parts.append(part)
@@ -99,11 +99,10 @@ class BodyReader:
                         raise self._too_long()
                     if self._held > self._max_held:
                         raise Overloaded(
-                            f"the bodies of all requests have more than {self._max_held} bytes, and "
-                            "no more may be read: try again later"
+                            f"the bodies of all requests have more than {self._max_held} bytes; try again later"
                         )
         except web.RequestPayloadError as error:
-            raise invalid_http("the body is not what its headers say") from error
+            raise invalid_http("the body does not match its headers") from error
         except TimeoutError:
             if not deadline.expired():
                 raise

@@ -11,24 +11,24 @@ A_TEXT = {
     "description": "a text, or an image as data:image/{png,jpeg,...};base64,...",
 }
 ERROR_STATUSES = {
-    "400": "the request is no HTTP or no JSON, or an input cannot be embedded",
-    "401": "the key is missing or wrong",
-    "403": "the key's client may not do this",
+    "400": "the request is not valid HTTP or JSON, or an input cannot be embedded",
+    "401": "the API key is missing or unknown",
+    "403": "the client of this key lacks the permission",
     "404": "there is no such model or path",
-    "405": "the path takes another method",
-    "408": "the request did not come in time",
-    "409": "the embedder's vectors are of another space",
-    "413": "the body is too long",
+    "405": "the path needs another method",
+    "408": "the request did not arrive in time",
+    "409": "the embedder's vectors belong to another space",
+    "413": "the body is too large",
     "415": "the body is compressed",
     "422": "the body breaks the schema",
     "424": "the embedder's backend refuses this server",
-    "429": "the client has used up its quota, or the embedder's backend limits its callers",
-    "431": "the request's line and headers are too long",
-    "500": "a fault of this server or of the embedder's backend",
-    "503": "the embedder does not answer, or too much waits for it",
-    "504": "the answer was not there in time",
+    "429": "the client has used up its quota, or the embedder's backend limits the rate",
+    "431": "the request line and headers are too large",
+    "500": "an internal error of this server or of the embedder's backend",
+    "503": "the embedder does not answer, or its queue is full",
+    "504": "the request timed out",
 }
-"""All that the one table of errors and HTTP's own rules lead to."""
+"""All statuses that the error table and HTTP's own rules lead to."""
 
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
@@ -42,7 +42,7 @@ def openapi_document(
         "info": {
             "title": "Vecgate, as a NIM",
             "version": version,
-            "description": "Texts and images to unit vectors of one space, as an nvclip NIM serves them.",
+            "description": "Embeds texts and images into unit vectors of one space, as an nvclip NIM does.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": settings.path_prefix or "/"}],
@@ -76,7 +76,7 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
                 "operationId": "createEmbeddings",
                 "summary": "Embed texts and images",
                 "requestBody": {"required": True, "content": _content("EmbeddingsRequest")},
-                "responses": {"200": _answer("the vectors, in the inputs' order", "Embeddings")} | _errors(),
+                "responses": {"200": _answer("the vectors, in the order of the inputs", "Embeddings")} | _errors(),
             }
         },
         "/v1/models": _get("listModels", "List the models", "Models"),
@@ -91,7 +91,7 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
             "getReady",
             "Whether an embedder works",
             "Health",
-            **{"503": _answer("it does not, or this server is about to end", "Health") | {"headers": RETRY_AFTER}},
+            **{"503": _answer("it does not, or this server is shutting down", "Health") | {"headers": RETRY_AFTER}},
         ),
         "/v1/metadata": _get("getMetadata", "What this server is", "Metadata"),
         "/v1/version": _get("getVersion", "Its release", "Version"),
@@ -162,12 +162,12 @@ def _request_schema(settings: WebSettings, models: Mapping[str, int]) -> dict[st
                 "enum": [*sorted(set(models.values())), None],
                 "description": "the model's own dimension, if given",
             },
-            "user": {"type": ["string", "null"], "description": "changes nothing"},
+            "user": {"type": ["string", "null"], "description": "ignored"},
             "input_type": {"enum": ["query", "passage", None], "description": "what the vectors are for"},
             "truncate": {
                 "enum": ["NONE", "END", None],
                 "default": "END",
-                "description": "whether a text that is longer than the model reads is refused or cut",
+                "description": "whether a text that is too long for the model is refused or truncated",
             },
         },
     }

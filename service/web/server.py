@@ -27,13 +27,13 @@ LINGER_S = 2.0
 cut while it sends may never see the answer."""
 
 MAX_HEADERS = 256
-"""Headers of a request, which are bounded in bytes, too."""
+"""Headers of one request; their bytes are bounded, too."""
 
 REQUEST_START = re.compile(rb"(?=(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE) )")
 MAX_PIECES = 64
 
 LAST_S = 0.1
-"""Seconds that a connection may still take when the time for draining is over."""
+"""Seconds that a connection may take to end after the time for draining."""
 
 
 class AddressTaken(Exception):
@@ -50,7 +50,7 @@ class _Connection(web.RequestHandler):
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=bounds.idle_timeout_s,
-            lingering_time=0,  # `answering` does it, to know its end
+            lingering_time=0,  # `answering` does that
             max_line_size=bounds.max_header_bytes,
             max_field_size=bounds.max_header_bytes,
             max_headers=MAX_HEADERS,
@@ -65,7 +65,7 @@ class _Connection(web.RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the first request, but not for long."""
+        """Wait for the first request, for a limited time."""
         self._start_timer()
         super().connection_made(transport)
         if len(self._server.connections) > self._bounds.max_connections:
@@ -77,7 +77,7 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         if self._in_head:
             self._count_head(data)
         # aiohttp loses what follows a declined upgrade in one piece, so a piece ends where the next request begins.
@@ -87,7 +87,7 @@ class _Connection(web.RequestHandler):
 
     @contextlib.asynccontextmanager
     async def answering(self, content: StreamReader) -> AsyncIterator[None]:
-        """Surround the answer to a request: its head is complete, and behind the answer its body is read to its end."""
+        """Answer a request inside the block; then read the rest of its body, for a short time."""
         self._in_head = False
         self._stop_timer()
         yield
@@ -98,7 +98,7 @@ class _Connection(web.RequestHandler):
         self._in_head, self._head_bytes, self._last_bytes = True, 0, b""
 
     def _count_head(self, data: bytes) -> None:
-        """Bound a head that is not complete. Line ends in front of a request are ignored."""
+        """Bound an incomplete head. Line ends before a request are ignored."""
         if self._timer is None:
             self._start_timer()
         if not self._head_bytes:
@@ -118,7 +118,7 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to bytes that are not a request; the connection ends with it."""
+        """Return the answer to invalid HTTP; it closes the connection."""
         del request, status
         if isinstance(exc, LineTooLong) or "Too many headers" in (message or ""):
             return answer_for(head_too_large(self._bounds.max_header_bytes), "")
@@ -141,7 +141,7 @@ class _Connection(web.RequestHandler):
             self.force_close()
 
     def _refuse(self, fault: Refused) -> None:
-        """Answer what is not a request yet, and close."""
+        """Answer before a request is complete, and close."""
         body = answer_for(fault, "").body
         if self.transport is not None and isinstance(body, bytes):
             head = f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
@@ -153,8 +153,8 @@ class _Connection(web.RequestHandler):
 class WebServer:
     """Serves the endpoint that answers as a NIM does.
 
-    Whether it will get its port is known when it is made, before anything else is started. It listens from `start` on:
-    until then connections are refused, and nobody waits for an answer.
+    The constructor checks that the port is free, before anything else is started. The server listens from `start` on;
+    until then connections are refused, so no client waits.
 
     Attributes:
         port: that it listens on; known after start if the setting is 0.
@@ -170,13 +170,13 @@ class WebServer:
         authenticator: Authenticator | None = None,
         bounds: WebBounds = DEFAULT_BOUNDS,
     ) -> None:
-        """Make one.
+        """Create the server.
 
         Args:
             settings: address and bounds of the server.
             server: its certificate, and how long its shutdown may take.
-            embedders: what makes vectors.
-            authenticator: who may call; None lets everybody.
+            embedders: the embedders to use.
+            authenticator: who may call; None means everyone.
             bounds: on connections and requests.
 
         Raises:
@@ -206,7 +206,7 @@ class WebServer:
         """Listen, and answer requests.
 
         Raises:
-            AddressTaken: another program was quicker to listen on the address.
+            AddressTaken: another program has taken the address meanwhile.
         """
         listener = _listen(self._settings)
         self.port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The JSON of a NIM's /v1/embeddings as an endpoint like it reads and writes it; nim_wire has the client's side."""
+"""The JSON of a NIM's /v1/embeddings as a server reads and writes it; embedders/nim/wire.py has the client's side."""
 
 import base64
 import binascii
@@ -14,28 +14,28 @@ from embedders.contract import Embedding, ImageInput, Input, TextInput, Vector
 from embedders.nim.wire import MAX_INPUTS
 
 NVCLIP_TOKENS = 77
-"""Tokens that nvclip counts for a text, which it pads; written where the backend does not say how many there are."""
+"""Tokens that nvclip counts for a text, because it pads. Reported where the backend does not count them."""
 
 _IMAGE_START = "data:image"
 _IMAGE_URI = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w.+-]{1,40}=[\w.+-]{1,40}){0,4};base64,")
 _PICTURE_LIKE = re.compile(r"\s*(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/]{20,}={0,2}\s*$)")
-"""A data URI, or nothing but base64 that begins as PNG, JPEG, GIF or WebP files do."""
+"""A data URI, or base64 that begins like a PNG, JPEG, GIF or WebP file."""
 
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>\w{1,64})`")
 _PLACE = re.compile(r"\.(?P<field>\w+(?:\[\d+\])?)`")
 _TOKENS = frozenset({"Expected `str`, got `int`", "Expected `str`, got `array`"})
-"""What is said of token numbers in place of texts, which OpenAI takes and LangChain's client of it sends by default."""
+"""Errors about token numbers instead of texts. OpenAI accepts them, and LangChain's client sends them by default."""
 
 _CHOICES = {"encoding_format": ("float", "base64"), "input_type": ("query", "passage"), "truncate": ("NONE", "END")}
 
 
 class RequestRefused(Exception):
-    """A body is no request for embeddings. The message names the rule, the bound and the fix, and holds no content.
+    """A body is not a valid request. The message names the rule, the bound and the fix, and contains no content.
 
     Attributes:
-        field: what of the request is at fault, such as "input[3]"; None for the body as a whole.
-        readable: whether the body is JSON at all.
-        too_many: whether it has more inputs than one request may have.
+        field: the part that is wrong, such as "input[3]"; None for the whole body.
+        readable: whether the body is JSON.
+        too_many: whether it has too many inputs.
     """
 
     def __init__(
@@ -48,16 +48,16 @@ class RequestRefused(Exception):
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request as it is sent: the NIM's three fields, and those that OpenAI's clients and text NIMs' clients add.
+    """A request: the NIM's three fields, and those that clients of OpenAI and of text NIMs add.
 
     Attributes:
         input: a text or a data URI, or a list of them.
-        model: whose vectors are wanted.
-        encoding_format: how they are to be written.
-        dimensions: how long the caller expects them to be.
-        user: the caller's user, which changes nothing.
-        input_type: what they are for.
-        truncate: whether a text may be cut where it is longer than the model reads.
+        model: the model that embeds.
+        encoding_format: how vectors are written.
+        dimensions: the expected dimension.
+        user: ignored.
+        input_type: what the vectors are for.
+        truncate: whether long texts may be truncated.
     """
 
     input: str | list[str]
@@ -70,7 +70,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     @property
     def items(self) -> list[str]:
-        """The inputs as they are sent, one or several."""
+        """The inputs, always as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
 
 
@@ -79,7 +79,7 @@ class RequestReader:
 
     Args:
         max_inputs: inputs of one request.
-        strict_images: whether a text that looks like a picture without its prefix is refused. A NIM embeds its letters.
+        strict_images: whether to refuse a text that looks like an image without its prefix. A NIM embeds it as text.
     """
 
     def __init__(self, *, max_inputs: int = MAX_INPUTS, strict_images: bool = False) -> None:
@@ -91,15 +91,15 @@ class RequestReader:
         """Return a request.
 
         Raises:
-            RequestRefused: the body is no JSON, or breaks the schema.
+            RequestRefused: the body is not JSON or breaks the schema.
         """
         self._check_strings(body)
         try:
             request = self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            raise _broken_rule(error) from None  # the text of a cause might hold content
+            raise _broken_rule(error) from None  # the text of a cause may contain content
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise RequestRefused("the body is no JSON; send an object with input and model", readable=False) from None
+            raise RequestRefused("the body is not JSON; send an object with input and model", readable=False) from None
         if not request.items:
             raise RequestRefused(f"is empty; give 1 to {self._max_inputs} texts and images", "input")
         if len(request.items) > self._max_inputs:
@@ -107,16 +107,16 @@ class RequestReader:
         return request
 
     def read_inputs(self, request: EmbeddingsRequest) -> list[Input]:
-        """Return a request's inputs. What starts with `data:image` is a picture, whatever its media type says.
+        """Return a request's inputs. An input that starts with `data:image` is an image, whatever its media type.
 
         Raises:
-            RequestRefused: a picture is no base64, or strict_images refuses a text.
+            RequestRefused: an image is not base64, or strict_images refuses a text.
         """
         truncate = request.truncate != "NONE"
         return [self._read_item(item, at, truncate=truncate) for at, item in enumerate(request.items)]
 
     def _check_strings(self, body: bytes) -> None:
-        # A list of millions of empty strings would take a dozen times the body's memory before its length is looked at.
+        # A list of millions of empty strings would need a dozen times the body's memory before its length is checked.
         # Of a body with n strings, this counts n to 2 n quotes: two a string, less one where a backslash ends it.
         bound = 2 * (self._max_inputs + 2 * len(EmbeddingsRequest.__struct_fields__))
         quotes = body.count(b'"')
@@ -138,15 +138,15 @@ class RequestReader:
                 )
             packed = item[uri.end() :]
             if "\n" in packed:
-                # The program base64 and MIME's encoders write lines.
+                # The program base64 and MIME encoders write lines.
                 packed = packed.replace("\r", "").replace("\n", "")
             try:
                 return ImageInput(binascii.a2b_base64(packed, strict_mode=True))
             except (binascii.Error, ValueError):
-                raise RequestRefused("the image is no base64; use the standard alphabet with padding", field) from None
+                raise RequestRefused("the image is not base64; use the standard alphabet with padding", field) from None
         if self._strict_images and _PICTURE_LIKE.match(item):
             raise RequestRefused(
-                "looks like a picture without its prefix, or a data URI of another kind, and would be embedded as a "
+                "looks like an image without its prefix, or a data URI of another kind, and would be embedded as a "
                 "text; send images as data:image/png;base64,...",
                 field,
             )
@@ -154,10 +154,10 @@ class RequestReader:
 
 
 def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
-    # Messages of two kinds hold what the caller sent, which may be megabytes and look like the end of a message.
+    # Two kinds of messages repeat what the caller sent, which may be megabytes and look like the end of a message.
     text = str(error)
     if text.startswith("Object contains unknown field"):
-        # A word is a field that this server does not know, anything else may be content.
+        # A plain word is the name of an unknown field; anything else may be content.
         named = _FIELD.fullmatch(text)
         known = ", ".join(EmbeddingsRequest.__struct_fields__)
         return RequestRefused(f"extra inputs are not permitted; the fields are {known}", named and named["field"])
@@ -167,7 +167,7 @@ def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
     if message.startswith("Invalid enum value"):
         message = f"must be one of {', '.join(_CHOICES.get(field or '', ()))}"
     if message in _TOKENS and (field or "").startswith("input["):
-        message = "token numbers are not taken, because they are another model's; send the text itself"
+        message = "token numbers are not accepted, because they belong to another model; send the text itself"
     return RequestRefused((message or text).replace("`", ""), field)
 
 
@@ -175,10 +175,10 @@ def write_embeddings(model: str, inputs: Sequence[Input], embeddings: Sequence[E
     """Return the answer to a request.
 
     Args:
-        model: whose vectors they are.
+        model: the model that embedded.
         inputs: of the request.
         embeddings: one for each input, in order.
-        packed: whether vectors are base64 of little-endian float32 instead of lists of numbers.
+        packed: whether to write vectors as base64 of little-endian float32 instead of lists of numbers.
     """
     tokens = sum(
         NVCLIP_TOKENS if each.token_count is None else each.token_count
@@ -210,7 +210,7 @@ def _write_vector(vector: Vector, *, packed: bool) -> str | Vector:
 def write_error(
     status: int, message: str, *, kind: str, code: str, field: str | None = None, request_id: str = ""
 ) -> bytes:
-    """Return the body of a refusal that every client can show.
+    """Return the body of an error that every client can show.
 
     Weaviate's module shows `message`, `detail` or `title`, depending on the status, and takes strings only; a NIM's
     users look for `detail` and `requestId`, OpenAI's clients for `error`.
@@ -219,9 +219,9 @@ def write_error(
         status: of HTTP.
         message: for the caller.
         kind: OpenAI's type of the error, such as "invalid_request_error".
-        code: what the error is, for programs.
-        field: what of the request is at fault.
-        request_id: to look for in the log.
+        code: the reason, for programs.
+        field: the part of the request that is wrong.
+        request_id: identifies the request in the log.
     """
     return orjson.dumps(
         {

@@ -123,7 +123,7 @@ async def test_strict_images_refuse_a_text_that_looks_like_one(text: str) -> Non
         body = refusal(await post(http, input=["a cat", text]), 422)
         good = await post(http, input=["a cat", data_uri(PNG), "/9j/ is how a picture begins"])
 
-    assert body["message"].startswith("input[1]: looks like a picture without its prefix")
+    assert body["message"].startswith("input[1]: looks like an image without its prefix")
     assert len(vectors(good)) == 3
 
 
@@ -158,7 +158,7 @@ async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web,
     ("fields", "field", "text"),
     [
         ({"input": 3}, "input", "Expected str | array, got int"),
-        ({"input": ["a", 3]}, "input[1]", "token numbers are not taken"),
+        ({"input": ["a", 3]}, "input[1]", "token numbers are not accepted"),
         ({"input": [[1, 2]]}, "input[0]", "send the text itself"),
         ({"input": ["a", None]}, "input[1]", "Expected str, got null"),
         ({"input": None}, "input", "Expected str | array, got null"),
@@ -174,8 +174,8 @@ async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web,
         ({"input": "a", "modality": "text"}, "modality", "extra inputs are not permitted; the fields are input, model"),
         ({"input": "a", "user": 1}, "user", "Expected str | null, got int"),
         ({"input": ["a", "data:image/png,AAAA"]}, "input[1]", "data:image/png;base64,"),
-        ({"input": "data:image/png;base64,AA*A"}, "input[0]", "no base64"),
-        ({"input": "data:image/png;base64,AAA"}, "input[0]", "no base64"),
+        ({"input": "data:image/png;base64,AA*A"}, "input[0]", "not base64"),
+        ({"input": "data:image/png;base64,AAA"}, "input[0]", "not base64"),
         ({"input": "data:images are free"}, "input[0]", "data:image/png;base64,"),
     ],
 )
