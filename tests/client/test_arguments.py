@@ -203,6 +203,15 @@ def test_an_image_of_a_wrong_type_fails_with_its_object(client: Client) -> None:
     )
 
 
+def test_an_image_that_cannot_be_read_fails_with_its_object(client: Client, tmp_path: Path) -> None:
+    paths = (tmp_path / "missing.png", Path(__file__))
+
+    outcomes = list(client.import_objects("Pictures", [Object(images={"image": path}) for path in paths]))
+
+    assert outcomes[1].error is None
+    assert str(outcomes[0].error).startswith("INVALID_INPUT: image 'image' cannot be read: [Errno 2]")
+
+
 def test_a_list_of_nothing_is_refused_before_it_is_sent() -> None:
     with pytest.raises(ValueError, match="nothing to compare with; give 1 or more values"):
         where("a").contains_any([])

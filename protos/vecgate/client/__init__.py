@@ -5,7 +5,7 @@
     from vecgate.client import Client, Object
 
     with Client("127.0.0.1:50070") as client:
-        for outcome in client.import_objects("Pictures", [Object(images={"image": Path("dog.png").read_bytes()})]):
+        for outcome in client.import_objects("Pictures", [Object(images={"image": Path("dog.png")})]):
             print(outcome.id, outcome.error or "stored")
         for hit in client.search("Pictures", text="a happy dog", limit=3).hits:
             print(hit.distance, hit.object.properties)

@@ -377,7 +377,7 @@ class AsyncClient:
 
         Example:
             files = sorted(Path("pictures").glob("*.png"))
-            objects = (Object({"path": str(file)}, images={"image": file.read_bytes()}) for file in files)
+            objects = (Object({"path": str(file)}, images={"image": file}) for file in files)
             failed = [outcome async for outcome in client.import_objects("Pictures", objects) if outcome.error]
         """
         bounds = await self._chunk_bounds(chunk_objects)

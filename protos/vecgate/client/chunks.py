@@ -110,7 +110,7 @@ def _sendable(value: Object, values: int, bounds: ChunkBounds) -> pb.DataObject 
     invalid = grpc.StatusCode.INVALID_ARGUMENT
     try:
         message = object_to_pb(value)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return ImportOutcome(value.id, VecgateError(invalid, str(error), reason="INVALID_INPUT"))
     size = message.ByteSize() + FRAME_BYTES
     if values > bounds.max_values:

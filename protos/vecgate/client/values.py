@@ -294,6 +294,7 @@ def object_to_pb(value: Object) -> object_pb.DataObject:
 
     Raises:
         ValueError: a property's value or a vector cannot be sent; the message names it.
+        OSError: an image cannot be read.
     """
     message = object_pb.DataObject(id=value.id)
     for name, data in value.images.items():
@@ -301,6 +302,8 @@ def object_to_pb(value: Object) -> object_pb.DataObject:
             message.images[name].CopyFrom(image_to_pb(data))
         except TypeError as error:
             raise ValueError(f"image {name!r}: {error}") from error
+        except OSError as error:
+            raise OSError(f"image {name!r} cannot be read: {error}") from error
     for name, content in value.properties.items():
         try:
             message.properties[name] = _plain(content)
