@@ -51,18 +51,18 @@ class GetServerStatusResponse(_message.Message):
     release: _builtins.str
     """Vecgate's release."""
     calls_in_flight: _builtins.int
-    """gRPC calls that are being answered, this one too."""
+    """The number of gRPC calls in progress, including this one."""
     http_requests_in_flight: _builtins.int
-    """HTTP requests that are being answered."""
+    """The number of HTTP requests in progress."""
     store_available: _builtins.bool
-    """Whether Weaviate answered when it was last asked."""
+    """Whether Weaviate answered the last request."""
     @_builtins.property
     def embedders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedderStatus]:
         """The embedders, the default one first."""
 
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientStatus]:
-        """The clients that have called since the start, by name; none where everybody may call."""
+        """The clients that have called since the start, by name; empty if the server has no authentication."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ Global___GetServerStatusResponse: _TypeAlias = GetServerStatusResponse  # noqa: 
 
 @_typing.final
 class EmbedderStatus(_message.Message):
-    """EmbedderStatus is what goes on in an embedder."""
+    """EmbedderStatus is the state of an embedder."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -98,18 +98,18 @@ class EmbedderStatus(_message.Message):
     name: _builtins.str
     """Its name."""
     fault: _builtins.str
-    """Why it does not work, in words; empty when it does."""
+    """Why it does not work; empty if it works."""
     breaker_open: _builtins.bool
-    """Whether it is left alone for a while because it failed."""
+    """Whether its circuit breaker is open, because it failed."""
     queued_inputs: _builtins.int
-    """Inputs that wait for it."""
+    """The number of inputs in its queue."""
     queued_bytes: _builtins.int
     """Their bytes."""
     running_batches: _builtins.int
-    """Batches that it works on."""
+    """The number of batches that it is working on."""
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
-        """How long the call that waits longest has waited."""
+        """How long the oldest call in its queue has waited."""
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ Global___EmbedderStatus: _TypeAlias = EmbedderStatus  # noqa: Y015
 
 @_typing.final
 class ClientStatus(_message.Message):
-    """ClientStatus is what a client uses up."""
+    """ClientStatus is the usage of a client."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -142,10 +142,10 @@ class ClientStatus(_message.Message):
     name: _builtins.str
     """Its name."""
     inputs_in_flight: _builtins.int
-    """Its inputs that wait for an embedder or are in it."""
+    """The number of its inputs in queues and in embedders."""
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
-        """Until its quota lets it call again; unset when it may call."""
+        """The time until its quota allows another call; unset if it may call now."""
 
     def __init__(
         self,

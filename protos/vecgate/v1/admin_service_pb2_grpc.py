@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """AdminService shows operators what goes on inside.
+    """AdminService shows the state of a server to operators.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """AdminService shows operators what goes on inside.
+    """AdminService shows the state of a server to operators.
     """
 
     def GetServerStatus(self, request, context):
-        """GetServerStatus tells what waits, what runs and what is broken at this moment, on the replica that answers.
+        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +70,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """AdminService shows operators what goes on inside.
+    """AdminService shows the state of a server to operators.
     """
 
     @staticmethod

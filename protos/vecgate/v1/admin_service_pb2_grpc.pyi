@@ -27,25 +27,25 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """AdminService shows operators what goes on inside."""
+    """AdminService shows the state of a server to operators."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetServerStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerStatusRequest, _admin_service_pb2.GetServerStatusResponse]
-    """GetServerStatus tells what waits, what runs and what is broken at this moment, on the replica that answers."""
+    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """AdminService shows operators what goes on inside."""
+    """AdminService shows the state of a server to operators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerStatusRequest, _admin_service_pb2.GetServerStatusResponse]  # type: ignore[assignment]
-    """GetServerStatus tells what waits, what runs and what is broken at this moment, on the replica that answers."""
+    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """AdminService shows operators what goes on inside."""
+    """AdminService shows the state of a server to operators."""
 
     @_abc_1.abstractmethod
     def GetServerStatus(
@@ -53,6 +53,6 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetServerStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetServerStatusResponse, _abc.Awaitable[_admin_service_pb2.GetServerStatusResponse]]:
-        """GetServerStatus tells what waits, what runs and what is broken at this moment, on the replica that answers."""
+        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,23 +34,23 @@ class _DeletionStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dele
     DELETION_STRATEGY_UNSPECIFIED: _DeletionStrategy.ValueType  # 0
     """Weaviate's default."""
     DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION: _DeletionStrategy.ValueType  # 1
-    """Not by itself."""
+    """Weaviate does not resolve it automatically."""
     DELETION_STRATEGY_DELETE_ON_CONFLICT: _DeletionStrategy.ValueType  # 2
     """The object is deleted."""
     DELETION_STRATEGY_TIME_BASED_RESOLUTION: _DeletionStrategy.ValueType  # 3
-    """The later of deletion and write counts."""
+    """The later one of the deletion and the write wins."""
 
 class DeletionStrategy(_DeletionStrategy, metaclass=_DeletionStrategyEnumTypeWrapper):
-    """DeletionStrategy is how replicas that disagree about a deletion are brought together, in Weaviate's words."""
+    """DeletionStrategy says how Weaviate resolves a deletion that only some replicas have seen."""
 
 DELETION_STRATEGY_UNSPECIFIED: DeletionStrategy.ValueType  # 0
 """Weaviate's default."""
 DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION: DeletionStrategy.ValueType  # 1
-"""Not by itself."""
+"""Weaviate does not resolve it automatically."""
 DELETION_STRATEGY_DELETE_ON_CONFLICT: DeletionStrategy.ValueType  # 2
 """The object is deleted."""
 DELETION_STRATEGY_TIME_BASED_RESOLUTION: DeletionStrategy.ValueType  # 3
-"""The later of deletion and write counts."""
+"""The later one of the deletion and the write wins."""
 Global___DeletionStrategy: _TypeAlias = DeletionStrategy  # noqa: Y015
 
 @_typing.final
@@ -71,46 +71,46 @@ class Collection(_message.Message):
     DEFAULT_VECTOR_FIELD_NUMBER: _builtins.int
     RERANKER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Matches [A-Z][A-Za-z0-9_]{0,254}: Weaviate's names begin with a capital letter. Otherwise INVALID_INPUT."""
+    """Required. Matches [A-Z][A-Za-z0-9_]{0,254} (INVALID_INPUT), because Weaviate's names begin with a capital letter."""
     description: _builtins.str
-    """Optional. What it holds."""
+    """Optional. What the collection contains."""
     object_count: _builtins.int
-    """Output only, and only from GetCollection. How many objects it holds, or the tenant that was named; missing where it has
-    tenants and none was named.
+    """Output only, from GetCollection only. The number of objects of the collection, or of the tenant in the request; unset if the
+    collection has tenants and the request names none.
     """
     default_vector: _builtins.str
-    """Optional. The named vector of searches that name none (UNKNOWN_VECTOR). While no embedder of its space works, such a search by
-    text or picture uses the first named vector of another space whose embedder does. Default: the only one; of several, each of a
-    space of its own, that of the server's first embedder; else none. An answer has the one that is in force, empty for none. Adding a
-    named vector never changes it.
+    """Optional. The named vector for searches that name none (UNKNOWN_VECTOR). While no embedder of its space works, such a search by
+    text or image uses the first named vector of another space whose embedder works. Default: the only named vector; if there are
+    several, all in different spaces, the one of the server's first embedder; otherwise none. A response has the one in effect,
+    empty for none. Adding a named vector never changes it.
     """
     @_builtins.property
     def properties(self) -> _containers.RepeatedCompositeFieldContainer[_property_pb2.Property]:
-        """Optional. Its properties, each name once. At most 1000."""
+        """Optional. The properties, with different names. At most 1000."""
 
     @_builtins.property
     def vectors(self) -> _containers.RepeatedCompositeFieldContainer[Global___VectorConfig]:
-        """Required. Its named vectors, each name once, at least one. At most 100."""
+        """Required. 1 to 100 named vectors, with different names."""
 
     @_builtins.property
     def multi_tenancy(self) -> Global___MultiTenancyConfig:
-        """Optional. Whether its objects belong to tenants. Default: they do not."""
+        """Optional. Whether each object belongs to a tenant. Default: no tenants."""
 
     @_builtins.property
     def replication(self) -> Global___ReplicationConfig:
-        """Optional. How it is replicated."""
+        """Optional. How the collection is replicated."""
 
     @_builtins.property
     def sharding(self) -> Global___ShardingConfig:
-        """Optional. How it is divided into shards; not where it has tenants (INVALID_INPUT), each of which is one."""
+        """Optional. How the collection is divided into shards; not with tenants, each of which is one shard (INVALID_INPUT)."""
 
     @_builtins.property
     def inverted_index(self) -> _inverted_index_pb2.InvertedIndexConfig:
-        """Optional. How its properties are indexed for filters and words."""
+        """Optional. How properties are indexed for filters and keyword search."""
 
     @_builtins.property
     def reranker(self) -> Global___RerankerConfig:
-        """Optional. The module of Weaviate's that SearchObjectsRequest.rerank uses. It can be exchanged later, not taken away. Default: none."""
+        """Optional. The module of Weaviate that SearchObjectsRequest.rerank uses. It can be replaced later, but not removed. Default: none."""
 
     def __init__(
         self,
@@ -139,18 +139,20 @@ Global___Collection: _TypeAlias = Collection  # noqa: Y015
 
 @_typing.final
 class RerankerConfig(_message.Message):
-    """RerankerConfig names a module of Weaviate's that orders hits anew."""
+    """RerankerConfig configures a module of Weaviate that reranks hits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODULE_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     module: _builtins.str
-    """Required. Its name, such as "reranker-nvidia": begins with "reranker-" (INVALID_INPUT), and Weaviate has it (STORE_REJECTED)."""
+    """Required. The module's name, such as "reranker-nvidia". It begins with "reranker-" (INVALID_INPUT), and Weaviate has the module
+    (STORE_REJECTED).
+    """
     @_builtins.property
     def options(self) -> _struct_pb2.Struct:
-        """Optional. Its options by Weaviate's own names, such as "model" and "baseURL". In an update they replace all that there were.
-        At most 100 values and 64 KiB.
+        """Optional. The module's options by Weaviate's names, such as "model" and "baseURL". An update replaces all of them. At most 100
+        values and 64 KiB.
         """
 
     def __init__(
@@ -177,11 +179,11 @@ class ReplicationConfig(_message.Message):
     ASYNC_ENABLED_FIELD_NUMBER: _builtins.int
     DELETION_STRATEGY_FIELD_NUMBER: _builtins.int
     factor: _builtins.int
-    """Optional. Replicas, at least 1 and at most Weaviate's nodes (STORE_REJECTED). Default: Weaviate's."""
+    """Optional. The number of replicas, from 1 to the number of Weaviate's nodes (STORE_REJECTED). Default: Weaviate's."""
     async_enabled: _builtins.bool
-    """Output only. Weaviate's word; from 1.38 on it replicates asynchronously wherever factor is over 1, whatever this says."""
+    """Output only. Weaviate's value. Since 1.38, Weaviate replicates asynchronously if the factor is over 1, whatever the value."""
     deletion_strategy: Global___DeletionStrategy.ValueType
-    """Optional. What happens to an object that was deleted on some replicas only. Default: Weaviate's."""
+    """Optional. What happens to an object that only some replicas have deleted. Default: Weaviate's."""
     def __init__(
         self,
         *,
@@ -206,7 +208,7 @@ Global___ReplicationConfig: _TypeAlias = ReplicationConfig  # noqa: Y015
 
 @_typing.final
 class ShardingConfig(_message.Message):
-    """ShardingConfig says how a collection is divided. Cannot be changed later."""
+    """ShardingConfig says how a collection is divided into shards. Cannot be changed later."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -214,11 +216,11 @@ class ShardingConfig(_message.Message):
     VIRTUAL_PER_PHYSICAL_FIELD_NUMBER: _builtins.int
     ACTUAL_COUNT_FIELD_NUMBER: _builtins.int
     desired_count: _builtins.int
-    """Optional. Shards, at least 1. Default: Weaviate's, one a node."""
+    """Optional. The number of shards, at least 1. Default: Weaviate's, one for each node."""
     virtual_per_physical: _builtins.int
-    """Optional. Virtual shards in a shard, at least 1. Default: Weaviate's, 128."""
+    """Optional. The number of virtual shards in a shard, at least 1. Default: Weaviate's, 128."""
     actual_count: _builtins.int
-    """Output only. Shards that there are."""
+    """Output only. The number of shards that exist."""
     def __init__(
         self,
         *,
@@ -247,7 +249,7 @@ Global___ShardingConfig: _TypeAlias = ShardingConfig  # noqa: Y015
 
 @_typing.final
 class MultiTenancyConfig(_message.Message):
-    """MultiTenancyConfig says whether a collection's objects belong to tenants, kept apart from each other."""
+    """MultiTenancyConfig says whether each object of a collection belongs to a tenant, isolated from other tenants."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,11 +257,11 @@ class MultiTenancyConfig(_message.Message):
     AUTO_TENANT_CREATION_FIELD_NUMBER: _builtins.int
     AUTO_TENANT_ACTIVATION_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
-    """Optional. Whether they do; then every call on its objects names a tenant. Cannot be changed later. Default: false."""
+    """Optional. Whether the collection has tenants; then every call on its objects names one. Cannot be changed later. Default: false."""
     auto_tenant_creation: _builtins.bool
-    """Optional. Whether an import for a tenant that is not there creates it. Only where enabled (INVALID_INPUT). Default: false."""
+    """Optional. Whether an import for a tenant that does not exist creates it. Only if enabled (INVALID_INPUT). Default: false."""
     auto_tenant_activation: _builtins.bool
-    """Optional. Whether a call for an inactive tenant activates it. Only where enabled (INVALID_INPUT). Default: false."""
+    """Optional. Whether a call for an inactive tenant activates it. Only if enabled (INVALID_INPUT). Default: false."""
     def __init__(
         self,
         *,
@@ -288,7 +290,7 @@ Global___MultiTenancyConfig: _TypeAlias = MultiTenancyConfig  # noqa: Y015
 
 @_typing.final
 class WeightedField(_message.Message):
-    """WeightedField is a property that takes part in a vector."""
+    """WeightedField is a property that contributes to a vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,9 +299,8 @@ class WeightedField(_message.Message):
     name: _builtins.str
     """Required. A property of the collection: of type blob in image_fields, text or text array in text_fields."""
     weight: _builtins.float
-    """Optional. Its share, over 0 and finite; shares are divided by the sum over the fields that an object has. Default: 1; of a
-    native vector none has a weight, unless one has.
-    A text array's share is divided evenly among its items.
+    """Optional. The weight, finite and over 0. Weights are divided by their sum over the fields that an object has; the weight of a
+    text array is divided evenly among its items. Default: 1; a native vector has no weights unless one field has one.
     """
     def __init__(
         self,
@@ -319,7 +320,7 @@ Global___WeightedField: _TypeAlias = WeightedField  # noqa: Y015
 
 @_typing.final
 class VectorConfig(_message.Message):
-    """VectorConfig says how a named vector is made."""
+    """VectorConfig configures a named vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -334,41 +335,40 @@ class VectorConfig(_message.Message):
     NATIVE_FIELD_NUMBER: _builtins.int
     BASE_URL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}. The vector without a name of a collection that another client made is called
-    "default", as in Weaviate's own clients; named ones cannot be added to such a collection (INVALID_INPUT).
+    """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}. A collection that another client created may have one vector without a name,
+    which is called "default", as in Weaviate's clients; such a collection takes no named vectors (INVALID_INPUT).
     """
     embedder: _builtins.str
-    """Optional. The embedder's name; empty means the default one. An unknown name is EMBEDDER_NOT_FOUND. In an answer: the
-    name of this server's embedder of that space, empty if it has none.
+    """Optional. The embedder's name (EMBEDDER_NOT_FOUND). Default: the server's first embedder. In a response: the server's embedder
+    of that space, empty if there is none.
     """
     model: _builtins.str
-    """Optional. The model that the embedder must have; another one is INVALID_INPUT. In an answer: the model at creation."""
+    """Optional. The model that the embedder must have (INVALID_INPUT). In a response: the model at creation."""
     space: _builtins.str
-    """Output only. The space that it is bound to. Of a named vector that Weaviate's own multi2vec-nvidia fills: that of this
-    server's embedder of its model, else the model's name. Empty where nothing says.
+    """Output only. The space that the named vector is bound to. For a vector that Weaviate's multi2vec-nvidia fills: the space of the
+    server's embedder of that model, or the model's name. Empty if unknown.
     """
     dimension: _builtins.int
-    """Output only. Values in a vector; 0 where nothing says."""
+    """Output only. The number of values in a vector; 0 if unknown."""
     native: _builtins.bool
-    """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches it, too, so that any Weaviate client has near_text,
-    near_image and hybrid on what Vecgate imported. It then asks base_url for vectors. Vecgate makes its vectors by the
-    module's formula, to the bit: without weights their plain mean; with weights (if any field has one) their weighted sum divided by
-    their number, where the module counts the weights off by position, so that an object that lacks a field gets those of others. It is
-    not scaled to unit length. With weights no field may be a text array, on which the module fails (INVALID_INPUT). Default: false.
+    """Optional. Whether Weaviate's own module multi2vec-nvidia fills and searches the named vector, too, so that every Weaviate client
+    can use near_text, near_image and hybrid on objects that Vecgate imported. The module gets its vectors from base_url. Vecgate
+    then uses the module's formula exactly: without weights, the mean of the vectors; with weights (if any field has one), their
+    weighted sum divided by their number. The module matches weights by position, so an object that lacks a field gets the weights
+    of other fields. The result does not have unit length. With weights, no field may be a text array, because the module fails on
+    it (INVALID_INPUT). Default: false.
     """
     base_url: _builtins.str
-    """Required with native, otherwise left out (INVALID_INPUT). Where Weaviate reaches Vecgate's HTTP endpoint, or a NIM of the
-    model, such as "http://vecgate:8070".
+    """Required with native, and only then allowed (INVALID_INPUT). The address at which Weaviate reaches Vecgate's HTTP endpoint or a
+    NIM of the model, such as "http://vecgate:8070".
     """
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The images that take part. A named vector without any field takes supplied vectors only.
-        At most 1000 in one request.
-        """
+        """Optional. The images to embed. A named vector without fields takes supplied vectors only. At most 1000 in one request."""
 
     @_builtins.property
     def text_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The texts that take part. At most 1000 in one request."""
+        """Optional. The texts to embed. At most 1000 in one request."""
 
     @_builtins.property
     def index(self) -> _vector_index_pb2.VectorIndex:
@@ -429,7 +429,7 @@ class CreateCollectionResponse(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> Global___Collection:
-        """The collection as created."""
+        """The collection as Weaviate created it."""
 
     def __init__(
         self,
@@ -505,9 +505,9 @@ class ListCollectionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Optional. 0 to 1000 collections in the answer; 0 means 100."""
+    """Optional. The most collections in the response, 0 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """Optional. The next_page_token of the answer before. Another text is INVALID_INPUT."""
+    """Optional. The next_page_token of the previous response (INVALID_INPUT). Default: the first page."""
     def __init__(
         self,
         *,
@@ -531,7 +531,7 @@ class ListCollectionsResponse(_message.Message):
     COLLECTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty at the end."""
+    """The token of the next page; empty on the last page."""
     @_builtins.property
     def collections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Collection]:
         """The collections of this page."""
@@ -560,15 +560,15 @@ class UpdateCollectionRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> Global___Collection:
-        """Required. The name of the collection, and what of it is to be as it is here. Properties and named vectors go by their names:
-        those that are not there yet are added, those left out stay. Fields that are not set stay as they are, too.
+        """Required. The collection's name, and the new values. Properties and named vectors are matched by name: new ones are added, and
+        those left out stay. Fields that are not set stay unchanged, too.
         """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index",
-        "default_vector" and "reranker" to look at; "*" means all. With it an empty description or default_vector empties the collection's. Default: all
-        that are set. At most 100 paths.
+        "default_vector" and "reranker" to change; "*" means all. With a mask, an empty description or default_vector clears it.
+        Default: all fields that are set. At most 100 paths.
         """
 
     def __init__(
@@ -594,7 +594,7 @@ class UpdateCollectionResponse(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> Global___Collection:
-        """The collection as it is now."""
+        """The changed collection."""
 
     def __init__(
         self,

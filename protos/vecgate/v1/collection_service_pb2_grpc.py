@@ -88,7 +88,7 @@ class CollectionServiceServicer(object):
     """
 
     def CreateCollection(self, request, context):
-        """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
+        """CreateCollection creates a collection and binds each of its named vectors permanently to the space of its embedder.
         Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,18 +110,18 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateCollection(self, request, context):
-        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
-        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
-        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
-        INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
-        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
+        the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, and
+        how properties are indexed and tokenized. Weaviate indexes properties in the background; GetCollection shows the result. A
+        change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
+        be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCollection(self, request, context):
-        """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+        """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -129,7 +129,7 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CreateTenants(self, request, context):
-        """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+        """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -145,15 +145,15 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateTenants(self, request, context):
-        """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
-        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+        """UpdateTenants changes the activity status of tenants; if one does not exist, it changes none. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate needs its module offload-s3 to offload), STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteTenants(self, request, context):
-        """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+        """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -35,7 +35,7 @@ class CollectionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CollectionServiceAsyncStub: ...
     CreateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.CreateCollectionRequest, _collection_service_pb2.CreateCollectionResponse]
-    """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
+    """CreateCollection creates a collection and binds each of its named vectors permanently to the space of its embedder.
     Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]
@@ -43,18 +43,18 @@ class CollectionServiceStub:
     ListCollections: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
-    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
-    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
-    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
-    INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
-    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
+    the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, and
+    how properties are indexed and tokenized. Weaviate indexes properties in the background; GetCollection shows the result. A
+    change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
+    be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
-    """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+    """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
     CreateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]
-    """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+    """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]
@@ -62,11 +62,11 @@ class CollectionServiceStub:
     STORE_UNAVAILABLE.
     """
     UpdateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantsRequest, _tenant_pb2.UpdateTenantsResponse]
-    """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
-    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+    """UpdateTenants changes the activity status of tenants; if one does not exist, it changes none. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate needs its module offload-s3 to offload), STORE_UNAVAILABLE.
     """
     DeleteTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]
-    """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+    """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
 
@@ -76,7 +76,7 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.CreateCollectionRequest, _collection_service_pb2.CreateCollectionResponse]  # type: ignore[assignment]
-    """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
+    """CreateCollection creates a collection and binds each of its named vectors permanently to the space of its embedder.
     Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     GetCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.GetCollectionRequest, _collection_service_pb2.GetCollectionResponse]  # type: ignore[assignment]
@@ -84,18 +84,18 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     ListCollections: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.ListCollectionsRequest, _collection_service_pb2.ListCollectionsResponse]  # type: ignore[assignment]
     """ListCollections lists collections by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
-    """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
-    automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
-    background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
-    INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
-    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
+    the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, and
+    how properties are indexed and tokenized. Weaviate indexes properties in the background; GetCollection shows the result. A
+    change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
+    be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
-    """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+    """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
     CreateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]  # type: ignore[assignment]
-    """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+    """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]  # type: ignore[assignment]
@@ -103,11 +103,11 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     STORE_UNAVAILABLE.
     """
     UpdateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantsRequest, _tenant_pb2.UpdateTenantsResponse]  # type: ignore[assignment]
-    """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
-    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+    """UpdateTenants changes the activity status of tenants; if one does not exist, it changes none. Errors: INVALID_INPUT,
+    COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate needs its module offload-s3 to offload), STORE_UNAVAILABLE.
     """
     DeleteTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]  # type: ignore[assignment]
-    """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+    """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
 
@@ -120,7 +120,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.CreateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.CreateCollectionResponse, _abc.Awaitable[_collection_service_pb2.CreateCollectionResponse]]:
-        """CreateCollection creates a collection and binds each of its named vectors to its embedder's space, for good.
+        """CreateCollection creates a collection and binds each of its named vectors permanently to the space of its embedder.
         Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_ALREADY_EXISTS, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
@@ -146,11 +146,11 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.UpdateCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
-        """UpdateCollection changes what Weaviate lets change: descriptions, the default vector, the reranker, what an index does at query time, multi-tenancy's
-        automatisms, replication, the inverted index, and how properties are indexed and cut into words, which Weaviate does in the
-        background and GetCollection shows when it is done; and it adds properties and named vectors. A change of anything else is
-        INVALID_INPUT, naming each field, and nothing is changed. A call that fails later may be sent again. Errors: INVALID_INPUT,
-        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
+        the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, and
+        how properties are indexed and tokenized. Weaviate indexes properties in the background; GetCollection shows the result. A
+        change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
+        be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +159,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.DeleteCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
-        """DeleteCollection deletes a collection with all its objects. Errors: INVALID_INPUT where the name is an alias,
+        """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
 
@@ -169,7 +169,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.CreateTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.CreateTenantsResponse, _abc.Awaitable[_tenant_pb2.CreateTenantsResponse]]:
-        """CreateTenants adds tenants to a collection; one that is there already stays as it is. Errors: INVALID_INPUT,
+        """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
@@ -189,8 +189,8 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.UpdateTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.UpdateTenantsResponse, _abc.Awaitable[_tenant_pb2.UpdateTenantsResponse]]:
-        """UpdateTenants changes how active tenants are; if one is not there, none is changed. Errors: INVALID_INPUT,
-        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate offloads only with its module offload-s3), STORE_UNAVAILABLE.
+        """UpdateTenants changes the activity status of tenants; if one does not exist, it changes none. Errors: INVALID_INPUT,
+        COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_REJECTED (Weaviate needs its module offload-s3 to offload), STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -199,7 +199,7 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.DeleteTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.DeleteTenantsResponse, _abc.Awaitable[_tenant_pb2.DeleteTenantsResponse]]:
-        """DeleteTenants deletes tenants with all their objects; one that is not there is no error. Errors: INVALID_INPUT,
+        """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
 

@@ -18,7 +18,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class EmbedderRef(_message.Message):
-    """EmbedderRef names the embedder that made the vectors of an answer."""
+    """EmbedderRef names the embedder that made the vectors of a response."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,7 +33,7 @@ class EmbedderRef(_message.Message):
     space: _builtins.str
     """The id of the vector space. Vectors of two spaces cannot be compared, whatever their dimensions."""
     dimension: _builtins.int
-    """Values in a vector."""
+    """The number of values in a vector."""
     def __init__(
         self,
         *,

@@ -32,9 +32,9 @@ class _PurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Purpose.Value
     PURPOSE_UNSPECIFIED: _Purpose.ValueType  # 0
     """The method's default."""
     PURPOSE_QUERY: _Purpose.ValueType  # 1
-    """To search with."""
+    """For a query."""
     PURPOSE_DOCUMENT: _Purpose.ValueType  # 2
-    """To be found."""
+    """For an object that searches find."""
 
 class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
     """Purpose says what a vector is for."""
@@ -42,9 +42,9 @@ class Purpose(_Purpose, metaclass=_PurposeEnumTypeWrapper):
 PURPOSE_UNSPECIFIED: Purpose.ValueType  # 0
 """The method's default."""
 PURPOSE_QUERY: Purpose.ValueType  # 1
-"""To search with."""
+"""For a query."""
 PURPOSE_DOCUMENT: Purpose.ValueType  # 2
-"""To be found."""
+"""For an object that searches find."""
 Global___Purpose: _TypeAlias = Purpose  # noqa: Y015
 
 class _Priority:
@@ -56,19 +56,19 @@ class _PriorityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Priority.Val
     PRIORITY_UNSPECIFIED: _Priority.ValueType  # 0
     """The method's default."""
     PRIORITY_INTERACTIVE: _Priority.ValueType  # 1
-    """Somebody waits for the answer."""
+    """A user waits for the response."""
     PRIORITY_BULK: _Priority.ValueType  # 2
-    """A load that takes its time."""
+    """A batch job."""
 
 class Priority(_Priority, metaclass=_PriorityEnumTypeWrapper):
-    """Priority says who goes first when work waits for an embedder."""
+    """Priority says which work goes first when an embedder is busy."""
 
 PRIORITY_UNSPECIFIED: Priority.ValueType  # 0
 """The method's default."""
 PRIORITY_INTERACTIVE: Priority.ValueType  # 1
-"""Somebody waits for the answer."""
+"""A user waits for the response."""
 PRIORITY_BULK: Priority.ValueType  # 2
-"""A load that takes its time."""
+"""A batch job."""
 Global___Priority: _TypeAlias = Priority  # noqa: Y015
 
 class _Modality:
@@ -106,7 +106,7 @@ class _EmbedderHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Embedd
     EMBEDDER_HEALTH_READY: _EmbedderHealth.ValueType  # 1
     """Its last check or call succeeded."""
     EMBEDDER_HEALTH_UNAVAILABLE: _EmbedderHealth.ValueType  # 2
-    """Its last check or call failed, or none has ended yet."""
+    """Its last check or call failed, or none has finished yet."""
 
 class EmbedderHealth(_EmbedderHealth, metaclass=_EmbedderHealthEnumTypeWrapper):
     """EmbedderHealth says whether an embedder answers."""
@@ -116,7 +116,7 @@ EMBEDDER_HEALTH_UNSPECIFIED: EmbedderHealth.ValueType  # 0
 EMBEDDER_HEALTH_READY: EmbedderHealth.ValueType  # 1
 """Its last check or call succeeded."""
 EMBEDDER_HEALTH_UNAVAILABLE: EmbedderHealth.ValueType  # 2
-"""Its last check or call failed, or none has ended yet."""
+"""Its last check or call failed, or none has finished yet."""
 Global___EmbedderHealth: _TypeAlias = EmbedderHealth  # noqa: Y015
 
 @_typing.final
@@ -131,17 +131,17 @@ class EmbedInputsRequest(_message.Message):
     TRUNCATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     embedder: _builtins.str
-    """Optional. The embedder's name; empty means the default one. An unknown name is EMBEDDER_NOT_FOUND."""
+    """Optional. The embedder's name (EMBEDDER_NOT_FOUND). Default: the server's first embedder."""
     purpose: Global___Purpose.ValueType
-    """Optional. What the vectors are for. Models of one role for both (nvclip, CLIP) ignore it.
+    """Optional. What the vectors are for. Models without such roles (nvclip, CLIP) ignore it.
     Default: PURPOSE_UNSPECIFIED, which means PURPOSE_QUERY.
     """
     truncate: _builtins.bool
-    """Optional. Whether to cut a text that is longer than the model reads; the result then says so. Default: false, such a text
-    fails with TEXT_TOO_LONG. A backend that hides its tokenizer (NIM) cuts by its own rule.
+    """Optional. Whether to truncate texts that are longer than the model reads; the result then says so. Default: false, such a text
+    fails with TEXT_TOO_LONG. A backend without a public tokenizer (NIM) truncates by its own rule.
     """
     priority: Global___Priority.ValueType
-    """Optional. How urgent the vectors are: bulk work waits while interactive work does, but always goes on.
+    """Optional. How urgent the vectors are. Bulk work gives way to interactive work, but always makes progress.
     Default: PRIORITY_UNSPECIFIED, which means PRIORITY_INTERACTIVE. Searches are interactive, imports are bulk.
     """
     @_builtins.property
@@ -209,7 +209,7 @@ class EmbedResult(_message.Message):
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why the input has none, with ErrorInfo and, where a field is wrong, BadRequest in its details."""
+        """Why the input has no vector, with ErrorInfo and, if a field is wrong, BadRequest in its details."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ Global___EmbedResult: _TypeAlias = EmbedResult  # noqa: Y015
 
 @_typing.final
 class Embedding(_message.Message):
-    """Embedding is one input's vector and what happened to the input."""
+    """Embedding is the vector of an input, with information about the input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -237,11 +237,11 @@ class Embedding(_message.Message):
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """Tokens of a text, with the model's start and end tokens, after truncation. Unset for images and where the backend
-    does not say.
+    """The number of tokens of a text after truncation, with the model's start and end tokens. Unset for images, and if the backend
+    does not report it.
     """
     truncated: _builtins.bool
-    """Whether the text was cut, to EmbedderLimits.max_text_bytes or to the model's length."""
+    """Whether the text was truncated, to EmbedderLimits.max_text_bytes or to the model's length."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
         """The vector, of unit length."""
@@ -294,7 +294,7 @@ class ListEmbeddersResponse(_message.Message):
 
     @_builtins.property
     def limits(self) -> Global___ServerLimits:
-        """What one call to this server may carry."""
+        """The server's limits on one call."""
 
     def __init__(
         self,
@@ -326,26 +326,26 @@ class EmbedderInfo(_message.Message):
     HEALTH_DETAIL_FIELD_NUMBER: _builtins.int
     WEIGHTS_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name to ask for."""
+    """The name to use in requests."""
     model: _builtins.str
     """The model's name, such as "nvidia/nvclip" or "ViT-H-14"."""
     space: _builtins.str
     """The id of the vector space. Vectors of two spaces cannot be compared, whatever their dimensions."""
     dimension: _builtins.int
-    """Values in a vector."""
+    """The number of values in a vector."""
     health: Global___EmbedderHealth.ValueType
-    """Whether it answers now."""
+    """Whether it works now."""
     health_detail: _builtins.str
-    """Why it does not, in words; empty when it does."""
+    """Why it does not work; empty if it works."""
     weights_digest: _builtins.str
-    """SHA-256 of the weights in lower-case hex; empty for a model that runs elsewhere."""
+    """The SHA-256 digest of the weights in lower-case hex; empty for a model on another server."""
     @_builtins.property
     def modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
-        """What it embeds."""
+        """The kinds of inputs that it embeds."""
 
     @_builtins.property
     def limits(self) -> Global___EmbedderLimits:
-        """Its bounds."""
+        """Its limits."""
 
     def __init__(
         self,
@@ -370,7 +370,7 @@ Global___EmbedderInfo: _TypeAlias = EmbedderInfo  # noqa: Y015
 
 @_typing.final
 class EmbedderLimits(_message.Message):
-    """EmbedderLimits are an embedder's bounds on one input."""
+    """EmbedderLimits are an embedder's limits on one input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -380,15 +380,15 @@ class EmbedderLimits(_message.Message):
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_FRAMES_FIELD_NUMBER: _builtins.int
     max_text_bytes: _builtins.int
-    """UTF-8 bytes of a text; one that may be cut may have 32 times as many."""
+    """UTF-8 bytes of a text; with truncation, 32 times as many."""
     max_text_tokens: _builtins.int
-    """Tokens that the model reads, with start and end tokens; 0 where the backend does not say."""
+    """Tokens that the model reads, with start and end tokens; 0 if the backend does not report it."""
     max_image_bytes: _builtins.int
     """Bytes of an encoded image."""
     max_image_pixels: _builtins.int
     """Width x height of an image."""
     max_image_frames: _builtins.int
-    """Frames or pages of an image, of which the first one is embedded."""
+    """Frames or pages of an image; only the first one is embedded."""
     def __init__(
         self,
         *,
@@ -408,7 +408,7 @@ Global___EmbedderLimits: _TypeAlias = EmbedderLimits  # noqa: Y015
 
 @_typing.final
 class ServerLimits(_message.Message):
-    """ServerLimits are this server's bounds on one call."""
+    """ServerLimits are the server's limits on one call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,10 +419,10 @@ class ServerLimits(_message.Message):
     MAX_HITS_FIELD_NUMBER: _builtins.int
     MAX_VALUES_FIELD_NUMBER: _builtins.int
     max_request_bytes: _builtins.int
-    """Bytes of a request message; a larger one is refused by gRPC with RESOURCE_EXHAUSTED."""
+    """Bytes of a request message; gRPC refuses a larger one with RESOURCE_EXHAUSTED."""
     max_response_bytes: _builtins.int
-    """Bytes of a response message. gRPC's clients take 4 MiB unless they are told otherwise; EmbedInputs and ImportObjects with
-    the default limits and pages of ListObjects without images are below that.
+    """Bytes of a response message. gRPC's clients accept 4 MiB by default; responses of EmbedInputs and ImportObjects with the
+    default limits, and of ListObjects without images, are smaller.
     """
     max_inputs: _builtins.int
     """Inputs of an EmbedInputs call."""

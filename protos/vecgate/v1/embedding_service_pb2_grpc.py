@@ -52,7 +52,7 @@ class EmbeddingServiceServicer(object):
     """
 
     def EmbedInputs(self, request, context):
-        """EmbedInputs embeds texts and images, mixed as the caller likes. Results keep the order of the inputs, and an input that
+        """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
         cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
         EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
         """

@@ -34,7 +34,7 @@ class EmbeddingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
     EmbedInputs: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedInputsRequest, _embedding_service_pb2.EmbedInputsResponse]
-    """EmbedInputs embeds texts and images, mixed as the caller likes. Results keep the order of the inputs, and an input that
+    """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
     cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
     EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
@@ -47,7 +47,7 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EmbedInputs: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedInputsRequest, _embedding_service_pb2.EmbedInputsResponse]  # type: ignore[assignment]
-    """EmbedInputs embeds texts and images, mixed as the caller likes. Results keep the order of the inputs, and an input that
+    """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
     cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
     EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
@@ -63,7 +63,7 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_service_pb2.EmbedInputsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.EmbedInputsResponse, _abc.Awaitable[_embedding_service_pb2.EmbedInputsResponse]]:
-        """EmbedInputs embeds texts and images, mixed as the caller likes. Results keep the order of the inputs, and an input that
+        """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
         cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
         EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
         """

@@ -26,7 +26,7 @@ class _StopwordsPreset:
 class _StopwordsPresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopwordsPreset.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     STOPWORDS_PRESET_UNSPECIFIED: _StopwordsPreset.ValueType  # 0
-    """Weaviate's default; in an answer: a list that this version does not know."""
+    """Weaviate's default. In a response: a list that this version does not know."""
     STOPWORDS_PRESET_EN: _StopwordsPreset.ValueType  # 1
     """English stopwords."""
     STOPWORDS_PRESET_NONE: _StopwordsPreset.ValueType  # 2
@@ -36,7 +36,7 @@ class StopwordsPreset(_StopwordsPreset, metaclass=_StopwordsPresetEnumTypeWrappe
     """StopwordsPreset is one of Weaviate's lists of stopwords."""
 
 STOPWORDS_PRESET_UNSPECIFIED: StopwordsPreset.ValueType  # 0
-"""Weaviate's default; in an answer: a list that this version does not know."""
+"""Weaviate's default. In a response: a list that this version does not know."""
 STOPWORDS_PRESET_EN: StopwordsPreset.ValueType  # 1
 """English stopwords."""
 STOPWORDS_PRESET_NONE: StopwordsPreset.ValueType  # 2
@@ -56,20 +56,20 @@ class InvertedIndexConfig(_message.Message):
     INDEX_TIMESTAMPS_FIELD_NUMBER: _builtins.int
     CLEANUP_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     index_null_state: _builtins.bool
-    """Optional. Whether filters may ask for missing values. Cannot be changed later. Default: true."""
+    """Optional. Whether filters can find missing values. Cannot be changed later. Default: true."""
     index_property_length: _builtins.bool
-    """Optional. Whether filters may ask for lengths. Cannot be changed later. Default: true."""
+    """Optional. Whether filters can compare lengths. Cannot be changed later. Default: true."""
     index_timestamps: _builtins.bool
-    """Optional. Whether filters may ask for the times of creation and update. Cannot be changed later. Default: true."""
+    """Optional. Whether filters can compare the times of creation and update. Cannot be changed later. Default: true."""
     cleanup_interval_seconds: _builtins.int
-    """Optional. Seconds between clean-ups, at least 0. Default: Weaviate's, 60."""
+    """Optional. Seconds between cleanups, at least 0. Default: Weaviate's, 60."""
     @_builtins.property
     def bm25(self) -> Global___Bm25Config:
-        """Optional. How words are weighed."""
+        """Optional. The parameters of BM25."""
 
     @_builtins.property
     def stopwords(self) -> Global___StopwordsConfig:
-        """Optional. Words that do not count."""
+        """Optional. Words that keyword search ignores."""
 
     def __init__(
         self,
@@ -113,9 +113,9 @@ class Bm25Config(_message.Message):
     B_FIELD_NUMBER: _builtins.int
     K1_FIELD_NUMBER: _builtins.int
     b: _builtins.float
-    """Optional. How much an object's length counts, 0 to 1. Default: Weaviate's, 0.75."""
+    """Optional. How much the length of a text matters, 0 to 1. Default: Weaviate's, 0.75."""
     k1: _builtins.float
-    """Optional. How soon repetitions stop to count, at least 0. Default: Weaviate's, 1.2."""
+    """Optional. How soon repeated words stop to matter, at least 0. Default: Weaviate's, 1.2."""
     def __init__(
         self,
         *,
@@ -139,7 +139,7 @@ Global___Bm25Config: _TypeAlias = Bm25Config  # noqa: Y015
 
 @_typing.final
 class StopwordsConfig(_message.Message):
-    """StopwordsConfig says which words do not count."""
+    """StopwordsConfig says which words keyword search ignores."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,14 +147,14 @@ class StopwordsConfig(_message.Message):
     ADDITIONS_FIELD_NUMBER: _builtins.int
     REMOVALS_FIELD_NUMBER: _builtins.int
     preset: Global___StopwordsPreset.ValueType
-    """Optional. The list to begin with. Default: Weaviate's, EN."""
+    """Optional. The list to start from. Default: Weaviate's, EN."""
     @_builtins.property
     def additions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Words beside the list. In an update with any of the two lists, both are replaced. At most 10,000."""
+        """Optional. More stopwords. An update with additions or removals replaces both lists. At most 10,000."""
 
     @_builtins.property
     def removals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Words of the list that count after all. At most 10,000."""
+        """Optional. Words of the preset that are not stopwords. At most 10,000."""
 
     def __init__(
         self,

@@ -26,17 +26,17 @@ class _Tokenization:
 class _TokenizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tokenization.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     TOKENIZATION_UNSPECIFIED: _Tokenization.ValueType  # 0
-    """Weaviate's default; in an answer: a property that is not cut, or a way that this version does not know."""
+    """Weaviate's default. In a response: a property without tokenization, or a tokenization that this version does not know."""
     TOKENIZATION_WORD: _Tokenization.ValueType  # 1
-    """Letters and digits, in lower case."""
+    """Sequences of letters and digits, in lower case."""
     TOKENIZATION_LOWERCASE: _Tokenization.ValueType  # 2
-    """Whatever stands between spaces, in lower case."""
+    """Split at spaces, in lower case."""
     TOKENIZATION_WHITESPACE: _Tokenization.ValueType  # 3
-    """Whatever stands between spaces."""
+    """Split at spaces."""
     TOKENIZATION_FIELD: _Tokenization.ValueType  # 4
-    """The whole text."""
+    """The whole text as one token."""
     TOKENIZATION_TRIGRAM: _Tokenization.ValueType  # 5
-    """Three letters each."""
+    """Sequences of three letters."""
     TOKENIZATION_GSE: _Tokenization.ValueType  # 6
     """Chinese and Japanese words; Weaviate needs ENABLE_TOKENIZER_GSE."""
     TOKENIZATION_KAGOME_JA: _Tokenization.ValueType  # 7
@@ -47,20 +47,20 @@ class _TokenizationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Tokeniza
     """Chinese words; Weaviate needs ENABLE_TOKENIZER_GSE_CH."""
 
 class Tokenization(_Tokenization, metaclass=_TokenizationEnumTypeWrapper):
-    """Tokenization is how a text is cut into words for filters and keywords, in Weaviate's words."""
+    """Tokenization says how texts are split into tokens for filters and keyword search."""
 
 TOKENIZATION_UNSPECIFIED: Tokenization.ValueType  # 0
-"""Weaviate's default; in an answer: a property that is not cut, or a way that this version does not know."""
+"""Weaviate's default. In a response: a property without tokenization, or a tokenization that this version does not know."""
 TOKENIZATION_WORD: Tokenization.ValueType  # 1
-"""Letters and digits, in lower case."""
+"""Sequences of letters and digits, in lower case."""
 TOKENIZATION_LOWERCASE: Tokenization.ValueType  # 2
-"""Whatever stands between spaces, in lower case."""
+"""Split at spaces, in lower case."""
 TOKENIZATION_WHITESPACE: Tokenization.ValueType  # 3
-"""Whatever stands between spaces."""
+"""Split at spaces."""
 TOKENIZATION_FIELD: Tokenization.ValueType  # 4
-"""The whole text."""
+"""The whole text as one token."""
 TOKENIZATION_TRIGRAM: Tokenization.ValueType  # 5
-"""Three letters each."""
+"""Sequences of three letters."""
 TOKENIZATION_GSE: Tokenization.ValueType  # 6
 """Chinese and Japanese words; Weaviate needs ENABLE_TOKENIZER_GSE."""
 TOKENIZATION_KAGOME_JA: Tokenization.ValueType  # 7
@@ -78,7 +78,7 @@ class _DataType:
 class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATA_TYPE_UNSPECIFIED: _DataType.ValueType  # 0
-    """Not allowed in a request. In an answer: a type of Weaviate's that this version does not handle; it is left out of objects."""
+    """Not allowed in a request. In a response: a type that this version does not support; objects come without it."""
     DATA_TYPE_TEXT: _DataType.ValueType  # 1
     """A string."""
     DATA_TYPE_TEXT_ARRAY: _DataType.ValueType  # 2
@@ -106,19 +106,19 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     DATA_TYPE_BLOB: _DataType.ValueType  # 13
     """An image; travels in DataObject.images."""
     DATA_TYPE_GEO_COORDINATES: _DataType.ValueType  # 14
-    """A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
-    keeps them as 32-bit floats, about seven digits.
+    """A place on Earth: an object with "latitude", -90 to 90, and "longitude", -180 to 180, in degrees, both required. Weaviate
+    stores them as 32-bit floats, about seven digits.
     """
     DATA_TYPE_OBJECT: _DataType.ValueType  # 15
-    """An object of nested_properties. It can be stored and returned, not embedded."""
+    """An object with nested_properties. It can be stored and returned, but not embedded."""
     DATA_TYPE_OBJECT_ARRAY: _DataType.ValueType  # 16
     """A list of such objects."""
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
-    """DataType is what a property holds, in Weaviate's words."""
+    """DataType is the type of a property's values, by Weaviate's name."""
 
 DATA_TYPE_UNSPECIFIED: DataType.ValueType  # 0
-"""Not allowed in a request. In an answer: a type of Weaviate's that this version does not handle; it is left out of objects."""
+"""Not allowed in a request. In a response: a type that this version does not support; objects come without it."""
 DATA_TYPE_TEXT: DataType.ValueType  # 1
 """A string."""
 DATA_TYPE_TEXT_ARRAY: DataType.ValueType  # 2
@@ -146,11 +146,11 @@ DATA_TYPE_UUID_ARRAY: DataType.ValueType  # 12
 DATA_TYPE_BLOB: DataType.ValueType  # 13
 """An image; travels in DataObject.images."""
 DATA_TYPE_GEO_COORDINATES: DataType.ValueType  # 14
-"""A place on Earth: an object of "latitude", -90 to 90, and "longitude", -180 to 180, both required, in degrees. Weaviate
-keeps them as 32-bit floats, about seven digits.
+"""A place on Earth: an object with "latitude", -90 to 90, and "longitude", -180 to 180, in degrees, both required. Weaviate
+stores them as 32-bit floats, about seven digits.
 """
 DATA_TYPE_OBJECT: DataType.ValueType  # 15
-"""An object of nested_properties. It can be stored and returned, not embedded."""
+"""An object with nested_properties. It can be stored and returned, but not embedded."""
 DATA_TYPE_OBJECT_ARRAY: DataType.ValueType  # 16
 """A list of such objects."""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
@@ -170,23 +170,23 @@ class Property(_message.Message):
     INDEX_RANGE_FILTERS_FIELD_NUMBER: _builtins.int
     NESTED_PROPERTIES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Matches [_a-z][_0-9A-Za-z]{0,230} and is not "id", "_id", "_additional" or "vector": those are Weaviate's."""
+    """Required. Matches [_a-z][_0-9A-Za-z]{0,230}, and is not "id", "_id", "_additional" or "vector", which Weaviate reserves."""
     data_type: Global___DataType.ValueType
-    """Required. What it holds."""
+    """Required. The type of its values."""
     description: _builtins.str
     """Optional. What it means."""
     tokenization: Global___Tokenization.ValueType
-    """Optional. How a text is cut into words; of texts and text arrays only. Default: Weaviate's, WORD."""
+    """Optional. How texts are tokenized; for texts and text arrays only. Default: Weaviate's, WORD."""
     index_filterable: _builtins.bool
-    """Optional. Whether filters may compare it. Default: true, of blobs false."""
+    """Optional. Whether filters can use it. Default: true, for blobs false."""
     index_searchable: _builtins.bool
-    """Optional. Whether bm25 and hybrid search it; of texts and text arrays only. Default: true of those."""
+    """Optional. Whether bm25 and hybrid search it; for texts and text arrays only, where the default is true."""
     index_range_filters: _builtins.bool
-    """Optional. Whether ranges of it are found fast; of int, number and date only. Default: false."""
+    """Optional. Whether filters find ranges of it quickly; for int, number and date only. Default: false."""
     @_builtins.property
     def nested_properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___Property]:
-        """What an object holds: required of objects and object arrays, and of no other type. At most 10 levels deep.
-        At most 1000 in one request.
+        """The properties of an object: required for objects and object arrays, and not allowed for other types. At most 10 levels deep,
+        and at most 1000 in one request.
         """
 
     def __init__(

@@ -30,44 +30,44 @@ class _TenantActivityStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_
     TENANT_ACTIVITY_STATUS_ACTIVE: _TenantActivityStatus.ValueType  # 1
     """Its objects can be read and written."""
     TENANT_ACTIVITY_STATUS_INACTIVE: _TenantActivityStatus.ValueType  # 2
-    """Its objects rest on Weaviate's disk, and calls on them fail."""
+    """Its objects are on Weaviate's disk, and calls on them fail."""
     TENANT_ACTIVITY_STATUS_OFFLOADED: _TenantActivityStatus.ValueType  # 3
-    """Its objects rest in the cloud, and calls on them fail. Weaviate needs its module offload-s3 for that."""
+    """Its objects are in cloud storage, and calls on them fail. Weaviate needs its module offload-s3."""
     TENANT_ACTIVITY_STATUS_OFFLOADING: _TenantActivityStatus.ValueType  # 4
-    """Output only. On the way to the cloud."""
+    """Output only. Moving to cloud storage."""
     TENANT_ACTIVITY_STATUS_ONLOADING: _TenantActivityStatus.ValueType  # 5
-    """Output only. On the way back."""
+    """Output only. Moving back from cloud storage."""
 
 class TenantActivityStatus(_TenantActivityStatus, metaclass=_TenantActivityStatusEnumTypeWrapper):
-    """TenantActivityStatus is how active a tenant is, in Weaviate's words."""
+    """TenantActivityStatus is the activity status of a tenant, by Weaviate's name."""
 
 TENANT_ACTIVITY_STATUS_UNSPECIFIED: TenantActivityStatus.ValueType  # 0
 """ACTIVE in CreateTenants, not allowed in UpdateTenants."""
 TENANT_ACTIVITY_STATUS_ACTIVE: TenantActivityStatus.ValueType  # 1
 """Its objects can be read and written."""
 TENANT_ACTIVITY_STATUS_INACTIVE: TenantActivityStatus.ValueType  # 2
-"""Its objects rest on Weaviate's disk, and calls on them fail."""
+"""Its objects are on Weaviate's disk, and calls on them fail."""
 TENANT_ACTIVITY_STATUS_OFFLOADED: TenantActivityStatus.ValueType  # 3
-"""Its objects rest in the cloud, and calls on them fail. Weaviate needs its module offload-s3 for that."""
+"""Its objects are in cloud storage, and calls on them fail. Weaviate needs its module offload-s3."""
 TENANT_ACTIVITY_STATUS_OFFLOADING: TenantActivityStatus.ValueType  # 4
-"""Output only. On the way to the cloud."""
+"""Output only. Moving to cloud storage."""
 TENANT_ACTIVITY_STATUS_ONLOADING: TenantActivityStatus.ValueType  # 5
-"""Output only. On the way back."""
+"""Output only. Moving back from cloud storage."""
 Global___TenantActivityStatus: _TypeAlias = TenantActivityStatus  # noqa: Y015
 
 @_typing.final
 class Tenant(_message.Message):
-    """Tenant is one of those among whom a collection's objects are divided."""
+    """Tenant owns a part of the objects of a collection."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     ACTIVITY_STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. Matches [A-Za-z0-9_-]{1,64}; otherwise INVALID_INPUT."""
+    """Required. Matches [A-Za-z0-9_-]{1,64} (INVALID_INPUT)."""
     activity_status: Global___TenantActivityStatus.ValueType
-    """How active it is. In CreateTenants ACTIVE or INACTIVE, by default ACTIVE; in UpdateTenants required: ACTIVE, INACTIVE or
-    OFFLOADED.
+    """The activity status. Optional in CreateTenants: ACTIVE or INACTIVE, by default ACTIVE. Required in UpdateTenants: ACTIVE,
+    INACTIVE or OFFLOADED.
     """
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CreateTenantsRequest(_message.Message):
     """Required. The name of a collection with tenants (INVALID_INPUT)."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
-        """Required. 1 to 1000 tenants, each name once."""
+        """Required. 1 to 1000 tenants, with different names."""
 
     def __init__(
         self,
@@ -141,12 +141,12 @@ class ListTenantsRequest(_message.Message):
     collection: _builtins.str
     """Required. The name of a collection with tenants (INVALID_INPUT)."""
     page_size: _builtins.int
-    """Optional. 0 to 1000 tenants in the answer; 0 means 100."""
+    """Optional. The most tenants in the response, 0 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """Optional. The next_page_token of the answer before. Another text is INVALID_INPUT."""
+    """Optional. The next_page_token of the previous response (INVALID_INPUT). Default: the first page."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Only the tenants of these names, at most 1000; those that are not there are left out. Default: all."""
+        """Optional. The names of the tenants to list, at most 1000; names that do not exist are skipped. Default: all."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class ListTenantsResponse(_message.Message):
     TENANTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page; empty at the end."""
+    """The token of the next page; empty on the last page."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
         """The tenants of this page."""
@@ -204,7 +204,7 @@ class UpdateTenantsRequest(_message.Message):
     """Required. The name of a collection with tenants (INVALID_INPUT)."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tenant]:
-        """Required. 1 to 1000 tenants, each name once."""
+        """Required. 1 to 1000 tenants, with different names."""
 
     def __init__(
         self,
@@ -249,7 +249,7 @@ class DeleteTenantsRequest(_message.Message):
     """Required. The name of a collection with tenants (INVALID_INPUT)."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. 1 to 1000 names of tenants, each once."""
+        """Required. 1 to 1000 different names of tenants."""
 
     def __init__(
         self,

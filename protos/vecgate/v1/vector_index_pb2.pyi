@@ -24,33 +24,33 @@ class _Distance:
 class _DistanceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Distance.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DISTANCE_UNSPECIFIED: _Distance.ValueType  # 0
-    """Cosine in a request; in an answer, one that this version does not know."""
+    """Cosine in a request. In a response: a distance that this version does not know."""
     DISTANCE_COSINE: _Distance.ValueType  # 1
-    """1 - cosine similarity, 0..2."""
+    """1 - cosine similarity, 0 to 2."""
     DISTANCE_DOT: _Distance.ValueType  # 2
     """The negative dot product."""
     DISTANCE_L2_SQUARED: _Distance.ValueType  # 3
     """The squared Euclidean distance."""
     DISTANCE_MANHATTAN: _Distance.ValueType  # 4
-    """The sum of the differences."""
+    """The sum of the absolute differences."""
     DISTANCE_HAMMING: _Distance.ValueType  # 5
-    """How many values differ."""
+    """The number of values that differ."""
 
 class Distance(_Distance, metaclass=_DistanceEnumTypeWrapper):
-    """Distance is a measure between two vectors, in Weaviate's words."""
+    """Distance is a measure between two vectors, by Weaviate's name."""
 
 DISTANCE_UNSPECIFIED: Distance.ValueType  # 0
-"""Cosine in a request; in an answer, one that this version does not know."""
+"""Cosine in a request. In a response: a distance that this version does not know."""
 DISTANCE_COSINE: Distance.ValueType  # 1
-"""1 - cosine similarity, 0..2."""
+"""1 - cosine similarity, 0 to 2."""
 DISTANCE_DOT: Distance.ValueType  # 2
 """The negative dot product."""
 DISTANCE_L2_SQUARED: Distance.ValueType  # 3
 """The squared Euclidean distance."""
 DISTANCE_MANHATTAN: Distance.ValueType  # 4
-"""The sum of the differences."""
+"""The sum of the absolute differences."""
 DISTANCE_HAMMING: Distance.ValueType  # 5
-"""How many values differ."""
+"""The number of values that differ."""
 Global___Distance: _TypeAlias = Distance  # noqa: Y015
 
 class _FilterStrategy:
@@ -62,19 +62,19 @@ class _FilterStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_STRATEGY_UNSPECIFIED: _FilterStrategy.ValueType  # 0
     """Weaviate's default."""
     FILTER_STRATEGY_SWEEPING: _FilterStrategy.ValueType  # 1
-    """Everything is walked, and what the filter holds back is left out."""
+    """Visits all objects, and skips those that do not match in the results."""
     FILTER_STRATEGY_ACORN: _FilterStrategy.ValueType  # 2
-    """Steps over what the filter holds back."""
+    """Skips objects that do not match while it walks."""
 
 class FilterStrategy(_FilterStrategy, metaclass=_FilterStrategyEnumTypeWrapper):
-    """FilterStrategy is how a filtered search walks the graph, in Weaviate's words."""
+    """FilterStrategy says how a filtered search walks through the graph."""
 
 FILTER_STRATEGY_UNSPECIFIED: FilterStrategy.ValueType  # 0
 """Weaviate's default."""
 FILTER_STRATEGY_SWEEPING: FilterStrategy.ValueType  # 1
-"""Everything is walked, and what the filter holds back is left out."""
+"""Visits all objects, and skips those that do not match in the results."""
 FILTER_STRATEGY_ACORN: FilterStrategy.ValueType  # 2
-"""Steps over what the filter holds back."""
+"""Skips objects that do not match while it walks."""
 Global___FilterStrategy: _TypeAlias = FilterStrategy  # noqa: Y015
 
 class _ProductEncoderType:
@@ -84,17 +84,17 @@ class _ProductEncoderType:
 class _ProductEncoderTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductEncoderType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRODUCT_ENCODER_TYPE_UNSPECIFIED: _ProductEncoderType.ValueType  # 0
-    """Weaviate's default; in an answer: a type that this version does not know."""
+    """Weaviate's default. In a response: a type that this version does not know."""
     PRODUCT_ENCODER_TYPE_KMEANS: _ProductEncoderType.ValueType  # 1
     """The centers of clusters."""
     PRODUCT_ENCODER_TYPE_TILE: _ProductEncoderType.ValueType  # 2
     """The quantiles of a distribution."""
 
 class ProductEncoderType(_ProductEncoderType, metaclass=_ProductEncoderTypeEnumTypeWrapper):
-    """ProductEncoderType is how pq learns its tables, in Weaviate's words."""
+    """ProductEncoderType says how pq computes its codebooks."""
 
 PRODUCT_ENCODER_TYPE_UNSPECIFIED: ProductEncoderType.ValueType  # 0
-"""Weaviate's default; in an answer: a type that this version does not know."""
+"""Weaviate's default. In a response: a type that this version does not know."""
 PRODUCT_ENCODER_TYPE_KMEANS: ProductEncoderType.ValueType  # 1
 """The centers of clusters."""
 PRODUCT_ENCODER_TYPE_TILE: ProductEncoderType.ValueType  # 2
@@ -108,7 +108,7 @@ class _ProductEncoderDistribution:
 class _ProductEncoderDistributionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProductEncoderDistribution.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PRODUCT_ENCODER_DISTRIBUTION_UNSPECIFIED: _ProductEncoderDistribution.ValueType  # 0
-    """Weaviate's default; in an answer: a distribution that this version does not know."""
+    """Weaviate's default. In a response: a distribution that this version does not know."""
     PRODUCT_ENCODER_DISTRIBUTION_LOG_NORMAL: _ProductEncoderDistribution.ValueType  # 1
     """Log-normal."""
     PRODUCT_ENCODER_DISTRIBUTION_NORMAL: _ProductEncoderDistribution.ValueType  # 2
@@ -118,7 +118,7 @@ class ProductEncoderDistribution(_ProductEncoderDistribution, metaclass=_Product
     """ProductEncoderDistribution is how a tile encoder expects values to be distributed."""
 
 PRODUCT_ENCODER_DISTRIBUTION_UNSPECIFIED: ProductEncoderDistribution.ValueType  # 0
-"""Weaviate's default; in an answer: a distribution that this version does not know."""
+"""Weaviate's default. In a response: a distribution that this version does not know."""
 PRODUCT_ENCODER_DISTRIBUTION_LOG_NORMAL: ProductEncoderDistribution.ValueType  # 1
 """Log-normal."""
 PRODUCT_ENCODER_DISTRIBUTION_NORMAL: ProductEncoderDistribution.ValueType  # 2
@@ -127,7 +127,7 @@ Global___ProductEncoderDistribution: _TypeAlias = ProductEncoderDistribution  # 
 
 @_typing.final
 class VectorIndex(_message.Message):
-    """VectorIndex says how vectors are found."""
+    """VectorIndex configures the index of a named vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -138,14 +138,14 @@ class VectorIndex(_message.Message):
     DISTANCE_FIELD_NUMBER: _builtins.int
     QUANTIZER_FIELD_NUMBER: _builtins.int
     distance: Global___Distance.ValueType
-    """Optional. The distance that searches use. Cannot be changed later. Default: cosine."""
+    """Optional. The distance between vectors. Cannot be changed later. Default: cosine."""
     @_builtins.property
     def hnsw(self) -> Global___HnswIndex:
-        """A graph in memory: fast."""
+        """A graph in memory. Fast."""
 
     @_builtins.property
     def flat(self) -> Global___FlatIndex:
-        """None: each search compares all vectors. For small tenants."""
+        """No index: each search compares all vectors. For small tenants."""
 
     @_builtins.property
     def dynamic(self) -> Global___DynamicIndex:
@@ -153,12 +153,12 @@ class VectorIndex(_message.Message):
 
     @_builtins.property
     def hfresh(self) -> Global___HfreshIndex:
-        """Clusters on disk: for more vectors than memory. Cosine and l2-squared only (INVALID_INPUT)."""
+        """Clusters on disk, for more vectors than fit in memory. Cosine and l2-squared only (INVALID_INPUT)."""
 
     @_builtins.property
     def quantizer(self) -> Global___Quantizer:
-        """Optional. How vectors are made smaller. Of hnsw it can be switched on later, never off; of the others it cannot be changed.
-        Default: the one that Weaviate's operator chose (DEFAULT_QUANTIZATION), else none; of hfresh rq. Of dynamic: that of its hnsw.
+        """Optional. How vectors are compressed; for dynamic, the quantizer of its hnsw. It can be switched on later for hnsw only, and never
+        off. Default: the one that Weaviate's operator chose (DEFAULT_QUANTIZATION), or none; for hfresh rq.
         """
 
     def __init__(
@@ -183,7 +183,7 @@ Global___VectorIndex: _TypeAlias = VectorIndex  # noqa: Y015
 
 @_typing.final
 class HnswIndex(_message.Message):
-    """HnswIndex holds the parameters of hnsw. Weaviate's defaults apply to what is left out."""
+    """HnswIndex holds the parameters of hnsw. Defaults: Weaviate's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -198,25 +198,25 @@ class HnswIndex(_message.Message):
     FILTER_STRATEGY_FIELD_NUMBER: _builtins.int
     CLEANUP_INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
     ef_construction: _builtins.int
-    """Optional. How thoroughly the graph is built, at least 4. Cannot be changed later."""
+    """Optional. The size of the candidate list while the graph is built, at least 4. Cannot be changed later."""
     max_connections: _builtins.int
-    """Optional. Neighbours of a vector, 4 to 2047. Cannot be changed later."""
+    """Optional. The number of neighbours of a vector, 4 to 2047. Cannot be changed later."""
     ef: _builtins.int
-    """Optional. How thoroughly a search looks, at least 1; -1 lets it depend on the limit."""
+    """Optional. The size of the candidate list of a search, at least 1; -1 computes it from the limit (dynamic ef)."""
     dynamic_ef_min: _builtins.int
-    """Optional. The least that depends on the limit, at least 1."""
+    """Optional. The minimum of dynamic ef, at least 1."""
     dynamic_ef_max: _builtins.int
-    """Optional. The most, at least 1."""
+    """Optional. The maximum of dynamic ef, at least 1."""
     dynamic_ef_factor: _builtins.int
-    """Optional. How many times the limit, at least 1."""
+    """Optional. The factor between the limit and dynamic ef, at least 1."""
     vector_cache_max_objects: _builtins.int
-    """Optional. Vectors in memory, at least 0."""
+    """Optional. The number of vectors in memory, at least 0."""
     flat_search_cutoff: _builtins.int
-    """Optional. Up to how many objects that a filter lets through all are compared instead, at least 0."""
+    """Optional. A filter that matches fewer objects makes the search compare all of them, at least 0."""
     filter_strategy: Global___FilterStrategy.ValueType
-    """Optional. How a filtered search walks the graph."""
+    """Optional. How a filtered search walks through the graph."""
     cleanup_interval_seconds: _builtins.int
-    """Optional. Seconds between clean-ups, at least 0. Cannot be changed later."""
+    """Optional. Seconds between cleanups, at least 0. Cannot be changed later."""
     def __init__(
         self,
         *,
@@ -282,7 +282,7 @@ class FlatIndex(_message.Message):
 
     VECTOR_CACHE_MAX_OBJECTS_FIELD_NUMBER: _builtins.int
     vector_cache_max_objects: _builtins.int
-    """Optional. Vectors in memory, at least 0; with a quantizer that has cache."""
+    """Optional. The number of vectors in memory, at least 0, if the quantizer has a cache."""
     def __init__(
         self,
         *,
@@ -309,18 +309,18 @@ class DynamicIndex(_message.Message):
     FLAT_FIELD_NUMBER: _builtins.int
     FLAT_QUANTIZER_FIELD_NUMBER: _builtins.int
     threshold: _builtins.int
-    """Optional. From how many objects on it is hnsw, at least 1. Default: Weaviate's, 10,000."""
+    """Optional. The number of objects at which it becomes hnsw, at least 1. Default: Weaviate's, 10,000."""
     @_builtins.property
     def hnsw(self) -> Global___HnswIndex:
-        """Optional. The hnsw that it becomes."""
+        """Optional. The hnsw index that it becomes."""
 
     @_builtins.property
     def flat(self) -> Global___FlatIndex:
-        """Optional. The flat one before that."""
+        """Optional. The flat index before that."""
 
     @_builtins.property
     def flat_quantizer(self) -> Global___Quantizer:
-        """Optional. The flat one's quantizer: rq, bq or none."""
+        """Optional. The quantizer of the flat index: rq, bq or none."""
 
     def __init__(
         self,
@@ -342,7 +342,7 @@ Global___DynamicIndex: _TypeAlias = DynamicIndex  # noqa: Y015
 
 @_typing.final
 class HfreshIndex(_message.Message):
-    """HfreshIndex holds the parameters of hfresh. Weaviate's defaults apply to what is left out."""
+    """HfreshIndex holds the parameters of hfresh. Defaults: Weaviate's."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -350,11 +350,11 @@ class HfreshIndex(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     SEARCH_PROBE_FIELD_NUMBER: _builtins.int
     max_posting_size_kb: _builtins.int
-    """Optional. The size of a cluster, 8 to 1024."""
+    """Optional. The size of a cluster in KiB, 8 to 1024."""
     replicas: _builtins.int
-    """Optional. In how many clusters a vector is, 1 to 10. Cannot be changed later."""
+    """Optional. The number of clusters that hold a vector, 1 to 10. Cannot be changed later."""
     search_probe: _builtins.int
-    """Optional. Clusters that a search reads, at least 1."""
+    """Optional. The number of clusters that a search reads, at least 1."""
     def __init__(
         self,
         *,
@@ -383,7 +383,7 @@ Global___HfreshIndex: _TypeAlias = HfreshIndex  # noqa: Y015
 
 @_typing.final
 class Quantizer(_message.Message):
-    """Quantizer says how vectors are made smaller."""
+    """Quantizer says how vectors are compressed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -394,23 +394,23 @@ class Quantizer(_message.Message):
     NONE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rq(self) -> Global___RotationalQuantizer:
-        """Rotated and rounded: of every index."""
+        """Rotation and rounding; for every index."""
 
     @_builtins.property
     def bq(self) -> Global___BinaryQuantizer:
-        """One bit a value: of hnsw and flat."""
+        """One bit for each value; for hnsw and flat."""
 
     @_builtins.property
     def pq(self) -> Global___ProductQuantizer:
-        """Cut into segments that are looked up: of hnsw."""
+        """Codebooks for segments of the vector; for hnsw."""
 
     @_builtins.property
     def sq(self) -> Global___ScalarQuantizer:
-        """One byte a value: of hnsw."""
+        """One byte for each value; for hnsw."""
 
     @_builtins.property
     def none(self) -> Global___NoQuantizer:
-        """Not at all, whatever Weaviate's operator chose: of hnsw and flat."""
+        """No compression, whatever Weaviate's operator chose; for hnsw and flat."""
 
     def __init__(
         self,
@@ -441,11 +441,11 @@ class RotationalQuantizer(_message.Message):
     RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     bits: _builtins.int
-    """Optional. Bits a value: 1, 4 or 8; of flat 1 or 8; of hfresh 1. Cannot be changed later."""
+    """Optional. Bits for each value: 1, 4 or 8; for flat 1 or 8; for hfresh 1. Cannot be changed later."""
     rescore_limit: _builtins.int
-    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    """Optional. The number of candidates to compare again with full vectors, at least 0; -1 is Weaviate's choice."""
     cache: _builtins.bool
-    """Optional, of flat only (INVALID_INPUT). Whether vectors stay in memory."""
+    """Optional, for flat only (INVALID_INPUT). Whether vectors stay in memory."""
     def __init__(
         self,
         *,
@@ -474,14 +474,14 @@ Global___RotationalQuantizer: _TypeAlias = RotationalQuantizer  # noqa: Y015
 
 @_typing.final
 class BinaryQuantizer(_message.Message):
-    """BinaryQuantizer holds the parameters of bq; hnsw takes none of them (INVALID_INPUT)."""
+    """BinaryQuantizer holds the parameters of bq, for flat only (INVALID_INPUT)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
     rescore_limit: _builtins.int
-    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    """Optional. The number of candidates to compare again with full vectors, at least 0; -1 is Weaviate's choice."""
     cache: _builtins.bool
     """Optional. Whether vectors stay in memory."""
     def __init__(
@@ -516,14 +516,14 @@ class ProductQuantizer(_message.Message):
     TRAINING_LIMIT_FIELD_NUMBER: _builtins.int
     ENCODER_FIELD_NUMBER: _builtins.int
     segments: _builtins.int
-    """Optional. Segments, at least 1 and a divisor of the dimension; 0 leaves it to Weaviate."""
+    """Optional. The number of segments, a divisor of the dimension; 0 is Weaviate's choice."""
     centroids: _builtins.int
-    """Optional. Entries in a segment's table, 2 to 256."""
+    """Optional. The number of centroids of a segment, 2 to 256."""
     training_limit: _builtins.int
-    """Optional. Objects that it learns from, at least 1."""
+    """Optional. The number of objects to train with, at least 1."""
     @_builtins.property
     def encoder(self) -> Global___ProductEncoder:
-        """Optional. How it learns."""
+        """Optional. The encoder."""
 
     def __init__(
         self,
@@ -554,7 +554,7 @@ Global___ProductQuantizer: _TypeAlias = ProductQuantizer  # noqa: Y015
 
 @_typing.final
 class ProductEncoder(_message.Message):
-    """ProductEncoder says how pq learns its tables."""
+    """ProductEncoder configures how pq computes its codebooks."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -587,9 +587,9 @@ class ScalarQuantizer(_message.Message):
     TRAINING_LIMIT_FIELD_NUMBER: _builtins.int
     RESCORE_LIMIT_FIELD_NUMBER: _builtins.int
     training_limit: _builtins.int
-    """Optional. Objects that it learns from, at least 1. Cannot be changed later."""
+    """Optional. The number of objects to train with, at least 1. Cannot be changed later."""
     rescore_limit: _builtins.int
-    """Optional. Candidates that are compared exactly, at least 0; -1 leaves it to Weaviate."""
+    """Optional. The number of candidates to compare again with full vectors, at least 0; -1 is Weaviate's choice."""
     def __init__(
         self,
         *,
