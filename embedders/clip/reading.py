@@ -6,9 +6,8 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-from embedders.clip.byte_pairs import BytePairTokens, Tokens
 from embedders.clip.cleaning import FORMS, clean
-from embedders.clip.tokenizers import tokens_digest
+from embedders.clip.tokenizers import BytePairTokens, Tokens, tokens_digest
 from embedders.contract import ImageInput, InputLimits, TextInput
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
 from embedders.images import decoding as images

@@ -1,13 +1,29 @@
-"""Tokenizers: open_clip's own, and those in files as Hugging Face's libraries write them, read from a folder alone."""
+"""Tokenizers: open_clip's own, at a bounded cost, and those in files as Hugging Face's libraries write them.
+
+Files are read from the model's folder alone.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from embedders.errors import ModelUnusable
 
 SAMPLE = "A red Bicycle, 2 cars & a caf\u00e9\u2019s  <b>\u6771\u4eac</b>!"
 """What shows how a tokenizer cleans, splits and closes a text, which its vocabulary does not tell."""
+
+_CACHED_WORDS = 16_384
+_LONGEST_CACHED = 64
+"""Bytes of a word that is kept: callers choose the words, and must not choose how much memory they take."""
+
+_COUNTED_BYTES = 4096
+"""Bytes behind the tokens that are read whose tokens are counted; what is behind them is not looked at."""
+
+_WORD_END = "</w>"
 
 
 def load_tokenizer(source: str) -> Any:
@@ -47,3 +63,91 @@ def tokens_digest(tokenizer: Any) -> str | None:
         return None
     known = [sorted(inner.get_vocab().items()), tokenizer([SAMPLE])[0].tolist()]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of a text without start and end.
+
+    Attributes:
+        ids: the first ones; without any where only the count was asked for and is too high.
+        count: of the whole text.
+        exact: whether `count` is the number itself; else the text has that many tokens or more.
+    """
+
+    ids: list[int]
+    count: int
+    exact: bool = True
+
+
+class BytePairTokens:
+    """The tokens of open_clip's SimpleTokenizer, at a cost that is bounded for every text. Threads may share it.
+
+    Its tokens are equal to the tokenizer's own. That one takes seconds for an unbroken run of some thousand letters,
+    because it searches the whole word anew for every merge, and keeps every word that it ever saw. Here:
+
+    - Hugging Face's tokenizers merge a word, in n log n for n bytes, in the same order: the pair with the lowest rank
+      first, and of equal ones the leftmost.
+    - Words do not influence one another, so reading may end with the word that gives the last token asked for.
+    - Too many tokens are seen without merging: a token spells at most `longest` bytes, the length of the longest entry
+      of the vocabulary; every byte of a word belongs to exactly one token of this word; so a word of n bytes has at
+      least ceil(n / longest) tokens, and at least 1.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Read the tables of an open_clip.SimpleTokenizer."""
+        from tokenizers.models import BPE
+
+        self._letters: dict[int, str] = tokenizer.byte_encoder
+        self._pattern = tokenizer.pat
+        merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
+        # It keeps no words: a cache of ids is quicker than one of its objects.
+        self._merges = BPE(tokenizer.encoder, merges, cache_capacity=0, end_of_word_suffix=_WORD_END)
+        self._special = {tokenizer.decoder[each]: (each,) for each in tokenizer.all_special_ids}
+        self.longest = max(len(each.removesuffix(_WORD_END)) for each in tokenizer.encoder if each not in self._special)
+        self._merge_cached = lru_cache(_CACHED_WORDS)(self._merge)
+
+    def read(self, cleaned: str, bound: int, *, cut: bool) -> Tokens:
+        """Return the tokens of a text.
+
+        Args:
+            cleaned: the text, as embedders.clip.cleaning leaves it.
+            bound: tokens that are wanted.
+            cut: whether the first tokens are wanted of a text that has more of them.
+        """
+        words = self._words(cleaned)
+        ids: list[int] = []
+        for word in words:
+            if len(ids) + self._least(word) > bound and not cut:
+                return self._count(chain([word], words), len(ids))
+            ids += self._word(word)
+            if len(ids) > bound:
+                counted = self._count(words, len(ids))
+                return Tokens(ids[:bound], counted.count, counted.exact)
+        return Tokens(ids, len(ids))
+
+    def _count(self, words: Iterable[str], count: int) -> Tokens:
+        """Count the tokens of words on top of a count, exactly as long as the words are short together."""
+        size = 0
+        for word in words:
+            size += len(word)
+            if size > _COUNTED_BYTES:
+                return Tokens([], count + self._least(word), exact=False)
+            count += len(self._word(word))
+        return Tokens([], count)
+
+    def _words(self, cleaned: str) -> Iterator[str]:
+        """Yield the words of a text, each byte as the letter that stands for it."""
+        for found in self._pattern.finditer(cleaned):
+            yield "".join(self._letters[byte] for byte in found[0].encode())
+
+    def _least(self, word: str) -> int:
+        return 1 if word in self._special else -(-len(word) // self.longest)
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        if word in self._special:
+            return self._special[word]
+        return self._merge_cached(word) if len(word) <= _LONGEST_CACHED else self._merge(word)
+
+    def _merge(self, word: str) -> tuple[int, ...]:
+        return tuple(token.id for token in self._merges.tokenize(word))

@@ -2,14 +2,15 @@
 
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedders.clip.byte_pairs import BytePairTokens, Tokens
 from embedders.clip.cleaning import clean
+from embedders.clip.tokenizers import BytePairTokens, Tokens
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,51 @@ PIECES = st.one_of(
     st.builds(lambda word, times: word * times, st.text(min_size=1, max_size=5), st.integers(1, 80)),
 )
 TEXTS = st.lists(PIECES, max_size=8).map(" ".join)
+
+
+SCRIPTS = (
+    "etaoinshrdlu",
+    "ETAOINSHRDLU",
+    "0123456789",
+    "àéîõüßçñøœ",
+    "абвгдежзиклмн",
+    "αβγδεζηθικλ",
+    "אבגדהוזחט",
+    "ابتثجحخدذ",
+    "कखगघचछजटा्",
+    "日本語東京都大阪",
+    "한국어서울부산",
+    "กขคงจฉั้",
+    "😂😍👩👧‍️🏽",
+    "!?.,;:'\"()[]{}<>@#$%^&*-_=+/\\|~`",
+)
+PHRASES = (
+    "a photo of a dog", "it's they're we've I'm you'll he'd don't", "<start_of_text>", "<end_of_text>", "&amp;lt;b&gt;",
+    "&#x1F600;", "Ã©", "ﬁ", "\t\n", "e\u0301\u0302", "http://example.org/a?b=c&d=1", "3.14", "UPPER lower",
+)  # fmt: skip
+
+
+def corpus(size: int) -> Iterator[str]:
+    """Yield texts of words, runs and phrases in many scripts, the same ones each time."""
+    dice = random.Random(20_000)
+    for _ in range(size):
+        parts = []
+        for _ in range(dice.randint(1, 4)):
+            letters = dice.choice(SCRIPTS)
+            word = "".join(dice.choices(letters, k=dice.randint(1, 12)))
+            parts.append(dice.choice((word, word, word * dice.randint(1, 4), dice.choice(PHRASES))))
+        yield dice.choice((" ", " ", "", "  ")).join(parts)
+
+
+def test_20_000_texts_have_open_clip_s_tokens(tokenizer: Any, tokens: BytePairTokens) -> None:
+    texts = list(corpus(20_000))
+
+    different = [
+        text for text in texts if tokens.read(clean(text, "lower"), 10_000, cut=True).ids != tokenizer.encode(text)
+    ]
+
+    assert len(set(texts)) > 19_000
+    assert different == []
 
 
 @settings(max_examples=400)
