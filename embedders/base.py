@@ -1,4 +1,4 @@
-"""What embedders are built on: passing on to an inner embedder, and ending calls when one is closed."""
+"""Base classes of embedders: wrappers of another embedder, and the end of running calls when one is closed."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -11,12 +11,10 @@ T = TypeVar("T")
 
 
 class EmbedderWrapper:
-    """Passes on to an inner embedder all but `embed`, which each subclass does in its own way.
-
-    It takes over the inner embedder's life: starting and closing it starts and closes that one.
+    """Delegates everything except `embed` to an inner embedder, which it starts and closes.
 
     Attributes:
-        specified_by: the embedder whose spec this one has, so that no call walks through all wrappers for it.
+        specified_by: the embedder whose spec this one has; reading it there spares a walk through all wrappers.
     """
 
     def __init__(self, inner: Embedder) -> None:
@@ -50,7 +48,7 @@ class EmbedderWrapper:
 
 
 class WatchedWrapper(EmbedderWrapper):
-    """Passes on what an inner embedder knows of its health, too."""
+    """Delegates health as well."""
 
     _inner: WatchedEmbedder
 
@@ -68,10 +66,10 @@ class WatchedWrapper(EmbedderWrapper):
 
 
 class Lifetime:
-    """Runs an embedder's calls, so that closing the embedder ends them."""
+    """Runs an embedder's calls, and cancels them when the embedder is closed."""
 
     def __init__(self, name: str) -> None:
-        """Begin the life of the embedder `name`."""
+        """Make one for the embedder `name`."""
         self._name = name
         self._closed = False
         self._calls: set[asyncio.Task[Any]] = set()
@@ -80,11 +78,11 @@ class Lifetime:
         """Await a call.
 
         Raises:
-            EmbedderUnavailable: the embedder is closed, or was while the call ran.
+            EmbedderUnavailable: the embedder is closed, or was closed during the call.
         """
         if self._closed:
             call.close()
-            raise self._over()
+            raise self._closed_error()
         task = asyncio.ensure_future(call)
         self._calls.add(task)
         try:
@@ -92,13 +90,13 @@ class Lifetime:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if self._closed and not (caller and caller.cancelling()):
-                raise self._over() from None
+                raise self._closed_error() from None
             raise
         finally:
             self._calls.discard(task)
 
     async def end(self) -> None:
-        """Cancel the calls that run, wait for them, and refuse later ones. May be called twice."""
+        """Cancel running calls, wait for them, and reject later ones. May be called twice."""
         self._closed = True
         calls = list(self._calls)
         for task in calls:
@@ -106,5 +104,5 @@ class Lifetime:
         if calls:
             await asyncio.wait(calls)
 
-    def _over(self) -> EmbedderUnavailable:
+    def _closed_error(self) -> EmbedderUnavailable:
         return EmbedderUnavailable(f"the embedder {self._name} is closed")

@@ -30,7 +30,7 @@ class Purpose(Enum):
 
 
 class Priority(Enum):
-    """Who goes first when work waits: somebody who looks at a screen, or a load that takes its time."""
+    """Who goes first when work waits: a person at a screen, or a bulk load."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
@@ -44,7 +44,7 @@ class EmbedOptions:
         purpose: what the vectors are for.
         priority: how urgent they are.
         api_key: the caller's own key for the backend; None for this server's.
-        fresh: whether the backend has to be asked, though it may be known what it answered before.
+        fresh: whether the backend must be asked, even if its answer is cached.
     """
 
     purpose: Purpose = Purpose.QUERY
@@ -92,7 +92,7 @@ class Embedding:
 
 
 CUT_TEXTS = 32
-"""A text that may be cut may be so many times as long as others."""
+"""How many times as long a text may be if it may be cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class InputLimits:
     """Bounds on one input, checked before any work is done for it.
 
     Attributes:
-        max_text_bytes: UTF-8 bytes of a text; one that may be cut is cut to them first of all.
+        max_text_bytes: UTF-8 bytes of a text; a text that may be cut is first cut to this length.
         max_image_bytes: bytes of an encoded image.
         max_image_pixels: width x height, read from the image's header. The default lets pictures of 50-megapixel
             cameras and phones pass, which have up to 51.3 million pixels.
@@ -120,20 +120,20 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
-    """An embedder's identity and bounds. It does not change while the embedder lives, but for a dimension of 0.
+    """An embedder's identity and bounds. Only a dimension of 0 may change while the embedder lives.
 
     Attributes:
         name: what callers ask for.
         model: the model's name, such as "nvidia/nvclip".
         space: the id of the vector space that weights and preprocessing produce.
-        dimension: values in a vector; 0 until a remote model whose dimension nobody set or knows has told it. Until
-            then the embedder embeds nothing, and nothing may be bound to its space.
+        dimension: values in a vector. It is 0 while a remote model's dimension is unknown; until then the embedder
+            embeds nothing, and nothing may be bound to its space.
         modalities: what it embeds.
         limits: bounds on one input.
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
         weights_digest: SHA-256 of the weights in lower-case hex; None for a model that runs elsewhere.
         max_batch: inputs that the backend takes at once.
-        max_images: images that it takes at once, where that is fewer; None where it is not.
+        max_images: images that it takes at once, if fewer than max_batch; else None.
         slots: batches that the backend works on at the same time.
     """
 
@@ -151,7 +151,7 @@ class EmbedderSpec:
 
 
 Outcome = Embedding | InputRejected
-"""What became of one input: its embedding, or the (unraised) error that says why it has none."""
+"""The result for one input: its embedding, or the (unraised) error that says why there is none."""
 
 
 class Embedder(Protocol):
@@ -171,7 +171,7 @@ class Embedder(Protocol):
     async def start(self) -> None:
         """Get ready to embed: load and warm a local model, open connections.
 
-        A backend that is down is no reason to fail: `check` tells, and it may come back.
+        A backend that is down does not make it fail: `check` reports it, and the backend may come back.
 
         Raises:
             ModelUnusable: a local model cannot be loaded.
@@ -179,16 +179,16 @@ class Embedder(Protocol):
         ...
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs; the outcomes keep their order, and an input at fault fails alone.
+        """Embed inputs; the outcomes keep their order, and an invalid input fails alone.
 
-        Takes any number of inputs; an embedder with a bound on a batch splits them. Cancelling the call drops what
-        has not been started.
+        Takes any number of inputs; an embedder with a bound on a batch splits them. Cancelling the call drops inputs
+        that have not been started.
 
         Raises:
-            EmbedderUnavailable: the backend does not answer, is overloaded or limits its callers.
-            CredentialRejected: the backend refuses the key; CallerKeyRejected if it is that of `options`.
+            EmbedderUnavailable: the backend does not answer, is overloaded or limits the rate of calls.
+            CredentialRejected: the backend rejects the key; CallerKeyRejected if it is the key of `options`.
             ModelGone: the backend does not serve the model.
-            AnswerInvalid: the backend's answer cannot be used; no vector of it is.
+            AnswerInvalid: the backend's answer cannot be used, in whole or in part.
         """
         ...
 
@@ -210,12 +210,12 @@ NOT_CHECKED = "it has not been checked yet"
 
 @dataclass(slots=True)
 class Health:
-    """Whether an embedder works, from the last call or check that it answered itself, or did not.
+    """Whether an embedder works, by the last call or check that reached the backend.
 
     Attributes:
-        fault: why it does not, in words; None when it does.
+        fault: why it does not work, in words; None if it works.
         last_success_s: when the last success was, by time.monotonic.
-        outages: how often it has come to be left alone.
+        outages: how often its circuit breaker has opened.
     """
 
     fault: str | None = NOT_CHECKED
@@ -228,9 +228,9 @@ class WatchedEmbedder(Embedder, Protocol):
 
     @property
     def health(self) -> Health:
-        """Whether it works; what a cache answers and calls with callers' own keys say nothing of it."""
+        """Whether it works; answers from a cache and calls with callers' own keys do not change it."""
         ...
 
     def note_silence(self, since_s: float) -> None:
-        """Hear that a call of that time, by time.monotonic, was given up; another embedder may still answer."""
+        """Record that a call which began then, by time.monotonic, was given up; another embedder may still answer."""
         ...

@@ -1,20 +1,20 @@
 """Everything that an embedder raises.
 
 EmbedderError
-  InputRejected                 one input is at fault; its neighbours are not
+  InputRejected                 one input is invalid; the others are not affected
     TextTooLong
     ImageEmpty
     ImageTooLarge
     ImageUndecodable
   EmbedderUnavailable           the backend does not answer: try again
   EmbedderOverloaded            this process's queue is full: try again
-  EmbedderRateLimited           the backend limits its callers: try again later
-  CredentialRejected            the backend refuses the key
-    CallerKeyRejected           the key is not this server's but came with the call, or should have
+  EmbedderRateLimited           the backend's rate limit is reached: try again later
+  CredentialRejected            the backend rejects the key
+    CallerKeyRejected           the key came with the call, or should have, and is not this server's
   ModelGone                     the backend does not serve the model (any more)
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
-  SpaceDisproved                an embedder is not of the space that it is declared to be of
+  SpaceDisproved                an embedder does not have the space that it is declared to have
 """
 
 import copy
@@ -22,10 +22,10 @@ from typing import Self
 
 
 class EmbedderError(Exception):
-    """Parent of all. The message is for the caller: it holds no secret and no content of an input."""
+    """Base class of all. The message is for the caller: it holds no secret and no content of an input."""
 
     def anew(self) -> Self:
-        """Return an equal error for one more caller, to whose traceback nobody else adds."""
+        """Return a copy for one more caller, with a traceback that no other caller adds to."""
         own = copy.copy(self)
         own.__cause__ = self
         return own
@@ -48,7 +48,7 @@ class ImageTooLarge(InputRejected):
 
 
 class ImageUndecodable(InputRejected):
-    """The bytes are no picture of a supported format, or it is broken or cut short."""
+    """The bytes are not a picture of a supported format, or the picture is broken or cut short."""
 
 
 class EmbedderUnavailable(EmbedderError):
@@ -64,21 +64,21 @@ class EmbedderUnavailable(EmbedderError):
 
 
 class EmbedderOverloaded(EmbedderUnavailable):
-    """This process has as much waiting work for the embedder as it may hold."""
+    """The embedder's queue in this process is full."""
 
 
 class EmbedderRateLimited(EmbedderUnavailable):
-    """The backend answered that it has had too many calls."""
+    """The backend answered that its rate limit is reached."""
 
 
 class CredentialRejected(EmbedderError):
-    """The backend refuses the key that this server sends."""
+    """The backend rejects the key that this server sends."""
 
 
 class CallerKeyRejected(CredentialRejected):
-    """The backend refuses the key that a caller brought, or wants one where only callers have any.
+    """The backend rejects the caller's key, or requires one where only callers have keys.
 
-    Calls with other keys are none the worse for it.
+    Calls with other keys are not affected.
     """
 
 
@@ -87,12 +87,12 @@ class ModelGone(EmbedderError):
 
 
 class AnswerInvalid(EmbedderError):
-    """The backend's answer has another count, dimension or form than asked for, or values that are no unit vectors."""
+    """The backend's answer has the wrong count, dimension or form, or its vectors are not of unit length."""
 
 
 class ModelUnusable(EmbedderError):
-    """A local model cannot be loaded: its files are missing, broken, or not what the settings say."""
+    """A local model cannot be loaded: its files are missing, broken, or do not match the settings."""
 
 
 class SpaceDisproved(EmbedderError):
-    """An embedder's vectors of the probe are not those of the space that it is declared to be of."""
+    """An embedder's vectors of the probe differ from those of its declared space."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 MAX_GATHER_S = 0.010
-"""The longest wait for the callers of a local model's last batch to come back."""
+"""The longest wait for the callers of a local model's last batch to call again."""
 
 
 def build_embedder(
@@ -26,17 +26,17 @@ def build_embedder(
     rules: BreakerRules | None = None,
     cache: VectorCache | None = None,
 ) -> WatchedEmbedder:
-    """Build the embedder that a configuration describes, with batching, a breaker and a cache. It is not started yet.
+    """Build the embedder that a configuration describes, with batching, a circuit breaker and a cache, not yet started.
 
     Args:
-        config: what does the work.
-        bounds: what may wait for it.
-        rules: when to leave it alone.
-        cache: keeps its vectors, along with those of others; None keeps none.
+        config: of the backend.
+        bounds: of its queue.
+        rules: of its circuit breaker.
+        cache: for its vectors; embedders may share one. None: nothing is cached.
 
     Raises:
         ModelUnusable: a local model is asked for, but torch or open_clip is not installed.
-        ValueError: a NIM's address or batch size makes no sense.
+        ValueError: a NIM's address or batch size is invalid.
     """
     breaker = BreakerEmbedder(_batching(config, bounds), rules or BreakerRules())
     return breaker if cache is None else CachingEmbedder(breaker, cache)
@@ -44,7 +44,7 @@ def build_embedder(
 
 def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
     if isinstance(config, NimConfig):
-        # Reading pictures takes so long that no text should wait for them.
+        # Reading pictures takes long; texts should not wait for them.
         return BatchingEmbedder(NimEmbedder(config), bounds=bounds, apart=True)
     missing = [package for package in ("torch", "open_clip") if find_spec(package) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""What every backend checks of a text."""
+"""Checks of texts that all backends share."""
 
 import re
 
@@ -6,7 +6,7 @@ from embedders.contract import InputLimits
 from embedders.errors import InputRejected, TextTooLong
 
 _ENCODED_AT_MOST = 4 * 1024 * 1024
-"""Characters of a text that is too long, up to which its bytes are counted; more would hold up the event loop."""
+"""The bytes of a longer text are not counted, which would block the event loop."""
 
 _INVISIBLE = re.compile(
     "["
@@ -21,12 +21,12 @@ _INVISIBLE = re.compile(
 
 
 def is_blank(text: str) -> bool:
-    """Return whether a text holds nothing that can be seen: white space, controls, marks without width, or nothing."""
+    """Return whether a text has no visible character: only white space, controls, zero-width marks, or none."""
     return _INVISIBLE.fullmatch(text) is not None
 
 
 def check_text(text: str, limits: InputLimits, *, truncate: bool) -> str:
-    """Refuse a text that no backend can embed, and return it; where it may be cut, its first limits.max_text_bytes.
+    """Reject a text that no backend can embed; return it, cut to limits.max_text_bytes if it may be cut.
 
     Raises:
         InputRejected: the text is blank, or holds lone surrogates and so has no UTF-8 form.
@@ -45,11 +45,11 @@ def check_text(text: str, limits: InputLimits, *, truncate: bool) -> str:
     if len(encoded) > limits.max_text_bytes:
         text = encoded[: limits.max_text_bytes].decode(errors="ignore")
     if is_blank(text):
-        raise InputRejected("the text is blank; send at least one character that can be seen")
+        raise InputRejected("the text is blank; send at least one visible character")
     return text
 
 
 def unreadable() -> InputRejected:
-    """Return what is wrong with a text that a model's tokenizer fails on."""
+    """Return the error for a text that a model's tokenizer fails on."""
     # A character reference with thousands of digits is an example.
     return InputRejected("the text cannot be read by the model's tokenizer; send plain text")

@@ -1,9 +1,9 @@
-"""What open_clip's tokenizers do to a text before they split it.
+"""How open_clip's tokenizers clean a text before they split it.
 
-ftfy repairs a text again and again until nothing changes any more, so that a few KiB of nested character references
-("&amp;amp;amp;"), nested escape sequences or mojibake whose repair makes new mojibake keep it busy for seconds or
-minutes. `is_slow` finds the texts for which that cannot be excluded; `serve` cleans them within a bound of CPU time, in
-a process of its own, because pure Python in a thread would hold up the event loop and the model.
+ftfy repairs a text until nothing changes, so that a few KiB of nested character references ("&amp;amp;amp;"), nested
+escape sequences or repeated mojibake take seconds or minutes. `is_slow` finds the texts for which this cannot be
+excluded; `serve` cleans them within a bound of CPU time, in a separate process, because pure Python in a thread would
+block the event loop and the model.
 """
 
 import html
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 HEADER_BYTES: Final = 4
-"""Bytes in front of a message to and from `serve` that give its length."""
+"""Bytes of the length in front of each message to and from `serve`."""
 
 _NICENESS = 5
 
@@ -26,21 +26,21 @@ _PLAIN_AT_MOST = 4096
 """Characters of a plain text that is never slow."""
 
 _OTHER_AT_MOST = 512
-"""Characters of another text that is not slow if nothing in it makes ftfy go round more than a few times."""
+"""Characters of another text that is not slow if ftfy needs only a few rounds for it."""
 
 _LINES_AT_MOST = 16
-"""Lines of such a text; ftfy treats each on its own."""
+"""Lines of such a text; ftfy repairs each one separately."""
 
 _PLAIN = re.compile(r"[\t\n\f\r -%'-~]*")
-"""What ftfy and html.unescape leave as it is, but for line ends, which are white space either way."""
+"""Text that ftfy and html.unescape leave unchanged, except for line ends, which are white space either way."""
 
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 _AWKWARD = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f-\x9f\u206a-\u206f\ufeff\uff06\uffe0-\uffef\ufff9-\uffff]")
-"""Characters that ftfy removes or replaces so that something new may come about: controls, and some of double width."""
+"""Characters that ftfy removes or replaces, which may need another round: controls, and some of double width."""
 
 _REFERENCE_ENDS = re.compile("[;\u037e\uff1b]")
-"""What ends a character reference, or becomes what does."""
+"""Ends of character references, and characters that are replaced by one."""
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -58,11 +58,11 @@ FORMS: Final[dict[str, Callable[[str], str]]] = {
     "lower": lambda text: _single_spaced(text).lower(),
     "whitespace": _single_spaced,
 }
-"""What is done last, by open_clip's name for it."""
+"""The last step of cleaning, by open_clip's name for it."""
 
 
 def clean(text: str, form: str) -> str:
-    """Return what open_clip's cleaning function of that name returns, to the last bit.
+    """Return exactly the result of open_clip's cleaning function of that name.
 
     Raises:
         ValueError: the text holds a character reference with thousands of digits.
@@ -73,7 +73,7 @@ def clean(text: str, form: str) -> str:
 
 
 def _repair(text: str) -> Iterator[str]:
-    """Yield the lines of a text as ftfy.fix_text repairs them, without asking it for plain ones, which cost it most."""
+    """Yield the lines of a text as ftfy.fix_text repairs them, skipping plain ones, on which it spends most time."""
     import ftfy
 
     config = ftfy.TextFixerConfig(explain=False)
@@ -86,8 +86,8 @@ def _repair(text: str) -> Iterator[str]:
 def is_slow(text: str) -> bool:
     """Return whether cleaning a text may take more than a few milliseconds.
 
-    False is a proof: the text is short, holds nothing that ftfy removes and no whole character reference, and what its
-    other replacements make of it is no mojibake; so the second or third round finds nothing to do.
+    False is proven: the text is short, holds nothing that ftfy removes and no complete character reference, and is not
+    mojibake after the other replacements; so ftfy ends after two or three rounds.
     """
     from ftfy.badness import is_bad
     from ftfy.fixes import fix_character_width, fix_latin_ligatures
@@ -102,7 +102,7 @@ def is_slow(text: str) -> bool:
 
 
 class _GaveUp(BaseException):
-    """The time is over; no `except Exception` on the way catches it."""
+    """The time is over. Not an Exception, so that no handler in a library catches it."""
 
 
 def _give_up(*_: object) -> None:
@@ -110,14 +110,14 @@ def _give_up(*_: object) -> None:
 
 
 def serve(cpu_s: float) -> None:
-    """Clean texts from standard input, each in so many seconds of CPU time, until it ends.
+    """Clean texts from standard input until it ends, each in so many seconds of CPU time.
 
-    Message by message: the length, then JSON. In: the text and the form. Out: first an empty message, when everything
-    is loaded; then the cleaned text; null where the time was over; false where the text cannot be read.
+    A message is its length and JSON. In: the text and the form. Out: first an empty message, once everything is loaded;
+    then, for each text, the cleaned text, null if the time was over, or false if the text is invalid.
     """
-    # What few texts need gives way to what all of them need.
+    # The few slow texts give way to all other work.
     os.nice(_NICENESS)
-    # A Ctrl-C in the terminal is for the server, which closes standard input at its end.
+    # A Ctrl-C in the terminal is for the server, which closes standard input on shutdown.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPROF, _give_up)
     import ftfy  # noqa: F401 -- before the first text comes

@@ -1,4 +1,4 @@
-"""Cleaning texts in processes of their own; see embedders.clip.cleaning."""
+"""Cleaning texts in separate processes; see embedders.clip.cleaning."""
 
 import asyncio
 import contextlib
@@ -11,30 +11,30 @@ from embedders.errors import EmbedderUnavailable, InputRejected
 from embedders.texts import unreadable
 
 PROCESSES = 2
-"""Texts that are cleaned at the same time, so that one that takes long holds up no other one."""
+"""Texts that are cleaned at the same time, so that a slow one does not delay the others."""
 
 CPU_S = 0.1
-"""CPU time after which a text is given up. 32 KiB of prose in any script take some 0.02 s, as do mojibake and HTML."""
+"""CPU time for one text. 32 KiB of prose in any script take about 0.02 s, as do mojibake and HTML."""
 
 WALL_S = 30.0
-"""Time after which a process is given up that does not answer, however little of the CPU it may have got."""
+"""Seconds after which a process that does not answer is ended."""
 
 
 class CleaningProcesses:
-    """Up to PROCESSES processes, started when they are first needed, that clean a text each."""
+    """Up to PROCESSES processes, started on demand, each of which cleans one text at a time."""
 
     def __init__(self, cpu_s: float = CPU_S) -> None:
-        """Make them give up a text after so many seconds of CPU time."""
+        """Make the pool; a text gets so many seconds of CPU time."""
         self._cpu_s = cpu_s
         self._free: list[asyncio.subprocess.Process] = []
         self._room = asyncio.Semaphore(PROCESSES)
 
     async def clean(self, text: str, form: str) -> str:
-        """Return what `embedders.clip.cleaning.clean` returns.
+        """Return the result of `embedders.clip.cleaning.clean`.
 
         Raises:
-            InputRejected: the text takes too long, or cannot be read.
-            EmbedderUnavailable: no process can be started.
+            InputRejected: cleaning takes too long, or the text is invalid.
+            EmbedderUnavailable: a process cannot be started.
         """
         async with self._room:
             process = await self._take()
@@ -42,7 +42,7 @@ class CleaningProcesses:
                 async with asyncio.timeout(WALL_S):
                     cleaned = await _ask(process, text, form)
             except (OSError, EOFError, TimeoutError):
-                # It hangs, or died of this text: the next one gets another process.
+                # It hangs, or this text ended it: the next text gets another process.
                 await _end(process)
                 cleaned = None
             except BaseException:
@@ -74,7 +74,7 @@ class CleaningProcesses:
         return await self._start()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        # It needs neither the keys nor the settings of the server.
+        # It does not need the server's keys and settings.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("VECGATE_")}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -122,4 +122,4 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def _not_started() -> EmbedderUnavailable:
-    return EmbedderUnavailable("the process that cleans texts does not start")
+    return EmbedderUnavailable("the process that cleans texts cannot be started")

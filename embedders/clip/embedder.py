@@ -35,17 +35,17 @@ from embedders.telemetry.timing import preprocessing
 T = TypeVar("T")
 
 TOKENIZERS = 4
-"""Threads for texts, which large pictures must not hold up."""
+"""Threads for texts, so that large pictures do not delay them."""
 
 LEAST_READERS, MOST_READERS = 4, 16
-"""Pictures read at the same time, whatever the number of cores; each may take what a decoder needs of memory."""
+"""Bounds of pictures read at the same time; each takes a decoder's memory."""
 
 LARGE_PICTURES = 4
-"""For so many readers of pictures there is another one for large ones."""
+"""One reader of large pictures for so many readers."""
 
 
 class _Device:
-    """A replica of the model, the thread that runs it, and how much it takes at once."""
+    """A replica of the model, the thread that runs it, and its batch sizes."""
 
     def __init__(self, replica: Replica, worker: Worker, loaded: LoadedModel) -> None:
         spec = loaded.spec
@@ -57,16 +57,16 @@ class _Device:
         self._pictures = BatchSizer(self.max_pictures)
 
     def encode_texts(self, texts: Sequence[Text | InputRejected]) -> list[Outcome]:
-        """Embed texts that have been read; for the worker's thread."""
+        """Embed texts that have been read, in the worker's thread."""
         return _outcomes(texts, lambda ready: self._texts.run(self.replica.encode_texts, ready, self._own[0]))
 
     def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
-        """Embed pictures that have been read; for the worker's thread."""
+        """Embed pictures that have been read, in the worker's thread."""
         return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready, self._own[1]))
 
 
 class ClipEmbedder:
-    """Runs forward passes in one thread a device, and decoding and tokenising in a few others."""
+    """Runs forward passes in one thread per device, and decoding and tokenising in several others."""
 
     def __init__(self, config: ClipConfig) -> None:
         """Make one; `start` loads the model."""
@@ -104,9 +104,9 @@ class ClipEmbedder:
         """Load the model and run some texts and images through it.
 
         Raises:
-            ModelUnusable: the model is not known, its files are missing, broken or not the expected ones, its device is
-                not there, or its vectors in half precision are too far from those in fp32.
-            EmbedderUnavailable: the embedder was closed before or meanwhile.
+            ModelUnusable: the model is unknown, its files are missing, broken or not the expected ones, its device is
+                not available, or its vectors in half precision are too far from those in fp32.
+            EmbedderUnavailable: the embedder was closed.
         """
         if self._reader is None:
             loaded = await self._life.run(self._read(load, self._config))
@@ -128,21 +128,21 @@ class ClipEmbedder:
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed, the forward pass failed, or memory ran out.
-            AnswerInvalid: the model gives no usable vectors, not even for an input of our own.
+            AnswerInvalid: the model returns no usable vectors, not even for a canary.
         """
         return await self._life.run(self._embed(inputs, options.priority))
 
     @property
     def slow_text_readers(self) -> int:
-        """Texts to read at the same time that take long."""
+        """Slow texts to read at the same time."""
         return PROCESSES
 
     def is_slow(self, text: str) -> bool:
-        """Return whether a text may take long to read."""
+        """Return whether reading a text may take long."""
         return is_slow(text)
 
     async def read(self, each: Input) -> Picture | Text | InputRejected:
-        """Decode and scale a picture, or tokenise a text that may take long, or say why that cannot be done.
+        """Decode and scale a picture, or tokenise a slow text, or return why it is invalid.
 
         Raises:
             EmbedderUnavailable: the embedder is not started or is closed.
@@ -153,7 +153,7 @@ class ClipEmbedder:
         return await self._life.run(self._in(self._read_slow(reader, each)))
 
     async def embed_read(self, inputs: Sequence[Picture | Text], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs of one kind that have been read; raises what `embed` raises."""
+        """Embed inputs of one kind that have been read; raises the errors of `embed`."""
         device = self._freest()
         texts = [each for each in inputs if isinstance(each, Text)]
         if texts:
@@ -162,7 +162,7 @@ class ClipEmbedder:
         return await self._life.run(self._embed_pictures(device, pictures, options.priority))
 
     async def check(self) -> None:
-        """Embed a short text on every device; raises what `embed` raises."""
+        """Embed a short text on each device; raises the errors of `embed`."""
         await self._life.run(self._check())
 
     async def close(self) -> None:
@@ -219,14 +219,14 @@ class ClipEmbedder:
             return [apart[at] if at in apart else reader.text(each) for at, each in enumerate(texts)]
 
         if device.replica.on_cpu:
-            # The model would compete with whoever tokenised beside it, and each thread more costs a change of threads.
+            # Tokenising in another thread would compete with the model, and each switch of threads costs time.
             return await self._in(device.worker.run(priority, lambda: device.encode_texts(read())))
         with preprocessing():
             ready = await self._read(read)
         return await self._in(device.worker.run(priority, device.encode_texts, ready))
 
     async def _read_slow(self, reader: Reader, each: TextInput) -> Text | InputRejected:
-        """Read a text that is cleaned in a process of its own, which gives up in time."""
+        """Read a text that is cleaned in a separate process, within a bound of time."""
         try:
             checked = reader.check(each)
             cleaned = await self._cleaning.clean(checked, reader.form)
@@ -244,7 +244,7 @@ class ClipEmbedder:
         self, device: _Device, pictures: Sequence[Picture | InputRejected], priority: Priority
     ) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        # Some at a time, so that what is more urgent gets in between.
+        # A few at a time, so that interactive work gets in between.
         for start in range(0, len(pictures), device.max_pictures):
             some = pictures[start : start + device.max_pictures]
             outcomes += await self._in(device.worker.run(priority, device.encode_pictures, some))
@@ -267,7 +267,7 @@ def _outcomes(
     read: Sequence[Text | Picture | InputRejected],
     encode: Callable[[list[Any]], list[Vector | InputRejected]],
 ) -> list[Outcome]:
-    """Encode what could be read, and give each input its outcome."""
+    """Encode the valid inputs, and return an outcome for each input."""
     ready = [each for each in read if not isinstance(each, InputRejected)]
     rows = iter(encode(ready) if ready else [])
     return [each if isinstance(each, InputRejected) else _outcome(each, next(rows)) for each in read]

@@ -54,7 +54,7 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
         )
     own = [folder / each for each in WEIGHTS_FILES if (folder / each).is_file()][:1] or sorted(folder.glob("*.ckpt"))
     if own and config.checkpoint is not None:
-        raise ModelUnusable(f"the model {config.model} brings its own weights: leave clip.checkpoint unset")
+        raise ModelUnusable(f"the model {config.model} has its own weights: leave clip.checkpoint unset")
     if len(own) > 1:
         raise ModelUnusable(
             f"the folder {folder} has several .ckpt files: leave one, or move them and set clip.checkpoint"
@@ -84,7 +84,7 @@ def weights_digest(weights: Path, expected: str | None) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and digest != expected.lower().removeprefix("sha256:"):
         raise ModelUnusable(
-            f"the weights {weights} have SHA-256 {digest}, but clip.expected_digest is another one; "
+            f"the weights {weights} have SHA-256 {digest}, but clip.expected_digest differs; "
             "use the right file, or correct the setting"
         )
     return digest

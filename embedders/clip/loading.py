@@ -199,10 +199,10 @@ def _devices(wanted: str, torch: Any) -> list[str]:
         elif name == "cpu" or name in gpus:
             devices.append(name)
         else:
-            there = f"there are {', '.join(gpus)}" if gpus else "CUDA is not there: check driver and torch build"
+            there = f"there are {', '.join(gpus)}" if gpus else "no CUDA: check the driver and the torch build"
             raise ModelUnusable(f"the device {name} cannot be used; {there}; or set clip.device to auto or cpu")
     if "cpu" in devices and len(set(devices)) > 1:
-        raise ModelUnusable("clip.device mixes cpu with GPUs, whose speeds do not fit together; name one kind")
+        raise ModelUnusable("clip.device mixes cpu with GPUs; name one kind")
     return devices
 
 

@@ -1,4 +1,4 @@
-"""The text tower without padding: the tokens of all texts of a batch in one row, exact to the last bit.
+"""The text tower without padding: the tokens of all texts of a batch in one row, with bit-equal results.
 
 open_clip pads every text to the context length, 77 tokens for most models, of which a short text has ten. In a causal
 tower that is read at the end token, nothing behind that token changes the result, so it can be left out: every layer

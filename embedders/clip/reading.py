@@ -100,7 +100,7 @@ class Reader:
         """Tokenise what was left of a text when it was checked, and then cleaned; cut it if that is allowed."""
         bound = self.context_length
         if is_blank(cleaned):
-            return InputRejected("nothing is left of the text once it has been cleaned; send words")
+            return InputRejected("nothing is left of the text after cleaning; send words")
         try:
             read = self._tokens(cleaned, cut=each.truncate)
         except Exception:  # noqa: BLE001 -- whatever a tokenizer from files comes to

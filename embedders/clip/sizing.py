@@ -1,4 +1,4 @@
-"""How many inputs go through the model at once, when memory runs out or an input makes it fail."""
+"""Batch halving: smaller batches when the GPU's memory runs out, or when an input makes the model fail."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -11,13 +11,13 @@ from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected
 T = TypeVar("T")
 
 RECOVER_AFTER = 64
-"""Batches that must go well at a reduced size before it is doubled again."""
+"""Batches that must succeed at a reduced size before it is doubled again."""
 
 
 class BatchSizer:
-    """Runs batches through a model: halves them when memory runs out, and finds the inputs at which the model fails.
+    """Runs batches through a model: halves them when memory runs out, and finds inputs at which the model fails.
 
-    An input may be at fault for that, or the model: when nothing of a batch goes well, an input of our own decides.
+    When a whole batch fails, a canary decides whether the inputs or the model are at fault.
 
     Attributes:
         size: inputs at once, at present.
@@ -30,16 +30,16 @@ class BatchSizer:
         self._good = 0
 
     def run(self, encode: Callable[[Sequence[T]], Any], items: Sequence[T], own: T) -> list[Vector | InputRejected]:
-        """Return a vector for each item, or why it has none.
+        """Return a vector or an error for each item.
 
         Args:
             encode: takes items, gives their vectors: float32, shape (items, dimension).
             items: what to encode.
-            own: an item of our own, with which nothing is wrong.
+            own: a canary, a valid item of our own.
 
         Raises:
-            EmbedderUnavailable: memory does not suffice for a single item, or the model fails at our own.
-            AnswerInvalid: the model gives no usable vector for our own.
+            EmbedderUnavailable: there is too little memory for one item, or the model fails at the canary.
+            AnswerInvalid: the model returns no usable vector for the canary.
         """
         rows: list[Vector | InputRejected] = []
         size, works = self.size, False
@@ -54,7 +54,7 @@ class BatchSizer:
             elif fault == _OUT_OF_MEMORY:
                 _free_memory()
                 if len(batch) == 1:
-                    raise EmbedderUnavailable("the device's memory does not suffice for one input; free some of it")
+                    raise EmbedderUnavailable("the device has too little memory for one input; free some of it")
                 self._note_shortage(len(batch))
                 size = self.size
             elif len(batch) > 1:
@@ -82,7 +82,7 @@ class BatchSizer:
 
 _OUT_OF_MEMORY = "out of memory"
 _SHORTAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch calls a shortage where it raises a plain RuntimeError: on a CPU, and in CUDA and its libraries."""
+"""Messages of torch's plain RuntimeErrors for a shortage: on a CPU, and in CUDA and its libraries."""
 
 
 def _usable(row: Any) -> bool:
@@ -94,11 +94,11 @@ def _rejected(why: str) -> InputRejected:
 
 
 def _require_working(encode: Callable[[Sequence[T]], Any], own: T) -> None:
-    """Check that the model works with an input of our own.
+    """Check that the model works with a canary.
 
     Raises:
         EmbedderUnavailable: it fails.
-        AnswerInvalid: it gives no usable vector.
+        AnswerInvalid: it returns no usable vector.
     """
     encoded, fault = _attempt(encode, [own])
     if encoded is None:
@@ -108,7 +108,7 @@ def _require_working(encode: Callable[[Sequence[T]], Any], own: T) -> None:
 
 
 def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[Any, str]:
-    """Return a batch's vectors, or None and what went wrong.
+    """Return a batch's vectors, or None and the fault.
 
     The exception ends here, because its traceback keeps the tensors of the failed pass alive.
     """

@@ -14,14 +14,14 @@ from typing import Any
 from embedders.errors import ModelUnusable
 
 SAMPLE = "A red Bicycle, 2 cars & a caf\u00e9\u2019s  <b>\u6771\u4eac</b>!"
-"""What shows how a tokenizer cleans, splits and closes a text, which its vocabulary does not tell."""
+"""A text that shows how a tokenizer cleans, splits and ends texts, which its vocabulary does not show."""
 
 _CACHED_WORDS = 16_384
 _LONGEST_CACHED = 64
-"""Bytes of a word that is kept: callers choose the words, and must not choose how much memory they take."""
+"""Bytes of the longest cached word: callers choose the words, and must not choose the memory that they take."""
 
 _COUNTED_BYTES = 4096
-"""Bytes behind the tokens that are read whose tokens are counted; what is behind them is not looked at."""
+"""Bytes after the wanted tokens within which further tokens are counted; the rest is ignored."""
 
 _WORD_END = "</w>"
 
@@ -44,7 +44,7 @@ def load_tokenizer(source: str) -> Any:
         raise ModelUnusable(
             f"the model's tokenizer needs packages that are not installed ({error.name}): pip install 'vecgate[clip]'"
         ) from error
-    except Exception as error:  # whatever missing or broken files lead the libraries to
+    except Exception as error:  # missing or broken files may raise any error in the libraries
         fix = (
             "put tokenizer.json, or what else its publisher has, and tokenizer_config.json into the model's folder"
             if source.startswith("local-dir:")
@@ -57,7 +57,7 @@ def load_tokenizer(source: str) -> Any:
 
 
 def tokens_digest(tokenizer: Any) -> str | None:
-    """Return a SHA-256 in hex of a tokenizer's vocabulary and of what it makes of a text; None where it has none."""
+    """Return a SHA-256 in hex of a tokenizer's vocabulary and of its tokens of SAMPLE; None without a vocabulary."""
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is None:
         return None
@@ -70,9 +70,9 @@ class Tokens:
     """The tokens of a text without start and end.
 
     Attributes:
-        ids: the first ones; without any where only the count was asked for and is too high.
+        ids: the first ones; empty if the text may not be cut and has too many.
         count: of the whole text.
-        exact: whether `count` is the number itself; else the text has that many tokens or more.
+        exact: whether `count` is exact; if not, the text has that many tokens or more.
     """
 
     ids: list[int]
@@ -81,17 +81,16 @@ class Tokens:
 
 
 class BytePairTokens:
-    """The tokens of open_clip's SimpleTokenizer, at a cost that is bounded for every text. Threads may share it.
+    """The tokens of open_clip's SimpleTokenizer, at a bounded cost for each text. Threads may share it.
 
-    Its tokens are equal to the tokenizer's own. That one takes seconds for an unbroken run of some thousand letters,
-    because it searches the whole word anew for every merge, and keeps every word that it ever saw. Here:
+    SimpleTokenizer takes seconds for an unbroken run of a few thousand letters, because each merge searches the whole
+    word again, and it caches every word. Here:
 
     - Hugging Face's tokenizers merge a word, in n log n for n bytes, in the same order: the pair with the lowest rank
       first, and of equal ones the leftmost.
-    - Words do not influence one another, so reading may end with the word that gives the last token asked for.
-    - Too many tokens are seen without merging: a token spells at most `longest` bytes, the length of the longest entry
-      of the vocabulary; every byte of a word belongs to exactly one token of this word; so a word of n bytes has at
-      least ceil(n / longest) tokens, and at least 1.
+    - Words are independent, so reading may stop at the word with the last wanted token.
+    - Too many tokens are detected without merging: a token spells at most `longest` bytes, the length of the longest
+      entry of the vocabulary, so a word of n bytes has at least ceil(n / longest) tokens.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -101,7 +100,7 @@ class BytePairTokens:
         self._letters: dict[int, str] = tokenizer.byte_encoder
         self._pattern = tokenizer.pat
         merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)
-        # It keeps no words: a cache of ids is quicker than one of its objects.
+        # Without a cache: a cache of ids is faster than one of its objects.
         self._merges = BPE(tokenizer.encoder, merges, cache_capacity=0, end_of_word_suffix=_WORD_END)
         self._special = {tokenizer.decoder[each]: (each,) for each in tokenizer.all_special_ids}
         self.longest = max(len(each.removesuffix(_WORD_END)) for each in tokenizer.encoder if each not in self._special)
@@ -112,8 +111,8 @@ class BytePairTokens:
 
         Args:
             cleaned: the text, as embedders.clip.cleaning leaves it.
-            bound: tokens that are wanted.
-            cut: whether the first tokens are wanted of a text that has more of them.
+            bound: the most tokens to return.
+            cut: whether to return the first tokens of a text that has more.
         """
         words = self._words(cleaned)
         ids: list[int] = []
@@ -127,7 +126,7 @@ class BytePairTokens:
         return Tokens(ids, len(ids))
 
     def _count(self, words: Iterable[str], count: int) -> Tokens:
-        """Count the tokens of words on top of a count, exactly as long as the words are short together."""
+        """Add the tokens of words to a count; exact unless the words are long."""
         size = 0
         for word in words:
             size += len(word)

@@ -110,7 +110,7 @@ def require_tensors(weights: Path) -> None:
             with safetensors.safe_open(weights, "pt") as file:
                 file.keys()
         except (safetensors.SafetensorError, OSError) as error:
-            raise DownloadFailed(f"the weights are no whole safetensors file: {error}") from error
+            raise DownloadFailed(f"the weights are not a complete safetensors file: {error}") from error
         return
     import torch
 

@@ -1,4 +1,4 @@
-"""A thread that computes, the urgent things first."""
+"""A thread that runs the model, interactive jobs first."""
 
 import asyncio
 import queue
@@ -29,7 +29,7 @@ class _Job:
 
 
 class _Thread:
-    """A thread and the jobs that wait for it. Once it is dead it takes no job any more."""
+    """A thread and its queue of jobs. A dead thread accepts no jobs."""
 
     def __init__(self, name: str, begin: Callable[[], object]) -> None:
         self._begin = begin
@@ -41,17 +41,17 @@ class _Thread:
         self._thread.start()
 
     def put(self, job: _Job) -> bool:
-        """Let a job wait; False if the thread is dead."""
+        """Queue a job; return False if the thread is dead."""
         with self._lock:
             if not self._dead:
                 self._jobs.put(job)
             return not self._dead
 
     def close(self) -> None:
-        """Let the thread end what it is doing, drop what waits, and wait for the thread's end, but not for ever."""
+        """Let the thread finish its job, drop queued jobs, and wait for its end, for a bounded time."""
         self._die()
         self._jobs.put(_Job(LAST, 0))
-        # A forward pass that hangs would keep the process from ending; as a daemon the thread ends with it.
+        # A hanging forward pass must not keep the process alive: a daemon thread ends with it.
         self._thread.join(END_S)
 
     def _loop(self) -> None:
@@ -70,10 +70,10 @@ class _Thread:
             return True
         try:
             result = job.work()
-        except Exception as error:  # noqa: BLE001 -- whatever it is belongs to whoever waits for the job
+        except Exception as error:  # noqa: BLE001 -- the error belongs to the caller that waits
             job.future.set_exception(error)
-        except BaseException:  # noqa: BLE001 -- what ends a thread ends this one
-            # First of all, so that who hears of it and calls again gets a new thread.
+        except BaseException:  # noqa: BLE001 -- ends the thread
+            # First, so that a caller that retries gets a new thread.
             self._die()
             job.future.set_exception(_gone())
             return False
@@ -82,7 +82,7 @@ class _Thread:
         return True
 
     def _die(self) -> None:
-        """Take no job any more, and fail those that wait."""
+        """Accept no more jobs, and fail those that wait."""
         with self._lock:
             self._dead = True
         while True:
@@ -97,11 +97,11 @@ class _Thread:
 class Worker:
     """Runs one function at a time in a thread of its own.
 
-    A thread that dies fails what it was doing and what waits for it; the next call gets a new one. A pool of
-    concurrent.futures has no order of urgency, and lets nobody see that a thread of it is gone.
+    A thread that dies fails its job and the queued ones; the next call gets a new thread. A pool of concurrent.futures
+    has no priorities, and does not show that one of its threads has died.
 
     Attributes:
-        load: calls that run or wait.
+        load: running and waiting calls.
     """
 
     def __init__(self, name: str, begin: Callable[[], object] = lambda: None) -> None:
@@ -129,7 +129,7 @@ class Worker:
             self.load -= 1
 
     def close(self) -> None:
-        """Let the thread end what it is doing, drop what waits, and wait for the thread's end."""
+        """Let the thread finish its job, drop queued jobs, and wait for its end."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.close()

@@ -1,7 +1,6 @@
-"""Coalescing: inputs of calls that wait at the same time go to the backend in batches.
+"""Batching: inputs of calls that wait at the same time go to the backend together.
 
-What waits, and whose turn it is, is the queue's (embedders.front.queueing). Here are the backend's slots, the batches
-in them, and when the next one begins.
+This module decides when the next batch begins; embedders.front.queueing decides whose inputs it takes.
 """
 
 import asyncio
@@ -26,26 +25,25 @@ from embedders.telemetry.timing import CallTimes, Rest, begin_times
 from embedders.telemetry.tracing import SharedSpan
 
 BEGUN_AND_OWN = 2
-"""The batches that a call waits for besides those in front of it: the one that has begun, and its own."""
+"""Batches that a call waits for in addition to those queued before it: the running one, and its own."""
 
 LOOKED_AT_ONCE = 32
-"""Inputs whose kind is found before others get a turn: a look at a text takes up to 0.5 ms."""
+"""Inputs that are classified before the event loop gets a turn: one text takes up to 0.5 ms."""
 
 TICK_S = 0.001
-"""What an event loop's clock counts in; with a shorter wait it would only turn until the time has come."""
+"""The resolution of the event loop's clock; with a shorter wait the loop would spin."""
 
 GATHER_SHARE = 0.1
-"""The part of a batch's time that may be spent on waiting for its callers to come back."""
+"""The share of a batch's time for which the next one waits for its callers to call again."""
 
 ONE_IN = 8
-"""Of so many slots bulk work leaves one free, so that a search need not wait until a batch of it has ended."""
+"""Bulk work leaves one of so many slots free, so that a search need not wait for a bulk batch to end."""
 
 RESTING = 4
-"""The batches for each slot of which all but one may rest; what more there are keeps its slot."""
+"""Batches per slot, of which all but one may be resting; further resting batches keep their slots."""
 
 TIME_MEMORY = 0.5
-"""The weight of what was known before in how long inputs are in the backend's hands, which tells who cannot be answered
-in time, and when to come back."""
+"""The weight of older batches in the moving average of a turn's time, by which calls are refused and retries timed."""
 
 
 class Kind(Enum):
@@ -60,22 +58,22 @@ class Kind(Enum):
 
 PICTURES = frozenset({Kind.PICTURE, Kind.LARGE_PICTURE})
 READ_AHEAD = PICTURES | {Kind.SLOW_TEXT}
-"""What is read before it joins a batch, where the backend can do that."""
+"""Kinds that are read before they join a batch, if the backend supports it."""
 
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """Inputs that the backend has.
+    """Inputs that the backend is working on.
 
     Attributes:
-        places: whose, and at which place of the call.
-        read: the same, if they were read ahead.
+        places: the inputs: each one's call, and its place in the call.
+        read: the inputs, if they were read ahead.
         options: how to embed them.
         begun_s: when the batch began, by time.monotonic.
         taken_s: when its inputs left the queue.
-        times: of the batch itself.
+        times: of the batch.
         calls: those that still wait for it.
-        span: of the batch, if some call is traced.
+        span: of the batch, if one of its calls is traced.
     """
 
     places: list[tuple[QueuedCall, int]]
@@ -92,13 +90,13 @@ class Batch:
 
 
 class Slots:
-    """What waits for the backend's slots of one kind, and the batches in them.
+    """The backend's slots for one kind of input: the queue for them, and the batches in them.
 
     Attributes:
-        queue: what waits.
-        ahead: inputs between the queue and a batch, where they are read ahead.
+        queue: calls that wait.
+        ahead: inputs between the queue and a batch, if they are read ahead.
         running: the batches.
-        turn_s: how long inputs are in the backend's hands, as the last batches show; 0 before the first one.
+        turn_s: how long a batch takes from the queue on, a moving average; 0 before the first one.
     """
 
     def __init__(self) -> None:
@@ -112,42 +110,42 @@ class Slots:
         self._gather_until_s = 0.0
 
     def read_ahead(self, model: ReadingModel, kind: Kind, *, size: int, on_read: Callable[[ReadInput], None]) -> None:
-        """Let inputs be read before they join a batch of `size`."""
+        """Read inputs before they join a batch of `size`."""
         readers = {Kind.LARGE_PICTURE: model.large_readers, Kind.SLOW_TEXT: model.slow_text_readers}.get(
             kind, model.readers
         )
         self.ahead = ReadAhead(model, self.queue, readers=readers, most=size + readers, on_read=on_read)
 
     def has_room(self, slots: int) -> bool:
-        """Return whether another batch may begin, with so many slots."""
+        """Return whether another batch may begin, given the number of slots."""
         return len(self._busy()) < slots and len(self.running) < RESTING * slots
 
     def may_be_bulk(self, slots: int) -> bool:
-        """Return whether the next batch may be one of bulk work, with so many slots."""
+        """Return whether the next batch may be a bulk one, given the number of slots."""
         return sum(batch.options.priority is Priority.BULK for batch in self._busy()) < slots - slots // ONE_IN
 
     def rests(self) -> dict[str | None, Rest]:
-        """Return the rests of keys that have had too many calls, so that further ones wait; of several the longest."""
+        """Return the rest of each rate-limited key, during which further calls wait; of several the longest."""
         batches = [(each.options.api_key, each.times.rest) for each in self.running.values()]
         resting = [(key, rest) for key, rest in batches if rest is not None]
         return dict(sorted(resting, key=lambda each: each[1].until_s))
 
     def has_work(self, *, bulk: bool) -> bool:
-        """Return whether a batch could begin; one of bulk work only if it may, and none with a key that rests."""
+        """Return whether a batch could begin: no bulk one unless allowed, and none with a resting key."""
         if self.ahead is not None:
             return self.ahead.has_work(bulk=bulk)
         return bool(self.queue.inputs) and self.queue.has_work(bulk=bulk, but=self.rests())
 
     def worth_waiting_until_s(self, size: int, *, bulk: bool) -> float:
-        """Return until when it is better to let a batch grow to `size` than to begin it."""
-        # The callers that were just answered are about to come back: one batch of all is better than two.
+        """Return until when a batch should wait to grow to `size`."""
+        # Callers that were just answered are about to call again: one batch of all is better than two.
         until_s = self._gather_until_s if self.coming < min(self._expected, size) else 0.0
         if self.ahead is None:
             return until_s
         return max(until_s, self.ahead.worth_waiting_until_s(size, self._free_s, self._batch_s, bulk=bulk))
 
     def take(self, size: int, now_s: float, times: CallTimes, *, bulk: bool) -> Batch:
-        """Take a batch of what `has_work` found."""
+        """Take a batch; `has_work` is true."""
         if self.ahead is None:
             options, places = self.queue.take(size, bulk=bulk, but=self.rests())
             return Batch(places, [], options, now_s, now_s, times)
@@ -156,7 +154,7 @@ class Slots:
         return Batch([(each.call, each.at) for each in read], read, read[0].options, now_s, taken_s, times)
 
     def note_end(self, batch: Batch, now_s: float, max_gather_s: float) -> float:
-        """Learn from a batch that ended, and return how long it took."""
+        """Record the end of a batch, and return how long it took."""
         worked_s = now_s - batch.times.rested_s
         took_s, turn_s = (max(worked_s - since_s, 1e-6) for since_s in (batch.begun_s, batch.taken_s))
         self.turn_s = TIME_MEMORY * self.turn_s + (1 - TIME_MEMORY) * turn_s if self.turn_s else turn_s
@@ -170,20 +168,20 @@ class Slots:
 
     @property
     def coming(self) -> int:
-        """Inputs that are in no batch yet."""
+        """Inputs that are not in a batch yet."""
         return self.queue.inputs + (self.ahead.held if self.ahead else 0)
 
 
 Gauges = tuple[Callable[[], float], Callable[[], float], Callable[[], float], Callable[[], float]]
-"""Functions that give, when Prometheus asks: inputs and bytes that wait, the longest wait, batches that run."""
+"""Functions that return the queued inputs, the queued bytes, the longest wait and the running batches."""
 
 GAUGES = (metrics.QUEUED_INPUTS, metrics.QUEUED_BYTES, metrics.QUEUE_AGE_SECONDS, metrics.RUNNING_BATCHES)
 
 
 class Meter:
-    """Counts and times what passes through one embedder's queue.
+    """The metrics of one embedder's queue.
 
-    Label values are looked up once: that costs more than the counting does.
+    Labels are looked up once, because a look-up costs more than counting.
     """
 
     def __init__(self, name: str) -> None:
@@ -199,20 +197,20 @@ class Meter:
         )
 
     def watch(self, gauges: Gauges) -> None:
-        """Let Prometheus see what these functions return."""
+        """Expose what these functions return."""
         for gauge, read in zip(GAUGES, gauges, strict=True):
             gauge.labels(self._name).set_function(read)
 
     def forget(self) -> None:
-        """Let go of what `watch` was given, and so of the embedder behind it."""
+        """Release the functions of `watch`, and so the embedder."""
         self.watch((lambda: 0, lambda: 0, lambda: 0, lambda: 0))
 
     def note_refusal(self) -> None:
-        """Count a call that found no room, or not in time."""
+        """Count a call that was refused."""
         self._refused.inc()
 
     def note_read(self, read: ReadInput) -> None:
-        """Time the reading of an input, and count it if it goes no further."""
+        """Time the reading of an input, and count it if it was rejected or failed."""
         self._preprocess.observe(read.read_s)
         read.call.read_s = max(read.call.read_s, read.read_s)
         if read.call.times is not None:
@@ -223,7 +221,7 @@ class Meter:
             self._failed.inc()
 
     def note_begin(self, calls: Iterable[QueuedCall], priority: Priority, fill: float) -> None:
-        """Time the wait of the calls that have inputs in their first batch, and note how full it is."""
+        """Record how full a batch is, and how long calls whose first batch it is have waited."""
         self._fill.observe(fill)
         now_s = time.monotonic()
         for call in calls:
@@ -236,7 +234,7 @@ class Meter:
                 call.times.queue_s += wait_s
 
     def note_end(self, calls: Iterable[QueuedCall], times: CallTimes, took_s: float) -> None:
-        """Time a batch, for Prometheus and for those who still wait for it."""
+        """Record a batch's time, for the metrics and for the calls that still wait for it."""
         backend_s = max(took_s - times.preprocess_s, 0.0)
         self._backend.observe(backend_s)
         if times.preprocess_s:
@@ -247,7 +245,7 @@ class Meter:
                 call.times.backend_s += backend_s
 
     def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        """Count the inputs of a batch that came back."""
+        """Count the outcomes of a batch."""
         embedded = sum(isinstance(outcome, Embedding) for outcome in outcomes)
         self._embedded.inc(embedded)
         self._rejected.inc(len(outcomes) - embedded)
@@ -258,13 +256,13 @@ class Meter:
 
 
 class BatchingEmbedder(EmbedderWrapper):
-    """Puts a bounded queue in front of an embedder, and gives it whatever waits as soon as it can take more.
+    """Puts a bounded queue in front of an embedder, and begins a batch as soon as a slot is free.
 
-    A batch takes from all calls of equal options that wait, in equal parts, so that a small call never waits for a
-    large one; interactive calls go before bulk ones, which still get every fourth batch, and leave
-    some of many slots free. Inputs of callers that have gone leave the queue at once, and a batch that no caller waits
-    for any more is cancelled. An interactive call whose turn would come too late for its deadline is refused at once:
-    a queue of calls that expire just before or in their batch would keep the backend busy for nobody.
+    A batch takes equal parts of all waiting calls with equal options, so that a small call never waits for a large one.
+    Interactive calls go before bulk calls, which still get every fourth batch and leave some of many slots free. When a
+    caller leaves, its inputs leave the queue at once, and a batch without callers is cancelled. An interactive call is
+    refused at once if it cannot be answered before its deadline: otherwise, in overload, the backend would work on
+    calls that expire.
     """
 
     def __init__(
@@ -281,12 +279,11 @@ class BatchingEmbedder(EmbedderWrapper):
         Args:
             inner: the embedder that does the work, spec.slots batches of spec.max_batch inputs, or
                 spec.max_images, at the same time.
-            bounds: what may wait; what `inner` already has does not count.
-            apart: whether texts and images go in batches of their own, with slots of their own.
+            bounds: of the queue; running batches do not count.
+            apart: whether texts and images go in separate batches, each kind with its own slots.
             reading: `inner` again, if it reads inputs apart from embedding them and `apart` is true: pictures and slow
                 texts are read before they join a batch; slow texts and large pictures go in batches of their own.
-            max_gather_s: how long to wait, at most, for the callers of the last batch to come back before a smaller one
-                begins.
+            max_gather_s: how long a batch waits, at most, for the callers of the last batch to call again.
         """
         super().__init__(inner)
         self._bounds = bounds
@@ -304,7 +301,7 @@ class BatchingEmbedder(EmbedderWrapper):
         return sum(slots.queue.inputs for slots in self._slots.values())
 
     async def start(self) -> None:
-        """Start the inner embedder, and let Prometheus see the queue.
+        """Start the inner embedder, and expose the queue's metrics.
 
         Raises:
             ModelUnusable: a local model cannot be loaded.
@@ -337,7 +334,7 @@ class BatchingEmbedder(EmbedderWrapper):
         A bulk call of more inputs than may wait passes through the queue in pieces.
 
         Raises:
-            EmbedderOverloaded: the inputs do not fit into the queue, or not before the deadline; none was taken.
+            EmbedderOverloaded: the queue is full, or the deadline is too near; no input was taken.
             EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
         """
         if options.priority is not Priority.BULK:
@@ -352,7 +349,7 @@ class BatchingEmbedder(EmbedderWrapper):
                 except EmbedderOverloaded as error:
                     if not outcomes:
                         raise
-                    # What has been done would be lost; the caller's deadline ends this at the latest.
+                    # Otherwise the finished pieces would be lost; the caller's deadline ends the loop at the latest.
                     await asyncio.sleep(error.retry_after_s)
         return outcomes
 
@@ -382,7 +379,7 @@ class BatchingEmbedder(EmbedderWrapper):
         if not inputs:
             return []
         if any(options.api_key in slots.rests() for slots in self._slots.values()):
-            bounds = self._bounds.bulk()  # what has to wait anyway leaves room for others
+            bounds = self._bounds.bulk()  # calls of a resting key leave room for others
         loop = asyncio.get_running_loop()
         calls = {kind: QueuedCall(inputs, at, loop.create_future()) for kind, at in kinds.items()}
         self._require_room(calls.values(), bounds)
@@ -423,7 +420,7 @@ class BatchingEmbedder(EmbedderWrapper):
 
     def _require_time(self, calls: Mapping[Kind, QueuedCall], options: EmbedOptions) -> None:
         for kind, call in calls.items():
-            # With less in front of it than the backend takes at once, whatever comes is worth the try.
+            # With fewer inputs waiting than the backend takes at once, the call is always worth a try.
             if (slots := self._slots.get(kind)) is None or slots.queue.inputs < (at_once := self._at_once(kind, slots)):
                 continue
             left_s = call.deadline_s - time.monotonic()
@@ -438,7 +435,7 @@ class BatchingEmbedder(EmbedderWrapper):
                 )
 
     def _time_to_drain_s(self) -> float:
-        """Return when half of what waits will have gone, at the pace of the last batches."""
+        """Return in how many seconds half of the queue will be done, at the pace of the last batches."""
         needed_s = sum(
             slots.queue.inputs / self._at_once(kind, slots) * slots.turn_s for kind, slots in self._slots.items()
         )
@@ -473,11 +470,11 @@ class BatchingEmbedder(EmbedderWrapper):
         return spec.max_images or spec.max_batch if kind in PICTURES else spec.max_batch
 
     def _at_once(self, kind: Kind, slots: Slots) -> int:
-        """Return how many inputs of a kind the backend has in its hands while more wait."""
+        """Return how many inputs of a kind are taken from the queue at once."""
         return self._size(kind) * self._inner.spec.slots + (slots.ahead.most if slots.ahead else 0)
 
     def _forget(self, slots: Slots, call: QueuedCall) -> None:
-        """Drop what still waits for a call that ended, and batches that served nobody else."""
+        """Drop the queued inputs of a call that has ended, and batches without other callers."""
         call.done.cancel()
         if call.waiting:
             slots.queue.remove(call)
@@ -488,7 +485,7 @@ class BatchingEmbedder(EmbedderWrapper):
                     task.cancel()
 
     def _pump_soon(self) -> None:
-        # Calls that arrive in the same turn of the event loop share a batch this way.
+        # Calls that arrive in the same turn of the event loop share a batch.
         self._pump_at(0.0)
 
     def _pump_at(self, when_s: float) -> None:
@@ -503,14 +500,14 @@ class BatchingEmbedder(EmbedderWrapper):
         self._pump_handle = None
         try:
             again_s = [until_s for kind, slots in self._slots.items() if (until_s := self._begin_batches(kind, slots))]
-        except Exception as error:  # noqa: BLE001 -- whatever goes wrong here, nobody may be left waiting
+        except Exception as error:  # noqa: BLE001 -- no caller may be left waiting
             self._fail_waiting(error)
         else:
             if again_s:
                 self._pump_at(min(again_s))
 
     def _begin_batches(self, kind: Kind, slots: Slots) -> float | None:
-        """Begin the batches that may begin, and return when to come back for one that had better wait."""
+        """Begin batches while possible; if one should wait for more inputs, return until when."""
         size, number, now_s = self._size(kind), self._inner.spec.slots, time.monotonic()
         if slots.ahead is not None:
             slots.ahead.begin()
@@ -529,7 +526,7 @@ class BatchingEmbedder(EmbedderWrapper):
             self._pump_soon()
 
     def _begin_batch(self, slots: Slots, size: int, *, bulk: bool) -> None:
-        # What works on the batch adds to times of the batch's own, and so do the tasks that it starts.
+        # The batch has times of its own, to which all of its tasks add.
         context = contextvars.copy_context()
         batch = slots.take(size, time.monotonic(), context.run(begin_times), bulk=bulk)
         places = batch.places
@@ -545,7 +542,7 @@ class BatchingEmbedder(EmbedderWrapper):
             )
         try:
             task = asyncio.get_running_loop().create_task(self._work(batch), context=context)
-        except Exception as error:  # noqa: BLE001 -- nobody may be left waiting
+        except Exception as error:  # noqa: BLE001 -- no caller may be left waiting
             if batch.span is not None:
                 batch.span.end(error, {})
             _fail(batch.calls, error)
@@ -554,7 +551,7 @@ class BatchingEmbedder(EmbedderWrapper):
         task.add_done_callback(lambda task: self._end_batch(slots, task))
 
     def _note_rest(self, slots: Slots, batch: Batch) -> None:
-        """Let others have a resting batch's slot, and tell calls of its key that cannot wait so long."""
+        """Give a resting batch's slot to others, and fail calls of its key whose deadline is too near."""
         if (rest := batch.times.rest) is not None:
             _fail_late([*batch.calls, *slots.queue.calls_of(batch.options.api_key)], rest)
         if not self._closed:
@@ -571,7 +568,7 @@ class BatchingEmbedder(EmbedderWrapper):
 
     def _end_batch(self, slots: Slots, task: asyncio.Task[list[Outcome]]) -> None:
         batch = slots.running.pop(task)
-        batch.times.on_rest = lambda: None  # what was there holds the batch, and so its inputs
+        batch.times.on_rest = lambda: None  # the old callback would keep the batch, and so its inputs, alive
         took_s = slots.note_end(batch, time.monotonic(), self._max_gather_s)
         self._meter.note_end(batch.calls, batch.times, took_s)
         try:
@@ -581,10 +578,10 @@ class BatchingEmbedder(EmbedderWrapper):
                 self._pump_soon()
 
     def _settle(self, task: asyncio.Task[list[Outcome]], batch: Batch) -> None:
-        """Give a batch's outcomes, or what went wrong with it, to its calls."""
+        """Pass a batch's outcomes, or its error, to its calls."""
         error = EmbedderUnavailable("the embedder stopped the batch") if task.cancelled() else task.exception()
         if error is None and len(task.result()) != len(batch.places):
-            error = AnswerInvalid("the embedder answered another number of outcomes than it got inputs")
+            error = AnswerInvalid("the embedder returned a different number of outcomes than inputs")
         if batch.span is not None:
             batch.span.end(error, {"vecgate.batch.preprocess_ms": round(batch.times.preprocess_s * 1000, 1)})
         if error is None:

@@ -1,4 +1,4 @@
-"""Leaving a broken backend alone: after some failures it is not asked for a while, then probed before it is trusted."""
+"""The circuit breaker: after several failures a backend gets no calls for a while, then a probe decides."""
 
 import asyncio
 import contextlib
@@ -21,18 +21,18 @@ from embedders.errors import (
 from embedders.telemetry.metrics import BREAKER_OPEN, BREAKER_OPENED
 
 SILENT_S = 0.5
-"""Seconds without an answer that count as a failure; a caller in more of a hurry says nothing of the backend."""
+"""Seconds without an answer that count as a failure; a call given up sooner says nothing about the backend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerRules:
-    """When to stop asking a backend, and when to try again.
+    """When the circuit breaker opens, and when it probes the backend.
 
     Attributes:
-        max_failures: failures in a row that open the breaker. A refused key, a model that is gone and a failed check
-            open it at once.
-        cool_down_s: seconds until the first probe; doubled after each one that fails.
-        max_cool_down_s: the longest time between probes.
+        max_failures: failures in a row that open the breaker. A rejected key, a missing model and a failed check open
+            it at once.
+        cool_down_s: seconds until the first probe; doubled after each probe that fails.
+        max_cool_down_s: the longest time between two probes.
         check_timeout_s: seconds that a check may take.
     """
 
@@ -43,14 +43,14 @@ class BreakerRules:
 
 
 class BreakerEmbedder(EmbedderWrapper):
-    """Passes calls on while the embedder behind it works, and knows whether it does.
+    """Passes calls on while the inner embedder works, and knows whether it does.
 
-    Closed: calls pass, and failures in a row are counted. Open: calls fail at once with what went wrong. Once the time
-    to cool down is over, the next call lets the backend be probed in the background, and fails like the others until
-    the probe has succeeded: a backend that hangs shall cost nobody's time. The time to cool down is forgotten after as
-    many successes as failures open the breaker, so that a backend that comes and goes is asked ever less.
+    Closed: calls pass, and failures in a row are counted. Open: calls fail at once with the last fault. After the
+    cool-down, the next call starts a probe in the background, and calls keep failing until it has succeeded, so that a
+    backend that hangs costs no caller any time. The cool-down is reset after as many successes as failures open the
+    breaker, so that an unstable backend is probed less and less often.
 
-    Calls with keys of their own count neither way, because a backend may refuse a key in any words that it likes.
+    Calls with callers' own keys do not count, because a backend may reject a key with any answer.
     """
 
     def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -94,29 +94,29 @@ class BreakerEmbedder(EmbedderWrapper):
             EmbedderError: as the inner embedder, now or when it was last asked.
         """
         own_key = options.api_key is not None
-        # That this server's key is refused is no trouble of those who bring one.
+        # A rejected key of this server does not affect callers with keys of their own.
         if self._fault is not None and not (own_key and isinstance(self._fault, CredentialRejected)):
             self._probe_if_due()
             raise self._refusal(self._fault)
         try:
             outcomes = await self._inner.embed(inputs, options)
         except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected):
-            raise  # busy is not broken, and neither is what wants another key from a caller
+            raise  # busy is not broken, and a rejected key of a caller says nothing about the backend
         except EmbedderError as error:
-            # Once it is open, calls from before tell nothing new; they shall not make the backend wait for its probe.
+            # While the breaker is open, failures of earlier calls say nothing new, and must not delay the probe.
             if self._fault is None and not own_key:
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
-        # Inputs that are refused before anybody asks the backend say nothing of it.
+        # Inputs that are rejected before the backend is asked say nothing about it.
         if not own_key and any(isinstance(each, Embedding) for each in outcomes):
             self._note_success()
         return outcomes
 
     def note_silence(self, since_s: float) -> None:
-        """Count a call that was given up as a failure, unless others have been answered since it came."""
+        """Count a call that was given up as a failure, unless the backend has answered others since it began."""
         waited_s = self._now_s() - since_s
         if self._fault is None and waited_s >= SILENT_S and self._health.last_success_s < since_s:
-            self._note_failure(EmbedderUnavailable(f"it gave no answer in {waited_s:.1f} s"), at_once=False)
+            self._note_failure(EmbedderUnavailable(f"it did not answer within {waited_s:.1f} s"), at_once=False)
 
     async def check(self) -> None:
         """Check the inner embedder; the breaker then closes or opens.
@@ -130,7 +130,7 @@ class BreakerEmbedder(EmbedderWrapper):
             async with asyncio.timeout(self._rules.check_timeout_s):
                 await self._inner.check()
         except (EmbedderOverloaded, EmbedderRateLimited) as error:
-            # It said nothing of what was wrong; were it asked again by every call, it would stay busy.
+            # The answer does not tell whether the fault is over; a probe with each call would keep the backend busy.
             self._probe_at_s = self._now_s() + max(error.retry_after_s, self._cool_down_s)
             raise
         except EmbedderError as error:
@@ -157,16 +157,16 @@ class BreakerEmbedder(EmbedderWrapper):
         await super().close()
 
     def _probe_if_due(self) -> None:
-        """Begin to probe the backend if it is time and nobody does yet."""
+        """Start a probe if the cool-down is over and no check is running."""
         if self._checks or self._now_s() < self._probe_at_s or not (self._probe is None or self._probe.done()):
             return
 
         async def probe() -> None:
-            # What goes wrong is noted, and the next check of the server's own tells it again.
+            # A failure is recorded, and the server's next periodic check reports it.
             with contextlib.suppress(Exception):
                 await self.check()
 
-        # In a context of its own: it is no part of the call that happened to come.
+        # An empty context: the probe is not a part of the call that triggered it.
         self._probe = asyncio.get_running_loop().create_task(probe(), context=Context())
 
     def _note_failure(self, error: EmbedderError, *, at_once: bool) -> None:
@@ -195,7 +195,7 @@ class BreakerEmbedder(EmbedderWrapper):
             self._cool_down_s = self._rules.cool_down_s
 
     def _refusal(self, fault: EmbedderError) -> EmbedderError:
-        """Return the fault anew; one that may pass says when the backend is asked again."""
+        """Return a copy of the fault; if it is temporary, with the time of the next probe."""
         refusal = fault.anew()
         if isinstance(refusal, EmbedderUnavailable):
             refusal.retry_after_s = max(self._probe_at_s - self._now_s(), 0.1)

@@ -22,20 +22,20 @@ from embedders.front.queueing import input_bytes
 from embedders.telemetry.metrics import CACHE_BYTES, CACHE_LOOKUPS
 
 ENTRY_OVERHEAD_BYTES = 500
-"""What an entry takes beside its vector: key, objects and the table's own (measured with tracemalloc)."""
+"""Bytes of an entry beside its vector: the key, the objects and the table (measured with tracemalloc)."""
 
 HASH_IN_THREAD_BYTES = 1024 * 1024
-"""Bytes of inputs above which hashing them leaves the event loop."""
+"""Inputs of more bytes are hashed in a thread."""
 
 Key = tuple[str, Purpose, bytes]
-"""Space, purpose, and the digest of the content. Models of one role ignore the purpose; the cache cannot know."""
+"""Space, purpose, and the digest of the content. The purpose counts even if the model ignores it."""
 
 
 class VectorCache:
-    """Embeddings by space, purpose and content, the least recently used ones dropped. All embedders may share one."""
+    """Embeddings by space, purpose and content; the least recently used are dropped. Embedders may share one."""
 
     def __init__(self, max_bytes: int) -> None:
-        """Make one that holds vectors of about `max_bytes`; 0 holds none."""
+        """Make one that holds about `max_bytes`; 0 holds nothing."""
         self._entries: cachetools.LRUCache[Key, Embedding] = cachetools.LRUCache(max_bytes, getsizeof=_entry_bytes)
 
     def get(self, key: Key) -> Embedding | None:
@@ -43,9 +43,9 @@ class VectorCache:
         return self._entries.get(key)
 
     def put(self, key: Key, embedding: Embedding) -> None:
-        """Keep an embedding, unless it is larger than the whole cache."""
+        """Store an embedding, unless it is larger than the whole cache."""
         if _entry_bytes(embedding) <= self._entries.maxsize:
-            # A row of a batch would keep the whole batch in memory; and whoever gets it may not change it for others.
+            # A row would keep its whole batch in memory; and no caller may change what others get.
             vector = embedding.vector.copy()
             vector.flags.writeable = False
             self._entries[key] = replace(embedding, vector=vector)
@@ -75,7 +75,7 @@ class CachingEmbedder(WatchedWrapper):
         self._in_flight: dict[tuple[EmbedOptions, Key], _Call] = {}
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        """Embed the inputs that are not known yet.
+        """Embed the inputs that are neither cached nor in flight.
 
         Raises:
             EmbedderError: as the inner embedder.

@@ -1,4 +1,4 @@
-"""Asking the next embedder of the same space when one fails, or takes more than its share of the caller's time."""
+"""Failover: the next embedder of the same space is asked when one fails, or exceeds its share of the caller's time."""
 
 import asyncio
 import math
@@ -18,19 +18,19 @@ async def embed_with_first(
 ) -> tuple[WatchedEmbedder, list[Outcome]]:
     """Embed inputs with the first embedder that works, and return it with the outcomes.
 
-    Those that work share what is left of an interactive call's time in equal parts, so that one that hangs leaves the
-    next one time to answer. Bulk work is worth waiting for.
+    Working embedders share the rest of an interactive call's time equally, so that one that hangs leaves time for the
+    next. Bulk calls wait for as long as their deadline allows.
 
-    A key that a caller brought and that was refused ends it: the caller shall learn of it, and not be served by others.
+    If the backend rejects the caller's own key, no other embedder is asked: the caller must hear of it.
 
     Args:
         embedders: of one space, in order of preference; at least one.
         inputs: what to embed.
         options: how to.
-        embed: calls an embedder.
+        embed: calls one embedder.
 
     Raises:
-        EmbedderError: all failed; this is the first one's.
+        EmbedderError: all failed; this is the first error.
     """
     first: EmbedderError | None = None
     for at, embedder in enumerate(embedders):
@@ -44,7 +44,7 @@ async def embed_with_first(
         except EmbedderError as error:
             if isinstance(error, CredentialRejected) and options.api_key is not None:
                 raise
-            # With its traceback it would hold this frame, and so the inputs, until the collector of cycles comes.
+            # Its traceback would keep this frame, and so the inputs, alive until the garbage collector runs.
             first = first or error.with_traceback(None)
             if others:
                 FAILOVERS.labels(embedder.spec.name, others[0].spec.name).inc()
@@ -53,7 +53,7 @@ async def embed_with_first(
 
 
 def _share_s(others: int, options: EmbedOptions) -> float:
-    """Return how many seconds an embedder has while so many others may still be asked."""
+    """Return how many seconds an embedder may take while `others` working ones are left."""
     times = call_times()
     if times is None or options.priority is Priority.BULK:
         return math.inf
@@ -63,7 +63,7 @@ def _share_s(others: int, options: EmbedOptions) -> float:
 async def _embed_within(
     share_s: float, embedder: WatchedEmbedder, options: EmbedOptions, outcomes: Awaitable[list[Outcome]]
 ) -> list[Outcome]:
-    """Await outcomes for so long; what is given up then, or by the caller before, is told to the embedder."""
+    """Await outcomes for so long; tell the embedder if they are given up, then or earlier by the caller."""
     began_s = time.monotonic()
     try:
         with sooner(began_s + share_s):
@@ -75,4 +75,5 @@ async def _embed_within(
         if isinstance(error, asyncio.CancelledError):
             raise
         name = embedder.spec.name
-        raise EmbedderUnavailable(f"{name} gave no answer in {share_s:.1f} s, its share of the call's time") from error
+        fault = f"{name} did not answer within {share_s:.1f} s, its share of the call's time"
+        raise EmbedderUnavailable(fault) from error

@@ -1,4 +1,4 @@
-"""Proof that two embedders share a vector space: one text and one image, embedded by both, compared."""
+"""Proof of a space: one text and one image, embedded by two embedders, must have nearly the same vectors."""
 
 import asyncio
 import io
@@ -34,12 +34,12 @@ PROBE_SIDE = 224
 FRESH = EmbedOptions(fresh=True)
 
 START_PROOF_S = 5.0
-"""Seconds that starting waits for the proof; later on `check` takes it."""
+"""Seconds that starting waits for the proof; later `check` makes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeVectors:
-    """What a space's embedder makes of the probe.
+    """The vectors of the probe in one space.
 
     Attributes:
         space: the space.
@@ -56,7 +56,7 @@ Reference = Callable[[], Awaitable[ProbeVectors]]
 
 
 def probe_image() -> bytes:
-    """Return the image of the probe: a PNG of smooth waves of colour, which no scaling changes much."""
+    """Return the probe's image: a PNG of smooth waves of colour, which scaling hardly changes."""
     across, down = np.meshgrid(np.linspace(0, 1, PROBE_SIDE), np.linspace(0, 1, PROBE_SIDE))
     waves = [np.sin(6 * across + 2 * down), np.cos(5 * down - across), np.sin(9 * across * down)]
     pixels = np.stack([np.round(127.5 * (1 + wave)) for wave in waves], axis=2).astype(np.uint8)
@@ -69,13 +69,13 @@ async def probe_vectors(embedder: Embedder) -> ProbeVectors:
     """Embed the probe, past all caches.
 
     Raises:
-        AnswerInvalid: the embedder refuses the probe.
+        AnswerInvalid: the embedder rejects the probe.
         EmbedderError: as the embedder.
     """
     outcomes = await embedder.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], FRESH)
     vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
     if len(vectors) != len(outcomes):
-        raise AnswerInvalid(f"the embedder {embedder.spec.name} refuses the text or the image of the probe")
+        raise AnswerInvalid(f"the embedder {embedder.spec.name} rejects the text or the image of the probe")
     return ProbeVectors(embedder.spec.space, *vectors)
 
 
@@ -86,10 +86,10 @@ def write_probe(path: Path, probe: ProbeVectors) -> None:
 
 
 def read_probe(path: Path) -> ProbeVectors:
-    """Return the vectors that write_probe wrote.
+    """Read a file of write_probe.
 
     Raises:
-        ModelUnusable: the file cannot be read, or is of another form.
+        ModelUnusable: the file cannot be read, or does not hold a probe.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -102,11 +102,11 @@ def read_probe(path: Path) -> ProbeVectors:
 
 
 class ProvenEmbedder(WatchedWrapper):
-    """An embedder that says to be of another space than its own, and serves once a probe has shown it.
+    """An embedder that is declared to have another space, and serves only after a probe has proven it.
 
-    It stands in front of the cache, so that nothing answers for it before that, and its vectors are kept apart from
-    those of the space until then. The proof is taken at the start and by checks, and again after the reference or the
-    embedder itself was away: what comes back may be another model.
+    It stands in front of the cache: until the proof no answer comes from the cache, and its vectors are not stored
+    under the declared space. The proof is made at the start and by checks, and again after the reference or the
+    embedder itself was unavailable, because it may have come back with another model.
     """
 
     def __init__(
@@ -123,10 +123,10 @@ class ProvenEmbedder(WatchedWrapper):
 
         Args:
             inner: the embedder.
-            space: what it is said to be of.
-            reference: gives the probe's vectors in that space; raises EmbedderError while it cannot.
-            min_cosine: how near both vectors have to be to it.
-            outages: how often the reference has been away.
+            space: the declared space.
+            reference: returns the probe's vectors in that space; raises EmbedderError while it cannot.
+            min_cosine: the least cosine between the vectors of the probe.
+            outages: how often the reference has been unavailable.
             timeout_s: seconds that a proof may take.
         """
         super().__init__(inner)
@@ -146,7 +146,7 @@ class ProvenEmbedder(WatchedWrapper):
 
     @property
     def health(self) -> Health:
-        """The inner embedder's, if the space is proven; a check is due when the proof is."""
+        """The inner embedder's, if the space is proven. When a new proof is due, so is a check."""
         health = self._inner.health
         if self._fault is not None:
             return replace(health, fault=str(self._fault), last_success_s=-math.inf)
@@ -155,7 +155,7 @@ class ProvenEmbedder(WatchedWrapper):
         return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
 
     async def start(self) -> None:
-        """Start the inner embedder, and prove its space if the reference can be had already.
+        """Start the inner embedder, and prove its space if the reference is available already.
 
         Raises:
             ModelUnusable: a local model cannot be loaded, or is of another space.
@@ -170,14 +170,14 @@ class ProvenEmbedder(WatchedWrapper):
 
         Raises:
             EmbedderUnavailable: the space is not proven yet.
-            SpaceDisproved: it is another one.
+            SpaceDisproved: the space is a different one.
             EmbedderError: as the inner embedder.
         """
         self._require_proof()
         return await self._inner.embed(inputs, options)
 
     async def check(self) -> None:
-        """Prove the space if that is to be done, and check the inner embedder.
+        """Check the inner embedder, and prove its space if a proof is due.
 
         Raises:
             EmbedderError: as `embed`.
@@ -187,7 +187,7 @@ class ProvenEmbedder(WatchedWrapper):
         self._require_proof()
 
     def _now(self) -> tuple[int, int]:
-        """Return what changes when a verdict is no longer up to date."""
+        """Return what changes when a new proof is due."""
         return self._outages(), self._inner.health.outages
 
     def _require_proof(self) -> None:
@@ -195,13 +195,13 @@ class ProvenEmbedder(WatchedWrapper):
             raise fault.anew()
 
     def _stale(self) -> EmbedderError | None:
-        """Return that the embedder itself was away since the verdict, if so: what came back may be another model."""
+        """Return the fault if the embedder was unavailable since the proof: it may have another model now."""
         if self._judged_at is None or self._judged_at[1] == self._inner.health.outages:
             return None
-        return self._unproven(EmbedderUnavailable("it was away"))
+        return self._unproven(EmbedderUnavailable("it was unavailable"))
 
     async def _prove(self, timeout_s: float) -> None:
-        """Take the proof if it is due. Where it cannot be taken, whatever the reason, the last verdict stands."""
+        """Make the proof if it is due. If it cannot be made, the last result stands."""
         now = self._now()
         if self._judged_at == now:
             return
@@ -217,13 +217,13 @@ class ProvenEmbedder(WatchedWrapper):
 
     def _unproven(self, error: EmbedderError | TimeoutError) -> EmbedderUnavailable:
         why = "the proof took too long" if isinstance(error, TimeoutError) else error
-        unproven = EmbedderUnavailable(f"whether it is of the space {self._space} is not proven yet: {why}")
+        unproven = EmbedderUnavailable(f"its space {self._space} is not proven yet: {why}")
         if isinstance(error, EmbedderUnavailable):
             unproven.retry_after_s = error.retry_after_s
         return unproven
 
     def _disproof(self, expected: ProbeVectors, actual: ProbeVectors) -> SpaceDisproved | None:
-        """Return what is wrong with the embedder's vectors, None if nothing is."""
+        """Return why the embedder's vectors disprove the space; None if they prove it."""
         declared = f"{self.spec.name} is declared to be of the space {self._space}"
         if expected.space != self._space:
             return SpaceDisproved(f"{declared}, but the probe is of {expected.space}")
@@ -232,7 +232,7 @@ class ProvenEmbedder(WatchedWrapper):
             if near < self._min_cosine:
                 return SpaceDisproved(
                     f"{declared}, but its vector of the probe's {what} is far from that space's: cosine {near:.3f}, at "
-                    f"least {self._min_cosine} is needed; its weights or its preprocessing are others: declare no "
+                    f"least {self._min_cosine} is needed; its weights or its preprocessing differ: declare no "
                     "space for it, or use the model of that space"
                 )
         return None

@@ -1,4 +1,4 @@
-"""What waits for an embedder: calls in lines, and whose turn it is."""
+"""The queue in front of an embedder: which calls wait, and whose turn it is."""
 
 import asyncio
 import math
@@ -15,15 +15,15 @@ from embedders.telemetry import tracing
 from embedders.telemetry.timing import call_times
 
 BULK_EVERY = 4
-"""While both wait, every so many batches one of bulk work goes, so that it never stands still."""
+"""While both kinds wait, one of so many batches is a bulk one, so that bulk work always progresses."""
 
 calling_client: ContextVar[str] = ContextVar("calling_client", default="")
-"""The name of whose call is being worked for, among which the embedders' time is shared; empty if nobody knows."""
+"""The client of the current call; clients share the embedders' time equally. Empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueBounds:
-    """What may wait. Bulk work gets three quarters of it, so that a load leaves room for searches.
+    """Bounds of the queue. Bulk work gets three quarters, so that it leaves room for searches.
 
     Attributes:
         max_inputs: inputs.
@@ -34,11 +34,11 @@ class QueueBounds:
     max_bytes: int
 
     def bulk(self) -> "QueueBounds":
-        """Return the part that bulk work may fill."""
+        """Return the bounds for bulk work."""
         return QueueBounds(max_inputs=max(1, self.max_inputs * 3 // 4), max_bytes=max(1, self.max_bytes * 3 // 4))
 
     def pieces(self, inputs: Sequence[Input]) -> Iterator[Sequence[Input]]:
-        """Cut a call into pieces that fit into the queue; a single input always does."""
+        """Cut a call into pieces that fit into the queue; a single input always fits."""
         start, size = 0, 0
         for at, each in enumerate(inputs):
             if at > start and (at - start == self.max_inputs or size + input_bytes(each) > self.max_bytes):
@@ -49,21 +49,21 @@ class QueueBounds:
 
 
 class QueuedCall:
-    """One caller's inputs: which of them wait, and what has become of the others.
+    """One caller's inputs: those that wait, and the outcomes of the others.
 
     Attributes:
-        inputs: all inputs of the caller's.
-        waiting: the places of those that wait.
+        inputs: all inputs of the caller.
+        waiting: the places of the inputs that wait.
         bytes: the bytes of those.
-        done: their outcomes, in the order of their places, once all have one.
-        client: the name of whose call it is; empty if nobody knows.
+        done: all outcomes, in the order of their places.
+        client: the client's name; empty if unknown.
         added_s: when the call came, by time.monotonic.
-        read_s: how long the reading of one of them took at most, where they are read before they join a batch.
-        begun: whether a batch with some of them has begun.
-        times: of the call that brought them, if it is timed.
-        deadline_s: when the caller waits no longer, by time.monotonic.
-        span: of the call that brought them, if it is traced.
-        line: where it waits.
+        read_s: the longest time that reading an input took, if inputs are read before they join a batch.
+        begun: whether a batch with one of the inputs has begun.
+        times: of the caller's call, if it is timed.
+        deadline_s: when the caller stops waiting, by time.monotonic.
+        span: of the caller's call, if it is traced.
+        line: the line in which it waits.
     """
 
     def __init__(self, inputs: Sequence[Input], at: Iterable[int], done: asyncio.Future[list[Outcome]]) -> None:
@@ -89,7 +89,7 @@ class QueuedCall:
         return taken
 
     def put(self, at: int, outcome: Outcome) -> None:
-        """Note what became of the input at a place."""
+        """Set the outcome of the input at a place."""
         self._outcomes[at] = outcome
         if len(self._outcomes) == self._count and not self.done.done():
             self.done.set_result([self._outcomes[each] for each in sorted(self._outcomes)])
@@ -103,7 +103,7 @@ class QueuedCall:
 
 @dataclass(eq=False, slots=True)
 class _Line:
-    """Calls that may share batches, by client; of clients as of calls, those in front were served least lately."""
+    """Calls that may share batches, by client. Clients and calls are ordered by when they were last served."""
 
     options: EmbedOptions
     clients: OrderedDict[str, "OrderedDict[QueuedCall, None]"] = field(default_factory=OrderedDict)
@@ -114,19 +114,19 @@ class _Line:
         return chain.from_iterable(self.clients.values())
 
     def add(self, call: QueuedCall) -> None:
-        """Let a call wait behind the others of its client."""
+        """Add a call behind the others of its client."""
         self.clients.setdefault(call.client, OrderedDict())[call] = None
         call.line = self
 
     def remove(self, call: QueuedCall) -> None:
-        """Forget a call."""
+        """Remove a call."""
         calls = self.clients[call.client]
         del calls[call]
         if not calls:
             del self.clients[call.client]
 
     def take(self, most: int) -> list[tuple[QueuedCall, int]]:
-        """Take a batch, in equal parts from every client however many calls it has, and of those from every call."""
+        """Take a batch: equal parts of each client, and within a client of each call."""
         places: list[tuple[QueuedCall, int]] = []
         while self.clients and len(places) < most:
             for left in range(len(self.clients), 0, -1):
@@ -156,7 +156,7 @@ class WaitingQueue:
     """The calls that wait.
 
     Attributes:
-        inputs: how many inputs they still have.
+        inputs: how many of their inputs wait.
         bytes: the bytes of those.
     """
 
@@ -167,15 +167,15 @@ class WaitingQueue:
         self._urgent_in_a_row = 0
 
     def add(self, options: EmbedOptions, call: QueuedCall) -> None:
-        """Let a call wait."""
+        """Add a call."""
         self._lines.setdefault(options, _Line(options)).add(call)
         self.inputs += len(call.waiting)
         self.bytes += call.bytes
 
     def ahead(self, options: EmbedOptions, client: str, count: int) -> int:
-        """Return about how many inputs go before the last of `count` of an interactive call that comes now.
+        """Return about how many inputs go before the last of `count` inputs of an interactive call that comes now.
 
-        Every line, client and call takes its turn, so that it is not all that wait.
+        Lines, clients and calls take turns, so that these are fewer than all that wait.
         """
         line = self._lines.get(options, _Line(options))
         urgent = {each for each in self._lines if each.priority is Priority.INTERACTIVE}
@@ -190,11 +190,11 @@ class WaitingQueue:
         return [call for options, line in self._lines.items() if options.api_key == key for call in line.calls]
 
     def oldest_s(self) -> float | None:
-        """Return when the call came that waits longest; None if none waits."""
+        """Return when the oldest waiting call came; None if no call waits."""
         return min((call.added_s for line in self._lines.values() for call in line.calls), default=None)
 
     def remove(self, call: QueuedCall) -> None:
-        """Drop what still waits for a call."""
+        """Drop the inputs of a call that still wait."""
         line = call.line
         if line is None or not call.waiting:
             return
@@ -215,13 +215,13 @@ class WaitingQueue:
                 yield call
 
     def has_work(self, *, bulk: bool, but: Container[str | None] = ()) -> bool:
-        """Return whether anything waits that may go; bulk work only if it may, and no calls `but` with these keys."""
+        """Return whether a call may go: no bulk call unless `bulk`, and no call with a key in `but`."""
         return any(
             (bulk or options.priority is not Priority.BULK) and options.api_key not in but for options in self._lines
         )
 
     def _next_line(self, *, may_be_bulk: bool, but: Container[str | None]) -> _Line:
-        """Return the line whose turn it is: urgent ones first, mostly, and among equals the one served least lately."""
+        """Return the line whose turn it is: mostly interactive ones first; of equals the least recently served."""
         lines = [line for line in self._lines.values() if line.options.api_key not in but]
         urgent = [line for line in lines if line.options.priority is Priority.INTERACTIVE]
         bulk = [line for line in lines if may_be_bulk and line.options.priority is Priority.BULK]
@@ -234,14 +234,14 @@ class WaitingQueue:
     def take(
         self, most: int, *, bulk: bool = True, but: Container[str | None] = ()
     ) -> tuple[EmbedOptions, list[tuple[QueuedCall, int]]]:
-        """Take a batch of work that may go: its options, and whose inputs at which place of the call it holds."""
+        """Take a batch: its options, and its inputs, each as a call and a place in the call."""
         line = self._next_line(may_be_bulk=bulk, but=but)
         places = line.take(most)
         self.inputs -= len(places)
         self.bytes -= sum(input_bytes(call.inputs[at]) for call, at in places)
         del self._lines[line.options]
         if line.clients:
-            self._lines[line.options] = line  # behind the others
+            self._lines[line.options] = line  # to the end
         return line.options, places
 
 

@@ -1,4 +1,4 @@
-"""Inputs of a local model that are read before they join a batch, so that a slow one delays nobody else."""
+"""Reading ahead: a local model's inputs are read before they join a batch, so that a slow one delays no other call."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from embedders.errors import EmbedderUnavailable, InputRejected
 from embedders.front.queueing import BULK_EVERY, QueuedCall, WaitingQueue
 
 READ_SHARE = 0.25
-"""The part of a batch's time for which a free model may wait for inputs that are being read."""
+"""The share of a batch's time for which a free model may wait for inputs that are being read."""
 
 
 class ReadingModel(Protocol):
-    """An embedder that reads pictures, and texts that take long, apart from embedding them."""
+    """An embedder that can read pictures and slow texts separately from embedding them."""
 
     @property
     def readers(self) -> int:
@@ -31,11 +31,11 @@ class ReadingModel(Protocol):
 
     @property
     def slow_text_readers(self) -> int:
-        """Texts to read at the same time that take long."""
+        """Slow texts to read at the same time."""
         ...
 
     def is_slow(self, text: str) -> bool:
-        """Return whether a text may take long to read."""
+        """Return whether reading a text may take long."""
         ...
 
     async def read(self, each: Input) -> Any:
@@ -47,7 +47,7 @@ class ReadingModel(Protocol):
         ...
 
     async def embed_read(self, inputs: Sequence[Any], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs of one kind that have been read; raises what `Embedder.embed` raises."""
+        """Embed inputs of one kind that have been read; raises the errors of `Embedder.embed`."""
         ...
 
 
@@ -56,13 +56,13 @@ class ReadInput:
     """An input that is being read or has been.
 
     Attributes:
-        call: whose it is.
+        call: the call that it belongs to.
         at: its place in the call.
         options: of the call.
         taken_s: when it left the queue, by time.monotonic.
         ready_s: when it had been read.
         content: the input as the model reads it; None until then.
-        error: why it could not be read.
+        error: why it could not be read, if so.
     """
 
     call: QueuedCall
@@ -87,9 +87,9 @@ class ReadInput:
 class ReadAhead:
     """Takes inputs out of a queue, one for each free reader, and keeps those that are ready until a batch takes them.
 
-    The queue decides whose picture is next, one by one, and only as many are taken as readers are free, so that shares
-    are fair and inputs of callers that have gone are not read. A batch takes what is ready of one urgency; what has
-    been read for callers that have gone meanwhile never reaches the model.
+    The queue decides which input is next, and no more are taken than readers are free, so that shares are fair and
+    inputs of callers that have left are not read. A batch takes ready inputs of one priority; inputs whose callers have
+    left never reach the model.
     """
 
     def __init__(
@@ -105,10 +105,10 @@ class ReadAhead:
 
         Args:
             model: reads.
-            queue: what waits to be read.
+            queue: inputs to read.
             readers: inputs to read at once.
-            most: inputs of one urgency to hold, being read or ready.
-            on_read: called after each, when its call or what is ready has it.
+            most: inputs of one priority to hold, being read or ready.
+            on_read: called after each input that was read, rejected or failed.
         """
         self._model = model
         self._queue = queue
@@ -126,7 +126,7 @@ class ReadAhead:
         return self._held.total()
 
     def begin(self) -> None:
-        """Give every free reader what is next."""
+        """Give each free reader its next input."""
         self._drop_unwanted()
         while len(self._reading) < self._readers and self._held[Priority.INTERACTIVE] < self.most:
             bulk = self._held[Priority.BULK] < self.most
@@ -139,12 +139,12 @@ class ReadAhead:
             task.add_done_callback(self._end)
 
     def has_work(self, *, bulk: bool) -> bool:
-        """Return whether a batch could take anything; bulk work only if it may."""
+        """Return whether a batch could take an input: no bulk one unless `bulk`."""
         self._drop_unwanted()
         return bool(self._ready[Priority.INTERACTIVE] or (bulk and self._ready[Priority.BULK]))
 
     def worth_waiting_until_s(self, size: int, free_s: float, batch_s: float, *, bulk: bool) -> float:
-        """Return until when a model that is free since `free_s` should wait for what it may take to grow to `size`."""
+        """Return until when a model that is free since `free_s` should wait for a batch to grow to `size`."""
         priority = self._next_priority(bulk=bulk)
         ready = self._ready[priority]
         coming = any(each.wanted and each.options.priority is priority for each in self._reading.values())
@@ -153,7 +153,7 @@ class ReadAhead:
         return max(ready[0].ready_s, free_s) + READ_SHARE * batch_s
 
     def take(self, size: int, *, bulk: bool) -> list[ReadInput]:
-        """Take a batch of what `has_work` found, of one urgency."""
+        """Take a batch of one priority; `has_work` is true."""
         priority = self._next_priority(bulk=bulk)
         self._urgent_in_a_row = 0 if priority is Priority.BULK else self._urgent_in_a_row + 1
         ready = self._ready[priority]

@@ -1,8 +1,8 @@
-"""The size of the frames in an AVIF, which may differ from the size that the file tells of itself.
+"""The size of the frames in an AVIF, which may differ from the size that the file states.
 
-Libraries believe the file's word for the picture, and decode the frames at whatever size these have: 2 kB that say
-16 x 16 may hold a frame of 16,000 x 16,000 pixels. Its size stands in AV1's sequence header (AV1 bitstream
-specification, 5.5). What cannot be followed is an error, because a frame that is overlooked is decoded all the same.
+Libraries trust the stated size of the picture, but decode the frames at their real size: 2 kB that state 16 x 16 may
+hold a frame of 16,000 x 16,000 pixels. A frame's size is in AV1's sequence header (AV1 bitstream specification, 5.5).
+What cannot be parsed is an error, because a frame that is overlooked here is decoded all the same.
 """
 
 import struct

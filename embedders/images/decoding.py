@@ -1,10 +1,9 @@
 """Pictures: bounds read from the header, decoding, and the forms that backends take.
 
-Decoding is one rule for every backend, and shows what a browser shows: the first frame, upright by its EXIF
-orientation, transparent pixels on white, shades scaled to 8 bits. Metadata that cannot be read is as good as none;
-pixels that cannot be read, or would be read wrongly, are an error.
-Bytes, parts, frames and pixels are bounded before anything is decoded, and decoding holds at most two pictures beside
-what a decoder needs for itself.
+Decoding is the same for each backend, and gives what a browser shows: the first frame, upright by its EXIF orientation,
+transparent pixels on white, shades scaled to 8 bits. Unreadable metadata is ignored; pixels that cannot be read, or
+would be read wrongly, are an error. Bytes, parts, frames and pixels are bounded before anything is decoded, and
+decoding holds at most two pictures beside the decoder's own memory.
 """
 
 import hashlib
@@ -43,17 +42,17 @@ from embedders.images.structure import (
 )
 
 FORMATS = tuple(each for each in SUFFIXES if each != "AVIF" or features.check("avif"))
-"""Formats that are read; of several frames the first one is. A Pillow built without libavif reads no AVIF."""
+"""Supported formats. Pillow built without libavif does not read AVIF."""
 
 _LONGEST = 16
-"""Sides' ratio above which a picture's far ends are cropped."""
+"""Ratio of the sides above which the ends of a picture are cropped."""
 
 _MAX_RUN_LENGTH_CODED = 4_000_000
-"""Bytes, and pixels, of a BMP with run-length coding, which only small drawings have."""
+"""Bytes, and pixels, of a BMP with run-length coding, which is used for small drawings."""
 
 _FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
 _MAX_FAX_LINES = 20_000
-"""Lines of a TIFF coded as a fax; a scan of A3 with 1,200 dots to the inch has them."""
+"""Lines of a fax-coded TIFF, enough for a scan of A3 at 1,200 dots per inch."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,12 +66,12 @@ _TURNS = {
 _NIM_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png"}
 _NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
 _UNDECODABLE = (
-    f"the bytes are not those of a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send such a file, whole"
+    f"the bytes are not a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send the whole file of such a picture"
 )
 
 
 class _Room:
-    """Lets pictures in while they have no more pixels together than a bound; a larger one is alone."""
+    """Admits pictures while their pixels together stay within a bound; a larger picture is admitted alone."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -83,7 +82,7 @@ class _Room:
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
         """Wait for room for so many pixels, and take it."""
-        # One at a time, or small pictures would slip past a large one for ever.
+        # One at a time, or small pictures would starve a large one.
         with self._turn, self._changed:
             self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= self._max_pixels)
             self._pixels += pixels
@@ -96,7 +95,7 @@ class _Room:
 
 
 _ROOM = _Room(25_000_000)
-"""For pictures on their way to a NIM: a WebP takes 15 bytes a pixel while it is decoded."""
+"""Bounds the memory for a NIM's pictures: decoding a WebP takes 15 bytes a pixel."""
 
 
 def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None) -> Image.Image:
@@ -105,14 +104,14 @@ def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None
     Args:
         content: the file's bytes.
         limits: bounds on bytes, pixels and frames, checked before anything is decoded.
-        draft_side: pixels that the shorter side has to keep. A JPEG is then decoded at the least of 1, 1/2, 1/4 and
-            1/8 of its size that leaves them, which takes half the time and less, and a quarter of the memory and less.
-            None or 0: every picture is decoded at its own size.
+        draft_side: pixels that the shorter side must keep. A JPEG is then decoded at the smallest of 1, 1/2, 1/4 and
+            1/8 of its size that keeps them, in half of the time or less and a quarter of the memory or less. None or
+            0: every picture is decoded at its full size.
 
     Raises:
         ImageEmpty: there are no bytes.
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
-        ImageUndecodable: no picture of a supported format, broken, or cut short.
+        ImageUndecodable: not a picture of a supported format, broken, or cut short.
     """
     plain = _plain(content, limits)
     image = _open(plain, limits)
@@ -124,20 +123,20 @@ def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None
 
 
 def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: int = 0) -> tuple[str, bytes]:
-    """Return a picture's media type and bytes in a format that a NIM takes.
+    """Return a picture's media type and bytes in a format that a NIM supports.
 
-    JPEG and PNG files stay as they are, once decoding has shown that they are whole; others become PNG.
+    JPEG and PNG files stay as they are if decoding shows that they are complete; others become PNG.
 
     Args:
         content: the file's bytes.
         limits: bounds on bytes, pixels and frames, checked before anything is decoded.
-        max_converted_pixels: pixels to which a picture that becomes PNG is scaled down; 0 for no bound. A small file of
-            another format may hold so many pixels that it grows to a hundredfold.
+        max_converted_pixels: a picture that becomes PNG is scaled down to so many pixels; 0 for no bound. A small file
+            of another format may grow a hundredfold.
 
     Raises:
         ImageEmpty: there are no bytes.
         ImageTooLarge: more bytes, pixels, frames or parts than allowed.
-        ImageUndecodable: no picture of a supported format, broken, or cut short.
+        ImageUndecodable: not a picture of a supported format, broken, or cut short.
     """
     plain = _plain(content, limits)
     image = _open(plain, limits)
@@ -163,7 +162,7 @@ def without_far_ends(image: Image.Image) -> Image.Image:
     """Crop a picture more than 16 times as long as wide to that ratio, about its centre.
 
     For backends that scale the shorter side to a fixed length and then crop to a square: they drop the ends anyway, but
-    would first have scaled them up to any size.
+    would scale them up first.
     """
     width, height = image.size
     longest = _LONGEST * min(width, height)
@@ -174,7 +173,7 @@ def without_far_ends(image: Image.Image) -> Image.Image:
 
 
 def _plain(content: bytes, limits: InputLimits) -> bytes:
-    """Check bounds that need no parsing, and return the file without what no pixel depends on."""
+    """Check bounds that need no parsing, and return the file without data that no pixel depends on."""
     if not content:
         raise ImageEmpty("the image has no bytes; send a picture file's content")
     if len(content) > limits.max_image_bytes:
@@ -194,7 +193,7 @@ def _open(plain: bytes, limits: InputLimits) -> Image.Image:
             f"the image has {value[0] if value else 'too many'} pixels; the limit is "
             f"{min(limits.max_image_pixels, MAX_PIXELS)}; scale it down"
         ) from error
-    except Exception as error:  # Pillow's parsers raise whatever broken bytes lead them to
+    except Exception as error:  # broken bytes raise any error in Pillow
         raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
     check_pixels(image.width, image.height, limits)
     _check_format(image, len(plain), limits)
@@ -206,7 +205,7 @@ def _open(plain: bytes, limits: InputLimits) -> Image.Image:
 
 
 def _ended(plain: bytes, endings: tuple[bytes, bytes], limits: InputLimits) -> bytes:
-    """Return a JPEG with the end that it lacks, if that is all that it lacks."""
+    """Return a JPEG with its missing end, if nothing else is missing."""
     first, second = (_fingerprint(each, limits) for each in endings)
     if first != second:
         raise ImageUndecodable(BROKEN)
@@ -224,20 +223,20 @@ def _fingerprint(content: bytes, limits: InputLimits) -> bytes:
 
 
 def _is_sound(content: bytes) -> bool:
-    """Return whether another program that parses all of a JPEG or PNG is likely to read it."""
+    """Return whether a strict reader of the whole JPEG or PNG is likely to accept it."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.verify()
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _draft(image, 1)
             image.load()
-    except Exception:  # noqa: BLE001 -- Pillow's parsers raise whatever broken bytes lead them to
+    except Exception:  # noqa: BLE001 -- broken bytes raise any error in Pillow
         return False
     return True
 
 
 def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
-    """Check what only one format has, and only Pillow's parser knows."""
+    """Check bounds of single formats that only Pillow's parser knows."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # libtiff writes a line on standard error for each broken line of a fax, and goes on.
         if image.info.get("compression") in _FAX and image.height > _MAX_FAX_LINES:
@@ -269,12 +268,12 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
 def _decoding() -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+    except Exception as error:  # broken bytes raise any error in Pillow
         raise ImageUndecodable(BROKEN) from error
 
 
 def _draft(image: Image.Image, side: int) -> None:
-    """Have a JPEG decoded at a part of its size; an eighth takes all of its bytes, and the least time."""
+    """Decode a JPEG at a part of its size; an eighth still reads all bytes, in the least time."""
     with _decoding():
         # Other formats than JPEG do nothing, and without a mode the colours stay.
         image.draft(None, (side, side))
@@ -287,7 +286,7 @@ def _load(image: Image.Image, plain: bytes) -> Image.Image:
         frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) else None
         image.load()
         lay_colour_on_white(image, plain)
-        # Each step holds two pictures at most, its own and the last one, because no name keeps an older one.
+        # Each step holds at most two pictures, its own and the previous one: no name keeps an older one alive.
         image = _upright(image)
         if samples:
             image = to_eight_bits(image, samples)
@@ -300,7 +299,7 @@ def _within(image: Image.Image, max_pixels: int) -> Image.Image:
     if not max_pixels or pixels <= max_pixels:
         return image
     scale = math.sqrt(max_pixels / pixels)
-    # Of a line as long as a picture may be, the rounded-up side would make more pixels than are allowed.
+    # For a very long line, the rounded-up side would make more pixels than allowed.
     width, height = (min(max(1, int(side * scale)), max_pixels) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
@@ -308,7 +307,7 @@ def _within(image: Image.Image, max_pixels: int) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 -- Pillow's metadata parsers raise whatever broken bytes lead them to
+    except Exception:  # noqa: BLE001 -- broken bytes raise any error in Pillow
         return image
     return image if turn is None else image.transpose(turn)
 

@@ -1,6 +1,6 @@
-"""Pictures that Pillow does not read, or would show otherwise than a browser does: refused by name, or mended.
+"""Pictures that Pillow cannot read, or would show differently from a browser: rejected by name, or corrected.
 
-- Forms that nothing here reads, and forms of which Pillow would make other pixels, are refused by name.
+- Forms that are not supported, and forms of which Pillow would read wrong pixels, are rejected by name.
 - Shades of grey with more than 8 bits, or with a sign, are scaled to 8 bits. 16 bits and less without a sign keep
   their black and their white. Other numbers mean anything: their least is black, their greatest white.
 - Transparent pixels are laid on white, as a browser shows them on a white page.
@@ -86,18 +86,18 @@ _NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}
 
 
 def unread_form(content: bytes) -> str | None:
-    """Return what to tell of a file that no library reads; None where it is nothing that is known."""
+    """Return the error text for a file that no library reads; None if its form is unknown."""
     if is_heic(content):
         return (
-            "the file is HEIC, which is not read; convert it to JPEG or PNG, for example with `heif-convert`, or set "
-            "the phone's camera to the most compatible format"
+            "the file is HEIC, which is not supported; convert it to JPEG or PNG, for example with `heif-convert`, or "
+            "set the phone's camera to the most compatible format"
         )
     for signature, name in _SIGNATURES.items():
         if content.startswith(signature):
-            return f"the file is {name}, which is not read; convert it to JPEG or PNG"
+            return f"the file is {name}, which is not supported; convert it to JPEG or PNG"
     if not (content.startswith(_READ) or is_webp(content)):
         return None
-    with suppress(Exception):  # Pillow's parsers raise whatever broken bytes lead them to
+    with suppress(Exception):  # broken bytes raise any error in Pillow
         return _refused(content)
     return BROKEN
 
@@ -110,12 +110,12 @@ def _refused(content: bytes) -> str:
     if content.startswith(b"BM"):
         return _refused_bmp(content)
     if content[12:16] == b"CgBI":
-        return "the PNG is in the form of Apple's devices (CgBI), which is not read; save it anew as PNG"
+        return "the PNG is in the form of Apple's devices (CgBI), which is not supported; save it again as PNG"
     return BROKEN
 
 
 def is_heic(content: bytes) -> bool:
-    """Return whether a file says that it is a HEIC: by its first brand, or by another one beside a general one."""
+    """Return whether a file is a HEIC by its brands: the first one, or another one beside a general one."""
     if content[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(content[:4]), 256)
@@ -124,7 +124,7 @@ def is_heic(content: bytes) -> bool:
 
 
 def check_form(image: Image.Image, content: bytes) -> None:
-    """Refuse a picture of which Pillow would make other pixels than it has.
+    """Reject a picture of which Pillow would read wrong pixels.
 
     Raises:
         ImageUndecodable: it is a TIFF or a BMP of such a form.
@@ -145,9 +145,9 @@ def _jpeg_form(content: bytes) -> str:
         if segment.marker in SOF:
             bits, components = content[segment.start + 4], content[segment.start + 9]
             if bits != 8:  # noqa: PLR2004
-                return f"the JPEG has {bits} bits a sample, and only 8 are read; save it with 8, or as PNG"
+                return f"the JPEG has {bits} bits a sample, and only 8 are supported; save it with 8, or as PNG"
             if components not in (1, 3, 4):
-                return f"the JPEG has {components} components, and only 1, 3 or 4 are read; save it as RGB"
+                return f"the JPEG has {components} components, and only 1, 3 or 4 are supported; save it as RGB"
             break
     return BROKEN
 
@@ -162,7 +162,7 @@ def _refused_bmp(content: bytes) -> str:
     (size,) = struct.unpack_from("<I", content, 14)
     (compression,) = struct.unpack_from("<I", content, 30) if size != _OLD_BMP else (0,)
     coding = f" and is coded as {_BMP_CODINGS.get(compression, compression)}" if compression else ""
-    return f"the BMP has {_bmp_bits(content)} bits a pixel{coding}, a form that is not read; save it as PNG"
+    return f"the BMP has {_bmp_bits(content)} bits a pixel{coding}, a form that is not supported; save it as PNG"
 
 
 def _directory(content: bytes) -> Mapping[int, Any]:
@@ -185,11 +185,11 @@ def _refused_tiff(tags: Mapping[int, Any]) -> str:
         form += ", in separate planes"
     if (coding := tags.get(ExifTags.Base.Compression, 1)) not in _TIFF_CODINGS:
         form += f", in compression {coding}"
-    return f"the TIFF has {form}, a form that is not read; save it as PNG, or as TIFF in grey or RGB of 8 bits"
+    return f"the TIFF has {form}, a form that is not supported; save it as PNG, or as TIFF in grey or RGB of 8 bits"
 
 
 def _is_misread_tiff(tags: Mapping[int, Any], coding: str) -> bool:
-    """Return whether Pillow makes other pixels of a TIFF than it has, or fails."""
+    """Return whether Pillow reads wrong pixels of a TIFF, or fails."""
     meaning = tags.get(ExifTags.Base.PhotometricInterpretation)
     separate = tags.get(ExifTags.Base.PlanarConfiguration) == _SEPARATE
     if meaning in (None, _LAB) or coding == "webp":
@@ -316,7 +316,7 @@ def mend_reading(image: Image.Image) -> None:
 
 
 def samples_of(image: Image.Image) -> Samples | None:
-    """Return what the numbers of a picture are, before it is loaded; None where Pillow's 8 bits are right."""
+    """Return how to read a picture's samples, before it is loaded; None where Pillow's 8 bits are right."""
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return Samples(bits=_SIXTEEN_BITS) if image.mode.startswith("I;16") else None
     tags: Mapping[int, Any] = image.tag_v2

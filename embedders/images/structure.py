@@ -2,13 +2,12 @@
 
 - Its parts are walked without any library: segments, chunks and frames. Every walk is bounded by the size of the file,
   and ends where the file ends in the middle of a part.
-- They are bounded. Libraries read all parts of a file before its first pixel: a few bytes each, thousands of times
-  over, cost minutes of a core. What may be counted at little cost is bounded here; pixels and tiles are bounded where
-  the library tells them.
-- Files are copied without what no pixel depends on, and with what is missing but costs no pixel. Browsers show a PNG
-  whose text has a wrong checksum, or a JPEG whose metadata are cut short; libraries that read all of a file refuse it.
-  They get a copy that holds the pixels, what says how to read them, and the EXIF data, which say which side is up.
-  Damage of the pixels themselves stays in the copy, for the library to find.
+- They are bounded. Libraries read all parts of a file before its first pixel, and thousands of parts of a few bytes
+  cost minutes of a core. What is cheap to count is bounded here; pixels and tiles are bounded by what the library
+  reports.
+- They are copied without data that no pixel depends on. Browsers show a PNG whose text has a wrong checksum, or a JPEG
+  with incomplete metadata; libraries that read the whole file reject it. The copy holds the pixels, how to read them,
+  and the EXIF orientation. Damaged pixels stay in the copy, for the library to find.
 """
 
 import math
@@ -83,7 +82,7 @@ _WEBP_PARTS = frozenset({b"VP8X", b"ANIM", b"ANMF", b"ALPH", b"VP8 ", b"VP8L"})
 _COEFFICIENTS = 64
 _MAX_COMPONENTS = 4
 _FILLING = bytes(each for at in range(80) if (each := pow(3, at, 257)) not in (0xFF, 0x100))
-"""Bytes without an order that a decoder could fall into step with, and without those that begin a marker."""
+"""Bytes in an irregular order that no decoder synchronises with, without those that begin a marker."""
 
 
 class Segment(NamedTuple):
@@ -134,11 +133,11 @@ def _until_cut(walk: Callable[[bytes], Iterator[T]]) -> Callable[[bytes], Iterat
 
 
 def _parts(content: bytes) -> Iterator[None]:
-    """Yield for each part that a file may have, and then refuse it."""
+    """Yield for each part that a file may have, and then reject it."""
     bound = _FREE_PARTS + len(content) // _BYTES_FOR_A_PART
     for _ in range(bound):
         yield
-    raise ImageTooLarge(f"the image file has more than {bound} parts, the limit for its size; save it anew")
+    raise ImageTooLarge(f"the image file has more than {bound} parts, the limit for its size; save it again")
 
 
 @_until_cut
@@ -231,9 +230,9 @@ def tiff_frames(content: bytes) -> Iterator[int]:
 
 
 def is_large(content: bytes) -> bool:
-    """Return whether reading a picture takes long, by what the first bytes of its file say; a hint, and no check.
+    """Return whether reading a picture takes long, by the first bytes of its file: a hint, not a check.
 
-    Formats that do not tell their size there count as large, if they can be large at all.
+    Formats whose size is not stated there count as large.
     """
     with suppress(struct.error):
         return _stated_pixels(content) > _LARGE_PIXELS
@@ -241,7 +240,7 @@ def is_large(content: bytes) -> bool:
 
 
 def check_structure(content: bytes, limits: InputLimits) -> None:
-    """Refuse a file whose frames, parts or scans are too many.
+    """Reject a file with too many frames, parts or scans.
 
     Raises:
         ImageTooLarge: it has more than `limits` or the bounds of this module allow.
@@ -262,7 +261,7 @@ def check_structure(content: bytes, limits: InputLimits) -> None:
 
 
 def check_pixels(width: int, height: int, limits: InputLimits) -> None:
-    """Refuse a picture of too many pixels.
+    """Reject a picture with too many pixels.
 
     Raises:
         ImageTooLarge: there are more than limits.max_image_pixels, or than Pillow takes.
@@ -275,7 +274,7 @@ def check_pixels(width: int, height: int, limits: InputLimits) -> None:
 
 
 def check_frames(frames: int, limits: InputLimits) -> None:
-    """Refuse an animation or a file of pages with too many of them.
+    """Reject an animation or a document with too many frames or pages.
 
     Raises:
         ImageTooLarge: there are more than limits.max_image_frames.
@@ -300,7 +299,7 @@ def _check_jpeg(content: bytes, limits: InputLimits) -> None:
         segments += not scans
     if junk > _MAX_JUNK:
         # Pillow skips it byte by byte.
-        raise ImageTooLarge(f"the JPEG has {junk} bytes between its segments; the limit is {_MAX_JUNK}; save it anew")
+        raise ImageTooLarge(f"the JPEG has {junk} bytes between its segments; the limit is {_MAX_JUNK}; save it again")
     if segments > _MAX_SEGMENTS:
         # Pillow joins those of one kind, each time copying what it has so far.
         raise ImageTooLarge(
@@ -309,11 +308,11 @@ def _check_jpeg(content: bytes, limits: InputLimits) -> None:
         )
     # Each scan walks over the whole picture, and a few bytes make a scan.
     if pixels and scans > (bound := max(1, _SCANS_AT_FULL_SIZE * limits.max_image_pixels // pixels)):
-        raise ImageTooLarge(f"the JPEG has {scans} scans; the limit for its size is {bound}; save it anew")
+        raise ImageTooLarge(f"the JPEG has {scans} scans; the limit for its size is {bound}; save it again")
 
 
 def _stated_pixels(content: bytes) -> float:
-    """Return the pixels that a file says it has at its beginning; those of a JPEG by what they cost."""
+    """Return the pixels that a file states at its beginning; for a JPEG, weighted by its cost."""
     width, height = 0, 0
     if content.startswith(JPEG):
         sizes = (_jpeg_pixels(content, each) for each in islice(jpeg_segments(content), _SEGMENTS_TO_SIZE))
@@ -427,10 +426,9 @@ def _shapes_pixels(marker: int, body: bytes) -> bool:
 
 
 def jpeg_endings(plain: bytes) -> tuple[bytes, bytes] | None:
-    """Return a JPEG that lacks its end with two different endings; None if it has one, or is no JPEG.
+    """Return two copies of a JPEG without an end, with different endings; None if it has an end, or is not a JPEG.
 
-    If both decode to the same pixels, nothing of these is missing: a decoder that needs more would take what comes
-    behind for them.
+    If both decode to the same pixels, no pixel is missing: otherwise a decoder would read the ending as pixels.
 
     Raises:
         ImageUndecodable: scans are missing.

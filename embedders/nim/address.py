@@ -1,6 +1,6 @@
-"""Where a NIM is and how it is reached: addresses as people write them, checked without opening a connection.
+"""The addresses of a NIM and of a proxy: parsed and checked without opening a connection.
 
-Nothing but the standard library is used, so that settings are checked before anything heavy is loaded.
+Only the standard library is used, so that settings can be checked before heavy packages are loaded.
 """
 
 import ipaddress
@@ -9,11 +9,11 @@ import urllib.request
 from urllib.parse import SplitResult, urlsplit
 
 ENVIRONMENT = "environment"
-"""As a proxy: the one that HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY name."""
+"""A proxy's address that stands for HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
 
 MAX_KEY_LENGTH = 4096
 
-# Underscores are no part of a host's name, but container networks have such names.
+# Host names have no underscores, but names in container networks do.
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
 
 
@@ -21,10 +21,10 @@ def parse_base_url(base_url: str) -> str:
     """Return the address in front of /v1, without a slash at its end.
 
     Args:
-        base_url: http or https; with or without /v1 at its end, and with a path before that where a gateway wants one.
+        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
 
     Raises:
-        ValueError: it is no such address. The message does not repeat it.
+        ValueError: the address is invalid. The message does not repeat it.
     """
     parts = _split(base_url, "base_url", "http://host:8000")
     if parts.username is not None or parts.password is not None:
@@ -36,15 +36,15 @@ def parse_base_url(base_url: str) -> str:
 
 
 def resolve_proxy(proxy: str | None, base_url: str) -> str | None:
-    """Return the address of the proxy between here and a NIM, or None.
+    """Return the address of the proxy in front of a NIM, or None.
 
     Args:
-        proxy: an http or https address, maybe with user and password; ENVIRONMENT; or None for no proxy whatever the
-            environment says.
-        base_url: where the NIM is; NO_PROXY may leave it out.
+        proxy: an http or https address, optionally with user and password; ENVIRONMENT; or None for no proxy, even if
+            the environment has one.
+        base_url: the NIM's address, which NO_PROXY may exclude.
 
     Raises:
-        ValueError: the proxy's address is none. The message does not repeat it.
+        ValueError: the proxy's address is invalid. The message does not repeat it.
     """
     if proxy is None:
         return None
@@ -63,19 +63,19 @@ def resolve_proxy(proxy: str | None, base_url: str) -> str | None:
 
 
 def check_key(key: str) -> None:
-    """Refuse a key that no header carries.
+    """Reject a key that cannot be sent in a header.
 
     Raises:
-        ValueError: it is empty, too long, or has characters that no key has. The message does not repeat it.
+        ValueError: it is empty, too long, or has invalid characters. The message does not repeat it.
     """
     if not key or len(key) > MAX_KEY_LENGTH:
         raise ValueError(f"api_key is empty or has more than {MAX_KEY_LENGTH} characters")
     if not key.isascii() or not key.isprintable() or key != key.strip():
-        raise ValueError("api_key has characters that no key has, such as a line end")
+        raise ValueError("api_key has characters that a key cannot have, such as a line break")
 
 
 def _split(address: str, name: str, example: str) -> SplitResult:
-    fault = f"{name} is no http or https address; it looks like {example}"
+    fault = f"{name} must be an http or https address, such as {example}"
     try:
         parts = urlsplit(address.strip())
         host, _ = parts.hostname, parts.port

@@ -1,4 +1,4 @@
-"""The connections to a NIM: a bounded pool, TLS, keys, and what became of each request, also for metrics and traces.
+"""The connections to a NIM: a bounded pool, TLS and keys; the outcome of each request, counted and traced.
 
 httpx's own transport costs 2 to 4 ms of CPU a request under load, aiohttp's a fraction of it, so aiohttp carries the
 requests below httpx's API. They go to the transport itself: httpx's client above it would follow redirects, keep
@@ -26,26 +26,26 @@ from embedders.telemetry import tracing
 from embedders.telemetry.metrics import NIM_ANSWERS, NIM_RETRIES
 
 KEEP_ALIVE_S = 3.0
-"""Servers in front of NIMs drop idle connections after 5 s and more; a request into a dropped one is lost."""
+"""Servers in front of NIMs close idle connections after 5 s or more; a request on a closed one is lost."""
 
 MAX_REFUSAL_BYTES = 65_536
 
 PIECE_BYTES = 131_072
-"""Larger bodies are sent in pieces of that size, between which others get their turn of the event loop."""
+"""Larger bodies are sent in pieces of this size, between which the event loop gets a turn."""
 
 HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "vecgate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionConfig:
-    """Where a NIM is and how to get there.
+    """How to reach a NIM.
 
     Attributes:
         name: the embedder's, for the metrics.
-        base_url: http or https; with or without /v1 at its end, and with a path before that where a gateway wants one.
-        api_key: sent as a bearer token where a request brings no key of its own.
-        ca_file: certificates, in PEM form, of the only authorities that are trusted; None for the usual ones.
-        proxy: an address, "environment" for those of the environment's variables, or None for none at all.
+        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
+        api_key: sent as a bearer token unless the call has its own key.
+        ca_file: certificates, in PEM form, of the only trusted authorities; None for the usual ones.
+        proxy: an address, "environment" for the environment variables, or None for no proxy.
         max_connections: connections at the same time.
     """
 
@@ -59,7 +59,7 @@ class ConnectionConfig:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a NIM answered: of a refusal the body's first bytes, of a 200 all of them."""
+    """A NIM's answer: with the whole body of a 200, or the first bytes of another body."""
 
     status: int
     retry_after_s: float | None
@@ -67,13 +67,13 @@ class Answer:
 
 
 class NimConnection:
-    """One pool of connections, for one event loop. No redirect is followed and no cookie kept."""
+    """One pool of connections, for one event loop. It follows no redirects and keeps no cookies."""
 
     def __init__(self, config: ConnectionConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         """Make one without opening anything; `transport` stands in for the network.
 
         Raises:
-            ValueError: an address or key makes no sense, or ca_file holds no certificates.
+            ValueError: an address or key is invalid, or ca_file holds no certificates.
         """
         self._config = config
         self._root = parse_base_url(config.base_url)
@@ -87,7 +87,7 @@ class NimConnection:
         self._urls: dict[str, httpx.URL] = {}
 
     def open(self) -> None:
-        """Make the pool of connections; they open when they are needed."""
+        """Make the pool; connections open when they are needed."""
         if self._transport is None:
             self._transport = self._given or _transport(self._proxy, self._tls, self._config.max_connections)
 
@@ -107,21 +107,21 @@ class NimConnection:
         timeout_s: float,
         tries: int = 0,
     ) -> Answer:
-        """Send one request and return its answer, whatever its status; count and trace it.
+        """Send one request, count and trace it, and return its answer, of any status.
 
         Args:
             method: HTTP's.
             path: behind the base URL.
             content: pieces of JSON.
             api_key: the caller's own key, instead of the configured one.
-            max_bytes: bytes that the body of a 200 may have.
+            max_bytes: the most bytes of the body of a 200.
             timeout_s: seconds from connecting to the answer's last byte.
-            tries: requests before it for the same inputs.
+            tries: earlier requests for the same inputs.
 
         Raises:
             Transient: no connection, no answer in time, or a broken connection.
-            EmbedderUnavailable: not opened, or TLS cannot be agreed on.
-            AnswerInvalid: the answer is no HTTP, is compressed, or has more bytes than a sensible one.
+            EmbedderUnavailable: not opened, or the TLS handshake failed.
+            AnswerInvalid: the answer is not HTTP, is compressed, or is too long.
         """
         status = "none"
         attributes: dict[str, AttributeValue] = {"http.request.method": method, "server.address": self._host}
@@ -178,13 +178,13 @@ async def _pieces(content: Sequence[bytes]) -> AsyncIterator[bytes]:
 async def _read(response: httpx.Response, max_bytes: int) -> Answer:
     status, fine = response.status_code, response.status_code == HTTPStatus.OK
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
-    # Read as sent, because a few compressed bytes could unfold to any size.
+    # Not decompressed, because a few compressed bytes may expand to any size.
     plain = response.headers.get("Content-Encoding", "identity") == "identity"
     if fine and not plain:
         raise AnswerInvalid("the NIM compressed its answer, though asked not to")
     body = bytearray()
     if plain:
-        # Reading a refusal to its end lets the connection serve the next request.
+        # A refusal is read to its end so that the connection can be reused.
         async for chunk in response.aiter_raw():
             body += chunk
             if not fine and len(body) >= MAX_REFUSAL_BYTES:
@@ -201,18 +201,18 @@ def _failure(error: Exception, timeout_s: float) -> Exception:
     match found:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             return EmbedderUnavailable(
-                "the NIM's certificate is not trusted; name its authority's certificate in nim.ca_file"
+                "the NIM's certificate is not trusted; set nim.ca_file to its authority's certificate"
             )
         case aiohttp.ClientSSLError() | ssl.SSLError():
-            return EmbedderUnavailable("no TLS connection to the NIM can be agreed on; check nim.base_url")
+            return EmbedderUnavailable("the TLS handshake with the NIM failed; check nim.base_url")
         case aiohttp.ClientHttpProxyError(status=HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
-            return EmbedderUnavailable("the proxy in front of the NIM wants another user or password; set nim.proxy")
+            return EmbedderUnavailable("the proxy in front of the NIM rejects the user or password; correct nim.proxy")
         case aiohttp.ClientResponseError() if not isinstance(found, aiohttp.ClientHttpProxyError):
-            return AnswerInvalid("the answer is no HTTP; check nim.base_url")
+            return AnswerInvalid("the answer is not HTTP; check nim.base_url")
         case TimeoutError() | httpx.TimeoutException():
-            what = f"the NIM gave no answer in {timeout_s:g} s"
+            what = f"the NIM did not answer within {timeout_s:g} s"
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError() | httpx.ProxyError():
-            what = "the proxy in front of the NIM cannot be reached or refuses"
+            what = "the proxy in front of the NIM cannot be reached or refuses the connection"
         case aiohttp.ClientConnectorError() | httpx.ConnectError():
             what = "the NIM cannot be reached"
         case _:

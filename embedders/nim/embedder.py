@@ -1,4 +1,4 @@
-"""An embedder that asks a NIM: POST /v1/embeddings."""
+"""The embedder that calls a NIM: POST /v1/embeddings."""
 
 import asyncio
 import contextlib
@@ -49,32 +49,32 @@ from embedders.nim.wire import (
 from embedders.telemetry.timing import call_times
 
 START_PROBE_S = 5.0
-"""Seconds that starting waits for a NIM to tell its dimension; later on `check` learns it."""
+"""Seconds that starting waits to learn the dimension from the NIM; later `check` learns it."""
 
 READY_PAGE_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NimConfig:
-    """Where a NIM is and what it serves.
+    """The address of a NIM, its model, and how to call it.
 
     Attributes:
         name: the embedder's name.
-        base_url: http or https; with or without /v1 at its end, and with a path before that where a gateway wants one.
+        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
         model: the model's name as the NIM knows it.
-        profile: the name of one of nim_profiles.PROFILES, or "auto" for the one that fits the model's name.
-        dimension: values in a vector of the model; None for what the profile knows, or else what the NIM answers.
-        api_key: sent as a bearer token where a call brings no key of its own.
-        caller_keys: whether calls may bring one.
-        ca_file: certificates of the only authorities that are trusted; None for the usual ones.
-        proxy: an address, "environment" for those of the environment's variables, or None for none at all.
+        profile: a name in embedders.nim.profiles.PROFILES, or "auto" for the one that matches the model's name.
+        dimension: values in a vector; None for the profile's, or else for that of the NIM's first answer.
+        api_key: sent as a bearer token unless the call has its own key.
+        caller_keys: whether calls may have their own key.
+        ca_file: certificates of the only trusted authorities; None for the usual ones.
+        proxy: an address, "environment" for the environment variables, or None for no proxy.
         timeout_s: seconds for one request from connecting to the answer's last byte.
-        max_batch: inputs in one request; None for what the profile says.
-        max_connections: requests with callers' inputs at the same time; checks have a connection of their own.
-        retry_attempts: requests in all for the same inputs, when they fail in passing.
+        max_batch: inputs in one request; None for the profile's.
+        max_connections: requests with callers' inputs at the same time; checks have a separate connection.
+        retry_attempts: requests in all for the same inputs, after temporary failures.
         retry_max_s: seconds within which retries begin and end.
-        max_request_bytes: bytes of the inputs of one request as they are sent; a larger input goes alone.
-        max_converted_pixels: pixels to which pictures are scaled down that are neither JPEG nor PNG; 0 for no bound.
+        max_request_bytes: bytes of the inputs of one request as sent; a larger input goes alone.
+        max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
         limits: bounds on one input.
     """
 
@@ -101,7 +101,7 @@ class NimEmbedder:
     """Embeds on a NIM, with one pool of connections.
 
     Attributes:
-        spec: identity and bounds, known from the beginning, but for a dimension that has to be learnt.
+        spec: identity and bounds, known from the beginning, except for a dimension that has to be learnt.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class NimEmbedder:
         """Make one; `transport` stands in for the network, and `retries` for those of the configuration.
 
         Raises:
-            ValueError: an address, a key, ca_file, profile or max_batch makes no sense.
+            ValueError: an address, a key, ca_file, profile or max_batch is invalid.
         """
         self._config = config
         self._profile = choose_profile(config.profile, config.model)
@@ -131,7 +131,7 @@ class NimEmbedder:
                 api_key=config.api_key,
                 ca_file=config.ca_file,
                 proxy=config.proxy,
-                # One more than there are slots, so that checks never wait behind slow requests.
+                # One more than slots, so that checks never wait behind slow requests.
                 max_connections=config.max_connections + 1,
             ),
             transport=transport,
@@ -160,7 +160,7 @@ class NimEmbedder:
         )
 
     async def start(self) -> None:
-        """Make the pool of connections; they open when they are needed. Ask for the dimension if nobody knows it."""
+        """Make the pool of connections, which open when they are needed. Ask for the dimension if it is unknown."""
         self._connection.open()
         if not self.spec.dimension:
             with contextlib.suppress(EmbedderError, TimeoutError):
@@ -171,20 +171,18 @@ class NimEmbedder:
         """Embed inputs in requests of at most max_batch, some at the same time.
 
         Raises:
-            EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, also after retries, though for 500
-                only if the NIM fails on an input of ours, too; or the model's dimension is not known yet.
-                EmbedderRateLimited for 429.
+            EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, after retries; 500 only if the NIM
+                fails on a canary, too. Or the model's dimension is not known yet. EmbedderRateLimited for 429.
             CredentialRejected: the NIM answers 401, 402 or 403; CallerKeyRejected if the key is the caller's.
-            ModelGone: the NIM answers 404 or 410, or refuses whatever it is asked because of the model's name.
-            AnswerInvalid: the answer holds something else than one vector for each input, or the NIM refuses whatever
-                it is asked.
+            ModelGone: the NIM answers 404 or 410, or rejects every input because of the model's name.
+            AnswerInvalid: the answer does not hold one vector for each input, or the NIM rejects every input.
         """
         return await self._life.run(self._embed(inputs, options))
 
     async def check(self) -> None:
-        """Ask whether the NIM is ready, then embed a short text, and learn the dimension if nobody knows it.
+        """Ask whether the NIM is ready, then embed a short text, and learn the dimension if it is unknown.
 
-        Where only callers have keys, a NIM that wants one works, as far as this server can know.
+        If only callers have keys, a NIM that requires a key passes the check.
 
         Raises:
             EmbedderError: as `embed`.
@@ -204,7 +202,7 @@ class NimEmbedder:
             except ValueError as error:
                 raise CallerKeyRejected(str(error)) from error
             if not self.spec.dimension:
-                # Checks cannot learn it where this server has no key.
+                # Checks cannot learn it if this server has no key.
                 await self._probe(options.api_key)
         if not self.spec.dimension:
             raise EmbedderUnavailable(
@@ -221,14 +219,14 @@ class NimEmbedder:
                     for start in range(0, len(inputs), size)
                 ]
         except BaseExceptionGroup as errors:
-            # Whatever came first cancelled the others, so it tells it all.
+            # The first error cancelled the other batches.
             raise errors.exceptions[0] from None
         return [outcome for batch in batches for outcome in batch.result()]
 
     async def _check(self) -> None:
         with self._keys_are_the_callers():
             answer = await self._send("GET", "/v1/health/ready", None, None, READY_PAGE_BYTES, checking=True)
-            # Some gateways have no such page; the text then tells alone.
+            # Some gateways lack this page; then the text alone decides.
             if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, None)
             if not self._wants_key:
@@ -236,15 +234,15 @@ class NimEmbedder:
 
     @contextlib.contextmanager
     def _keys_are_the_callers(self) -> Iterator[None]:
-        """Take a NIM that wants a key for one that works, where only callers have any."""
+        """Count a NIM that requires a key as working if only callers have keys."""
         try:
             yield
         except CallerKeyRejected:
-            # It is not asked again without one, because gateways may count that against this server.
+            # No further probe without a key, because gateways may count it against this server.
             self._wants_key = True
 
     async def _probe(self, key: str | None) -> None:
-        """Embed a short text, and learn the dimension if nobody knows it."""
+        """Embed a short text, and learn the dimension if it is unknown."""
         plain = canary(Modality.TEXT, request_kind(self._profile, TextInput(""), QUERY))
         answer = await self._ask([plain], key, checking=True)
         if answer.status != HTTPStatus.OK:
@@ -265,25 +263,25 @@ class NimEmbedder:
         return [outcomes[at] for at in range(len(inputs))]
 
     async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
-        """Embed items of one kind in one request; when the NIM refuses it or fails on it, find the items at fault."""
+        """Embed items of one kind in one request; if the NIM rejects it or fails on it, find the invalid items."""
         answer = await self._ask(items, key)
         if answer.status == HTTPStatus.OK:
             return list(self._read(answer, len(items)))
-        # Before the items are blamed one by one: a NIM that refuses everything would be asked 127 times for 64 of them.
+        # Before the items are tried one by one: a NIM that rejects everything would get 127 requests for 64 of them.
         await self._require_sense(items, key)
         if answer.status == INFERENCE_FAILED:
-            # It works again, or never failed on others: nobody is to be blamed for a failure that has passed.
+            # The NIM works, so the failure may have passed: no item is blamed before a second attempt.
             answer = await self._ask(items, key)
             if answer.status == HTTPStatus.OK:
                 return list(self._read(answer, len(items)))
         rows = await self._without_culprits(items, answer, key)
         if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
-            # Rather than that all are to blame, it may have begun to fail on everything.
+            # All items failed: the NIM itself may have begun to fail.
             await self._require_sense(items, key)
         return rows
 
     async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
-        """Send an input that no working NIM refuses, of the kind of these items."""
+        """Send a canary of the items' kind, and raise the NIM's error if it fails."""
         pictures = all(item.modality is Modality.IMAGE for item in items)
         modality = Modality.IMAGE if pictures else Modality.TEXT
         answer = await self._ask([canary(modality, items[0].kind)], key)
@@ -293,7 +291,7 @@ class NimEmbedder:
     async def _without_culprits(
         self, items: Sequence[Item], refusal: Answer, key: str | None
     ) -> list[Vector | InputRejected]:
-        """Find the items at fault in a refused request by halving it."""
+        """Find the invalid items of a rejected request by halving it."""
         if len(items) == 1:
             if refusal.status == INFERENCE_FAILED:
                 refusal = await self._ask(items, key)
@@ -315,7 +313,7 @@ class NimEmbedder:
         return list(read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
 
     async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
-        """Send items of one kind; return a 200 or a refusal of the input, and raise everything else."""
+        """Send items of one kind; return a 200 or a rejection of the input, and raise all other failures."""
         contents, modalities = [item.content for item in items], [item.modality.value for item in items]
         fields = request_fields(self._profile, items[0].kind, modalities)
         content = embeddings_request(self._config.model, contents, fields)
@@ -335,9 +333,9 @@ class NimEmbedder:
         *,
         checking: bool = False,
     ) -> Answer:
-        """Send a request, again where it failed in passing; only what checks does so besides the slots."""
+        """Send a request, with retries; checks do not take a slot."""
         tries = -1
-        # Held for each attempt anew, because who waits between two of them needs none.
+        # Taken for each attempt, because a wait between two attempts needs no slot.
         slot = contextlib.nullcontext() if checking else self._slots
 
         async def attempt(timeout_s: float) -> Answer:

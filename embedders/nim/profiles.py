@@ -1,4 +1,4 @@
-"""What each family of embedding NIMs takes: fields of a request beyond the common ones, bounds, and dimensions.
+"""Profiles of the families of embedding NIMs: further fields of a request, bounds, and dimensions.
 
 Sources, read in November 2026:
 
@@ -16,24 +16,24 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 AUTO = "auto"
-"""As a profile's name: the one whose pattern the model's name fits."""
+"""A profile's name that stands for the profile whose pattern matches the model's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NimProfile:
-    """What a family of models takes and gives.
+    """The requests and answers of a family of models.
 
     Attributes:
-        name: what the setting calls it.
-        patterns: the models' names in lower case, behind the publisher, with * for anything.
-        max_inputs: inputs that a request may have.
-        batch: inputs that are sent in one request unless told otherwise.
-        dimension: values in a vector; None where it has to be learnt.
-        max_text_tokens: tokens that the model reads of a text; None where it differs or is not documented.
+        name: its name in the settings.
+        patterns: the models' names in lower case, without the publisher, with * for anything.
+        max_inputs: the most inputs of a request.
+        batch: inputs of a request by default.
+        dimension: values in a vector; None if it is learnt from the NIM.
+        max_text_tokens: tokens that the model reads of a text; None if it differs or is not documented.
         roles: whether `input_type` tells queries from passages.
-        modalities: whether `modality` says of each input what it is; where not, the NIM tells by the input's beginning.
-        truncation: whether `truncate` says what happens to a text that is too long.
-        unit_length: whether the model gives unit vectors; of others nothing is known, and they are scaled here.
+        modalities: whether `modality` names the kind of each input; if not, the NIM tells it by the input's prefix.
+        truncation: whether `truncate` says how to cut a text that is too long.
+        unit_length: whether the model returns unit vectors; if not, they are scaled here.
     """
 
     name: str
@@ -82,15 +82,15 @@ PROFILES = {
             modalities=True,
             truncation=True,
         ),
-        # Whatever answers like OpenAI's endpoint and tells pictures by their data URI.
+        # Any server that answers like OpenAI's endpoint and recognises pictures by their data URI.
         NimProfile(name="plain", max_inputs=1024, batch=64),
     )
 }
-"""All profiles by name; the last one takes every model."""
+"""All profiles by name; the last one fits every model."""
 
 
 def choose_profile(name: str, model: str) -> NimProfile:
-    """Return the profile of a name; for AUTO the one that the model's name fits, and `plain` if none does.
+    """Return the profile of a name; for AUTO the one that matches the model's name, or else `plain`.
 
     Raises:
         ValueError: there is no profile of that name.
@@ -99,7 +99,7 @@ def choose_profile(name: str, model: str) -> NimProfile:
         try:
             return PROFILES[name]
         except KeyError:
-            raise ValueError(f"there is no profile of that name; there are: {', '.join((AUTO, *PROFILES))}") from None
+            raise ValueError(f"unknown profile; the known ones are: {', '.join((AUTO, *PROFILES))}") from None
     short = model.rpartition("/")[2].lower()
     fitting = (
         profile for profile in PROFILES.values() if any(fnmatchcase(short, pattern) for pattern in profile.patterns)

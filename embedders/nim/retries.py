@@ -1,6 +1,6 @@
-"""Repeating requests that failed in passing: how often, when, and when not.
+"""The retry rule: which failed requests to a NIM are repeated, how often, and when.
 
-Embedding the same inputs twice does no harm, so every request may be repeated.
+Embedding is idempotent, so every request may be repeated.
 """
 
 import asyncio
@@ -28,25 +28,25 @@ PASSING = frozenset(
         HTTPStatus.GATEWAY_TIMEOUT,
     }
 )
-"""The answers that are worth another attempt."""
+"""Statuses of temporary failures, which are retried."""
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-"""Bounds of the random waits before the first retry and before any other."""
+"""The bound of the random wait before the first retry, which doubles with each one, and the largest bound."""
 
 MAX_RETRY_AFTER_S = 3600.0
 
 MAX_KEYS = 1000
-"""Keys whose budgets are remembered; those that were used least lately are forgotten."""
+"""Keys whose budgets are kept; the least recently used are dropped."""
 
 T = TypeVar("T")
 
 
 class Transient(Exception):
-    """An attempt failed in a way that the next one may not.
+    """An attempt failed temporarily.
 
     Attributes:
         error: what the caller gets if there is no further attempt.
-        retry_after_s: the wait that the other side asked for; None if it did not.
+        retry_after_s: the wait that the NIM asked for; None if it did not.
     """
 
     def __init__(self, error: EmbedderUnavailable, *, retry_after_s: float | None = None) -> None:
@@ -58,13 +58,13 @@ class Transient(Exception):
 class RetryBudget:
     """Keeps retries from multiplying the load on a NIM that is down.
 
-    This is the throttling of gRPC's retries (github.com/grpc/proposal, A6-client-retries.md, "Throttling Retry Attempts
+    It is the throttling of gRPC's retries (github.com/grpc/proposal, A6-client-retries.md, "Throttling Retry Attempts
     and Hedged RPCs"): each failed attempt takes a token, each success gives back a part of one, and there are no
-    retries while no more than half of the tokens are left. First attempts are never held back.
+    retries while half of the tokens or fewer are left. First attempts are never held back.
     """
 
     def __init__(self, *, max_tokens: float = 10.0, token_ratio: float = 0.1) -> None:
-        """Begin with all tokens; the defaults are those of gRPC's own example."""
+        """Begin with all tokens; the defaults are those of gRPC's example."""
         self._max_tokens = max_tokens
         self._token_ratio = token_ratio
         self._tokens = max_tokens
@@ -79,7 +79,7 @@ class RetryBudget:
         self._tokens = max(0.0, self._tokens - 1)
 
     def note_success(self) -> None:
-        """Give back a part of a token."""
+        """Return a part of a token."""
         self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
 
 
@@ -90,19 +90,19 @@ def full_jitter(attempts: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """Runs attempts until one succeeds or no further one makes sense.
+    """Runs attempts until one succeeds, or none is left.
 
-    Between attempts it waits a random time up to a bound that doubles each time ("full jitter"); where the other side
-    asked for a wait, that comes first. A wait that would pass `max_s` or the callers' deadline is not begun. While it
-    waits because a key has had too many calls, it rests: see embedders.telemetry.timing.
+    Between attempts it waits a random time up to a bound that doubles each time ("full jitter"), after the wait that
+    the NIM asked for, if any. A wait that would end after `max_s` or after the callers' deadline is not begun. While it
+    waits because of a key's rate limit, it rests: see embedders.telemetry.timing.
 
     Attributes:
         attempts: requests in all, the first one included.
         max_s: seconds from the first attempt's beginning within which retries begin and end.
         budget: shared by all calls to one NIM.
-        key_budgets: for keys that have had too many calls, which says nothing of others; by the keys' hashes.
-        jitter: how many seconds to wait, beyond what was asked for, after so many attempts.
-        clock: seconds that only grow.
+        key_budgets: of keys that have reached a rate limit, which does not affect other keys; by the keys' hashes.
+        jitter: returns the random wait in seconds after so many attempts.
+        clock: monotonic seconds.
         sleep: waits.
     """
 
@@ -122,17 +122,17 @@ class Retries:
         deadline_s: float = math.inf,
         key: str | None = None,
     ) -> T:
-        """Return what the first successful attempt returns.
+        """Return the result of the first successful attempt.
 
         Args:
             attempt: makes one request in at most the seconds that it is given.
-            timeout_s: seconds for one attempt; a retry gets less where max_s leaves less.
-            deadline_s: when nobody waits for the answer any more, by the clock.
-            key: whose calls these are.
+            timeout_s: seconds for one attempt; a retry gets less if max_s leaves less.
+            deadline_s: when the last caller stops waiting, by the clock.
+            key: the caller's own key, if any.
 
         Raises:
             EmbedderUnavailable: the last attempt's failure.
-            Exception: what an attempt raises besides Transient; it is not repeated.
+            Exception: any other error of an attempt; it is not retried.
         """
         began_s = self.clock()
         done, left_s = 0, timeout_s
@@ -167,11 +167,11 @@ class Retries:
 
 
 def parse_retry_after(value: str | None, *, now_s: float | None = None) -> float | None:
-    """Return the seconds that a Retry-After header asks for, at most an hour; None if it says nothing that makes sense.
+    """Return the seconds that a Retry-After header asks for, at most an hour; None if it is invalid.
 
     Args:
         value: seconds, or a date as in HTTP.
-        now_s: seconds since 1970; the present unless given.
+        now_s: seconds since 1970; the current time by default.
     """
     if value is None:
         return None

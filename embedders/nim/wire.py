@@ -1,7 +1,7 @@
-"""What goes over the wire to a NIM's /v1/embeddings and back.
+"""Requests to a NIM's /v1/embeddings, and its answers.
 
-Inputs are checked, read by a few threads and cut into requests of a bounded size. Answers are vectors; what any other
-answer means, and what callers are told of it, is here, too.
+Inputs are checked, read by a few threads and cut into requests of a bounded size. Answers are read as vectors, or as
+the error that their status means.
 """
 
 import asyncio
@@ -41,28 +41,28 @@ from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
 
 MAX_INPUTS = 64
-"""Inputs that an nvclip NIM takes in one request."""
+"""The most inputs of a request to an nvclip NIM."""
 
 READERS = 4
 """Threads that read pictures."""
 
 READ_AT_ONCE = 2 * READERS
-"""Inputs of a batch that are read before those that fill a request are sent, so that it never holds all of them."""
+"""Inputs of a batch that are read at a time, so that full requests are sent before all inputs are read."""
 
 _DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
 
 MAX_DIMENSION = 65_536
-"""Values that a vector may have; Weaviate takes no more."""
+"""The most values of a vector, as in Weaviate."""
 
 MAX_REFUSAL_LENGTH = 200
 
 NORM_TOLERANCE = 1e-2
-"""How far a vector's length may be from 1: half-precision engines are within a tenth of it."""
+"""How far a vector's length may be from 1; half-precision engines stay within a tenth of this."""
 
 _MAX_DEPTH = 4
 
 INFERENCE_FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
-"""The NIM's own documented answer when inference fails, which may be an input's fault or its own."""
+"""The NIM's documented answer when inference fails, because of an input or of the NIM itself."""
 
 INPUT_AT_FAULT = frozenset(
     {
@@ -72,18 +72,18 @@ INPUT_AT_FAULT = frozenset(
         INFERENCE_FAILED,
     }
 )
-"""What a NIM answers to an input that it cannot embed, if an input of ours shows that it can embed others."""
+"""Statuses that reject an input, if a canary shows that the NIM can embed others."""
 
 _KEY_AT_FAULT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Fields of a request that hold for all of its inputs; inputs of two kinds cannot share one.
+    """Fields of a request that apply to all of its inputs; inputs of different kinds cannot share one.
 
     Attributes:
-        role: `input_type`; None where the model has one role for all.
-        truncate: `truncate`; None where the model takes no such field.
+        role: `input_type`; None if the model does not take it.
+        truncate: `truncate`; None if the model does not take it.
     """
 
     role: str | None = None
@@ -92,7 +92,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input as it goes over the wire: a string in JSON; of a text, perhaps only its first part."""
+    """One input as it is sent: a JSON string, of a text perhaps only its first part."""
 
     content: bytes
     modality: Modality
@@ -101,14 +101,14 @@ class Item:
 
 
 class ItemReader:
-    """Makes items of inputs.
+    """Reads inputs and cuts them into requests.
 
     Args:
         name: the embedder's, for the names of the threads.
-        profile: what the NIM takes.
+        profile: of the NIM.
         limits: bounds on one input.
-        max_converted_pixels: pixels to which pictures that have to be converted are scaled down; 0 for no bound.
-        max_request_bytes: bytes of the items of one request; a larger one goes alone.
+        max_converted_pixels: converted pictures are scaled down to so many pixels; 0 for no bound.
+        max_request_bytes: bytes of the items of one request; a larger item goes alone.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class ItemReader:
     async def requests(
         self, inputs: Sequence[Input], options: EmbedOptions, rejected: dict[int, InputRejected]
     ) -> AsyncGenerator[dict[int, Item]]:
-        """Yield the items of one request after the other, by their inputs' places; further inputs are read in between.
+        """Yield one request after the other: its items by their inputs' places. Inputs are read in between.
 
         Args:
             inputs: of one batch.
             options: how to embed them.
-            rejected: gets what is wrong with inputs, by their places.
+            rejected: receives the errors of invalid inputs, by their places.
         """
         filling: dict[Kind, dict[int, Item]] = {}
         sizes: dict[Kind, int] = {}
@@ -152,7 +152,7 @@ class ItemReader:
             yield request
 
     async def close(self) -> None:
-        """Wait for the threads, and end them. May be called twice."""
+        """End the threads, and wait for them. May be called twice."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def _read(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Item | InputRejected]:
@@ -175,14 +175,14 @@ class ItemReader:
             text = check_text(each.text, self._limits, truncate=each.truncate)
         except InputRejected as error:
             return error
-        # Where the request says what each input is, a text may look like anything.
+        # If the request names each input's kind, a text may look like a data URI.
         content = text if self._profile.modalities else text_item(text)
         return Item(orjson.dumps(content), Modality.TEXT, kind, truncated=len(text) < len(each.text))
 
 
 @cache
 def canary(modality: Modality, kind: Kind) -> Item:
-    """Return an item that no working NIM refuses."""
+    """Return an item that no working NIM rejects."""
     if modality is Modality.TEXT:
         return Item(b'"ready"', modality, kind)
     file = io.BytesIO()
@@ -193,9 +193,9 @@ def canary(modality: Modality, kind: Kind) -> Item:
 def text_item(text: str) -> str:
     """Return a text as an item of `input`.
 
-    Line ends become spaces, because the schema's pattern has none. A NIM takes whatever starts with `data:image` for a
-    picture; such a text gets a space behind the colon. The tokenizers of BERT and CLIP part words from punctuation and
-    drop spaces, so both spellings give the same tokens and the same vector.
+    Line breaks become spaces, because the schema's pattern excludes them. A NIM takes every string that starts with
+    `data:image` for a picture; such a text gets a space after the colon. The tokenizers of BERT and CLIP separate words
+    from punctuation and drop spaces, so both spellings give the same tokens and the same vector.
     """
     line = " ".join(text.splitlines())
     start = _DATA_URI_START.match(line)
@@ -210,7 +210,7 @@ def image_item(media_type: str, content: bytes) -> str:
 def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, Any] | None = None) -> list[bytes]:
     """Return the body of a request in pieces, so that large items are not copied into one.
 
-    nvclip's schema allows no field besides these; other models take further ones.
+    nvclip's schema allows no other fields; other models take further ones.
 
     Args:
         model: the model's name.
@@ -224,17 +224,17 @@ def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, 
 
 def request_kind(profile: NimProfile, each: Input, options: EmbedOptions) -> Kind:
     """Return the kind of request that an input belongs into."""
-    # Of pictures these models know passages only.
+    # These models take pictures as passages only.
     query = options.purpose is Purpose.QUERY and isinstance(each, TextInput)
     role = ("query" if query else "passage") if profile.roles else None
     if not profile.truncation:
         return Kind(role)
-    # Nothing of a picture is cut.
+    # Pictures are not cut.
     return Kind(role, "END" if isinstance(each, TextInput) and each.truncate else "NONE")
 
 
 def request_fields(profile: NimProfile, kind: Kind, modalities: list[str]) -> dict[str, Any]:
-    """Return the fields of a request beyond the common ones; `modalities` say of each input what it is."""
+    """Return the further fields of a request; `modalities` are those of its inputs, in order."""
     fields: dict[str, Any] = {}
     if kind.role is not None:
         fields["input_type"] = kind.role
@@ -246,30 +246,30 @@ def request_fields(profile: NimProfile, kind: Kind, modalities: list[str]) -> di
 
 
 def max_answer_bytes(count: int, dimension: int | None) -> int:
-    """Return the bytes that the longest sensible answer with `count` vectors has, floats written out in full."""
+    """Return the most bytes of a valid answer with `count` vectors, with floats written out in full."""
     return 65_536 + count * (1024 + 32 * (dimension or MAX_DIMENSION))
 
 
 def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_length: bool = True) -> NDArray[np.float32]:
     """Return an answer's vectors in the order of the request: float32, shape (count, dimension), rows of unit length.
 
-    Vectors may be base64 of little-endian float32 or lists of numbers. They are ordered by their `index`, which has to
-    number them without a gap from 0 or from 1.
+    Vectors may be base64 of little-endian float32 or lists of numbers. They are ordered by `index`, which must count
+    from 0 or from 1 without a gap.
 
     Args:
         body: the answer.
         count: inputs of the request.
-        dimension: values that each vector has to have; None for whatever the first one has.
-        unit_length: whether the model promises unit vectors; those of others are scaled.
+        dimension: the number of values of each vector; None for that of the first one.
+        unit_length: whether the model promises unit vectors; if not, they are scaled.
 
     Raises:
-        AnswerInvalid: the answer is no JSON of that form, or has another count or dimension, or values that are not
-            finite, or a vector that is not of unit length though promised, or has no length at all.
+        AnswerInvalid: the answer is not JSON of that form, has the wrong count or dimension, or has a vector with
+            values that are not finite, not of the promised unit length, or all zeros.
     """
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise AnswerInvalid("the NIM's answer is no JSON") from error
+        raise AnswerInvalid("the NIM's answer is not JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(entry, dict) for entry in data):
         raise AnswerInvalid("the NIM's answer has no list of embeddings in data")
@@ -278,16 +278,16 @@ def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_leng
     vectors = [_read_vector(entry.get("embedding"), dimension) for entry in data]
     width = len(vectors[0]) if vectors else 0
     if any(len(vector) != width for vector in vectors) or not 0 < width <= MAX_DIMENSION:
-        raise AnswerInvalid(f"the NIM answered embeddings of different lengths, or none of 1 to {MAX_DIMENSION} values")
+        raise AnswerInvalid(f"the NIM answered embeddings of different lengths, or not of 1 to {MAX_DIMENSION} values")
     rows = np.empty((count, width), np.float32)
     rows[_positions(data)] = vectors
     return _check_unit(rows) if unit_length else _scaled(rows)
 
 
 def read_refusal(body: bytes) -> str:
-    """Return what a NIM says in a refusal's body, in short: its message, detail or title; empty if it says nothing.
+    """Return a refusal's message, detail or title, shortened; empty if there is none.
 
-    Whoever shows the words to others has to know that the request held nothing that is not for them.
+    It may quote the request, so it must not be shown to other callers.
     """
     try:
         answer = json.loads(body)
@@ -325,10 +325,10 @@ def _words(answer: object, depth: int = 0) -> str:
 def _read_vector(value: object, dimension: int | None) -> Vector:
     if isinstance(value, str):
         try:
-            # b64decode(validate=True) does the same at twice the cost, because it asks a regular expression first.
+            # b64decode(validate=True) does the same at twice the cost, because it runs a regular expression first.
             vector = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), "<f4")
         except (binascii.Error, ValueError) as error:
-            raise AnswerInvalid("the NIM answered an embedding that is no base64 of float32 values") from error
+            raise AnswerInvalid("the NIM answered an embedding that is not base64 of float32 values") from error
     elif isinstance(value, list) and all(type(number) in (float, int) for number in value):
         try:
             with np.errstate(over="ignore"):
@@ -370,13 +370,13 @@ def _check_finite(rows: NDArray[np.float32]) -> None:
 
 
 class NimFailures:
-    """Words the failures of one NIM.
+    """Maps the failures of one NIM to errors.
 
     Args:
         model: the model's name.
-        profile: what the NIM is taken for.
-        api_key: this server's own, which no message shows.
-        keyless: whether it is for the callers to bring keys, because this server has none.
+        profile: of the NIM.
+        api_key: this server's, which no message may show.
+        keyless: whether only callers have keys.
     """
 
     def __init__(self, model: str, profile: NimProfile, api_key: str | None, *, keyless: bool) -> None:
@@ -386,7 +386,7 @@ class NimFailures:
         self._keyless = keyless
 
     def of(self, answer: Answer, key: str | None) -> EmbedderError:
-        """Return what to raise for an answer that no input is to blame for; `key` is the caller's."""
+        """Return the error for an answer that is not about an input; `key` is the caller's."""
         message = f"the NIM answered with status {answer.status}"
         wait_s = answer.retry_after_s or 1.0
         if answer.status in _KEY_AT_FAULT:
@@ -397,24 +397,24 @@ class NimFailures:
             return EmbedderRateLimited(f"{message}: too many calls", retry_after_s=wait_s)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
             return EmbedderUnavailable(message, retry_after_s=wait_s)
-        return AnswerInvalid(f"{message}, which is none that a NIM gives; check its address")
+        return AnswerInvalid(f"{message}, which a NIM never sends; check nim.base_url")
 
     def _of_key(self, answer: Answer, key: str | None, message: str) -> EmbedderError:
-        what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it refuses"
+        what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it rejects"
         if key is not None:
             return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
         if self._keyless:
-            return CallerKeyRejected(f"{message}: it wants a key, and this server has none; send one with the call")
+            return CallerKeyRejected(f"{message}: it requires a key, and this server has none; send one with the call")
         return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
 
     def of_all(self, answer: Answer, modality: Modality, key: str | None) -> EmbedderError:
-        """Return what to raise when the NIM refuses an input of ours. Its words can hold nothing of any caller's."""
+        """Return the error when the NIM rejects a canary. Its message cannot quote a caller's input."""
         if answer.status == INFERENCE_FAILED:
             return self.of(answer, key)
         words = read_refusal(answer.body)
         for secret in filter(None, (key, self._api_key)):
             words = words.replace(secret, "...")
-        message = f"the NIM refuses even a plain {modality.value} with status {answer.status}"
+        message = f"the NIM rejects even a plain {modality.value} with status {answer.status}"
         if words:
             message += f' and says "{words}"'
         if re.search(r"\bdegraded\b", words, re.IGNORECASE):
@@ -425,10 +425,10 @@ class NimFailures:
         return AnswerInvalid(message)
 
     def of_input(self, item: Item, answer: Answer) -> InputRejected:
-        """Return what is wrong with an input that the NIM cannot embed, though it can others."""
+        """Return the error for an input that the NIM cannot embed, while it can embed others."""
         if answer.status == INFERENCE_FAILED:
             return InputRejected(
-                f"the NIM fails on the input with status {answer.status}, and not on others; send another one"
+                f"the NIM fails on the input with status {answer.status}, but not on others; send another one"
             )
         if item.modality is Modality.IMAGE:
             fix = "send a smaller JPEG or PNG image"
@@ -436,4 +436,4 @@ class NimFailures:
             bound = self._profile.max_text_tokens
             fix = "send a shorter text" + (f"; the model reads {bound} tokens" if bound else "")
             fix += ", or let it be truncated" if item.kind.truncate == "NONE" else ""
-        return InputRejected(f"the NIM refuses the input with status {answer.status}; {fix}")
+        return InputRejected(f"the NIM rejects the input with status {answer.status}; {fix}")

@@ -1,6 +1,6 @@
 """Where a call's time goes.
 
-Whoever answers a call begins its times; what works for it further down, in whatever task, adds to them.
+The servicer that answers a call begins its times; everything that works for the call, in any task, adds to them.
 """
 
 import math
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class Rest(NamedTuple):
-    """That work does nothing for a while, and keeps nobody busy.
+    """A pause in which work does not use its slot.
 
     Attributes:
-        until_s: when it goes on, by time.monotonic.
-        why: what the other side said, for those who cannot wait so long.
+        until_s: when work continues, by time.monotonic.
+        why: the error for callers that cannot wait so long.
     """
 
     until_s: float
@@ -26,7 +26,7 @@ class Rest(NamedTuple):
 
 @dataclass(slots=True)
 class CallTimes:
-    """Seconds of one call by stage; work for it that ran at the same time is added up.
+    """Seconds of one call by stage; parallel work is added up.
 
     Attributes:
         queue_s: until the first batch with inputs of it began.
@@ -34,9 +34,9 @@ class CallTimes:
         backend_s: its batches in the model or at the NIM.
         store_s: in calls to the store.
         rested_s: resting.
-        deadline_s: not spent, but when the caller waits no longer, by time.monotonic; of a batch, the last caller.
-        rest: why and until when it rests now.
-        on_rest: called when that changes.
+        deadline_s: when the caller stops waiting, by time.monotonic; of a batch, its last caller.
+        rest: the current rest, if any.
+        on_rest: called when `rest` changes.
     """
 
     queue_s: float = 0.0
@@ -60,26 +60,26 @@ _current: ContextVar[CallTimes | None] = ContextVar("call_times", default=None)
 
 
 def begin_times() -> CallTimes:
-    """Return new times, to which everything adds that this task or one that it starts does from now on."""
+    """Return new times, to which this task and the tasks that it starts add from now on."""
     times = CallTimes()
     _current.set(times)
     return times
 
 
 def call_times() -> CallTimes | None:
-    """Return the times of the call that is being worked for; None outside of calls."""
+    """Return the times of the current call; None outside of calls."""
     return _current.get()
 
 
 def note_deadline(left_s: float) -> None:
-    """Note how many seconds are left for the call that is being worked for."""
+    """Set how many seconds are left for the current call."""
     if (times := _current.get()) is not None:
         times.deadline_s = time.monotonic() + left_s
 
 
 @contextmanager
 def sooner(deadline_s: float) -> Iterator[None]:
-    """Let what happens inside be of use until `deadline_s` only, by time.monotonic."""
+    """Give the block an earlier deadline, by time.monotonic."""
     if (whole := _current.get()) is None:
         yield
         return
@@ -94,7 +94,7 @@ def sooner(deadline_s: float) -> Iterator[None]:
 
 @contextmanager
 def preprocessing() -> Iterator[None]:
-    """Count what happens inside as the reading of inputs."""
+    """Count the block's time as the reading of inputs."""
     began_s = time.perf_counter()
     try:
         yield
@@ -105,7 +105,7 @@ def preprocessing() -> Iterator[None]:
 
 @contextmanager
 def resting(until_s: float, why: Exception) -> Iterator[None]:
-    """Tell whoever began this work's times that it rests until then."""
+    """Mark the current work as resting until then."""
     times = _current.get()
     if times is None:
         yield

@@ -1,7 +1,7 @@
-"""Spans, where tracing is on: OpenTelemetry's API, at next to no cost where it is off.
+"""Spans by OpenTelemetry's API, at almost no cost while tracing is off.
 
-Names and attributes are those of OpenTelemetry's semantic conventions 1.44. No span holds what callers sent, and errors
-are told by their class alone, because their words may repeat it.
+Names and attributes follow OpenTelemetry's semantic conventions 1.44. No span holds what callers sent; errors are
+recorded by class only, because their messages may quote it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ _tracer: Tracer | None = None
 
 
 def use_tracer(tracer: Tracer | None) -> None:
-    """Trace with a tracer from now on; None turns tracing off."""
+    """Set the tracer; None turns tracing off."""
     global _tracer  # noqa: PLW0603  # one process has one tracing, as it has one log
     _tracer = tracer
 
@@ -49,13 +49,13 @@ def span(
     kind: SpanKind = SpanKind.INTERNAL,
     parent: Context | None = None,
 ) -> AbstractContextManager[Span]:
-    """Return what makes a span of the block inside; an error that leaves the block becomes the span's, by its class.
+    """Return a context manager that makes a span of its block, with the class of an error that leaves it.
 
     Args:
-        name: of few different ones.
+        name: of low cardinality.
         attributes: by semantic convention.
-        kind: who is at the other end.
-        parent: from `incoming`; the present span without it.
+        kind: the span's kind.
+        parent: from `incoming`; the current span by default.
     """
     return NOTHING if _tracer is None else _record(_tracer, name, attributes, kind, parent)
 
@@ -75,7 +75,7 @@ def _record(
             yield made
         except Exception as error:
             if kind is not SpanKind.SERVER:
-                # What a server answers decides on its span, and an error may be the caller's own.
+                # A server's span fails by its answer, and an error may be the caller's fault.
                 fail(made, type(error).__qualname__)
             raise
 
@@ -87,12 +87,12 @@ def fail(failed: Span, what: str) -> None:
 
 
 def incoming(carrier: Mapping[str, str]) -> Context:
-    """Return the context that a caller sent in its headers or metadata, empty if it sent none that can be read."""
+    """Return the context in a caller's headers or metadata, empty if there is no valid one."""
     return PROPAGATION.extract(carrier, Context())
 
 
 def outgoing() -> dict[str, str]:
-    """Return the headers that hand the present context on; none where tracing is off."""
+    """Return the headers that propagate the current context; none while tracing is off."""
     carrier: dict[str, str] = {}
     if _tracer is not None:
         PROPAGATION.inject(carrier)
@@ -100,7 +100,7 @@ def outgoing() -> dict[str, str]:
 
 
 def here() -> Span | None:
-    """Return the present span, None where there is none or tracing is off."""
+    """Return the current span; None if there is none or tracing is off."""
     if _tracer is None:
         return None
     present = get_current_span()
@@ -108,21 +108,21 @@ def here() -> Span | None:
 
 
 def trace_names(traced: Span) -> dict[str, str]:
-    """Return what ties lines of the log to a span's trace; nothing where it has none."""
+    """Return the fields that tie log lines to a span's trace; empty if it has none."""
     identity = traced.get_span_context()
     return {"trace_id": f"{identity.trace_id:032x}"} if identity.is_valid else {}
 
 
 class SharedSpan:
-    """The span of work that calls share: a child of the first one's, with links between it and all of theirs."""
+    """The span of work that calls share: a child of the first call's span, linked with the spans of all."""
 
     def __init__(
         self, name: str, attributes: Mapping[str, AttributeValue], calls: Iterable[Span], task: TaskContext
     ) -> None:
-        """Begin the span; what runs in the context `task` is a part of it."""
+        """Begin the span; the code that runs in the context `task` belongs to it."""
         assert _tracer is not None
         calls = list(dict.fromkeys(calls))
-        # One that is not recorded would take the whole batch out of the traces of the others.
+        # An unsampled parent would remove the batch from the traces of the others.
         parents = [each for each in calls if each.get_span_context().trace_flags.sampled]
         parent = set_span_in_context(parents[0], Context()) if parents else Context()
         links = [Link(each.get_span_context()) for each in calls]
@@ -133,11 +133,11 @@ class SharedSpan:
 
     @property
     def context(self) -> SpanContext:
-        """The span's own identity."""
+        """The span's identity."""
         return self._span.get_span_context()
 
     def end(self, error: BaseException | None, attributes: Mapping[str, AttributeValue]) -> None:
-        """End the span; an error becomes its, by its class."""
+        """End the span, with the class of the error, if any."""
         self._span.set_attributes(attributes)
         if error is not None:
             fail(self._span, type(error).__qualname__)

@@ -245,7 +245,7 @@ def test_what_is_wrong_with_an_object_can_be_read_in_weaviate(gallery: Collectio
     )
 
     assert list(answer.errors) == [0]
-    assert "input[0]: the bytes are not those of a picture in JPEG, PNG" in answer.errors[0].message
+    assert "input[0]: the bytes are not a picture in JPEG, PNG" in answer.errors[0].message
     assert "400" in answer.errors[0].message
     gallery.data.delete_by_id(answer.uuids[1])
     with pytest.raises(WeaviateQueryError, match=r"422.*a request takes at most 64: split the request"):

@@ -88,7 +88,7 @@ def test_other_words_for_a_shortage_of_memory_are_understood(shortage: Exception
 def test_memory_that_does_not_suffice_for_one_input_is_told() -> None:
     encode, passes = model(memory=0)
 
-    with pytest.raises(EmbedderUnavailable, match="memory does not suffice for one input"):
+    with pytest.raises(EmbedderUnavailable, match="too little memory for one input"):
         BatchSizer(4).run(encode, range(4), OWN)
     assert passes == [4, 2, 1]
 

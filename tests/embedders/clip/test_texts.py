@@ -176,7 +176,7 @@ async def test_that_no_process_can_be_started_is_not_blamed_on_the_text(
     alone: ClipEmbedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    with pytest.raises(EmbedderUnavailable, match="does not start"):
+    with pytest.raises(EmbedderUnavailable, match="cannot be started"):
         await alone.embed([IN_TIME], QUERY)
 
 

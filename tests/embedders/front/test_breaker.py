@@ -168,7 +168,7 @@ async def test_calls_that_were_given_up_without_an_answer_are_failures(breaker: 
         breaker.note_silence(clock.now_s - 1.5)
 
     assert breaker.open
-    assert breaker.health.fault == "it gave no answer in 1.5 s"
+    assert breaker.health.fault == "it did not answer within 1.5 s"
 
 
 @pytest.mark.parametrize(("waited_s", "answered_ago_s"), [(0.4, None), (1.5, 1.0)], ids=["hasty", "others-answered"])

@@ -135,7 +135,7 @@ async def test_a_reference_that_fails_in_whatever_way_leaves_the_space_unproven_
     nim.failure = None
     await embedder.check()
 
-    assert unproven == f"whether it is of the space {SPACE} is not proven yet: {fault}"
+    assert unproven == f"its space {SPACE} is not proven yet: {fault}"
     assert embedder.health.fault is None
 
 
@@ -145,7 +145,7 @@ async def test_a_reference_that_refuses_the_probe_proves_nothing() -> None:
 
     await embedder.start()
 
-    assert "not proven yet: the embedder fake refuses" in (embedder.health.fault or "")
+    assert "not proven yet: the embedder fake rejects" in (embedder.health.fault or "")
 
 
 async def test_a_reference_that_hangs_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ async def test_a_model_that_was_away_itself_serves_nothing_until_it_is_proven_ag
     await embedder.check()
     inner.health.outages += 1
 
-    with pytest.raises(EmbedderUnavailable, match="away"):
+    with pytest.raises(EmbedderUnavailable, match="it was unavailable"):
         await embedder.embed([TextInput("a")], QUERY)
     fault = embedder.health.fault
     await embedder.check()

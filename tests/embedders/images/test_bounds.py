@@ -167,7 +167,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     # At 16 megapixels each of these scans costs 10 ms for 33 bytes: 20 MiB of them would keep a core for hours.
     plain = jpeg(size=(256, 256))
     assert decode(scans(plain, 20), LIMITS).size == (256, 256)
-    with pytest.raises(ImageTooLarge, match="the JPEG has 40 scans; the limit for its size is 30; save it anew"):
+    with pytest.raises(ImageTooLarge, match="the JPEG has 40 scans; the limit for its size is 30; save it again"):
         decode(scans(plain, 34), LIMITS)
 
 

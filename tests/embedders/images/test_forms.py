@@ -156,7 +156,7 @@ def test_jpegs_for_print_show_their_colours_whatever_adobe_s_marker_says() -> No
 @pytest.mark.parametrize(
     ("place", "value", "words"),
     [
-        (4, 12, "12 bits a sample, and only 8 are read"),
+        (4, 12, "12 bits a sample, and only 8 are supported"),
         (4, 16, "16 bits a sample"),
         (9, 2, "2 components, and only 1, 3 or 4"),
         (9, 5, "5 components"),
@@ -255,7 +255,7 @@ def test_a_bmp_shows_its_colours_or_is_refused_by_name(content: bytes, shown: An
         decode(content, InputLimits())
     except ImageUndecodable as error:
         assert "the BMP has" in str(error)
-        assert "a form that is not read; save it as PNG" in str(error)
+        assert "a form that is not supported; save it as PNG" in str(error)
     else:
         pytest.fail("was read")
 
@@ -316,7 +316,7 @@ HEIF = b"\0\0\0\x1cftyp%b\0\0\0\0%b"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (HEIF % (b"heic", b"mif1heic"), "the file is HEIC, which is not read; convert it to JPEG or PNG"),
+        (HEIF % (b"heic", b"mif1heic"), "the file is HEIC, which is not supported; convert it to JPEG or PNG"),
         (HEIF % (b"heix", b"mif1heix"), "the file is HEIC"),
         (HEIF % (b"hevc", b"msf1hevc"), "the file is HEIC"),
         (HEIF % (b"mif1", b"heicmiaf"), "the file is HEIC"),
@@ -329,7 +329,7 @@ HEIF = b"\0\0\0\x1cftyp%b\0\0\0\0%b"
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "the file is SVG"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\4CgBI\x50\0\x20\2", r"form of Apple's devices \(CgBI\)"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "broken or cut short"),
-        (b"a text", "not those of a picture in JPEG, PNG, WebP, GIF, BMP, TIFF"),
+        (b"a text", "not a picture in JPEG, PNG, WebP, GIF, BMP, TIFF"),
     ],
 )
 def test_what_is_not_read_is_named_with_what_to_do(content: bytes, words: str) -> None:

@@ -14,7 +14,7 @@ from embedders.images.decoding import decode
 from tests.fakes.drawing import ALPHA, GREY, PALETTE, RGB, difference, on_white
 from tests.fakes.tiffs import tiff
 
-SAVE = "a form that is not read; save it as PNG"
+SAVE = "a form that is not supported; save it as PNG"
 BAND = ALPHA[..., None]
 
 

@@ -52,7 +52,7 @@ async def test_one_input_that_the_nim_fails_on_among_64_fails_alone(nim: FakeNim
 
     assert rejected(outcomes) == [41]
     assert len(vectors([*outcomes[:41], *outcomes[42:]])) == 63
-    assert "status 500, and not on others" in str(outcomes[41])
+    assert "status 500, but not on others" in str(outcomes[41])
     assert "mat" not in str(outcomes[41])
     assert len(nim.requests) <= 16
 

@@ -234,7 +234,7 @@ async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(n
     async with running(config_of(nim, timeout_s=0.2, retry_max_s=0.2)) as embedder:
         nim.fault = Fault(gate=asyncio.Event())
 
-        await expect(embedder, EmbedderUnavailable, r"no answer in 0\.2 s")
+        await expect(embedder, EmbedderUnavailable, r"did not answer within 0\.2 s")
 
         assert len(nim.requests) == 1
         nim.fault = None
@@ -290,7 +290,7 @@ async def test_an_answer_that_is_no_http_is_told_from_a_broken_connection() -> N
     async with server_that_says(b"220 mail.example.com ESMTP\r\n\r\n") as port:
         config = NimConfig(base_url=f"http://127.0.0.1:{port}", model="m", dimension=4)
         async with running(config) as embedder:
-            await expect(embedder, AnswerInvalid, "no HTTP")
+            await expect(embedder, AnswerInvalid, "not HTTP")
 
 
 async def test_tls_towards_a_server_without_it_is_unavailable_and_the_message_says_so() -> None:

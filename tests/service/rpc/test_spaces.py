@@ -107,6 +107,6 @@ async def test_a_local_copy_waits_for_a_nim_that_answers_something_else_and_the_
         async with started() as pool:
             clip = pool.get("clip")
 
-            assert (pool.fault(clip) or "").startswith(f"whether it is of the space {SPACE} is not proven yet: ")
+            assert (pool.fault(clip) or "").startswith(f"its space {SPACE} is not proven yet: ")
             with pytest.raises(EmbedderUnavailable):
                 await pool.embed(clip, [TextInput("a cat")], QUERY)
