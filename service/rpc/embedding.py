@@ -25,7 +25,7 @@ from service.error_table import to_status
 from service.errors import InvalidRequest, Violation, Violations, rejection
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.caller_keys import CallerKeys
-from service.rpc.shared.violations import check_count
+from service.rpc.shared.requests import check_count
 from vecgate.v1 import embedder_pb2, input_pb2, vector_pb2
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2_grpc as pb_grpc

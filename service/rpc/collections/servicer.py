@@ -26,7 +26,7 @@ from service.rpc.collections.tenants import (
 )
 from service.rpc.collections.vector_index import index_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.violations import check_name
+from service.rpc.shared.requests import check_name
 from service.weaviate_names import INDEXING, parameters_to_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc

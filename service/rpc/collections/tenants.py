@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from service.domain import Tenant, TenantActivity
 from service.errors import Violations
 from service.rpc.collections.request import Page, parse_page
-from service.rpc.shared.scope import TENANT_NAME
+from service.rpc.shared.requests import TENANT_NAME
 from vecgate.v1 import tenant_pb2 as pb
 
 MAX_TENANTS = 1000

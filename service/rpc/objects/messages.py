@@ -22,7 +22,7 @@ from service.rpc.shared.bounds import (
 )
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.pages import parse_page_token
-from service.rpc.shared.scope import output_from_pb, parse_scope
+from service.rpc.shared.requests import output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as object_pb
 
 DEFAULT_PAGE_SIZE = 100

@@ -24,8 +24,7 @@ from service.rpc.objects.messages import (
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit, page_token, parse_page_token
-from service.rpc.shared.scope import output_from_pb, parse_scope
-from service.rpc.shared.violations import check_count, check_id
+from service.rpc.shared.requests import check_count, check_id, output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 

@@ -28,8 +28,7 @@ from service.domain import (
 from service.errors import Violations
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.filters import parse_filter
-from service.rpc.shared.scope import output_from_pb, parse_scope
-from service.rpc.shared.violations import check_count, check_id
+from service.rpc.shared.requests import check_count, check_id, output_from_pb, parse_scope
 from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
