@@ -1,4 +1,4 @@
-"""Conditions as people write them, such as year>=2020."""
+"""Conditions in short form, such as year>=2020."""
 
 import operator
 import re
@@ -33,18 +33,21 @@ READERS: dict[property_pb.DataType.ValueType, Callable[[str], bool | int | float
 
 
 def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[str]) -> filter_pb2.Filter:
-    """Return a filter for what fits all conditions; end the program if one cannot be read."""
+    """Return a filter of all conditions, or exit if one cannot be read."""
     types = {each.name: each.data_type for each in collection.properties}
     filters = []
     for text in conditions:
         parts = FORM.fullmatch(text)
         if parts is None:
-            fail(f"--where {text!r} is none of NAME=VALUE, !=, >, >=, <, <= and ~ (like)", EXIT_WRONG_USE)
+            fail(
+                f"--where {text!r} must be NAME=VALUE, or have !=, >, >=, <, <= or ~ (like) instead of =",
+                EXIT_WRONG_USE,
+            )
         name, sign, value = parts.groups()
         try:
             read = READERS.get(types.get(name, property_pb.DATA_TYPE_TEXT), str)(value)
         except (KeyError, ValueError):
             kind = property_pb.DataType.Name(types[name]).removeprefix("DATA_TYPE_").lower()
-            fail(f"--where {text!r}: {value!r} is no {kind}, which {name!r} holds", EXIT_WRONG_USE)
+            fail(f"--where {text!r}: {name!r} takes a value of type {kind}, not {value!r}", EXIT_WRONG_USE)
         filters.append(MAKERS[sign](where(name), read))
     return all_of(*filters)

@@ -1,4 +1,4 @@
-"""`vecgate search`: the objects nearest to words, a picture or both."""
+"""`vecgate search`: finds the objects nearest to words, an image or both."""
 
 import re
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
 SHOWN_PROPERTIES = 5
-# Properties that may name a picture, best first.
+# Properties that may hold the name of an image, best first.
 NAMING_PROPERTIES = ("name", "title", "path", "file")
 
-# The most that is moved towards something, which is half of the way.
+# The largest force towards something, which moves half of the way.
 FORCE = 1.0
 
 _SIGNATURES = {
@@ -41,7 +41,7 @@ ImageOption = Annotated[
         exists=True,
         dir_okay=False,
         metavar="FILE",
-        help="Picture to look for, alone or with words.",
+        help="Image to look for, alone or with words.",
         show_default=False,
     ),
 ]
@@ -55,28 +55,30 @@ HybridOption = Annotated[
         min=0,
         max=1,
         metavar="ALPHA",
-        help="Look for both; 0 is the words alone, 1 the meaning, or the picture.",
+        help="Look for both: from 0, the words only, to 1, the meaning or the image only.",
         show_default=False,
     ),
 ]
 NearObjectOption = Annotated[
     str | None,
-    typer.Option("--near-object", metavar="ID", help="Object to look for the like of.", show_default=False),
+    typer.Option("--near-object", metavar="ID", help="Stored object to find similar ones to.", show_default=False),
 ]
 MoveToOption = Annotated[
     str | None,
-    typer.Option("--move-to", metavar="WORDS", help="Move the words' meaning half way to these.", show_default=False),
+    typer.Option("--move-to", metavar="WORDS", help="Move the query half way towards these words.", show_default=False),
 ]
 MoveAwayOption = Annotated[
     str | None,
-    typer.Option("--move-away", metavar="WORDS", help="Move it as far away from these.", show_default=False),
+    typer.Option(
+        "--move-away", metavar="WORDS", help="Move the query as far away from these words.", show_default=False
+    ),
 ]
 TargetVectorOption = Annotated[
     list[str] | None,
     typer.Option(
         "--target-vector",
         metavar="NAME",
-        help="Needed if there are several; given more than once, the nearest of them counts.",
+        help="Named vector to search. Given more than once, the nearest one counts.",
         show_default=False,
     ),
 ]
@@ -85,7 +87,7 @@ CertaintyOption = Annotated[
     typer.Option("--certainty", min=0, max=1, help="Least certainty of a hit.", show_default=False),
 ]
 AutoLimitOption = Annotated[
-    int, typer.Option("--auto-limit", min=0, help="End after so many jumps of the score; 0 for never.")
+    int, typer.Option("--auto-limit", min=0, help="End after this many jumps of the score; 0 for no such end.")
 ]
 WhereOption = Annotated[
     list[str] | None,
@@ -108,7 +110,7 @@ def search(
         typer.Option("--collection", metavar="NAME", help="May be left out if there is only one.", show_default=False),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to pass over.")] = 0,
+    offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to skip.")] = 0,
     target_vector: TargetVectorOption = None,
     keywords: KeywordsOption = False,
     hybrid: HybridOption = None,
@@ -121,12 +123,14 @@ def search(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     save: Annotated[
         Path | None,
-        typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the hits' pictures.", show_default=False),
+        typer.Option(
+            "--save", file_okay=False, metavar="FOLDER", help="Write the images of the hits.", show_default=False
+        ),
     ] = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """Find the objects nearest to words, a picture or both."""
+    """Find the objects nearest to words, an image or both."""
     query = _build_query(
         words, image, near_object, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
     )
@@ -151,7 +155,7 @@ def search(
     else:
         show_hits(name, result, offset=offset)
     if save is not None:
-        note(f"{sum(map(len, saved))} pictures are in {save}")
+        note(f"{sum(map(len, saved))} images are in {save}")
 
 
 def _build_query(
@@ -164,7 +168,7 @@ def _build_query(
     move_to: str | None,
     move_away: str | None,
 ) -> Query:
-    """Return what to look for, or end the program if the options do not go together."""
+    """Return the query, or exit if the options cannot be combined."""
     if (near_object is None) is (words is None and image is None):
         fail("give words, --image FILE or both, or else --near-object ID", EXIT_WRONG_USE)
     if words is None and (keywords or hybrid is not None or move_to or move_away):
@@ -246,11 +250,11 @@ def _blob_properties(client: Client, collection: str) -> list[str]:
 
 
 def _save(hit: Hit, folder: Path, rank: int) -> list[Path]:
-    """Write a hit's pictures as RANK-NAME, with the property's name where there are several."""
+    """Write a hit's images as RANK-NAME, with the property's name where there are several."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: value for name, value in hit.object.properties.items() if isinstance(value, str)}
     label = next((texts[name] for name in NAMING_PROPERTIES if texts.get(name)), hit.object.id)
-    # Names are data of others: no separators, no dots in front, no folders, no suffix of a path.
+    # Names are untrusted: keep no separators, leading dots, folders or suffixes.
     plain = re.sub(r"[^\w-]+", "-", re.sub(r"\.\w{3,4}$", "", label)).strip("-")[:60] or hit.object.id
     written = []
     for name, content in sorted(hit.object.images.items()):

@@ -1,4 +1,4 @@
-"""Filters: which objects of a collection count, as core and store see them."""
+"""Filters: which objects of a collection count."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Target(Enum):
-    """What of an object a condition compares."""
+    """What a condition compares of an object."""
 
     PROPERTY = 1
     PROPERTY_LENGTH = 2
@@ -34,7 +34,7 @@ class Operator(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GeoRange:
-    """A circle on the earth: degrees, and metres."""
+    """A circle on the earth, in degrees and metres."""
 
     latitude: float
     longitude: float

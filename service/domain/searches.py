@@ -65,7 +65,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """Look for what is near to the mean of several things.
+    """Look for objects near the mean of several things.
 
     Attributes:
         path: the field of the parts.
@@ -82,7 +82,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class NearObject:
-    """Look for what is near to an object of the collection; the path is that of its id."""
+    """Look for objects near a stored object; the path is that of its id."""
 
     path: str
     id: UUID
@@ -98,7 +98,7 @@ class SortBy:
 
 @dataclass(frozen=True, slots=True)
 class GroupBy:
-    """Return hits by the values of a property: so many groups, so many objects of each."""
+    """Group hits by the values of a property: at most so many groups, and objects in each."""
 
     property: str
     groups: int
@@ -107,7 +107,7 @@ class GroupBy:
 
 @dataclass(frozen=True, slots=True)
 class Rerank:
-    """Order hits by how well a property fits a text, as the store's own reranker says."""
+    """Sort hits by how well a property fits a text, as the store's reranker decides."""
 
     property: str
     query: str
@@ -121,11 +121,11 @@ class SearchOptions:
         filters: which objects count; None for all.
         certainty: the least certainty of a hit of a search by vector.
         distance: the largest distance of such a hit.
-        auto_limit: after how many jumps of the distance or score the hits of a search end; 0 for never.
+        auto_limit: the hits of a search end after this many jumps of the distance or score; 0 for no such end.
         after: the object after which a listing begins.
         sort: what a listing is sorted by.
-        group_by: how hits of a search are grouped; None for not at all.
-        rerank: how hits of a search are ordered anew; None for not at all.
+        group_by: how the hits of a search are grouped; None for no groups.
+        rerank: how the hits of a search are sorted again; None for no reranking.
         times: whether hits say when their objects were created and updated.
         explain_score: whether hits say how their scores came about.
     """
@@ -157,8 +157,8 @@ class TargetVectors:
     """Named vectors to search, and for each the query's vector in its space.
 
     Attributes:
-        vectors: float32, shape (dimension,), by named vector; at least one. A hybrid search by words alone has one
-            without values, because Weaviate wants to know a named vector all the same.
+        vectors: float32, shape (dimension,), by named vector. A hybrid search by words alone has one without values,
+            because Weaviate needs the name of a named vector even then.
         join: how their distances become one; None leaves it to the store.
         weights: by named vector, for joins by weights.
     """
@@ -218,7 +218,7 @@ class Blend:
 
 @dataclass(frozen=True, slots=True)
 class Hybrid:
-    """Look for what is near to something and for what has certain words."""
+    """Look for objects near something, joined with objects that have certain words."""
 
     blend: Blend
     near: Near
@@ -255,7 +255,7 @@ class Search:
     Attributes:
         collection: its name, or an alias.
         limit: hits at most.
-        offset: hits to pass over.
+        offset: hits to skip.
         targets: the named vectors to search.
         returned: which parts of the objects to return.
         options: what narrows and shapes the search.
@@ -279,7 +279,7 @@ class SearchSpec:
         query: near to vectors, with certain words, or both; None lists objects in the order of their ids, with filters
             in the order of the store.
         limit: hits at most.
-        offset: hits to pass over.
+        offset: hits to skip.
     """
 
     query: TargetVectors | Keywords | Blend | None = None
@@ -292,7 +292,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What hits have in common; distances are None when nothing was measured, the score when nothing was reranked."""
+    """A group of hits; distances are None when nothing was measured, the score when nothing was reranked."""
 
     name: str
     object_count: int

@@ -30,11 +30,11 @@ class _ObjectFieldEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ObjectFie
     OBJECT_FIELD_ID: _ObjectField.ValueType  # 1
     """The id, compared with `text` or `texts`: EQUAL, NOT_EQUAL, CONTAINS_ANY and CONTAINS_NONE."""
     OBJECT_FIELD_CREATION_TIME: _ObjectField.ValueType  # 2
-    """When it was first stored, compared with a date in `text`; CONTAINS_ANY and CONTAINS_NONE take `texts`. Weaviate knows it
-    in collections that Vecgate created, and in others if they index it.
+    """When the object was created, compared with a date in `text`; CONTAINS_ANY and CONTAINS_NONE take `texts`. Collections that
+    Vecgate did not create must index timestamps.
     """
     OBJECT_FIELD_UPDATE_TIME: _ObjectField.ValueType  # 3
-    """When it was last stored, as for the creation."""
+    """When the object was last updated, as for the creation."""
 
 class ObjectField(_ObjectField, metaclass=_ObjectFieldEnumTypeWrapper):
     """ObjectField is a field that every object has."""
@@ -44,11 +44,11 @@ OBJECT_FIELD_UNSPECIFIED: ObjectField.ValueType  # 0
 OBJECT_FIELD_ID: ObjectField.ValueType  # 1
 """The id, compared with `text` or `texts`: EQUAL, NOT_EQUAL, CONTAINS_ANY and CONTAINS_NONE."""
 OBJECT_FIELD_CREATION_TIME: ObjectField.ValueType  # 2
-"""When it was first stored, compared with a date in `text`; CONTAINS_ANY and CONTAINS_NONE take `texts`. Weaviate knows it
-in collections that Vecgate created, and in others if they index it.
+"""When the object was created, compared with a date in `text`; CONTAINS_ANY and CONTAINS_NONE take `texts`. Collections that
+Vecgate did not create must index timestamps.
 """
 OBJECT_FIELD_UPDATE_TIME: ObjectField.ValueType  # 3
-"""When it was last stored, as for the creation."""
+"""When the object was last updated, as for the creation."""
 Global___ObjectField: _TypeAlias = ObjectField  # noqa: Y015
 
 class _FilterOperator:
@@ -60,14 +60,14 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_UNSPECIFIED: _FilterOperator.ValueType  # 0
     """Not used."""
     FILTER_OPERATOR_EQUAL: _FilterOperator.ValueType  # 1
-    """The same. A text is compared by its words, as the property's tokenization makes them: it fits if all words of the value are
-    in it, in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) do not count;
-    a value of nothing else is INVALID_PROPERTY. With FIELD the whole text is one word.
+    """Equal. A text is compared by its words, which the property's tokenization makes: it fits if it has all words of the value,
+    in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) are ignored, and a
+    value of stopwords only is INVALID_PROPERTY. With FIELD the whole text is one word.
     """
     FILTER_OPERATOR_NOT_EQUAL: _FilterOperator.ValueType  # 2
-    """Not the same."""
+    """Not equal."""
     FILTER_OPERATOR_GREATER: _FilterOperator.ValueType  # 3
-    """Greater. Not for booleans; for texts only with the tokenization FIELD, as the other three that order (INVALID_PROPERTY)."""
+    """Greater. This and the next three are not for booleans, and for texts only with the tokenization FIELD (INVALID_PROPERTY)."""
     FILTER_OPERATOR_GREATER_OR_EQUAL: _FilterOperator.ValueType  # 4
     """Greater or equal."""
     FILTER_OPERATOR_LESS: _FilterOperator.ValueType  # 5
@@ -75,18 +75,18 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_LESS_OR_EQUAL: _FilterOperator.ValueType  # 6
     """Less or equal."""
     FILTER_OPERATOR_LIKE: _FilterOperator.ValueType  # 7
-    """A text with a word of this form: ? is one character, * any number of them. Of several words each has to be there."""
+    """A text with a word of this pattern: ? is one character, * any number of characters. Of several words the text needs all."""
     FILTER_OPERATOR_CONTAINS_ANY: _FilterOperator.ValueType  # 8
-    """Holds at least one of a list of values. Each text of the list is compared as with EQUAL: one of several words fits if all of
-    them are there, and one of stopwords alone fits nothing.
+    """Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text of stopwords only fits
+    nothing.
     """
     FILTER_OPERATOR_CONTAINS_ALL: _FilterOperator.ValueType  # 9
-    """Holds all of a list of values."""
+    """Contains all of a list of values."""
     FILTER_OPERATOR_CONTAINS_NONE: _FilterOperator.ValueType  # 10
-    """Holds none of a list of values."""
+    """Contains no value of a list."""
     FILTER_OPERATOR_IS_NULL: _FilterOperator.ValueType  # 11
-    """There is no value, or an empty one; compares with `boolean`. Weaviate knows it in collections that Vecgate created, and in
-    others if they index it, but not of geo coordinates (INVALID_PROPERTY).
+    """Has no value, or an empty one; compared with `boolean`. Collections that Vecgate did not create must index the null state.
+    Not for geo coordinates (INVALID_PROPERTY).
     """
     FILTER_OPERATOR_WITHIN_GEO_RANGE: _FilterOperator.ValueType  # 12
     """A place within a range."""
@@ -97,14 +97,14 @@ class FilterOperator(_FilterOperator, metaclass=_FilterOperatorEnumTypeWrapper):
 FILTER_OPERATOR_UNSPECIFIED: FilterOperator.ValueType  # 0
 """Not used."""
 FILTER_OPERATOR_EQUAL: FilterOperator.ValueType  # 1
-"""The same. A text is compared by its words, as the property's tokenization makes them: it fits if all words of the value are
-in it, in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) do not count;
-a value of nothing else is INVALID_PROPERTY. With FIELD the whole text is one word.
+"""Equal. A text is compared by its words, which the property's tokenization makes: it fits if it has all words of the value,
+in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, by default English ones) are ignored, and a
+value of stopwords only is INVALID_PROPERTY. With FIELD the whole text is one word.
 """
 FILTER_OPERATOR_NOT_EQUAL: FilterOperator.ValueType  # 2
-"""Not the same."""
+"""Not equal."""
 FILTER_OPERATOR_GREATER: FilterOperator.ValueType  # 3
-"""Greater. Not for booleans; for texts only with the tokenization FIELD, as the other three that order (INVALID_PROPERTY)."""
+"""Greater. This and the next three are not for booleans, and for texts only with the tokenization FIELD (INVALID_PROPERTY)."""
 FILTER_OPERATOR_GREATER_OR_EQUAL: FilterOperator.ValueType  # 4
 """Greater or equal."""
 FILTER_OPERATOR_LESS: FilterOperator.ValueType  # 5
@@ -112,18 +112,18 @@ FILTER_OPERATOR_LESS: FilterOperator.ValueType  # 5
 FILTER_OPERATOR_LESS_OR_EQUAL: FilterOperator.ValueType  # 6
 """Less or equal."""
 FILTER_OPERATOR_LIKE: FilterOperator.ValueType  # 7
-"""A text with a word of this form: ? is one character, * any number of them. Of several words each has to be there."""
+"""A text with a word of this pattern: ? is one character, * any number of characters. Of several words the text needs all."""
 FILTER_OPERATOR_CONTAINS_ANY: FilterOperator.ValueType  # 8
-"""Holds at least one of a list of values. Each text of the list is compared as with EQUAL: one of several words fits if all of
-them are there, and one of stopwords alone fits nothing.
+"""Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text of stopwords only fits
+nothing.
 """
 FILTER_OPERATOR_CONTAINS_ALL: FilterOperator.ValueType  # 9
-"""Holds all of a list of values."""
+"""Contains all of a list of values."""
 FILTER_OPERATOR_CONTAINS_NONE: FilterOperator.ValueType  # 10
-"""Holds none of a list of values."""
+"""Contains no value of a list."""
 FILTER_OPERATOR_IS_NULL: FilterOperator.ValueType  # 11
-"""There is no value, or an empty one; compares with `boolean`. Weaviate knows it in collections that Vecgate created, and in
-others if they index it, but not of geo coordinates (INVALID_PROPERTY).
+"""Has no value, or an empty one; compared with `boolean`. Collections that Vecgate did not create must index the null state.
+Not for geo coordinates (INVALID_PROPERTY).
 """
 FILTER_OPERATOR_WITHIN_GEO_RANGE: FilterOperator.ValueType  # 12
 """A place within a range."""
@@ -131,8 +131,8 @@ Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """Filter says which objects of a collection count: a condition, or several joined. The server bounds how deep it goes and how
-    many nodes it has; every item of a list of values counts as one.
+    """Filter says which objects of a collection count: one condition, or several joined. The server limits its depth and its
+    number of nodes; every item of a list of values counts as a node.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -201,7 +201,7 @@ Global___FilterList: _TypeAlias = FilterList  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
-    """Condition compares one thing of an object with a value."""
+    """Condition compares a property or a field of an object with a value."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -212,11 +212,10 @@ class Condition(_message.Message):
     OPERATOR_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     property: _builtins.str
-    """The value of the property of this name (UNKNOWN_PROPERTY); of a list of values, one that fits is enough."""
+    """The value of the property of this name (UNKNOWN_PROPERTY). Of a list of values, one has to fit."""
     property_length: _builtins.str
-    """The length of the property of this name: characters of a text, items of a list; no other type has one (INVALID_PROPERTY).
-    Compares with `integer`, 0 or more. Weaviate
-    knows it in collections that Vecgate created, and in others if they index it.
+    """The length of the property of this name: characters of a text, items of a list; other types have no length
+    (INVALID_PROPERTY). Compared with `integer`, 0 or more. Collections that Vecgate did not create must index lengths.
     """
     object_field: Global___ObjectField.ValueType
     """A field of the object itself."""
@@ -224,9 +223,9 @@ class Condition(_message.Message):
     """Required. How it is compared."""
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Names of reference properties to go through, in order, to the object that `target` is of. What is behind one that
-        several collections can stand behind is checked by Weaviate alone. A reference property that is itself the target compares how
-        many objects it refers to, with `integer`.
+        """Optional. Names of reference properties that lead, in this order, to the object that has `target`. Where a reference can
+        lead to several collections, only Weaviate checks the rest. A reference property as the target itself is compared by the
+        number of objects that it refers to, with `integer`.
         """
 
     @_builtins.property
@@ -269,12 +268,12 @@ class FilterValue(_message.Message):
     BOOLEANS_FIELD_NUMBER: _builtins.int
     GEO_RANGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """For text, text[], date, date[], uuid, uuid[]. A date is RFC 3339, a uuid its text form. GREATER and the like compare dates
-    from 1677-09-21 to 2262-04-11: Weaviate takes a date beyond that in an object for another one.
+    """For text, text[], date, date[], uuid, uuid[]. A date is in RFC 3339, a uuid in its text form. GREATER, LESS and the like
+    compare dates from 1677-09-21 to 2262-04-11: Weaviate takes an object's date outside of this range for another date.
     """
     integer: _builtins.int
-    """For int, int[], number, number[] and lengths. At most 2^53 either way; for number and number[] also what a double can
-    hold beyond.
+    """For int, int[], number, number[] and lengths. From -2^53 to 2^53; for number and number[] also larger values that a double
+    holds exactly.
     """
     number: _builtins.float
     """For number and number[]."""

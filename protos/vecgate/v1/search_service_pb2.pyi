@@ -797,7 +797,7 @@ class Hit(_message.Message):
     explain_score: _builtins.str
     """How the score came about, with `return_explain_score`."""
     rerank_score: _builtins.float
-    """The reranker's score, with `rerank`; more is better. With `group_by` it stands in the group."""
+    """The reranker's score, with `rerank`; more is better. With `group_by` the group has it."""
     group: _builtins.str
     """The name of its group, with `group_by`."""
     @_builtins.property

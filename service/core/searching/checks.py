@@ -59,13 +59,13 @@ def check_options(
 
 
 def check_keywords(collection: Collection, keywords: Keywords, violations: Violations, *, needed: bool = True) -> None:
-    """Note what is wrong with the properties in which words are looked for.
+    """Note which properties cannot be searched for words.
 
     Args:
         collection: where to search.
         keywords: the words.
-        violations: where to note what is wrong.
-        needed: whether they decide which objects are found.
+        violations: where to note them.
+        needed: whether the words decide which objects are found.
     """
     texts = {each.name: None for each in collection.properties if each.searchable}
     if needed and not keywords.properties and not texts:
@@ -127,7 +127,7 @@ def default_target(collection: Collection, default: NamedVector | None) -> Named
     """Return the named vector of a search that names none.
 
     Raises:
-        InvalidRequest: there are several to choose from, and no default one, or none at all.
+        InvalidRequest: the collection has several named vectors and no default one, or no named vector.
     """
     if not collection.vectors:
         message = f"collection {collection.name!r} has no vectors; look for words with bm25, or list its objects"
@@ -143,17 +143,17 @@ def targets_of_query(
 ) -> list[NamedVector]:
     """Return the named vectors that a query that names none may search, in order of preference.
 
-    The default one comes first. While its embedders do not work, those of other spaces stand in for it that are the
-    only ones of theirs.
+    The default one comes first. While its embedders do not work, named vectors of other spaces take its place, if they
+    are the only ones of their space.
 
     Args:
         collection: where to search.
-        near: what is looked for.
+        near: the query.
         served: the spaces of this server's embedders, in order of preference.
         default: the collection's default vector; None where it has none.
 
     Raises:
-        InvalidRequest: there are several to choose from, or none at all.
+        InvalidRequest: it is not clear which of several named vectors is meant, or there is none.
     """
     counts = Counter(_space_of(each) for each in collection.vectors)
     alone = {space: each for each in collection.vectors if (space := _space_of(each)) and counts[space] == 1}
@@ -170,7 +170,7 @@ def targets_of_query(
 def _target_of_own(
     collection: Collection, own: Iterable[str], alone: Mapping[str, NamedVector], default: NamedVector | None
 ) -> NamedVector | None:
-    """Return what the caller's own vectors are meant for, by their spaces, empty for one that is not said."""
+    """Return the named vector that the caller's vectors are for, by their spaces; an empty space is not stated."""
 
     def target(space: str) -> NamedVector | None:
         if default is not None and (space == _space_of(default) if space else collection.default_vector):

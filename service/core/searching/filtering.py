@@ -1,4 +1,4 @@
-"""Whether a filter fits its collection, checked before the store sees it."""
+"""Checks whether a filter fits its collection, before the store gets it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ OPERATORS_OF_TARGET = {
 OPERATORS_OF_TYPE = {
     DataType.TEXT: COMPARING | NULL | {Operator.LIKE},
     DataType.BOOLEAN: EQUALITY | LISTS | NULL,
-    # Weaviate keeps no null state of places, and finds nothing either way.
+    # Weaviate keeps no null state of geo coordinates: IS_NULL finds nothing.
     DataType.GEO_COORDINATES: frozenset({Operator.WITHIN_GEO_RANGE}),
 }
 SWITCHES = {
@@ -50,11 +50,11 @@ SWITCHES = {
     Target.CREATION_TIME: ("indexTimestamps", "object_field"),
     Target.UPDATE_TIME: ("indexTimestamps", "object_field"),
 }
-"""What the inverted index needs for a target, by Weaviate's word, and the field that asks for it."""
+"""The option of the inverted index that a target needs, by Weaviate's name, and the field that asks for it."""
 
 EARLIEST = datetime(1677, 9, 21, 0, 12, 44, tzinfo=UTC)
 LATEST = datetime(2262, 4, 11, 23, 47, 16, tzinfo=UTC)
-"""The first and the last second that Weaviate's index of dates knows."""
+"""The first and the last second in Weaviate's index of dates."""
 
 OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
 WITH_LENGTH = frozenset(each for each in DataType if each is DataType.TEXT or each.value.endswith("[]")) - OBJECTS
@@ -76,8 +76,8 @@ def check_filter(
     Args:
         collection: what it must fit.
         filter_: the filter.
-        path: where it stands in the request, for the violations.
-        linked: the collections that its references lead to, by name; what leads elsewhere is left to the store.
+        path: its field in the request, for the violations.
+        linked: the collections that its references lead to, by name; the store checks other references.
 
     Raises:
         InvalidRequest: an unknown property, an operator or a value that its type does not have; all are listed.
@@ -89,7 +89,7 @@ def check_filter(
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """One way through a filter."""
+    """One walk through a filter."""
 
     linked: Mapping[str, Collection]
     violations: Violations
@@ -115,7 +115,7 @@ class _Check:
             return _fit(collection, condition, path)
         client = calling_account.get().client
         if "*" not in client.collections:
-            # A filter answers questions about what is there.
+            # A filter tells what other collections contain.
             raise PermissionDenied(
                 f"client {client.name!r} may not filter through references: they lead to other collections"
             )
@@ -123,7 +123,7 @@ class _Check:
         return condition if end is None else _fit(end, condition, path)
 
     def _follow(self, collection: Collection, references: Sequence[str], path: str) -> Collection | None:
-        """Return the collection at the end of a chain of references; None where nobody but the store knows."""
+        """Return the collection that a chain of references leads to; None where only the store knows it."""
         current: Collection | None = collection
         for index, name in enumerate(references):
             if current is None:
@@ -168,23 +168,23 @@ def _find(collection: Collection, condition: Condition, where: str) -> Property:
         raise InvalidRequest([_unknown(collection, where)])
     fault = ""
     if found.data_type is None and not found.references:
-        # Of phone numbers and hashes Weaviate finds none, null or not, and takes no other comparison.
-        fault = "the property's type is not handled by this version, and cannot be filtered by; choose another one"
+        # Weaviate never finds phone numbers and hashes by IS_NULL, and takes no other comparison.
+        fault = "this version does not support the property's type in filters; choose another property"
     elif found.data_type is DataType.BLOB:
-        fault = "the property is a blob, which cannot be filtered by; choose another one"
+        fault = "filters do not take blobs; choose another property"
     elif found.data_type in OBJECTS:
-        fault = "the property is an object, which cannot be filtered by; choose another one"
+        fault = "filters do not take objects; choose another property"
     elif not found.filterable:
-        fault = "no index of the property is on, which filters need; set its index_filterable"
+        fault = "filters need an index of the property; set its index_filterable"
     elif condition.target is Target.PROPERTY_LENGTH and found.data_type not in WITH_LENGTH:
-        fault = "the property is no text and no list, and so has no length; name it in property"
+        fault = "only texts and lists have a length; name the property in property"
     if fault:
         raise InvalidRequest([Violation(where, fault, "INVALID_PROPERTY")])
     return found
 
 
 def _check_ordered(property_: Property, condition: Condition, path: str) -> None:
-    """Refuse to order texts that are compared word by word: one word behind another would let a whole text through."""
+    """Refuse to order texts that are compared word by word: a text would fit if any of its words did."""
     texts = condition.target is Target.PROPERTY and property_.data_type in TEXTS
     if texts and condition.operator in ORDERING and property_.indexing.get("tokenization", "word") != "field":
         message = (
@@ -203,13 +203,13 @@ def _type_of(property_: Property) -> DataType | None:
 
 
 def _check_indexed(collection: Collection, condition: Condition, path: str) -> None:
-    """Refuse what the collection's inverted index has nothing about."""
+    """Refuse what the collection's inverted index does not contain."""
     field, switch = (f"{path}.operator", "indexNullState") if condition.operator is Operator.IS_NULL else ("", "")
     if condition.target in SWITCHES:
         switch, part = SWITCHES[condition.target]
         field = f"{path}.{part}"
     if switch and not collection.inverted_index.get(switch, True):
-        message = f"collection {collection.name!r} was made without {switch} in its inverted index, which this needs"
+        message = f"collection {collection.name!r} has no {switch} in its inverted index, which this needs"
         raise InvalidRequest([Violation(field, message, "INVALID_PROPERTY")])
 
 
@@ -264,12 +264,12 @@ def _check_number(data_type: DataType, value: float) -> int | float:
     if data_type is DataType.NUMBER and float(value) == value:
         return float(value)
     if abs(value) > MAX_SAFE_INT:
-        raise ValueError("is beyond 2^53; larger whole numbers lose digits")
+        raise ValueError("must be from -2^53 to 2^53; larger whole numbers lose digits")
     return value
 
 
 def _within_index(date: str) -> str:
-    """Return a date, or the bound of Weaviate's index that it is beyond: 64 bits of nanoseconds, which wrap around."""
+    """Return a date, or the nearest date of Weaviate's index, whose 64 bits of nanoseconds would wrap around."""
     moment = datetime.fromisoformat(date)
     if EARLIEST <= moment <= LATEST:
         return date
@@ -278,13 +278,13 @@ def _within_index(date: str) -> str:
 
 def _check_text(data_type: DataType, value: str) -> str:
     if data_type is DataType.DATE and not is_date(value):
-        raise ValueError('is no RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
+        raise ValueError('must be an RFC 3339 date with time and zone, such as "2026-01-31T08:00:00Z"')
     if data_type is not DataType.UUID:
         return value
     try:
         return str(UUID(value))
     except ValueError:
-        raise ValueError("is no UUID") from None
+        raise ValueError("must be a UUID") from None
 
 
 def _kind(value: FilterValue) -> str:

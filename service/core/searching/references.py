@@ -8,7 +8,7 @@ from service.store.base import Store
 async def linked_collections(store: Store, collection: Collection, filters: Filter | None) -> dict[str, Collection]:
     """Return the collections that the references of a filter lead to, by name.
 
-    What several collections may stand behind, or none of ours, is left out: the store alone can check it.
+    References that can lead to several collections, or to an unknown one, are left out: only the store can check them.
 
     Raises:
         StoreUnavailable: the store failed.
@@ -30,7 +30,7 @@ async def linked_collections(store: Store, collection: Collection, filters: Filt
 
 
 async def real_name(store: Store, name: str) -> str:
-    """Return the name of the collection that a name leads to, which may be an alias; the same where there is none.
+    """Return the name of the collection of a name or an alias; the name itself where there is no such collection.
 
     Raises:
         StoreUnavailable: the store failed.

@@ -70,7 +70,7 @@ class Searcher:
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
-            ObjectNotFound: the collection has no object to search with.
+            ObjectNotFound: the query names an object that the collection does not have.
             InvalidRequest: a missing or superfluous tenant, an unknown name, a filter or a vector that does not fit, an
                 input that cannot be embedded.
             CollectionNotBound: the named vector is bound to no space.
@@ -108,20 +108,20 @@ class Searcher:
                 check_keywords(collection, query.blend.keywords, violations, needed=query.blend.alpha != 1)
             with noting(violations):
                 targets = self._targets(collection, search)
-                # Those after the first one only stand in for it where none is named.
+                # Where none is named, those after the first one are searched only when its embedders do not work.
                 searched = targets if search.targets.names else targets[:1]
                 if options.certainty is not None:
                     check_certainty(searched, violations)
                 if near is not None:
                     self._vectors.check_vectors(searched, near, violations)
             if violations and near is not None:
-                # Nothing will be embedded, which otherwise would tell.
+                # The embedder, which otherwise checks texts, is not asked.
                 self._vectors.check_texts(near, violations)
         spec = SearchSpec(None, search.limit, search.offset, fields, options, search.scope)
         return spec, targets
 
     def _targets(self, collection: Collection, search: Search) -> list[NamedVector]:
-        """Return the named vectors to search: all that are named, or those that may stand in for each other."""
+        """Return the named vectors to search: all that are named, or else the one to search and its substitutes."""
         query = search.query
         if isinstance(query, Keywords):
             return []
@@ -165,7 +165,7 @@ class Searcher:
             try:
                 return await self._vectors.make(asked, target, near)
             except CallerKeyRejected:
-                raise  # The caller must see this, instead of being served by others.
+                raise  # The caller must see this instead of an answer from another embedder.
             except EmbedderError as error:
                 log.info("search_target_switched", collection=name, failed=target.name, reason=str(error))
                 failed, tried = (self._embedders.for_vector(name, each)[0] for each in (target, other))

@@ -29,7 +29,7 @@ from service.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Where a query is asked, and with whose key for the embedder's backend; None for this server's."""
+    """What is searched, and the caller's key for the embedder's backend; None for this server's."""
 
     collection: Collection
     scope: Scope
@@ -49,7 +49,7 @@ class QueryVectors:
     """Makes vectors of queries.
 
     Every method raises:
-        InvalidRequest: an input cannot be embedded, a vector does not fit, or there is no direction left.
+        InvalidRequest: an input cannot be embedded, a vector does not fit, or the vectors cancel each other out.
         ObjectNotFound: the collection has no such object.
         CollectionNotBound: the named vector is bound to no space.
         SpaceMismatch: the named vector is bound to a space that the query cannot come from.
@@ -180,7 +180,7 @@ def _own_vector(target: NamedVector, own: OwnVector) -> Vector:
 
 
 def _differs(target: NamedVector, own: OwnVector) -> bool:
-    """Return whether a vector is said to be of another space than the target's."""
+    """Return whether a vector comes from another space than the target's, as its caller says."""
     return bool(own.space) and target.space is not None and own.space != target.space.id
 
 
@@ -194,12 +194,12 @@ def _goal(move: Move, vectors: Mapping[str, Vector], moved: Sequence[Vector]) ->
     texts = [vectors[each.path] for each in move.parts if isinstance(each.content, TextInput)]
     objects = [vectors[each.path] for each in move.parts if isinstance(each.content, UUID)]
     _check_lengths([*moved, *texts, *objects], move.path)
-    # All texts count as much as one object, as in Weaviate.
+    # All texts together count as much as one object, as in Weaviate.
     return _mean([*([_mean(texts)] if texts else []), *objects])
 
 
 def _check_lengths(vectors: Sequence[Vector], path: str) -> None:
-    # Those of adopted collections are not known beforehand.
+    # The dimensions of adopted collections are not known beforehand.
     lengths = sorted({len(each) for each in vectors})
     if len(lengths) > 1:
         message = (
@@ -209,7 +209,7 @@ def _check_lengths(vectors: Sequence[Vector], path: str) -> None:
 
 
 def _mean(vectors: Sequence[Vector]) -> Vector:
-    # Not scaled: Weaviate moves plain means, and scaling them would change the direction of what is moved.
+    # Not scaled: Weaviate moves plain means, and scaling would change the direction of the result.
     mean: Vector = np.mean(np.asarray(vectors, np.float64), axis=0)
     return mean
 
@@ -220,7 +220,7 @@ def _scaled(vector: Vector) -> Vector:
 
 
 def _directed(vector: Vector, *, scaled: bool) -> Vector | None:
-    """Return a vector as float32, None if it has no direction; that of a vector of the module's it does not scale."""
+    """Return a vector as float32, scaled to unit length if asked for; None if it is too short to have a direction."""
     if np.linalg.norm(vector) <= LEAST_NORM:
         return None
     return _scaled(vector) if scaled else vector.astype(np.float32)

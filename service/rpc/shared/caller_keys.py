@@ -25,24 +25,24 @@ class CallerKeys:
         """Return the key that came with a call, or None.
 
         Raises:
-            InvalidRequest: this server takes no such keys, there are several, or it is no key. The message does not
-                repeat it.
+            InvalidRequest: this server takes no such keys, there are several, or the key is malformed. The message does
+                not repeat it.
         """
         found = [value for key, value in context.invocation_metadata() or () if key == CALLER_KEY]
         if not found:
             return None
         if not self._allowed:
-            # Ignoring it would bill this server's key for what the caller believes to be on its own.
+            # Ignoring it would bill this server's key for a call that the caller expects on their own key.
             raise _refused(
                 "is not taken by this server; leave it out, or set VECGATE_NIM__ALLOW_CALLER_KEYS=true there"
             )
         if len(found) > 1:
-            raise _refused("stands there several times; send it once")
+            raise _refused("was sent several times; send it once")
         key = found[0] if isinstance(found[0], str) else ""
         try:
             check_key(key)
         except ValueError as error:
-            raise _refused("is empty, too long, or has characters that no key has; send the key as it is") from error
+            raise _refused("is empty, too long, or has invalid characters; send the key as it is") from error
         return key
 
 

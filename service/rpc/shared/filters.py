@@ -22,13 +22,13 @@ OBJECT_FIELDS = {
 
 
 def parse_filter(message: pb.Filter, path: str, limits: RequestLimits, violations: Violations) -> Filter | None:
-    """Return a filter, and note what is wrong with it, but for names and types, which need the collection.
+    """Return a filter, and note its faults; names and types are not checked, which needs the collection.
 
     Args:
         message: the filter.
         path: its field in the request.
         limits: how many nodes it may have, and how deeply they may be nested.
-        violations: where to note what is wrong; the filter is then None, or lacks the wrong parts.
+        violations: where to note faults; the filter is then None, or lacks the faulty parts.
     """
     walk = _Walk(violations, limits)
     parsed = walk.parse(message, path, 1)

@@ -21,7 +21,7 @@ OPERATORS = {
     Operator.CONTAINS_NONE: _Operator.CONTAINS_NONE,
     Operator.IS_NULL: _Operator.IS_NULL,
 }
-# Weaviate keeps them beside the properties.
+# Weaviate keeps them with the properties, under these names.
 OBJECT_FIELDS = {
     Target.ID: "_id",
     Target.CREATION_TIME: "_creationTimeUnix",
@@ -39,7 +39,7 @@ def filter_to_weaviate(filter_: Filter) -> _Filters:
         case Not(inner):
             return ClientFilter.not_(filter_to_weaviate(inner))
         case Condition(operator=Operator.NOT_EQUAL, references=()):
-            # Weaviate's own lets through no text with any of the words, and leaves out nulls of ranges without filters.
+            # Weaviate's own excludes texts with any of the words, and nulls where only range filters are indexed.
             return ClientFilter.not_(_condition_to_weaviate(replace(filter_, operator=Operator.EQUAL)))
         case Condition():
             return _condition_to_weaviate(filter_)

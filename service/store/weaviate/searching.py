@@ -165,7 +165,7 @@ def _sort(sort: tuple[SortBy, ...]) -> Any:
 
 
 def _metadata(spec: SearchSpec) -> MetadataQuery | None:
-    """Return what hits shall say of themselves."""
+    """Return the metadata that hits need."""
     options, measured = spec.options, isinstance(spec.query, TargetVectors)
     if spec.query is None and not options.times:
         return None

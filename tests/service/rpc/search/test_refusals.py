@@ -391,5 +391,5 @@ async def test_every_item_of_a_list_that_does_not_fit_is_named(wire: Wire) -> No
     )
 
     assert failure.fields == [VALUE]
-    assert "item 0 is no RFC 3339 date" in failure.message
-    assert "item 1 is no RFC 3339 date" in failure.message
+    assert "item 0 must be an RFC 3339 date" in failure.message
+    assert "item 1 must be an RFC 3339 date" in failure.message
