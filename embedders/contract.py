@@ -157,7 +157,7 @@ Outcome = Embedding | InputRejected
 class Embedder(Protocol):
     """Turns inputs into unit vectors of one space.
 
-    An embedder belongs to one event loop. Its methods may run at the same time. Whoever called `start` calls `close`.
+    An embedder belongs to one event loop. Its methods may run at the same time. The caller of `start` calls `close`.
     """
 
     @property

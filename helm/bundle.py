@@ -122,7 +122,7 @@ class ImageArchive:
 
 
 def _entry(path: str, size: int) -> tarfile.TarInfo:
-    """Return the same entry whoever makes it, and whenever."""
+    """Return the same entry for every user and time."""
     entry = tarfile.TarInfo(path)
     entry.size, entry.mode, entry.mtime = size, 0o644, 0
     return entry
@@ -207,8 +207,8 @@ def read_archive(file: Path) -> ImageArchive:
                 manifests = _document(archive, "index.json")["manifests"]
                 return ImageArchive("oci-archive", tuple(map(_oci_image, manifests)))
     except (OSError, tarfile.TarError, ValueError, KeyError) as error:
-        raise BundleFailed(f"{file} is no archive of images: {error}") from error
-    raise BundleFailed(f"{file} is no archive of images: it has neither manifest.json nor index.json")
+        raise BundleFailed(f"{file} is not an archive of images: {error}") from error
+    raise BundleFailed(f"{file} is not an archive of images: it has neither manifest.json nor index.json")
 
 
 def _oci_image(manifest: dict[str, Any]) -> ArchivedImage:
@@ -219,7 +219,7 @@ def _oci_image(manifest: dict[str, Any]) -> ArchivedImage:
 def _document(archive: tarfile.TarFile, member: str) -> Any:
     opened = archive.extractfile(member)
     if opened is None:
-        raise ValueError(f"{member} is no file")
+        raise ValueError(f"{member} is not a file")
     return json.load(opened)
 
 
@@ -254,7 +254,7 @@ def covers(image: ArchivedImage, reference: str) -> bool:
     if by_digest:
         return image.digest == digest
     own, asked = _without_registry(image.name), _without_registry(reference)
-    # A mirror may keep its images below a path of its own.
+    # A mirror may keep its images below its own path.
     return own == asked or ("/" in own and asked.endswith(f"/{own}"))
 
 

@@ -84,7 +84,7 @@ class Page:
                 yield f"- `{reference}` is **not in this bundle**: {do}."
                 continue
             yield f"- `{reference}` is in `{source.split(':')[1]}`:"
-            # A digest is of the very bytes, maybe of an index of several platforms, so nothing may be written anew.
+            # A digest is of the very bytes, maybe of an index of several platforms, so nothing may be written again.
             whole = ("--all", "--preserve-digests") if "@" in reference else ()
             yield _block(_command("skopeo", "copy", *whole, source, f"docker://{reference}"))
 
@@ -135,7 +135,7 @@ class Page:
         folders = [f"secrets/{name}" for name in found]
         yield "## Secrets"
         yield (
-            "Each value goes into a file of its own, with nothing else in it. "
+            "Each value goes into its own file, with nothing else in it. "
             f"`helm show readme chart/vecgate-{self.version}.tgz` says what each is."
         )
         yield _block("mkdir -m 700 secrets", _command("mkdir", *folders))

@@ -49,7 +49,7 @@ async def run(settings: Settings, *, once_serving: Callable[[], Coroutine[Any, A
             than 0, the service stops with that code.
 
     Returns:
-        The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is at fault.
+        The program's exit code: 0 after a clean end, 1 if the service could not start, 2 if a setting is invalid.
     """
     configure_logging(settings.log)
     # Objects, keys and logs are private. Weaviate, a child process, inherits this.
@@ -141,7 +141,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
 def raise_file_limit() -> None:
     """Raise the limit of open files to the hard limit: every connection takes one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # macOS has a bound of its own
+    with contextlib.suppress(OSError, ValueError):  # macOS has its own bound
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     log.debug("open_files", before=soft, limit=resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 

@@ -21,7 +21,7 @@ class ModelFiles:
 
     Attributes:
         name: the model's name.
-        source: open_clip's word for where the configuration is: a model of its own, or "local-dir:" and a folder.
+        source: open_clip's word for where the configuration is: its own model, or "local-dir:" and a folder.
         weights: the weights file.
     """
 

@@ -28,7 +28,7 @@ PROBE_TEXTS = (
     "one two three four five six seven eight nine ten",
 )
 CPU_PICTURES_AT_ONCE = 8
-"""Pictures in one forward pass on a CPU: more are hardly faster, and whoever comes next would wait for all of them."""
+"""Pictures in one forward pass on a CPU: more are hardly faster, and the next caller would wait for all of them."""
 
 LEAST_PARITY = 0.999
 """The least cosine between a probe's vector in half precision and in 32 bits."""
@@ -45,7 +45,7 @@ class LoadedModel:
         reader: reads inputs.
         replicas: the model, for each device.
         spec: what the embedder says of itself.
-        own_text: an input of our own, for which the model has given a good vector.
+        own_text: our own test input, for which the model has given a good vector.
         own_picture: the same.
     """
 

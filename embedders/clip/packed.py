@@ -2,7 +2,7 @@
 
 open_clip pads every text to the context length, 77 tokens for most models, of which a short text has ten. In a causal
 tower that is read at the end token, nothing behind that token changes the result, so it can be left out: every layer
-but attention works on tokens one by one and gets the real ones only, and attention gets each text in a row of its own.
+but attention works on tokens one by one and gets the real ones only, and attention gets each text in its own row.
 
 Not a bit differs from open_clip's encode_text as long as sums are grouped as there. Attention sums over the tokens of a
 text in groups of at most 16 (a vector register of floats), so its rows have a multiple of 16 places; and matrices of

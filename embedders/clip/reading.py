@@ -20,7 +20,7 @@ class Text:
 
     Attributes:
         ids: token ids; without padding if the reader is `unpadded`.
-        count: how many of them are no padding.
+        count: how many of them are not padding.
         truncated: whether some were cut off.
     """
 

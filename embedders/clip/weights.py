@@ -65,7 +65,7 @@ def fetch_weights(
     Raises:
         ModuleNotFoundError: open_clip is not installed.
         NotFetchable: there are no such weights, the folder exists, or the model needs more than a folder can hold.
-        DownloadFailed: the weights did not come, or are no tensors.
+        DownloadFailed: the weights did not come, or are not tensors.
     """
     # open_clip and huggingface_hub draw bars and log retries unless told before they are imported.
     os.environ.update(TQDM_DISABLE="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_VERBOSITY="error")

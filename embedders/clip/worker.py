@@ -95,7 +95,7 @@ class _Thread:
 
 
 class Worker:
-    """Runs one function at a time in a thread of its own.
+    """Runs one function at a time in its own thread.
 
     A thread that dies fails its job and the queued ones; the next call gets a new thread. A pool of concurrent.futures
     has no priorities, and does not show that one of its threads has died.

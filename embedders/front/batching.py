@@ -282,7 +282,7 @@ class BatchingEmbedder(EmbedderWrapper):
             bounds: of the queue; running batches do not count.
             apart: whether texts and images go in separate batches, each kind with its own slots.
             reading: `inner` again, if it reads inputs apart from embedding them and `apart` is true: pictures and slow
-                texts are read before they join a batch; slow texts and large pictures go in batches of their own.
+                texts are read before they join a batch; slow texts and large pictures go in their own batches.
             max_gather_s: how long a batch waits, at most, for the callers of the last batch to call again.
         """
         super().__init__(inner)

@@ -94,7 +94,7 @@ class BreakerEmbedder(EmbedderWrapper):
             EmbedderError: as the inner embedder, now or when it was last asked.
         """
         own_key = options.api_key is not None
-        # A rejected key of this server does not affect callers with keys of their own.
+        # A rejected key of this server does not affect callers with their own keys.
         if self._fault is not None and not (own_key and isinstance(self._fault, CredentialRejected)):
             self._probe_if_due()
             raise self._refusal(self._fault)

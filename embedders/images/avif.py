@@ -23,7 +23,7 @@ def av1_frame_sizes(content: bytes) -> Iterator[Span]:
     """Yield width and height of every sequence of frames in an AVIF file.
 
     Raises:
-        struct.error, IndexError: the file ends in the middle of something, or has more parts than are looked at.
+        struct.error, IndexError: the file ends in the middle of something, or has more parts than the limit.
     """
     for kind, body in _boxes(content, (0, len(content))):
         if kind == b"meta":
@@ -49,7 +49,7 @@ def _boxes(content: bytes, within: Span) -> Iterator[tuple[bytes, Span]]:
             return
         yield kind, (start + head, last)
         start = last
-    raise IndexError("more boxes than are looked at")
+    raise IndexError("more boxes than the limit")
 
 
 def _coded_items(content: bytes, meta: Span) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def _locations(content: bytes, iloc: Span) -> Iterator[tuple[int, int, Sequence[
 
     items = number(id_size)
     if items > _MAX_BOXES:
-        raise IndexError("more items than are looked at")
+        raise IndexError("more items than the limit")
     for _ in range(items):
         item = number(id_size)
         method = number(2) & 15 if version else _IN_FILE
@@ -119,7 +119,7 @@ def _first_samples(content: bytes, within: Span, depth: int) -> Iterator[bytes]:
     for kind, body in _boxes(content, within):
         if kind in _CONTAINERS:
             if depth == len(_CONTAINERS):
-                raise IndexError("more nested boxes than are looked at")
+                raise IndexError("more nested boxes than the limit")
             yield from _first_samples(content, body, depth + 1)
         elif kind in {b"stco", b"co64"}:
             starts += struct.unpack_from(">I" if kind == b"stco" else ">Q", content, body[0] + 8)
@@ -155,7 +155,7 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
                 at += 1
         yield head >> 3 & 15, data[at : at + min(size, 256)]
         at += size
-    raise IndexError("more units than are looked at")
+    raise IndexError("more units than the limit")
 
 
 def _frame_size(header: bytes) -> Span:

@@ -238,5 +238,5 @@ def _transport(proxy: str | None, tls: ssl.SSLContext | None, max_connections: i
             connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, trust_env=False
         )
 
-    # The session has the context that counts; the transport would make one of its own unless it got one.
+    # The session has the context that counts; the transport would make another one.
     return AiohttpTransport(verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=session)

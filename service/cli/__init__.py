@@ -65,7 +65,7 @@ def _connection(
         try:
             key = api_key_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             fail(f"{api_key_file}: {reason}", EXIT_WRONG_USE)
     context.obj = Connection(address, key, credentials_of(tls=tls, ca=ca_file, cert=cert_file))
 

@@ -16,7 +16,7 @@ app = typer.Typer(help="Keys of clients.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keep `new-key` a command of its own although it is the only one."""
+    """Keep `new-key` a separate command although it is the only one."""
 
 
 @app.command("new-key")

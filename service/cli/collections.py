@@ -21,7 +21,7 @@ TYPES = {
 }
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 for name in ("unspecified", "object", "object[]"):
-    # Objects hold properties of their own, which --from has room for.
+    # Objects have nested properties, which --from has room for.
     del TYPES[name]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -259,14 +259,14 @@ def delete(
 
 
 def read_collection(file: Path, name: str) -> pb.Collection:
-    """Return the collection of a JSON file under a name; what is none ends the command."""
+    """Return the collection of a JSON file under a name; an invalid file ends the command."""
     try:
         text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
         collection = json_format.Parse(text, pb.Collection())
     except OSError as error:
         fail(f"--from {file}: {error.strerror}", EXIT_WRONG_USE)
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        fail(f"--from {file}: is no JSON of a collection: {error}", EXIT_WRONG_USE)
+        fail(f"--from {file}: is not JSON of a collection: {error}", EXIT_WRONG_USE)
     collection.name = name
     return collection
 
@@ -277,7 +277,7 @@ def parse_weighted_field(text: str, option: str) -> pb.WeightedField:
     try:
         return pb.WeightedField(name=name, weight=float(weight)) if equals else pb.WeightedField(name=name)
     except ValueError:
-        fail(f"{option} {text}: {weight!r} is no number; write it as {name}=0.5", EXIT_WRONG_USE)
+        fail(f"{option} {text}: {weight!r} must be a number, such as {name}=0.5", EXIT_WRONG_USE)
 
 
 def _parse_property(text: str) -> tuple[str, property_pb.DataType.ValueType]:

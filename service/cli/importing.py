@@ -219,7 +219,7 @@ def import_with_progress(
 
 
 def show_summary(collection: str, pictures: PictureFolder, summary: ImportSummary) -> None:
-    """Print what became of every picture and row."""
+    """Print the result of every picture and row."""
     unknown = len(pictures.files) + len(pictures.refused) - summary.stored - summary.skipped - summary.failed_count
     counts = f"{collection}: {summary.stored} stored, {summary.failed_count} failed"
     if summary.skipped:

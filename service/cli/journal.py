@@ -14,7 +14,7 @@ LINE = re.compile(r"([0-9a-f-]{36}) ([0-9a-f]{64})")
 
 
 class InvalidJournal(Exception):
-    """A file is no journal of an import."""
+    """A file is not a journal of an import."""
 
 
 class Journal:
@@ -38,7 +38,7 @@ class Journal:
         self._target = (collection, tenant)
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if text and not text.startswith(HEADER + "\n") and not HEADER.startswith(text):
-            raise InvalidJournal(f"{path} is no journal of an import; name another file")
+            raise InvalidJournal(f"{path} is not a journal of an import; name another file")
         matches = (LINE.fullmatch(line) for line in text.splitlines())
         self._stored: dict[str, str] = {match[1]: match[2] for match in matches if match}
         self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -74,7 +74,7 @@ class Journal:
         self._file.flush()
 
     def forget(self) -> None:
-        """Begin anew: what was stored is there no more."""
+        """Start again: what was stored is gone."""
         if self._stored:
             self._stored.clear()
             self._file.truncate(0)

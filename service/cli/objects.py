@@ -230,7 +230,7 @@ def _parse_value(types: Mapping[str, property_pb.DataType.ValueType], text: str)
     try:
         return name, json.loads(value)
     except ValueError:
-        fail(f"--set {text}: {value!r} is no number, truth value, list or place in JSON", EXIT_WRONG_USE)
+        fail(f"--set {text}: {value!r} must be a number, truth value, list or location in JSON", EXIT_WRONG_USE)
 
 
 def _parse_image(text: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """How the command line speaks: consoles, tables, errors and exit codes.
 
-Nothing else in the command line prints. What is printed here cannot control the terminal, whoever wrote it.
+Nothing else in the command line prints. What is printed here cannot control the terminal.
 """
 
 import json

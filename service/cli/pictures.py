@@ -35,7 +35,7 @@ class PictureFolder:
         folder: the folder.
         files: its pictures, relative to it, in order.
         sidecar: the table of their properties.
-        rows_without_picture: rows that name a file which is not there or is no picture.
+        rows_without_picture: rows that name a file which is missing or not a picture.
         pictures_without_row: pictures that the table does not name; empty without a table.
         refused: what can't be imported, folders among it, each with the reason.
         ignored: files that are not imported because their names do not end like a picture's, by suffix, and links to
@@ -58,7 +58,7 @@ class PictureFolder:
 
 @dataclass(slots=True)
 class ImportSummary:
-    """What became of the pictures.
+    """The outcomes of the pictures.
 
     Attributes:
         stored: how many are stored.
@@ -237,10 +237,10 @@ def _content(path: Path) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        OSError: it cannot be read, or is no file that may be.
+        OSError: it cannot be read, or is not a file that may be.
     """
     status = path.stat()
-    # Reading a pipe waits for ever, and some devices never end.
+    # Reading a pipe waits forever, and some devices never end.
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is a pipe, a socket or a device")
     if status.st_size > MAX_FILE_BYTES:

@@ -22,7 +22,7 @@ _KINDS: dict[type, tuple[pb.DataType.ValueType, pb.DataType.ValueType]] = {
     float: (pb.DATA_TYPE_NUMBER, pb.DATA_TYPE_NUMBER_ARRAY),
     str: (pb.DATA_TYPE_TEXT, pb.DATA_TYPE_TEXT_ARRAY),
 }
-# What Python makes of the bytes of a name that are no text.
+# What Python makes of the bytes of a name that are not text.
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 _FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
 # Of an empty list: whatever list the other rows have.
@@ -97,7 +97,7 @@ def read_sidecar(path: Path) -> Sidecar:
     """Read a table. CSV columns are texts; JSONL columns have the type of their values.
 
     Raises:
-        InvalidSidecar: it cannot be read, a line is no row, a file stands there twice, or a column mixes types.
+        InvalidSidecar: it cannot be read, a line is not a row, a file stands there twice, or a column mixes types.
     """
     records, faults = _read(path)
     columns = list(dict.fromkeys(column for _, record in records for column in record))
@@ -134,7 +134,7 @@ def _read(path: Path) -> tuple[Records, Faults]:
     except UnicodeDecodeError as error:
         raise InvalidSidecar(f"{path} is not in UTF-8") from error
     except csv.Error as error:
-        raise InvalidSidecar(f"{path} is no CSV: {error}") from error
+        raise InvalidSidecar(f"{path} is not CSV: {error}") from error
     except OSError as error:
         raise InvalidSidecar(f"{path} cannot be read: {error.strerror}") from error
 
@@ -160,16 +160,16 @@ def _read_jsonl(file: Any, faults: Faults) -> Iterator[tuple[int, dict[str, Any]
         try:
             record = json.loads(text, parse_constant=_no_number)
         except ValueError as error:
-            faults.append((line, f"is no JSON: {error}"))
+            faults.append((line, f"is not JSON: {error}"))
             continue
         if not isinstance(record, dict):
-            faults.append((line, "is no JSON object"))
+            faults.append((line, "is not a JSON object"))
             continue
         yield line, record
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _property_names(columns: list[str], faults: Faults) -> dict[str, str]:
@@ -198,7 +198,7 @@ def _column_type(name: str, rows: Any, faults: Faults) -> pb.DataType.ValueType:
                 faults.append(
                     (
                         row.line,
-                        f"has a value for {name!r} that is no text, number or truth value, or a list of one kind",
+                        f"has a value for {name!r} that is not a text, a number, a truth value, or a list of one kind",
                     )
                 )
             else:

@@ -103,7 +103,7 @@ class EmbedderPool:
         """Return the embedder of a name; empty means the default one.
 
         Raises:
-            EmbedderNotFound: there is none of that name.
+            EmbedderNotFound: no embedder has that name.
         """
         if not name:
             return self.default
@@ -126,7 +126,7 @@ class EmbedderPool:
         """Return the embedder of a name alone; for no name the default one and those that may stand in for it.
 
         Raises:
-            EmbedderNotFound: there is none of that name.
+            EmbedderNotFound: no embedder has that name.
         """
         return [self.get(name)] if name else self.of_space(self.default.spec.space)
 
@@ -134,7 +134,7 @@ class EmbedderPool:
         """Return a collection with the spaces of adopted named vectors, of which the schema says the model alone.
 
         It is that of this server's embedder of the space or, for a local model, of the model of that name: the HTTP
-        endpoint, by which such vectors were made, goes by the model's name, too.
+        endpoint, by which such vectors were made, uses the model's name, too.
         """
         if all(each.space is None or each.space.dimension for each in collection.vectors):
             return collection
@@ -154,7 +154,7 @@ class EmbedderPool:
     def default_vector(self, collection: Collection) -> NamedVector | None:
         """Return the named vector of searches that name none, or None where they have to.
 
-        It is the one that the collection says; else the only one; else, where each is of a space of its own, that of
+        It is the one that the collection says; else the only one; else, where each is of its own space, that of
         this server's first embedder that has one.
         """
         if len(collection.vectors) == 1:

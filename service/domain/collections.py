@@ -173,7 +173,7 @@ class MultiTenancy:
 
 @dataclass(frozen=True, slots=True)
 class Reranker:
-    """The store's own module that orders hits anew, by its name, with its options."""
+    """The store's own module that reorders hits, by its name, with its options."""
 
     module: str
     options: Parameters = field(default_factory=dict)

@@ -169,7 +169,7 @@ class TargetVectors:
 
     @property
     def words_only(self) -> bool:
-        """Whether there is no vector to search with."""
+        """Whether the search has no vector."""
         return not any(vector.size for vector in self.vectors.values())
 
 

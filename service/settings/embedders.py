@@ -106,7 +106,7 @@ class NimSettings(Group):
     profile: ProfileName = Field(
         "auto",
         description=f"the model's family, which decides on the fields of a request: {', '.join(PROFILES)}; "
-        "auto goes by the model's name, and is plain for an unknown one",
+        "auto depends on the model's name, and is plain for an unknown one",
     )
     dimension: int | None = Field(
         None,

@@ -75,7 +75,7 @@ class Store(Protocol):
                 to the store; what this program itself changed is seen in any case.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 
@@ -92,7 +92,7 @@ class Store(Protocol):
             collection: what get_collection returned, changed as core/changes.py allows.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 
@@ -100,7 +100,7 @@ class Store(Protocol):
         """Delete a collection and its objects.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
             InvalidRequest: the name is an alias.
         """
         ...
@@ -109,7 +109,7 @@ class Store(Protocol):
         """Add tenants to a collection that has some; one that is there already stays as it is.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 
@@ -117,7 +117,7 @@ class Store(Protocol):
         """Return all tenants of a collection, or those of certain names that are there, by name.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 
@@ -125,15 +125,15 @@ class Store(Protocol):
         """Change how active tenants are; they are there.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 
     async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; one that is not there is no error.
+        """Delete tenants with their objects; a missing one is not an error.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
         """
         ...
 

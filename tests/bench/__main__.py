@@ -70,7 +70,7 @@ async def medians(**works: Work) -> dict[str, float]:
 async def bench_model() -> None:
     """Print how fast the bundled model loads and embeds."""
     started = time.perf_counter()
-    import open_clip  # noqa: F401  # with torch; loading the libraries is no part of loading the model
+    import open_clip  # noqa: F401  # with torch; loading the libraries is not part of loading the model
 
     imported = time.perf_counter()
     embedder = ClipEmbedder(ClipConfig())

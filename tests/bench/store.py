@@ -82,7 +82,7 @@ def fresh_objects(count: int) -> Iterator[tuple[str, bytes]]:
     """Yield titles and pictures that nothing has seen before."""
     for at in range(count):
         number = next(FRESH)
-        # What stands behind a PNG's end is no part of the picture.
+        # What stands behind a PNG's end is not part of the picture.
         yield f"picture {number}", PICTURES[at % len(PICTURES)] + str(number).encode()
 
 

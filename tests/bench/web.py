@@ -231,7 +231,7 @@ def import_by_module(client: weaviate.WeaviateClient, url: str, model: str) -> f
     with collection.batch.fixed_size(50, concurrent_requests=2) as batch:
         for content in PICTURES:
             number = next(FRESH)
-            # What stands behind a PNG's end is no part of the picture.
+            # What stands behind a PNG's end is not part of the picture.
             image = base64.b64encode(content + str(number).encode()).decode()
             batch.add_object({"title": f"picture {number}", "image": image})
     took = time.perf_counter() - started

@@ -203,13 +203,13 @@ def _names(manifests: list[Manifest]) -> Faults:
         name = manifest["metadata"]["name"]
         parts = name.split(".")
         if len(name) > MAX_NAME or not all(DNS_LABEL.fullmatch(part) for part in parts):
-            yield f"{manifest['kind']}: {name!r} is no name"
+            yield f"{manifest['kind']}: {name!r} is not a name"
         elif manifest["kind"] == "Service" and not SERVICE_NAME.fullmatch(name):
-            yield f"Service: {name!r} is no name of a Service"
+            yield f"Service: {name!r} is not a name of a Service"
     for pod in pods(manifests):
         for each in (*containers(pod), *pod.spec.get("volumes", [])):
             if not DNS_LABEL.fullmatch(each["name"]):
-                yield f"{pod.owner}: {each['name']!r} is no name of a container or volume"
+                yield f"{pod.owner}: {each['name']!r} is not a name of a container or volume"
 
 
 def _labels(manifests: list[Manifest]) -> Faults:
@@ -247,7 +247,7 @@ def _environment(pod: PodUse) -> Faults:
     for container in containers(pod):
         names = [each["name"] for each in container.get("env", [])]
         yield from (f"variable {name} twice" for name, count in Counter(names).items() if count > 1)
-        yield from (f"{name!r} is no name of a variable" for name in names if not ENV_NAME.fullmatch(name))
+        yield from (f"{name!r} is not a name of a variable" for name in names if not ENV_NAME.fullmatch(name))
 
 
 def _bounds(manifests: list[Manifest]) -> Faults:

@@ -48,7 +48,7 @@ SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = 
     "keys": (KEYS, ("Callers need a key",), (NOBODY_IS_ASKED,)),
     "certificates": (SECURED, ("so over HTTP nobody is asked who they are",), (NOBODY_IS_ASKED,)),
     "nobody": ({"networkPolicy": {"ingress": {"from": []}}}, ("nobody may call",), ("Who may call",)),
-    "no policy": (WITHOUT_POLICY, ("whoever reaches the ports may call",), ("Who may call",)),
+    "no policy": (WITHOUT_POLICY, ("everyone who reaches the ports may call",), ("Who may call",)),
 }
 
 

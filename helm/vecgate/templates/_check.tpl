@@ -16,7 +16,7 @@
 {{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
 {{- end -}}
 
-{{/* By itself the chart has global keys of its own only; below another one it may have anybody's. */}}
+{{/* By itself the chart has its own global keys only; below another one it may have anybody's. */}}
 {{- define "vecgate.checkUse" -}}
 {{- if eq (toJson .Values.enabled) "false" -}}
 {{- fail "vecgate: enabled is false, and nothing reads it here; it is for a chart above, which names it as `condition` of this one among the dependencies in its Chart.yaml" -}}

@@ -61,7 +61,7 @@ Where no cluster can be asked (helm template, GitOps), the number is left out.
 type: {{ $type }}
 {{- if eq $type "RollingUpdate" }}
 {{- $scarce := and (or .Values.gpu.enabled (not (empty .Values.resources.claims))) (not .Values.gpu.surge) }}
-{{- /* On a full GPU pool a surplus pod would stay Pending for ever. */}}
+{{- /* On a full GPU pool a surplus pod would stay Pending forever. */}}
 {{- $usual := $scarce | ternary (dict "maxSurge" 0 "maxUnavailable" 1) (dict "maxSurge" 1 "maxUnavailable" 0) }}
 {{- $given := default dict $strategy.rollingUpdate }}
 rollingUpdate:

@@ -492,7 +492,7 @@ class AsyncClient:
     ) -> tuple[object_pb.StoredVector, ...]:
         """Change parts of the object that has the id of an Object; the rest stays as it is.
 
-        Vectors are computed anew only where a text or an image that is in them changes.
+        Vectors are computed again only where a text or an image that is in them changes.
 
         Args:
             collection: the collection's name.

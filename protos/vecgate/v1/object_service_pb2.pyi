@@ -510,7 +510,7 @@ class UpdateObjectRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Optional. What changes: `properties.NAME`, `images.NAME` and `vectors.NAME`, at most 100. What is named and not set in
-        `object` is cleared; a cleared vector is computed anew if the object has fields for it. What is set and not named stays as
+        `object` is cleared; a cleared vector is computed again if the object has fields for it. What is set and not named stays as
         it is. Default: all that is set in `object`, where a null is refused (INVALID_PROPERTY).
         """
 

@@ -60,11 +60,11 @@ class VectorDraft:
 
 @dataclass(frozen=True, slots=True)
 class CollectionChange:
-    """What of a collection is to be otherwise; what is empty stays as it is.
+    """Requested changes of a collection; empty fields stay unchanged.
 
     Attributes:
         description: None leaves it.
-        properties: those to add or, by their names, to describe anew.
+        properties: those to add or, by their names, to describe differently.
         vectors: those to add or, by their names, to index otherwise; those that are added bring their spaces.
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
         default_vector: None leaves it; empty leaves it to the server.
@@ -103,7 +103,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         reranker=change.reranker or collection.reranker,
     )
     if change.default_vector is not None:
-        # What somebody else wrote into the schema is no fault of this change.
+        # What somebody else wrote into the schema is not an error of this change.
         violations += default_vector_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
@@ -117,7 +117,7 @@ def default_vector_faults(collection: Collection) -> Iterator[Violation]:
     name = collection.default_vector
     if name and collection.find_vector(name) is None:
         names = some_of(each.name for each in collection.vectors)
-        message = f"{name!r} is no named vector of collection {collection.name!r}; it has: {names}"
+        message = f"{name!r} is not a named vector of collection {collection.name!r}; it has: {names}"
         yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
 
 
@@ -208,7 +208,7 @@ def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Ite
             found = collection.find_property(each.name)
             if found is None or found.data_type not in types:
                 words = " or ".join(type_.value for type_ in types)
-                yield Violation(f"{path}.{kind}[{index}].name", f"{each.name!r} is no property of type {words}")
+                yield Violation(f"{path}.{kind}[{index}].name", f"{each.name!r} is not a property of type {words}")
 
 
 def _native_faults(vector: NamedVector, path: str) -> Iterator[Violation]:

@@ -53,7 +53,7 @@ class Collections:
         """Change a collection and return it as it is then.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
             EmbedderNotFound: there is no such embedder.
             EmbedderUnavailable: an embedder has not told its model's dimension yet.
             InvalidRequest: what is to be changed cannot be; nothing is changed then.
@@ -117,7 +117,7 @@ class Collections:
         """Return a collection and how many objects it holds, or one of its tenants; None where it has some, none named.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
             TenantNotFound: it has no such tenant.
             InvalidRequest: it has no tenants, and one was named.
         """
@@ -137,7 +137,7 @@ class Collections:
         """Delete a collection and its objects.
 
         Raises:
-            CollectionNotFound: there is none of that name.
+            CollectionNotFound: no collection has that name.
             InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)

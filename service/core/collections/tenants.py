@@ -50,7 +50,7 @@ class Tenants:
         await self._store.update_tenants(collection, tenants)
 
     async def delete(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; one that is not there is no error."""
+        """Delete tenants with their objects; a missing one is not an error."""
         await self._store.delete_tenants(await self._check(collection), names)
 
     async def _check(self, collection: str) -> str:

@@ -61,7 +61,7 @@ class BackfillWishes:
 
 @dataclass(slots=True)
 class BackfillProgress:
-    """What became of a page of objects.
+    """The result of a page of objects.
 
     Attributes:
         last: the last of them, after which the next page begins.
@@ -100,7 +100,7 @@ class Backfiller:
     async def run(
         self, name: str, wishes: BackfillWishes, scope: Scope = NO_TENANT, api_key: str | None = None
     ) -> AsyncIterator[BackfillProgress]:
-        """Go through a collection by id, and yield what became of each page of objects.
+        """Go through a collection by id, and yield the result of each page of objects.
 
         Args:
             name: the collection.

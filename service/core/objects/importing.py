@@ -56,7 +56,7 @@ MAX_CHUNK_VALUES = 5000
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What became of one object: stored with these vectors, or refused with an error."""
+    """The result of one object: stored with these vectors, or refused with an error."""
 
     id: str
     vectors: tuple[VectorReport, ...] = ()
@@ -154,7 +154,7 @@ class Importer:
         used: dict[str, EmbedderSpec] = {}
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         fill = partial(
-            self._vectorizer.fill, collection, truncate=truncate, used=used, anew=embed_unchanged, partly=True
+            self._vectorizer.fill, collection, truncate=truncate, used=used, again=embed_unchanged, partly=True
         )
         writing: asyncio.Task[None] | None = None
         try:

@@ -72,7 +72,7 @@ class ObjectPage:
 
 @dataclass(frozen=True, slots=True)
 class DeletionReport:
-    """What became of the objects that matched a filter.
+    """The result of the objects that matched a filter.
 
     Attributes:
         matched: how many matched.

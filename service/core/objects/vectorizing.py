@@ -173,7 +173,7 @@ class Vectorizer:
         truncate: bool,
         stored: Mapping[UUID, StoredObject],
         used: dict[str, EmbedderSpec],
-        anew: bool = False,
+        again: bool = False,
         partly: bool = False,
     ) -> None:
         """Give objects the vectors that they lack, with one call of an embedder for each space.
@@ -185,14 +185,14 @@ class Vectorizer:
             truncate: whether texts may be cut to what the model reads.
             stored: the stored objects, by id; their vectors are kept where no field of a vector has changed.
             used: gets the embedders that were used, by name.
-            anew: whether to compute these vectors too, and keep them only if no embedder works.
+            again: whether to compute these vectors too, and keep them only if no embedder works.
             partly: whether to raise no error as long as one of the objects can be stored.
 
         Raises:
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.
         """
-        plans, todo = self._plan(collection, chunk, {} if anew else stored, truncate=truncate)
+        plans, todo = self._plan(collection, chunk, {} if again else stored, truncate=truncate)
         await asyncio.gather(*(self._carry_out(plan, options) for plan in plans.values()))
         used.update((plan.embedders[0].spec.name, plan.embedders[0].spec) for plan in plans.values() if not plan.error)
         for candidate, vector, fields, plan in todo:

@@ -258,7 +258,7 @@ def _change(collection: Collection, object_: StoredObject, before: StoredObject)
 
 @dataclass(slots=True)
 class Mending:
-    """What became of objects without an index entry.
+    """The result of objects without an index entry.
 
     Attributes:
         found: those that a search finds now.

@@ -78,7 +78,7 @@ def check_address(settings: ServerSettings) -> None:
     """Look whether the server will get its address, before something is started that takes long.
 
     Raises:
-        PortTaken: another program listens on the address, or it is none of this machine's.
+        PortTaken: another program listens on the address, or it is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -109,7 +109,7 @@ class GrpcServer:
 
     Raises:
         InvalidSettings: the files for TLS cannot be used.
-        PortTaken: another program listens on the address, or it is none of this machine's.
+        PortTaken: another program listens on the address, or it is not an address of this machine.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ def _server_limits(settings: ServerSettings, limits: RequestLimits) -> embedding
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     """Return credentials that every new connection finds as the files are by then.
 
-    gRPC asks before each connection, in threads of its own. Given something new it frees what it has, of which another
+    gRPC asks before each connection, in its own threads. Given something new it frees what it has, of which another
     connection, told of no change a moment ago, may be about to take hold, and crashes. It has no lock there. So the
     others wait while one is given something new, until that has surely been exchanged.
     """

@@ -17,7 +17,7 @@ MAX_PROPERTIES_BYTES = 4 * 1024 * 1024
 """Bytes of one object's properties; such an object fails alone, too."""
 
 NAME_BYTES = 1024
-"""Of a string that has no row of its own: names, ids, tokens."""
+"""Of a string that has no row: names, ids, tokens."""
 TEXT_BYTES = 1024 * 1024
 """Of a text to embed. What is longer than the embedder takes, but not longer than this, fails alone."""
 KEYWORDS_BYTES = 64 * 1024
@@ -108,7 +108,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
 
 
 def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
-    """Return by message and field how many bytes each string, or message, may have that is no name."""
+    """Return by message and field how many bytes each string, or message, may have that is not a name."""
     text = Bound(max(TEXT_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
     keywords = Bound(max(KEYWORDS_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
     return {

@@ -41,7 +41,7 @@ class EmbeddedWeaviateFailed(ServiceError):
 
 
 class EmbeddedWeaviate:
-    """A Weaviate server of our own on this machine, with its data in one folder.
+    """Our own Weaviate server on this machine, with its data in one folder.
 
     HTTP listens on 127.0.0.1. Weaviate cannot be told where its gRPC and cluster ports listen: they are open to all,
     but answer only to who knows a key. Belongs to one event loop.

@@ -5,7 +5,7 @@ import os
 import warnings
 
 _verbosity = os.environ.get("GRPC_VERBOSITY")
-# The client pulls in a part of Authlib that warns of its own future at import, past every filter.
+# The client pulls in a part of Authlib that warns about its future at import, past every filter.
 with warnings.catch_warnings(record=True):
     import weaviate as _client
 

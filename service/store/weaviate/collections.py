@@ -120,7 +120,7 @@ class WeaviateCollections:
             await client.collections.use(name).tenants.update(tenants_to_update(tenants))
 
     async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; one that is not there is no error."""
+        """Delete tenants with their objects; a missing one is not an error."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             await client.collections.use(name).tenants.remove(list(names))
@@ -130,7 +130,7 @@ def check_name(name: str) -> str:
     """Return a collection's name as Weaviate has it.
 
     Raises:
-        CollectionNotFound: there can be none of that name.
+        CollectionNotFound: no collection has that name.
     """
     # Names become parts of paths.
     if not _COLLECTION_NAME.fullmatch(name):

@@ -251,7 +251,7 @@ def _send_once(client: WeaviateAsyncClient) -> None:
     """Keep a connected client from sending a write again by itself when its connection is cut.
 
     The first attempt may have stored objects without entries in the indexes of their vectors, and the second would
-    enter none: whoever writes has to know.
+    enter none: the writer has to know.
     """
     stub: Any = client._connection.grpc_stub  # noqa: SLF001
     send = stub.BatchObjects

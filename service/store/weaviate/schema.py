@@ -79,7 +79,7 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
 
 
 def from_schema(schema: Mapping[str, Any]) -> Collection:
-    """Return a collection from Weaviate's schema, whoever made it.
+    """Return a collection from Weaviate's schema, also if another program created it.
 
     What this version does not handle stays visible without its meaning: a property's type, a vector's distance is None
     then.
@@ -96,7 +96,7 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         reranker=_reranker_from_schema(as_mapping(schema.get("moduleConfig"))),
         multi_tenancy=tenancy,
         replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
-        # With tenants each is a shard of its own, and Weaviate says nothing but zeros.
+        # With tenants each is a shard, and Weaviate says nothing but zeros.
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
     )

@@ -93,7 +93,7 @@ class WeaviateStore(WeaviateCollections):
             stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
             unwritten = await confirm(within, stored) if stored else {}
         if self._connection.cuts != cuts:
-            # A Weaviate that was started anew confirms what it has, and not what the one before had in memory.
+            # A Weaviate that was started again confirms what it has, and not what the one before had in memory.
             raise StoreUnavailable("the connection to Weaviate was cut during a write")
         for error in unwritten.values():
             raise error

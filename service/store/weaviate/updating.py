@@ -72,7 +72,7 @@ async def _check_rewritable(within: Objects, change: ObjectChange) -> None:
     hashes = [each["name"] for each in schema.get("properties") or () if each["dataType"] == ["blobHash"]]
     if hashes:
         raise StoreRejected(
-            f"the object would lose {', '.join(change.lost_vectors)}, which Weaviate only does by storing it anew, and "
+            f"the object would lose {', '.join(change.lost_vectors)}, which Weaviate does only by storing it again;  "
             f"that would spoil {hashes[0]!r}, a blobHash; give the object a value for one of the vector's fields"
         )
 

@@ -21,7 +21,7 @@ NAMELESS = "default"
 """What Weaviate calls the vector without a name where one has to be given; searches and reads do not know it."""
 
 QUANTIZERS = ("rq", "bq", "pq", "sq")
-# Of an index, what is no parameter of its own, or one that nobody but Weaviate sets.
+# Of an index, what is not a parameter, or one that nobody but Weaviate sets.
 NOT_PARAMETERS = frozenset(
     (*QUANTIZERS, "distance", "multivector", "skip", "skipDefaultQuantization", "trackDefaultQuantization")
 )
@@ -107,7 +107,7 @@ def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
 
 
 def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
-    """Return a named vector from Weaviate's schema, whoever made it."""
+    """Return a named vector from Weaviate's schema, also if another program created it."""
     vectorizer = as_mapping(schema.get("vectorizer"))
     module = next(iter(vectorizer), "none")
     config = as_mapping(vectorizer.get(module))

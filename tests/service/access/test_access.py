@@ -203,7 +203,7 @@ async def test_who_may_touch_some_tenants_only_may_not_touch_all_of_them_at_once
 
 async def test_what_a_stranger_sends_is_not_read(guarded: Wire) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await guarded.channel.unary_unary("/vecgate.v1.EmbeddingService/EmbedInputs")(b"\xff is no message")
+        await guarded.channel.unary_unary("/vecgate.v1.EmbeddingService/EmbedInputs")(b"\xff is not a message")
 
     assert unpack(caught.value).reason == "CREDENTIALS_MISSING"
 

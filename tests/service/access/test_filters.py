@@ -1,4 +1,4 @@
-"""Filters lead into no collection that a client may not touch."""
+"""Filters lead into no collection that a client may not access."""
 
 from pathlib import Path
 from uuid import UUID

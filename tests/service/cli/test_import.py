@@ -101,7 +101,7 @@ def test_failures_are_grouped_by_reason_with_their_files(import_: Import, fake: 
             grpc.StatusCode.INVALID_ARGUMENT,
             "IMAGE_UNDECODABLE",
             "objects[0] is bad",
-            violations=((f"objects[{each.id}].images", "is no picture", "IMAGE_UNDECODABLE"),),
+            violations=((f"objects[{each.id}].images", "is not a picture", "IMAGE_UNDECODABLE"),),
         )
     )
     (folder / "d.png").write_bytes(b"d")
@@ -113,7 +113,7 @@ def test_failures_are_grouped_by_reason_with_their_files(import_: Import, fake: 
         "Pictures: 1 stored, 3 failed",
         "the file cannot be read: No such file or directory (1)",
         "  b.jpg",
-        "IMAGE_UNDECODABLE: is no picture (2)",
+        "IMAGE_UNDECODABLE: is not a picture (2)",
         "  a.png",
         "  sub/c.webp",
         "pictures without a row in pictures.csv, so without its properties (1)",
@@ -139,7 +139,7 @@ def test_a_faulty_table_stops_everything_before_a_call(import_: Import, fake: Fa
     result = import_()
 
     assert result.exit_code == 2
-    assert "line 2 is no JSON" in result.stderr
+    assert "line 2 is not JSON" in result.stderr
     assert dict(fake.requests) == {}
 
 

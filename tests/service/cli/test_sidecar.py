@@ -66,11 +66,11 @@ def test_every_faulty_line_of_a_jsonl_is_named(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{path} cannot be used:"
     assert [line.strip().split(": ")[0] for line in lines[1:]] == [
-        "line 2 is no JSON",
-        "line 4 is no JSON object",
+        "line 2 is not JSON",
+        "line 4 is not a JSON object",
         "line 5 has no 'file'",
         "line 6 names a.png a second time; line 1 does too",
-        "line 7 is no JSON",
+        "line 7 is not JSON",
     ]
 
 
@@ -80,8 +80,8 @@ def test_every_faulty_line_of_a_jsonl_is_named(tmp_path: Path) -> None:
         (1, "one", "line 2 has a value for 'v' of another type"),
         ([1], 1, "line 2 has a value for 'v' of another type"),
         ([], "x", "line 1 has a list as 'v'"),
-        ({"a": 1}, None, "line 1 has a value for 'v' that is no text"),
-        ([1, "x"], None, "line 1 has a value for 'v' that is no text"),
+        ({"a": 1}, None, "line 1 has a value for 'v' that is not a text"),
+        ([1, "x"], None, "line 1 has a value for 'v' that is not a text"),
     ],
 )
 def test_a_column_of_mixed_types_is_refused(tmp_path: Path, first: object, second: object, fault: str) -> None:
@@ -100,7 +100,7 @@ def test_a_column_of_mixed_types_is_refused(tmp_path: Path, first: object, secon
         ("file,name\na.png,b,c\n", "line 2 has more or fewer cells than the 2 columns"),
         ("file,name,name\na.png,b,c\n", "line 1 has the column 'name' twice"),
         ("file,Name,name\na.png,b,c\n", "two columns for the property 'name'"),
-        ('file\n"a.png', "is no CSV"),
+        ('file\n"a.png', "is not CSV"),
     ],
 )
 def test_a_faulty_csv_is_refused_with_its_line(tmp_path: Path, text: str, fault: str) -> None:

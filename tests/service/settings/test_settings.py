@@ -252,7 +252,7 @@ def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
     settings = load_settings()
     proxy = _nim_configs(settings)[0].proxy
     (contact,) = (each for each in diagnose(settings).contacts if "proxy" in each.what)
-    file.write_text("hunter2 is no address", encoding="utf-8")
+    file.write_text("hunter2 is not an address", encoding="utf-8")
 
     with pytest.raises(InvalidSettings, match="PROXY_FILE") as caught:
         load_settings()

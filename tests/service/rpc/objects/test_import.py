@@ -146,7 +146,7 @@ DEFAULT = 'objects[1].vectors["default"]'
 RED_IMAGE, BROKEN = Image(content=RED), picture(size=(64, 64))[:-30]
 
 BAD = {
-    "id that is no UUID": (obj("42"), "INVALID_ID", ["objects[1].id"]),
+    "id that is not a UUID": (obj("42"), "INVALID_ID", ["objects[1].id"]),
     "unknown property": (obj(colour="red"), "UNKNOWN_PROPERTY", ['objects[1].properties["colour"]']),
     "string for int": (obj(year="2026"), "INVALID_PROPERTY", [YEAR]),
     "fraction for int": (obj(year=20.5), "INVALID_PROPERTY", [YEAR]),

@@ -30,7 +30,7 @@ def text_of(size: int) -> Input:
 
 
 def image_of_bytes(size: int) -> Input:
-    # What stands behind a PNG's end is no part of the picture.
+    # What stands behind a PNG's end is not part of the picture.
     return Input(image={"content": picture().ljust(size, b"\0")})
 
 
