@@ -241,9 +241,10 @@ def build_wheels(folder: Path) -> None:
     Raises:
         BundleFailed: they cannot be built.
     """
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
     root = CHART.parents[1]
-    done = subprocess.run([*command, str(root / "protos"), str(root)], capture_output=True, text=True, check=False)  # noqa: S603 -- our own projects
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    command += ["--wheel-dir", str(folder), str(root / "protos"), str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- our own projects
     if done.returncode != 0:
         raise BundleFailed(f"the wheels of Vecgate cannot be built: {done.stderr.strip()}")
 

@@ -42,7 +42,7 @@ BLOCKING = (
     (r"(?<!\w)\(await ((?:\w+\.)*\w+\((?:[^()]|\([^()]*\))*\))\)", r"\1"),
     (r"\b(async|await) ", ""),
     (r"The asyncio client, and .*\"\"\"", 'The blocking client. Generated from async_client.py: do not edit."""'),
-    (r"It belongs to the event loop in which it is made.", "Threads may share it."),
+    (r"It belongs to the event loop .*", "Threads may share it."),
     (r"This is also the source of\n.*\n", "Generated\nfrom async_importing.py: do not edit.\n"),
 )  # fmt: skip
 

@@ -120,6 +120,42 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & {"weaviate", "p
     assert heavy == ""
 
 
+def test_a_program_that_uses_the_client_is_typed(python: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("""
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import PIL.Image
+
+from vecgate.client import AsyncClient, Client, Object, near_inputs, where
+
+PICTURE = PIL.Image.new("RGB", (1, 1))
+OBJECTS = [Object({"a": np.float32(1)}, images={"i": Path("x")}, id=uuid4()), Object(images={"i": PICTURE})]
+
+async def some() -> AsyncIterator[Object]:
+    yield OBJECTS[0]
+
+async def main(client: AsyncClient) -> bytes:
+    await client.embed(["a", b"x", bytearray(), Path("a.png"), PICTURE])
+    ids = [outcome.id async for outcome in client.import_objects("A", some())]
+    ids += [outcome.id async for outcome in client.import_objects("A", OBJECTS)]
+    return (await client.search("A", image=PICTURE, target_vector={"a": 0.5})).hits[0].object.images["a"]
+
+with Client() as client:
+    query = near_inputs("a", PICTURE, np.ones(3), uuid4())
+    distance: float | None = client.search("A", query=query, filters=where("a") == "b").hits[0].distance
+    print(client.embed(PICTURE).matrix().shape, [each.id for each in client.list_objects("A")])
+""")
+    # Kept between runs, because numpy takes most of the time.
+    cache = ("--cache-dir", ROOT / ".mypy_cache" / "client")
+    mypy = ("-m", "mypy", "--strict", "--config-file", "", *cache, "--python-executable", python)
+
+    assert run(sys.executable, *mypy, program, cwd=tmp_path) == "Success: no issues found in 1 source file\n"
+
+
 @pytest.mark.parametrize("script", [BLOCKING, ASYNCIO], ids=["blocking", "asyncio"])
 def test_the_installed_client_embeds(python: Path, script: str) -> None:
     with serving(FakeVecgate()) as fake:

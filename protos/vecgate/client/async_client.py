@@ -67,7 +67,7 @@ PASSING = frozenset({grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDE
 class AsyncClient:
     """A connection to Vecgate. Use it as a context manager, or call `close`.
 
-    It belongs to the event loop in which it is made.
+    It belongs to the event loop in which it is made. Files are read and PIL images encoded there, too.
 
     Where a method takes several values, one alone needs no list: `embed("a cat")`.
 

@@ -29,7 +29,9 @@ Floats = NDArray[np.float32]
 class PilImage(Protocol):
     """A PIL image. The client needs Pillow for nothing else."""
 
-    mode: str
+    @property
+    def mode(self) -> str:
+        """Its pixel format."""
 
     def convert(self, mode: str) -> Self:
         """Return the image in another mode."""
