@@ -21,7 +21,7 @@ TYPES = {
 }
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 for name in ("unspecified", "object", "object[]"):
-    # Objects have nested properties, which --from has room for.
+    # Objects need nested properties, which --from can give.
     del TYPES[name]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -34,7 +34,7 @@ ImageFieldOption = Annotated[
     typer.Option(
         "--image-field",
         metavar="NAME[=WEIGHT]",
-        help="Image that takes part in the vector. Repeatable; adds the blob property if it is not given.",
+        help="Image property to embed. Repeatable; adds the blob property if it is not given.",
         show_default=False,
     ),
 ]
@@ -43,7 +43,7 @@ TextFieldOption = Annotated[
     typer.Option(
         "--text-field",
         metavar="NAME[=WEIGHT]",
-        help="Text that takes part in the vector. Repeatable; adds the text property if it is not given.",
+        help="Text property to embed. Repeatable; adds the text property if it is not given.",
         show_default=False,
     ),
 ]
@@ -52,7 +52,7 @@ FileOption = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="JSON of a collection as `vecgate collections show --json` prints it; - is standard input.",
+        help="JSON file as `vecgate collections show --json` prints it; - is standard input.",
         show_default=False,
     ),
 ]
@@ -61,7 +61,7 @@ DefaultVectorOption = Annotated[
     typer.Option(
         "--default-vector",
         metavar="NAME",
-        help="The named vector of searches that name none; an empty one leaves it to the server.",
+        help="The named vector for searches that name none; empty lets the server choose.",
         show_default=False,
     ),
 ]
@@ -69,7 +69,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collectio
 
 
 class DistanceName(Enum):
-    """A measure between two vectors, in Weaviate's words."""
+    """A measure between two vectors, by Weaviate's name."""
 
     COSINE = "cosine"
     DOT = "dot"
@@ -89,11 +89,15 @@ def create(
     text_fields: TextFieldOption = None,
     vector_name: Annotated[str, typer.Option("--vector-name", help="The named vector.")] = "default",
     embedder: Annotated[
-        str, typer.Option("--embedder", help="The embedder; the server's default one if not given.", show_default=False)
+        str, typer.Option("--embedder", help="The embedder; by default the server's first one.", show_default=False)
     ] = "",
-    distance: Annotated[DistanceName, typer.Option("--distance", help="The measure.")] = DistanceName.COSINE,
-    description: Annotated[str, typer.Option("--description", help="What it holds.", show_default=False)] = "",
-    tenants: Annotated[bool, typer.Option("--multi-tenancy", help="Its objects belong to tenants.")] = False,
+    distance: Annotated[
+        DistanceName, typer.Option("--distance", help="The distance between vectors.")
+    ] = DistanceName.COSINE,
+    description: Annotated[
+        str, typer.Option("--description", help="What the collection contains.", show_default=False)
+    ] = "",
+    tenants: Annotated[bool, typer.Option("--multi-tenancy", help="Each object belongs to a tenant.")] = False,
     auto_creation: Annotated[
         bool, typer.Option("--auto-tenant-creation", help="An import for a new tenant creates it.")
     ] = False,
@@ -102,10 +106,10 @@ def create(
     ] = False,
     address: AddressOption = None,
 ) -> None:
-    """Create a collection with one named vector, bound to the embedder's space for good, or all that a file says."""
+    """Create a collection from options, with one named vector bound to the embedder's space, or from a file."""
     if file is not None:
         if properties or image_fields or text_fields:
-            fail("--from says what the collection is made of; give it or fields and properties", EXIT_WRONG_USE)
+            fail("--from replaces --property, --image-field and --text-field; give one or the other", EXIT_WRONG_USE)
         _create(context, address, read_collection(file, name))
         return
     images = [parse_weighted_field(each, "--image-field") for each in image_fields or ()]
@@ -169,11 +173,13 @@ def show(
     context: typer.Context,
     *,
     name: NameArgument,
-    tenant: Annotated[str, typer.Option("--tenant", help="Whose objects to count.", show_default=False)] = "",
+    tenant: Annotated[
+        str, typer.Option("--tenant", help="The tenant whose objects to count.", show_default=False)
+    ] = "",
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
-    """Show a collection: its properties, its vectors with their spaces, and how many objects it holds."""
+    """Show a collection: its properties, its vectors with their spaces, and its number of objects."""
     with connected(context, address) as client:
         found = client.get_collection(name, tenant)
     if as_json:
@@ -185,7 +191,7 @@ def show(
         say(f"Hits are reranked by {found.reranker.module}.")
     say()
     rows = [
-        (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not handled)", each.description)
+        (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not supported)", each.description)
         for each in found.properties
     ]
     print_table(("property", "type", "description"), rows)
@@ -213,13 +219,14 @@ def update(
     name: NameArgument,
     file: FileOption = None,
     description: Annotated[
-        str | None, typer.Option("--description", help="What it holds; an empty one is taken away.", show_default=False)
+        str | None,
+        typer.Option("--description", help="What the collection contains; empty removes it.", show_default=False),
     ] = None,
     properties: PropertyOption = None,
     default_vector: DefaultVectorOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Change a collection, or add properties and named vectors; what is left out stays as it is."""
+    """Change a collection, or add properties and named vectors; everything else stays unchanged."""
     wanted = pb.Collection(name=name) if file is None else read_collection(file, name)
     wanted.properties.extend(
         property_pb.Property(name=each, data_type=data_type)
@@ -235,7 +242,7 @@ def update(
         mask = sorted(said | texts.keys())
     with connected(context, address) as client:
         client.update_collection(wanted, mask)
-    say(f"{name} is as it should be")
+    say(f"{name} is updated")
 
 
 @app.command("delete")
@@ -246,7 +253,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     address: AddressOption = None,
 ) -> None:
-    """Delete a collection with all its objects."""
+    """Delete a collection and all its objects."""
     with connected(context, address) as client:
         if not yes:
             found = client.get_collection(name)
@@ -259,25 +266,25 @@ def delete(
 
 
 def read_collection(file: Path, name: str) -> pb.Collection:
-    """Return the collection of a JSON file under a name; an invalid file ends the command."""
+    """Return the collection in a JSON file, with another name; end the command if there is none."""
     try:
         text = typer.get_text_stream("stdin").read() if str(file) == "-" else file.read_text(encoding="utf-8")
         collection = json_format.Parse(text, pb.Collection())
     except OSError as error:
         fail(f"--from {file}: {error.strerror}", EXIT_WRONG_USE)
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        fail(f"--from {file}: is not JSON of a collection: {error}", EXIT_WRONG_USE)
+        fail(f"--from {file}: must be the JSON of a collection: {error}", EXIT_WRONG_USE)
     collection.name = name
     return collection
 
 
 def parse_weighted_field(text: str, option: str) -> pb.WeightedField:
-    """Return the field of NAME or NAME=WEIGHT; anything else ends the command."""
+    """Return the field of NAME or NAME=WEIGHT; end the command for anything else."""
     name, equals, weight = text.partition("=")
     try:
         return pb.WeightedField(name=name, weight=float(weight)) if equals else pb.WeightedField(name=name)
     except ValueError:
-        fail(f"{option} {text}: {weight!r} must be a number, such as {name}=0.5", EXIT_WRONG_USE)
+        fail(f"{option} {text}: {weight!r} is not a number; write it as {name}=0.5", EXIT_WRONG_USE)
 
 
 def _parse_property(text: str) -> tuple[str, property_pb.DataType.ValueType]:
@@ -288,7 +295,7 @@ def _parse_property(text: str) -> tuple[str, property_pb.DataType.ValueType]:
 
 
 def _index(index: index_pb.VectorIndex) -> str:
-    type_, quantizer = index.WhichOneof("type") or "(not handled)", index.quantizer.WhichOneof("type")
+    type_, quantizer = index.WhichOneof("type") or "(not supported)", index.quantizer.WhichOneof("type")
     return type_ if quantizer in (None, "none") else f"{type_}, {quantizer}"
 
 

@@ -17,7 +17,7 @@ NamesArgument = Annotated[list[str], typer.Argument(metavar="TENANT...", help="T
 
 
 class Status(Enum):
-    """How active a tenant is, in Weaviate's words."""
+    """The activity status of a tenant, by Weaviate's name."""
 
     ACTIVE = "active"
     INACTIVE = "inactive"
@@ -33,7 +33,7 @@ def create(
     inactive: Annotated[bool, typer.Option("--inactive", help="Create them inactive.")] = False,
     address: AddressOption = None,
 ) -> None:
-    """Add tenants to a collection; those that are there already stay as they are."""
+    """Add tenants to a collection; existing tenants stay unchanged."""
     status = Status.INACTIVE if inactive else Status.ACTIVE
     with connected(context, address) as client:
         client.create_tenants(collection, _tenants(names, status))
@@ -48,7 +48,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     address: AddressOption = None,
 ) -> None:
-    """List a collection's tenants and how active they are."""
+    """List a collection's tenants and their activity status."""
     with connected(context, address) as client:
         found = [
             (each.name, pb.TenantActivityStatus.Name(each.activity_status).removeprefix(PREFIX).lower())
@@ -68,10 +68,10 @@ def update(
     *,
     collection: CollectionArgument,
     names: NamesArgument,
-    status: Annotated[Status, typer.Option("--status", help="How active they are to be.")],
+    status: Annotated[Status, typer.Option("--status", help="The new activity status.")],
     address: AddressOption = None,
 ) -> None:
-    """Change how active tenants are."""
+    """Change the activity status of tenants."""
     with connected(context, address) as client:
         client.update_tenants(collection, _tenants(names, status))
     say(f"{', '.join(names)}: {status.value}")
@@ -86,7 +86,7 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     address: AddressOption = None,
 ) -> None:
-    """Delete tenants with all their objects."""
+    """Delete tenants and all their objects."""
     if not yes:
         confirm(f"Delete {', '.join(names)} of {collection} with all their objects?")
     with connected(context, address) as client:

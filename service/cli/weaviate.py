@@ -1,4 +1,4 @@
-"""`vecgate weaviate`: the Weaviate server that Vecgate can run itself."""
+"""`vecgate weaviate`: the embedded Weaviate server."""
 
 import contextlib
 import json
@@ -12,18 +12,18 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_os_error, f
 
 NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
 
-app = typer.Typer(help="The Weaviate server that Vecgate can run itself.", no_args_is_help=True)
+app = typer.Typer(help="The embedded Weaviate server.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    # Without a callback typer would take the group's only command for the group.
+    # Without a callback typer replaces a group by its only command.
     pass
 
 
 @app.command("install")
 def install() -> None:
-    """Put the Weaviate server program into the cache folder, unless there is one: built with Go, or downloaded."""
+    """Build the Weaviate server with Go, or download it, into the cache folder, unless it is there."""
     try:
         from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
         from service.store.embedded.binary import (  # noqa: PLC0415 -- with the server only
@@ -48,7 +48,7 @@ def install() -> None:
 
 @app.command("clear")
 def clear() -> None:
-    """Remove everything that the embedded Weaviate server has stored; refused while it runs."""
+    """Remove all data of the embedded Weaviate server; not while it runs."""
     try:
         from service.settings import InvalidSettings, load_settings  # noqa: PLC0415 -- with the server only
     except ModuleNotFoundError:
@@ -68,21 +68,21 @@ def clear() -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what Vecgate and its Weaviate put into a folder, and the folder if nothing else is in it."""
+    """Remove the files of Vecgate and its Weaviate from a folder, and the folder if it is empty then."""
     import fcntl  # noqa: PLC0415 -- not on Windows, where the other commands run all the same
 
     lock = folder / "vecgate.lock"
-    # The setting may name any folder; only one that a server has used is ours to empty.
+    # The setting may name any folder; only a folder that a server has used may be emptied.
     if not lock.is_file():
-        fail(f"{folder} was never used by an embedded Weaviate of Vecgate; nothing is removed", EXIT_FAILED)
+        fail(f"{folder} is not a data folder of an embedded Weaviate; nothing is removed", EXIT_FAILED)
     with lock.open("rb") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            fail(f"{folder} is in use by a running Vecgate; end it first", EXIT_FAILED)
+            fail(f"{folder} is in use by a running Vecgate; stop it first", EXIT_FAILED)
         orphan = _running_weaviate(folder / "weaviate.pid")
         if orphan is not None:
-            fail(f"Weaviate (process {orphan}) still runs on {folder}; end it first", EXIT_FAILED)
+            fail(f"Weaviate (process {orphan}) still runs on {folder}; stop it first", EXIT_FAILED)
         if (folder / "data").exists():
             shutil.rmtree(folder / "data")
         for file in (*folder.glob("weaviate.log*"), folder / "weaviate.pid", lock):
@@ -92,7 +92,7 @@ def _remove(folder: Path) -> None:
 
 
 def _running_weaviate(pid_file: Path) -> int | None:
-    """Return the process that a pid file names, if it runs: a server that was killed leaves its Weaviate behind."""
+    """Return the process id in a file if the process runs: a killed server leaves its Weaviate running."""
     try:
         pid = int(json.loads(pid_file.read_text(encoding="utf-8"))["pid"])
         os.kill(pid, 0)

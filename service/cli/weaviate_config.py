@@ -1,4 +1,4 @@
-"""`vecgate weaviate-config`: how Weaviate's own module uses Vecgate as its NIM."""
+"""`vecgate weaviate-config`: configures Weaviate's own module to use Vecgate as its NIM."""
 
 import json
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ def weaviate_config(
     ] = False,
     address: AddressOption = None,
 ) -> None:
-    """Show how to make a collection like this one that Weaviate's own multi2vec-nvidia module fills through Vecgate."""
+    """Show how to create a collection like this one, for which Weaviate's multi2vec-nvidia module uses Vecgate."""
     url = base_url or _default_url(context, address)
     if not url.startswith(("http://", "https://")):
         fail(f"--base-url {url}: give it as http://HOST:PORT", EXIT_WRONG_USE)
@@ -43,9 +43,9 @@ def weaviate_config(
         collection = client.get_collection(name)
     vectors = [each for each in collection.vectors if has_fields(each)]
     if unbound := [each.name for each in vectors if not each.model]:
-        fail(f"{name} was not made by Vecgate, so {', '.join(unbound)} names no model of its", EXIT_FAILED)
+        fail(f"{name} was not created by Vecgate: no model is known for {', '.join(unbound)}", EXIT_FAILED)
     if not vectors:
-        fail(f"{name} has no named vector with image or text fields; there is nothing to configure", EXIT_FAILED)
+        fail(f"{name} has no named vector with image or text fields; nothing to configure", EXIT_FAILED)
     schema = weaviate_schema(collection, url)
     if as_json:
         print_json(schema)
@@ -72,7 +72,7 @@ def _snippet(schema: dict[str, Any]) -> str:
         "\n"
         "import weaviate\n"
         "\n"
-        # In JSON three quotes stand together only behind backslashes, which a raw string keeps and does not end at.
+        # In JSON, three quotes in a row have backslashes, which do not end a raw string.
         f'SCHEMA = r"""\n{json.dumps(schema, indent=2)}\n"""\n'
         f'client = weaviate.connect_to_local(headers={{"X-Nvidia-Api-Key": "{KEY}"}})\n'
         "client.collections.create_from_dict(json.loads(SCHEMA))\n"
@@ -91,9 +91,9 @@ def _warnings(collection: pb.Collection, *, guessed: bool) -> Iterable[str]:
     if guessed:
         yield "the address is a guess; give the one that Weaviate can reach with --base-url"
     if unknown := unknown_properties(collection):
-        yield f"left out, because this version does not handle their types: {', '.join(unknown)}"
+        yield f"left out, because this version does not support their types: {', '.join(unknown)}"
     if any(is_weighted(each) for each in collection.vectors):
-        # The module counts its vectors off against the weights, alphabetically, without looking at names.
+        # The module matches vectors and weights by alphabetical position, not by name.
         yield (
             "with weights, the module wants every object to have every field, and text arrays no more than one item; "
             "other objects get wrong vectors or an error"

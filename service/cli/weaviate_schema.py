@@ -1,4 +1,4 @@
-"""A collection of Vecgate's as Weaviate's own schema, with Weaviate's module multi2vec-nvidia in front of Vecgate."""
+"""The Weaviate schema of a Vecgate collection, with Weaviate's module multi2vec-nvidia and Vecgate as its NIM."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,11 +16,11 @@ PARTS = {
     "sharding": ("shardingConfig", ("desiredCount", "virtualPerPhysical")),
     "inverted_index": ("invertedIndexConfig", ()),
 }
-"""Parts of a collection, Weaviate's names of them, and what may be set in them where that is not all."""
+"""Fields of a collection, their names in Weaviate, and which parameters to set; none means all."""
 
 
 def weaviate_schema(collection: pb.Collection, url: str) -> dict[str, Any]:
-    """Return what Weaviate's REST API is asked to create, with Vecgate's HTTP endpoint at a URL as the module's NIM."""
+    """Return the schema for Weaviate's REST API, with Vecgate's HTTP endpoint as the module's NIM."""
     schema: dict[str, Any] = {"class": collection.name}
     if collection.description:
         schema["description"] = collection.description
@@ -34,19 +34,19 @@ def weaviate_schema(collection: pb.Collection, url: str) -> dict[str, Any]:
 
 
 def unknown_properties(collection: pb.Collection) -> list[str]:
-    """Return the names of the properties of types that this version does not handle, which the schema lacks."""
+    """Return the names of the properties with unsupported types, which the schema leaves out."""
     return [each.name for each in collection.properties if each.data_type == property_pb.DATA_TYPE_UNSPECIFIED]
 
 
 def has_fields(vector: pb.VectorConfig) -> bool:
-    """Return whether there is something that the module could fill a named vector from."""
+    """Return whether a named vector has fields that the module can embed."""
     return bool(vector.image_fields or vector.text_fields)
 
 
 def is_weighted(vector: pb.VectorConfig) -> bool:
-    """Return whether a named vector's fields have shares that the module has to know.
+    """Return whether a named vector's fields have different weights.
 
-    Equal ones it need not: without weights it takes objects that lack fields, and lists, as they are.
+    Equal weights are left out: without weights, the module accepts missing fields and text arrays.
     """
     return len({_weight(each) for each in (*vector.image_fields, *vector.text_fields)}) > 1
 
@@ -75,7 +75,7 @@ def _vector(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
 
 
 def _module(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
-    # The module goes through an object's properties in alphabetical order, and through the weights as configured.
+    # The module reads properties in alphabetical order, and weights in the configured order.
     kinds = {
         kind: sorted(fields, key=lambda each: each.name)
         for kind, fields in (("imageFields", vector.image_fields), ("textFields", vector.text_fields))
@@ -89,7 +89,7 @@ def _module(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
 
 
 def _weight(field: pb.WeightedField) -> float:
-    # Rounded to what float32 holds: 0.9 comes as 0.8999999761581421.
+    # Rounded to the precision of float32: 0.9 arrives as 0.8999999761581421.
     return float(f"{field.weight:.7g}") if field.HasField("weight") else 1.0
 
 

@@ -1,4 +1,4 @@
-"""Embedding: which embedder does the work, and checks of those that have none to do."""
+"""The embedders of the server: which one embeds, and checks of idle ones."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ CHECK_INTERVAL_S = 10.0
 
 
 def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
-    """Return what makes a span of an embedder's work for one call."""
+    """Return a span for the work of an embedder for one call."""
     if not tracing.active():
         return tracing.NOTHING
     spec = embedder.spec
@@ -69,7 +69,7 @@ class EmbedderPool:
         for embedder in self._embedders:
             await embedder.start()
         await asyncio.gather(*map(self._check, self._embedders))
-        # One for each: a check that hangs shall delay no other embedder's.
+        # One task for each embedder, so that a check that hangs does not delay the others.
         self._monitors = [
             asyncio.create_task(self._check_forever(embedder), name=f"checks-{embedder.spec.name}")
             for embedder in self._embedders
@@ -80,7 +80,7 @@ class EmbedderPool:
         for monitor in self._monitors:
             monitor.cancel()
         await asyncio.gather(*self._monitors, return_exceptions=True)
-        # One that cannot be closed must not keep the others open.
+        # An embedder that cannot be closed must not keep the others open.
         async with contextlib.AsyncExitStack() as ends:
             for embedder in self._embedders:
                 ends.push_async_callback(embedder.close)
@@ -92,18 +92,18 @@ class EmbedderPool:
 
     @property
     def default(self) -> WatchedEmbedder:
-        """The embedder that is used when none is named."""
+        """The embedder for requests that name none."""
         return self._embedders[0]
 
     def fault(self, embedder: WatchedEmbedder) -> str | None:
-        """Return why an embedder does not work, in words, or None when it does."""
+        """Return why an embedder does not work, or None if it works."""
         return embedder.health.fault
 
     def get(self, name: str) -> WatchedEmbedder:
         """Return the embedder of a name; empty means the default one.
 
         Raises:
-            EmbedderNotFound: no embedder has that name.
+            EmbedderNotFound: the embedder does not exist.
         """
         if not name:
             return self.default
@@ -123,18 +123,18 @@ class EmbedderPool:
         return [each for each in self._embedders if each.spec.space == space]
 
     def asked_for(self, name: str) -> list[WatchedEmbedder]:
-        """Return the embedder of a name alone; for no name the default one and those that may stand in for it.
+        """Return the embedder of a name; for an empty name the default one, and others of its space.
 
         Raises:
-            EmbedderNotFound: no embedder has that name.
+            EmbedderNotFound: the embedder does not exist.
         """
         return [self.get(name)] if name else self.of_space(self.default.spec.space)
 
     def resolve(self, collection: Collection) -> Collection:
-        """Return a collection with the spaces of adopted named vectors, of which the schema says the model alone.
+        """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
 
-        It is that of this server's embedder of the space or, for a local model, of the model of that name: the HTTP
-        endpoint, by which such vectors were made, uses the model's name, too.
+        The space is that of the server's embedder of the same space or, for a local model, of the same model: the HTTP
+        endpoint that made such vectors chooses the embedder by the model's name, too.
         """
         if all(each.space is None or each.space.dimension for each in collection.vectors):
             return collection
@@ -152,10 +152,10 @@ class EmbedderPool:
         return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
 
     def default_vector(self, collection: Collection) -> NamedVector | None:
-        """Return the named vector of searches that name none, or None where they have to.
+        """Return the named vector for searches that name none, or None if they must name one.
 
-        It is the one that the collection says; else the only one; else, where each is of its own space, that of
-        this server's first embedder that has one.
+        It is the collection's default vector; otherwise the only named vector; otherwise, if all named vectors have
+        different spaces, that of the server's first embedder with such a space.
         """
         if len(collection.vectors) == 1:
             return collection.vectors[0]
@@ -171,7 +171,7 @@ class EmbedderPool:
 
         Raises:
             CollectionNotBound: the named vector is bound to no space.
-            SpaceMismatch: no embedder of this server has that space and dimension.
+            SpaceMismatch: no embedder of the server has that space and dimension.
         """
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
@@ -197,7 +197,7 @@ class EmbedderPool:
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: WatchedEmbedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs and report how it went; see Embedder.embed."""
+        """Embed inputs, and report the embedder's health; see Embedder.embed."""
         try:
             with _embedding_span(embedder, inputs) as span:
                 outcomes = await embedder.embed(inputs, options)
@@ -218,13 +218,13 @@ class EmbedderPool:
         try:
             await embedder.check()
         except EmbedderError:
-            pass  # its health says what is wrong
+            pass  # its health has the fault
         except Exception:
             log.exception("embedder_check_crashed", embedder=embedder.spec.name)
         self._report(embedder)
 
     def _report(self, embedder: WatchedEmbedder) -> None:
-        """Tell the log and the metrics if it has changed whether an embedder works."""
+        """Update the log and the metrics if the embedder's health has changed."""
         fault = embedder.health.fault
         works = fault is None
         if fault == NOT_CHECKED or self._reported.get(id(embedder)) == works:

@@ -13,11 +13,11 @@ MAX_NAMES = 20
 """Names that an error lists."""
 
 Parameters = Mapping[str, Any]
-"""By the names and with the values that Weaviate's schema has; those that are left out are the store's own."""
+"""By the names and with the values of Weaviate's schema; missing ones have the store's defaults."""
 
 
 class DataType(Enum):
-    """What a property holds. The values are Weaviate's words."""
+    """The type of a property's values, by Weaviate's name."""
 
     TEXT = "text"
     TEXT_ARRAY = "text[]"
@@ -41,7 +41,7 @@ TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
 
 
 class Distance(Enum):
-    """A measure between two vectors. The values are Weaviate's words."""
+    """A measure between two vectors, by Weaviate's name."""
 
     COSINE = "cosine"
     DOT = "dot"
@@ -56,8 +56,8 @@ class Space:
 
     Attributes:
         id: the space's id.
-        dimension: values in a vector; 0 where the schema does not say, as in collections that Weaviate's module made.
-        model: the model's name when the vector was bound, for people.
+        dimension: values in a vector; 0 if the schema does not have it, as in collections for Weaviate's module.
+        model: the model's name when the vector was bound, for display.
     """
 
     id: str
@@ -70,10 +70,10 @@ class Property:
     """A typed field of a collection's objects.
 
     Attributes:
-        data_type: None for a type that this version does not handle.
+        data_type: None for a type that this version does not support.
         indexing: tokenization, indexFilterable, indexSearchable and indexRangeFilters.
-        nested: what an object holds.
-        references: the collections whose objects it refers to; empty for one that holds values.
+        nested: the properties of an object.
+        references: the collections that it refers to; empty for a property with values.
     """
 
     name: str
@@ -85,24 +85,24 @@ class Property:
 
     @property
     def handled(self) -> bool:
-        """Whether this version handles its type, and those of all its parts."""
+        """Whether this version supports its type, and the types of all nested properties."""
         return self.data_type is not None and all(each.handled for each in self.nested)
 
     @property
     def filterable(self) -> bool:
-        """Whether filters may compare it: any of its indexes will do."""
+        """Whether filters can use it, by any of its indexes."""
         filterable, ranges = self.indexing.get("indexFilterable", True), self.indexing.get("indexRangeFilters", False)
         return filterable or ranges or self.searchable
 
     @property
     def searchable(self) -> bool:
-        """Whether words can be looked for in it."""
+        """Whether keyword search can use it."""
         return self.data_type in TEXTS and self.indexing.get("indexSearchable", True)
 
 
 @dataclass(frozen=True, slots=True)
 class WeightedField:
-    """A property that takes part in a vector, with its share."""
+    """A property that contributes to a vector, with its weight."""
 
     name: str
     weight: float = 1.0
@@ -110,7 +110,7 @@ class WeightedField:
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """How vectors are made smaller; the type is Weaviate's word, or none."""
+    """How vectors are compressed; the type is Weaviate's name, or "none"."""
 
     type: str
     parameters: Parameters = field(default_factory=dict)
@@ -118,12 +118,12 @@ class Quantizer:
 
 @dataclass(frozen=True, slots=True)
 class VectorIndex:
-    """How vectors are found.
+    """The index of a named vector.
 
     Attributes:
-        type: Weaviate's word; empty where nothing is said.
-        quantizer: None leaves it to the store.
-        flat_quantizer: of a dynamic index, that of its flat part.
+        type: Weaviate's name; empty for the default.
+        quantizer: None for the store's default.
+        flat_quantizer: the quantizer of the flat part of a dynamic index.
     """
 
     type: str = ""
@@ -134,16 +134,16 @@ class VectorIndex:
 
 @dataclass(frozen=True, slots=True)
 class NamedVector:
-    """How a named vector is made.
+    """A named vector.
 
     Attributes:
-        space: what it is bound to; None where nothing says.
-        distance: the measure of searches; None for one that this version does not handle.
+        space: the space that it is bound to; None if unknown.
+        distance: None for a distance that this version does not support.
         native: whether Weaviate's own module fills and searches it, too.
-        base_url: where that module gets vectors; empty where it is NVIDIA's cloud.
-        weighted: whether the fields have weights at all, which to that module is not the same as equal ones.
-        nameless: whether Weaviate has it beside the named ones, as the one vector that has no name. Weaviate's own
-            clients call it "default", and so do we; no named vector of the collection can have that name then.
+        base_url: where that module gets vectors; empty for NVIDIA's cloud.
+        weighted: whether the fields have weights; to that module, no weights and equal weights are different.
+        nameless: whether it is the one vector without a name that Weaviate has beside the named ones. It is called
+            "default", as in Weaviate's own clients; then no named vector of the collection has that name.
     """
 
     name: str
@@ -160,10 +160,10 @@ class NamedVector:
 
 @dataclass(frozen=True, slots=True)
 class MultiTenancy:
-    """That a collection's objects belong to tenants.
+    """How a collection with tenants treats them.
 
     Attributes:
-        auto_creation: whether a write for a tenant that is not there creates it.
+        auto_creation: whether a write for a tenant that does not exist creates it.
         auto_activation: whether a call for an inactive tenant activates it.
     """
 
@@ -173,14 +173,14 @@ class MultiTenancy:
 
 @dataclass(frozen=True, slots=True)
 class Reranker:
-    """The store's own module that reorders hits, by its name, with its options."""
+    """The store's module that reranks hits, by its name, with its options."""
 
     module: str
     options: Parameters = field(default_factory=dict)
 
 
 class TenantActivity(Enum):
-    """How active a tenant is. The values are Weaviate's words."""
+    """The activity status of a tenant, by Weaviate's name."""
 
     ACTIVE = "ACTIVE"
     INACTIVE = "INACTIVE"
@@ -191,7 +191,7 @@ class TenantActivity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """One of those among whom a collection's objects are divided."""
+    """The owner of a part of a collection's objects."""
 
     name: str
     activity: TenantActivity = TenantActivity.ACTIVE
@@ -202,12 +202,12 @@ class Collection:
     """A set of objects with the same properties and named vectors.
 
     Attributes:
-        multi_tenancy: None where its objects belong to no tenants.
+        multi_tenancy: None for a collection without tenants.
         replication: factor and deletionStrategy.
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
-        default_vector: the named vector of searches that name none; empty leaves it to the server.
-        reranker: None where hits cannot be reranked.
+        default_vector: the named vector for searches that name none; empty lets the server choose.
+        reranker: None if hits cannot be reranked.
     """
 
     name: str
@@ -227,7 +227,7 @@ class Collection:
 
     @property
     def unhandled(self) -> frozenset[str]:
-        """The properties that this version does not handle, or not all parts of: writes leave them alone."""
+        """The properties that this version does not support, or only in part; writes do not change them."""
         return frozenset(each.name for each in self.properties if not each.handled)
 
     def find_vector(self, name: str) -> NamedVector | None:

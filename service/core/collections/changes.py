@@ -1,4 +1,4 @@
-"""Changes of a collection: what Weaviate lets change, and by its name whatever it does not."""
+"""Changes of a collection: applies what Weaviate can change, and names every field that it cannot."""
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ MUTABLE_PARAMETERS = {
     "dynamic": frozenset(("threshold",)),
     "hfresh": frozenset(("maxPostingSizeKB", "searchProbe")),
 }
-"""Of each index those that Weaviate takes later; measured on 1.39."""
+"""The parameters of each index that Weaviate changes later; measured on 1.39."""
 
 MUTABLE_OF_QUANTIZERS = frozenset(("rescoreLimit", "cache"))
 MUTABLE_OF_INVERTED_INDEX = frozenset(("bm25", "stopwords", "cleanupIntervalSeconds"))
@@ -44,13 +44,12 @@ TEXTS = (DataType.TEXT, DataType.TEXT_ARRAY)
 
 @dataclass(frozen=True, slots=True)
 class VectorDraft:
-    """A named vector as a caller wants it.
+    """A named vector that a caller requests.
 
     Attributes:
-        vector: it, without a space.
-        embedder: whose space it is to be bound to; empty means the default one, or the present one of a vector that is
-            there.
-        model: the model that the embedder must have; empty where any will do.
+        vector: the named vector, without a space.
+        embedder: the embedder whose space to bind; empty means the default one, or no change for an existing vector.
+        model: the model that the embedder must have; empty for any model.
     """
 
     vector: NamedVector
@@ -63,12 +62,12 @@ class CollectionChange:
     """Requested changes of a collection; empty fields stay unchanged.
 
     Attributes:
-        description: None leaves it.
-        properties: those to add or, by their names, to describe differently.
-        vectors: those to add or, by their names, to index otherwise; those that are added bring their spaces.
+        description: None for no change.
+        properties: properties to add or, by their names, to change.
+        vectors: named vectors to add, with their spaces, or, by their names, to change.
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
-        default_vector: None leaves it; empty leaves it to the server.
-        reranker: None leaves it.
+        default_vector: None for no change; empty lets the server choose.
+        reranker: None for no change.
     """
 
     description: str | None = None
@@ -83,10 +82,10 @@ class CollectionChange:
 
 
 def apply_change(collection: Collection, change: CollectionChange) -> Collection:
-    """Return a collection as it is to be.
+    """Return a collection with changes.
 
     Raises:
-        InvalidRequest: it cannot become so; every field that cannot be changed is named.
+        InvalidRequest: with every field that cannot be changed.
     """
     violations = Violations()
     properties = _changed_properties(collection, change, violations)
@@ -103,7 +102,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         reranker=change.reranker or collection.reranker,
     )
     if change.default_vector is not None:
-        # What somebody else wrote into the schema is not an error of this change.
+        # A default vector that another client wrote into the schema is not this change's fault.
         violations += default_vector_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
@@ -113,11 +112,11 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
 
 
 def default_vector_faults(collection: Collection) -> Iterator[Violation]:
-    """Yield what is wrong with a collection's default vector."""
+    """Yield the violation of a default vector that the collection does not have."""
     name = collection.default_vector
     if name and collection.find_vector(name) is None:
         names = some_of(each.name for each in collection.vectors)
-        message = f"{name!r} is not a named vector of collection {collection.name!r}; it has: {names}"
+        message = f"collection {collection.name!r} has no named vector {name!r}; it has: {names}"
         yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
 
 
@@ -130,7 +129,9 @@ def _changed_properties(
         if present is None:
             path = f"collection.properties[{index}].data_type"
             if wanted.data_type is None:
-                violations.append(Violation(path, f"is required: {wanted.name!r} is not there yet, and is added"))
+                violations.append(
+                    Violation(path, f"is required to add the property {wanted.name!r}, which does not exist")
+                )
             properties[wanted.name] = wanted
             continue
         path = f"collection.properties[{index}]"
@@ -151,7 +152,7 @@ def _property_faults(present: Property, wanted: Property, path: str) -> Iterator
     for index, each in enumerate(wanted.nested):
         inner = f"{path}.nested_properties[{index}]"
         if each.name not in there:
-            yield Violation(f"{inner}.name", f"{each.name!r} is not there, and cannot be added to an object later")
+            yield Violation(f"{inner}.name", f"{each.name!r} does not exist, and cannot be added to an object later")
         else:
             yield from _property_faults(there[each.name], each, inner)
             yield from _immutable_in(there[each.name].indexing, each.indexing, (), inner)
@@ -163,9 +164,9 @@ def _indexing_faults(present: Property, wanted: Property, path: str) -> Iterator
     if "tokenization" in differing:
         indexed = present.indexing.get("indexSearchable") or present.indexing.get("indexFilterable")
         if not text or not indexed:
-            yield Violation(f"{path}.tokenization", "is for texts that are searchable or filterable")
+            yield Violation(f"{path}.tokenization", "is only for texts that are searchable or filterable")
         elif len(differing) > 1:
-            message = "cannot be changed together with how the text is indexed; change one, then the other"
+            message = "cannot be changed together with index_searchable or index_filterable; change one, then the other"
             yield Violation(f"{path}.tokenization", message)
     if wanted.indexing.get("indexSearchable") and not text:
         yield Violation(f"{path}.index_searchable", "is for texts only")
@@ -195,8 +196,8 @@ def _changed_vectors(
 def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
     if any(each.nameless for each in collection.vectors):
         message = (
-            f"collection {collection.name!r} has a vector without a name, which those who made it search and read "
-            "without naming one; a named one beside it would change what they get: create another collection"
+            f"collection {collection.name!r} has a vector without a name, and other clients search it without naming "
+            "one; a named vector would change their results; create another collection instead"
         )
         yield Violation(path, message)
 
@@ -213,19 +214,19 @@ def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Ite
 
 def _native_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
     if vector.native is not bool(vector.base_url):
-        yield Violation(f"{path}.base_url", "goes with native, and native with it; set both or neither")
+        yield Violation(f"{path}.base_url", "and native require each other; set both or neither")
     if vector.native and not (vector.image_fields or vector.text_fields):
         yield Violation(f"{path}.native", "Weaviate's module needs image_fields or text_fields")
 
 
 def list_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
-    """Yield fields of a native vector with weights that are lists, on which Weaviate's module fails."""
+    """Yield the text arrays among the fields of a native vector with weights, on which Weaviate's module fails."""
     for index, each in enumerate(vector.text_fields if vector.native and vector.weighted else ()):
         found = collection.find_property(each.name)
         if found is not None and found.data_type is DataType.TEXT_ARRAY:
             message = (
-                f"{each.name!r} is a list, and Weaviate's module has one weight for each field: it fails on objects "
-                "with more items than weights; leave out the weights of all fields, or the field"
+                f"{each.name!r} is a text array; with weights, Weaviate's module fails on objects that have more items "
+                "than the vector has weights; leave out all weights, or this field"
             )
             yield Violation(f"{path}.text_fields[{index}].name", message)
 
@@ -283,7 +284,7 @@ def _changed_quantizer(
             violations.append(_immutable(f"{path}.{wanted.type}"))
         return wanted
     if present.type != wanted.type:
-        violations.append(_immutable(f"{path}.{wanted.type}", f"{present.type} stays for good"))
+        violations.append(_immutable(f"{path}.{wanted.type}", f"the quantizer stays {present.type}"))
         return present
     path = f"{path}.{wanted.type}"
     violations += _immutable_in(present.parameters, wanted.parameters, MUTABLE_OF_QUANTIZERS, path)

@@ -1,4 +1,4 @@
-"""Collections: creating them with their spaces bound, and looking at them."""
+"""Creates, changes, returns and deletes collections, and binds their named vectors to spaces."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from service.store.base import Store
 
 
 class Collections:
-    """Creates, returns and deletes collections."""
+    """Creates, changes, returns and deletes collections."""
 
     def __init__(self, store: Store, embedders: EmbedderPool) -> None:
         self._store = store
@@ -30,15 +30,15 @@ class Collections:
         """Create a collection, bind each named vector to its embedder's space, and return it as Weaviate made it.
 
         Args:
-            draft: the collection without its named vectors.
-            vectors: these.
+            draft: the collection, without its named vectors.
+            vectors: its named vectors.
 
         Raises:
-            EmbedderNotFound: there is no such embedder.
-            EmbedderUnavailable: an embedder has not told its model's dimension yet.
-            InvalidRequest: an embedder has another model than the one asked for, there is no such default vector, or a
-                native vector with weights has a list among its fields.
-            CollectionAlreadyExists: there is such a collection.
+            EmbedderNotFound: an embedder does not exist.
+            EmbedderUnavailable: the dimension of an embedder's model is not known yet.
+            InvalidRequest: an embedder has another model than the requested one, the default vector does not exist, or
+                a native vector with weights has a text array among its fields.
+            CollectionAlreadyExists: a collection of that name exists.
         """
         with collecting() as violations:
             drafts = self._bind(vectors, range(len(vectors)), violations)
@@ -50,16 +50,16 @@ class Collections:
         return self._embedders.resolve(await self._store.get_collection(draft.name))
 
     async def update(self, name: str, change: CollectionChange) -> Collection:
-        """Change a collection and return it as it is then.
+        """Change a collection and return the changed one.
 
         Raises:
-            CollectionNotFound: no collection has that name.
-            EmbedderNotFound: there is no such embedder.
-            EmbedderUnavailable: an embedder has not told its model's dimension yet.
-            InvalidRequest: what is to be changed cannot be; nothing is changed then.
+            CollectionNotFound: the collection does not exist.
+            EmbedderNotFound: an embedder does not exist.
+            EmbedderUnavailable: the dimension of an embedder's model is not known yet.
+            InvalidRequest: a field cannot be changed; then nothing is changed.
         """
         present = self._embedders.resolve(await self._store.get_collection(name))
-        # Of a vector that is there, an embedder that is named must have its space; nobody else is asked.
+        # An existing vector keeps its space; only an embedder that the request names is compared with it.
         asked = [
             index
             for index, each in enumerate(change.vectors)
@@ -70,7 +70,7 @@ class Collections:
             with noting(violations):
                 changed = apply_change(present, replace(change, vectors=drafts))
         if change.default_vector is None and len(changed.vectors) > len(present.vectors):
-            # Searches that name no vector must not end up at one that no object has yet.
+            # A search that names no vector must not use a new one, which no object has yet.
             default = self._embedders.default_vector(present)
             changed = replace(changed, default_vector=default.name if default else "")
         await self._store.update_collection(changed)
@@ -79,11 +79,11 @@ class Collections:
     def _bind(
         self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: Violations
     ) -> tuple[VectorDraft, ...]:
-        """Return drafts, those of certain places bound to their embedders' spaces, and note what is wrong with these.
+        """Return the drafts, with those at the indexes `asked` bound to their embedders' spaces, and note violations.
 
         Raises:
-            EmbedderNotFound: nothing else is wrong with them.
-            EmbedderUnavailable: nothing is, but an embedder has not told its model's dimension yet.
+            EmbedderNotFound: an embedder does not exist, which is the only violation.
+            EmbedderUnavailable: the dimension of an embedder's model is not known yet, and there is no violation.
         """
         bound = list(drafts)
         missing: list[EmbedderNotFound] = []
@@ -98,7 +98,7 @@ class Collections:
                 bound[index] = replace(draft, embedder="")
                 continue
             if draft.model not in ("", spec.model):
-                message = f"embedder {spec.name!r} has the model {spec.model!r}; name that, or another embedder"
+                message = f"embedder {spec.name!r} has the model {spec.model!r}; give that model, or another embedder"
                 violations.append(Violation(f"{path}.model", message))
             if not spec.dimension:
                 unknown.append(spec)
@@ -109,17 +109,17 @@ class Collections:
         if unknown and not violations:
             spec = unknown[0]
             raise EmbedderUnavailable(
-                f"the dimension of {spec.model} is not known yet, because {spec.name} has not answered; try again"
+                f"the dimension of {spec.model} is unknown until embedder {spec.name} answers; try again"
             )
         return tuple(bound)
 
     async def get(self, name: str, tenant: str = "") -> tuple[Collection, int | None]:
-        """Return a collection and how many objects it holds, or one of its tenants; None where it has some, none named.
+        """Return a collection and its number of objects, or that of a tenant; None if it has tenants and none is given.
 
         Raises:
-            CollectionNotFound: no collection has that name.
-            TenantNotFound: it has no such tenant.
-            InvalidRequest: it has no tenants, and one was named.
+            CollectionNotFound: the collection does not exist.
+            TenantNotFound: the tenant does not exist.
+            InvalidRequest: a tenant is given, and the collection has no tenants.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
         if collection.multi_tenancy is not None and not tenant:
@@ -137,7 +137,7 @@ class Collections:
         """Delete a collection and its objects.
 
         Raises:
-            CollectionNotFound: no collection has that name.
+            CollectionNotFound: the collection does not exist.
             InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)

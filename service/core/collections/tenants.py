@@ -1,4 +1,4 @@
-"""Tenants: those among whom the objects of a collection are divided."""
+"""Creates, lists, updates and deletes tenants."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,16 @@ from service.store.base import Store
 
 
 class Tenants:
-    """Creates, lists, updates and deletes tenants of collections that have some.
+    """Creates, lists, updates and deletes tenants.
 
-    Every method raises CollectionNotFound where there is no such collection, and InvalidRequest where it has no
-    tenants.
+    Every method raises CollectionNotFound if the collection does not exist, and InvalidRequest if it has no tenants.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def create(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Add tenants; one that is there already stays as it is."""
+        """Add tenants; an existing tenant stays unchanged."""
         await self._store.create_tenants(await self._check(collection), tenants)
 
     async def list_page(
@@ -36,25 +35,25 @@ class Tenants:
         return rest[:size], len(rest) > size
 
     async def update(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Change how active tenants are, or of none if one is not there.
+        """Change the activity of tenants; if one does not exist, change none.
 
         Raises:
-            TenantNotFound: one is not there.
+            TenantNotFound: a tenant does not exist.
         """
         collection = await self._check(collection)
         names = [each.name for each in tenants]
         there = {each.name for each in await self._store.list_tenants(collection, names)}
         missing = next((name for name in names if name not in there), None)
         if missing is not None:
-            raise TenantNotFound(missing, f"collection {collection!r} has others; none was changed")
+            raise TenantNotFound(missing, f"collection {collection!r} does not have it; no tenant was changed")
         await self._store.update_tenants(collection, tenants)
 
     async def delete(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; a missing one is not an error."""
+        """Delete tenants and their objects; a tenant that does not exist is not an error."""
         await self._store.delete_tenants(await self._check(collection), names)
 
     async def _check(self, collection: str) -> str:
-        """Return the name of the collection itself, since Weaviate knows no tenants by an alias."""
+        """Return the name of the collection itself, because Weaviate finds no tenants by an alias."""
         found = await self._store.get_collection(collection)
         if found.multi_tenancy is None:
             message = f"{collection!r} was created without tenants; create a collection with multi_tenancy.enabled"

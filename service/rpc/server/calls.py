@@ -5,8 +5,8 @@ gRPC's own handlers receive the whole request before the server can check whethe
 both kinds of call are the same. The bytes of a call count until gRPC reports the call as done, after it has sent the
 response.
 
-Our own methods that respond with a stream write to their context and return nothing. Streams of health and reflection
-pass unchanged.
+Methods of vecgate.v1 that respond with a stream write to their context and return nothing. Streams of health and
+reflection pass unchanged.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         settings: bounds on calls.
-        authenticator: knows who may call our own methods.
+        authenticator: knows who may call the methods of vecgate.v1.
         limits: bounds on requests.
         real_name: returns the name of the collection that an alias stands for, and any other name unchanged.
 

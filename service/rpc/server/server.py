@@ -58,10 +58,10 @@ MIN_PING_INTERVAL_S = 60.0
 """A client that pings more often is disconnected."""
 KEEPALIVE_TIMEOUT_MS = 20_000
 HANDSHAKE_TIMEOUT_MS = 20_000
-"""So long a connection may take for TLS and the beginning of HTTP/2."""
+"""The longest that TLS and the start of HTTP/2 may take on a connection."""
 
 EXCHANGE_S = 0.1
-"""So long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
+"""How long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
 
 
 class PortTaken(Exception):
@@ -75,10 +75,10 @@ class PortTaken(Exception):
 
 
 def check_address(settings: ServerSettings) -> None:
-    """Look whether the server will get its address, before something is started that takes long.
+    """Check that the server can listen on its address, before anything slow is started.
 
     Raises:
-        PortTaken: another program listens on the address, or it is not an address of this machine.
+        PortTaken: another program listens on the address, or the address is not one of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -109,7 +109,7 @@ class GrpcServer:
 
     Raises:
         InvalidSettings: the files for TLS cannot be used.
-        PortTaken: another program listens on the address, or it is not an address of this machine.
+        PortTaken: another program listens on the address, or the address is not one of this machine.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class GrpcServer:
         """Listen, answer calls, and report health.
 
         Raises:
-            PortTaken: another program was quicker to listen on the address.
+            PortTaken: another program has started to listen on the address.
         """
         self.port = self._take_port()
         await self._health.start()
@@ -193,11 +193,11 @@ class GrpcServer:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_grace_s):
                 await self._calls.idle.wait()
-        # Nothing is left but health watches and reflection, which never end by themselves.
+        # Only health watches and reflection are left, which never end on their own.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
         await self._settler.close()
         self._calls.close()
-        # What was begun for callers that left.
+        # Writes that were begun for callers that have left.
         await self._writes.close()
 
 
@@ -208,7 +208,7 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_send_message_length", MAX_RESPONSE_BYTES),
-        # Between the two gRPC refuses by chance, so that clients notice before all of them fail; we want one bound.
+        # Between the two bounds gRPC refuses calls at random; equal bounds make it predictable.
         ("grpc.max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_HEADER_BYTES),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
@@ -218,22 +218,22 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_connection_age_grace_ms", ms(settings.max_call_s)),
         ("grpc.keepalive_time_ms", ms(KEEPALIVE_S)),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # What waits for the answer to a ping where nothing else is sent, a minute by default.
+        # The time to wait for the response to a ping without other traffic, by default a minute.
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(MIN_PING_INTERVAL_S)),
-        # Two servers on one port would share its callers without a word.
+        # Two servers on one port would silently share its callers.
         ("grpc.so_reuseport", 0),
     ]
 
 
 def _max_connections() -> int:
-    """Return how many connections there may be, so that files are left for the HTTP port, Weaviate and embedders."""
+    """Return the most connections, which leaves files for the HTTP port, Weaviate and embedders."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MAX_CONNECTIONS if files < 0 else min(MAX_CONNECTIONS, max(1, files * 3 // 4))
 
 
 def _server_limits(settings: ServerSettings, limits: RequestLimits) -> embedding_service_pb2.ServerLimits:
-    """Return the bounds that clients are told."""
+    """Return the limits that clients see."""
     return embedding_service_pb2.ServerLimits(
         max_request_bytes=settings.max_request_bytes,
         max_response_bytes=MAX_RESPONSE_BYTES,
@@ -245,11 +245,11 @@ def _server_limits(settings: ServerSettings, limits: RequestLimits) -> embedding
 
 
 def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
-    """Return credentials that every new connection finds as the files are by then.
+    """Return credentials that read the files again for every new connection.
 
-    gRPC asks before each connection, in its own threads. Given something new it frees what it has, of which another
-    connection, told of no change a moment ago, may be about to take hold, and crashes. It has no lock there. So the
-    others wait while one is given something new, until that has surely been exchanged.
+    Before each connection, gRPC asks for changes, in its own threads. When there is a change, it frees the old
+    credentials without a lock, although another connection may be about to use them, and crashes. So other connections
+    wait while gRPC exchanges the credentials.
     """
     used = certificates.contents()
     turn = threading.Lock()
@@ -270,7 +270,7 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
             settled_s = time.monotonic() + EXCHANGE_S
         return configuration()
 
-    # The stubs do not know that the answer may be None, for no change.
+    # The stubs do not allow None, which means no change.
     fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
     return grpc.dynamic_ssl_server_credentials(
         configuration(), fetch, require_client_authentication=used[2] is not None

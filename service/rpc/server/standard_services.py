@@ -180,7 +180,7 @@ def _register_v1() -> None:
 class AccessInterceptor(grpc.aio.ServerInterceptor):
     """Checks who calls health and reflection, and how many use reflection at the same time.
 
-    Calls of our own services pass: CallInterceptor checks them.
+    Calls of vecgate.v1 pass: CallInterceptor checks them.
 
     Args:
         authenticator: knows the clients, and which services are open to everybody.

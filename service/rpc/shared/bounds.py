@@ -1,4 +1,4 @@
-"""How many elements each list of a request may have, and how many bytes each string: one table for all requests."""
+"""The bounds of all requests in one table: elements of each list, and bytes of each string."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,24 +7,24 @@ from typing import NamedTuple, Self
 from service.settings import LimitSettings
 
 MAX_VALUES = 100_000
-"""Values in the properties of all objects of a call: members of objects and items of lists, however deep."""
+"""Values in the properties of all objects of a call: members of objects and items of lists, at any depth."""
 MAX_OBJECT_VALUES = 10_000
-"""Those of one object, which fails alone."""
+"""Values in the properties of one object; an object with more fails alone."""
 MAX_OBJECT_IMAGES = 1000
 MAX_OBJECT_VECTORS = 100
-"""An object with more images or vectors fails alone, too; a collection has at most so many properties and vectors."""
+"""An object with more images or vectors fails alone; a collection has at most so many properties and vectors."""
 MAX_PROPERTIES_BYTES = 4 * 1024 * 1024
-"""Bytes of one object's properties; such an object fails alone, too."""
+"""Bytes of one object's properties; an object with more fails alone."""
 
 NAME_BYTES = 1024
-"""Of a string that has no row: names, ids, tokens."""
+"""Bytes of a string that the table does not name: names, ids, tokens."""
 TEXT_BYTES = 1024 * 1024
-"""Of a text to embed. What is longer than the embedder takes, but not longer than this, fails alone."""
+"""Bytes of a text to embed. A text within this bound that is too long for the embedder fails alone."""
 KEYWORDS_BYTES = 64 * 1024
 IMAGE_BYTES = 32 * 1024 * 1024
-"""As for texts."""
+"""Bytes of an image to embed, as for texts."""
 MAX_DIMENSION = 65_535
-"""Weaviate's own."""
+"""Weaviate's own bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class RequestLimits:
 
 
 class Bound(NamedTuple):
-    """The most there may be, and the ErrorReason of more, without its prefix."""
+    """A maximum, and the ErrorReason of what exceeds it, without its prefix."""
 
     most: int
     reason: str = "INVALID_INPUT"
 
 
 def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
-    """Return by message and field how many elements each list may have in all of a request, wherever it stands in it.
+    """Return by message and field how many elements each list may have in a request, in all places together.
 
     A field that holds a Struct bounds the values in it.
     """
@@ -108,7 +108,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
 
 
 def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
-    """Return by message and field how many bytes each string, or message, may have that is not a name."""
+    """Return by message and field how many bytes each string or message may have, except names."""
     text = Bound(max(TEXT_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
     keywords = Bound(max(KEYWORDS_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
     return {
@@ -130,5 +130,5 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
 
 
 def max_fields(limits: RequestLimits) -> int:
-    """Return how many fields a request may have in all, those of messages in it, too."""
+    """Return how many fields a request may have, including those of all messages in it."""
     return 5 * MAX_VALUES + 20 * (limits.max_objects + limits.max_inputs)

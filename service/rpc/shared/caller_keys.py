@@ -1,4 +1,4 @@
-"""Keys for the NIM that callers bring in a call's metadata."""
+"""Keys for the NIM that callers send in the metadata of a call."""
 
 from typing import Any
 
@@ -8,41 +8,41 @@ from embedders.nim.address import check_key
 from service.errors import InvalidRequest, Violation
 
 CALLER_KEY = "x-nvidia-api-key"
-"""The metadata that holds a caller's key; also the header of Weaviate's own modules for NVIDIA."""
+"""The metadata with a caller's key; Weaviate's own modules for NVIDIA use the same header."""
 
 
 class CallerKeys:
-    """Takes callers' keys, or refuses calls that bring one.
+    """Reads callers' keys, or refuses calls that have one.
 
     Args:
-        allowed: whether this server takes them.
+        allowed: whether this server accepts them.
     """
 
     def __init__(self, *, allowed: bool) -> None:
         self._allowed = allowed
 
     def of(self, context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
-        """Return the key that came with a call, or None.
+        """Return the key of a call, or None.
 
         Raises:
-            InvalidRequest: this server takes no such keys, there are several, or the key is malformed. The message does
-                not repeat it.
+            InvalidRequest: this server accepts no keys, there are several, or the key is not valid. The message does
+                not contain it.
         """
         found = [value for key, value in context.invocation_metadata() or () if key == CALLER_KEY]
         if not found:
             return None
         if not self._allowed:
-            # Ignoring it would bill this server's key for a call that the caller expects on their own key.
+            # If the key were ignored, this server's key would pay for a call that the caller means to pay for.
             raise _refused(
-                "is not taken by this server; leave it out, or set VECGATE_NIM__ALLOW_CALLER_KEYS=true there"
+                "is not accepted by this server; leave it out, or set VECGATE_NIM__ALLOW_CALLER_KEYS=true on the server"
             )
         if len(found) > 1:
-            raise _refused("was sent several times; send it once")
+            raise _refused("occurs several times; send it once")
         key = found[0] if isinstance(found[0], str) else ""
         try:
             check_key(key)
         except ValueError as error:
-            raise _refused("is empty, too long, or has invalid characters; send the key as it is") from error
+            raise _refused("is empty, too long, or has invalid characters; send the key unchanged") from error
         return key
 
 

@@ -66,13 +66,13 @@ def check_count(violations: Violations, count: int, most: int, path: str, what: 
     """Note a list `path` that is empty or has more than `most` items."""
     violations.require(count, path, f"is empty; give 1 to {most} {what}")
     if count > most:
-        message = f"has {count} {what}, this server takes {most} in one call; split the call"
+        message = f"has {count} {what}, the most in one call is {most}; split the call"
         violations.add(path, message, "BATCH_TOO_LARGE")
 
 
 def check_id(violations: Violations, text: str, path: str) -> UUID:
     """Return the id of an object; note one that is missing, or is not a UUID, and return the nil UUID for it."""
-    violations.require(text, path, "is required; give an object's UUID")
+    violations.require(text, path, "is required; give the UUID of an object")
     with noting(violations):
         if text:
             return parse_id(text, path)

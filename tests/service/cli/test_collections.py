@@ -80,7 +80,11 @@ def test_what_show_prints_can_be_created_again(fake: FakeVecgate, file: str) -> 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "no JSON of a collection"), ('{"nope": 1}', "no JSON of a collection"), (None, "No such file")],
+    [
+        ("{", "must be the JSON of a collection"),
+        ('{"nope": 1}', "must be the JSON of a collection"),
+        (None, "No such file"),
+    ],
 )
 @pytest.mark.parametrize("command", ["create", "update"])
 def test_a_file_that_cannot_be_read_ends_with_2(

@@ -169,7 +169,7 @@ def test_a_property_of_a_type_that_is_not_handled_is_told_of(run: Run, fake: Fak
 
     result = run("Things")
 
-    assert "left out, because this version does not handle their types: phone" in result.stderr
+    assert "left out, because this version does not support their types: phone" in result.stderr
     assert '"phone"' not in result.stdout
 
 
@@ -207,7 +207,7 @@ def test_the_whole_has_values_for_helm_and_warns_of_what_the_module_cannot_do(ru
     [
         (("Nothing",), 1, "COLLECTION_NOT_FOUND"),
         (("Supplied",), 1, "no named vector with image or text fields"),
-        (("Foreign",), 1, "was not made by Vecgate"),
+        (("Foreign",), 1, "was not created by Vecgate"),
         (("Things", "--base-url", "vecgate:8070"), 2, "http://HOST:PORT"),
     ],
 )

@@ -234,7 +234,7 @@ async def test_nothing_is_bound_to_a_space_whose_dimension_is_not_known_yet() ->
     pool = EmbedderPool([FakeEmbedder(dimension=0)], check_interval_s=60)
     vectors = [VectorDraft(NamedVector("default", None))]
 
-    with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is not known yet"):
+    with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is unknown until"):
         await Collections(FakeStore(), pool).create(Collection("Pictures", (), ()), vectors)
 
 
