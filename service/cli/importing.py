@@ -52,7 +52,7 @@ TextFieldsOption = Annotated[
     typer.Option(
         "--text-field",
         metavar="NAME[=WEIGHT]",
-        help="Column that takes part in the vector beside the image, when the collection is created. Repeatable.",
+        help="Column that becomes part of the vector beside the image when the collection is created. Repeatable.",
         show_default=False,
     ),
 ]
@@ -62,7 +62,7 @@ ResumeOption = Annotated[
         "--resume",
         dir_okay=False,
         metavar="FILE",
-        help="Keep in FILE what is stored, and pass over what it says is.",
+        help="Keep a record of stored pictures in FILE, and skip those that it lists.",
         show_default=False,
     ),
 ]
@@ -72,9 +72,9 @@ def import_(
     context: typer.Context,
     *,
     folder: Annotated[
-        Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Pictures, also in folders of it.")
+        Path, typer.Argument(exists=True, file_okay=False, metavar="FOLDER", help="Pictures, also in its subfolders.")
     ],
-    collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it is not there.")],
+    collection: Annotated[str, typer.Option("--collection", metavar="NAME", help="Created if it does not exist.")],
     properties: Annotated[
         Path | None,
         typer.Option(
@@ -86,11 +86,11 @@ def import_(
             show_default=False,
         ),
     ] = None,
-    no_properties: Annotated[bool, typer.Option("--no-properties", help="Take no CSV or JSONL.")] = False,
+    no_properties: Annotated[bool, typer.Option("--no-properties", help="Ignore CSV and JSONL files.")] = False,
     text_fields: TextFieldsOption = None,
     embedder: Annotated[
         str,
-        typer.Option("--embedder", help="The embedder, when the collection is created.", show_default=False),
+        typer.Option("--embedder", help="The embedder, used when the collection is created.", show_default=False),
     ] = "",
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
     limit: Annotated[
@@ -124,7 +124,7 @@ def import_(
 
 
 def _open_journal(file: Path, collection: str, tenant: str) -> Journal:
-    """Return the journal in a file; a file that is something else ends the command."""
+    """Return the journal in a file, or end the command if the file is something else."""
     try:
         return Journal(file, collection, tenant)
     except InvalidJournal as error:
@@ -134,7 +134,7 @@ def _open_journal(file: Path, collection: str, tenant: str) -> Journal:
 def read_folder(
     folder: Path, properties: Path | None = None, *, no_properties: bool = False, limit: int | None = None
 ) -> PictureFolder:
-    """Return a folder's pictures and their properties; a table that cannot be used or no picture ends the command."""
+    """Return a folder's pictures and their properties; end the command without a picture or with an unusable table."""
     try:
         table = None if no_properties else properties or find_sidecar(folder)
         sidecar = read_sidecar(table) if table else None
@@ -154,9 +154,9 @@ def read_folder(
 
 
 def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
-    """Create a collection if it is not there, and return whether it has the property for the path.
+    """Create a collection if it does not exist, and return whether it has the property for the path.
 
-    One that is there but cannot take the pictures ends the command.
+    A collection that cannot take the pictures ends the command.
 
     Raises:
         VecgateError: a call failed.
@@ -187,7 +187,7 @@ def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
         )
     asked = {each.name for each in wanted.vectors[0].text_fields}
     if not asked <= {each.name for vector in found.vectors for each in vector.text_fields}:
-        note(f"the collection {wanted.name} was there already and keeps its fields; --text-field is not applied")
+        note(f"the collection {wanted.name} exists and keeps its fields; --text-field is not applied")
     return PATH_PROPERTY in types
 
 
@@ -201,7 +201,7 @@ def import_with_progress(
     tenant: str = "",
     journal: Journal | None = None,
 ) -> ImportSummary:
-    """Import pictures under a progress bar, which a pipe does not get."""
+    """Import pictures and show a progress bar on a terminal."""
     columns = (Doing(), BarColumn(), MofNCompleteColumn(), _Pace())
     console = progress_console()
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -260,7 +260,7 @@ def _list(title: str, names: Iterable[str]) -> None:
 
 
 def pace(done: float, total: float, elapsed_s: float) -> str:
-    """Return the rate and the remaining time in words; empty before there is a rate."""
+    """Return the rate and the remaining time as text; empty before there is a rate."""
     if not done or not elapsed_s:
         return ""
     rate = done / elapsed_s
@@ -268,8 +268,8 @@ def pace(done: float, total: float, elapsed_s: float) -> str:
 
 
 class _Pace(ProgressColumn):
-    """Rate and remaining time since the start: outcomes come in bursts, which rich's own estimate takes for speed."""
+    """Rate and remaining time since the start; rich's own estimate is wrong because outcomes come in bursts."""
 
     def render(self, task: Task) -> Text:
-        """Return them in words."""
+        """Return them as text."""
         return Text(pace(task.completed, task.total or 0, task.elapsed or 0))

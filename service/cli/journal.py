@@ -1,4 +1,4 @@
-"""What an import has stored already, in a file, so that one that was cut off goes on where it was."""
+"""The journal of an import: a file of what is stored, so that an import that was cut off can continue."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ class InvalidJournal(Exception):
 
 
 class Journal:
-    """A line with id and digest for each object that is stored. Use it as a context manager.
+    """A file with the id and digest of each stored object on a line. Use it as a context manager.
 
-    What is written survives the end of this program by any signal. A line that was cut off counts for nothing.
+    Lines that are written survive if this program is killed. A line that was cut off is ignored.
 
     Args:
-        path: the file; made if it is not there.
-        collection: where the objects go, as all else that they are part of their digests.
-        tenant: whose they are.
+        path: the file; created if it does not exist.
+        collection: the collection of the objects, which is part of the digests.
+        tenant: the tenant of the objects, which is part of the digests.
     """
 
     def __init__(self, path: Path, collection: str, tenant: str = "") -> None:
@@ -33,7 +33,7 @@ class Journal:
 
         Raises:
             InvalidJournal: the file is something else.
-            OSError: it cannot be read or written.
+            OSError: the file cannot be read or written.
         """
         self._target = (collection, tenant)
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
@@ -58,13 +58,13 @@ class Journal:
         self._file.close()
 
     def digest(self, object_: Object) -> str:
-        """Return a digest of all that an object is."""
+        """Return a digest of an object with all its contents."""
         images = {name: hashlib.sha256(content).hexdigest() for name, content in object_.images.items()}
         content = [*self._target, object_.id, dict(object_.properties), images]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def has(self, id_: str, digest: str) -> bool:
-        """Return whether an object of that id is stored just so."""
+        """Return whether an object of that id is stored with this digest."""
         return self._stored.get(id_) == digest
 
     def add(self, id_: str, digest: str) -> None:

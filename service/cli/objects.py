@@ -27,7 +27,7 @@ WhereOption = Annotated[
     typer.Option(
         "--where",
         metavar="CONDITION",
-        help="Objects with year>=2020, name=dog, name~d* ...; several must all hold.",
+        help="Objects with year>=2020, name=dog, name~d* ...; all must hold.",
         show_default=False,
     ),
 ]
@@ -115,7 +115,7 @@ def update(
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """Change properties and pictures of an object; its vectors follow."""
+    """Change properties and pictures of an object; its vectors are updated."""
     if not (values or images or unset):
         fail("give at least one of --set, --image and --unset", EXIT_WRONG_USE)
     with connected(context, address) as client:
@@ -144,11 +144,11 @@ def backfill(
         typer.Option("--vector", metavar="NAME", help="Named vector to fill; repeatable.", show_default=False),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Enter vectors again that Weaviate's index has lost, after a crash.")
+        bool, typer.Option("--verify", help="Also enter vectors that Weaviate's index has lost in a crash.")
     ] = False,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that the model cannot read whole.")] = False,
     token: Annotated[
-        str, typer.Option("--from", metavar="TOKEN", help="Go on where it ended before.", show_default=False)
+        str, typer.Option("--from", metavar="TOKEN", help="Continue where an earlier call stopped.", show_default=False)
     ] = "",
     tenant: TenantOption = "",
     address: AddressOption = None,
@@ -164,13 +164,13 @@ def backfill(
                 seen, filled, repaired = seen + each.seen, filled + each.filled, repaired + each.repaired
                 failed += len(each.failures)
                 for failure in each.failures:
-                    note(f"{failure.id} has not got its vectors: {failure.error.message}")
+                    note(f"{failure.id} did not get its vectors: {failure.error.message}")
         except (KeyboardInterrupt, VecgateError):
             if token:
-                note(f"go on with --from {token}")
+                note(f"continue with --from {token}")
             raise
         finally:
-            also = f", {repaired} entered into their index again" if verify else ""
+            also = f", {repaired} entered into the index again" if verify else ""
             say(f"{collection}: {seen} objects seen, {filled} filled{also}, {failed} failed")
     if failed:
         raise typer.Exit(EXIT_FAILED)
@@ -183,12 +183,12 @@ def delete(
     collection: CollectionArgument,
     id_: Annotated[str, typer.Argument(metavar="[ID]", help="The object's id.", show_default=False)] = "",
     where: WhereOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many there are, and delete none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count them, and delete none.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
-    """Delete an object, or all that fit conditions."""
+    """Delete an object, or all that match conditions."""
     if bool(id_) == bool(where):
         fail("give one of ID and --where CONDITION", EXIT_WRONG_USE)
     with connected(context, address) as client:
@@ -215,13 +215,13 @@ def _delete_fitting(
     report = client.delete_objects(collection, filters, tenant=tenant)
     say(f"{report.deleted} {'object is' if report.deleted == 1 else 'objects are'} deleted")
     for each in report.failures:
-        note(f"{each.id} is not: {each.error.message}")
+        note(f"{each.id} is not deleted: {each.error.message}")
     if report.failed:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _parse_value(types: Mapping[str, property_pb.DataType.ValueType], text: str) -> tuple[str, Any]:
-    """Return name and value of NAME=VALUE; the server says what does not fit."""
+    """Return name and value of NAME=VALUE; the server checks the value."""
     name, equals, value = text.partition("=")
     if not equals:
         fail(f"--set {text}: write it as NAME=VALUE", EXIT_WRONG_USE)
@@ -247,7 +247,7 @@ def _describe(found: Object) -> str:
 def _as_json(found: Object) -> dict[str, Any]:
     shown: dict[str, Any] = {"id": found.id, "properties": dict(sorted(found.properties.items()))}
     if found.vectors:
-        # The shortest digits that give the same float32 again.
+        # The shortest digits that give the same float32.
         vectors = sorted(found.vectors.items())
         shown["vectors"] = {name: [float(str(value)) for value in np.asarray(vector)] for name, vector in vectors}
     return shown

@@ -100,7 +100,7 @@ def test_delete_by_condition_counts_asks_and_names_what_failed(fake: FakeVecgate
     result = run("delete", "Pictures", "--where", "year>=1", "--yes", "--tenant", "anna")
 
     assert (result.exit_code, result.stdout) == (1, "1 object is deleted\n")
-    assert f"{IDS[3]} is not: it failed" in result.stderr
+    assert f"{IDS[3]} is not deleted: it failed" in result.stderr
     requests = fake.requests["DeleteObjects"]
     assert [each.dry_run for each in requests] == [True, True, False]
     assert all(each.filters == wanted for each in requests)
@@ -150,9 +150,9 @@ def test_backfill_adds_up_names_failures_and_goes_on_after_a_stop(fake: FakeVecg
     result = run("backfill", "Pictures", "--vector", "default", "--verify", "--from", IDS[0], "--tenant", "anna")
 
     assert (result.exit_code, result.stdout) == (
-        1, "Pictures: 4 objects seen, 3 filled, 0 entered into their index again, 1 failed\n"
+        1, "Pictures: 4 objects seen, 3 filled, 0 entered into the index again, 1 failed\n"
     )  # fmt: skip
-    assert f"{IDS[4]} has not got its vectors: it failed" in result.stderr
+    assert f"{IDS[4]} did not get its vectors: it failed" in result.stderr
     requests = fake.requests["BackfillVectors"]
     assert [each.page_token for each in requests] == [IDS[0], IDS[2]]
     assert all((each.vectors, each.verify, each.scope.tenant) == (["default"], True, "anna") for each in requests)
@@ -164,4 +164,4 @@ def test_backfill_that_gets_nowhere_says_where_to_go_on(fake: FakeVecgate, run: 
     result = run("backfill", "Pictures")
 
     assert (result.exit_code, result.stdout) == (1, "Pictures: 2 objects seen, 2 filled, 0 failed\n")
-    assert f"go on with --from {IDS[1]}" in result.stderr
+    assert f"continue with --from {IDS[1]}" in result.stderr
