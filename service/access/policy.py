@@ -35,8 +35,7 @@ def _nothing(request: Any) -> Sequence[str]:
 
 
 def _tenant(request: Any) -> Sequence[str]:
-    scope = request.scope if "scope" in request.DESCRIPTOR.fields_by_name else request
-    return [scope.tenant] if scope.tenant else []
+    return [request.scope.tenant] if request.scope.tenant else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ import pytest_asyncio
 from service.errors import ServiceError
 from service.store.embedded.binary import find_binary
 from service.store.weaviate import store
-from service.store.weaviate.confirming import confirm
 from service.store.weaviate.objects import Objects
+from service.store.weaviate.writing import confirm
 from tests.e2e.faults import RUNS, Fault, Inside, Outside, Site, import_through, inside, outside
 from tests.fakes.proxy import Fault as Cut
 

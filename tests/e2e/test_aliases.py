@@ -73,12 +73,12 @@ async def test_every_call_by_an_alias_is_about_its_collection(aliased: Aliased, 
     found = await searches.SearchObjects(
         search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["two cats"]}, scope=scope)
     )
-    shown = await collections.GetCollection(collection_pb.GetCollectionRequest(name=name, **scope))
+    shown = await collections.GetCollection(collection_pb.GetCollectionRequest(name=name, scope=scope))
     deleted = await objects.DeleteObjects(
         pb.DeleteObjectsRequest(collection=name, filters=where("year") >= 1, scope=scope)
     )
     await objects.DeleteObject(pb.DeleteObjectRequest(collection=name, id=listed.objects[-1].id, scope=scope))
-    left = await collections.GetCollection(collection_pb.GetCollectionRequest(name=f"Real{suffix}", **scope))
+    left = await collections.GetCollection(collection_pb.GetCollectionRequest(name=f"Real{suffix}", scope=scope))
 
     assert [each.name for each in tenants.tenants] == ["anna", "ben"]
     assert [each.WhichOneof("outcome") for each in stored.results] == ["stored"] * 2

@@ -30,7 +30,7 @@ _extract_vectors: Callable[[Any, Any], dict[str, Any]] = vars(_Executor)[_EXTRAC
 
 
 def _extract_all_vectors(executor: Any, said: Any) -> dict[str, Any]:
-    """Return all vectors of an object; the client leaves out the named ones of one that has one without a name, too."""
+    """Return all vectors of an object. The client omits the named ones if the object also has one without a name."""
     found = _extract_vectors(executor, said)
     if said.vector_bytes and said.vectors:
         found |= _extract_vectors(executor, type(said)(vectors=said.vectors))
@@ -53,7 +53,7 @@ def objects_within(client: WeaviateAsyncClient, collection: str, scope: Scope) -
 
 
 def find_fault(object_: StoredObject) -> str | None:
-    """Return why an object must not be written although Weaviate would take it or take down its neighbours, or None."""
+    """Return why an object must not be written, or None: Weaviate would store it wrongly or fail its batch."""
     for name, value in object_.properties.items():
         # Numbers travel to Weaviate as doubles.
         if isinstance(value, int) and abs(value) > MAX_EXACT_INT:
@@ -67,7 +67,7 @@ def find_fault(object_: StoredObject) -> str | None:
 
 
 def nudge(vector: Vector) -> Vector:
-    """Return a vector that differs from another by the least that there is."""
+    """Return a vector that differs from another by the smallest possible step."""
     nudged = vector.copy()
     largest = int(np.abs(vector).argmax())
     nudged[largest] = np.nextafter(vector[largest], np.float32(0))

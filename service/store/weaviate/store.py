@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
-from weaviate.exceptions import WeaviateInsertManyAllFailedError, WeaviateInvalidInputError
 
 from embedders.contract import Vector
 from service.domain import (
@@ -22,25 +21,18 @@ from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
 from service.store.base import NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
-from service.store.weaviate.confirming import confirm
 from service.store.weaviate.connection import Connection
-from service.store.weaviate.deleting import delete_fitting
-from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import (
-    Objects,
     find_fault,
     from_weaviate,
     names_to_weaviate,
     nudge,
     objects_within,
-    to_weaviate,
 )
 from service.store.weaviate.searching import search_in_weaviate
-from service.store.weaviate.updating import update_in_weaviate
-
-Outcomes = list[WriteFailure | None]
+from service.store.weaviate.writing import confirm, delete_fitting, insert, update_in_weaviate
 
 
 @measured
@@ -85,15 +77,15 @@ class WeaviateStore(WeaviateCollections):
         """Write objects, each on its own; one of an id that is there replaces it."""
         name = check_name(collection)
         faults = [find_fault(each) for each in objects]
-        outcomes: Outcomes = [StoreRejected(fault) if fault is not None else None for fault in faults]
+        outcomes: list[WriteFailure | None] = [StoreRejected(fault) if fault is not None else None for fault in faults]
         sound = [index for index, fault in enumerate(faults) if fault is None]
         async with self._connection.call(name) as client:
             within, cuts = objects_within(client, name, scope), self._connection.cuts
-            written = await _insert(within, [objects[index] for index in sound])
+            written = await insert(within, [objects[index] for index in sound])
             stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
             unwritten = await confirm(within, stored) if stored else {}
         if self._connection.cuts != cuts:
-            # A Weaviate that was started again confirms what it has, and not what the one before had in memory.
+            # After a restart Weaviate confirms what it has, and not what was in memory before.
             raise StoreUnavailable("the connection to Weaviate was cut during a write")
         for error in unwritten.values():
             raise error
@@ -141,7 +133,7 @@ class WeaviateStore(WeaviateCollections):
         self, collection: str, id_: UUID, vector_name: str, vector: Vector, scope: Scope = NO_TENANT
     ) -> None:
         """Enter a vector that an object has into its index, which has lost it."""
-        # Weaviate leaves the index alone where the vector is the same, so it is another one for a moment.
+        # Weaviate does not index an equal vector again, so a slightly different one is written first.
         nudged = nudge(vector)
         for present, written in ((vector, nudged), (nudged, vector)):
             found = await self.get_object(collection, id_, ReturnFields(vectors=[vector_name]), scope)
@@ -168,44 +160,3 @@ class WeaviateStore(WeaviateCollections):
     async def _vectors_of(self, name: str, fields: ReturnFields) -> list[str] | bool:
         # True is all of them, the one without a name included.
         return await self._means_nameless(name, fields.vectors) or list(fields.vectors) or False
-
-
-async def _insert(within: Objects, objects: Sequence[StoredObject]) -> Outcomes:
-    if not objects:
-        return []
-    try:
-        written = await within.data.insert_many([to_weaviate(each) for each in objects])
-    except WeaviateInsertManyAllFailedError as error:
-        message = all_failed_messages(error)
-        failure = _failure(message, within.name)
-        # Every object failed, but the client says only the set of the reasons.
-        if len(objects) == 1 or "\n" not in message:
-            return [failure for _ in objects]
-        if stays_without_entry(message):
-            # Sent again, an object that lacks nothing but an entry in an index would pass for stored.
-            failures = [_failure(each, within.name) for each in message.splitlines()]
-            passing = next((each for each in failures if isinstance(each, StoreUnavailable)), failure)
-            return [passing for _ in objects]
-    except (WeaviateInvalidInputError, TypeError, ValueError) as error:
-        # One object that the client cannot even send keeps it from sending the others.
-        if len(objects) == 1:
-            return [StoreRejected(str(translate(error)))]
-    else:
-        refused = {index: _failure(error.message, within.name) for index, error in written.errors.items()}
-        return [refused.get(index) for index in range(len(objects))]
-    middle = len(objects) // 2
-    return [
-        *await _insert(within, objects[:middle]),
-        *await _insert(within, objects[middle:]),
-    ]
-
-
-def _failure(message: str, collection: str) -> WriteFailure:
-    failure = reject(message, collection)
-    if isinstance(failure, StoreRejected):
-        return failure
-    if isinstance(failure, StoreUnavailable) and stays_without_entry(message):
-        return failure
-    # Not an object's own fault: a shard that takes no writes refuses its first object with a reason, and Weaviate
-    # reports the others as stored although they are not.
-    raise failure

@@ -33,7 +33,7 @@ from service.errors import (
     TenantNotFound,
 )
 from service.store.weaviate.errors import translate
-from service.store.weaviate.store import _insert
+from service.store.weaviate.writing import insert
 
 
 def _query_error(code: grpc.StatusCode, details: str) -> Exception:
@@ -202,7 +202,7 @@ async def test_objects_that_only_lack_their_index_entries_are_not_sent_again_to_
     entry = "insert to vector index: insert doc id {} to vector index: add batch of 1 vectors: not enough memory"
     within = Refusing("invalid text property 'a' value 1", entry.format(1), entry.format(2))
 
-    outcomes = await _insert(within, [StoredObject(uuid4()) for _ in range(3)])  # type: ignore[arg-type]
+    outcomes = await insert(within, [StoredObject(uuid4()) for _ in range(3)])  # type: ignore[arg-type]
 
     assert [type(each) for each in outcomes] == [StoreUnavailable] * 3
     assert within.writes == 1
@@ -210,4 +210,4 @@ async def test_objects_that_only_lack_their_index_entries_are_not_sent_again_to_
 
 async def test_a_batch_that_finds_no_memory_fails_as_a_whole() -> None:
     with pytest.raises(StoreUnavailable, match="no room"):
-        await _insert(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])  # type: ignore[arg-type]
+        await insert(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])  # type: ignore[arg-type]

@@ -1,0 +1,182 @@
+"""Writing, changing and deleting objects in Weaviate."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from weaviate.classes.query import Filter as ClientFilter
+from weaviate.connect import executor
+from weaviate.connect.v4 import _ExpectedStatusCodes
+from weaviate.exceptions import (
+    UnexpectedStatusCodeError,
+    WeaviateBaseError,
+    WeaviateInsertManyAllFailedError,
+    WeaviateInvalidInputError,
+)
+
+from service.domain import Filter, ObjectChange, StoredObject
+from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
+from service.store.base import Deletion, WriteFailure
+from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
+from service.store.weaviate.filters import filter_to_weaviate
+from service.store.weaviate.objects import Objects, to_weaviate
+from service.store.weaviate.vector_schema import NAMELESS
+
+log = structlog.get_logger(__name__)
+
+NOT_FOUND = 404
+
+
+async def insert(within: Objects, objects: Sequence[StoredObject]) -> list[WriteFailure | None]:
+    """Write objects, and return for each why it is not stored, or None. An object that Weaviate refuses fails alone."""
+    if not objects:
+        return []
+    try:
+        written = await within.data.insert_many([to_weaviate(each) for each in objects])
+    except WeaviateInsertManyAllFailedError as error:
+        message = all_failed_messages(error)
+        failure = _failure(message, within.name)
+        # Every object failed, but the client only reports the set of reasons.
+        if len(objects) == 1 or "\n" not in message:
+            return [failure for _ in objects]
+        if stays_without_entry(message):
+            # If sent again, an object that only lacks an index entry would count as stored.
+            failures = [_failure(each, within.name) for each in message.splitlines()]
+            passing = next((each for each in failures if isinstance(each, StoreUnavailable)), failure)
+            return [passing for _ in objects]
+    except (WeaviateInvalidInputError, TypeError, ValueError) as error:
+        # The client sends no object if it cannot encode one of them.
+        if len(objects) == 1:
+            return [StoreRejected(str(translate(error)))]
+    else:
+        refused = {index: _failure(error.message, within.name) for index, error in written.errors.items()}
+        return [refused.get(index) for index in range(len(objects))]
+    middle = len(objects) // 2
+    return [
+        *await insert(within, objects[:middle]),
+        *await insert(within, objects[middle:]),
+    ]
+
+
+def _failure(message: str, collection: str) -> WriteFailure:
+    failure = reject(message, collection)
+    if isinstance(failure, StoreRejected):
+        return failure
+    if isinstance(failure, StoreUnavailable) and stays_without_entry(message):
+        return failure
+    # Not the fault of one object. A read-only shard, for example, refuses its first object with a reason, and Weaviate
+    # reports the others as stored although they are not.
+    raise failure
+
+
+async def confirm(within: Objects, ids: Sequence[UUID]) -> dict[UUID, ServiceError]:
+    """Make Weaviate write objects and their index entries to disk, and return why it cannot, by id.
+
+    Weaviate 1.39 answers a batch while its last index entries are still in memory, and loses them if it is killed
+    before the next write. A dry run of a deletion writes them.
+    """
+    try:
+        answer = await within.data.delete_many(ClientFilter.by_id().contains_any(ids), dry_run=True, verbose=True)
+    except WeaviateBaseError as error:
+        translated = translate(error, within.name)
+        if not isinstance(translated, StoreRejected):
+            raise
+        # Such as an API key that may write but not delete.
+        log.warning("index_entries_unconfirmed", collection=within.name, reason=str(translated))
+        return {}
+    return {
+        UUID(int=each.uuid.int): reject(each.error or "no reason given", within.name)
+        for each in answer.objects
+        if not each.successful
+    }
+
+
+async def update_in_weaviate(within: Objects, change: ObjectChange) -> None:
+    """Change parts of an object.
+
+    Raises:
+        ObjectNotFound: there is no such object.
+        StoreRejected: a vector cannot be deleted without other losses.
+    """
+    images = {name: content for name, content in change.images.items() if content is not None}
+    given = to_weaviate(StoredObject(change.id, change.properties, images, change.vectors))
+    gone = [name for values in (change.properties, change.images) for name, value in values.items() if value is None]
+    properties = {**(given.properties or {}), **dict.fromkeys(gone)}
+    try:
+        if change.lost_vectors:
+            await _check_rewritable(within, change)
+        await within.data.update(change.id, properties, vector=given.vector or None)
+        if change.lost_vectors:
+            await _drop_vectors(within, change)
+    except UnexpectedStatusCodeError as error:
+        if error.status_code == NOT_FOUND:
+            raise ObjectNotFound(str(change.id)) from error
+        raise
+
+
+async def _drop_vectors(within: Objects, change: ObjectChange) -> None:
+    """Write an object again without some of its vectors, which is the only way to delete one."""
+    connection = within._connection  # noqa: SLF001
+    consistency = within.consistency_level
+    level: dict[str, Any] = {} if consistency is None else {"consistency_level": consistency.value}
+    tenant: dict[str, Any] = {"tenant": within.tenant} if within.tenant else {}
+    # As JSON, so that values of unhandled types stay as they are.
+    found = await _read_json(within, f"/objects/{within.name}/{change.id}", {"include": "vector", **level, **tenant})
+    vectors = dict(found.get("vectors") or {})
+    if found.get("vector"):
+        vectors[NAMELESS] = found["vector"]
+    kept = {name: vector for name, vector in vectors.items() if name not in change.lost_vectors}
+    properties = found.get("properties") or {}
+    body = {"class": within.name, "id": str(change.id), "properties": properties, "vectors": kept, **tenant}
+    written = connection.put(
+        f"/objects/{within.name}/{change.id}",
+        weaviate_object=body,
+        params=level,
+        error_msg="object",
+        status_codes=_ExpectedStatusCodes(ok_in=[200, 204], error="replace object"),
+    )
+    await executor.aresult(written)
+
+
+async def _check_rewritable(within: Objects, change: ObjectChange) -> None:
+    """Check that an object can be written again as it is. Weaviate would hash the hashes of a blobHash.
+
+    Raises:
+        StoreRejected: it has a property of type blobHash.
+    """
+    schema = await _read_json(within, f"/schema/{within.name}", {})
+    hashes = [each["name"] for each in schema.get("properties") or () if each["dataType"] == ["blobHash"]]
+    if hashes:
+        raise StoreRejected(
+            f"the object would lose {', '.join(change.lost_vectors)}. Weaviate deletes a vector only by writing the "
+            f"object again, which would spoil {hashes[0]!r}, a blobHash; keep a value in one of the vector's fields"
+        )
+
+
+async def _read_json(within: Objects, path: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    read = within._connection.get(  # noqa: SLF001
+        path,
+        params=dict(parameters),
+        error_msg="object",
+        status_codes=_ExpectedStatusCodes(ok_in=[200], error="read"),
+    )
+    answer: Mapping[str, Any] = (await executor.aresult(read)).json()
+    return answer
+
+
+async def delete_fitting(within: Objects, filters: Filter) -> Deletion:
+    """Delete the objects that match a filter, or as many as Weaviate deletes at a time.
+
+    Raises:
+        ServiceError: one of them failed for a reason that concerns all, such as a read-only store.
+    """
+    answer = await within.data.delete_many(filter_to_weaviate(filters), verbose=True)
+    failures: dict[UUID, StoreRejected] = {}
+    for each in answer.objects:
+        if not each.successful:
+            rejection = reject(each.error or "no reason given", within.name)
+            if not isinstance(rejection, StoreRejected):
+                raise rejection
+            failures[UUID(int=each.uuid.int)] = rejection
+    return Deletion([UUID(int=each.uuid.int) for each in answer.objects if each.successful], failures)
