@@ -342,7 +342,7 @@ def test_what_cannot_be_bundled_is_one_clear_line_and_leaves_no_archive(
         faults.append((code, capsys.readouterr().err))
 
     assert {code for code, _ in faults} == {1}
-    expected = ("no file", "no archive of images", "neither", "would both be", "no file", "'replica' not allowed")
+    expected = ("no file", "not an archive of images", "neither", "would both be", "no file", "'replica' not allowed")
     assert [word for word, (_, fault) in zip(expected, faults, strict=True) if word not in fault] == []
     assert not (tmp_path / "bundle.tar").exists()
 
