@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("VECGATE_", "OTEL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by what they need beside Python, and say which of them share a worker.
+
+    All of tests/e2e run in one worker, against one Weaviate; of the others, those of a file.
+    """
+    for item in items:
+        kind = item.path.relative_to(Path(__file__).parent).parts[0]
+        if kind in {"e2e", "helm"}:
+            item.add_marker(kind)
+        item.add_marker(pytest.mark.xdist_group("e2e" if kind == "e2e" else item.path.as_posix()))
 
 
 def assert_close(actual: ArrayLike, expected: ArrayLike, tolerance: float = 1e-6) -> None:
