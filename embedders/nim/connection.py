@@ -1,9 +1,4 @@
-"""The connections to a NIM: a bounded pool, TLS and keys; the outcome of each request, counted and traced.
-
-httpx's own transport costs 2 to 4 ms of CPU a request under load, aiohttp's a fraction of it, so aiohttp carries the
-requests below httpx's API. They go to the transport itself: httpx's client above it would follow redirects, keep
-cookies and log addresses, and costs another quarter of a millisecond for what must not happen here.
-"""
+"""The connections to a NIM: a bounded pool, TLS and keys; the outcome of each request, counted and traced."""
 
 import asyncio
 import ssl
@@ -14,8 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+import certifi
 from opentelemetry.trace import SpanKind
 from opentelemetry.util.types import AttributeValue
 
@@ -69,8 +63,8 @@ class Answer:
 class NimConnection:
     """One pool of connections, for one event loop. It follows no redirects and keeps no cookies."""
 
-    def __init__(self, config: ConnectionConfig, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """Make one without opening anything; `transport` stands in for the network.
+    def __init__(self, config: ConnectionConfig) -> None:
+        """Make one without opening anything.
 
         Raises:
             ValueError: an address or key is invalid, or ca_file holds no certificates.
@@ -82,19 +76,30 @@ class NimConnection:
         if config.api_key is not None:
             check_key(config.api_key)
         self._tls = _tls(config.ca_file) if self._root.startswith("https:") or config.ca_file else None
-        self._given = transport
-        self._transport: httpx.AsyncBaseTransport | None = None
-        self._urls: dict[str, httpx.URL] = {}
+        self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
         """Make the pool; connections open when they are needed."""
-        if self._transport is None:
-            self._transport = self._given or _transport(self._proxy, self._tls, self._config.max_connections)
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                limit=self._config.max_connections,
+                keepalive_timeout=KEEP_ALIVE_S,
+                ssl=True if self._tls is None else self._tls,
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers=HEADERS,
+                timeout=aiohttp.ClientTimeout(),  # none: each request has its own
+                cookie_jar=aiohttp.DummyCookieJar(),
+                proxy=self._proxy,
+                trust_env=False,
+                auto_decompress=False,
+            )
 
     async def close(self) -> None:
         """Close the connections. May be called twice."""
-        if self._transport is not None:
-            await self._transport.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def ask(
         self,
@@ -131,7 +136,7 @@ class NimConnection:
         try:
             with tracing.span(f"{method} {path}", attributes, kind=SpanKind.CLIENT) as span:
                 key = self._config.api_key if api_key is None else api_key
-                answer = await self._exchange(self._request(method, path, content, key), max_bytes, timeout_s)
+                answer = await self._exchange(method, path, content, key, max_bytes=max_bytes, timeout_s=timeout_s)
                 status = f"{answer.status // 100}xx"
                 span.set_attribute("http.response.status_code", answer.status)
                 if answer.status >= HTTPStatus.BAD_REQUEST:
@@ -140,33 +145,36 @@ class NimConnection:
         finally:
             NIM_ANSWERS.labels(self._config.name, status).inc()
 
-    async def _exchange(self, request: httpx.Request, max_bytes: int, timeout_s: float) -> Answer:
-        if self._transport is None:
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        content: Sequence[bytes] | None,
+        key: str | None,
+        *,
+        max_bytes: int,
+        timeout_s: float,
+    ) -> Answer:
+        if self._session is None:
             raise EmbedderUnavailable("the embedder is not started")
-        try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.handle_async_request(request)
-                try:
-                    return await _read(response, max_bytes)
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx.TransportError, aiohttp.ClientError, OSError) as error:
-            raise _failure(error, timeout_s) from error
-
-    def _request(self, method: str, path: str, content: Sequence[bytes] | None, key: str | None) -> httpx.Request:
-        if path not in self._urls:
-            self._urls[path] = httpx.URL(self._root + path)
-        headers = HEADERS | tracing.outgoing()
+        headers, body = tracing.outgoing(), None
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        if content is None:
-            return httpx.Request(method, self._urls[path], headers=headers)
-        headers["Content-Type"] = "application/json"
-        size = sum(map(len, content))
-        if size <= PIECE_BYTES:
-            return httpx.Request(method, self._urls[path], headers=headers, content=b"".join(content))
-        headers["Content-Length"] = str(size)
-        return httpx.Request(method, self._urls[path], headers=headers, content=_pieces(content))
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+            size = sum(map(len, content))
+            headers["Content-Length"] = str(size)
+            body = b"".join(content) if size <= PIECE_BYTES else _pieces(content)
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._session.request(
+                    method, self._root + path, data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                return await _read(response, max_bytes)
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _failure(error, timeout_s) from error
 
 
 async def _pieces(content: Sequence[bytes]) -> AsyncIterator[bytes]:
@@ -175,8 +183,8 @@ async def _pieces(content: Sequence[bytes]) -> AsyncIterator[bytes]:
             yield each[start : start + PIECE_BYTES]
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> Answer:
-    status, fine = response.status_code, response.status_code == HTTPStatus.OK
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> Answer:
+    status, fine = response.status, response.status == HTTPStatus.OK
     retry_after_s = parse_retry_after(response.headers.get("Retry-After"))
     # Not decompressed, because a few compressed bytes may expand to any size.
     plain = response.headers.get("Content-Encoding", "identity") == "identity"
@@ -185,7 +193,7 @@ async def _read(response: httpx.Response, max_bytes: int) -> Answer:
     body = bytearray()
     if plain:
         # A refusal is read to its end so that the connection can be reused.
-        async for chunk in response.aiter_raw():
+        async for chunk in response.content.iter_any():
             body += chunk
             if not fine and len(body) >= MAX_REFUSAL_BYTES:
                 break
@@ -195,10 +203,8 @@ async def _read(response: httpx.Response, max_bytes: int) -> Answer:
 
 
 def _failure(error: Exception, timeout_s: float) -> Exception:
-    """Return what to raise for a request that got no answer. httpx's words could hold an address, so it gets ours."""
-    # The transport words aiohttp's errors in httpx's classes, a reset connection as a time-out among them.
-    found = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError | OSError) else error
-    match found:
+    """Return the error for a request without an answer. aiohttp's messages may hold an address."""
+    match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             return EmbedderUnavailable(
                 "the NIM's certificate is not trusted; set nim.ca_file to its authority's certificate"
@@ -207,36 +213,21 @@ def _failure(error: Exception, timeout_s: float) -> Exception:
             return EmbedderUnavailable("the TLS handshake with the NIM failed; check nim.base_url")
         case aiohttp.ClientHttpProxyError(status=HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
             return EmbedderUnavailable("the proxy in front of the NIM rejects the user or password; correct nim.proxy")
-        case aiohttp.ClientResponseError() if not isinstance(found, aiohttp.ClientHttpProxyError):
+        case aiohttp.ClientResponseError() if not isinstance(error, aiohttp.ClientHttpProxyError):
             return AnswerInvalid("the answer is not HTTP; check nim.base_url")
-        case TimeoutError() | httpx.TimeoutException():
+        case TimeoutError():
             what = f"the NIM did not answer within {timeout_s:g} s"
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError() | httpx.ProxyError():
+        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
             what = "the proxy in front of the NIM cannot be reached or refuses the connection"
-        case aiohttp.ClientConnectorError() | httpx.ConnectError():
+        case aiohttp.ClientConnectorError():
             what = "the NIM cannot be reached"
         case _:
-            what = f"the connection to the NIM broke: {type(found).__name__}"
+            what = f"the connection to the NIM broke: {type(error).__name__}"
     return Transient(EmbedderUnavailable(what))
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        return httpx.create_ssl_context(trust_env=False)
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return ssl.create_default_context(cafile=ca_file or certifi.where())
     except (OSError, ValueError) as error:
         raise ValueError("ca_file cannot be read or holds no certificates in PEM form") from error
-
-
-def _transport(proxy: str | None, tls: ssl.SSLContext | None, max_connections: int) -> AiohttpTransport:
-    def session() -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
-            limit=max_connections, keepalive_timeout=KEEP_ALIVE_S, ssl=True if tls is None else tls
-        )
-        return aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), proxy=proxy, trust_env=False
-        )
-
-    # The session has the context that counts; the transport would make another one.
-    return AiohttpTransport(verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=session)

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
 
-import httpx
-
 from embedders.base import Lifetime
 from embedders.contract import (
     QUERY,
@@ -104,14 +102,8 @@ class NimEmbedder:
         spec: identity and bounds, known from the beginning, except for a dimension that has to be learnt.
     """
 
-    def __init__(
-        self,
-        config: NimConfig,
-        *,
-        transport: httpx.AsyncBaseTransport | None = None,
-        retries: Retries | None = None,
-    ) -> None:
-        """Make one; `transport` stands in for the network, and `retries` for those of the configuration.
+    def __init__(self, config: NimConfig, *, retries: Retries | None = None) -> None:
+        """Make one; `retries` replaces those of the configuration.
 
         Raises:
             ValueError: an address, a key, ca_file, profile or max_batch is invalid.
@@ -133,8 +125,7 @@ class NimEmbedder:
                 proxy=config.proxy,
                 # One more than slots, so that checks never wait behind slow requests.
                 max_connections=config.max_connections + 1,
-            ),
-            transport=transport,
+            )
         )
         self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._slots = asyncio.Semaphore(config.max_connections)

@@ -12,7 +12,6 @@ from functools import cache
 from multiprocessing.queues import Queue
 from typing import NamedTuple
 
-import httpx
 import numpy as np
 
 from embedders.contract import QUERY, Embedder, Input, TextInput
@@ -105,7 +104,7 @@ async def _run(embedder: Embedder, load: Load) -> Figures:
     return Figures(len(seconds) / cpu, len(seconds) * load.inputs / took, float(p50), float(p99))
 
 
-def _report(load: Load, served: Figures, bare: Figures, httpx_alone: Figures) -> str:
+def _report(load: Load, served: Figures, bare: Figures) -> str:
     small = load.inputs == 1
     calls = f" (goal {CALLS_A_CORE})" if small else ""
     inputs = "" if small else f" (goal {INPUTS_PER_S})"
@@ -113,13 +112,12 @@ def _report(load: Load, served: Figures, bare: Figures, httpx_alone: Figures) ->
         f"NIM, {load.callers} callers of {load.inputs} inputs: {served.calls_a_core:.0f} calls/s a core{calls}, "
         f"{served.inputs_per_s:.0f} inputs/s{inputs}, {served.calls_a_core * load.inputs:.0f} inputs/s a core, "
         f"p50 {served.p50_ms:.1f} ms, p99 {served.p99_ms / served.p50_ms:.1f} x p50 (goal {P99_TO_P50}); without queue "
-        f"and breaker {bare.calls_a_core:.0f} calls/s a core, {bare.calls_a_core / httpx_alone.calls_a_core:.1f} x "
-        "httpx's own transport"
+        f"and breaker {bare.calls_a_core:.0f} calls/s a core"
     )
 
 
 async def bench_nim() -> None:
-    """Print how fast a NIM is asked, what queue and breaker cost, and what the client gains over httpx's transport."""
+    """Print how fast a NIM is called, and what queue and breaker cost."""
     context = multiprocessing.get_context("spawn")
     ports: Queue[int] = context.Queue()
     server = context.Process(target=_serve, args=(ports,), daemon=True)
@@ -127,11 +125,9 @@ async def bench_nim() -> None:
     config = NimConfig(
         base_url=f"http://127.0.0.1:{await asyncio.to_thread(ports.get)}", model=MODEL, max_connections=CONNECTIONS
     )
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     embedders: list[Embedder] = [
         build_embedder(config, bounds=QueueBounds(max_inputs=4096, max_bytes=2**28)),
         NimEmbedder(config),
-        NimEmbedder(config, transport=httpx.AsyncHTTPTransport(limits=limits)),
     ]
     for embedder in embedders:
         await embedder.start()

@@ -2,11 +2,11 @@
 
 import asyncio
 import math
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -53,8 +53,8 @@ class TestContract(EmbedderSuite):
     """The contract."""
 
 
-async def embed(config: NimConfig, inputs: list[Any], transport: httpx.AsyncBaseTransport | None = None) -> list[Any]:
-    embedder = NimEmbedder(config, transport=transport)
+async def embed(config: NimConfig, inputs: list[Any]) -> list[Any]:
+    embedder = NimEmbedder(config)
     await embedder.start()
     try:
         return list(await embedder.embed(inputs, QUERY))
@@ -295,11 +295,11 @@ async def test_a_connection_cut_by_the_nim_is_unavailable(
 
 
 async def test_a_nim_that_is_not_there_is_unavailable(config: NimConfig) -> None:
-    def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused", request=request)
-
-    with pytest.raises(EmbedderUnavailable, match="reached"):
-        await embed(config, [CAT], httpx.MockTransport(refuse))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EmbedderUnavailable, match="reached"):
+            await embed(replace(config, base_url=address), [CAT])
 
 
 async def test_an_answer_that_does_not_come_in_time_is_unavailable(nim: FakeNim, config: NimConfig) -> None:

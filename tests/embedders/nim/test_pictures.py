@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
+from aiohttp.http_writer import StreamWriter
 from PIL import Image
 
 from embedders.contract import DOCUMENT, QUERY, ImageInput, Input, TextInput
@@ -129,36 +129,28 @@ async def test_a_text_never_waits_for_the_pictures_of_others_to_be_read(
     await embedder.close()
 
 
-async def test_a_large_body_goes_out_in_pieces_of_a_length_that_was_told() -> None:
-    seen: list[tuple[httpx.Headers, list[bytes]]] = []
+async def test_a_large_body_goes_out_in_pieces_of_a_length_that_was_told(
+    nim: FakeNim, config: NimConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, pieces = StreamWriter.write, []
 
-    async def answer(request: httpx.Request) -> httpx.Response:
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        seen.append((request.headers, [bytes(piece) async for piece in request.stream]))
-        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+    async def watched(self: StreamWriter, chunk: bytes, **options: Any) -> None:
+        pieces.append(bytes(chunk))
+        await write(self, chunk, **options)
 
+    monkeypatch.setattr(StreamWriter, "write", watched)
     content = [b'{"input":["', b"x" * (3 * PIECE_BYTES + 5), b'"]}']
-    connection = NimConnection(ConnectionConfig(base_url="http://nim"), transport=Transport(answer))
+    connection = NimConnection(ConnectionConfig(base_url=config.base_url))
     connection.open()
 
-    await connection.ask("POST", "/v1/embeddings", content, max_bytes=100, timeout_s=5)
+    await connection.ask("POST", "/v1/embeddings", content, max_bytes=100_000, timeout_s=5)
 
-    ((headers, pieces),) = seen
+    await connection.close()
+    ((_, headers),) = nim.heads
     assert b"".join(pieces) == b"".join(content)
     assert max(map(len, pieces)) == PIECE_BYTES
-    assert headers["Content-Length"] == str(sum(map(len, content)))
-    assert "Transfer-Encoding" not in headers
-
-
-class Transport(httpx.AsyncBaseTransport):
-    """Hands requests on as they are; httpx's own mock would read them first."""
-
-    def __init__(self, answer: Any) -> None:
-        self._answer = answer
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        response: httpx.Response = await self._answer(request)
-        return response
+    assert headers["content-length"] == str(sum(map(len, content)))
+    assert "transfer-encoding" not in headers
 
 
 async def test_a_large_body_arrives_whole_over_a_real_connection(nim: FakeNim, config: NimConfig) -> None:
