@@ -35,7 +35,7 @@ class BatchSizer:
         Args:
             encode: takes items, gives their vectors: float32, shape (items, dimension).
             items: what to encode.
-            own: a canary, a valid item of our own.
+            own: our own valid item, a canary.
 
         Raises:
             EmbedderUnavailable: there is too little memory for one item, or the model fails at the canary.

@@ -46,7 +46,7 @@ STORE_SECONDS = Histogram(
 STORE_FAILURES = Counter("vecgate_store_failures_total", "Calls that Weaviate did not answer in time.", ["operation"])
 IMPORT_OBJECTS = Counter(
     "vecgate_import_objects_total",
-    "Objects of finished imports: stored, rejected (the object is at fault), or failed (an embedder or Weaviate is).",
+    "Objects of finished imports: stored, rejected (invalid), or failed (an embedder or Weaviate failed).",
     ["outcome"],
 )
 IMPORT_VECTORS = Counter(

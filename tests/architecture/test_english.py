@@ -27,7 +27,6 @@ PHRASES = {
     r"\banew\b": "again",
     r"\bin passing\b": "temporarily",
     r"\bwhoever\b": "the caller that, everyone who",
-    r"\bat fault\b": "invalid, wrong",
     r"\band no more may\b": "which is the limit",
     r"\bmay not touch\b": "may not access",
 }
