@@ -16,17 +16,17 @@ app = typer.Typer(help="Keys of clients.", no_args_is_help=True)
 
 @app.callback()
 def _group() -> None:
-    """Keep `new-key` a separate command although it is the only one."""
+    """Keep `new-key` a subcommand although it is the only one."""
 
 
 @app.command("new-key")
 def new_key(name: Annotated[str, typer.Argument(metavar="CLIENT", help="The client's name.")]) -> None:
-    """Make a key: print it once, and what to put into the file of VECGATE_AUTH__CLIENTS_FILE.
+    """Create a key. Print it once, with the lines for the file of VECGATE_AUTH__CLIENTS_FILE.
 
     The file holds the key's SHA-256 digest alone; the key itself is kept nowhere. Nothing needs to be running.
     """
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    note(f"the key of {name}, which is shown this once:")
+    note(f"the key of {name}, shown only this once:")
     say(key)
     note("the client in the file, read again within seconds; more keys in the list let it change them one by one:")
     for line in (

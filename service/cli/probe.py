@@ -1,4 +1,4 @@
-"""`vecgate probe`: what an embedder makes of the probe that proves a space."""
+"""`vecgate probe`: an embedder's vectors of the probe that proves a space."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +14,11 @@ def probe(
     file: Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="JSON file to write.")],
     *,
     embedder: Annotated[
-        str, typer.Option("--embedder", help="The embedder; the server's default one if not given.", show_default=False)
+        str, typer.Option("--embedder", help="The embedder. Default: the server's default one.", show_default=False)
     ] = "",
     address: AddressOption = None,
 ) -> None:
-    """Write an embedder's vectors of the probe, for a local model that is declared to be of the same space.
+    """Write an embedder's vectors of the probe, for a model that is declared to belong to the same space.
 
     Set VECGATE_CLIP__SPACE to the space and VECGATE_CLIP__PROBE_FILE to the file where the local model runs.
     """

@@ -28,6 +28,7 @@ class ServeCommand(TyperCommand):
             shown = ",".join(default) if isinstance(default, list) else "" if default is None else str(default)
             rows.append((variable, shown.lower() if isinstance(default, bool) else shown, field.description or ""))
         print_table(("variable", "default", "meaning"), rows, whole=("variable",))
+        say("Tracing is set by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT.")
 
 
 def serve() -> None:

@@ -1,4 +1,4 @@
-"""`vecgate status`: what the server says of itself."""
+"""`vecgate status`: what the server reports about itself."""
 
 import typer
 from grpc import StatusCode
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 def status(context: typer.Context, address: AddressOption = None) -> None:
-    """Show health, embedders, limits and collections; exit code 1 if not all is well."""
+    """Show health, embedders, limits and collections; exit code 1 if something is wrong."""
     with connected(context, address) as client:
         whole = client.health()
         say(f"Vecgate at {client.target} is {_words(whole)}")
@@ -59,7 +59,7 @@ def _show_embedders(answer: pb.ListEmbeddersResponse) -> None:
 
 
 def _show_work(client: Client) -> None:
-    """Show what goes on inside, if the server knows it and this client may."""
+    """Show queues, running batches and quotas, if the server reports them and this client may see them."""
     try:
         status = client.server_status()
     except Unreachable:

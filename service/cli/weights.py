@@ -26,8 +26,8 @@ def _group() -> None:
 @app.command("fetch")
 def fetch(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of open_clip, such as ViT-H-14.")],
-    tag: Annotated[str, typer.Argument(metavar="TAG", help="Published weights of it, such as laion2b_s32b_b79k.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="What is made; it must not exist yet.")],
+    tag: Annotated[str, typer.Argument(metavar="TAG", help="Its published weights, such as laion2b_s32b_b79k.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder to create; it must not exist yet.")],
 ) -> None:
     """Download a public open_clip checkpoint into a folder that can be carried to a server without internet."""
     try:
@@ -48,7 +48,7 @@ def fetch(
 
 
 class _FolderSize(ProgressColumn):
-    """The bytes in a folder, which grows while others write into it."""
+    """The bytes in a folder, which may grow meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[dict[str, Any], str]] = {
     "TLS and keys": (TLS | KEYS, f"{OVER_TLS} --api-key-file key status"),
     "certificates": (SECURED, f"{OVER_TLS} --cert-file own.pem status"),
 }
-NOBODY_IS_ASKED = "so nobody is asked who they are"
+NOBODY_IS_ASKED = "so callers need no key."
 WITHOUT_POLICY: dict[str, Any] = {"networkPolicy": {"enabled": False}}
 READINESS: dict[str, dict[str, Any]] = {
     name: {"probes": {"readiness": {"service": name}}} for name in ("", "vecgate.v1.SearchService")
@@ -46,9 +46,9 @@ SENTENCES: dict[str, tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]] = 
         ("once Weaviate",),
     ),
     "keys": (KEYS, ("Callers need a key",), (NOBODY_IS_ASKED,)),
-    "certificates": (SECURED, ("so over HTTP nobody is asked who they are",), (NOBODY_IS_ASKED,)),
+    "certificates": (SECURED, ("so callers need no key or certificate over HTTP",), (NOBODY_IS_ASKED,)),
     "nobody": ({"networkPolicy": {"ingress": {"from": []}}}, ("nobody may call",), ("Who may call",)),
-    "no policy": (WITHOUT_POLICY, ("everyone who reaches the ports may call",), ("Who may call",)),
+    "no policy": (WITHOUT_POLICY, ("anyone who reaches the ports may call",), ("Who may call",)),
 }
 
 

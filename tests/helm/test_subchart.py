@@ -98,7 +98,7 @@ def test_below_another_chart_the_number_of_pods_can_be_given_away_too(helm: Helm
 def test_a_switch_that_no_chart_above_reads_is_refused(helm: Helm, tmp_path: Path) -> None:
     unread = {key: value for key, value in TWICE[0].items() if key not in {"condition", "tags"}}
 
-    with pytest.raises(HelmFailed, match=r"vecgate: enabled is false, and nothing reads it.*`condition`"):
+    with pytest.raises(HelmFailed, match=r"vecgate: enabled is false, but only a parent chart reads it.*`condition`"):
         below(helm, tmp_path, {"vecgate": {"enabled": False}}, [unread])
     with pytest.raises(HelmFailed, match="vecgate: enabled is false"):
         render({"enabled": False})

@@ -1,4 +1,4 @@
-{{/* What the schema cannot say: values that Kubernetes would refuse, or with which a pod would end as it starts. */}}
+{{/* What the schema cannot express: values that Kubernetes refuses, or with which a pod fails at start. */}}
 {{- define "vecgate.check" -}}
 {{- include "vecgate.checkUse" . -}}
 {{- include "vecgate.checkPorts" . -}}
@@ -16,10 +16,10 @@
 {{- include "vecgate.checkResources" (list "weights.initContainer.resources" .Values.weights.initContainer.resources) -}}
 {{- end -}}
 
-{{/* By itself the chart has its own global keys only; below another one it may have anybody's. */}}
+{{/* As the root chart it has only its own global keys; below a parent chart it may have others. */}}
 {{- define "vecgate.checkUse" -}}
 {{- if eq (toJson .Values.enabled) "false" -}}
-{{- fail "vecgate: enabled is false, and nothing reads it here; it is for a chart above, which names it as `condition` of this one among the dependencies in its Chart.yaml" -}}
+{{- fail "vecgate: enabled is false, but only a parent chart reads it, as the `condition` of this dependency in its Chart.yaml" -}}
 {{- end -}}
 {{- if .Chart.IsRoot -}}
 {{- range $name, $_ := omit .Values.global "imageRegistry" "imagePullSecrets" -}}
@@ -45,7 +45,7 @@
 {{- fail (printf "vecgate: progressDeadlineSeconds is %d, and the startup probe and minReadySeconds allow %s s; make it more, or 0" $deadline (include "vecgate.startSeconds" .)) -}}
 {{- end -}}
 {{- if regexMatch "^\\[(0|\"0%\"),(0|\"0%\")\\]$" (include "vecgate.strategy" . | fromYaml | dig "rollingUpdate" dict | values | toJson) -}}
-{{- fail "vecgate: strategy.rollingUpdate allows neither more pods nor fewer, so no upgrade could go on; raise maxSurge or maxUnavailable" -}}
+{{- fail "vecgate: strategy.rollingUpdate allows neither more pods nor fewer, so no upgrade can proceed; raise maxSurge or maxUnavailable" -}}
 {{- end -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "vecgate.fullname" .) -}}
 {{- if $live -}}
@@ -74,12 +74,12 @@
 {{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (not (or .targetCPUUtilizationPercentage .targetQueuedInputs .podMetrics)) -}}
-{{- fail "vecgate: autoscaling has no metric to go by; set autoscaling.targetCPUUtilizationPercentage, targetQueuedInputs or podMetrics" -}}
+{{- fail "vecgate: autoscaling has no metric; set autoscaling.targetCPUUtilizationPercentage, targetQueuedInputs or podMetrics" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Fields of a Service that its type, or what the pods listen on, leaves without a meaning. */}}
+{{/* Fields of a Service that do not fit its type or what the pods listen on. */}}
 {{- define "vecgate.checkService" -}}
 {{- $service := .Values.service -}}
 {{- $types := dict "loadBalancerClass" "LoadBalancer" "loadBalancerIP" "LoadBalancer" "loadBalancerSourceRanges" "LoadBalancer" -}}
@@ -106,7 +106,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Names and folders that meet those of the chart, and what names a volume or claim that is not there. */}}
+{{/* Names and folders that collide with those of the chart, and names of volumes or claims that do not exist. */}}
 {{- define "vecgate.checkExtras" -}}
 {{- $volumes := list "tmp" "weights" "secrets" -}}
 {{- range .Values.extraVolumes -}}

@@ -171,7 +171,7 @@ def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
     [
         ("BASE_URL", "http://[bad", "http://host:8000"),
         ("BASE_URL", "http://user:hunter2@nim", "api_key"),
-        ("API_KEY", "hunter2\n2", "line end"),
+        ("API_KEY", "hunter2\n2", "line break"),
         ("PROXY", "hunter2:3128", "http://host:3128"),
         ("MAX_BATCH", "65", "profile nvclip takes at most 64"),
         ("PROFILE", "hunter2", "nemotron-vl"),
