@@ -108,6 +108,13 @@ class Violations(list[Violation]):
             self.require(name not in seen, f"{path}[{index}].name", f"{name!r} occurs twice; give each name once")
             seen.add(name)
 
+    def require_count(self, count: int, most: int, path: str, what: str) -> None:
+        """Note a list `path` that is empty or has more than `most` items."""
+        self.require(count, path, f"is empty; give 1 to {most} {what}")
+        if count > most:
+            message = f"has {count} {what}, the most in one call is {most}; split the call"
+            self.add(path, message, "BATCH_TOO_LARGE")
+
     def raise_if_any(self) -> None:
         """Raise what was noted.
 

@@ -128,7 +128,10 @@ class EmbedderPool:
         Raises:
             EmbedderNotFound: the embedder does not exist.
         """
-        return [self.get(name)] if name else self.of_space(self.default.spec.space)
+        if name:
+            return [self.get(name)]
+        spaces = [each.spec.space for each in self._embedders]
+        return [each for each, space in zip(self._embedders, spaces, strict=True) if space == spaces[0]]
 
     def resolve(self, collection: Collection) -> Collection:
         """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
@@ -201,7 +204,7 @@ class EmbedderPool:
         try:
             with _embedding_span(embedder, inputs) as span:
                 outcomes = await embedder.embed(inputs, options)
-                if tracing.active():
+                if span.is_recording():
                     span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
                 return outcomes
         finally:

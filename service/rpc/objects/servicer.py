@@ -24,7 +24,7 @@ from service.rpc.objects.messages import (
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit, page_token, parse_page_token
-from service.rpc.shared.requests import check_count, check_id, output_from_pb, parse_scope
+from service.rpc.shared.requests import check_id, output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
@@ -58,7 +58,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         """Import objects."""
         with collecting() as violations:
             scope = parse_scope(violations, request)
-            check_count(violations, len(request.objects), self._limits.max_objects, "objects", "objects")
+            violations.require_count(len(request.objects), self._limits.max_objects, "objects", "objects")
         report = await self._importer.import_objects(
             request.collection,
             (parse_object(each, f"objects[{index}]") for index, each in enumerate(request.objects)),

@@ -28,7 +28,7 @@ from service.domain import (
 from service.errors import Violations
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.filters import parse_filter
-from service.rpc.shared.requests import check_count, check_id, output_from_pb, parse_scope
+from service.rpc.shared.requests import check_id, output_from_pb, parse_scope
 from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
@@ -180,7 +180,7 @@ class _Walk:
             case "near_vector":
                 return Near(path, (Part(path, self._own_vectors(message.near_vector, path)),))
         inputs, path, truncate = message.near_inputs.inputs, f"{path}.inputs", message.near_inputs.truncate
-        check_count(self.violations, len(inputs), self.limits.max_inputs, path, "inputs")
+        self.violations.require_count(len(inputs), self.limits.max_inputs, path, "inputs")
         parts = [
             self._part(each, f"{path}[{index}]", truncate=truncate)
             for index, each in enumerate(inputs[: self.limits.max_inputs])
@@ -207,13 +207,13 @@ class _Walk:
         if move.concepts:
             texts = self._texts(move.concepts, f"{path}.concepts", "concepts", truncate=truncate)
         if move.objects:
-            check_count(self.violations, len(move.objects), self.limits.max_inputs, f"{path}.objects", "objects")
+            self.violations.require_count(len(move.objects), self.limits.max_inputs, f"{path}.objects", "objects")
         ids = enumerate(move.objects[: self.limits.max_inputs])
         objects = [self._object(text, f"{path}.objects[{index}]") for index, text in ids]
         return Move(path, sign * move.force / 2, (*texts, *objects))
 
     def _texts(self, texts: Sequence[str], path: str, what: str, *, truncate: bool) -> tuple[Part, ...]:
-        check_count(self.violations, len(texts), self.limits.max_inputs, path, what)
+        self.violations.require_count(len(texts), self.limits.max_inputs, path, what)
         return tuple(Part(f"{path}[{index}]", TextInput(text, truncate)) for index, text in enumerate(texts))
 
     def _object(self, text: str, path: str, weight: float = 1.0) -> Part:

@@ -62,14 +62,6 @@ def check_name(name: str, path: str) -> None:
     violations.raise_if_any()
 
 
-def check_count(violations: Violations, count: int, most: int, path: str, what: str) -> None:
-    """Note a list `path` that is empty or has more than `most` items."""
-    violations.require(count, path, f"is empty; give 1 to {most} {what}")
-    if count > most:
-        message = f"has {count} {what}, the most in one call is {most}; split the call"
-        violations.add(path, message, "BATCH_TOO_LARGE")
-
-
 def check_id(violations: Violations, text: str, path: str) -> UUID:
     """Return the id of an object; note one that is missing, or is not a UUID, and return the nil UUID for it."""
     violations.require(text, path, "is required; give the UUID of an object")
