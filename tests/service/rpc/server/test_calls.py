@@ -76,7 +76,9 @@ async def test_a_stores_failure_reaches_the_caller_of_every_method(
         "get_object": lambda: wire.objects.GetObject(
             object_pb.GetObjectRequest(collection="Pictures", id="3fa85f64-5717-4562-b3fc-2c963f66afa6")
         ),
-        "search": lambda: wire.search.SearchObjects(search_pb.SearchObjectsRequest(collection="Pictures")),
+        "search": lambda: wire.search.SearchObjects(
+            search_pb.SearchObjectsRequest(collection="Pictures", bm25=search_pb.Bm25(query="a"))
+        ),
     }[method]
 
     failure = await failure_of(call())
