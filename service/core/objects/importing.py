@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from embedders.contract import EmbedderSpec, Vector
+from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError, InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import DraftObject, check_object
@@ -27,14 +27,13 @@ from service.core.objects.vectorizing import (
     check_native,
     vector_fields,
 )
-from service.core.objects.writing import ALWAYS, IndexEntries, Writes, keys_of, overwrite, unchanged
+from service.core.objects.writing import ALWAYS, Writer, Writes
 from service.core.pacing import Pace
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.errors import (
     InvalidRequest,
     ServiceError,
     StoreRejected,
-    StoreUnavailable,
     TenantInactive,
     TenantNotFound,
     Violation,
@@ -111,7 +110,7 @@ class Importer:
         self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
-        self._entries = IndexEntries(store)
+        self._writer = Writer(store, writes)
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 
@@ -267,45 +266,13 @@ class Importer:
         known: _Known,
         outcomes: list[ImportOutcome],
     ) -> None:
-        """Write a chunk. The write runs to its end, even if the call is cancelled."""
-        keys = keys_of(collection.name, scope, (each.object.id for each in chunk))
-        write = partial(self._put_chunk, collection, scope, chunk, known)
-        await self._writes.run(keys, write)
+        """Write the objects of a chunk that have no error, and note the outcomes of all."""
+        ready = [candidate.object for candidate in chunk if candidate.error is None]
+        failures = await self._writer.put(collection, ready, known.stored, known.mark, scope)
         for candidate in chunk:
-            reports = () if candidate.error else tuple(sorted(candidate.reports, key=lambda report: report.name))
-            outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, candidate.error)
-
-    async def _put_chunk(
-        self, collection: Collection, scope: Scope, chunk: Sequence[_Candidate], known: _Known
-    ) -> None:
-        ready = [candidate for candidate in chunk if candidate.error is None]
-        objects = [each.object for each in ready]
-        doubted = self._writes.since(known.mark, keys_of(collection.name, scope, (each.id for each in objects)))
-        failures = await overwrite(self._store, collection, objects, known.stored, scope) if ready else []
-        for candidate, failure in zip(ready, failures, strict=True):
-            candidate.error = failure
-        # Another call, or a write that failed, may have stored the same vectors meanwhile.
-        before = {**known.stored, **{each.id: each for each in objects if each.id in doubted}}
-        await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
-        if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
-            await self._enter_lost(collection, scope, [each for each in ready if each.error is None], before)
-        cut = [each.object.id for each in ready if isinstance(each.error, StoreUnavailable)]
-        self._writes.doubt(keys_of(collection.name, scope, cut))
-
-    async def _enter_lost(
-        self, collection: Collection, scope: Scope, written: Sequence[_Candidate], before: Mapping[UUID, StoredObject]
-    ) -> None:
-        """Enter vectors that objects had before where an index lacks them; the store adds no entry for these."""
-        same: dict[str, dict[UUID, Vector]] = {}
-        for candidate in written:
-            if (there := before.get(candidate.object.id)) is not None:
-                for vector_name, vector in unchanged(candidate.object, there).items():
-                    same.setdefault(vector_name, {})[there.id] = vector
-        failures: dict[UUID, ServiceError] = {}
-        for named in collection.vectors:
-            failures |= await self._entries.ensure(collection.name, named, same.get(named.name, {}), scope)
-        for candidate in written:
-            candidate.error = failures.get(candidate.object.id)
+            error = candidate.error or failures.get(candidate.object.id)
+            reports = () if error else tuple(sorted(candidate.reports, key=lambda report: report.name))
+            outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, error)
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:

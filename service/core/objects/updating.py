@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from embedders.contract import DOCUMENT, EmbedderSpec, Vector
+from embedders.contract import DOCUMENT, EmbedderSpec
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import DraftObject, check_object
 from service.core.objects.vectorizing import (
@@ -16,13 +16,12 @@ from service.core.objects.vectorizing import (
     foremost,
     vector_fields,
 )
-from service.core.objects.writing import IndexEntries, Writes, keys_of, unchanged
+from service.core.objects.writing import Writer, Writes, unchanged
 from service.domain import (
     Collection,
     DataType,
     ObjectChange,
     PropertyValue,
-    ReturnFields,
     Scope,
     StoredObject,
     unknown_property,
@@ -63,7 +62,7 @@ class Updater:
         self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
-        self._entries = IndexEntries(store)
+        self._writer = Writer(store, writes)
 
     async def update(
         self,
@@ -131,28 +130,10 @@ class Updater:
         if candidate.error is not None:
             raise candidate.error
         kept = {key: each for key, each in unchanged(candidate.object, before).items() if key in touched}
-        keys = keys_of(collection.name, scope, [before.id])
         change = _change(properties, images, before, candidate)
-        await self._writes.run(keys, lambda: self._write(collection, change, kept, scope, mark))
+        await self._writer.change(collection, change, kept, mark, scope)
         reports = sorted(candidate.reports, key=lambda report: report.name)
         return UpdateReport(tuple(reports), list(used.values()))
-
-    async def _write(
-        self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], scope: Scope, mark: int
-    ) -> None:
-        """Change an object, and enter vectors that it had before where an index lacks them.
-
-        The store adds no entries for equal vectors, but an earlier attempt of this update may have failed before its
-        entries were written.
-        """
-        await self._store.update_object(collection.name, change, scope)
-        if self._writes.since(mark, keys_of(collection.name, scope, [change.id])):
-            every = ReturnFields(vectors=[each.name for each in collection.vectors])
-            kept = (await self._store.get_object(collection.name, change.id, every, scope)).vectors
-        for vector in collection.vectors:
-            having = {change.id: kept[vector.name]} if vector.name in kept else {}
-            for error in (await self._entries.ensure(collection.name, vector, having, scope)).values():
-                raise error
 
 
 def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:

@@ -7,8 +7,9 @@ for it, or no other entry links to its entry. Writing the same object again chan
 - `Writes` runs each write to its end, even if the caller leaves, runs writes of one object one after the other, and
   remembers which objects other calls wrote, and which objects a failed write may have written.
 - `overwrite` replaces objects, and keeps what this version does not handle.
-- `IndexEntries` searches an object by its own vectors, and adds an index entry where the search does not find it. This
-  is done before an object is acknowledged that was stored before with the same vector, or whose last write failed.
+- `IndexEntries` searches an object by its own vectors, and adds an index entry where the search does not find it.
+- `Writer` does so before it acknowledges an object that was stored before with the same vector, or whose last write
+  failed.
 - `Settler` does the same in the background for objects of failed writes that nobody sends again.
 """
 
@@ -418,6 +419,108 @@ class IndexEntries:
 
         await all_of(map(enter, ids))
         return failures
+
+
+class Writer:
+    """Writes and changes objects, so that those which it acknowledges are found."""
+
+    def __init__(self, store: Store, writes: Writes) -> None:
+        self._store = store
+        self._writes = writes
+        self._entries = IndexEntries(store)
+
+    async def put(
+        self,
+        collection: Collection,
+        objects: Sequence[StoredObject],
+        stored: Mapping[UUID, StoredObject],
+        mark: int,
+        scope: Scope,
+    ) -> dict[UUID, ServiceError]:
+        """Write objects, each on its own, and return why some are not stored or not found, by id.
+
+        Args:
+            collection: the collection of the objects.
+            objects: the objects.
+            stored: those of them that were stored already, with their vectors.
+            mark: when `stored` was read; see Writes.ended.
+            scope: the tenant, and how many replicas must answer.
+
+        Raises:
+            StoreUnavailable: the store failed as a whole.
+        """
+        keys = keys_of(collection.name, scope, (each.id for each in objects))
+        return await self._writes.run(keys, lambda: self._put(collection, objects, stored, mark, scope)) if keys else {}
+
+    async def change(
+        self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], mark: int, scope: Scope
+    ) -> None:
+        """Change an object, and enter vectors that it had before where an index lacks them.
+
+        The store adds no entries for equal vectors, but an earlier attempt of this update may have failed before its
+        entries were written.
+
+        Args:
+            collection: the collection of the object.
+            change: what to change.
+            kept: the vectors that the object had before and that depend on the change.
+            mark: when the object was read; see Writes.ended.
+            scope: the tenant, and how many replicas must answer.
+
+        Raises:
+            ServiceError: the object is not changed, or not found by its vectors.
+        """
+        keys = keys_of(collection.name, scope, [change.id])
+
+        async def write() -> None:
+            await self._store.update_object(collection.name, change, scope)
+            vectors = kept
+            if self._writes.since(mark, keys):
+                every = ReturnFields(vectors=[each.name for each in collection.vectors])
+                vectors = (await self._store.get_object(collection.name, change.id, every, scope)).vectors
+            for error in (await self._enter_lost(collection, {change.id: vectors}, scope)).values():
+                raise error
+
+        await self._writes.run(keys, write)
+
+    async def _put(
+        self,
+        collection: Collection,
+        objects: Sequence[StoredObject],
+        stored: Mapping[UUID, StoredObject],
+        mark: int,
+        scope: Scope,
+    ) -> dict[UUID, ServiceError]:
+        doubted = self._writes.since(mark, keys_of(collection.name, scope, (each.id for each in objects)))
+        outcomes = await overwrite(self._store, collection, objects, stored, scope)
+        failures: dict[UUID, ServiceError] = {
+            each.id: outcome for each, outcome in zip(objects, outcomes, strict=True) if outcome is not None
+        }
+        # Another call, or a write that failed, may have stored the same vectors meanwhile.
+        before = {**stored, **{each.id: each for each in objects if each.id in doubted}}
+        same = {each.id: unchanged(each, before[each.id]) for each in objects if each.id in before}
+        failures |= await self._enter_lost(collection, _without(same, failures), scope)
+        if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
+            failures |= await self._enter_lost(collection, _without(same, failures), scope)
+        cut = [id_ for id_, error in failures.items() if isinstance(error, StoreUnavailable)]
+        self._writes.doubt(keys_of(collection.name, scope, cut))
+        return failures
+
+    async def _enter_lost(
+        self, collection: Collection, vectors: Mapping[UUID, Mapping[str, Vector]], scope: Scope
+    ) -> dict[UUID, ServiceError]:
+        """Enter vectors of objects where an index lacks them, and return why some are not found, by id."""
+        failures: dict[UUID, ServiceError] = {}
+        for named in collection.vectors:
+            having = {id_: own[named.name] for id_, own in vectors.items() if named.name in own}
+            failures |= await self._entries.ensure(collection.name, named, having, scope)
+        return failures
+
+
+def _without(
+    vectors: Mapping[UUID, dict[str, Vector]], failures: Mapping[UUID, ServiceError]
+) -> dict[UUID, dict[str, Vector]]:
+    return {id_: own for id_, own in vectors.items() if id_ not in failures}
 
 
 class Settler:
