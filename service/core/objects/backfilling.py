@@ -111,7 +111,7 @@ class Backfiller:
         Raises:
             CollectionNotFound: there is no such collection.
             TenantNotFound: the collection has no such tenant.
-            InvalidRequest: a tenant that is missing or too much, an unknown named vector.
+            InvalidRequest: a missing or superfluous tenant, an unknown named vector.
             CollectionNotBound: a named vector is bound to no space.
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed.

@@ -187,7 +187,7 @@ def _resolve(collection: Collection, named: MaskPath) -> str:
     JSON writes masks in lowerCamelCase, so that a reader of JSON makes `myTitle` into `my_title`.
 
     Raises:
-        InvalidRequest: the collection has none of that name.
+        InvalidRequest: the collection has no such name.
     """
     blobs = named.part == "images"
     names = [each.name for each in collection.vectors]

@@ -238,7 +238,7 @@ class Vectorizer:
         return plans, todo
 
     def _plan_for(self, collection: str, vector: NamedVector, plans: dict[str, _Plan]) -> _Plan:
-        """Return the plan for the space of a named vector, and add it if there is none."""
+        """Return the plan for the space of a named vector, after adding it if needed."""
         assert vector.space is not None, "a named vector without a space is refused before"
         try:
             embedders = self._embedders.for_vector(collection, vector)
