@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
-        """Return a collection, also when another program made it.
+        """Return a collection, even if another program created it.
 
         Args:
             name: the collection's name, or an alias of it; what is returned has its own name.
@@ -80,11 +80,11 @@ class Store(Protocol):
         ...
 
     async def list_collections(self) -> list[Collection]:
-        """Return all collections, by name."""
+        """Return all collections, sorted by name."""
         ...
 
     async def update_collection(self, collection: Collection) -> None:
-        """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing.
+        """Change a collection into the given one, and add what is new; a repeated call changes nothing.
 
         Indexes of properties may be built in the background, and are seen when they are done.
 
@@ -106,7 +106,7 @@ class Store(Protocol):
         ...
 
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Add tenants to a collection that has some; one that is there already stays as it is.
+        """Add tenants to a collection with tenants; an existing tenant stays unchanged.
 
         Raises:
             CollectionNotFound: no collection has that name.
@@ -114,7 +114,7 @@ class Store(Protocol):
         ...
 
     async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
-        """Return all tenants of a collection, or those of certain names that are there, by name.
+        """Return all tenants of a collection, or the existing ones of the given names, sorted by name.
 
         Raises:
             CollectionNotFound: no collection has that name.
@@ -122,7 +122,7 @@ class Store(Protocol):
         ...
 
     async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Change how active tenants are; they are there.
+        """Change the activity of existing tenants.
 
         Raises:
             CollectionNotFound: no collection has that name.
@@ -130,7 +130,7 @@ class Store(Protocol):
         ...
 
     async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; a missing one is not an error.
+        """Delete tenants and their objects; a tenant that does not exist is not an error.
 
         Raises:
             CollectionNotFound: no collection has that name.
@@ -138,7 +138,7 @@ class Store(Protocol):
         ...
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
-        """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""
+        """Return the number of objects of a collection or tenant, or of those that match a filter."""
         ...
 
     async def put_objects(

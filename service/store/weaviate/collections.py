@@ -20,22 +20,22 @@ from service.store.weaviate.vector_schema import NAMELESS
 
 MAX_SCHEMAS = 1024
 SCHEMA_MAX_AGE_S = 1.0
-"""For so long searches use a collection's schema as it was read; reading it takes as long as a small search."""
+"""How long searches use a schema before it is read again; reading it takes as long as a small search."""
 _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 
 @measured
 class WeaviateCollections:
-    """The part of a Store that is about collections and their tenants.
+    """The methods of a Store for collections and their tenants.
 
-    Collections are created with their space binding; those of other programs can be read. A collection's name gets a
-    capital first letter, a property's a small one, as Weaviate does.
+    Created collections have their space binding in the schema; collections of other programs can be read. The first
+    letter of a collection's name becomes a capital letter, and that of a property a small one, as in Weaviate.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, SCHEMA_MAX_AGE_S)
-        # As callers, who read a collection first, last saw it.
+        # From the last time that a caller read the collection.
         self._nameless: LRUCache[str, bool] = LRUCache(MAX_SCHEMAS)
 
     async def create_collection(self, collection: Collection) -> None:
@@ -44,7 +44,7 @@ class WeaviateCollections:
             await client.collections.create_from_dict(to_schema(collection))
 
     async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
-        """Return a collection, also when another program made it."""
+        """Return a collection, even if another program created it."""
         name = check_name(name)
         if not fresh and self._connection.available and (seen := self._schemas.get(name)) is not None:
             return seen
@@ -55,7 +55,7 @@ class WeaviateCollections:
         return found
 
     async def _means_nameless(self, name: str, vectors: Container[str]) -> bool:
-        """Return whether the vector without a name is among some, for which searches and reads give none."""
+        """Return whether one of the vectors is the one without a name, for which searches and reads name none."""
         if NAMELESS not in vectors:
             return False
         if name not in self._nameless:
@@ -63,13 +63,13 @@ class WeaviateCollections:
         return self._nameless[name]
 
     async def list_collections(self) -> list[Collection]:
-        """Return all collections, by name."""
+        """Return all collections, sorted by name."""
         async with self._connection.call() as client:
             schema = await _get_json(client, "/schema")
         return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
 
     async def update_collection(self, collection: Collection) -> None:
-        """Make a collection as it is to be, adding properties and named vectors; a repeated call changes nothing."""
+        """Change a collection into the given one, and add what is new; a repeated call changes nothing."""
         name = check_name(collection.name)
         self._forget(name)
         async with self._connection.call(name) as client:
@@ -88,7 +88,7 @@ class WeaviateCollections:
         """Delete a collection and its objects."""
         name = check_name(name)
         async with self._connection.call(name) as client:
-            # Weaviate is content to delete what is not there, an alias included.
+            # Weaviate reports success for a name that does not exist, and for an alias.
             if (await _get_json(client, f"/schema/{name}"))["class"] != name:
                 message = f"{name!r} is an alias; name the collection that it leads to, as GetCollection gives it"
                 raise InvalidRequest([Violation("name", message)])
@@ -96,38 +96,38 @@ class WeaviateCollections:
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        """Forget the schema of a collection, which may be known by aliases, too."""
+        """Forget the schema of a collection, which may be cached under aliases, too."""
         for each in [key for key, found in self._schemas.items() if found.name == name]:
             self._schemas.pop(each, None)
 
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Add tenants to a collection that has some; one that is there already stays as it is."""
+        """Add tenants to a collection with tenants; an existing tenant stays unchanged."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             await client.collections.use(name).tenants.create(tenants_to_create(tenants))
 
     async def list_tenants(self, collection: str, names: Sequence[str] = ()) -> list[Tenant]:
-        """Return all tenants of a collection, or those of certain names that are there, by name."""
+        """Return all tenants of a collection, or the existing ones of the given names, sorted by name."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             tenants = client.collections.use(name).tenants
             return tenants_from_weaviate(await (tenants.get_by_names(list(names)) if names else tenants.get()))
 
     async def update_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
-        """Change how active tenants are; they are there."""
+        """Change the activity of existing tenants."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             await client.collections.use(name).tenants.update(tenants_to_update(tenants))
 
     async def delete_tenants(self, collection: str, names: Sequence[str]) -> None:
-        """Delete tenants with their objects; a missing one is not an error."""
+        """Delete tenants and their objects; a tenant that does not exist is not an error."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             await client.collections.use(name).tenants.remove(list(names))
 
 
 def check_name(name: str) -> str:
-    """Return a collection's name as Weaviate has it.
+    """Return a collection's name in Weaviate's spelling.
 
     Raises:
         CollectionNotFound: no collection has that name.
@@ -143,7 +143,7 @@ def _real_name(name: str) -> str:
 
 
 async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
-    # The client's own reader of schemas raises on types and indexes that are newer than itself.
+    # The client's own parser of schemas raises for types and indexes that are newer than the client.
     response = client._connection.get(  # noqa: SLF001
         path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
     )
@@ -151,7 +151,7 @@ async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
 
 
 async def _check_module(client: WeaviateAsyncClient, name: str) -> None:
-    # An update takes any name, and then nothing takes it away again.
+    # Weaviate accepts any name in an update, and cannot remove it later.
     modules = (await _get_json(client, "/meta")).get("modules") or {}
     if name not in modules:
         raise StoreRejected(f"Weaviate refused: module with name {name} doesn't exist")
@@ -160,7 +160,7 @@ async def _check_module(client: WeaviateAsyncClient, name: str) -> None:
 async def _send_json(
     client: WeaviateAsyncClient, method: Literal["post", "put", "delete"], path: str, body: Parameters
 ) -> None:
-    # The client's own update knows only the parameters that it was made with.
+    # The client's own update supports only parameters that it knows.
     send = getattr(client._connection, method)  # noqa: SLF001
     accepted = _ExpectedStatusCodes(ok_in=[200, 202], error="schema")
     await executor.aresult(send(path, dict(body), error_msg="schema", status_codes=accepted))

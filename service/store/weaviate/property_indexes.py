@@ -1,4 +1,4 @@
-"""The indexes of properties that are there already: Weaviate drops them at once and builds them in the background."""
+"""Indexes of existing properties: Weaviate drops them at once and builds them in the background."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ FLAGS = {"indexFilterable": "filterable", "indexSearchable": "searchable", "inde
 
 @dataclass(frozen=True, slots=True)
 class IndexChange:
-    """One request to Weaviate; the path is relative to the collection's."""
+    """A request to Weaviate, with a path relative to that of the collection."""
 
     method: Literal["put", "delete"]
     path: str
@@ -19,7 +19,7 @@ class IndexChange:
 
 
 def index_changes(schema: Mapping[str, Any], collection: Collection) -> Iterator[IndexChange]:
-    """Yield what makes the properties' indexes, as Weaviate returned them, those of a collection."""
+    """Yield the requests that change the properties' indexes in Weaviate into those of a collection."""
     there = {str(each["name"]): each for each in schema.get("properties") or ()}
     for wanted in collection.properties:
         present = there.get(wanted.name)

@@ -1,4 +1,4 @@
-"""Collections as Weaviate's schema has them, both ways."""
+"""Converts collections to and from Weaviate's schema."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -18,9 +18,9 @@ from service.store.weaviate.vector_schema import (
     vector_to_schema,
 )
 
-# Without these Weaviate refuses filters by null, by length and by time.
+# Without these settings Weaviate refuses filters on null, length and time.
 INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True}
-# Weaviate leaves out what is false.
+# Weaviate omits values that are false.
 SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
 INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
@@ -30,7 +30,7 @@ OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
 
 
 def to_schema(collection: Collection) -> Schema:
-    """Return what Weaviate is asked to create."""
+    """Return the schema to create."""
     schema = {
         "class": collection.name,
         "description": _described(collection),
@@ -49,7 +49,7 @@ def to_schema(collection: Collection) -> Schema:
 
 
 def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Schema, list[Schema]]:
-    """Return a collection's schema, as Weaviate returned it, changed, and the properties to add to it."""
+    """Return the changed schema of a collection, made from the one in Weaviate, and the properties to add."""
     patched = deepcopy(dict(schema))
     patched["description"] = _described(collection)
     there = {str(each["name"]): each for each in patched.get("properties") or ()}
@@ -66,7 +66,7 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
         else:
             vectors[vector.name] = vector_to_schema(vector)
     if (reranker := collection.reranker) is not None:
-        # Weaviate takes one at most.
+        # Weaviate accepts at most one reranker.
         modules = as_mapping(schema.get("moduleConfig"))
         others = {name: value for name, value in modules.items() if not name.startswith(RERANKER)}
         patched["moduleConfig"] = {**others, reranker.module: dict(reranker.options)}
@@ -79,7 +79,7 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
 
 
 def from_schema(schema: Mapping[str, Any]) -> Collection:
-    """Return a collection from Weaviate's schema, also if another program created it.
+    """Return a collection from Weaviate's schema, even if another program created it.
 
     What this version does not handle stays visible without its meaning: a property's type, a vector's distance is None
     then.
@@ -96,7 +96,7 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         reranker=_reranker_from_schema(as_mapping(schema.get("moduleConfig"))),
         multi_tenancy=tenancy,
         replication=_only(as_mapping(schema.get("replicationConfig")), REPLICATION),
-        # With tenants each is a shard, and Weaviate says nothing but zeros.
+        # With tenants, each tenant is a shard, and Weaviate returns zeros only.
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
     )
@@ -110,7 +110,7 @@ def _vectors_from_schema(schema: Mapping[str, Any]) -> Iterator[NamedVector]:
 
 
 def _described(collection: Collection) -> str:
-    # The only one is the default one anyway.
+    # A single named vector is always the default one.
     name = collection.default_vector if len(collection.vectors) > 1 else ""
     return with_default_vector(collection.description, name)
 
@@ -160,7 +160,7 @@ def _property_from_schema(schema: Mapping[str, Any]) -> Property:
         str(schema.get("description") or ""),
         _only(schema, INDEXING),
         tuple(_property_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
-        # Only names of collections begin with a capital letter.
+        # Only collections have names that begin with a capital letter.
         tuple(each for each in types if each[:1].isupper()),
     )
 

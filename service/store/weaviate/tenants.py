@@ -1,4 +1,4 @@
-"""Tenants as Weaviate's client has them, both ways."""
+"""Converts tenants to and from those of Weaviate's client."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Named vectors as Weaviate's schema has them, both ways: binding, module, index, quantizer.
+"""Converts named vectors to and from Weaviate's schema: binding, module, index, quantizer.
 
 The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
 them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
@@ -15,20 +15,20 @@ Schema = dict[str, Any]
 
 MODULE = "multi2vec-nvidia"
 MODULE_MODEL = "nvidia/nvclip"
-"""The module's model where the schema names none."""
+"""The module's model if the schema names none."""
 
 NAMELESS = "default"
-"""What Weaviate calls the vector without a name where one has to be given; searches and reads do not know it."""
+"""Weaviate's name for the vector without a name; searches and reads do not accept it."""
 
 QUANTIZERS = ("rq", "bq", "pq", "sq")
-# Of an index, what is not a parameter, or one that nobody but Weaviate sets.
+# Fields of an index that are not parameters, or that only Weaviate sets.
 NOT_PARAMETERS = frozenset(
     (*QUANTIZERS, "distance", "multivector", "skip", "skipDefaultQuantization", "trackDefaultQuantization")
 )
 
 
 def vector_to_schema(vector: NamedVector) -> Schema:
-    """Return what Weaviate is asked to create."""
+    """Return the schema to create."""
     assert vector.space is not None, "a named vector to create is bound to a space"
     binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
     binding |= _native_fields(vector) if vector.native else _fields(vector)
@@ -49,8 +49,7 @@ def _fields(vector: NamedVector) -> Schema:
 
 
 def _native_fields(vector: NamedVector) -> Schema:
-    # The module counts an object's inputs off against the weights, alphabetically, without looking at names; and it
-    # refuses an empty list.
+    # The module matches inputs and weights by alphabetical position, not by name, and refuses an empty list.
     ordered = _fields(
         replace(
             vector,
@@ -64,7 +63,7 @@ def _native_fields(vector: NamedVector) -> Schema:
 
 
 def patch_vector(schema: Schema, vector: NamedVector) -> None:
-    """Give a named vector's schema, as Weaviate returned it, the index of a vector."""
+    """Put the index of a named vector into its schema from Weaviate."""
     _set_index(schema["vectorIndexConfig"], vector.index, schema["vectorIndexType"])
 
 
@@ -83,7 +82,7 @@ def _set_quantizer(config: Schema, quantizer: Quantizer | None) -> None:
     if quantizer is None:
         return
     if quantizer.type == "none":
-        # Of an index that is there Weaviate keeps what it was made with.
+        # Weaviate keeps the creation parameters of an existing index.
         config.setdefault("skipDefaultQuantization", True)
         return
     config[quantizer.type] = {**config.get(quantizer.type, {}), **quantizer.parameters, "enabled": True}
@@ -98,8 +97,8 @@ def _merge(target: Schema, parameters: Parameters) -> None:
 
 
 def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
-    """Return the schema of a collection's vector without a name in the form of a named one's, or None."""
-    # As Weaviate decides it: entities/modelsext/class.go.
+    """Return the schema of the vector without a name in the form of a named vector's, or None."""
+    # Weaviate's own rule: entities/modelsext/class.go.
     if not any(collection.get(key) for key in ("vectorizer", "vectorIndexType", "vectorIndexConfig")):
         return None
     module = str(collection.get("vectorizer") or "none")
@@ -107,7 +106,7 @@ def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
 
 
 def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
-    """Return a named vector from Weaviate's schema, also if another program created it."""
+    """Return a named vector from Weaviate's schema, even if another program created it."""
     vectorizer = as_mapping(schema.get("vectorizer"))
     module = next(iter(vectorizer), "none")
     config = as_mapping(vectorizer.get(module))
@@ -156,7 +155,7 @@ def _space_from_schema(config: Mapping[str, Any]) -> Space | None:
 
 
 def _adopted_space(config: Mapping[str, Any]) -> Space:
-    """Return the space of a named vector that Weaviate's own module for nvclip fills: its model's."""
+    """Return the space of a named vector that Weaviate's module for nvclip fills: that of its model."""
     model = str(config.get("model") or MODULE_MODEL)
     return Space(model, 0, model)
 
@@ -170,8 +169,8 @@ def _fields_from_schema(config: Mapping[str, Any], key: str) -> tuple[WeightedFi
 
 
 def property_name(name: str) -> str:
-    """Return a property's name as Weaviate has it."""
-    # Weaviate does the same to the property itself; the fields of a vector have to follow.
+    """Return a property's name in Weaviate's spelling."""
+    # Weaviate changes the property's name in the same way; the fields of a vector must match it.
     return name[:1].lower() + name[1:]
 
 
@@ -180,5 +179,5 @@ def _field_name(field: WeightedField) -> str:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """Return a value of Weaviate's JSON that should be an object, or an empty one."""
+    """Return a value of Weaviate's JSON if it is an object, otherwise an empty object."""
     return value if isinstance(value, Mapping) else {}
