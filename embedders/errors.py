@@ -11,7 +11,7 @@ EmbedderError
   EmbedderRateLimited           the backend's rate limit is reached: try again later
   CredentialRejected            the backend rejects the key
     CallerKeyRejected           the key came with the call, or should have, and is not this server's
-  ModelGone                     the backend does not serve the model (any more)
+  ModelGone                     the backend does not serve the model, or no longer
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
   ModelUnusable                 a local model cannot be loaded
   SpaceDisproved                an embedder does not have the space that it is declared to have
@@ -24,7 +24,7 @@ from typing import Self
 class EmbedderError(Exception):
     """Base class of all. The message is for the caller: it holds no secret and no content of an input."""
 
-    def anew(self) -> Self:
+    def for_caller(self) -> Self:
         """Return a copy for one more caller, with a traceback that no other caller adds to."""
         own = copy.copy(self)
         own.__cause__ = self

@@ -39,7 +39,7 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
     """Return where the files of a configuration's model are; `known` are open_clip's own models.
 
     Raises:
-        ModelUnusable: there is no such model, or it lacks weights.
+        ModelUnusable: the model is unknown, or its weights are missing.
     """
     bundled = sorted(path.parent.name for path in MODELS_DIR.glob(f"*/{CONFIG_FILE}"))
     name = config.model.replace("/", "-")

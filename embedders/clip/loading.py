@@ -61,13 +61,13 @@ def load(config: ClipConfig) -> LoadedModel:
 
     Raises:
         ModelUnusable: it is not known, its files are missing, broken or others than expected, a device is not there, or
-            its vectors are no good.
+            its vectors are invalid.
     """
     try:
         return _load(config)
     except EmbedderError:
         raise
-    except Exception as error:  # whatever broken files lead the libraries to
+    except Exception as error:  # broken files may raise any error in the libraries
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         raise ModelUnusable(f"the model {config.model} cannot be loaded: {reason}") from error
 

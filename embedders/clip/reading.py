@@ -103,7 +103,7 @@ class Reader:
             return InputRejected("nothing is left of the text after cleaning; send words")
         try:
             read = self._tokens(cleaned, cut=each.truncate)
-        except Exception:  # noqa: BLE001 -- whatever a tokenizer from files comes to
+        except Exception:  # noqa: BLE001 -- a tokenizer from files may raise any error
             return unreadable()
         if read.count > bound and not each.truncate:
             count = f"{read.count}" if read.exact else f"{read.count} or more"

@@ -116,7 +116,7 @@ def _attempt(encode: Callable[[Sequence[T]], Any], batch: Sequence[T]) -> tuple[
         return encode(batch), ""
     except EmbedderUnavailable:
         raise
-    except Exception as error:  # noqa: BLE001 -- whatever the model raises
+    except Exception as error:  # noqa: BLE001 -- the model may raise any error
         return None, _OUT_OF_MEMORY if _is_shortage(error) else type(error).__name__
 
 

@@ -64,7 +64,7 @@ def fetch_weights(
 
     Raises:
         ModuleNotFoundError: open_clip is not installed.
-        NotFetchable: there are no such weights, the folder exists, or the model needs more than a folder can hold.
+        NotFetchable: the weights are unknown, the folder exists, or the model needs more than a folder can hold.
         DownloadFailed: the weights did not come, or are not tensors.
     """
     # open_clip and huggingface_hub draw bars and log retries unless told before they are imported.
@@ -88,9 +88,9 @@ def fetch_weights(
         unfinished.rename(folder)
     except NotFetchable:
         raise
-    except Exception as error:  # whatever a network, a disk or a library in between may raise
+    except Exception as error:  # any error of the network, the disk or a library
         if isinstance(error, HTTPError):
-            error.close()  # it is an answer too, whose connection nobody else closes
+            error.close()  # it holds an open connection
         raise DownloadFailed(f"{model} {tag} from {checkpoint.source}: {_first_line(error)}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

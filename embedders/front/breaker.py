@@ -51,6 +51,9 @@ class BreakerEmbedder(EmbedderWrapper):
     breaker, so that an unstable backend is probed less and less often.
 
     Calls with callers' own keys do not count, because a backend may reject a key with any answer.
+
+    Attributes:
+        health: whether the inner embedder works.
     """
 
     def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -58,7 +61,7 @@ class BreakerEmbedder(EmbedderWrapper):
         super().__init__(inner)
         self._rules = rules
         self._now_s = now_s
-        self._health = Health()
+        self.health = Health()
         self._fault: EmbedderError | None = None
         self._failures = 0
         self._successes = 0
@@ -66,11 +69,6 @@ class BreakerEmbedder(EmbedderWrapper):
         self._probe_at_s = 0.0
         self._checks = 0
         self._probe: asyncio.Task[None] | None = None
-
-    @property
-    def health(self) -> Health:
-        """Whether the inner embedder works."""
-        return self._health
 
     @property
     def open(self) -> bool:
@@ -115,7 +113,7 @@ class BreakerEmbedder(EmbedderWrapper):
     def note_silence(self, since_s: float) -> None:
         """Count a call that was given up as a failure, unless the backend has answered others since it began."""
         waited_s = self._now_s() - since_s
-        if self._fault is None and waited_s >= SILENT_S and self._health.last_success_s < since_s:
+        if self._fault is None and waited_s >= SILENT_S and self.health.last_success_s < since_s:
             self._note_failure(EmbedderUnavailable(f"it did not answer within {waited_s:.1f} s"), at_once=False)
 
     async def check(self) -> None:
@@ -170,22 +168,22 @@ class BreakerEmbedder(EmbedderWrapper):
         self._probe = asyncio.get_running_loop().create_task(probe(), context=Context())
 
     def _note_failure(self, error: EmbedderError, *, at_once: bool) -> None:
-        self._health.fault = str(error)
+        self.health.fault = str(error)
         self._failures += 1
         self._successes = 0
         if self._fault is not None:
             self._cool_down_s = min(2 * self._cool_down_s, self._rules.max_cool_down_s)
         if self._fault is not None or at_once or self._failures >= self._rules.max_failures:
             if self._fault is None:
-                self._health.outages += 1
+                self.health.outages += 1
                 BREAKER_OPENED.labels(self.spec.name).inc()
             self._fault = error
             self._probe_at_s = self._now_s() + self._cool_down_s
             BREAKER_OPEN.labels(self.spec.name).set(1)
 
     def _note_success(self) -> None:
-        self._health.fault = None
-        self._health.last_success_s = self._now_s()
+        self.health.fault = None
+        self.health.last_success_s = self._now_s()
         if self._fault is not None:
             self._fault = None
             BREAKER_OPEN.labels(self.spec.name).set(0)
@@ -196,7 +194,7 @@ class BreakerEmbedder(EmbedderWrapper):
 
     def _refusal(self, fault: EmbedderError) -> EmbedderError:
         """Return a copy of the fault; if it is temporary, with the time of the next probe."""
-        refusal = fault.anew()
+        refusal = fault.for_caller()
         if isinstance(refusal, EmbedderUnavailable):
             refusal.retry_after_s = max(self._probe_at_s - self._now_s(), 0.1)
         return refusal

@@ -64,7 +64,7 @@ class _Call:
 class CachingEmbedder(WatchedWrapper):
     """Looks inputs up before it embeds them, and waits for equal inputs that are in flight already.
 
-    Calls with a caller's own key pass by: what one key paid for belongs to nobody else. So do calls that ask for fresh
+    Calls with a caller's own key pass by: what one key paid for is not for others. So do calls that ask for fresh
     vectors.
     """
 
@@ -144,7 +144,7 @@ class CachingEmbedder(WatchedWrapper):
             self._leave(call, me)
 
     def _leave(self, call: _Call, waiter: asyncio.Task[object] | None) -> None:
-        """Stop waiting for a call; it is cancelled when nobody waits for it any more."""
+        """Stop waiting for a call; it is cancelled once no caller is left."""
         call.waiters.discard(waiter)
         if not call.waiters and not call.task.done():
             self._forget(call)

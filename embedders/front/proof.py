@@ -192,7 +192,7 @@ class ProvenEmbedder(WatchedWrapper):
 
     def _require_proof(self) -> None:
         if (fault := self._fault or self._stale()) is not None:
-            raise fault.anew()
+            raise fault.for_caller()
 
     def _stale(self) -> EmbedderError | None:
         """Return the fault if the embedder was unavailable since the proof: it may have another model now."""

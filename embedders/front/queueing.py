@@ -98,7 +98,7 @@ class QueuedCall:
         """End the call with an error."""
         if self.done.done():
             return
-        self.done.set_exception(error.anew() if isinstance(error, EmbedderError) else error)
+        self.done.set_exception(error.for_caller() if isinstance(error, EmbedderError) else error)
 
 
 @dataclass(eq=False, slots=True)

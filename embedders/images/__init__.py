@@ -1,1 +1,1 @@
-"""Images: their bounds, decoding and resizing, the same for every backend."""
+"""Images: their bounds, decoding and resizing, the same for each backend."""

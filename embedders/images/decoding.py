@@ -282,7 +282,7 @@ def _draft(image: Image.Image, side: int) -> None:
 def _load(image: Image.Image, plain: bytes) -> Image.Image:
     samples = samples_of(image)
     with _decoding():
-        # Nothing lies beyond the frame, whatever Pillow fills it with.
+        # The picture outside of the frame is blank; Pillow may fill it with anything.
         frame = image.tile[0].extents if isinstance(image, GifImagePlugin.GifImageFile) else None
         image.load()
         lay_colour_on_white(image, plain)

@@ -250,7 +250,7 @@ def lay_colour_on_white(image: Image.Image, content: bytes) -> None:
         content: the file.
 
     Raises:
-        Exception: whatever Pillow's decoder raises.
+        Exception: any error of Pillow's decoder.
     """
     clear = image.info.get("transparency")
     if not isinstance(image, PngImagePlugin.PngImageFile) or clear is None or isinstance(clear, bytes):
@@ -291,7 +291,7 @@ class Samples:
         dtype: as which Pillow's numbers are to be read; None for Pillow's own.
         bits: of a number whose least is black and greatest white; None where the data's own range counts.
         inverted: whether the least is white.
-        no_data: a number that stands for none; None if there is no such one.
+        no_data: the number that marks a place without a value; None if there is none.
     """
 
     dtype: type[np.generic] | None = None

@@ -44,7 +44,7 @@ _BIG_TIFF = 43
 BROKEN = "the picture is broken or cut short; send the whole file"
 
 MAX_PIXELS = 178_956_970
-"""Pillow refuses pictures of more pixels, whatever the settings say."""
+"""Pillow rejects pictures with more pixels, regardless of the settings."""
 
 _MAX_SEGMENTS = 1000
 """Segments of a JPEG before its pixels."""
@@ -442,7 +442,7 @@ def jpeg_endings(plain: bytes) -> tuple[bytes, bytes] | None:
     body = plain.rstrip(b"\0") if plain.endswith(b"\0\0") else plain
     if body.endswith(b"\xff"):
         body += b"\0"
-    # Each bit of one filling differs from the other's, so that whatever a decoder lacks becomes something else. Restart
+    # Each bit of one filling differs from the other's, so that missing data decode differently. Restart
     # markers are among them, because a decoder that waits for one reads nothing before it.
     first, second = (
         b"".join(filling + bytes([0xFF, 0xD0 + number]) for number in range(8))

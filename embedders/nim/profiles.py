@@ -93,7 +93,7 @@ def choose_profile(name: str, model: str) -> NimProfile:
     """Return the profile of a name; for AUTO the one that matches the model's name, or else `plain`.
 
     Raises:
-        ValueError: there is no profile of that name.
+        ValueError: the profile is unknown.
     """
     if name != AUTO:
         try:
