@@ -48,7 +48,7 @@ async def _next(answers: AsyncGenerator[Any, None]) -> Any:
 
 @contextmanager
 def driven(address: str, **options: Any) -> Iterator[Driven]:
-    """Connect an asyncio client in an event loop of its own."""
+    """Connect an asyncio client in its own event loop."""
 
     async def connect() -> AsyncClient:
         return AsyncClient(address, **options)

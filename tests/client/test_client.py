@@ -1,4 +1,4 @@
-"""The client against a server of its own kind: requests, answers, chunks, retries, errors."""
+"""The client against a fake server: requests, responses, chunks, retries, errors."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import re
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,3 +64,17 @@ async def test_an_asyncio_import_takes_an_asynchronous_generator_and_calls_run_s
             count, embedded = await asyncio.gather(stored(), client.embed(["a", "b"]))
 
     assert (count, embedded.matrix().shape) == (5, (2, 4))
+
+
+async def test_a_cancelled_import_cancels_its_calls_and_leaves_the_client_usable() -> None:
+    released = threading.Event()
+    with serving(FakeVecgate()) as fake:
+        fake.add_collection("Pictures")
+        fake.refuse = lambda _: released.wait(10) and None
+        async with AsyncClient(fake.address) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    [each async for each in client.import_objects("Pictures", [Object({"title": "a"})])]
+            released.set()
+
+            assert (await client.embed("a")).matrix().shape == (1, 4)
