@@ -51,7 +51,10 @@ def lists() -> Iterator[tuple[str, str, Any]]:
     for name, method in inspect.getmembers(Client, inspect.isfunction):
         if name.startswith("_"):
             continue
-        for parameter, hint in get_type_hints(method).items():
+        hints = get_type_hints(method)
+        if "options" in hints:
+            hints |= get_type_hints(*get_args(hints.pop("options")))
+        for parameter, hint in hints.items():
             kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
             if parameter in ("return", "vector") or not any(
                 get_origin(kind) and issubclass(get_origin(kind), Iterable) for kind in kinds
@@ -85,7 +88,7 @@ def request_of(client: Client, fake: FakeVecgate, name: str, **arguments: Any) -
     needed = {
         parameter: GIVEN[parameter]
         for parameter, what in inspect.signature(method).parameters.items()
-        if what.default is inspect.Parameter.empty and parameter not in arguments
+        if what.default is what.empty and what.kind is not what.VAR_KEYWORD and parameter not in arguments
     }
     if name == "update_collection":
         needed["collection"] = collection_pb.Collection(name="Pictures")
@@ -141,6 +144,11 @@ def test_one_value_alone_is_a_filters_list_of_one() -> None:
 @pytest.mark.parametrize("name", ["get_object", "delete_object"])
 def test_an_id_is_text_or_a_uuid(client: Client, fake: FakeVecgate, name: str) -> None:
     assert request_of(client, fake, name, id_=ID) == request_of(client, fake, name, id_=str(ID))
+
+
+def test_an_unknown_keyword_of_a_search_is_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"search\(\) has no argument limits"):
+        client.search("Pictures", text="a", limits=3)  # type: ignore[call-arg]
 
 
 def test_an_id_is_text_or_a_uuid_wherever_one_is_taken(client: Client, fake: FakeVecgate) -> None:

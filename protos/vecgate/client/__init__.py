@@ -21,7 +21,7 @@ from vecgate.client.channel import SERVICE_CONFIG, channel_options
 from vecgate.client.client import Client
 from vecgate.client.errors import FieldViolation, Unreachable, VecgateError
 from vecgate.client.filters import all_of, any_of, negate, where
-from vecgate.client.searching import bm25, hybrid, move, near_inputs, near_object, near_text
+from vecgate.client.searching import SearchOptions, bm25, hybrid, move, near_inputs, near_object, near_text
 from vecgate.client.values import (
     Embedded,
     Embeddings,
@@ -45,6 +45,7 @@ __all__ = [
     "Hit",
     "ImportOutcome",
     "Object",
+    "SearchOptions",
     "SearchResult",
     "Unreachable",
     "VecgateError",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 from uuid import UUID
 
 import grpc
@@ -14,8 +14,9 @@ from vecgate.client.channel import MIB, ChannelOption, channel_options
 from vecgate.client.chunks import ChunkBounds
 from vecgate.client.errors import error_from_rpc
 from vecgate.client.importing import Call, Retries, import_in_chunks
-from vecgate.client.searching import Query, set_query
+from vecgate.client.searching import Query, SearchOptions, search_request, set_query
 from vecgate.client.values import (
+    Consistency,
     Embeddings,
     Health,
     Image,
@@ -39,7 +40,6 @@ from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import output_fields_pb2 as output_pb
 from vecgate.v1 import scope_pb2 as scope_pb
-from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import sort_pb2 as sort_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -50,7 +50,6 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 Response = TypeVar("Response")
 Tenants = str | tenant_pb.Tenant | Iterable[str | tenant_pb.Tenant]
-Consistency: TypeAlias = "scope_pb.Consistency.ValueType"
 
 # The server's limit for one call.
 TENANTS_PER_CALL = 1000
@@ -251,23 +250,7 @@ class Client:
         vector_space: str = "",
         query: Query | None = None,
         truncate: bool = False,
-        limit: int = 10,
-        offset: int = 0,
-        filters: filter_pb.Filter | None = None,
-        certainty: float | None = None,
-        distance: float | None = None,
-        auto_limit: int = 0,
-        target_vector: str | Iterable[str] | Mapping[str, float] = (),
-        target_join: search_pb.TargetJoin.ValueType = search_pb.TARGET_JOIN_UNSPECIFIED,
-        group_by: search_pb.GroupBy | None = None,
-        rerank: search_pb.Rerank | None = None,
-        return_properties: str | Iterable[str] = (),
-        return_images: str | Iterable[str] = (),
-        return_vectors: str | Iterable[str] = (),
-        return_times: bool = False,
-        return_explain_score: bool = False,
-        tenant: str = "",
-        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
+        **options: Unpack[SearchOptions],
     ) -> SearchResult:
         """Find the objects nearest to a text, an image or a vector, or those that fit another query.
 
@@ -280,25 +263,7 @@ class Client:
             query: instead of these three, another query: `near_text(...)` with moves, `near_inputs(...)`,
                 `near_object(...)`, `bm25(...)` or `hybrid(...)`.
             truncate: whether to cut a text that is too long for the model.
-            limit: hits to return.
-            offset: hits to skip.
-            filters: which objects count, such as `where("year") >= 2020`; all if left out.
-            certainty: the least certainty of a hit, 0 to 1, for cosine distance.
-            distance: the largest distance of a hit.
-            auto_limit: after how many jumps of the distance or score the hits end; 0 for never.
-            target_vector: the named vector to search, or several, with a mapping each with its weight; the
-                collection's `default_vector` if left out.
-            target_join: how the distances to several target vectors are joined; their minimum if left out, or with
-                weights their weighted sum.
-            group_by: return hits in groups, such as `GroupBy(property="year", number_of_groups=3, ...)`.
-            rerank: sort the hits by the collection's reranker, such as `Rerank(property="text", query="a dog")`.
-            return_properties: properties to return, `home.city` for a part of one; all but blobs if left out.
-            return_images: blob properties to return as images.
-            return_vectors: named vectors to return.
-            return_times: whether hits have the times of their objects' creation and last update.
-            return_explain_score: whether hits of bm25 and hybrid explain their scores.
-            tenant: the tenant, if the collection has tenants.
-            consistency: how many replicas must answer; Weaviate's default if left out.
+            options: any of SearchOptions: `limit=5`, `filters=where("year") >= 2020`, `tenant="anna"` and so on.
 
         Raises:
             ValueError: none or more than one of text, image, vector and query is given.
@@ -308,28 +273,7 @@ class Client:
         Example:
             nearest = client.search("Pictures", image=Path("dog.png"), limit=5).hits[0].object
         """
-        request = search_pb.SearchObjectsRequest(
-            collection=collection,
-            limit=limit,
-            offset=offset,
-            filters=filters,
-            certainty=certainty,
-            distance=distance,
-            auto_limit=auto_limit,
-            target_vectors=several(target_vector) if target_vector else (),
-            target_join=target_join,
-            group_by=group_by,
-            rerank=rerank,
-            return_times=return_times,
-            return_explain_score=return_explain_score,
-            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
-            output=output_pb.OutputFields(
-                properties=several(return_properties), images=several(return_images), vectors=several(return_vectors)
-            ),
-        )
-        if isinstance(target_vector, Mapping):
-            request.target_weights.extend(target_vector.values())
-            request.target_join = target_join or search_pb.TARGET_JOIN_MANUAL_WEIGHTS
+        request = search_request(collection, **options)
         set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
         return result_from_pb(self._call(self._search.SearchObjects, request))
 

@@ -2,11 +2,24 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 from uuid import UUID
 
 from numpy.typing import ArrayLike
 
-from vecgate.client.values import Image, Input, PilImage, encode_vector, id_to_text, image_to_pb, several
+from vecgate.client.values import (
+    Consistency,
+    Image,
+    Input,
+    PilImage,
+    encode_vector,
+    id_to_text,
+    image_to_pb,
+    several,
+)
+from vecgate.v1 import filter_pb2 as filter_pb
+from vecgate.v1 import output_fields_pb2 as output_pb
+from vecgate.v1 import scope_pb2 as scope_pb
 from vecgate.v1 import search_service_pb2 as pb
 
 Query = pb.NearText | pb.NearImage | pb.NearVector | pb.NearInputs | pb.NearObject | pb.Bm25 | pb.Hybrid
@@ -21,6 +34,50 @@ FIELDS: dict[type, str] = {
     pb.Bm25: "bm25",
     pb.Hybrid: "hybrid",
 }
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search takes beside its query.
+
+    Attributes:
+        limit: hits to return; 10 if left out.
+        offset: hits to skip.
+        filters: which objects count, such as `where("year") >= 2020`; all if left out.
+        certainty: the least certainty of a hit, 0 to 1, for cosine distance.
+        distance: the largest distance of a hit.
+        auto_limit: after how many jumps of the distance or score the hits end; 0 for never.
+        target_vector: the named vector to search, or several, with a mapping each with its weight; the collection's
+            `default_vector` if left out.
+        target_join: how the distances to several target vectors are joined; their minimum if left out, or with weights
+            their weighted sum.
+        group_by: return hits in groups, such as `GroupBy(property="year", number_of_groups=3, objects_per_group=2)`.
+        rerank: sort the hits by the collection's reranker, such as `Rerank(property="text", query="a dog")`.
+        return_properties: properties to return, `home.city` for a part of one; all but blobs if left out.
+        return_images: blob properties to return as images.
+        return_vectors: named vectors to return.
+        return_times: whether hits have the times of their objects' creation and last update.
+        return_explain_score: whether hits of bm25 and hybrid explain their scores.
+        tenant: the tenant, if the collection has tenants.
+        consistency: how many replicas must answer; Weaviate's default if left out.
+    """
+
+    limit: int
+    offset: int
+    filters: filter_pb.Filter | None
+    certainty: float | None
+    distance: float | None
+    auto_limit: int
+    target_vector: str | Iterable[str] | Mapping[str, float]
+    target_join: "pb.TargetJoin.ValueType"
+    group_by: pb.GroupBy | None
+    rerank: pb.Rerank | None
+    return_properties: str | Iterable[str]
+    return_images: str | Iterable[str]
+    return_vectors: str | Iterable[str]
+    return_times: bool
+    return_explain_score: bool
+    tenant: str
+    consistency: Consistency
 
 
 def near_text(
@@ -151,6 +208,45 @@ def _weighted_input(content: Input | UUID | ArrayLike) -> pb.WeightedInput:
         case UUID():
             return pb.WeightedInput(near_object=near_object(content))
     return pb.WeightedInput(near_vector=pb.NearVector(vector=encode_vector(content)))
+
+
+def search_request(collection: str, **options: Unpack[SearchOptions]) -> pb.SearchObjectsRequest:
+    """Return a request without its query.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    unknown = options.keys() - SearchOptions.__annotations__
+    if unknown:
+        raise TypeError(f"search() has no argument {', '.join(sorted(unknown))}")
+    target = options.get("target_vector", ())
+    request = pb.SearchObjectsRequest(
+        collection=collection,
+        limit=options.get("limit", 10),
+        offset=options.get("offset", 0),
+        filters=options.get("filters"),
+        certainty=options.get("certainty"),
+        distance=options.get("distance"),
+        auto_limit=options.get("auto_limit", 0),
+        target_vectors=several(target) if target else (),
+        target_join=options.get("target_join", pb.TARGET_JOIN_UNSPECIFIED),
+        group_by=options.get("group_by"),
+        rerank=options.get("rerank"),
+        return_times=options.get("return_times", False),
+        return_explain_score=options.get("return_explain_score", False),
+        scope=scope_pb.Scope(
+            tenant=options.get("tenant", ""), consistency=options.get("consistency", scope_pb.CONSISTENCY_UNSPECIFIED)
+        ),
+        output=output_pb.OutputFields(
+            properties=several(options.get("return_properties", ())),
+            images=several(options.get("return_images", ())),
+            vectors=several(options.get("return_vectors", ())),
+        ),
+    )
+    if isinstance(target, Mapping):
+        request.target_weights.extend(target.values())
+        request.target_join = request.target_join or pb.TARGET_JOIN_MANUAL_WEIGHTS
+    return request
 
 
 def set_query(

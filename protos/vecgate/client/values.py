@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 from uuid import UUID
 
 import numpy as np
@@ -18,11 +18,13 @@ from vecgate.client.errors import VecgateError, error_from_status
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import input_pb2 as input_pb
 from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import scope_pb2 as scope_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import vector_pb2 as vector_pb
 from vecgate.v1.embedder_pb2 import EmbedderRef
 
 Floats = NDArray[np.float32]
+Consistency: TypeAlias = "scope_pb.Consistency.ValueType"
 
 
 @runtime_checkable
