@@ -7,6 +7,7 @@ but attention works on tokens one by one and gets the real ones only, and attent
 Not a bit differs from open_clip's encode_text as long as sums are grouped as there. Attention sums over the tokens of a
 text in groups of at most 16 (a vector register of floats), so its rows have a multiple of 16 places; and matrices of
 fewer than 12 rows are multiplied by other kernels, so there are at least 12 (both measured with torch 2.15 on AVX2).
+With ViT-B-32 and 32 texts of eight words it takes half the time of padding to a multiple of 16 tokens.
 """
 
 from collections.abc import Sequence
