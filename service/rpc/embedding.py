@@ -1,4 +1,4 @@
-"""EmbeddingService, and how other services' responses name embedders and hold vectors."""
+"""EmbeddingService, and how other services' responses hold vectors."""
 
 import asyncio
 from typing import Any
@@ -24,10 +24,10 @@ from service.core.embedder_pool import EmbedderPool
 from service.error_table import to_status
 from service.errors import InvalidRequest, Violation, Violations, rejection
 from service.rpc.shared.bounds import RequestLimits
-from service.rpc.shared.caller_keys import CallerKeys
-from vecgate.v1 import embedder_pb2, input_pb2, vector_pb2
+from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import embedding_service_pb2_grpc as pb_grpc
+from vecgate.v1 import input_pb2, vector_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -107,11 +107,6 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
 def vector_to_pb(vector: Vector) -> vector_pb2.Vector:
     """Return a vector, float32 of shape (dimension,), as little-endian bytes."""
     return vector_pb2.Vector(data=np.ascontiguousarray(vector, "<f4").tobytes())
-
-
-def embedder_to_pb(spec: EmbedderSpec) -> embedder_pb2.EmbedderRef:
-    """Return what every response says about an embedder: name, model, space and dimension."""
-    return embedder_pb2.EmbedderRef(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
 
 
 def _input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:

@@ -12,7 +12,6 @@ from service.core.objects.updating import Updater
 from service.core.pacing import Pace
 from service.error_table import to_status
 from service.errors import collecting
-from service.rpc.embedding import embedder_to_pb
 from service.rpc.objects.messages import (
     object_to_pb,
     parse_deletion,
@@ -22,9 +21,8 @@ from service.rpc.objects.messages import (
     stored_to_pb,
 )
 from service.rpc.shared.bounds import RequestLimits
-from service.rpc.shared.caller_keys import CallerKeys
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit, page_token, parse_page_token
-from service.rpc.shared.requests import check_id, output_from_pb, parse_scope
+from service.rpc.shared.requests import CallerKeys, check_id, embedder_to_pb, output_from_pb, parse_scope
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 

@@ -60,6 +60,7 @@ class _Walk:
 
     def search(self) -> Search:
         request, most, require = self.request, self.limits.max_hits, self.violations.require
+        returned = output_from_pb(request.output)
         scope, offset = parse_scope(self.violations, request), request.offset
         limit = request.limit or min(DEFAULT_LIMIT, most)
         require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
@@ -74,7 +75,7 @@ class _Walk:
             options=self._options(),
             targets=self._targets(),
             query=self._query(),
-            returned=output_from_pb(request.output),
+            returned=returned,
         )
 
     def _options(self) -> SearchOptions:

@@ -10,11 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.core.searching.searcher import Searcher
 from service.domain import Hit
-from service.rpc.embedding import embedder_to_pb
 from service.rpc.objects.messages import object_to_pb
 from service.rpc.search.request import parse_search
 from service.rpc.shared.bounds import RequestLimits
-from service.rpc.shared.caller_keys import CallerKeys
+from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
 

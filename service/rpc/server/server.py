@@ -33,7 +33,7 @@ from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.calls import MAX_RESPONSE_BYTES, CallInterceptor
 from service.rpc.server.standard_services import SERVICES, AccessInterceptor, HealthReporter, add_reflection
 from service.rpc.shared.bounds import MAX_VALUES, RequestLimits
-from service.rpc.shared.caller_keys import CallerKeys
+from service.rpc.shared.requests import CallerKeys
 from service.settings import AuthSettings, ServerSettings
 from service.store.base import Store
 from vecgate.v1 import (

@@ -1,13 +1,18 @@
-"""What several requests share: the scope, the output fields, ids and counts."""
+"""What the requests and responses of several services share: scope, output fields, ids, callers' keys, embedders."""
 
 import re
+from typing import Any
 from uuid import UUID
 
+import grpc
+
+from embedders.contract import EmbedderSpec
+from embedders.nim.address import check_key
 from service.core.objects.checks import parse_id
 from service.domain import Consistency, ReturnNames, Scope
-from service.errors import Violations, noting
+from service.errors import InvalidRequest, Violation, Violations, noting
+from vecgate.v1 import embedder_pb2, output_fields_pb2
 from vecgate.v1 import object_service_pb2 as object_pb
-from vecgate.v1 import output_fields_pb2
 from vecgate.v1 import scope_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 
@@ -22,6 +27,9 @@ ScopedRequest = (
     | search_pb.SearchObjectsRequest
 )
 """A request about objects of a collection."""
+
+CALLER_KEY = "x-nvidia-api-key"
+"""The metadata with a caller's key; Weaviate's own modules for NVIDIA use the same header."""
 
 # Weaviate's own rule for the names of tenants.
 TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -69,3 +77,47 @@ def check_id(violations: Violations, text: str, path: str) -> UUID:
         if text:
             return parse_id(text, path)
     return UUID(int=0)
+
+
+def embedder_to_pb(spec: EmbedderSpec) -> embedder_pb2.EmbedderRef:
+    """Return what every response says about an embedder: name, model, space and dimension."""
+    return embedder_pb2.EmbedderRef(name=spec.name, model=spec.model, space=spec.space, dimension=spec.dimension)
+
+
+class CallerKeys:
+    """Reads callers' keys, or refuses calls that have one.
+
+    Args:
+        allowed: whether this server accepts them.
+    """
+
+    def __init__(self, *, allowed: bool) -> None:
+        self._allowed = allowed
+
+    def of(self, context: grpc.aio.ServicerContext[Any, Any]) -> str | None:
+        """Return the key of a call, or None.
+
+        Raises:
+            InvalidRequest: this server accepts no keys, there are several, or the key is not valid. The message does
+                not contain it.
+        """
+        found = [value for key, value in context.invocation_metadata() or () if key == CALLER_KEY]
+        if not found:
+            return None
+        if not self._allowed:
+            # If the key were ignored, this server's key would pay for a call that the caller means to pay for.
+            raise _refused(
+                "is not accepted by this server; leave it out, or set VECGATE_NIM__ALLOW_CALLER_KEYS=true on the server"
+            )
+        if len(found) > 1:
+            raise _refused("occurs several times; send it once")
+        key = found[0] if isinstance(found[0], str) else ""
+        try:
+            check_key(key)
+        except ValueError as error:
+            raise _refused("is empty, too long, or has invalid characters; send the key unchanged") from error
+        return key
+
+
+def _refused(description: str) -> InvalidRequest:
+    return InvalidRequest([Violation(f'metadata["{CALLER_KEY}"]', description)])
