@@ -129,8 +129,10 @@ class Searcher:
             return named_targets(collection, search.targets.names)
         if isinstance(query, Hybrid) and query.words_only:
             return []
+        if len(collection.vectors) == 1:
+            return [collection.vectors[0]]
         default = self._embedders.default_vector(collection)
-        if isinstance(query, NearObject) or len(collection.vectors) < 2:  # noqa: PLR2004 -- one leaves no choice
+        if isinstance(query, NearObject) or not collection.vectors:
             return [default_target(collection, default)]
         served = [each.spec.space for each in self._embedders.all]
         return targets_of_query(collection, query.near if isinstance(query, Hybrid) else query, served, default)

@@ -25,7 +25,7 @@ from service.domain import (
     TargetJoin,
     WeightedField,
 )
-from service.errors import Violations
+from service.errors import InvalidRequest, Violations
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.filters import parse_filter
 from service.rpc.shared.requests import check_id, output_from_pb, parse_scope
@@ -44,10 +44,18 @@ def parse_search(request: pb.SearchObjectsRequest, limits: RequestLimits) -> Sea
     Raises:
         InvalidRequest: with all violations.
     """
-    violations = Violations()
-    search = _Walk(request, limits, violations).search()
-    violations.raise_if_any()
-    return search
+    violations, most = Violations(), limits.max_hits
+    require, walk = violations.require, _Walk(request, limits, violations)
+    returned, scope = output_from_pb(request.output), parse_scope(violations, request)
+    limit, offset = request.limit or min(DEFAULT_LIMIT, most), request.offset
+    require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
+    require(offset >= 0, "offset", f"is {offset}; give 0 or more")
+    reach = limit + offset
+    require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
+    options, targets, query = walk.options(), walk.targets(), walk.query()
+    if violations:
+        raise InvalidRequest(violations)
+    return Search(request.collection, query, limit, offset, targets, returned, options, scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +66,7 @@ class _Walk:
     limits: RequestLimits
     violations: Violations
 
-    def search(self) -> Search:
-        request, most, require = self.request, self.limits.max_hits, self.violations.require
-        returned = output_from_pb(request.output)
-        scope, offset = parse_scope(self.violations, request), request.offset
-        limit = request.limit or min(DEFAULT_LIMIT, most)
-        require(limit >= 0, "limit", f"is {limit}; give 0 (for {DEFAULT_LIMIT}) to {most}")
-        require(offset >= 0, "offset", f"is {offset}; give 0 or more")
-        reach = limit + offset
-        require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
-        return Search(
-            scope=scope,
-            collection=request.collection,
-            limit=limit,
-            offset=offset,
-            options=self._options(),
-            targets=self._targets(),
-            query=self._query(),
-            returned=returned,
-        )
-
-    def _options(self) -> SearchOptions:
+    def options(self) -> SearchOptions:
         request, require = self.request, self.violations.require
         query = request.WhichOneof("query")
         filters = None
@@ -130,9 +118,11 @@ class _Walk:
         require(not is_blank(rerank.query), "rerank.query", "is blank; give the text that the reranker compares with")
         return Rerank(rerank.property, rerank.query)
 
-    def _targets(self) -> TargetChoice:
+    def targets(self) -> TargetChoice:
         request, require = self.request, self.violations.require
         names, join, weights = request.target_vectors, request.target_join, request.target_weights
+        if not (names or join or weights):
+            return TargetChoice()
         searched = request.WhichOneof("query") not in (None, "bm25")
         require(searched or not names, "target_vectors", "goes with near_* and hybrid only; leave it out")
         seen: set[str] = set()
@@ -153,7 +143,7 @@ class _Walk:
             require(math.isfinite(weight), f"target_weights[{index}]", f"is {weight:g}; give a finite number")
         return TargetChoice(tuple(names), TargetJoin(join) if join and known else None, tuple(weights))
 
-    def _query(self) -> Query:
+    def query(self) -> Query:
         request = self.request
         match request.WhichOneof("query"):
             case None:
@@ -214,8 +204,9 @@ class _Walk:
         return Move(path, sign * move.force / 2, (*texts, *objects))
 
     def _texts(self, texts: Sequence[str], path: str, what: str, *, truncate: bool) -> tuple[Part, ...]:
+        parts = tuple(Part(f"{path}[{index}]", TextInput(text, truncate)) for index, text in enumerate(texts))
         self.violations.require_count(len(texts), self.limits.max_inputs, path, what)
-        return tuple(Part(f"{path}[{index}]", TextInput(text, truncate)) for index, text in enumerate(texts))
+        return parts
 
     def _object(self, text: str, path: str, weight: float = 1.0) -> Part:
         return Part(path, check_id(self.violations, text, path), weight)
