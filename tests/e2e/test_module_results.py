@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import fields
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -32,7 +31,7 @@ from vecgate.v1 import search_service_pb2 as pb
 
 TITLES = [f"{colour} {thing}" for colour in ("red", "green", "blue") for thing in ("car", "dog", "hat", "tree")]
 IDS = [UUID(int=number + 1) for number in range(len(TITLES))]
-LIMITS = RequestLimits(**{each.name: getattr(LimitSettings(), each.name) for each in fields(RequestLimits)})
+LIMITS = RequestLimits.of(LimitSettings())
 RED = picture((255, 0, 0))
 
 Found = list[tuple[UUID, float | None]]
