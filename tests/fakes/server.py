@@ -1,19 +1,13 @@
-"""A Vecgate server in memory, without any of the real one's code: for tests of the client and the command line.
+"""A scripted Vecgate server in memory, for tests of the client and the command line.
 
-As a program it serves on VECGATE_SERVER__PORT until SIGTERM and keeps its data in VECGATE_WEAVIATE__DATA_DIR, or
-ends at once with FAKE_EXIT_CODE if that is set.
+It also answers what the real server never would: names with control characters, statuses with every detail.
 """
 
 import hashlib
-import os
-import signal
-import sys
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -339,7 +333,7 @@ def shown(found: object_pb.DataObject, request: Any) -> object_pb.DataObject:
 
 
 @contextmanager
-def serving(fake: FakeVecgate, *, port: int = 0) -> Iterator[FakeVecgate]:
+def serving(fake: FakeVecgate) -> Iterator[FakeVecgate]:
     """Serve a fake on a free port."""
     options = [("grpc.max_receive_message_length", fake.limits.max_request_bytes), ("grpc.so_reuseport", 0)]
     with ThreadPoolExecutor(8) as pool:
@@ -349,35 +343,9 @@ def serving(fake: FakeVecgate, *, port: int = 0) -> Iterator[FakeVecgate]:
         object_grpc.add_ObjectServiceServicer_to_server(_Objects(fake), server)
         search_grpc.add_SearchServiceServicer_to_server(_Search(fake), server)
         health_pb2_grpc.add_HealthServicer_to_server(_Health(fake), server)
-        fake.port = server.add_insecure_port(f"127.0.0.1:{port}")
+        fake.port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         try:
             yield fake
         finally:
             server.stop(None).wait()
-
-
-def _main() -> int:
-    if code := os.environ.get("FAKE_EXIT_CODE"):
-        sys.stderr.write("the fake cannot start\n")
-        return int(code)
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    fake, kept = FakeVecgate(), Path(os.environ["VECGATE_WEAVIATE__DATA_DIR"])
-    for file in kept.glob("*.collection"):
-        fake.collections[file.stem] = collection_pb.Collection.FromString(file.read_bytes())
-        stored = object_pb.ImportObjectsRequest.FromString(file.with_suffix(".objects").read_bytes()).objects
-        fake.objects[file.stem] = {each.id: each for each in stored}
-    with serving(fake, port=int(os.environ["VECGATE_SERVER__PORT"])):
-        ended.wait()
-    kept.mkdir(parents=True, exist_ok=True)
-    for name, collection in fake.collections.items():
-        (kept / f"{name}.collection").write_bytes(collection.SerializeToString())
-        request = object_pb.ImportObjectsRequest(objects=fake.objects[name].values())
-        (kept / f"{name}.objects").write_bytes(request.SerializeToString())
-    sys.stderr.write("the fake has drained\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(_main())
