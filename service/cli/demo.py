@@ -57,15 +57,18 @@ def demo(
     samples = _Samples(pictures, query, _addresses(settings))
 
     async def serve() -> int:
+        loop = asyncio.get_running_loop()
         # A closed terminal ends the demo as Ctrl-C does.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+        loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
         reports = asyncio.create_task(samples.report_start())
         try:
             return await run(settings, once_serving=samples.show)
         finally:
             reports.cancel()
-            # Everything has ended but the process; another signal must not change its exit code.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
+            # Only the process is left to end; another signal must not change its exit code.
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
     raise typer.Exit(uvloop.run(serve()))
 
