@@ -18,7 +18,6 @@ from embedders.contract import (
     WatchedEmbedder,
 )
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
-from embedders.front.queueing import input_bytes
 from embedders.telemetry.metrics import CACHE_BYTES, CACHE_LOOKUPS
 
 ENTRY_OVERHEAD_BYTES = 500
@@ -82,7 +81,7 @@ class CachingEmbedder(WatchedWrapper):
         """
         if options.api_key is not None or options.fresh or not inputs:
             return await self._inner.embed(inputs, options)
-        spec = self.spec
+        spec = self.specified_by.spec
         keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}
@@ -155,8 +154,8 @@ async def _keys(space: str, inputs: Sequence[Input], purpose: Purpose) -> list[K
     def keys() -> list[Key]:
         return [(space, purpose, _digest(each)) for each in inputs]
 
-    large = sum(map(input_bytes, inputs)) > HASH_IN_THREAD_BYTES
-    return await asyncio.to_thread(keys) if large else keys()
+    size = sum(len(each.content if isinstance(each, ImageInput) else each.text) for each in inputs)
+    return await asyncio.to_thread(keys) if size > HASH_IN_THREAD_BYTES else keys()
 
 
 def _count(embedder: str, hits: int, misses: int, looked_up: int) -> None:

@@ -197,10 +197,11 @@ def _open(plain: bytes, limits: InputLimits) -> Image.Image:
         raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
     check_pixels(image.width, image.height, limits)
     _check_format(image, len(plain), limits)
-    check_form(image, plain)
     # Pillow takes the orientation from there if EXIF has none; browsers do not.
     image.info.pop("xmp", None)
-    mend_reading(image)
+    if isinstance(image, TiffImagePlugin.TiffImageFile | BmpImagePlugin.BmpImageFile):
+        check_form(image, plain)
+        mend_reading(image)
     return image
 
 
