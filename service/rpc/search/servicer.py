@@ -45,10 +45,9 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
 
 
 def _hits_to_pb(hits: Sequence[Hit]) -> list[pb.Hit]:
-    objects = [object_to_pb(each.object) for each in hits]
     return [
         pb.Hit(
-            object=object_,
+            object=object_to_pb(each.object),
             distance=each.distance,
             certainty=each.certainty,
             score=each.score,
@@ -58,7 +57,7 @@ def _hits_to_pb(hits: Sequence[Hit]) -> list[pb.Hit]:
             rerank_score=each.rerank_score,
             group=each.group.name if each.group is not None else "",
         )
-        for object_, each in zip(objects, hits, strict=True)
+        for each in hits
     ]
 
 
