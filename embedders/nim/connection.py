@@ -135,8 +135,10 @@ class NimConnection:
             attributes["http.request.resend_count"] = tries
         try:
             with tracing.span(f"{method} {path}", attributes, kind=SpanKind.CLIENT) as span:
-                key = self._config.api_key if api_key is None else api_key
-                answer = await self._exchange(method, path, content, key, max_bytes=max_bytes, timeout_s=timeout_s)
+                headers = tracing.outgoing()
+                if (key := self._config.api_key if api_key is None else api_key) is not None:
+                    headers["Authorization"] = f"Bearer {key}"
+                answer = await self._exchange(method, path, content, headers, max_bytes=max_bytes, timeout_s=timeout_s)
                 status = f"{answer.status // 100}xx"
                 span.set_attribute("http.response.status_code", answer.status)
                 if answer.status >= HTTPStatus.BAD_REQUEST:
@@ -150,16 +152,14 @@ class NimConnection:
         method: str,
         path: str,
         content: Sequence[bytes] | None,
-        key: str | None,
+        headers: dict[str, str],
         *,
         max_bytes: int,
         timeout_s: float,
     ) -> Answer:
         if self._session is None:
             raise EmbedderUnavailable("the embedder is not started")
-        headers, body = tracing.outgoing(), None
-        if key is not None:
-            headers["Authorization"] = f"Bearer {key}"
+        body = None
         if content is not None:
             headers["Content-Type"] = "application/json"
             size = sum(map(len, content))
