@@ -61,13 +61,13 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
     async def EmbedInputs(self, request: pb.EmbedInputsRequest, context: Context) -> pb.EmbedInputsResponse:
         """Embed inputs; an input that cannot be embedded fails alone."""
         options = self._options(request, context)
-        embedders = self._embedders.asked_for(request.embedder)
         inputs: list[Input | None] = []
         for index, message in enumerate(request.inputs, 1):
             inputs.append(_input_from_pb(message, truncate=request.truncate))
             if index % INPUTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         present = [each for each in inputs if each is not None]
+        embedders = self._embedders.asked_for(request.embedder)
         embedder, outcomes = embedders[0], list[Outcome]()
         if present:
             embedder, outcomes = await self._embedders.embed_with_first(embedders, present, options)
