@@ -5,7 +5,7 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -151,15 +151,36 @@ class Importer:
         outcomes: list[ImportOutcome] = []
         copies: dict[int, int] = {}
         used: dict[str, EmbedderSpec] = {}
-        options = replace(BULK_DOCUMENTS, api_key=api_key)
         fill = partial(
-            self._vectorizer.fill, collection, truncate=truncate, used=used, again=embed_unchanged, partly=True
+            self._vectorizer.fill,
+            collection,
+            options=replace(BULK_DOCUMENTS, api_key=api_key),
+            truncate=truncate,
+            used=used,
+            again=embed_unchanged,
+            partly=True,
         )
+        chunks = self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies))
+        await self._embed_and_write(collection, chunks, fill, scope, outcomes)
+        for index, first in copies.items():
+            outcomes[index] = outcomes[first]
+        _count(outcomes)
+        return ImportReport(outcomes, list(used.values()))
+
+    async def _embed_and_write(
+        self,
+        collection: Collection,
+        chunks: AsyncIterator[list[_Candidate]],
+        fill: Callable[..., Awaitable[None]],
+        scope: Scope,
+        outcomes: list[ImportOutcome],
+    ) -> None:
+        """Embed each chunk while the one before is written."""
         writing: asyncio.Task[None] | None = None
         try:
-            async for chunk in self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies)):
+            async for chunk in chunks:
                 known = await self._known(collection, chunk, scope)
-                await fill(chunk, options, stored=known.stored)
+                await fill(chunk, stored=known.stored)
                 for each in chunk:
                     check_native(collection, each)
                 if writing is not None:
@@ -172,10 +193,6 @@ class Importer:
                 writing.cancel()
                 with contextlib.suppress(asyncio.CancelledError, ServiceError):
                     await writing
-        for index, first in copies.items():
-            outcomes[index] = outcomes[first]
-        _count(outcomes)
-        return ImportReport(outcomes, list(used.values()))
 
     async def _check(
         self,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from embedders.contract import DOCUMENT, EmbedderSpec
 from service.core.embedder_pool import EmbedderPool
@@ -98,7 +99,6 @@ class Updater:
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
         wanted, cleared = _check_change(collection, draft, mask, scope.tenant)
-        named = {*wanted.properties, *wanted.images, *cleared["properties"], *cleared["images"]}
         collection = _bound_part(collection, {*wanted.vectors, *cleared["vectors"]})
         mark = self._writes.ended
         before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
@@ -109,19 +109,12 @@ class Updater:
             properties={**before.properties, **properties},
             images={key: content for key, content in {**before.images, **images}.items() if content is not None},
         )
-        kept_vectors = {key: each for key, each in before.vectors.items() if key not in cleared["vectors"]}
-        stored = {before.id: replace(before, vectors=kept_vectors)}
+        left = {key: each for key, each in before.vectors.items() if key not in cleared["vectors"]}
         candidate = Candidate(draft.path, after, replaces=False)
         used: dict[str, EmbedderSpec] = {}
-        options = replace(DOCUMENT, api_key=api_key)
-        await self._vectorizer.fill(
-            collection, [candidate], options, truncate=truncate, stored=stored, used=used, partly=True
-        )
-        touched = {*wanted.vectors, *cleared["vectors"]} | {
-            each.name
-            for each in collection.vectors
-            if any(field.name in named for field in (*each.text_fields, *each.image_fields))
-        }
+        fill = partial(self._vectorizer.fill, collection, [candidate], replace(DOCUMENT, api_key=api_key))
+        await fill(truncate=truncate, stored={before.id: replace(before, vectors=left)}, used=used, partly=True)
+        touched = _touched(collection, wanted, cleared)
         # A vector that was missing before and does not depend on the change may stay missing.
         failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
         if candidate.error is None and failed and not used:
@@ -130,10 +123,18 @@ class Updater:
         if candidate.error is not None:
             raise candidate.error
         kept = {key: each for key, each in unchanged(candidate.object, before).items() if key in touched}
-        change = _change(properties, images, before, candidate)
-        await self._writer.change(collection, change, kept, mark, scope)
-        reports = sorted(candidate.reports, key=lambda report: report.name)
-        return UpdateReport(tuple(reports), list(used.values()))
+        await self._writer.change(collection, _change(properties, images, before, candidate), kept, mark, scope)
+        return UpdateReport(tuple(sorted(candidate.reports, key=lambda report: report.name)), list(used.values()))
+
+
+def _touched(collection: Collection, wanted: StoredObject, cleared: Mapping[str, set[str]]) -> set[str]:
+    """Return the named vectors that a change sets, clears, or changes a field of."""
+    named = {*wanted.properties, *wanted.images, *cleared["properties"], *cleared["images"]}
+    return {*wanted.vectors, *cleared["vectors"]} | {
+        each.name
+        for each in collection.vectors
+        if any(field.name in named for field in (*each.text_fields, *each.image_fields))
+    }
 
 
 def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
