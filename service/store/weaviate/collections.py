@@ -1,21 +1,24 @@
 """Collections and their tenants in Weaviate."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 from cachetools import LRUCache, TTLCache
 from weaviate import WeaviateAsyncClient
+from weaviate.collections.classes.tenants import (
+    TenantCreate,
+    TenantCreateActivityStatus,
+    TenantUpdate,
+    TenantUpdateActivityStatus,
+)
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
-from service.domain import Collection, Parameters, Tenant
+from service.domain import Collection, Parameters, Tenant, TenantActivity
 from service.errors import CollectionNotFound, InvalidRequest, StoreRejected, Violation
-from service.store.weaviate.connection import Connection
-from service.store.weaviate.measuring import measured
-from service.store.weaviate.property_indexes import index_changes
-from service.store.weaviate.schema import from_schema, patch_schema, to_schema
-from service.store.weaviate.tenants import tenants_from_weaviate, tenants_to_create, tenants_to_update
+from service.store.weaviate.connection import Connection, measured
+from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
 from service.store.weaviate.vector_schema import NAMELESS
 
 MAX_SCHEMAS = 1024
@@ -164,3 +167,24 @@ async def _send_json(
     send = getattr(client._connection, method)  # noqa: SLF001
     accepted = _ExpectedStatusCodes(ok_in=[200, 202], error="schema")
     await executor.aresult(send(path, dict(body), error_msg="schema", status_codes=accepted))
+
+
+def tenants_to_create(tenants: Sequence[Tenant]) -> list[TenantCreate]:
+    """Return tenants as the client creates them: active or inactive ones."""
+    return [
+        TenantCreate(name=each.name, activity_status=TenantCreateActivityStatus(each.activity.value))
+        for each in tenants
+    ]
+
+
+def tenants_to_update(tenants: Sequence[Tenant]) -> list[TenantUpdate]:
+    """Return tenants as the client updates them: active, inactive or offloaded ones."""
+    return [
+        TenantUpdate(name=each.name, activity_status=TenantUpdateActivityStatus(each.activity.value))
+        for each in tenants
+    ]
+
+
+def tenants_from_weaviate(found: Mapping[str, Any]) -> list[Tenant]:
+    """Return tenants by name from what the client returns."""
+    return [Tenant(name, TenantActivity(found[name].activity_status.value)) for name in sorted(found)]

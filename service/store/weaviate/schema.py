@@ -1,12 +1,12 @@
 """Converts collections to and from Weaviate's schema."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from service.domain import Collection, DataType, MultiTenancy, NamedVector, Parameters, Property, Reranker
-from service.store.weaviate.default_vector import with_default_vector, without_default_vector
 from service.store.weaviate.vector_schema import (
     NAMELESS,
     Schema,
@@ -167,3 +167,54 @@ def _property_from_schema(schema: Mapping[str, Any]) -> Property:
 
 def _only(parameters: Parameters, names: Sequence[str]) -> Schema:
     return {name: parameters[name] for name in names if parameters.get(name) is not None}
+
+
+_LINE = re.compile(r"\[Vecgate: default_vector=(\w+)\]")
+
+
+def with_default_vector(description: str, name: str) -> str:
+    """Return a description with the name of the default vector, if there is one."""
+    # Such a line from a caller must not count.
+    description, _ = without_default_vector(description)
+    line = f"[Vecgate: default_vector={name}]" if name else ""
+    return "\n".join(filter(None, (description, line)))
+
+
+def without_default_vector(description: str) -> tuple[str, str]:
+    """Return a description as callers see it, and the name of the default vector, empty for none."""
+    name, end = "", len(description.rstrip())
+    # Line by line from the end, because one pattern for all lines would scan a long description many times.
+    while found := _LINE.fullmatch(description, start := description.rfind("\n", 0, end) + 1, end):
+        name, end = name or found[1], max(start - 1, 0)
+    return (description[:end], name) if name else (description, "")
+
+
+FLAGS = {"indexFilterable": "filterable", "indexSearchable": "searchable", "indexRangeFilters": "rangeFilters"}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexChange:
+    """A request to Weaviate, with a path relative to that of the collection."""
+
+    method: Literal["put", "delete"]
+    path: str
+    body: Parameters
+
+
+def index_changes(schema: Mapping[str, Any], collection: Collection) -> Iterator[IndexChange]:
+    """Yield the requests that change the properties' indexes in Weaviate into those of a collection."""
+    there = {str(each["name"]): each for each in schema.get("properties") or ()}
+    for wanted in collection.properties:
+        present = there.get(wanted.name)
+        if present is None:
+            continue
+        tokenization = wanted.indexing.get("tokenization")
+        for flag, index in FLAGS.items():
+            on, path = wanted.indexing.get(flag), f"/properties/{wanted.name}/index/{index}"
+            if on is None or on == bool(present.get(flag)):
+                continue
+            body = {"tokenization": tokenization} if index == "searchable" else {}
+            yield IndexChange("put", path, body) if on else IndexChange("delete", path, {})
+        if tokenization != present.get("tokenization"):
+            index = "searchable" if present.get("indexSearchable") else "filterable"
+            yield IndexChange("put", f"/properties/{wanted.name}/index/{index}", {"tokenization": tokenization})

@@ -21,9 +21,8 @@ from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
 from service.store.base import NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
-from service.store.weaviate.connection import Connection
+from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.filters import filter_to_weaviate
-from service.store.weaviate.measuring import measured
 from service.store.weaviate.objects import (
     find_fault,
     from_weaviate,

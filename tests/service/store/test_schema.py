@@ -17,8 +17,7 @@ from service.domain import (
     VectorIndex,
     WeightedField,
 )
-from service.store.weaviate.default_vector import without_default_vector
-from service.store.weaviate.schema import from_schema, patch_schema, to_schema
+from service.store.weaviate.schema import from_schema, patch_schema, to_schema, without_default_vector
 from tests.service.store.people import bare
 
 COLLECTION = Collection(
