@@ -30,6 +30,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     All of tests/e2e run in one worker, against one Weaviate; of the others, those of a file.
     """
     for item in items:
+        if " at 0x" in item.nodeid:
+            message = f"{item.nodeid} names an address, which is another one in each worker; give ids"
+            raise pytest.UsageError(message)
         kind = item.path.relative_to(Path(__file__).parent).parts[0]
         if kind in {"e2e", "helm"}:
             item.add_marker(kind)

@@ -104,7 +104,7 @@ def request_of(client: Client, fake: FakeVecgate, name: str, **arguments: Any) -
     return sent
 
 
-@pytest.mark.parametrize(("name", "parameter", "one"), LISTS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("name", "parameter", "one"), LISTS, ids=lambda value: str(value).partition(" at 0x")[0][:40])
 def test_one_alone_is_a_list_of_one(client: Client, fake: FakeVecgate, name: str, parameter: str, one: Any) -> None:
     alone = request_of(client, fake, name, **{parameter: one})
     listed = request_of(client, fake, name, **{parameter: [one]})
