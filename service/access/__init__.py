@@ -1,9 +1,9 @@
 """Who may call and for what: clients, their keys and tokens, their permissions, and their quotas."""
 
-from service.access.accounts import NOBODY, Account, calling_account
 from service.access.authenticator import Authenticator
 from service.access.clients import EVERYBODY, Client, Permission
 from service.access.policy import authorize, authorize_method, authorize_route, check_permission, follow_alias
+from service.access.quotas import NOBODY, Account, calling_account
 
 __all__ = [
     "EVERYBODY",

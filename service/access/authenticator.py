@@ -8,8 +8,8 @@ from pathlib import Path
 import structlog
 
 from embedders.front.queueing import calling_client
-from service.access.accounts import Account, calling_account
 from service.access.clients import EVERYBODY, Client, digest_of, read_clients
+from service.access.quotas import Account, calling_account
 from service.access.tokens import TokenVerifier, looks_like_a_token
 from service.errors import CredentialsInvalid, CredentialsMissing
 from service.settings import AuthSettings, InvalidSettings

@@ -4,9 +4,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, print_table, say
-
-NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, NEEDS_SERVER, fail, print_table, say
 
 
 def doctor(

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import typer
 
-from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_os_error, fail, say
-
-NEEDS_SERVER = "this needs: pip install 'vecgate[server]'"
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, NEEDS_SERVER, describe_os_error, fail, say
 
 app = typer.Typer(help="The embedded Weaviate server.", no_args_is_help=True)
 

@@ -1,6 +1,9 @@
 """The words of the domain, as core and store use them: collections, objects, filters and searches."""
 
 from service.domain.collections import (
+    MAX_SAFE_INT,
+    OBJECTS,
+    RANGES,
     TEXTS,
     Collection,
     DataType,
@@ -67,6 +70,9 @@ from service.domain.searches import (
 )
 
 __all__ = [
+    "MAX_SAFE_INT",
+    "OBJECTS",
+    "RANGES",
     "TEXTS",
     "AllOf",
     "AnyOf",

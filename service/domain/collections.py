@@ -38,6 +38,11 @@ class DataType(Enum):
 
 
 TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
+OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
+RANGES = frozenset({DataType.INT, DataType.NUMBER, DataType.DATE})
+"""Types of which filters may have an index of ranges."""
+MAX_SAFE_INT = 2**53
+"""The largest whole number, either way, that a double holds exactly."""
 
 
 class Distance(Enum):

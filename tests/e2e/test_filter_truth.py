@@ -12,7 +12,7 @@ from weaviate.classes.config import DataType as ClientType
 from weaviate.classes.config import Property as ClientProperty
 from weaviate.classes.data import GeoCoordinate, PhoneNumber
 
-from service.core.searching.filtering import check_filter
+from service.core.searching.filter_checks import check_filter
 from service.domain import (
     Collection,
     Condition,

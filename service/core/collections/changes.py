@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.domain import (
+    RANGES,
+    TEXTS,
     Collection,
     DataType,
     MultiTenancy,
@@ -38,8 +40,6 @@ MUTABLE_PARAMETERS = {
 
 MUTABLE_OF_QUANTIZERS = frozenset(("rescoreLimit", "cache"))
 MUTABLE_OF_INVERTED_INDEX = frozenset(("bm25", "stopwords", "cleanupIntervalSeconds"))
-RANGES = (DataType.INT, DataType.NUMBER, DataType.DATE)
-TEXTS = (DataType.TEXT, DataType.TEXT_ARRAY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from embedders.contract import Vector
 from service.domain import (
+    MAX_SAFE_INT,
     Collection,
     DataType,
     ObjectValue,
@@ -32,7 +33,6 @@ from service.errors import InvalidRequest, Violation, Violations, collecting, no
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of derived ids. If it changed, a repeated import would store all objects without ids twice."""
 
-MAX_SAFE_INT = 2**53
 GEO_BOUNDS = {"latitude": 90, "longitude": 180}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 

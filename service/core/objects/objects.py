@@ -9,7 +9,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import check_return_fields, parse_id
 from service.core.objects.writing import Writes, keys_of
 from service.core.searching.checks import check_options
-from service.core.searching.filtering import check_filter
+from service.core.searching.filter_checks import check_filter
 from service.core.searching.references import linked_collections, real_name
 from service.domain import (
     Condition,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from service.core.searching.filtering import check_filter
+from service.core.searching.filter_checks import check_filter
 from service.domain import (
     TEXTS,
     Collection,

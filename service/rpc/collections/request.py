@@ -11,7 +11,18 @@ from typing import Any
 from google.protobuf import json_format
 
 from service.core.collections.changes import CollectionChange, VectorDraft
-from service.domain import TEXTS, Collection, DataType, MultiTenancy, NamedVector, Property, Reranker, WeightedField
+from service.domain import (
+    OBJECTS,
+    RANGES,
+    TEXTS,
+    Collection,
+    DataType,
+    MultiTenancy,
+    NamedVector,
+    Property,
+    Reranker,
+    WeightedField,
+)
 from service.errors import Violations
 from service.rpc.collections.parameters import parse_parameters
 from service.rpc.collections.vector_index import parse_index
@@ -37,8 +48,6 @@ NESTED_RULE = "must be a letter or underscore, then up to 230 letters, digits or
 
 DATA_TYPES = {data_type: property_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
-OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
-RANGES = (DataType.INT, DataType.NUMBER, DataType.DATE)
 NOT_NESTED = (DataType.BLOB, DataType.GEO_COORDINATES)
 IMAGE_TYPES = (property_pb.DATA_TYPE_BLOB,)
 TEXT_TYPES = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)

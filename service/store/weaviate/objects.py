@@ -16,10 +16,18 @@ from weaviate.collections import CollectionAsync
 from weaviate.collections.queries import base_executor
 
 from embedders.contract import Vector
-from service.domain import DataType, ObjectValue, Property, PropertyValue, ReturnFields, Scope, StoredObject
+from service.domain import (
+    MAX_SAFE_INT,
+    DataType,
+    ObjectValue,
+    Property,
+    PropertyValue,
+    ReturnFields,
+    Scope,
+    StoredObject,
+)
 
 Objects = CollectionAsync[Mapping[str, Any], None]
-MAX_EXACT_INT = 2**53
 
 # The client would make datetimes of dates, which have microseconds; Weaviate keeps nanoseconds.
 vars(base_executor)["_datetime_from_weaviate_str"] = str
@@ -56,7 +64,7 @@ def find_fault(object_: StoredObject) -> str | None:
     """Return why an object must not be written, or None: Weaviate would store it wrongly or fail its batch."""
     for name, value in object_.properties.items():
         # Numbers travel to Weaviate as doubles.
-        if isinstance(value, int) and abs(value) > MAX_EXACT_INT:
+        if isinstance(value, int) and abs(value) > MAX_SAFE_INT:
             return f"property {name!r}: integers beyond 2**53 would lose digits"
     for name, vector in object_.vectors.items():
         if vector.ndim != 1 or not vector.size:

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.domain import Collection, DataType, MultiTenancy, NamedVector, Parameters, Property, Reranker
+from service.domain import OBJECTS, Collection, DataType, MultiTenancy, NamedVector, Parameters, Property, Reranker
 from service.store.weaviate.vector_schema import (
     NAMELESS,
     Schema,
@@ -17,16 +17,15 @@ from service.store.weaviate.vector_schema import (
     vector_from_schema,
     vector_to_schema,
 )
+from service.weaviate_names import INDEXING
 
 # Without these settings Weaviate refuses filters on null, length and time.
 INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTimestamps": True}
 # Weaviate omits values that are false.
 SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
-INDEXING = ("tokenization", "indexFilterable", "indexSearchable", "indexRangeFilters")
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
 SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
 RERANKER = "reranker-"
-OBJECTS = (DataType.OBJECT, DataType.OBJECT_ARRAY)
 
 
 def to_schema(collection: Collection) -> Schema:

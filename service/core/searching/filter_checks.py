@@ -8,8 +8,10 @@ from types import MappingProxyType
 from uuid import UUID
 
 from service.access import calling_account
-from service.core.objects.checks import MAX_SAFE_INT, is_date
+from service.core.objects.checks import is_date
 from service.domain import (
+    MAX_SAFE_INT,
+    OBJECTS,
     TEXTS,
     AllOf,
     AnyOf,
@@ -56,7 +58,6 @@ EARLIEST = datetime(1677, 9, 21, 0, 12, 44, tzinfo=UTC)
 LATEST = datetime(2262, 4, 11, 23, 47, 16, tzinfo=UTC)
 """The first and the last second in Weaviate's index of dates."""
 
-OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
 WITH_LENGTH = frozenset(each for each in DataType if each is DataType.TEXT or each.value.endswith("[]")) - OBJECTS
 NOTHING_LINKED: Mapping[str, Collection] = MappingProxyType({})
 
