@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from service.access.clients import digest_of
 from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
@@ -233,3 +234,17 @@ def test_without_typer_one_line_says_what_to_install() -> None:
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
 
     assert (ended.returncode, ended.stderr) == (2, "the command line needs: pip install 'vecgate[cli]'\n")
+
+
+def test_a_key_is_made_without_the_packages_of_the_server_and_its_digest_is_what_the_server_compares() -> None:
+    absent = ("PIL", "aiohttp", "msgspec", "opentelemetry", "orjson", "pydantic_settings", "structlog", "weaviate")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); sys.argv[1:] = ['auth', 'new-key', 'anna']; "
+        "import service.__main__ as m; m.main()"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'protos'}"}
+
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    assert f'keys_sha256 = ["{digest_of(ended.stdout.strip()).hex()}"]' in ended.stderr
