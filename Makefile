@@ -72,14 +72,14 @@ imports: setup ## import contracts
 protos: setup ## generate the stubs from the .proto files
 	$(BIN)/python protos/generate.py
 
-protos-check: setup ## stubs fresh, API linted, and compatible with the released one
+protos-check: setup ## stubs fresh, API linted, and compatible with its baseline
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/buf lint protos
 	@mkdir -p build
 	@$(BIN)/buf build protos --output build/api.binpb
 	$(BIN)/buf breaking build/api.binpb --against protos/released.binpb --config protos/buf.yaml
 
-protos-release: setup ## take the API as it is now for the released one
+protos-release: setup ## record the current API as the baseline of the compatibility check
 	$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb
 
 docs: setup ## write settings, metrics and values into the pages and the chart's schema

@@ -1,4 +1,4 @@
-"""Settings that earlier versions had, and what took their place. The next release deletes this table."""
+"""Settings of the builds before 0.1.0, and what took their place. The release after 0.1.0 deletes this table."""
 
 REMOVED = {
     "SERVER__MAX_RESPONSE_BYTES": "a response may have 64 MiB; remove it",

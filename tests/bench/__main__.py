@@ -1,4 +1,4 @@
-"""Benchmarks: python -m tests.bench [NAME...]; without a name all but the long ones. CONTRIBUTING.md lists them.
+"""Benchmarks: python -m tests.bench [NAME...]; without a name all but the long ones. tests/README.md lists them.
 
 Ratios compare things measured in the same run, in turns, by their medians. The machine may be busy with other work, so
 the absolute figures say little; the ratios say more. Each figure that has a goal states it.

@@ -73,7 +73,7 @@ class Collection(_message.Message):
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254} (INVALID_INPUT), because Weaviate's names begin with a capital letter."""
     description: _builtins.str
-    """Optional. What the collection contains."""
+    """Optional. What the collection contains. At most 64 KiB."""
     object_count: _builtins.int
     """Output only, from GetCollection only. The number of objects of the collection, or of the tenant in the request; unset if the
     collection has tenants and the request names none.
@@ -300,7 +300,8 @@ class WeightedField(_message.Message):
     """Required. A property of the collection: of type blob in image_fields, text or text array in text_fields."""
     weight: _builtins.float
     """Optional. The weight, finite and over 0. Weights are divided by their sum over the fields that an object has; the weight of a
-    text array is divided evenly among its items. Default: 1; a native vector has no weights unless one field has one.
+    text array is divided evenly among its items. Default: 1; with `native`, fields are unweighted unless at least one has a
+    weight.
     """
     def __init__(
         self,
@@ -360,7 +361,7 @@ class VectorConfig(_message.Message):
     """
     base_url: _builtins.str
     """Required with native, and only then allowed (INVALID_INPUT). The address at which Weaviate reaches Vecgate's HTTP endpoint or a
-    NIM of the model, such as "http://vecgate:8070".
+    NIM of the model, such as "http://vecgate:8070". At most 4 KiB.
     """
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:

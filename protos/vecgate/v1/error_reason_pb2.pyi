@@ -47,9 +47,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNKNOWN_PROPERTY: _ErrorReason.ValueType  # 10
     """INVALID_ARGUMENT: the collection has no such property."""
     ERROR_REASON_INVALID_PROPERTY: _ErrorReason.ValueType  # 11
-    """INVALID_ARGUMENT: a property's value does not have the property's type."""
+    """INVALID_ARGUMENT: a property's value, or a use of a property (filter, sort, group), does not fit its type or index."""
     ERROR_REASON_UNKNOWN_VECTOR: _ErrorReason.ValueType  # 12
-    """INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen."""
+    """INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen, or the object has no such
+    vector.
+    """
     ERROR_REASON_EMBEDDER_NOT_FOUND: _ErrorReason.ValueType  # 20
     """NOT_FOUND: the server has no embedder with this name."""
     ERROR_REASON_COLLECTION_NOT_FOUND: _ErrorReason.ValueType  # 21
@@ -69,7 +71,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     unknown.
     """
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
-    """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's answer."""
+    """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
@@ -93,7 +95,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 45
     """INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
     ERROR_REASON_EMBEDDER_ANSWER_INVALID: _ErrorReason.ValueType  # 46
-    """INTERNAL: the embedder's answer is not a valid set of vectors; nothing was stored."""
+    """INTERNAL: the embedder's response is not a valid set of vectors; nothing was stored."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 47
     """RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
     been carried out. gRPC itself refuses a request that is too large, with the same code and without details.
@@ -129,9 +131,11 @@ ERROR_REASON_DUPLICATE_ID: ErrorReason.ValueType  # 9
 ERROR_REASON_UNKNOWN_PROPERTY: ErrorReason.ValueType  # 10
 """INVALID_ARGUMENT: the collection has no such property."""
 ERROR_REASON_INVALID_PROPERTY: ErrorReason.ValueType  # 11
-"""INVALID_ARGUMENT: a property's value does not have the property's type."""
+"""INVALID_ARGUMENT: a property's value, or a use of a property (filter, sort, group), does not fit its type or index."""
 ERROR_REASON_UNKNOWN_VECTOR: ErrorReason.ValueType  # 12
-"""INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen."""
+"""INVALID_ARGUMENT: the collection has no such named vector, or has several and none was chosen, or the object has no such
+vector.
+"""
 ERROR_REASON_EMBEDDER_NOT_FOUND: ErrorReason.ValueType  # 20
 """NOT_FOUND: the server has no embedder with this name."""
 ERROR_REASON_COLLECTION_NOT_FOUND: ErrorReason.ValueType  # 21
@@ -151,7 +155,7 @@ ERROR_REASON_COLLECTION_NOT_BOUND: ErrorReason.ValueType  # 32
 unknown.
 """
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
-"""FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's answer."""
+"""FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36
@@ -175,7 +179,7 @@ ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 44
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
 ERROR_REASON_EMBEDDER_ANSWER_INVALID: ErrorReason.ValueType  # 46
-"""INTERNAL: the embedder's answer is not a valid set of vectors; nothing was stored."""
+"""INTERNAL: the embedder's response is not a valid set of vectors; nothing was stored."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 47
 """RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
 been carried out. gRPC itself refuses a request that is too large, with the same code and without details.

@@ -65,7 +65,7 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     value of stopwords only is INVALID_PROPERTY. With FIELD the whole text is one word.
     """
     FILTER_OPERATOR_NOT_EQUAL: _FilterOperator.ValueType  # 2
-    """Not equal."""
+    """The opposite of EQUAL, so texts are compared by their words. Through references, a text with any of the words is excluded."""
     FILTER_OPERATOR_GREATER: _FilterOperator.ValueType  # 3
     """Greater. This and the next three are not for booleans, and for texts only with the tokenization FIELD (INVALID_PROPERTY)."""
     FILTER_OPERATOR_GREATER_OR_EQUAL: _FilterOperator.ValueType  # 4
@@ -77,8 +77,8 @@ class _FilterOperatorEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Filter
     FILTER_OPERATOR_LIKE: _FilterOperator.ValueType  # 7
     """A text with a word of this pattern: ? is one character, * any number of characters. Of several words the text needs all."""
     FILTER_OPERATOR_CONTAINS_ANY: _FilterOperator.ValueType  # 8
-    """Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text of stopwords only fits
-    nothing.
+    """Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text that has only
+    stopwords matches nothing.
     """
     FILTER_OPERATOR_CONTAINS_ALL: _FilterOperator.ValueType  # 9
     """Contains all of a list of values."""
@@ -102,7 +102,7 @@ in any order. With the tokenization WORD, stopwords (inverted_index.stopwords, b
 value of stopwords only is INVALID_PROPERTY. With FIELD the whole text is one word.
 """
 FILTER_OPERATOR_NOT_EQUAL: FilterOperator.ValueType  # 2
-"""Not equal."""
+"""The opposite of EQUAL, so texts are compared by their words. Through references, a text with any of the words is excluded."""
 FILTER_OPERATOR_GREATER: FilterOperator.ValueType  # 3
 """Greater. This and the next three are not for booleans, and for texts only with the tokenization FIELD (INVALID_PROPERTY)."""
 FILTER_OPERATOR_GREATER_OR_EQUAL: FilterOperator.ValueType  # 4
@@ -114,8 +114,8 @@ FILTER_OPERATOR_LESS_OR_EQUAL: FilterOperator.ValueType  # 6
 FILTER_OPERATOR_LIKE: FilterOperator.ValueType  # 7
 """A text with a word of this pattern: ? is one character, * any number of characters. Of several words the text needs all."""
 FILTER_OPERATOR_CONTAINS_ANY: FilterOperator.ValueType  # 8
-"""Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text of stopwords only fits
-nothing.
+"""Contains at least one of a list of values. Each text of the list is compared as with EQUAL; a text that has only
+stopwords matches nothing.
 """
 FILTER_OPERATOR_CONTAINS_ALL: FilterOperator.ValueType  # 9
 """Contains all of a list of values."""
@@ -131,8 +131,8 @@ Global___FilterOperator: _TypeAlias = FilterOperator  # noqa: Y015
 
 @_typing.final
 class Filter(_message.Message):
-    """Filter says which objects of a collection count: one condition, or several joined. The server limits its depth and its
-    number of nodes; every item of a list of values counts as a node.
+    """Filter says which objects of a collection count: one condition, or several joined. At most 16 levels deep and 1000 nodes
+    (INVALID_INPUT); every filter, every reference and every item of a list of values counts as a node.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -268,8 +268,9 @@ class FilterValue(_message.Message):
     BOOLEANS_FIELD_NUMBER: _builtins.int
     GEO_RANGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """For text, text[], date, date[], uuid, uuid[]. A date is in RFC 3339, a uuid in its text form. GREATER, LESS and the like
-    compare dates from 1677-09-21 to 2262-04-11: Weaviate takes an object's date outside of this range for another date.
+    """For text, text[], date, date[], uuid, uuid[]. At most 16 KiB. A date is in RFC 3339, a uuid in its text form. GREATER, LESS
+    and the like compare dates from 1677-09-21 to 2262-04-11: Weaviate takes an object's date outside of this range for another
+    date.
     """
     integer: _builtins.int
     """For int, int[], number, number[] and lengths. From -2^53 to 2^53; for number and number[] also larger values that a double
@@ -331,7 +332,7 @@ class TextValues(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Required. 1 or more."""
+        """Required. 1 or more, each at most 16 KiB."""
 
     def __init__(
         self,

@@ -61,7 +61,7 @@ class Input(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """A text in UTF-8 with at least one visible character. At most EmbedderLimits.max_text_bytes bytes (TEXT_TOO_LONG), or
-    32 times as many with `truncate`, where it is cut first. A text that takes the tokenizer more than 0.1 s, such as
+    32 times as many with `truncate`, where it is truncated first. A text that takes the tokenizer more than 0.1 s, such as
     nested HTML character references, is INVALID_INPUT.
     """
     @_builtins.property

@@ -115,7 +115,7 @@ class Bm25Config(_message.Message):
     b: _builtins.float
     """Optional. How much the length of a text matters, 0 to 1. Default: Weaviate's, 0.75."""
     k1: _builtins.float
-    """Optional. How soon repeated words stop to matter, at least 0. Default: Weaviate's, 1.2."""
+    """Optional. How soon repeated words stop mattering, at least 0. Default: Weaviate's, 1.2."""
     def __init__(
         self,
         *,

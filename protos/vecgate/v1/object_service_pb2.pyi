@@ -123,8 +123,8 @@ class DataObject(_message.Message):
     def properties(self) -> _struct_pb2.Struct:
         """Optional. Values of the collection's properties other than blobs, by property name (UNKNOWN_PROPERTY, INVALID_PROPERTY).
         A null is an absent value.
-        At most 10,000 values, members of objects and items of lists, and 4 MiB in an object (INVALID_PROPERTY), and
-        ServerLimits.max_values, 100,000, in one request (INVALID_INPUT).
+        At most 10,000 values (object members and list items) and 4 MiB in one object (INVALID_PROPERTY); at most
+        ServerLimits.max_values (100,000) in one request (INVALID_INPUT).
         """
 
     @_builtins.property
@@ -170,8 +170,8 @@ class ImportObjectsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     truncate: _builtins.bool
-    """Optional. Whether to cut texts that are longer than the model reads; `truncated` in the result says so. Default: false, an
-    object with such a text fails with TEXT_TOO_LONG.
+    """Optional. Whether to truncate texts that are longer than the model reads; `truncated` in the result says so. Default: false,
+    an object with such a text fails with TEXT_TOO_LONG.
     """
     embed_unchanged: _builtins.bool
     """Optional. Whether to embed objects again that are stored with a vector of the same texts and images. Default: false, they
@@ -185,7 +185,7 @@ class ImportObjectsRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     def __init__(
         self,
@@ -312,7 +312,7 @@ class StoredVector(_message.Message):
     embedder: _builtins.str
     """The embedder that computed it; empty for the other origins."""
     truncated: _builtins.bool
-    """Whether a text was cut to the model's length."""
+    """Whether a text was truncated to the model's length."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why it is missing although the object has fields for it: no embedder of its space worked, or this server has none
@@ -352,7 +352,7 @@ class GetObjectRequest(_message.Message):
     """Required. The object's id."""
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     @_builtins.property
     def output(self) -> _output_fields_pb2.OutputFields:
@@ -414,8 +414,8 @@ class ListObjectsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     page_size: _builtins.int
-    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer if more would not fit into an
-    answer, and the last one may have fewer.
+    """Optional. Objects in a page, at most ServerLimits.max_hits; 0 means 100. A page has fewer if more would not fit into a
+    response, and the last one may have fewer.
     """
     page_token: _builtins.str
     """Optional. The `next_page_token` of the page before, with the same collection, tenant, filters and sort. Default: the first
@@ -433,7 +433,7 @@ class ListObjectsRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     @_builtins.property
     def output(self) -> _output_fields_pb2.OutputFields:
@@ -500,8 +500,8 @@ class UpdateObjectRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     truncate: _builtins.bool
-    """Optional. Whether to cut texts that are longer than the model reads; the answer then says so. Default: false, an object
-    with such a text fails with TEXT_TOO_LONG.
+    """Optional. Whether to truncate texts that are longer than the model reads; the response then says so. Default: false, an
+    object with such a text fails with TEXT_TOO_LONG.
     """
     @_builtins.property
     def object(self) -> Global___DataObject:
@@ -516,7 +516,7 @@ class UpdateObjectRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     def __init__(
         self,
@@ -580,7 +580,7 @@ class DeleteObjectRequest(_message.Message):
     """Required. The object's id."""
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     def __init__(
         self,
@@ -634,7 +634,7 @@ class DeleteObjectsRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     def __init__(
         self,
@@ -737,15 +737,15 @@ class BackfillVectorsRequest(_message.Message):
     collection: _builtins.str
     """Required. The collection's name."""
     page_token: _builtins.str
-    """Optional. The `page_token` of an answer, to continue after it. Default: begin with the first object."""
+    """Optional. The `page_token` of a response, to continue after it. Default: begin with the first object."""
     verify: _builtins.bool
     """Optional. Whether to also check the vectors that objects have. If Weaviate was killed, the index may have lost the entries
     of the last stored objects: they are listed with their vectors but not found by them. They are entered again. Do not use it
     with Weaviate's asynchronous indexing, where entries come late. Default: false.
     """
     truncate: _builtins.bool
-    """Optional. Whether to cut texts that are longer than the model reads. Default: false, an object with such a text fails with
-    TEXT_TOO_LONG.
+    """Optional. Whether to truncate texts that are longer than the model reads. Default: false, an object with such a text fails
+    with TEXT_TOO_LONG.
     """
     @_builtins.property
     def vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -755,7 +755,7 @@ class BackfillVectorsRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     def __init__(
         self,
@@ -777,7 +777,7 @@ Global___BackfillVectorsRequest: _TypeAlias = BackfillVectorsRequest  # noqa: Y0
 
 @_typing.final
 class BackfillVectorsResponse(_message.Message):
-    """BackfillVectorsResponse is one answer of BackfillVectors, about the objects since the last one."""
+    """BackfillVectorsResponse reports the objects processed since the previous message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

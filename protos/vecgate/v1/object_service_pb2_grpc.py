@@ -111,7 +111,7 @@ class ObjectServiceServicer(object):
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
         STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
-        cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
+        cleared (COLLECTION_NOT_BOUND). If two updates of one object run at once, its vector may come from either.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,8 +137,8 @@ class ObjectServiceServicer(object):
 
     def BackfillVectors(self, request, context):
         """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
-        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
-        every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, sends a response
+        after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
         and those of EmbedInputs.
         """

@@ -56,7 +56,7 @@ class ObjectServiceStub:
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
     STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
-    cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
+    cleared (COLLECTION_NOT_BOUND). If two updates of one object run at once, its vector may come from either.
     """
     DeleteObject: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
@@ -70,8 +70,8 @@ class ObjectServiceStub:
     """
     BackfillVectors: _grpc.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]
     """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
-    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
-    every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, sends a response
+    after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
     """
@@ -104,7 +104,7 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
     UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
     STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
-    cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
+    cleared (COLLECTION_NOT_BOUND). If two updates of one object run at once, its vector may come from either.
     """
     DeleteObject: _aio.UnaryUnaryMultiCallable[_object_service_pb2.DeleteObjectRequest, _object_service_pb2.DeleteObjectResponse]  # type: ignore[assignment]
     """DeleteObject deletes an object. Errors: INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND,
@@ -118,8 +118,8 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     """
     BackfillVectors: _aio.UnaryStreamMultiCallable[_object_service_pb2.BackfillVectorsRequest, _object_service_pb2.BackfillVectorsResponse]  # type: ignore[assignment]
     """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
-    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
-    every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+    imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, sends a response
+    after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
     """
@@ -173,7 +173,7 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_INPUT, INVALID_ID, COLLECTION_NOT_FOUND, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, UNKNOWN_PROPERTY, INVALID_PROPERTY,
         UNKNOWN_VECTOR, INVALID_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE,
         STORE_REJECTED, and those of EmbedInputs. Vectors that are bound to no space stay as they are, and cannot be set or
-        cleared (COLLECTION_NOT_BOUND). After two updates of one object at the same time its vector may be that of either.
+        cleared (COLLECTION_NOT_BOUND). If two updates of one object run at once, its vector may come from either.
         """
 
     @_abc_1.abstractmethod
@@ -205,8 +205,8 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_object_service_pb2.BackfillVectorsResponse], _abc.AsyncIterator[_object_service_pb2.BackfillVectorsResponse]]:
         """BackfillVectors computes the named vectors that objects lack, for example because an embedder was down when they were
-        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, answers after
-        every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
+        imported, or the named vector was added later. It changes nothing else. It goes through the collection by id, sends a response
+        after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
         and those of EmbedInputs.
         """

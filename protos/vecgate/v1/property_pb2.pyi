@@ -174,7 +174,7 @@ class Property(_message.Message):
     data_type: Global___DataType.ValueType
     """Required. The type of its values."""
     description: _builtins.str
-    """Optional. What it means."""
+    """Optional. What it means. At most 4 KiB."""
     tokenization: Global___Tokenization.ValueType
     """Optional. How texts are tokenized; for texts and text arrays only. Default: Weaviate's, WORD."""
     index_filterable: _builtins.bool

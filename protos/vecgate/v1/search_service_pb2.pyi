@@ -155,7 +155,7 @@ class SearchObjectsRequest(_message.Message):
     distance: _builtins.float
     """Optional. With near_*: the largest distance of a hit, not NaN; not with `certainty`."""
     auto_limit: _builtins.int
-    """Optional. The hits end after this many jumps of the distance or score. Default: 0, they do not."""
+    """Optional. Stop after this many jumps in distance or score (Weaviate's autocut). Default: 0, off."""
     return_times: _builtins.bool
     """Optional. Whether hits say when their objects were created and updated; not with `group_by`. Default: false."""
     return_explain_score: _builtins.bool
@@ -204,7 +204,7 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def scope(self) -> _scope_pb2.Scope:
-        """Optional. Whose objects of the collection, and how many replicas must answer."""
+        """Optional. The tenant and the consistency level."""
 
     @_builtins.property
     def output(self) -> _output_fields_pb2.OutputFields:
@@ -218,7 +218,7 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def group_by(self) -> Global___GroupBy:
-        """Optional. Return the nearest objects in groups. `auto_limit`, `limit` and `offset` apply before."""
+        """Optional. Return the nearest objects in groups. `auto_limit`, `limit` and `offset` are applied before grouping."""
 
     @_builtins.property
     def rerank(self) -> Global___Rerank:
@@ -313,7 +313,9 @@ class Rerank(_message.Message):
     property: _builtins.str
     """Required. The property of type text whose values the reranker reads (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
     query: _builtins.str
-    """Required. The text that the reranker compares them with."""
+    """Required. The text that the reranker compares them with. At most 64 KiB or EmbedderLimits.max_text_bytes, whichever is more
+    (TEXT_TOO_LONG).
+    """
     def __init__(
         self,
         *,
@@ -339,7 +341,7 @@ class NearText(_message.Message):
     MOVE_TO_FIELD_NUMBER: _builtins.int
     MOVE_AWAY_FIELD_NUMBER: _builtins.int
     truncate: _builtins.bool
-    """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
+    """Optional. Whether to truncate a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Required. 1 to ServerLimits.max_inputs texts; several are searched by the mean of their vectors."""
@@ -370,7 +372,9 @@ Global___NearText: _TypeAlias = NearText  # noqa: Y015
 
 @_typing.final
 class Move(_message.Message):
-    """Move shifts a query by t, the mean of its objects' vectors and of the mean of its concepts' vectors, as Weaviate does."""
+    """Move shifts a query's vector by t, as Weaviate does. t is the mean of the objects' vectors and one more vector: the mean of the
+    concepts' vectors.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -415,7 +419,7 @@ class NearInputs(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     truncate: _builtins.bool
-    """Optional. Whether to cut a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
+    """Optional. Whether to truncate a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedInput]:
         """Required. 1 to ServerLimits.max_inputs inputs."""
@@ -511,7 +515,7 @@ Global___NearImage: _TypeAlias = NearImage  # noqa: Y015
 
 @_typing.final
 class NearVector(_message.Message):
-    """NearVector asks for objects near to a vector."""
+    """NearVector looks for objects near a vector."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -543,8 +547,8 @@ class NearVector(_message.Message):
     """Optional. The space that the vector comes from. When set and not the bound one: EMBEDDING_SPACE_MISMATCH."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
-        """The vector, in the space and of the dimension that the searched named vector is bound to. Required without
-        `target_vectors`.
+        """The vector, in the space and of the dimension that the searched named vector is bound to. Required unless
+        `NearVector.target_vectors` is set.
         """
 
     @_builtins.property
@@ -599,7 +603,7 @@ class Bm25(_message.Message):
     OPERATOR_FIELD_NUMBER: _builtins.int
     MINIMUM_MATCH_FIELD_NUMBER: _builtins.int
     query: _builtins.str
-    """Required. The words."""
+    """Required. The words. At most 64 KiB or EmbedderLimits.max_text_bytes, whichever is more (TEXT_TOO_LONG)."""
     operator: Global___KeywordOperator.ValueType
     """Optional. How many of the words an object needs. Default: one."""
     minimum_match: _builtins.int
@@ -669,14 +673,14 @@ class Hybrid(_message.Message):
     TRUNCATE_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
     """Optional. The share of the vector side, 0 to 1. Default: Weaviate's, 0.75; 1 without `bm25`. With 0 and no
-    `max_vector_distance` nothing is embedded, and the answer names no embedder.
+    `max_vector_distance` nothing is embedded, and the response names no embedder.
     """
     fusion_type: Global___FusionType.ValueType
     """Optional. How the two lists are joined."""
     max_vector_distance: _builtins.float
-    """Optional. The largest distance of a hit, also of one that has the words; not NaN."""
+    """Optional. The largest distance of a hit; not NaN. Applies to keyword hits too."""
     truncate: _builtins.bool
-    """Optional. Whether to cut a text of `bm25` that is longer than the model reads. Default: false, it is TEXT_TOO_LONG."""
+    """Optional. Whether to truncate a text of `bm25` that is longer than the model reads. Default: false, it is TEXT_TOO_LONG."""
     @_builtins.property
     def bm25(self) -> Global___Bm25:
         """Optional. The keyword side; without a vector side its text is embedded, too. One of the two sides is required."""
