@@ -1,6 +1,6 @@
 """Updating: parts of an object are changed, and the vectors that depend on them are computed again."""
 
-import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,8 +25,7 @@ from service.domain import (
     PropertyValue,
     Scope,
     StoredObject,
-    unknown_property,
-    unknown_vector,
+    some_of,
 )
 from service.errors import CollectionNotBound, InvalidRequest, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
@@ -38,6 +37,9 @@ class UpdateReport:
 
     vectors: tuple[VectorReport, ...]
     embedders: list[EmbedderSpec]
+
+
+_FROM_JSON = {ord(letter): f"_{letter.lower()}" for letter in string.ascii_uppercase}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +164,10 @@ def _check_change(
     with collecting() as violations:
         if mask:
             named: dict[str, set[str]] = {"properties": set(), "images": set(), "vectors": set()}
+            names = {part: _Names(collection, part) for part in named}
             for each in mask:
                 with noting(violations):
-                    named[each.part].add(_resolve(collection, each))
+                    named[each.part].add(names[each.part].find(each))
             given = {name: value for name, value in draft.properties.items() if value is not None}
             properties = {name: value for name, value in given.items() if name in named["properties"]}
             images = {name: content for name, content in draft.images.items() if name in named["images"]}
@@ -182,28 +185,38 @@ def _check_change(
     return wanted, cleared
 
 
-def _resolve(collection: Collection, named: MaskPath) -> str:
-    """Return the name of the property or named vector that a path of a mask means.
+class _Names:
+    """The names that paths of a mask may mean, of one part of a collection.
 
-    JSON writes masks in lowerCamelCase, so that a reader of JSON makes `myTitle` into `my_title`.
-
-    Raises:
-        InvalidRequest: the collection has no such name.
+    JSON writes masks in lowerCamelCase, so that a reader of JSON makes `myTitle` into `my_title`; a property that is
+    called so comes first.
     """
-    blobs = named.part == "images"
-    names = [each.name for each in collection.vectors]
-    if named.part != "vectors":
-        typed = [each for each in collection.properties if each.data_type is not None]
-        names = [each.name for each in typed if (each.data_type is DataType.BLOB) is blobs]
-    for name in names:
-        if name == named.name:
+
+    def __init__(self, collection: Collection, part: str) -> None:
+        self._collection = collection
+        self._part = part
+        self._names = [each.name for each in collection.vectors]
+        if part != "vectors":
+            typed = [each for each in collection.properties if each.data_type is not None]
+            self._names = [each.name for each in typed if (each.data_type is DataType.BLOB) is (part == "images")]
+        self._by_name = {name.translate(_FROM_JSON): name for name in reversed(self._names)}
+        self._by_name |= {name: name for name in self._names}
+        self._listed = False
+
+    def find(self, named: MaskPath) -> str:
+        """Return the name that a path means.
+
+        Raises:
+            InvalidRequest: the collection has no such name; the first time with those that it has.
+        """
+        if (name := self._by_name.get(named.name)) is not None:
             return name
-    for name in names:
-        if re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name) == named.name:
-            return name
-    if named.part == "vectors":
-        raise InvalidRequest([unknown_vector(collection, named.path)])
-    raise InvalidRequest([unknown_property(collection, named.path, names, "blob property" if blobs else "property")])
+        listed, self._listed = self._listed, True
+        kind = {"properties": "property", "images": "blob property", "vectors": "named vector"}[self._part]
+        reason = "UNKNOWN_VECTOR" if self._part == "vectors" else "UNKNOWN_PROPERTY"
+        message = f"collection {self._collection.name!r} has no such {kind}"
+        more = "" if listed else f"; it has: {some_of(self._names)}"
+        raise InvalidRequest([Violation(named.path, message + more, reason)])
 
 
 def _change(

@@ -1,5 +1,6 @@
 """Objects that are changed in parts or imported again: which of their vectors are computed anew."""
 
+import time
 from uuid import UUID
 
 import numpy as np
@@ -164,6 +165,24 @@ async def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(
 
     assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, fields)
     assert await read(stored) == before
+
+
+@pytest.mark.parametrize("part", ["properties", "vectors"])
+async def test_a_mask_full_of_unknown_names_costs_little_and_lists_the_known_ones_once(wire: Wire, part: str) -> None:
+    properties = [{"name": f"a{'A' * 200}{n}", "data_type": property_pb.DATA_TYPE_TEXT} for n in range(900)]
+    vectors = [{"name": f"b{'B' * 200}{n}"} for n in range(50)]
+    made = collection_pb.Collection(name="Pictures", properties=properties, vectors=vectors)
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=made))
+    mask = [f"{part}.nope{n}" for n in range(100)]
+
+    began_s = time.thread_time()
+    failure = await failure_of(update(wire, obj(ID), *mask))
+    took_s = time.thread_time() - began_s
+
+    assert failure.fields[:2] == ["update_mask.paths[0]", "update_mask.paths[1]"]
+    assert failure.message.count("it has: ") == 1
+    # One search through all names for each path took 4 s of the event loop's thread; all together take a hundredth.
+    assert took_s < 0.5
 
 
 async def test_a_property_is_named_in_a_mask_as_json_writes_it(wire: Wire) -> None:
