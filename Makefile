@@ -41,7 +41,7 @@ run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
 
 test: setup weaviate helm ## run all tests, in two processes; PYTEST_ARGS="tests/embedders -k name" for some
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 10 $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --durations 10 $(PYTEST_ARGS)
 
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)

@@ -3,13 +3,14 @@
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
+from xdist.scheduler import LoadScopeScheduling
 
 # Repeatable, and no clock decides: the machine may be busy.
 settings.register_profile("vecgate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,21 +25,27 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-# Before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by what they need beside Python, and say which of them share a worker.
-
-    All of tests/e2e run in one worker, against one Weaviate; of the others, those of a file.
-    """
+    """Mark tests by what they need beside Python."""
     for item in items:
         if " at 0x" in item.nodeid:
             message = f"{item.nodeid} names an address, which is another one in each worker; give ids"
             raise pytest.UsageError(message)
-        kind = item.path.relative_to(Path(__file__).parent).parts[0]
-        if kind in {"e2e", "helm"}:
-            item.add_marker(kind)
-        item.add_marker(pytest.mark.xdist_group("e2e" if kind == "e2e" else item.path.as_posix()))
+        if (folder := item.nodeid.split("/")[1]) in {"e2e", "helm"}:
+            item.add_marker(folder)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Runs all of tests/e2e in one worker, against one Weaviate; of the others, those of a file in one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = nodeid.partition("::")[0]
+        return "e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Return how tests are shared among workers."""
+    return Scheduling(config, log)
 
 
 def assert_close(actual: ArrayLike, expected: ArrayLike, tolerance: float = 1e-6) -> None:
