@@ -76,6 +76,15 @@ async def run(settings: Settings, *, once_serving: Callable[[], Coroutine[Any, A
     return code
 
 
+def describe_port_fault(settings: Settings) -> str | None:
+    """Return why the server cannot listen on its gRPC port; None if it can."""
+    try:
+        check_address(settings.server)
+    except PortTaken as error:
+        return str(error)
+    return None
+
+
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     """Do something and return its result; if `stop` is set before its end, cancel it and return None."""
     working = asyncio.create_task(work)

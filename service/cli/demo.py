@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
-from service.cli.output import EXIT_WRONG_USE, describe_error, fail, note, say
+from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
 from service.cli.search import show_hits
 from vecgate.client import Client, Health, Unreachable, VecgateError
@@ -51,9 +51,11 @@ def demo(
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
 
-        from service.app import run  # noqa: PLC0415 -- loads the server
+        from service.app import describe_port_fault, run  # noqa: PLC0415 -- loads the server
     except ModuleNotFoundError:
         fail(NEEDS_DEMO, EXIT_WRONG_USE)
+    if fault := describe_port_fault(settings):
+        fail(fault, EXIT_FAILED)
     samples = _Samples(pictures, query, _addresses(settings))
 
     async def serve() -> int:

@@ -183,7 +183,8 @@ class GrpcServer:
         self.port = self._take_port()
         await self._health.start()
         await self._settler.start()
-        await self._server.start()
+        # gRPC cannot stop cleanly if its start is cancelled half-way; it takes a moment only.
+        await asyncio.shield(self._server.start())
 
     async def stop(self) -> None:
         """Report NOT_SERVING, wait for load balancers to notice, let calls in flight finish, and stop."""

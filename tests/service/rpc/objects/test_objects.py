@@ -191,6 +191,11 @@ async def test_objects_that_go_between_two_pages_are_not_missed_but_gone(picture
         ({"sort": [{"property": "year"}] * 101}, "INVALID_INPUT", ["sort"]),
         ({"filters": where("year").equal("old")}, "INVALID_PROPERTY", ["filters.condition.value"]),
         ({"filters": {"all_of": {}}}, "INVALID_INPUT", ["filters.all_of.filters"]),
+        # What needs the collection is checked once the request's form is right.
+        ({"filters": {"all_of": {}}, "sort": [{}], "page_size": -1, "page_token": "nope"}, "INVALID_INPUT",
+         ["page_size", "filters.all_of.filters", "sort[0].property", "page_token"]),
+        ({"output": {"properties": ["no"]}, "sort": [{"property": "no"}], "filters": where("nor").equal(1)},
+         "UNKNOWN_PROPERTY", ["output.properties[0]", "sort[0].property", "filters.condition.property"]),
     ],
 )  # fmt: skip
 async def test_a_listing_that_cannot_be_is_refused(

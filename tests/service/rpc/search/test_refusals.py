@@ -369,6 +369,24 @@ async def test_a_search_that_cannot_be_is_refused_with_the_paths(
         ({"limit": -1}, ["limit", "query"]),
         ({"certainty": 0.5, "target_vectors": ["a", "b"]}, ["certainty", "certainty", "target_vectors", "query"]),
         (condition("year", "EQUAL", integer=1), ["query"]),
+        ({"auto_limit": 1}, ["query"]),
+        ({"group_by": {"property": "title", "number_of_groups": 1, "objects_per_group": 1}}, ["query"]),
+        ({"rerank": {"property": "title", "query": "x"}}, ["query"]),
+        ({"target_vectors": ["a", "b"]}, ["target_vectors", "query"]),
+        (
+            {"auto_limit": 1, "group_by": {}, "rerank": {}, "return_explain_score": True, "return_times": True},
+            [
+                "return_explain_score",
+                "group_by.property",
+                "group_by.number_of_groups",
+                "group_by.objects_per_group",
+                "return_times",
+                "return_explain_score",
+                "rerank.property",
+                "rerank.query",
+                "query",
+            ],
+        ),
     ],
 )
 async def test_a_search_without_a_query_is_sent_to_list_objects(
