@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 
 from aiohttp import StreamReader, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
@@ -29,8 +30,11 @@ cut while it sends may never see the answer."""
 MAX_HEADERS = 256
 """Headers of one request; their bytes are bounded, too."""
 
-REQUEST_START = re.compile(rb"(?=(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE) )")
-MAX_PIECES = 64
+UPGRADE = re.compile(rb"\Aupgrade(?=:)", re.IGNORECASE)
+"""The name in a line that offers another protocol."""
+
+END = b"\r\n\r\n"
+"""The last bytes of every chunked body."""
 
 LAST_S = 0.1
 """Seconds that a connection may take to end after the time for draining."""
@@ -41,16 +45,21 @@ class AddressTaken(Exception):
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's HTTP/1.1 connection, with bounds on the time and the bytes that a request's head may take."""
+    """aiohttp's HTTP/1.1 connection, with bounds on the time and the bytes that a request's head may take.
 
-    __slots__ = ("_bounds", "_head_bytes", "_in_head", "_last_bytes", "_server", "_timer")
+    aiohttp's parser gets the bytes of one request at a time. The bytes behind it wait until it is answered; if they are
+    many, the connection is not read meanwhile. An offer of another protocol is hidden from the parser, which would
+    stop behind it.
+    """
+
+    __slots__ = ("_body", "_bounds", "_head_bytes", "_held", "_left", "_server", "_timer")
 
     def __init__(self, server: web.Server, bounds: WebBounds) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=bounds.idle_timeout_s,
-            lingering_time=0,  # `answering` does that
+            lingering_time=0,  # `go_on` does that
             max_line_size=bounds.max_header_bytes,
             max_field_size=bounds.max_header_bytes,
             max_headers=MAX_HEADERS,
@@ -59,9 +68,10 @@ class _Connection(web.RequestHandler):
         )
         self._server = server
         self._bounds = bounds
-        self._in_head = True
+        self._held = bytearray()
         self._head_bytes = 0
-        self._last_bytes = b""
+        self._body: StreamReader | None = None  # of the request that is read or answered
+        self._left: int | None = 0  # bytes of the body that the parser needs; None if it is chunked
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,39 +87,76 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Process the next bytes."""
-        if self._in_head:
-            self._count_head(data)
-        # aiohttp loses what follows a declined upgrade in one piece, so a piece ends where the next request begins.
-        offered = b"upgrade" in data.lower()
-        for piece in REQUEST_START.split(data, MAX_PIECES) if offered else (data,):
-            super().data_received(piece)
+        """Process the next bytes; none means to go on with those that wait."""
+        if self._close or self._force_close:
+            return
+        self._held += data
+        if self._body is None:
+            self._read_head()
+        if self._body is not None:
+            self._read_body(self._body)
+        elif self._timer is None and (data or self._held or self._head_bytes):
+            self._start_timer()
+        if self.transport is not None and len(self._held) > self._bounds.max_header_bytes:
+            self.transport.pause_reading()
 
-    @contextlib.asynccontextmanager
-    async def answering(self, content: StreamReader) -> AsyncIterator[None]:
-        """Answer a request inside the block; then read the rest of its body, for a short time."""
-        self._in_head = False
-        self._stop_timer()
-        yield
+    async def go_on(self, answered: web.BaseRequest, *, keep_alive: bool) -> None:
+        """Read the rest of an answered request's body, for a short time; then the next request, if there may be one."""
         with contextlib.suppress(TimeoutError, web.RequestPayloadError):
             async with asyncio.timeout(LINGER_S):
-                while await content.readany():
+                while await answered.content.readany():
                     pass
-        self._in_head, self._head_bytes, self._last_bytes = True, 0, b""
+        if keep_alive and answered.content.is_eof() and self.transport is not None:
+            self._body = None
+            self.transport.resume_reading()
+            self.data_received(b"")
 
-    def _count_head(self, data: bytes) -> None:
-        """Bound an incomplete head. Line ends before a request are ignored."""
-        if self._timer is None:
-            self._start_timer()
+    def _read_head(self) -> None:
+        """Pass on whole lines until the parser has a head. Line ends before a request are ignored."""
         if not self._head_bytes:
-            data = data.lstrip(b"\r\n")
-        if b"\r\n\r\n" in self._last_bytes + data:
-            self._in_head = False
-            return
-        self._last_bytes = (self._last_bytes + data)[-3:]
-        self._head_bytes += len(data)
-        if self._head_bytes > self._bounds.max_header_bytes:
+            del self._held[: len(self._held) - len(self._held.lstrip(b"\r\n"))]
+            if self._held and not self._held[:1].isalpha():
+                self._refuse(invalid_http())
+                return
+        while not self._messages and (size := self._held.find(b"\n") + 1):
+            self._head_bytes += size
+            super().data_received(UPGRADE.sub(b"ignored", self._take(size)))
+        if self._messages:
+            self._stop_timer()
+            self._head_bytes = 0
+            message, self._body = self._messages[-1]
+            self._left = 0
+            if isinstance(message, RawRequestMessage):
+                self._left = None if message.chunked else int(message.headers.get("content-length", 0))
+        elif self._head_bytes + len(self._held) > self._bounds.max_header_bytes:
             self._refuse(head_too_large(self._bounds.max_header_bytes))
+
+    def _read_body(self, body: StreamReader) -> None:
+        """Pass on what belongs to a body, as long as it is read."""
+        if not body.is_eof():
+            super().data_received(b"")  # what the parser kept when it paused
+        while not body.is_eof() and not self._reading_paused and (size := self._body_bytes()):
+            if self._left is not None:
+                self._left -= size
+            super().data_received(self._take(size))
+            if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage):
+                body.set_exception(web.RequestPayloadError("these are not chunks"))
+                self._body = EMPTY_PAYLOAD
+                return
+
+    def _body_bytes(self) -> int:
+        """Return how many of the bytes that wait belong to the body for sure."""
+        if self._left is not None:
+            return min(self._left, len(self._held))
+        if (at := self._held.find(END)) >= 0:
+            return at + len(END)
+        begun = next((size for size in (3, 2, 1) if self._held.endswith(END[:size])), 0)
+        return len(self._held) - begun
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
 
     def handle_error(
         self,
@@ -133,7 +180,7 @@ class _Connection(web.RequestHandler):
             self._timer = None
 
     def _end_slow_head(self) -> None:
-        if self._head_bytes:
+        if self._head_bytes or self._held:
             seconds = self._bounds.header_timeout_s
             message = f"the headers were not complete after {seconds:g} s"
             self._refuse(Refused(HTTPStatus.REQUEST_TIMEOUT, "HEADER_TIMEOUT", message))
@@ -235,8 +282,9 @@ class WebServer:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, _Connection)
-        async with connection.answering(request.content):
-            return await self.calls.answer(request)
+        answer = await self.calls.answer(request)
+        await connection.go_on(request, keep_alive=bool(answer.keep_alive))
+        return answer
 
 
 def _listen(settings: WebSettings) -> socket.socket:

@@ -21,6 +21,12 @@ def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+async def patient() -> AsyncIterator[Web]:
+    async with running_web() as running:
+        yield running
+
+
+@pytest.fixture
 async def web() -> AsyncIterator[Web]:
     async with running_web(
         header_timeout_s=0.5, body_timeout_s=0.5, idle_timeout_s=0.5, max_header_bytes=4096
@@ -160,6 +166,123 @@ async def test_an_offer_in_any_of_several_requests_at_once_costs_none_its_answer
     assert statuses == [200, 200, 200]
 
 
+A_TEXT = json.dumps({"model": MODEL, "input": "x"}).encode()
+
+
+def stream_of_four(offer: dict[str, str]) -> bytes:
+    return b"".join(
+        [
+            post(A_TEXT, **offer),
+            chunked(post(A_TEXT)),
+            b"GET /v1/health/live HTTP/1.1\r\nhost: x\r\n\r\n",
+            post(json.dumps({"model": MODEL, "input": "a\r\n\r\nb"}).encode(), expect="100-continue", **offer),
+        ]
+    )
+
+
+@pytest.mark.parametrize("offer", [{}, OFFERS["h2c"], OFFERS["websocket"]], ids=["none", "h2c", "websocket"])
+async def test_requests_are_answered_wherever_their_bytes_are_cut(patient: Web, offer: dict[str, str]) -> None:
+    whole = stream_of_four(offer)
+
+    async def answers(cut: int) -> list[int]:
+        connection = await connect(patient)
+        await connection.send(whole[:cut])
+        # Let the server read this piece by itself.
+        await asyncio.sleep(0.02)
+        await connection.send(whole[cut:])
+        statuses = [(await connection.answer())[0] for _ in range(4)]
+        connection.writer.close()
+        return statuses
+
+    async with asyncio.timeout(60):
+        for begin in range(0, len(whole), 50):
+            cuts = range(begin, min(begin + 50, len(whole)))
+            assert await asyncio.gather(*map(answers, cuts)) == [[200] * 4] * len(cuts), cuts
+
+
+@pytest.mark.parametrize("count", [40, 100])
+@pytest.mark.parametrize("form", [bytes, chunked], ids=["length", "chunks"])
+async def test_many_requests_at_once_that_offer_another_protocol_are_all_answered(
+    web: Web, form: Callable[[bytes], bytes], count: int
+) -> None:
+    connection = await connect(web)
+    await connection.send(form(post(A_TEXT, **OFFERS["h2c"])) * count)
+    async with asyncio.timeout(10):
+        statuses = [(await connection.answer())[0] for _ in range(count)]
+    connection.writer.close()
+
+    assert statuses == [200] * count
+
+
+@pytest.mark.parametrize("behind", [1, 2, 3])
+async def test_a_head_that_is_cut_in_its_end_behind_a_request_is_not_counted_with_its_body(
+    patient: Web, behind: int
+) -> None:
+    long = post(json.dumps({"model": MODEL, "input": "y" * 60_000}).encode())
+    cut = long.index(b"\r\n\r\n") + behind
+    connection = await connect(patient)
+    await connection.send(post(A_TEXT) + long[:cut])
+    async with asyncio.timeout(5):
+        first, _ = await connection.answer()
+        await connection.send(long[cut:])
+        second, _ = await connection.answer()
+    connection.writer.close()
+
+    assert (first, second) == (200, 200)
+
+
+async def test_a_head_that_begins_behind_a_request_must_be_complete_in_time() -> None:
+    async with running_web(header_timeout_s=0.5) as web:
+        connection = await connect(web)
+        await connection.send(post(A_TEXT) + b"POST /v1/embeddings HTTP/1.1\r\nho")
+        async with asyncio.timeout(5):
+            first, _ = await connection.answer()
+            second, body = await connection.answer()
+            ended = await connection.end()
+        connection.writer.close()
+
+    assert (first, second) == (200, 408)
+    assert body["error"]["code"] == "header_timeout"
+    assert ended
+
+
+async def test_what_waits_behind_a_request_is_bounded(web: Web) -> None:
+    web.embedder.gate = asyncio.Event()
+    connection = await connect(web)
+    await connection.send(post(A_TEXT))
+    headers = b"".join(b"x%d: %s\r\n" % (number, b"y" * 4000) for number in range(8000))
+    sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n" + headers))
+    await asyncio.sleep(0.3)
+    (inside,) = web.server._server.connections
+    held = len(inside._held)
+    web.embedder.gate.set()
+    async with asyncio.timeout(5):
+        first, _ = await connection.answer()
+        # A caller that goes on sending to a closed connection may lose the answer.
+        second, _ = await connection.answer()
+        await sending
+    connection.writer.close()
+
+    assert 0 < held < 1_000_000
+    assert first == 200
+    assert second in (0, 431)
+    await assert_serves(web)
+
+
+async def test_chunks_that_are_none_are_refused_at_once_and_the_connection_ends(web: Web) -> None:
+    connection = await connect(web)
+    head, _, _ = chunked(post(A_TEXT)).partition(b"\r\n\r\n")
+    await connection.send(head + b"\r\n\r\n5\r\nhello\r\nzz\r\n\r\n" + post(A_TEXT))
+    async with asyncio.timeout(5):
+        status, _ = await connection.answer()
+    async with asyncio.timeout(5):
+        rest = await connection.reader.read()
+    connection.writer.close()
+
+    assert status == 400
+    assert rest == b""
+
+
 async def test_a_tunnel_is_refused_and_the_connection_ends(web: Web) -> None:
     connection = await connect(web)
     await connection.send(post(A_BODY) + b"CONNECT other:443 HTTP/1.1\r\nhost: other:443\r\n\r\nany bytes")
@@ -234,10 +357,12 @@ async def test_headers_over_the_bound_are_refused(web: Web, head: bytes) -> None
     assert ended
 
 
-async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web) -> None:
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"\x16\x03\x01", b"hello\n"])
+async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web, sent: bytes) -> None:
     connection = await connect(web)
-    await connection.send(b"\x16\x03\x01 hello\r\n\r\n")
-    status, body = await connection.answer()
+    await connection.send(sent)
+    async with asyncio.timeout(5):
+        status, body = await connection.answer()
     connection.writer.close()
 
     assert status == 400
