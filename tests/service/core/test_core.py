@@ -15,6 +15,7 @@ from embedders.front.cache import CachingEmbedder, VectorCache
 from service.core.collections.changes import VectorDraft
 from service.core.collections.collections import Collections
 from service.core.embedder_pool import EmbedderPool
+from service.core.objects import importing
 from service.core.objects.checks import DraftObject, check_object, content_id, parse_vector
 from service.core.objects.importing import Importer
 from service.core.objects.vectorizing import join
@@ -148,6 +149,21 @@ async def test_chunks_are_bounded_in_bytes_but_a_large_object_still_goes_alone()
     await importer.import_objects("Pictures", drafts, truncate=False)
 
     assert store.puts == [3, 1, 1, 1]
+
+
+async def test_chunks_are_bounded_in_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importing, "MAX_CHUNK_VALUES", 10)
+    embedder, store = FakeEmbedder(), FakeStore()
+    await store.create_collection(bound_collection(embedder))
+    importer = Importer(store, EmbedderPool([embedder], check_interval_s=60), Writes())
+    drafts = [
+        DraftObject(f"objects[{n}]", properties={"title": f"title {n}"}, values=values)
+        for n, values in enumerate([4, 6, 30, 1])
+    ]
+
+    await importer.import_objects("Pictures", drafts, truncate=False)
+
+    assert store.puts == [2, 1, 1], "one with more values than that goes alone"
 
 
 async def test_a_store_that_fails_in_the_middle_fails_the_call_and_leaves_no_task_behind() -> None:

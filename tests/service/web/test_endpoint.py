@@ -380,6 +380,13 @@ async def test_each_request_writes_one_access_line_without_content(http: httpx.A
     assert len(own.headers["x-request-id"]) == 32
 
 
+@pytest.mark.parametrize(("length", "kept"), [(128, True), (129, False)])
+async def test_a_request_id_that_is_too_long_is_replaced(http: httpx.AsyncClient, length: int, *, kept: bool) -> None:
+    answer = await http.get("/v1/health/live", headers={"x-request-id": "x" * length})
+
+    assert (answer.headers["x-request-id"] == "x" * length) == kept
+
+
 async def test_images_and_texts_reach_the_embedder_as_they_were_sent(web: Web, http: httpx.AsyncClient) -> None:
     web.embedder.calls.clear()
 

@@ -357,6 +357,18 @@ async def test_headers_over_the_bound_are_refused(web: Web, head: bytes) -> None
     assert ended
 
 
+@pytest.mark.parametrize(("count", "expected"), [(200, 404), (300, 431)])
+async def test_more_headers_than_the_bound_are_refused_however_short(count: int, expected: int) -> None:
+    async with running_web() as web:
+        connection = await connect(web)
+        await connection.send(b"GET /x HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * count + b"\r\n")
+        async with asyncio.timeout(5):
+            status, _ = await connection.answer()
+        connection.writer.close()
+
+    assert status == expected
+
+
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01 hello\r\n\r\n", b"\x16\x03\x01", b"hello\n"])
 async def test_what_is_no_http_is_refused_in_the_form_of_all_refusals(web: Web, sent: bytes) -> None:
     connection = await connect(web)

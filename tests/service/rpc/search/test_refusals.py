@@ -244,6 +244,11 @@ VALUE = "filters.condition.value"
             [f"{VALUE}.geo_range.{name}" for name in ("latitude", "longitude", "distance_m")],
         ),
         (
+            condition("year", "WITHIN_GEO_RANGE", geo_range={"latitude": -91, "longitude": 181, "distance_m": 1}),
+            "INVALID_INPUT",
+            [f"{VALUE}.geo_range.{name}" for name in ("latitude", "longitude")],
+        ),
+        (
             {"filters": {"negation": {"negation": {"negation": {"negation": {"negation": {}}}}}}},
             "INVALID_INPUT",
             ["filters.negation.negation.negation.negation"],

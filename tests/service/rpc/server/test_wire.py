@@ -160,3 +160,16 @@ def test_a_group_is_refused_whatever_is_in_it() -> None:
     group = b"\xa3\x06" + b"\x0a\x00" * 100 + b"\xa4\x06"
 
     assert "cannot be parsed" in str(refused("EmbedInputsRequest", group))
+
+
+def test_messages_may_be_a_hundred_levels_deep() -> None:
+    def nested(levels: int) -> bytes:
+        content = b""
+        for tag in [b"\x1a"] * (levels - 1) + [b"\x5a"]:  # Filter.negation, in SearchObjectsRequest.filters
+            size = len(content)
+            content = tag + (bytes([size]) if size < 128 else bytes([size % 128 + 128, size // 128])) + content
+        return content
+
+    assert search_pb.SearchObjectsRequest.FromString(nested(3)).filters.negation.HasField("negation")
+    assert refused("SearchObjectsRequest", nested(100)) is None
+    assert "cannot be parsed" in str(refused("SearchObjectsRequest", nested(101)))

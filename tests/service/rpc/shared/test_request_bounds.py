@@ -190,3 +190,14 @@ async def test_a_watch_of_a_long_name_is_not_kept(wire: Wire) -> None:
     codes = [await HealthStub(wire.channel).Watch(request).code(), await HealthStub(wire.channel).Check(request).code()]
 
     assert codes == [StatusCode.NOT_FOUND, StatusCode.INVALID_ARGUMENT]
+
+
+async def test_the_id_of_an_object_that_fails_is_returned_cut(wire: Wire) -> None:
+    await wire.create_pictures()
+    request = imported({"title": "a"})
+    request.objects[0].id = "x" * 1000
+
+    (result,) = (await wire.objects.ImportObjects(request)).results
+
+    assert result.HasField("error")
+    assert result.id == "x" * 64
