@@ -9,7 +9,7 @@ import yaml
 from helm.tools.helm import HELM, HELM_3, Helm, HelmFailed
 from tests.helm.api_server import api_server
 from tests.helm.manifests import Manifest
-from tests.helm.render import CHART, EVERYTHING, PROFILES, render
+from tests.helm.render import CHART, EVERYTHING, NEWEST, PROFILES, render
 
 BOTH = pytest.mark.parametrize("helm", [HELM, HELM_3], ids=lambda each: each.version)
 AUTOSCALED: dict[str, Any] = {"autoscaling": {"enabled": True}}
@@ -67,6 +67,8 @@ def upgraded(helm: Helm, values: dict[str, Any], deployment: Manifest | None, fo
     file.write_text(yaml.safe_dump(values))
     with api_server(deployment, folder) as kubeconfig:
         cluster = ("--dry-run=server", "--disable-openapi-validation", "--kubeconfig", kubeconfig)
+        # Helm 3 goes by the version that it was built for, which is 1.20 if nobody said so.
+        cluster += ("--kube-version", NEWEST)
         text = helm.run("template", "try", CHART, *cluster, "--namespace", "default", "--values", file)
     made: Manifest = next(each for each in yaml.safe_load_all(text) if each and each["kind"] == "Deployment")
     return made
