@@ -36,6 +36,9 @@ UPGRADE = re.compile(rb"\Aupgrade(?=:)", re.IGNORECASE)
 END = b"\r\n\r\n"
 """The last bytes of every chunked body."""
 
+MAX_PIECES = 256
+"""Pieces of a body that are read before others have their turn: a chunk may hold what looks like a body's end."""
+
 LAST_S = 0.1
 """Seconds that a connection may take to end after the time for draining."""
 
@@ -52,7 +55,7 @@ class _Connection(web.RequestHandler):
     stop behind it.
     """
 
-    __slots__ = ("_body", "_bounds", "_head_bytes", "_held", "_left", "_server", "_timer")
+    __slots__ = ("_body", "_bounds", "_head_bytes", "_held", "_is_due", "_left", "_server", "_timer")
 
     def __init__(self, server: web.Server, bounds: WebBounds) -> None:
         super().__init__(
@@ -69,6 +72,7 @@ class _Connection(web.RequestHandler):
         self._server = server
         self._bounds = bounds
         self._held = bytearray()
+        self._is_due = False
         self._head_bytes = 0
         self._body: StreamReader | None = None  # of the request that is read or answered
         self._left: int | None = 0  # bytes of the body that the parser needs; None if it is chunked
@@ -87,7 +91,25 @@ class _Connection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Process the next bytes; none means to go on with those that wait."""
+        """Process the next bytes; none means that there is room again for a body that is read."""
+        if data:
+            self._process(data)
+        else:
+            # Not at once: whoever reads a body of many pieces would read all of them in one round of the event loop.
+            self._process_later()
+
+    def _process_later(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._process_waiting)
+
+    def _process_waiting(self) -> None:
+        self._is_due = False
+        if self.transport is not None:
+            self._process(b"")
+
+    def _process(self, data: bytes) -> None:
+        """Process bytes, after those that wait."""
         if self._close or self._force_close:
             return
         self._held += data
@@ -109,7 +131,7 @@ class _Connection(web.RequestHandler):
         if keep_alive and answered.content.is_eof() and self.transport is not None:
             self._body = None
             self.transport.resume_reading()
-            self.data_received(b"")
+            self._process(b"")
 
     def _read_head(self) -> None:
         """Pass on whole lines until the parser has a head. Line ends before a request are ignored."""
@@ -135,7 +157,9 @@ class _Connection(web.RequestHandler):
         """Pass on what belongs to a body, as long as it is read."""
         if not body.is_eof():
             super().data_received(b"")  # what the parser kept when it paused
-        while not body.is_eof() and not self._reading_paused and (size := self._body_bytes()):
+        for _ in range(MAX_PIECES):
+            if body.is_eof() or self._reading_paused or not (size := self._body_bytes()):
+                return
             if self._left is not None:
                 self._left -= size
             super().data_received(self._take(size))
@@ -143,6 +167,7 @@ class _Connection(web.RequestHandler):
                 body.set_exception(web.RequestPayloadError("these are not chunks"))
                 self._body = EMPTY_PAYLOAD
                 return
+        self._process_later()
 
     def _body_bytes(self) -> int:
         """Return how many of the bytes that wait belong to the body for sure."""

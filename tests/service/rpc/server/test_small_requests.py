@@ -88,8 +88,8 @@ class Measured:
                 return []
         return costs
 
-    def post(self, content: bytes) -> None:
-        """Send bytes as an HTTP request."""
+    def post(self, content: bytes | list[bytes]) -> None:
+        """Send bytes as an HTTP request; several of them as chunks."""
         answer = httpx.post(f"http://127.0.0.1:{self.web_port}/v1/embeddings", content=content, timeout=CALL_S)
         assert answer.status_code < 500
         assert len(answer.content) < 2000 or answer.status_code == 200
@@ -220,3 +220,9 @@ def test_a_body_full_of_one_thing_costs_little(measured: Measured, body: str, si
     content = BODIES[body](size)
 
     assert not measured.dear(partial(measured.post, content), len(content))
+
+
+def test_a_chunk_full_of_what_looks_like_the_end_of_the_body_lets_others_have_their_turn(measured: Measured) -> None:
+    content = b"\r\n" * (MIB // 4)
+
+    assert not measured.dear(partial(measured.post, [content]), len(content))

@@ -229,6 +229,11 @@ TESTS = {
             "service.rpc.server.calls.MAX_REQUEST_ID_LENGTH"
         ],
     },
+    "service.rpc.server.test_small_requests": {
+        "test_a_chunk_full_of_what_looks_like_the_end_of_the_body_lets_others_have_their_turn": [
+            "service.web.server.MAX_PIECES"
+        ],
+    },
     "embedders.front.test_breaker": {
         "test_a_check_that_takes_too_long_is_a_failure": ["embedders.front.breaker.BreakerRules.check_timeout_s"],
         "test_it_opens_after_failures_in_a_row_and_then_fails_without_asking": [
