@@ -149,6 +149,8 @@ class Retries:
                     raise failure.error from failure.__cause__
                 await self._wait(wait_s, failure.error)
                 left_s = min(timeout_s, began_s + self.max_s - self.clock())
+                if left_s <= 0:  # it slept longer than it was to
+                    raise failure.error from failure.__cause__
             else:
                 self.budget.note_success()
                 if (own := self.key_budgets.get(hash(key))) is not None:

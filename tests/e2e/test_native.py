@@ -196,7 +196,7 @@ def test_lists_with_weights_are_refused_because_the_module_fails_on_them(running
         client.create_collection(wanted)
 
     assert [each.field for each in caught.value.violations] == ["collection.vectors[0].text_fields[1].name"]
-    assert "list" in str(caught.value)
+    assert "text array" in str(caught.value)
 
 
 def test_the_collection_says_what_it_is_and_keeps_its_space(running: Serving, client: Client) -> None:

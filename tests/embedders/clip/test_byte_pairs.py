@@ -75,13 +75,13 @@ def corpus(size: int) -> Iterator[str]:
 
 
 def test_20_000_texts_have_open_clip_s_tokens(tokenizer: Any, tokens: BytePairTokens) -> None:
-    texts = list(corpus(20_000))
+    texts = set(corpus(23_000))
 
     different = [
         text for text in texts if tokens.read(clean(text, "lower"), 10_000, cut=True).ids != tokenizer.encode(text)
     ]
 
-    assert len(set(texts)) > 19_000
+    assert len(texts) >= 20_000
     assert different == []
 
 
