@@ -83,6 +83,10 @@ class RetryBudget:
         self._tokens = min(self._max_tokens, self._tokens + self._token_ratio)
 
 
+LEAST_S = 0.01
+"""Seconds that a request must have left to be begun. Clocks of event loops end a time-out up to a millisecond early."""
+
+
 def full_jitter(attempts: int) -> float:
     """Return a random wait in seconds, up to a bound that doubles with each attempt."""
     return random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (attempts - 1)))  # noqa: S311 -- no secret
@@ -144,12 +148,12 @@ class Retries:
                 budget = self._budget(failure.error, key)
                 budget.note_failure()
                 wait_s = (failure.retry_after_s or 0.0) + self.jitter(done)
-                late = self.clock() + wait_s >= min(began_s + self.max_s, deadline_s)
+                late = self.clock() + wait_s + LEAST_S >= min(began_s + self.max_s, deadline_s)
                 if done >= self.attempts or not budget.open or late:
                     raise failure.error from failure.__cause__
                 await self._wait(wait_s, failure.error)
                 left_s = min(timeout_s, began_s + self.max_s - self.clock())
-                if left_s <= 0:  # it slept longer than it was to
+                if left_s < LEAST_S / 2:  # it slept longer than it was to
                     raise failure.error from failure.__cause__
             else:
                 self.budget.note_success()

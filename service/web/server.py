@@ -95,7 +95,7 @@ class _Connection(web.RequestHandler):
         if data:
             self._process(data)
         else:
-            # Not at once: whoever reads a body of many pieces would read all of them in one round of the event loop.
+            # Not at once: the reader of a body of many pieces would read all of them in one round of the event loop.
             self._process_later()
 
     def _process_later(self) -> None:
