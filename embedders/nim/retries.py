@@ -152,9 +152,10 @@ class Retries:
                 if done >= self.attempts or not budget.open or late:
                     raise failure.error from failure.__cause__
                 await self._wait(wait_s, failure.error)
-                left_s = min(timeout_s, began_s + self.max_s - self.clock())
-                if left_s < LEAST_S / 2:  # it slept longer than it was to
+                left_s = began_s + self.max_s - self.clock()
+                if left_s < LEAST_S:  # it slept longer than asked
                     raise failure.error from failure.__cause__
+                left_s = min(timeout_s, left_s)
             else:
                 self.budget.note_success()
                 if (own := self.key_budgets.get(hash(key))) is not None:

@@ -20,6 +20,7 @@ from service.domain.collections import (
     VectorIndex,
     WeightedField,
     some_of,
+    unknown_name,
     unknown_property,
     unknown_vector,
 )
@@ -128,6 +129,7 @@ __all__ = [
     "WeightedField",
     "conditions",
     "some_of",
+    "unknown_name",
     "unknown_property",
     "unknown_vector",
 ]

@@ -255,14 +255,27 @@ class Collection:
 
 def unknown_property(collection: Collection, path: str, names: Iterable[str], kind: str = "property") -> Violation:
     """Return that a collection has no such property; `names` are those that it has."""
-    message = f"collection {collection.name!r} has no such {kind}; it has: {some_of(names)}"
-    return Violation(path, message, "UNKNOWN_PROPERTY")
+    return unknown_name(collection, path, kind, names, "UNKNOWN_PROPERTY")
 
 
 def unknown_vector(collection: Collection, path: str, rule: str = "has no such named vector; it has") -> Violation:
     """Return that a collection has no such named vector, or that another rule about them is broken, and its vectors."""
     names = some_of(each.name for each in collection.vectors)
     return Violation(path, f"collection {collection.name!r} {rule}: {names}", "UNKNOWN_VECTOR")
+
+
+def unknown_name(collection: Collection, path: str, kind: str, names: Iterable[str] | None, reason: str) -> Violation:
+    """Return that a collection has nothing of a kind by this name.
+
+    Args:
+        collection: the collection.
+        path: of the name in the request.
+        kind: what is named, such as "named vector".
+        names: those that the collection has; None if another violation lists them.
+        reason: the name of an ErrorReason without its prefix.
+    """
+    listed = "" if names is None else f"; it has: {some_of(names)}"
+    return Violation(path, f"collection {collection.name!r} has no such {kind}{listed}", reason)
 
 
 def some_of(names: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from service.domain import (
     PropertyValue,
     Scope,
     StoredObject,
-    some_of,
+    unknown_name,
 )
 from service.errors import CollectionNotBound, InvalidRequest, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
@@ -214,9 +214,8 @@ class _Names:
         listed, self._listed = self._listed, True
         kind = {"properties": "property", "images": "blob property", "vectors": "named vector"}[self._part]
         reason = "UNKNOWN_VECTOR" if self._part == "vectors" else "UNKNOWN_PROPERTY"
-        message = f"collection {self._collection.name!r} has no such {kind}"
-        more = "" if listed else f"; it has: {some_of(self._names)}"
-        raise InvalidRequest([Violation(named.path, message + more, reason)])
+        names = None if listed else self._names
+        raise InvalidRequest([unknown_name(self._collection, named.path, kind, names, reason)])
 
 
 def _change(
