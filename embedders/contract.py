@@ -20,6 +20,11 @@ class Modality(Enum):
 
     TEXT = "text"
     IMAGE = "image"
+    TEXT_IMAGE = "text_image"
+
+
+SEPARATE = frozenset({Modality.TEXT, Modality.IMAGE})
+"""What a model with a tower for texts and one for images embeds, such as CLIP."""
 
 
 class Purpose(Enum):
@@ -72,7 +77,33 @@ class ImageInput:
     content: bytes
 
 
-Input = TextInput | ImageInput
+@dataclass(frozen=True, slots=True)
+class TextImageInput:
+    """A text and an encoded picture that a model reads together, as one input with one vector.
+
+    Attributes:
+        text: the text; not blank.
+        content: the bytes of the picture's file.
+        truncate: whether the text may be cut to the length that the model reads.
+    """
+
+    text: str
+    content: bytes
+    truncate: bool = False
+
+
+Input = TextInput | ImageInput | TextImageInput
+
+
+def modality(each: Input) -> Modality:
+    """Return the kind of an input."""
+    match each:
+        case TextInput():
+            return Modality.TEXT
+        case ImageInput():
+            return Modality.IMAGE
+        case TextImageInput():
+            return Modality.TEXT_IMAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +172,7 @@ class EmbedderSpec:
     model: str
     space: str
     dimension: int
-    modalities: frozenset[Modality] = frozenset(Modality)
+    modalities: frozenset[Modality] = SEPARATE
     limits: InputLimits
     max_text_tokens: int | None = None
     weights_digest: str | None = None
@@ -149,6 +180,25 @@ class EmbedderSpec:
     max_images: int | None = None
     slots: int = 1
 
+
+_KINDS = {
+    frozenset({Modality.TEXT}): "texts only",
+    frozenset({Modality.IMAGE}): "pictures only",
+    SEPARATE: "texts and pictures, each as an input of its own",
+}
+
+
+def refused(spec: EmbedderSpec, each: Input) -> InputRejected:
+    """Return why an embedder refuses an input of a kind that its model does not read."""
+    reads = _KINDS.get(spec.modalities) or " and ".join(sorted(kind.value for kind in spec.modalities))
+    return InputRejected(f"the model {spec.model} of embedder {spec.name} reads {reads}, not {_NAMES[modality(each)]}")
+
+
+_NAMES = {
+    Modality.TEXT: "texts",
+    Modality.IMAGE: "pictures",
+    Modality.TEXT_IMAGE: "text and picture as one input",
+}
 
 Outcome = Embedding | InputRejected
 """The result for one input: its embedding, or the (unraised) error that says why there is none."""

@@ -25,8 +25,10 @@ from embedders.contract import (
     Input,
     Outcome,
     Priority,
+    TextImageInput,
     TextInput,
     Vector,
+    refused,
 )
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.telemetry.metrics import MODEL_BYTES
@@ -148,6 +150,8 @@ class ClipEmbedder:
             EmbedderUnavailable: the embedder is not started or is closed.
         """
         reader = self._started_reader()
+        if isinstance(each, TextImageInput):
+            return refused(self.spec, each)
         if isinstance(each, ImageInput):
             return await self._life.run(self._read(reader.picture, each))
         return await self._life.run(self._in(self._read_slow(reader, each)))
@@ -201,8 +205,9 @@ class ClipEmbedder:
     async def _embed_batch(self, inputs: Sequence[Input], priority: Priority) -> list[Outcome]:
         texts = {at: each for at, each in enumerate(inputs) if isinstance(each, TextInput)}
         images = {at: each for at, each in enumerate(inputs) if isinstance(each, ImageInput)}
+        both = {at: each for at, each in enumerate(inputs) if isinstance(each, TextImageInput)}
         device = self._freest()
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, Outcome] = {at: refused(self.spec, each) for at, each in both.items()}
         if texts:
             outcomes |= zip(texts, await self._embed_texts(device, list(texts.values()), priority), strict=True)
         if images:

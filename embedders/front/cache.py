@@ -15,9 +15,11 @@ from embedders.contract import (
     Input,
     Outcome,
     Purpose,
+    TextImageInput,
     WatchedEmbedder,
 )
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited
+from embedders.front.queueing import input_bytes
 from embedders.telemetry.metrics import CACHE_BYTES, CACHE_LOOKUPS
 
 ENTRY_OVERHEAD_BYTES = 500
@@ -154,7 +156,7 @@ async def _keys(space: str, inputs: Sequence[Input], purpose: Purpose) -> list[K
     def keys() -> list[Key]:
         return [(space, purpose, _digest(each)) for each in inputs]
 
-    size = sum(len(each.content if isinstance(each, ImageInput) else each.text) for each in inputs)
+    size = sum(map(input_bytes, inputs))
     return await asyncio.to_thread(keys) if size > HASH_IN_THREAD_BYTES else keys()
 
 
@@ -168,7 +170,10 @@ def _digest(each: Input) -> bytes:
     if isinstance(each, ImageInput):
         return hashlib.sha256(b"image:" + each.content).digest()
     kind = b"cut:" if each.truncate else b"text:"
-    return hashlib.sha256(kind + each.text.encode("utf-8", "surrogatepass")).digest()
+    digest = hashlib.sha256(kind + each.text.encode("utf-8", "surrogatepass"))
+    if isinstance(each, TextImageInput):
+        digest = hashlib.sha256(b"both:" + digest.digest() + each.content)
+    return digest.digest()
 
 
 def _entry_bytes(embedding: Embedding) -> int:

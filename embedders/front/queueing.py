@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import chain
 
-from embedders.contract import EmbedOptions, ImageInput, Input, Outcome, Priority
+from embedders.contract import EmbedOptions, ImageInput, Input, Outcome, Priority, TextImageInput, TextInput
 from embedders.errors import EmbedderError
 from embedders.telemetry import tracing
 from embedders.telemetry.timing import call_times
@@ -247,4 +247,10 @@ class WaitingQueue:
 
 def input_bytes(each: Input) -> int:
     """Return roughly how many bytes an input holds."""
-    return len(each.content) if isinstance(each, ImageInput) else len(each.text)
+    match each:
+        case TextInput():
+            return len(each.text)
+        case ImageInput():
+            return len(each.content)
+        case TextImageInput():
+            return len(each.text) + len(each.content)
