@@ -13,7 +13,7 @@ from platformdirs import user_cache_path
 from service.errors import ServiceError
 from service.settings import variable
 
-WEAVIATE_VERSION = "1.39.0"
+WEAVIATE_VERSION = "1.39.3"
 MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE_VERSION}"
 SETTING = variable("weaviate", "binary")
 

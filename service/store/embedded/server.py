@@ -295,6 +295,8 @@ class EmbeddedWeaviate:
             "GO_PROFILING_DISABLE": "true",
             "LOG_LEVEL": "warning",
             "QUERY_MAXIMUM_RESULTS": "100000",
+            # UpdateCollection can then change the indexes of properties.
+            "RUNTIME_REINDEX_ENABLED": "true",
         }
 
     async def _wait_ready(self, child: asyncio.subprocess.Process) -> bool:

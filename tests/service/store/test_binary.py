@@ -30,7 +30,7 @@ def make_program(home: Path) -> Callable[[str], Path]:
 
 CACHED = f"cache/vecgate/weaviate/weaviate-server-v{WEAVIATE_VERSION}"
 CACHED_BY_CLIENT = (
-    ".cache/weaviate-embedded/weaviate-v1.39.0-f5768c3a2fc3a38d93873cb4d5531e2d0438633c412a0a4d3503fd6205bb676e"
+    ".cache/weaviate-embedded/weaviate-v1.39.3-26ca31e44d38c3a2c33ef3ffc1e900a6d198e61fcc95c134a9236152ec10a281"
 )
 
 
