@@ -54,14 +54,14 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
         )
     own = [folder / each for each in WEIGHTS_FILES if (folder / each).is_file()][:1] or sorted(folder.glob("*.ckpt"))
     if own and config.checkpoint is not None:
-        raise ModelUnusable(f"the model {config.model} has its own weights: leave clip.checkpoint unset")
+        raise ModelUnusable(f"the model {config.model} has its own weights: leave its checkpoint unset")
     if len(own) > 1:
         raise ModelUnusable(
-            f"the folder {folder} has several .ckpt files: leave one, or move them and set clip.checkpoint"
+            f"the folder {folder} has several .ckpt files: leave one, or move them and set its checkpoint"
         )
     if not own and config.checkpoint is None:
         raise ModelUnusable(
-            f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} or a .ckpt into it, or set clip.checkpoint"
+            f"the folder {folder} has no weights: put {WEIGHTS_FILES[0]} or a .ckpt into it, or set its checkpoint"
         )
     weights = own[0] if own else _checkpoint(config.checkpoint, config.model)
     return ModelFiles(Path(os.path.abspath(folder)).name, f"local-dir:{folder}", weights)  # noqa: PTH100 -- keeps a link's name
@@ -69,7 +69,7 @@ def locate(config: ClipConfig, known: Sequence[str]) -> ModelFiles:
 
 def _checkpoint(checkpoint: Path | None, model: str) -> Path:
     if checkpoint is None or not checkpoint.is_file():
-        fix = "set clip.checkpoint to it" if checkpoint is None else f"{checkpoint} does not exist"
+        fix = "set its checkpoint to it" if checkpoint is None else f"{checkpoint} does not exist"
         raise ModelUnusable(f"the model {model} needs its weights in a file: {fix}; nothing is downloaded")
     return checkpoint.absolute()
 
@@ -84,7 +84,7 @@ def weights_digest(weights: Path, expected: str | None) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and digest != expected.lower().removeprefix("sha256:"):
         raise ModelUnusable(
-            f"the weights {weights} have SHA-256 {digest}, but clip.expected_digest differs; "
+            f"the weights {weights} have SHA-256 {digest}, but its expected_digest differs; "
             "use the right file, or correct the setting"
         )
     return digest

@@ -4,10 +4,13 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.tokenizers import load_tokenizer
 from embedders.contract import EmbedderSpec, ImageInput, TextInput
-from embedders.errors import EmbedderError, ModelUnusable
+from embedders.errors import ModelUnusable
 
 PROBE_TEXTS = (
     "ready",
@@ -33,6 +36,10 @@ CPU_PICTURES_AT_ONCE = 8
 LEAST_PARITY = 0.999
 """The least cosine between a probe's vector in half precision and in 32 bits."""
 
+GIB = 1024**3
+
+_LOADING = threading.Lock()
+"""Models load one after the other: on one GPU, each must see the memory that the others have left."""
 
 _MISSING_WEIGHTS = ("No pretrained weights loaded", "Local config loaded, but no CLIP weights")
 
@@ -60,16 +67,17 @@ def load(config: ClipConfig) -> LoadedModel:
     """Load a model onto its devices, and run a few texts and images through it.
 
     Raises:
-        ModelUnusable: it is not known, its files are missing, broken or others than expected, a device is not there, or
-            its vectors are invalid.
+        ModelUnusable: it is not known, its files are missing, broken or others than expected, a device is not there or
+            has too little free memory, or its vectors are invalid.
     """
     try:
-        return _load(config)
-    except EmbedderError:
-        raise
+        with _LOADING:
+            return _load(config)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"embedder {config.name}: {error}") from error
     except Exception as error:  # broken files may raise any error in the libraries
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise ModelUnusable(f"the model {config.model} cannot be loaded: {reason}") from error
+        raise ModelUnusable(f"embedder {config.name}: the model {config.model} cannot be loaded: {reason}") from error
 
 
 def published_preprocessing(source: str, open_clip: Any) -> dict[str, Any]:
@@ -138,6 +146,8 @@ def _create(files: ModelFiles, device: str, precision: str) -> tuple[Any, Any]:
     """Return the model on a device, and its image transform."""
     import open_clip
 
+    if device != "cpu":
+        _require_memory(files, device)
     # open_clip by itself looks in a folder for files of certain names only.
     with _quiet_about_missing_weights():
         model, _, transform = open_clip.create_model_and_transforms(
@@ -152,6 +162,35 @@ def _create(files: ModelFiles, device: str, precision: str) -> tuple[Any, Any]:
     if files.in_folder:
         open_clip.load_checkpoint(model, str(files.weights))
     return model.eval(), transform
+
+
+def _require_memory(files: ModelFiles, device: str) -> None:
+    """Check that a GPU has room for a model's weights in 32 bits, in which each model is loaded and probed first.
+
+    Raises:
+        ModelUnusable: it has not. A model that runs out of memory halfway would take what other models need.
+    """
+    import torch
+
+    torch.cuda.empty_cache()  # what batches of other models have left behind counts as taken
+    free, total = torch.cuda.mem_get_info(device)
+    needed = _weights_bytes(files.weights)
+    if needed > free:
+        raise ModelUnusable(
+            f"the model {files.name} needs {needed / GIB:.1f} GiB on {device} to load, and {free / GIB:.1f} of "
+            f"{total / GIB:.1f} GiB are free: use another device or a smaller model, or end what else uses the GPU"
+        )
+
+
+def _weights_bytes(weights: Path) -> int:
+    """Return the bytes of a model's weights in 32 bits; of a pickled file, which may hold fewer bits, its size."""
+    if weights.suffix != ".safetensors":
+        return weights.stat().st_size
+    from safetensors import safe_open  # noqa: PLC0415 -- a gateway without a local model has none
+
+    with safe_open(weights, "numpy") as file:
+        counts: list[int] = [math.prod(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 -- no mapping
+    return 4 * sum(counts)
 
 
 @contextmanager
@@ -201,9 +240,9 @@ def _devices(wanted: str, torch: Any) -> list[str]:
             devices.append(name)
         else:
             there = f"there are {', '.join(gpus)}" if gpus else "no CUDA: check the driver and the torch build"
-            raise ModelUnusable(f"the device {name} cannot be used; {there}; or set clip.device to auto or cpu")
+            raise ModelUnusable(f"the device {name} cannot be used; {there}; or set its device to auto or cpu")
     if "cpu" in devices and len(set(devices)) > 1:
-        raise ModelUnusable("clip.device mixes cpu with GPUs; name one kind")
+        raise ModelUnusable("its device mixes cpu with GPUs; name one kind")
     return devices
 
 
@@ -252,7 +291,7 @@ def _check_parity(actual: NDArray[np.float32], expected: NDArray[np.float32], wh
     if not least >= LEAST_PARITY:
         raise ModelUnusable(
             f"the model's vectors in {what} are too far from those in fp32: cosine {least:.4f}, "
-            f"at least {LEAST_PARITY} is needed; set clip.precision to fp32, or to bf16 if it was fp16"
+            f"at least {LEAST_PARITY} is needed; set its precision to fp32, or to bf16 if it was fp16"
         )
 
 

@@ -48,7 +48,7 @@ def load_tokenizer(source: str) -> Any:
         fix = (
             "put tokenizer.json, or what else its publisher has, and tokenizer_config.json into the model's folder"
             if source.startswith("local-dir:")
-            else "set clip.model to a folder with them, as `vecgate weights fetch` makes it"
+            else "set its model to a folder with them, as `vecgate weights fetch` makes it"
         )
         raise ModelUnusable(
             f"the files of the tokenizer {text['hf_tokenizer_name']} are missing or broken: {fix}; "

@@ -39,7 +39,7 @@ class FetchedWeights:
     """What was fetched.
 
     Attributes:
-        folder: absolute; clip.model accepts it.
+        folder: absolute; the setting `model` accepts it.
         source: where the weights come from, as the registry names it.
         sha256: of the weights file, in lower-case hex.
         size: of the weights file, in bytes.
@@ -54,7 +54,7 @@ class FetchedWeights:
 def fetch_weights(
     model: str, tag: str, folder: Path, *, watch: Callable[[Path], AbstractContextManager[object]]
 ) -> FetchedWeights:
-    """Download a model's weights and write a folder with them that clip.model accepts; nothing stays after a failure.
+    """Download a model's weights and write a folder that the setting `model` accepts; nothing stays after a failure.
 
     Args:
         model: one of open_clip's models.
@@ -187,7 +187,7 @@ def _fill(folder: Path, checkpoint: _Checkpoint, open_clip: Any) -> tuple[str, i
     downloaded = Path(open_clip.download_pretrained(published, cache_dir=str(cache)))
     if downloaded.suffix in {".npz", ".npy"}:
         raise NotFetchable(
-            f"the weights {checkpoint.tag} of {checkpoint.model} are numpy arrays, which clip.model does not take"
+            f"the weights {checkpoint.tag} of {checkpoint.model} are numpy arrays, which a local model does not take"
         )
     weights = folder / (SAFE_WEIGHTS_FILE if downloaded.suffix == ".safetensors" else PICKLED_WEIGHTS_FILE)
     # In the hub's cache the name is a link to the file.

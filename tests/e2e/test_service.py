@@ -260,4 +260,4 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
     code, failed = start_and_fail(tmp_path / "data", VECGATE_CLIP__MODEL="ViT-B-32")
 
     assert code == 1
-    assert "clip.checkpoint" in failed.wait_for("cannot_start")["reason"]
+    assert "set its checkpoint" in failed.wait_for("cannot_start")["reason"]

@@ -217,11 +217,11 @@ async def test_calls_before_the_start_are_refused(config: ClipConfig) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "ViT-B-32"}, "set clip.checkpoint"),
+        ({"model": "ViT-B-32"}, "embedder clip: .* set its checkpoint"),
         ({"model": "ViT-B-32", "checkpoint": Path("nowhere.pt")}, "does not exist"),
         ({"model": "ViT-B-23"}, "did you mean ViT-B-32"),
         ({"model": "no such thing at all"}, "nor a folder"),
-        ({"checkpoint": Path("some.pt")}, "leave clip.checkpoint unset"),
+        ({"checkpoint": Path("some.pt")}, "leave its checkpoint unset"),
         ({"device": "cuda"}, "no CUDA"),
     ],
 )

@@ -275,7 +275,7 @@ def test_half_precision_is_refused_below_a_cosine_of_0_999_to_fp32_with_what_to_
         assert loading.load(half).replicas[0].weights_bytes > 0
     else:
         with pytest.raises(
-            ModelUnusable, match=rf"in {precision} on cpu are too far .*{cosine}.* set clip.precision to fp32"
+            ModelUnusable, match=rf"in {precision} on cpu are too far .*{cosine}.* set its precision to fp32"
         ):
             loading.load(half)
 
@@ -323,3 +323,63 @@ async def test_devices_that_are_not_there_are_named(
     with pytest.raises(ModelUnusable, match=r"device"):
         await embedder.start()
     await embedder.close()
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+async def test_a_gpu_without_room_for_a_model_refuses_it_with_both_sizes_and_others_go_on(
+    config: ClipConfig, embedder: ClipEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, pickled: bool
+) -> None:
+    import torch
+
+    folder = write_tiny_clip(tmp_path / "second")
+    needed = 4 * sum(each.numel() for each in open_weights(folder).values())
+    if pickled:
+        torch.save(open_weights(folder), folder / "open_clip_pytorch_model.bin")
+        (folder / "open_clip_model.safetensors").unlink()
+        needed = (folder / "open_clip_pytorch_model.bin").stat().st_size
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed - 1, 24 * 1024**3))
+    second = ClipEmbedder(replace(config, name="second", model=str(folder), device="cuda"))
+
+    with pytest.raises(
+        ModelUnusable, match=r"embedder second: .* 0\.0 GiB on cuda:0 to load, and 0\.0 of 24\.0 GiB are free"
+    ):
+        await second.start()
+
+    await second.close()
+    assert len(vectors(await embedder.embed(MIXED, QUERY))) == len(MIXED)
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (needed, 24 * 1024**3))
+    loading._require_memory(loading.locate(ClipConfig(model=str(folder)), ()), "cuda:0")
+
+
+def open_weights(folder: Path) -> dict[str, Any]:
+    """Return a tiny model's tensors."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / "open_clip_model.safetensors")
+
+
+async def test_models_load_one_after_the_other(config: ClipConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+    load = loading._load
+
+    def watched(each: ClipConfig) -> Any:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            return load(each)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(loading, "_load", watched)
+    both = [ClipEmbedder(replace(config, name=name)) for name in ("first", "second")]
+
+    await asyncio.gather(*(each.start() for each in both))
+
+    assert most == 1
+    for each in both:
+        await each.close()

@@ -146,14 +146,14 @@ async def test_nvidia_s_checkpoint_is_taken_as_it_is_in_the_folder_or_beside_it(
 
 async def test_weights_that_are_missing_or_not_the_only_ones_are_explained(tmp_path: Path) -> None:
     folder = FORMS["nvclip"].write(tmp_path / "nvclip")
-    with pytest.raises(ModelUnusable, match=r"leave clip.checkpoint unset"):
+    with pytest.raises(ModelUnusable, match=r"leave its checkpoint unset"):
         loading.load(config(folder, tmp_path / "any.ckpt"))
     checkpoint = nvidia_checkpoint(folder)
-    with pytest.raises(ModelUnusable, match=r"leave clip.checkpoint unset"):
+    with pytest.raises(ModelUnusable, match=r"leave its checkpoint unset"):
         loading.load(config(folder, checkpoint))
 
     shutil.copy(checkpoint, folder / "another.ckpt")
-    with pytest.raises(ModelUnusable, match=r"several .ckpt files.*set clip.checkpoint"):
+    with pytest.raises(ModelUnusable, match=r"several .ckpt files.*set its checkpoint"):
         loading.load(config(folder))
 
     for each in folder.glob("*.ckpt"):
@@ -201,7 +201,7 @@ def test_a_named_model_with_a_tokenizer_in_files_is_told_to_be_a_folder(
     weights.touch()
     monkeypatch.setenv("HF_HOME", str(tmp_path))
 
-    with pytest.raises(ModelUnusable, match=r"set clip.model to a folder .* `vecgate weights fetch`"):
+    with pytest.raises(ModelUnusable, match=r"set its model to a folder .* `vecgate weights fetch`"):
         loading.load(ClipConfig(model="ViT-B-16-SigLIP", checkpoint=weights, device="cpu"))
 
 
