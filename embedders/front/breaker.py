@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from embedders.base import EmbedderWrapper
 from embedders.contract import Embedder, Embedding, EmbedOptions, Health, Input, Outcome
@@ -16,9 +17,13 @@ from embedders.errors import (
     EmbedderOverloaded,
     EmbedderRateLimited,
     EmbedderUnavailable,
+    InputRejected,
     ModelGone,
 )
+from embedders.reranking import Passage, RankOutcome, Reranker, RerankerSpec, RerankOptions
 from embedders.telemetry.metrics import BREAKER_OPEN, BREAKER_OPENED
+
+T = TypeVar("T")
 
 SILENT_S = 0.5
 """Seconds without an answer that count as a failure; a call given up sooner says nothing about the backend."""
@@ -42,8 +47,38 @@ class BreakerRules:
     check_timeout_s: float = 30.0
 
 
-class BreakerEmbedder(EmbedderWrapper):
-    """Passes calls on while the inner embedder works, and knows whether it does.
+class Backend(Protocol):
+    """What a breaker stands in front of."""
+
+    @property
+    def spec(self) -> "Named":
+        """What it says of itself."""
+        ...
+
+    async def start(self) -> None:
+        """Get ready."""
+        ...
+
+    async def check(self) -> None:
+        """Prove that it works, or raise an EmbedderError."""
+        ...
+
+    async def close(self) -> None:
+        """Stop; may be called twice."""
+        ...
+
+
+class Named(Protocol):
+    """What has a name."""
+
+    @property
+    def name(self) -> str:
+        """The name, for the metrics."""
+        ...
+
+
+class Breaker:
+    """Passes calls on while a backend works, and knows whether it does.
 
     Closed: calls pass, and failures in a row are counted. Open: calls fail at once with the last fault. After the
     cool-down, the next call starts a probe in the background, and calls keep failing until it has succeeded, so that a
@@ -53,12 +88,12 @@ class BreakerEmbedder(EmbedderWrapper):
     Calls with callers' own keys do not count, because a backend may reject a key with any answer.
 
     Attributes:
-        health: whether the inner embedder works.
+        health: whether the backend works.
     """
 
-    def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
-        """Wrap `inner`, whose life this embedder takes over; `now_s` stands in for time.monotonic."""
-        super().__init__(inner)
+    def __init__(self, inner: Backend, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Wrap `inner`, whose life the breaker takes over; `now_s` stands in for time.monotonic."""
+        self._inner = inner
         self._rules = rules
         self._now_s = now_s
         self.health = Health()
@@ -76,39 +111,42 @@ class BreakerEmbedder(EmbedderWrapper):
         return self._fault is not None
 
     async def start(self) -> None:
-        """Start the inner embedder.
+        """Start the backend.
 
         Raises:
             ModelUnusable: a local model cannot be loaded.
         """
-        await super().start()
-        BREAKER_OPEN.labels(self.spec.name).set(0)
-        BREAKER_OPENED.labels(self.spec.name)
+        await self._inner.start()
+        BREAKER_OPEN.labels(self._name).set(0)
+        BREAKER_OPENED.labels(self._name)
 
-    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        """Embed inputs, or fail at once while the breaker is open.
+    async def _pass(self, call: Callable[[], Awaitable[T]], *, own_key: bool, answered: Callable[[T], bool]) -> T:
+        """Return what a call of the backend gives, or fail at once while the breaker is open.
+
+        Args:
+            call: asks the backend.
+            own_key: whether the caller's own key is sent.
+            answered: whether the result shows that the backend works.
 
         Raises:
-            EmbedderError: as the inner embedder, now or when it was last asked.
+            EmbedderError: as the backend, now or when it was last asked.
         """
-        own_key = options.api_key is not None
         # A rejected key of this server does not affect callers with their own keys.
         if self._fault is not None and not (own_key and isinstance(self._fault, CredentialRejected)):
             self._probe_if_due()
             raise self._refusal(self._fault)
         try:
-            outcomes = await self._inner.embed(inputs, options)
-        except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected):
-            raise  # busy is not broken, and a rejected key of a caller says nothing about the backend
+            result = await call()
+        except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected, InputRejected):
+            raise  # busy is not broken, and what is wrong with a caller's key or input says nothing about the backend
         except EmbedderError as error:
             # While the breaker is open, failures of earlier calls say nothing new, and must not delay the probe.
             if self._fault is None and not own_key:
                 self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
             raise
-        # Inputs that are rejected before the backend is asked say nothing about it.
-        if not own_key and any(isinstance(each, Embedding) for each in outcomes):
+        if not own_key and answered(result):
             self._note_success()
-        return outcomes
+        return result
 
     def note_silence(self, since_s: float) -> None:
         """Count a call that was given up as a failure, unless the backend has answered others since it began."""
@@ -117,11 +155,11 @@ class BreakerEmbedder(EmbedderWrapper):
             self._note_failure(EmbedderUnavailable(f"it did not answer within {waited_s:.1f} s"), at_once=False)
 
     async def check(self) -> None:
-        """Check the inner embedder; the breaker then closes or opens.
+        """Check the backend; the breaker then closes or opens.
 
         Raises:
             EmbedderUnavailable: the check took too long.
-            EmbedderError: as the inner embedder.
+            EmbedderError: as the backend.
         """
         self._checks += 1
         try:
@@ -148,11 +186,15 @@ class BreakerEmbedder(EmbedderWrapper):
             self._checks -= 1
 
     async def close(self) -> None:
-        """Close the inner embedder. May be called twice."""
+        """Close the backend. May be called twice."""
         if self._probe is not None:
             self._probe.cancel()
             await asyncio.wait([self._probe])
-        await super().close()
+        await self._inner.close()
+
+    @property
+    def _name(self) -> str:
+        return self._inner.spec.name
 
     def _probe_if_due(self) -> None:
         """Start a probe if the cool-down is over and no check is running."""
@@ -176,17 +218,17 @@ class BreakerEmbedder(EmbedderWrapper):
         if self._fault is not None or at_once or self._failures >= self._rules.max_failures:
             if self._fault is None:
                 self.health.outages += 1
-                BREAKER_OPENED.labels(self.spec.name).inc()
+                BREAKER_OPENED.labels(self._name).inc()
             self._fault = error
             self._probe_at_s = self._now_s() + self._cool_down_s
-            BREAKER_OPEN.labels(self.spec.name).set(1)
+            BREAKER_OPEN.labels(self._name).set(1)
 
     def _note_success(self) -> None:
         self.health.fault = None
         self.health.last_success_s = self._now_s()
         if self._fault is not None:
             self._fault = None
-            BREAKER_OPEN.labels(self.spec.name).set(0)
+            BREAKER_OPEN.labels(self._name).set(0)
         self._failures = 0
         self._successes += 1
         if self._successes >= self._rules.max_failures:
@@ -198,3 +240,50 @@ class BreakerEmbedder(EmbedderWrapper):
         if isinstance(refusal, EmbedderUnavailable):
             refusal.retry_after_s = max(self._probe_at_s - self._now_s(), 0.1)
         return refusal
+
+
+class BreakerEmbedder(Breaker, EmbedderWrapper):
+    """A breaker in front of an embedder."""
+
+    _inner: Embedder
+
+    def __init__(self, inner: Embedder, rules: BreakerRules, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Wrap `inner`, whose life this embedder takes over; `now_s` stands in for time.monotonic."""
+        EmbedderWrapper.__init__(self, inner)
+        Breaker.__init__(self, inner, rules, now_s=now_s)
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        """Embed inputs, or fail at once while the breaker is open.
+
+        Raises:
+            EmbedderError: as the inner embedder, now or when it was last asked.
+        """
+        # Inputs that are rejected before the backend is asked say nothing about it.
+        return await self._pass(
+            lambda: self._inner.embed(inputs, options),
+            own_key=options.api_key is not None,
+            answered=lambda outcomes: any(isinstance(each, Embedding) for each in outcomes),
+        )
+
+
+class BreakerReranker(Breaker):
+    """A breaker in front of a reranker."""
+
+    _inner: Reranker
+
+    @property
+    def spec(self) -> RerankerSpec:
+        """The inner reranker's."""
+        return self._inner.spec
+
+    async def rerank(self, query: str, passages: Sequence[Passage], options: RerankOptions) -> list[RankOutcome]:
+        """Score passages, or fail at once while the breaker is open.
+
+        Raises:
+            EmbedderError: as the inner reranker, now or when it was last asked.
+        """
+        return await self._pass(
+            lambda: self._inner.rerank(query, passages, options),
+            own_key=options.api_key is not None,
+            answered=lambda outcomes: any(isinstance(each, float) for each in outcomes),
+        )

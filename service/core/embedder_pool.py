@@ -1,8 +1,5 @@
-"""The embedders of the server: which one embeds, and checks of idle ones."""
+"""The embedders of the server: which one embeds."""
 
-import asyncio
-import contextlib
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,19 +8,16 @@ import structlog
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from embedders.contract import NOT_CHECKED, Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
-from embedders.errors import EmbedderError
+from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
 from embedders.front.failover import embed_with_first
 from embedders.telemetry import tracing
 from service.access import calling_account
+from service.core.backend_pool import BackendPool
 from service.domain import Collection, NamedVector, Space
 from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
 from service.process.metrics import EMBEDDER_UP
 
 log = structlog.get_logger(__name__)
-
-CHECK_INTERVAL_S = 10.0
-"""Seconds between checks of an embedder without a successful call: a broken one is noticed before most callers do."""
 
 
 def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
@@ -46,58 +40,13 @@ def _tokens(outcomes: Sequence[Outcome]) -> int:
     return sum(each.token_count or 0 for each in outcomes if isinstance(each, Embedding))
 
 
-class EmbedderPool:
-    """The server's embedders by name, the default one first.
-
-    Args:
-        embedders: in order of preference; the first one is the default.
-        check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
-    """
-
-    def __init__(self, embedders: Sequence[WatchedEmbedder], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
-        self._embedders = list(embedders)
-        self._check_interval_s = check_interval_s
-        self._reported: dict[int, bool] = {}
-        self._monitors: list[asyncio.Task[None]] = []
-
-    async def start(self) -> None:
-        """Start all embedders, check each once, and go on checking in the background.
-
-        Raises:
-            ModelUnusable: a local model cannot be loaded.
-        """
-        for embedder in self._embedders:
-            await embedder.start()
-        await asyncio.gather(*map(self._check, self._embedders))
-        # One task for each embedder, so that a check that hangs does not delay the others.
-        self._monitors = [
-            asyncio.create_task(self._check_forever(embedder), name=f"checks-{embedder.spec.name}")
-            for embedder in self._embedders
-        ]
-
-    async def close(self) -> None:
-        """Stop checking and close all embedders."""
-        for monitor in self._monitors:
-            monitor.cancel()
-        await asyncio.gather(*self._monitors, return_exceptions=True)
-        # An embedder that cannot be closed must not keep the others open.
-        async with contextlib.AsyncExitStack() as ends:
-            for embedder in self._embedders:
-                ends.push_async_callback(embedder.close)
-
-    @property
-    def all(self) -> Sequence[WatchedEmbedder]:
-        """All embedders, the default one first."""
-        return self._embedders
+class EmbedderPool(BackendPool[WatchedEmbedder]):
+    """The server's embedders by name, in order of preference: the first one is the default."""
 
     @property
     def default(self) -> WatchedEmbedder:
         """The embedder for requests that name none."""
-        return self._embedders[0]
-
-    def fault(self, embedder: WatchedEmbedder) -> str | None:
-        """Return why an embedder does not work, or None if it works."""
-        return embedder.health.fault
+        return self._members[0]
 
     def get(self, name: str) -> WatchedEmbedder:
         """Return the embedder of a name; empty means the default one.
@@ -107,20 +56,20 @@ class EmbedderPool:
         """
         if not name:
             return self.default
-        for embedder in self._embedders:
+        for embedder in self._members:
             if embedder.spec.name == name:
                 return embedder
-        names = ", ".join(embedder.spec.name for embedder in self._embedders)
+        names = ", ".join(embedder.spec.name for embedder in self._members)
         raise EmbedderNotFound(name, f"this server has: {names}")
 
     @property
     def working(self) -> bool:
         """Whether any embedder works."""
-        return any(self.fault(embedder) is None for embedder in self._embedders)
+        return any(self.fault(embedder) is None for embedder in self._members)
 
     def of_space(self, space: str) -> list[WatchedEmbedder]:
         """Return the embedders of a space, in order of preference."""
-        return [each for each in self._embedders if each.spec.space == space]
+        return [each for each in self._members if each.spec.space == space]
 
     def asked_for(self, name: str) -> list[WatchedEmbedder]:
         """Return the embedder of a name; for an empty name the default one, and others of its space.
@@ -130,8 +79,8 @@ class EmbedderPool:
         """
         if name:
             return [self.get(name)]
-        spaces = [each.spec.space for each in self._embedders]
-        return [each for each, space in zip(self._embedders, spaces, strict=True) if space == spaces[0]]
+        spaces = [each.spec.space for each in self._members]
+        return [each for each, space in zip(self._members, spaces, strict=True) if space == spaces[0]]
 
     def resolve(self, collection: Collection) -> Collection:
         """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
@@ -146,7 +95,7 @@ class EmbedderPool:
     def _resolve(self, vector: NamedVector) -> NamedVector:
         if vector.space is None or vector.space.dimension:
             return vector
-        specs = [each.spec for each in self._embedders]
+        specs = [each.spec for each in self._members]
         named = [spec for spec in specs if spec.space == vector.space.id] or [
             spec for spec in specs if spec.model == vector.space.model
         ]
@@ -167,7 +116,7 @@ class EmbedderPool:
         by_space = {each.space.id: each for each in collection.vectors if each.space is not None}
         if len(by_space) < len(collection.vectors):
             return None
-        return next((by_space[each.spec.space] for each in self._embedders if each.spec.space in by_space), None)
+        return next((by_space[each.spec.space] for each in self._members if each.spec.space in by_space), None)
 
     def for_vector(self, collection: str, vector: NamedVector) -> list[WatchedEmbedder]:
         """Return the embedders of the space that a named vector is bound to, in order of preference.
@@ -210,32 +159,10 @@ class EmbedderPool:
         finally:
             self._report(embedder)
 
-    async def _check_forever(self, embedder: WatchedEmbedder) -> None:
-        while True:
-            await asyncio.sleep(self._check_interval_s)
-            idle_s = time.monotonic() - embedder.health.last_success_s
-            if idle_s >= self._check_interval_s:
-                await self._check(embedder)
-
-    async def _check(self, embedder: WatchedEmbedder) -> None:
-        try:
-            await embedder.check()
-        except EmbedderError:
-            pass  # its health has the fault
-        except Exception:
-            log.exception("embedder_check_crashed", embedder=embedder.spec.name)
-        self._report(embedder)
-
-    def _report(self, embedder: WatchedEmbedder) -> None:
-        """Update the log and the metrics if the embedder's health has changed."""
-        fault = embedder.health.fault
-        works = fault is None
-        if fault == NOT_CHECKED or self._reported.get(id(embedder)) == works:
-            return
-        self._reported[id(embedder)] = works
-        spec = embedder.spec
-        EMBEDDER_UP.labels(spec.name, spec.space).set(works)
-        if works:
+    def _note(self, member: WatchedEmbedder, fault: str | None) -> None:
+        spec = member.spec
+        EMBEDDER_UP.labels(spec.name, spec.space).set(fault is None)
+        if fault is None:
             log.info("embedder_ready", embedder=spec.name, space=spec.space)
         else:
             log.warning("embedder_unavailable", embedder=spec.name, fault=fault)

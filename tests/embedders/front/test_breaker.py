@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from unittest.mock import ANY
 
 import pytest
 
-from embedders.contract import QUERY, EmbedOptions, ImageInput, TextInput
+from embedders.contract import NOT_CHECKED, QUERY, EmbedOptions, ImageInput, TextInput
 from embedders.errors import (
     AnswerInvalid,
     CredentialRejected,
@@ -16,9 +17,11 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
-from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.front.breaker import BreakerEmbedder, BreakerReranker, BreakerRules
+from embedders.reranking import RERANK, Passage
 from tests.embedders.suite import LIMITS, EmbedderSuite
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.reranker import FakeReranker
 
 A = [TextInput("a")]
 OWN_KEY = EmbedOptions(api_key="key")
@@ -349,3 +352,40 @@ async def test_a_check_that_ends_during_a_probe_does_not_let_others_probe(
     await asyncio.sleep(0)
 
     assert len(inner.calls) == asked
+
+
+async def test_a_reranker_s_breaker_opens_and_closes_as_an_embedder_s(clock: Clock) -> None:
+    inner = FakeReranker()
+    breaker = BreakerReranker(inner, RULES, now_s=clock)
+    await breaker.start()
+    assert await breaker.rerank("abc", [Passage("ab"), Passage()], RERANK) == [2.0, ANY]
+    assert breaker.health.fault is None
+    inner.failure = EmbedderUnavailable("down")
+    for _ in range(RULES.max_failures):
+        with pytest.raises(EmbedderUnavailable):
+            await breaker.rerank("abc", [Passage("ab")], RERANK)
+    calls = len(inner.calls)
+
+    with pytest.raises(EmbedderUnavailable, match="down"):
+        await breaker.rerank("abc", [Passage("ab")], RERANK)
+    assert (breaker.open, breaker.health.fault, len(inner.calls)) == (True, "down", calls)
+
+    inner.failure = None
+    await breaker.check()
+    assert not breaker.open
+    await breaker.close()
+    assert (inner.started, inner.closed, breaker.spec) == (1, 1, inner.spec)
+
+
+async def test_a_query_or_passages_that_are_refused_say_nothing_about_a_reranker(clock: Clock) -> None:
+    inner = FakeReranker()
+    breaker = BreakerReranker(inner, RULES, now_s=clock)
+
+    for _ in range(2 * RULES.max_failures):
+        with pytest.raises(InputRejected, match="blank"):
+            await breaker.rerank(" ", [Passage("ab")], RERANK)
+        await breaker.rerank("abc", [Passage()], RERANK)
+
+    assert not breaker.open
+    assert breaker.health.fault == NOT_CHECKED
+    await breaker.close()

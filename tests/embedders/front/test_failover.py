@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from embedders.contract import QUERY, EmbedOptions, Input, Outcome, Priority, TextInput, WatchedEmbedder
-from embedders.errors import EmbedderRateLimited, EmbedderUnavailable
-from embedders.front.failover import embed_with_first
+from embedders.errors import EmbedderRateLimited, EmbedderUnavailable, InputRejected
+from embedders.front.failover import ask_first, embed_with_first
+from embedders.reranking import RERANK, Passage, RankOutcome, WatchedReranker
 from embedders.telemetry.timing import begin_times, call_times, note_deadline
 from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.reranker import FakeReranker
 
 A = [TextInput("a")]
 OWN_KEY = EmbedOptions(api_key="key")
@@ -120,3 +122,19 @@ async def test_when_all_fail_the_first_failure_is_told(embedders: list[FakeEmbed
 
     with pytest.raises(EmbedderUnavailable, match=r"^a did not answer within 0\.1 s, its share of the call's time$"):
         await embed_with_first(embedders, A, QUERY, embed=embed)
+
+
+async def test_a_query_that_one_reranker_refuses_is_not_sent_to_the_next_one_and_other_faults_are() -> None:
+    rerankers = [FakeReranker(name="a"), FakeReranker(name="b")]
+    rerankers[0].failure = EmbedderUnavailable("down")
+
+    async def rank(reranker: WatchedReranker, query: str) -> list[RankOutcome]:
+        return await reranker.rerank(query, [Passage("a")], RERANK)
+
+    chosen, outcomes = await ask_first(rerankers, lambda each: rank(each, "a"), own_key=False)
+    rerankers[0].failure = None
+    with pytest.raises(InputRejected):
+        await ask_first(rerankers, lambda each: rank(each, " "), own_key=False)
+
+    assert (chosen, outcomes) == (rerankers[1], [1.0])
+    assert [len(each.calls) for each in rerankers] == [2, 1]
