@@ -162,6 +162,9 @@ class NotFound(ServiceError):
         self.name = name
 
 
+LEADS_NOWHERE = "it is an alias, and its collection was deleted; switch it with UpdateAlias, or delete it"
+
+
 class EmbedderNotFound(NotFound):
     """This server has no embedder of that name."""
 
@@ -172,6 +175,12 @@ class CollectionNotFound(NotFound):
     """There is no collection of that name."""
 
     kind = "collection"
+
+
+class AliasNotFound(NotFound):
+    """There is no alias of that name."""
+
+    kind = "alias"
 
 
 class TenantNotFound(NotFound):
@@ -187,7 +196,7 @@ class ObjectNotFound(NotFound):
 
 
 class CollectionAlreadyExists(ServiceError):
-    """There is a collection of that name."""
+    """There is a collection or an alias of that name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"there is a collection or an alias {name!r} already; choose another name, or delete it first")

@@ -2,7 +2,14 @@
 
 from service.access.authenticator import Authenticator
 from service.access.clients import EVERYBODY, Client, Permission
-from service.access.policy import authorize, authorize_method, authorize_route, check_permission, follow_alias
+from service.access.policy import (
+    authorize,
+    authorize_method,
+    authorize_route,
+    check_collection,
+    check_permission,
+    follow_alias,
+)
 from service.access.quotas import NOBODY, Account, calling_account
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "authorize_method",
     "authorize_route",
     "calling_account",
+    "check_collection",
     "check_permission",
     "follow_alias",
 ]

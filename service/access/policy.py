@@ -78,6 +78,13 @@ RULES: dict[str, Rule] = {
         ADMINS, "collection", tenants=lambda request: [each.name for each in request.tenants]
     ),
     "CollectionService/DeleteTenants": Rule(ADMINS, "collection", tenants=lambda request: list(request.names)),
+    # Changing an alias needs its own name and the collections that it leads to, which the core checks.
+    "CollectionService/CreateAlias": Rule(ADMINS, "alias.name", follows=False, every_tenant=True),
+    "CollectionService/UpdateAlias": Rule(ADMINS, "alias.name", follows=False, every_tenant=True),
+    "CollectionService/DeleteAlias": Rule(ADMINS, "name", follows=False, every_tenant=True),
+    # Show those whose collections the client may use.
+    "CollectionService/GetAlias": Rule(READERS),
+    "CollectionService/ListAliases": Rule(READERS),
     # Shows those that the client may use.
     "CollectionService/ListTenants": Rule(READERS, "collection", tenants=lambda request: list(request.names)),
     "ObjectService/ImportObjects": _objects(WRITERS),
@@ -125,9 +132,23 @@ async def follow_alias(client: Client, method: str, request: Any, real_name: Cal
         return
     name = _get(request, rule.collection)
     real = await real_name(name)
-    if not client.may_touch(real):
-        raise PermissionDenied(f"client {client.name!r} may not use collection {name!r}")
+    check_collection(client, name, real)
     _set(request, rule.collection, real)
+
+
+def check_collection(client: Client, name: str, real: str = "") -> None:
+    """Check that a client may use a collection.
+
+    Args:
+        client: who calls.
+        name: what the caller calls it, which an error repeats.
+        real: its own name; left out where the caller gave that.
+
+    Raises:
+        PermissionDenied: it may not.
+    """
+    if not client.may_touch(real or name):
+        raise PermissionDenied(f"client {client.name!r} may not use collection {name!r}")
 
 
 def _get(request: Any, path: str) -> str:
@@ -165,8 +186,8 @@ def authorize(client: Client, method: str, request: Any) -> None:
         PermissionDenied: it may not. The error does not reveal whether the collection or tenant exists.
     """
     rule = authorize_method(client, method)
-    if rule.collection and not client.may_touch(collection := _get(request, rule.collection)):
-        raise PermissionDenied(f"client {client.name!r} may not use collection {collection!r}")
+    if rule.collection:
+        check_collection(client, _get(request, rule.collection))
     tenants = rule.tenants(request)
     if rule.every_tenant and not tenants and not client.may_touch_every_tenant:
         raise PermissionDenied(f"client {client.name!r} may use some tenants only, and {method} concerns all of them")

@@ -10,6 +10,7 @@ import os
 import typer
 
 from service.cli import (
+    aliases,
     auth,
     collections,
     demo,
@@ -79,6 +80,7 @@ app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
 app.add_typer(collections.app, name="collections")
+app.add_typer(aliases.app, name="aliases")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(objects.app, name="objects")
 app.command("import")(importing.import_)

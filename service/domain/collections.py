@@ -202,6 +202,19 @@ class Tenant:
     activity: TenantActivity = TenantActivity.ACTIVE
 
 
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another name of a collection.
+
+    Attributes:
+        name: the alias's own name.
+        collection: the name of the collection that it leads to, which may not exist any more.
+    """
+
+    name: str
+    collection: str
+
+
 @dataclass(frozen=True)
 class Collection:
     """A set of objects with the same properties and named vectors.

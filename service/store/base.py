@@ -7,6 +7,7 @@ from uuid import UUID
 
 from embedders.contract import Vector
 from service.domain import (
+    Alias,
     Collection,
     Filter,
     Hit,
@@ -102,6 +103,44 @@ class Store(Protocol):
         Raises:
             CollectionNotFound: no collection has that name.
             InvalidRequest: the name is an alias.
+        """
+        ...
+
+    async def create_alias(self, alias: Alias) -> None:
+        """Give a collection another name.
+
+        Raises:
+            CollectionAlreadyExists: there is a collection or an alias of that name.
+            CollectionNotFound: there is no collection to lead to.
+        """
+        ...
+
+    async def get_alias(self, name: str) -> Alias:
+        """Return an alias, even if its collection does not exist any more.
+
+        Raises:
+            AliasNotFound: no alias has that name.
+        """
+        ...
+
+    async def list_aliases(self) -> list[Alias]:
+        """Return all aliases, sorted by name."""
+        ...
+
+    async def update_alias(self, alias: Alias) -> None:
+        """Let an alias lead to another collection.
+
+        Raises:
+            AliasNotFound: no alias has that name.
+            CollectionNotFound: there is no collection to lead to.
+        """
+        ...
+
+    async def delete_alias(self, name: str) -> None:
+        """Delete an alias, and nothing of its collection.
+
+        Raises:
+            AliasNotFound: no alias has that name.
         """
         ...
 

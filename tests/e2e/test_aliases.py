@@ -1,9 +1,11 @@
-"""Aliases of a real Weaviate: every call by one is about the collection that it leads to."""
+"""Aliases of a real Weaviate: every call by one is about the collection that it leads to, also while it is switched."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
+import grpc
 import pytest
 from grpc import StatusCode
 from weaviate import WeaviateAsyncClient
@@ -13,6 +15,7 @@ from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import failure_of
 from vecgate.client import where
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -121,3 +124,99 @@ async def test_what_is_changed_by_one_name_is_seen_by_the_other(aliased: Aliased
 
         search.output.properties.append(new["name"])
         assert await searches.SearchObjects(search) == search_pb.SearchObjectsResponse()
+
+
+@pytest.fixture
+async def versions(weaviate_settings: WeaviateSettings) -> AsyncIterator[tuple[str, list[grpc.aio.Channel]]]:
+    """Old... and New..., of two spaces, with an object each; Current... leads to Old; two servers."""
+    suffix = uuid4().hex
+    embedders = (FakeEmbedder(), FakeEmbedder(name="other", space="other", dimension=4))
+    async with (
+        beside(weaviate_settings, *embedders) as (first, _),
+        beside(weaviate_settings, *embedders) as (second, _),
+    ):
+        collections, objects = CollectionServiceStub(first), ObjectServiceStub(first)
+        for name, embedder in (("Old", "fake"), ("New", "other")):
+            wanted = collection_pb.Collection(
+                name=f"{name}{suffix}",
+                properties=[property_pb.Property(name="title", data_type=property_pb.DATA_TYPE_TEXT)],
+                vectors=[{"name": "v", "embedder": embedder, "text_fields": [{"name": "title"}]}],
+            )
+            await collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
+            rows = [{"properties": {"title": name}}]
+            stored = await objects.ImportObjects(pb.ImportObjectsRequest(collection=f"{name}{suffix}", objects=rows))
+            assert stored.results[0].HasField("stored")
+        alias = {"name": f"Current{suffix}", "collection": f"Old{suffix}"}
+        await collections.CreateAlias(alias_pb.CreateAliasRequest(alias=alias))
+        yield suffix, [first, second]
+
+
+async def search(channel: grpc.aio.Channel, suffix: str) -> tuple[str, str]:
+    """Search by the alias, and return the title of the hit and the embedder of the query."""
+    request = search_pb.SearchObjectsRequest(collection=f"Current{suffix}", near_text={"concepts": ["Old"]})
+    found = await SearchServiceStub(channel).SearchObjects(request)
+    return found.hits[0].object.properties["title"], found.embedder.name
+
+
+async def switch(channel: grpc.aio.Channel, suffix: str) -> None:
+    alias = {"name": f"Current{suffix}", "collection": f"New{suffix}"}
+    await CollectionServiceStub(channel).UpdateAlias(alias_pb.UpdateAliasRequest(alias=alias))
+
+
+async def test_no_search_fails_or_mixes_spaces_while_an_alias_is_switched(
+    versions: tuple[str, list[grpc.aio.Channel]],
+) -> None:
+    suffix, channels = versions
+    answers: dict[int, list[tuple[str, str]]] = {0: [], 1: []}
+
+    async def keep_searching(server: int) -> None:
+        while ("New", "other") not in answers[server]:
+            answers[server].append(await search(channels[server], suffix))
+
+    searching = [asyncio.create_task(keep_searching(server)) for server in answers]
+    while not all(answers.values()):
+        await asyncio.sleep(0)
+    await switch(channels[0], suffix)
+    at_once = await search(channels[0], suffix)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*searching)
+
+    assert at_once == ("New", "other")
+    for found in answers.values():
+        assert (found[0], set(found)) == (("Old", "fake"), {("Old", "fake"), ("New", "other")})
+        assert found == sorted(found, reverse=True)  # never back
+
+
+async def test_another_server_finds_the_new_collection_when_the_old_one_is_deleted_at_once(
+    versions: tuple[str, list[grpc.aio.Channel]],
+) -> None:
+    suffix, (first, second) = versions
+    listed = await ObjectServiceStub(second).ListObjects(pb.ListObjectsRequest(collection=f"New{suffix}"))
+    get = pb.GetObjectRequest(collection=f"Current{suffix}", id=listed.objects[0].id)
+    before = await search(second, suffix)
+
+    await switch(first, suffix)
+    await CollectionServiceStub(first).DeleteCollection(collection_pb.DeleteCollectionRequest(name=f"Old{suffix}"))
+
+    # Both begin with what the server knew before.
+    after, got = await asyncio.gather(search(second, suffix), ObjectServiceStub(second).GetObject(get))
+    assert (before, after) == (("Old", "fake"), ("New", "other"))
+    assert got.object.properties["title"] == "New"
+
+
+async def test_an_alias_to_nothing_says_so_and_can_be_switched(versions: tuple[str, list[grpc.aio.Channel]]) -> None:
+    suffix, (first, _) = versions
+    collections = CollectionServiceStub(first)
+    await collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name=f"Old{suffix}"))
+
+    failure = await failure_of(search(first, suffix))
+    listed = await collections.ListAliases(alias_pb.ListAliasesRequest(collection=f"Old{suffix}"))
+    await switch(first, suffix)
+    found = await search(first, suffix)
+    await collections.DeleteAlias(alias_pb.DeleteAliasRequest(name=f"Current{suffix}"))
+    gone = await failure_of(search(first, suffix))
+
+    assert (failure.reason, "its collection was deleted" in failure.message) == ("COLLECTION_NOT_FOUND", True)
+    assert [each.name for each in listed.aliases] == [f"Current{suffix}"]
+    assert found == ("New", "other")
+    assert (gone.reason, "alias" in gone.message) == ("COLLECTION_NOT_FOUND", False)

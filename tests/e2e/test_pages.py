@@ -73,6 +73,8 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("VECGATE_ADDRESS", running.address)
     yield tmp_path
     with Client(running.address) as client:
+        for alias in client.list_aliases():
+            client.delete_alias(alias.name)
         for collection in client.list_collections():
             if collection.name != "Pictures":
                 client.delete_collection(collection.name)

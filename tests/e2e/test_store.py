@@ -27,6 +27,7 @@ from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore, collections, connection
 from tests.e2e.schemas import schemas_of_others
 from tests.fakes.weaviate import at_ports
+from tests.service.store.alias_suite import AliasSuite
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
 from tests.service.store.people import bare
@@ -37,7 +38,7 @@ from tests.service.store.tenant_suite import TenantSuite
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from service.domain import Collection, Distance, NamedVector, Quantizer, StoredObject, Tenant, TenantActivity
+from service.domain import Alias, Collection, Distance, NamedVector, Quantizer, StoredObject, Tenant, TenantActivity
 from service.errors import (
+    LEADS_NOWHERE,
+    AliasNotFound,
     CollectionAlreadyExists,
     CollectionNotFound,
     InvalidRequest,
@@ -101,6 +103,35 @@ class FakeCollections:
         del self._objects[found]
         self.tenants.pop(found, None)
 
+    async def create_alias(self, alias: Alias) -> None:
+        """Give a collection another name."""
+        self._enter("create_alias")
+        name = _real_name(alias.name)
+        if name in self._collections or name in self.aliases:
+            raise CollectionAlreadyExists(name)
+        self.aliases[name] = self._find_by_own_name(alias.collection)
+
+    async def get_alias(self, name: str) -> Alias:
+        """Return an alias."""
+        self._enter("get_alias")
+        return Alias(self._find_alias(name), self.aliases[_real_name(name)])
+
+    async def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name."""
+        self._enter("list_aliases")
+        return [Alias(*each) for each in sorted(self.aliases.items())]
+
+    async def update_alias(self, alias: Alias) -> None:
+        """Let an alias lead to another collection."""
+        self._enter("update_alias")
+        name = self._find_alias(alias.name)
+        self.aliases[name] = self._find_by_own_name(alias.collection)
+
+    async def delete_alias(self, name: str) -> None:
+        """Delete an alias."""
+        self._enter("delete_alias")
+        del self.aliases[self._find_alias(name)]
+
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants; one that is there already stays as it is."""
         self._enter("create_tenants")
@@ -143,8 +174,18 @@ class FakeCollections:
         real = self.aliases.get(_real_name(name), _real_name(name))
         found = self._collections.get(real) if _NAME.fullmatch(name) else None
         if found is None:
-            raise CollectionNotFound(name)
+            raise CollectionNotFound(name, LEADS_NOWHERE if _real_name(name) in self.aliases else "")
         return found
+
+    def _find_by_own_name(self, name: str) -> str:
+        if _real_name(name) not in self._collections:
+            raise CollectionNotFound(name)
+        return _real_name(name)
+
+    def _find_alias(self, name: str) -> str:
+        if _real_name(name) not in self.aliases:
+            raise AliasNotFound(name)
+        return _real_name(name)
 
     def _tenants_of(self, collection: str) -> dict[str, TenantActivity]:
         found = self._find(collection)

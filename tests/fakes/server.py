@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from tests.fakes.statuses import failure
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import collection_service_pb2_grpc as collection_grpc
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -57,6 +58,7 @@ class FakeVecgate:
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
         self.unembeddable: set[str] = set()
         self.collections: dict[str, collection_pb.Collection] = {}
+        self.aliases: dict[str, str] = {}
         self.tenants: dict[str, dict[str, tenant_pb.Tenant]] = defaultdict(dict)
         self.objects: dict[str, dict[str, object_pb.DataObject]] = defaultdict(dict)
         self.healthy: dict[str, bool] = defaultdict(lambda: True)
@@ -101,6 +103,13 @@ class FakeVecgate:
             missing = failure(grpc.StatusCode.NOT_FOUND, "COLLECTION_NOT_FOUND", f"there is no collection {name!r}")
             context.abort_with_status(rpc_status.to_status(missing))
         return self.collections[name]
+
+    def alias(self, name: str, context: grpc.ServicerContext) -> alias_pb.Alias:
+        """Return an alias, or fail the call."""
+        if name not in self.aliases:
+            missing = failure(grpc.StatusCode.NOT_FOUND, "ALIAS_NOT_FOUND", f"there is no alias {name!r}")
+            context.abort_with_status(rpc_status.to_status(missing))
+        return alias_pb.Alias(name=name, collection=self.aliases[name])
 
 
 def vector_of(content: bytes) -> vector_pb.Vector:
@@ -175,6 +184,38 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         self.fake.collection(request.name, context)
         del self.fake.collections[request.name]
         return collection_pb.DeleteCollectionResponse()
+
+    def CreateAlias(self, request: Any, context: Any) -> alias_pb.CreateAliasResponse:  # noqa: N802
+        self.fake.came("CreateAlias", request, context)
+        self.fake.collection(request.alias.collection, context)
+        self.fake.aliases[request.alias.name] = request.alias.collection
+        return alias_pb.CreateAliasResponse(alias=request.alias)
+
+    def GetAlias(self, request: Any, context: Any) -> alias_pb.GetAliasResponse:  # noqa: N802
+        self.fake.came("GetAlias", request, context)
+        return alias_pb.GetAliasResponse(alias=self.fake.alias(request.name, context))
+
+    def ListAliases(self, request: Any, context: Any) -> alias_pb.ListAliasesResponse:  # noqa: N802
+        self.fake.came("ListAliases", request, context)
+        there = sorted(self.fake.aliases.items())
+        found = [alias_pb.Alias(name=name, collection=to) for name, to in there if request.collection in ("", to)]
+        start = int(request.page_token or 0)
+        end = start + self.fake.page_size
+        return alias_pb.ListAliasesResponse(
+            aliases=found[start:end], next_page_token=str(end) if end < len(found) else ""
+        )
+
+    def UpdateAlias(self, request: Any, context: Any) -> alias_pb.UpdateAliasResponse:  # noqa: N802
+        self.fake.came("UpdateAlias", request, context)
+        before = self.fake.alias(request.alias.name, context)
+        self.fake.collection(request.alias.collection, context)
+        self.fake.aliases[request.alias.name] = request.alias.collection
+        return alias_pb.UpdateAliasResponse(alias=request.alias, previous_collection=before.collection)
+
+    def DeleteAlias(self, request: Any, context: Any) -> alias_pb.DeleteAliasResponse:  # noqa: N802
+        self.fake.came("DeleteAlias", request, context)
+        del self.fake.aliases[self.fake.alias(request.name, context).name]
+        return alias_pb.DeleteAliasResponse()
 
     def CreateTenants(self, request: Any, context: Any) -> tenant_pb.CreateTenantsResponse:  # noqa: N802
         self.fake.came("CreateTenants", request, context)

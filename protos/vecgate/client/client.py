@@ -34,6 +34,7 @@ from vecgate.client.values import (
     several,
 )
 from vecgate.v1 import admin_service_pb2 as admin_pb
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import filter_pb2 as filter_pb
@@ -208,6 +209,38 @@ class Client:
     def delete_collection(self, name: str) -> None:
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))
+
+    def create_alias(self, name: str, collection: str) -> alias_pb.Alias:
+        """Give a collection another name, which every call but `delete_collection` takes instead of its own."""
+        request = alias_pb.CreateAliasRequest(alias=alias_pb.Alias(name=name, collection=collection))
+        return self._call(self._collection.CreateAlias, request).alias
+
+    def get_alias(self, name: str) -> alias_pb.Alias:
+        """Return an alias, with the name of the collection that it leads to."""
+        return self._call(self._collection.GetAlias, alias_pb.GetAliasRequest(name=name)).alias
+
+    def list_aliases(self, collection: str = "") -> Iterator[alias_pb.Alias]:
+        """Yield all aliases, or those of a collection, sorted by name; pages are fetched as needed."""
+        request = alias_pb.ListAliasesRequest(collection=collection)
+        while True:
+            response = self._call(self._collection.ListAliases, request)
+            yield from response.aliases
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
+    def update_alias(self, name: str, collection: str) -> str:
+        """Switch an alias to another collection, and return the name of the collection that it led to before.
+
+        Example:
+            before = client.update_alias("Pictures", "PicturesV2")
+        """
+        request = alias_pb.UpdateAliasRequest(alias=alias_pb.Alias(name=name, collection=collection))
+        return self._call(self._collection.UpdateAlias, request).previous_collection
+
+    def delete_alias(self, name: str) -> None:
+        """Delete an alias; its collection stays."""
+        self._call(self._collection.DeleteAlias, alias_pb.DeleteAliasRequest(name=name))
 
     def create_tenants(self, collection: str, tenants: Tenants) -> None:
         """Add tenants, by name or as messages, to a collection with multi-tenancy; existing ones stay unchanged."""

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from vecgate.v1 import alias_pb2 as vecgate_dot_v1_dot_alias__pb2
 from vecgate.v1 import collection_service_pb2 as vecgate_dot_v1_dot_collection__service__pb2
 from vecgate.v1 import tenant_pb2 as vecgate_dot_v1_dot_tenant__pb2
 
@@ -81,6 +82,31 @@ class CollectionServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.FromString,
                 _registered_method=True)
+        self.CreateAlias = channel.unary_unary(
+                '/vecgate.v1.CollectionService/CreateAlias',
+                request_serializer=vecgate_dot_v1_dot_alias__pb2.CreateAliasRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_alias__pb2.CreateAliasResponse.FromString,
+                _registered_method=True)
+        self.GetAlias = channel.unary_unary(
+                '/vecgate.v1.CollectionService/GetAlias',
+                request_serializer=vecgate_dot_v1_dot_alias__pb2.GetAliasRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_alias__pb2.GetAliasResponse.FromString,
+                _registered_method=True)
+        self.ListAliases = channel.unary_unary(
+                '/vecgate.v1.CollectionService/ListAliases',
+                request_serializer=vecgate_dot_v1_dot_alias__pb2.ListAliasesRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_alias__pb2.ListAliasesResponse.FromString,
+                _registered_method=True)
+        self.UpdateAlias = channel.unary_unary(
+                '/vecgate.v1.CollectionService/UpdateAlias',
+                request_serializer=vecgate_dot_v1_dot_alias__pb2.UpdateAliasRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_alias__pb2.UpdateAliasResponse.FromString,
+                _registered_method=True)
+        self.DeleteAlias = channel.unary_unary(
+                '/vecgate.v1.CollectionService/DeleteAlias',
+                request_serializer=vecgate_dot_v1_dot_alias__pb2.DeleteAliasRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_alias__pb2.DeleteAliasResponse.FromString,
+                _registered_method=True)
 
 
 class CollectionServiceServicer(object):
@@ -121,8 +147,8 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteCollection(self, request, context):
-        """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
-        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
+        name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +181,46 @@ class CollectionServiceServicer(object):
     def DeleteTenants(self, request, context):
         """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateAlias(self, request, context):
+        """CreateAlias gives a collection another name. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, COLLECTION_ALREADY_EXISTS (also for an
+        alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAlias(self, request, context):
+        """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAliases(self, request, context):
+        """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateAlias(self, request, context):
+        """UpdateAlias switches an alias to another collection, which may have other properties, named vectors and spaces: a query is
+        embedded for the collection that it searches. Calls that have begun end with the collection that they began with. This server
+        follows the switch at once, other servers after a second at most. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, COLLECTION_NOT_FOUND,
+        PERMISSION_DENIED, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAlias(self, request, context):
+        """DeleteAlias deletes an alias, and nothing of its collection. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +273,31 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.DeleteTenants,
                     request_deserializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.SerializeToString,
+            ),
+            'CreateAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateAlias,
+                    request_deserializer=vecgate_dot_v1_dot_alias__pb2.CreateAliasRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_alias__pb2.CreateAliasResponse.SerializeToString,
+            ),
+            'GetAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAlias,
+                    request_deserializer=vecgate_dot_v1_dot_alias__pb2.GetAliasRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_alias__pb2.GetAliasResponse.SerializeToString,
+            ),
+            'ListAliases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAliases,
+                    request_deserializer=vecgate_dot_v1_dot_alias__pb2.ListAliasesRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_alias__pb2.ListAliasesResponse.SerializeToString,
+            ),
+            'UpdateAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAlias,
+                    request_deserializer=vecgate_dot_v1_dot_alias__pb2.UpdateAliasRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_alias__pb2.UpdateAliasResponse.SerializeToString,
+            ),
+            'DeleteAlias': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAlias,
+                    request_deserializer=vecgate_dot_v1_dot_alias__pb2.DeleteAliasRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_alias__pb2.DeleteAliasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -453,6 +544,141 @@ class CollectionService(object):
             '/vecgate.v1.CollectionService/DeleteTenants',
             vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsRequest.SerializeToString,
             vecgate_dot_v1_dot_tenant__pb2.DeleteTenantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/CreateAlias',
+            vecgate_dot_v1_dot_alias__pb2.CreateAliasRequest.SerializeToString,
+            vecgate_dot_v1_dot_alias__pb2.CreateAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/GetAlias',
+            vecgate_dot_v1_dot_alias__pb2.GetAliasRequest.SerializeToString,
+            vecgate_dot_v1_dot_alias__pb2.GetAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAliases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/ListAliases',
+            vecgate_dot_v1_dot_alias__pb2.ListAliasesRequest.SerializeToString,
+            vecgate_dot_v1_dot_alias__pb2.ListAliasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/UpdateAlias',
+            vecgate_dot_v1_dot_alias__pb2.UpdateAliasRequest.SerializeToString,
+            vecgate_dot_v1_dot_alias__pb2.UpdateAliasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAlias(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/DeleteAlias',
+            vecgate_dot_v1_dot_alias__pb2.DeleteAliasRequest.SerializeToString,
+            vecgate_dot_v1_dot_alias__pb2.DeleteAliasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from vecgate.v1 import alias_pb2 as _alias_pb2
 from vecgate.v1 import collection_service_pb2 as _collection_service_pb2
 from vecgate.v1 import tenant_pb2 as _tenant_pb2
 import abc as _abc_1
@@ -50,8 +51,8 @@ class CollectionServiceStub:
     be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
-    """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
-    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
+    name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
     CreateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]
     """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
@@ -68,6 +69,24 @@ class CollectionServiceStub:
     DeleteTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]
     """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    CreateAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.CreateAliasRequest, _alias_pb2.CreateAliasResponse]
+    """CreateAlias gives a collection another name. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, COLLECTION_ALREADY_EXISTS (also for an
+    alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
+    """
+    GetAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.GetAliasRequest, _alias_pb2.GetAliasResponse]
+    """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+    ListAliases: _grpc.UnaryUnaryMultiCallable[_alias_pb2.ListAliasesRequest, _alias_pb2.ListAliasesResponse]
+    """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+    UpdateAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.UpdateAliasRequest, _alias_pb2.UpdateAliasResponse]
+    """UpdateAlias switches an alias to another collection, which may have other properties, named vectors and spaces: a query is
+    embedded for the collection that it searches. Calls that have begun end with the collection that they began with. This server
+    follows the switch at once, other servers after a second at most. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, COLLECTION_NOT_FOUND,
+    PERMISSION_DENIED, STORE_UNAVAILABLE.
+    """
+    DeleteAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.DeleteAliasRequest, _alias_pb2.DeleteAliasResponse]
+    """DeleteAlias deletes an alias, and nothing of its collection. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+    STORE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -91,8 +110,8 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     be repeated. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
-    """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
-    COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
+    name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
     CreateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]  # type: ignore[assignment]
     """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
@@ -109,6 +128,24 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     DeleteTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.DeleteTenantsRequest, _tenant_pb2.DeleteTenantsResponse]  # type: ignore[assignment]
     """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    CreateAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.CreateAliasRequest, _alias_pb2.CreateAliasResponse]  # type: ignore[assignment]
+    """CreateAlias gives a collection another name. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, COLLECTION_ALREADY_EXISTS (also for an
+    alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
+    """
+    GetAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.GetAliasRequest, _alias_pb2.GetAliasResponse]  # type: ignore[assignment]
+    """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+    ListAliases: _aio.UnaryUnaryMultiCallable[_alias_pb2.ListAliasesRequest, _alias_pb2.ListAliasesResponse]  # type: ignore[assignment]
+    """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+    UpdateAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.UpdateAliasRequest, _alias_pb2.UpdateAliasResponse]  # type: ignore[assignment]
+    """UpdateAlias switches an alias to another collection, which may have other properties, named vectors and spaces: a query is
+    embedded for the collection that it searches. Calls that have begun end with the collection that they began with. This server
+    follows the switch at once, other servers after a second at most. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, COLLECTION_NOT_FOUND,
+    PERMISSION_DENIED, STORE_UNAVAILABLE.
+    """
+    DeleteAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.DeleteAliasRequest, _alias_pb2.DeleteAliasResponse]  # type: ignore[assignment]
+    """DeleteAlias deletes an alias, and nothing of its collection. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+    STORE_UNAVAILABLE.
     """
 
 class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -159,8 +196,8 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _collection_service_pb2.DeleteCollectionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
-        """DeleteCollection deletes a collection and all its objects. Errors: INVALID_INPUT if the name is an alias,
-        COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
+        name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -201,6 +238,54 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_tenant_pb2.DeleteTenantsResponse, _abc.Awaitable[_tenant_pb2.DeleteTenantsResponse]]:
         """DeleteTenants deletes tenants and all their objects; a tenant that does not exist is not an error. Errors: INVALID_INPUT,
         COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateAlias(
+        self,
+        request: _alias_pb2.CreateAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alias_pb2.CreateAliasResponse, _abc.Awaitable[_alias_pb2.CreateAliasResponse]]:
+        """CreateAlias gives a collection another name. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, COLLECTION_ALREADY_EXISTS (also for an
+        alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAlias(
+        self,
+        request: _alias_pb2.GetAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alias_pb2.GetAliasResponse, _abc.Awaitable[_alias_pb2.GetAliasResponse]]:
+        """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def ListAliases(
+        self,
+        request: _alias_pb2.ListAliasesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alias_pb2.ListAliasesResponse, _abc.Awaitable[_alias_pb2.ListAliasesResponse]]:
+        """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
+
+    @_abc_1.abstractmethod
+    def UpdateAlias(
+        self,
+        request: _alias_pb2.UpdateAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alias_pb2.UpdateAliasResponse, _abc.Awaitable[_alias_pb2.UpdateAliasResponse]]:
+        """UpdateAlias switches an alias to another collection, which may have other properties, named vectors and spaces: a query is
+        embedded for the collection that it searches. Calls that have begun end with the collection that they began with. This server
+        follows the switch at once, other servers after a second at most. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, COLLECTION_NOT_FOUND,
+        PERMISSION_DENIED, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAlias(
+        self,
+        request: _alias_pb2.DeleteAliasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_alias_pb2.DeleteAliasResponse, _abc.Awaitable[_alias_pb2.DeleteAliasResponse]]:
+        """DeleteAlias deletes an alias, and nothing of its collection. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+        STORE_UNAVAILABLE.
         """
 
 def add_CollectionServiceServicer_to_server(servicer: CollectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,8 +60,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the collection has no object with this id."""
     ERROR_REASON_TENANT_NOT_FOUND: _ErrorReason.ValueType  # 24
     """NOT_FOUND: the collection has no tenant with this name."""
+    ERROR_REASON_ALIAS_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """NOT_FOUND: there is no alias with this name."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
-    """ALREADY_EXISTS: there is a collection with this name."""
+    """ALREADY_EXISTS: there is a collection or an alias with this name."""
     ERROR_REASON_EMBEDDING_SPACE_MISMATCH: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
     ERROR_REASON_EMBEDDER_MISCONFIGURED: _ErrorReason.ValueType  # 31
@@ -144,8 +146,10 @@ ERROR_REASON_OBJECT_NOT_FOUND: ErrorReason.ValueType  # 22
 """NOT_FOUND: the collection has no object with this id."""
 ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND: the collection has no tenant with this name."""
+ERROR_REASON_ALIAS_NOT_FOUND: ErrorReason.ValueType  # 25
+"""NOT_FOUND: there is no alias with this name."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 23
-"""ALREADY_EXISTS: there is a collection with this name."""
+"""ALREADY_EXISTS: there is a collection or an alias with this name."""
 ERROR_REASON_EMBEDDING_SPACE_MISMATCH: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
 ERROR_REASON_EMBEDDER_MISCONFIGURED: ErrorReason.ValueType  # 31

@@ -74,7 +74,7 @@ class Collections:
             default = self._embedders.default_vector(present)
             changed = replace(changed, default_vector=default.name if default else "")
         await self._store.update_collection(changed)
-        return self._embedders.resolve(await self._store.get_collection(name))
+        return self._embedders.resolve(await self._store.get_collection(present.name))
 
     def _bind(
         self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: Violations
@@ -124,7 +124,7 @@ class Collections:
         collection = self._embedders.resolve(await self._store.get_collection(name))
         if collection.multi_tenancy is not None and not tenant:
             return collection, None
-        return collection, await self._store.count_objects(name, Scope(tenant))
+        return collection, await self._store.count_objects(collection.name, Scope(tenant))
 
     async def list_page(self, after: str, size: int) -> tuple[list[Collection], bool]:
         """Return up to `size` collections that the caller may touch, by name after `after`, and whether more follow."""

@@ -119,6 +119,7 @@ class Backfiller:
         """
         collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
         check_bound(collection)
+        name = collection.name
         fields = ReturnFields(vectors=[each.name for each in collection.vectors])
         computed = self._computable(collection, named=bool(wishes.vectors))
         filling = replace(collection, vectors=computed)

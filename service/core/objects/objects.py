@@ -12,6 +12,7 @@ from service.core.searching.checks import check_options
 from service.core.searching.filter_checks import check_filter
 from service.core.searching.references import linked_collections, real_name
 from service.domain import (
+    Collection,
     Condition,
     Filter,
     Operator,
@@ -24,7 +25,15 @@ from service.domain import (
     Target,
     conditions,
 )
-from service.errors import InvalidRequest, ObjectNotFound, StoreRejected, Violation, collecting, noting
+from service.errors import (
+    CollectionNotFound,
+    InvalidRequest,
+    ObjectNotFound,
+    StoreRejected,
+    Violation,
+    collecting,
+    noting,
+)
 from service.store.base import NO_TENANT, Store
 
 MAX_NAMED = 1000
@@ -106,11 +115,29 @@ class Objects:
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
+        try:
+            return await self._get(collection, id_, returned, scope)
+        except CollectionNotFound:
+            now = self._embedders.resolve(await self._store.get_collection(name))
+            if now.name == collection.name:
+                raise
+            # An alias was switched, and the collection that it led to is deleted.
+            return await self._get(now, id_, returned, scope)
+
+    async def _get(self, collection: Collection, id_: str, returned: ReturnNames, scope: Scope) -> StoredObject:
         with collecting() as violations:
             with noting(violations):
                 uuid = parse_id(id_, "id")
             fields = check_return_fields(collection, returned, violations)
-        return await self._store.get_object(name, uuid, fields, scope)
+        return await self._store.get_object(collection.name, uuid, fields, scope)
+
+    async def real_name(self, name: str) -> str:
+        """Return the name of the collection that an alias leads to; other names unchanged.
+
+        Raises:
+            StoreUnavailable: the store failed.
+        """
+        return await real_name(self._store, name)
 
     async def list_page(self, listing: Listing) -> ObjectPage:
         """Return a page of objects.
@@ -122,8 +149,8 @@ class Objects:
                 that does not fit, a page behind the window.
             StoreUnavailable: the store failed.
         """
-        name, returned = listing.collection, listing.returned
-        collection = self._embedders.resolve(await self._store.get_collection(name))
+        collection = self._embedders.resolve(await self._store.get_collection(listing.collection))
+        name, returned = collection.name, listing.returned
         linked = await linked_collections(self._store, collection, listing.filters)
         options = SearchOptions(listing.filters, sort=listing.sort)
         with collecting() as violations:
@@ -158,7 +185,8 @@ class Objects:
             StoreUnavailable: the store failed.
         """
         its = Condition(Target.ID, Operator.EQUAL, str(id_))
-        keys = keys_of(await real_name(self._store, name), scope, [id_])
+        name = (await self._store.get_collection(name)).name
+        keys = keys_of(name, scope, [id_])
         deletion = await self._writes.run(keys, lambda: self._store.delete_objects(name, its, scope))
         for error in deletion.failures.values():
             raise error
@@ -182,6 +210,7 @@ class Objects:
             what = "delete objects by their values, or count them"
             check_permission(calling_account.get().client, frozenset({Permission.SEARCH}), what)
         collection = await self._store.get_collection(name)
+        name = collection.name
         linked = await linked_collections(self._store, collection, filters)
         filters = check_filter(collection, filters, "filters", linked)
         if dry_run:

@@ -103,7 +103,7 @@ class Updater:
         wanted, cleared = _check_change(collection, draft, mask, scope.tenant)
         collection = _bound_part(collection, {*wanted.vectors, *cleared["vectors"]})
         mark = self._writes.ended
-        before = await self._store.get_object(name, wanted.id, vector_fields(collection.vectors), scope)
+        before = await self._store.get_object(collection.name, wanted.id, vector_fields(collection.vectors), scope)
         properties = {**dict.fromkeys(cleared["properties"]), **wanted.properties}
         images: dict[str, bytes | None] = {**dict.fromkeys(cleared["images"]), **wanted.images}
         after = replace(

@@ -36,7 +36,7 @@ from service.domain import (
     SearchSpec,
     TargetVectors,
 )
-from service.errors import collecting, noting
+from service.errors import CollectionNotFound, collecting, noting
 from service.store.base import Store
 
 NO_VECTOR = np.zeros(0, np.float32)
@@ -78,8 +78,18 @@ class Searcher:
             EmbedderError: the embedder failed.
             StoreUnavailable: the store failed.
         """
-        name, query = search.collection, search.query
-        collection = self._embedders.resolve(await self._store.get_collection(name, fresh=False))
+        collection = self._embedders.resolve(await self._store.get_collection(search.collection, fresh=False))
+        try:
+            return await self._search(collection, search, api_key)
+        except CollectionNotFound:
+            now = self._embedders.resolve(await self._store.get_collection(search.collection))
+            if now.name == collection.name:
+                raise
+            # An alias was switched, and the collection that it led to is deleted.
+            return await self._search(now, search, api_key)
+
+    async def _search(self, collection: Collection, search: Search, api_key: str | None) -> SearchResult:
+        query = search.query
         spec, targets = await self._check(collection, search)
         embedders: Sequence[EmbedderSpec] = ()
         if isinstance(query, Keywords):
@@ -87,7 +97,7 @@ class Searcher:
         else:
             vectors, embedders = await self._embed(Asked(collection, search.scope, api_key), search, targets)
             spec = replace(spec, query=replace(query.blend, targets=vectors) if isinstance(query, Hybrid) else vectors)
-        return SearchResult(await self._store.search(name, spec), embedders)
+        return SearchResult(await self._store.search(collection.name, spec), embedders)
 
     async def _check(self, collection: Collection, search: Search) -> tuple[SearchSpec, list[NamedVector]]:
         """Return what the store is to find, but for the query, and the named vectors to search; see _targets.

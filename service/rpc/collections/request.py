@@ -15,6 +15,7 @@ from service.domain import (
     OBJECTS,
     RANGES,
     TEXTS,
+    Alias,
     Collection,
     DataType,
     MultiTenancy,
@@ -27,6 +28,7 @@ from service.errors import Violations
 from service.rpc.collections.parameters import parse_parameters
 from service.rpc.collections.vector_index import parse_index
 from service.weaviate_names import INDEXING, parameters_from_pb
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
@@ -80,7 +82,9 @@ class Page:
 
 
 def parse_page(
-    violations: Violations, request: pb.ListCollectionsRequest | tenant_pb.ListTenantsRequest, names: re.Pattern[str]
+    violations: Violations,
+    request: pb.ListCollectionsRequest | alias_pb.ListAliasesRequest | tenant_pb.ListTenantsRequest,
+    names: re.Pattern[str],
 ) -> Page:
     """Return which page a request asks for; `names` is what the names of the listed items look like."""
     size, token = request.page_size, request.page_token
@@ -102,8 +106,8 @@ def page_token(last_name: str) -> str:
     return base64.urlsafe_b64encode(last_name.encode()).decode()
 
 
-def parse_list_collections(request: pb.ListCollectionsRequest) -> Page:
-    """Return which page of collections to list.
+def parse_list(request: pb.ListCollectionsRequest | alias_pb.ListAliasesRequest) -> Page:
+    """Return which page of collections or aliases to list.
 
     Raises:
         InvalidRequest: with all violations.
@@ -112,6 +116,22 @@ def parse_list_collections(request: pb.ListCollectionsRequest) -> Page:
     page = parse_page(violations, request, COLLECTION_NAME)
     violations.raise_if_any()
     return page
+
+
+def parse_alias(message: alias_pb.Alias, *, creating: bool) -> Alias:
+    """Return an alias of a request.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    violations = Violations()
+    if creating:
+        violations.require(COLLECTION_NAME.fullmatch(message.name), "alias.name", COLLECTION_RULE)
+    else:
+        violations.require(message.name, "alias.name", "is required; name an alias")
+    violations.require(message.collection, "alias.collection", "is required; name a collection")
+    violations.raise_if_any()
+    return Alias(message.name, message.collection)
 
 
 def parse_create_collection(request: pb.CreateCollectionRequest) -> tuple[Collection, list[VectorDraft]]:

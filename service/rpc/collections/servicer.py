@@ -4,16 +4,18 @@ from typing import Any
 
 import grpc
 
+from service.core.collections.aliases import Aliases
 from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
-from service.domain import Collection, NamedVector, Property
+from service.domain import Alias, Collection, NamedVector, Property
 from service.errors import Violations
 from service.rpc.collections.request import (
     DATA_TYPES,
     page_token,
+    parse_alias,
     parse_create_collection,
-    parse_list_collections,
+    parse_list,
     parse_update_collection,
 )
 from service.rpc.collections.tenants import (
@@ -28,6 +30,7 @@ from service.rpc.collections.vector_index import index_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
 from service.rpc.shared.requests import check_name
 from service.weaviate_names import INDEXING, parameters_to_pb
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import collection_service_pb2_grpc as pb_grpc
 from vecgate.v1 import property_pb2 as property_pb
@@ -39,8 +42,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class CollectionServicer(pb_grpc.CollectionServiceServicer):
     """Answers CollectionService."""
 
-    def __init__(self, collections: Collections, tenants: Tenants, embedders: EmbedderPool) -> None:
+    def __init__(self, collections: Collections, aliases: Aliases, tenants: Tenants, embedders: EmbedderPool) -> None:
         self._collections = collections
+        self._aliases = aliases
         self._tenants = tenants
         self._embedders = embedders
 
@@ -70,7 +74,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
 
     async def ListCollections(self, request: pb.ListCollectionsRequest, context: Context) -> pb.ListCollectionsResponse:
         """List collections."""
-        page = parse_list_collections(request)
+        page = parse_list(request)
         collections, more = await self._collections.list_page(page.after, page.size)
         fitting = as_many_as_fit(map(self._to_pb, collections), CLIENTS_TAKE_BYTES, FRAME_BYTES)
         more = more or len(fitting) < len(collections)
@@ -96,6 +100,34 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         check_name(request.name, "name")
         await self._collections.delete(request.name)
         return pb.DeleteCollectionResponse()
+
+    async def CreateAlias(self, request: alias_pb.CreateAliasRequest, context: Context) -> alias_pb.CreateAliasResponse:
+        """Give a collection another name."""
+        created = await self._aliases.create(parse_alias(request.alias, creating=True))
+        return alias_pb.CreateAliasResponse(alias=_alias_to_pb(created))
+
+    async def GetAlias(self, request: alias_pb.GetAliasRequest, context: Context) -> alias_pb.GetAliasResponse:
+        """Return an alias."""
+        check_name(request.name, "name", "an alias")
+        return alias_pb.GetAliasResponse(alias=_alias_to_pb(await self._aliases.get(request.name)))
+
+    async def ListAliases(self, request: alias_pb.ListAliasesRequest, context: Context) -> alias_pb.ListAliasesResponse:
+        """List aliases."""
+        page = parse_list(request)
+        found, more = await self._aliases.list_page(request.collection, page.after, page.size)
+        token = page_token(found[-1].name) if more else ""
+        return alias_pb.ListAliasesResponse(aliases=map(_alias_to_pb, found), next_page_token=token)
+
+    async def UpdateAlias(self, request: alias_pb.UpdateAliasRequest, context: Context) -> alias_pb.UpdateAliasResponse:
+        """Switch an alias to another collection."""
+        updated, previous = await self._aliases.update(parse_alias(request.alias, creating=False))
+        return alias_pb.UpdateAliasResponse(alias=_alias_to_pb(updated), previous_collection=previous)
+
+    async def DeleteAlias(self, request: alias_pb.DeleteAliasRequest, context: Context) -> alias_pb.DeleteAliasResponse:
+        """Delete an alias."""
+        check_name(request.name, "name", "an alias")
+        await self._aliases.delete(request.name)
+        return alias_pb.DeleteAliasResponse()
 
     async def CreateTenants(
         self, request: tenant_pb.CreateTenantsRequest, context: Context
@@ -160,6 +192,10 @@ def _property_to_pb(property_: Property, message: property_pb.Property) -> None:
     parameters_to_pb({name: property_.indexing.get(name) for name in INDEXING}, message)
     for each in property_.nested:
         _property_to_pb(each, message.nested_properties.add())
+
+
+def _alias_to_pb(alias: Alias) -> alias_pb.Alias:
+    return alias_pb.Alias(name=alias.name, collection=alias.collection)
 
 
 def _vector_to_pb(vector: NamedVector, embedder_names: dict[str, str], message: pb.VectorConfig) -> None:

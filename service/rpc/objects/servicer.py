@@ -86,6 +86,8 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
 
     async def ListObjects(self, request: pb.ListObjectsRequest, context: Context) -> pb.ListObjectsResponse:
         """List objects."""
+        # Page tokens are for the collection that an alias leads to, so that pages do not mix two.
+        request.collection = await self._objects.real_name(request.collection)
         listing = parse_listing(request, self._limits)
         page = await self._objects.list_page(listing)
         # Every client takes a page without images. One with images is as large as an answer may be, because the next
@@ -143,6 +145,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         self, request: pb.BackfillVectorsRequest, context: Context
     ) -> None:
         """Fill in missing vectors, and answer after every page of objects."""
+        request.collection = await self._objects.real_name(request.collection)
         with collecting() as violations:
             scope = parse_scope(violations, request)
             after = parse_page_token(violations, request, by_id=True)

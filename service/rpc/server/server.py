@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 
 from service.access import Authenticator
+from service.core.collections.aliases import Aliases
 from service.core.collections.collections import Collections
 from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
@@ -142,7 +143,7 @@ class GrpcServer:
             EmbeddingServicer(embedders, limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
-            CollectionServicer(Collections(store, embedders), Tenants(store), embedders), self._server
+            CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders), self._server
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(

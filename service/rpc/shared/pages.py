@@ -65,7 +65,7 @@ def parse_page_token(violations: Violations, request: Paged, *, by_id: bool) -> 
         return UUID(bytes=place) if by_id else int.from_bytes(place, "big")
     message = (
         "is not a token of this request; send it with the collection, tenant, filters and sort of the request that "
-        "returned it, or leave it empty to begin with the first object"
+        "returned it, or leave it empty to begin with the first object, also after an alias was switched"
     )
     violations.add("page_token", message)
     return 0

@@ -59,14 +59,14 @@ def output_from_pb(message: output_fields_pb2.OutputFields) -> ReturnNames:
     return ReturnNames(tuple(message.properties), tuple(message.images), tuple(message.vectors))
 
 
-def check_name(name: str, path: str) -> None:
-    """Check that a collection is named.
+def check_name(name: str, path: str, kind: str = "a collection") -> None:
+    """Check that a collection, or another kind of thing, is named.
 
     Raises:
         InvalidRequest: it is not.
     """
     violations = Violations()
-    violations.require(name, path, "is required; name a collection")
+    violations.require(name, path, f"is required; name {kind}")
     violations.raise_if_any()
 
 

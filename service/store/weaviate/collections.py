@@ -1,5 +1,6 @@
-"""Collections and their tenants in Weaviate."""
+"""Collections, their aliases and their tenants in Weaviate."""
 
+import contextlib
 import re
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
@@ -15,8 +16,8 @@ from weaviate.collections.classes.tenants import (
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
-from service.domain import Collection, Parameters, Tenant, TenantActivity
-from service.errors import CollectionNotFound, InvalidRequest, StoreRejected, Violation
+from service.domain import Alias, Collection, Parameters, Tenant, TenantActivity
+from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
 from service.store.weaviate.vector_schema import NAMELESS
@@ -29,7 +30,7 @@ _COLLECTION_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,254}")
 
 @measured
 class WeaviateCollections:
-    """The methods of a Store for collections and their tenants.
+    """The methods of a Store for collections, their aliases and their tenants.
 
     Created collections have their space binding in the schema; collections of other programs can be read. The first
     letter of a collection's name becomes a capital letter, and that of a property a small one, as in Weaviate.
@@ -40,6 +41,7 @@ class WeaviateCollections:
         self._schemas: TTLCache[str, Collection] = TTLCache(MAX_SCHEMAS, SCHEMA_MAX_AGE_S)
         # From the last time that a caller read the collection.
         self._nameless: LRUCache[str, bool] = LRUCache(MAX_SCHEMAS)
+        self._changes = 0
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
@@ -52,10 +54,25 @@ class WeaviateCollections:
         if not fresh and self._connection.available and (seen := self._schemas.get(name)) is not None:
             return seen
         self._schemas.pop(name, None)
-        async with self._connection.call(name) as client:
-            found = self._schemas[name] = from_schema(await _get_json(client, f"/schema/{name}"))
-        self._nameless[name] = any(each.nameless for each in found.vectors)
+        changes = self._changes
+        try:
+            async with self._connection.call(name) as client:
+                found = from_schema(await _get_json(client, f"/schema/{name}"))
+        except CollectionNotFound:
+            raise await self._missing(name) from None
+        if changes == self._changes:
+            # Otherwise it may have been read before this program changed it.
+            self._schemas[name] = found
+        self._nameless[name] = self._nameless[found.name] = any(each.nameless for each in found.vectors)
         return found
+
+    async def _missing(self, name: str) -> CollectionNotFound:
+        """Return that there is no collection of a name; say so if the name is an alias that leads to nothing."""
+        # Weaviate older than 1.32 has no aliases.
+        with contextlib.suppress(AliasNotFound, StoreRejected):
+            await self.get_alias(name)
+            return CollectionNotFound(name, LEADS_NOWHERE)
+        return CollectionNotFound(name)
 
     async def _means_nameless(self, name: str, vectors: Container[str]) -> bool:
         """Return whether one of the vectors is the one without a name, for which searches and reads name none."""
@@ -99,9 +116,53 @@ class WeaviateCollections:
         self._forget(name)
 
     def _forget(self, name: str) -> None:
-        """Forget the schema of a collection, which may be cached under aliases, too."""
-        for each in [key for key, found in self._schemas.items() if found.name == name]:
+        """Forget the schema of a collection, which may be cached under aliases, too, or of an alias."""
+        self._changes += 1
+        self._nameless.pop(name, None)
+        for each in [key for key, found in self._schemas.items() if name in (key, found.name)]:
             self._schemas.pop(each, None)
+
+    async def create_alias(self, alias: Alias) -> None:
+        """Give a collection another name."""
+        async with self._connection.call(alias.collection) as client:
+            await client.alias.create(alias_name=_real_name(alias.name), target_collection=check_name(alias.collection))
+
+    async def get_alias(self, name: str) -> Alias:
+        """Return an alias, even if its collection does not exist any more."""
+        async with self._connection.call() as client:
+            found = await client.alias.get(alias_name=_alias_name(name))
+        if found is None:
+            raise AliasNotFound(name)
+        return Alias(found.alias, found.collection)
+
+    async def list_aliases(self) -> list[Alias]:
+        """Return all aliases, sorted by name."""
+        async with self._connection.call() as client:
+            found = await client.alias.list_all()
+        return [Alias(each.alias, each.collection) for _, each in sorted(found.items())]
+
+    async def update_alias(self, alias: Alias) -> None:
+        """Let an alias lead to another collection."""
+        name, target = _alias_name(alias.name), check_name(alias.collection)
+        try:
+            async with self._connection.call(target) as client:
+                updated = await client.alias.update(alias_name=name, new_target_collection=target)
+        finally:
+            # Also when it is not known whether the alias was switched.
+            self._forget(name)
+        if not updated:
+            raise AliasNotFound(alias.name)
+
+    async def delete_alias(self, name: str) -> None:
+        """Delete an alias, and nothing of its collection."""
+        real = _alias_name(name)
+        try:
+            async with self._connection.call() as client:
+                deleted = await client.alias.delete(alias_name=real)
+        finally:
+            self._forget(real)
+        if not deleted:
+            raise AliasNotFound(name)
 
     async def create_tenants(self, collection: str, tenants: Sequence[Tenant]) -> None:
         """Add tenants to a collection with tenants; an existing tenant stays unchanged."""
@@ -138,6 +199,17 @@ def check_name(name: str) -> str:
     # Names become parts of paths.
     if not _COLLECTION_NAME.fullmatch(name):
         raise CollectionNotFound(name)
+    return _real_name(name)
+
+
+def _alias_name(name: str) -> str:
+    """Return an alias's name in Weaviate's spelling.
+
+    Raises:
+        AliasNotFound: no alias has that name.
+    """
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise AliasNotFound(name)
     return _real_name(name)
 
 

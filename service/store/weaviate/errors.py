@@ -44,9 +44,13 @@ _UNAVAILABLE_CODES = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 )
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
-_NO_COLLECTION = re.compile(r"could not find class|class '?\w+'? not (present|found) in schema|: class not found")
+_NO_COLLECTION = re.compile(
+    r"could not find class|class '?\w+'? not (present|found) in schema|: class not found"
+    r'|target class "\w+" does not exist|replace alias: class \w+ does not exist'
+)
 _COLLECTION_EXISTS = re.compile(
-    r'(?:class|alias) name (\w+) already exists$|class already exists: found similar class "(\w+)"'
+    r'(?:class|alias) name (\w+) already exists$|class already exists: found similar (?:class|alias) "(\w+)"'
+    r"|create alias: (?:(?:class|alias) )?(\w+),?(?: alias)? already exists"
 )
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _INACTIVE = re.compile("tenant not active: '([^']*)'")
@@ -96,7 +100,7 @@ def reject(message: str, collection: str) -> ServiceError:
     if collection and _NO_COLLECTION.search(fixed):
         return CollectionNotFound(collection)
     if existing is not None:
-        return CollectionAlreadyExists(existing[1] or existing[2])
+        return CollectionAlreadyExists(existing[existing.lastindex or 0])
     if (unfit := _find_unfit(fixed, collection)) is not None:
         return InvalidRequest([unfit])
     if (tenant := _NO_TENANT.search(fixed)) is not None:

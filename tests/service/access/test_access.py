@@ -52,6 +52,11 @@ NEEDED: dict[str, Sequence[str]] = {
     "CollectionService/UpdateTenants": ["admin"],
     "CollectionService/DeleteTenants": ["admin"],
     "CollectionService/ListTenants": ["search", "write", "admin"],
+    "CollectionService/CreateAlias": ["admin"],
+    "CollectionService/UpdateAlias": ["admin"],
+    "CollectionService/DeleteAlias": ["admin"],
+    "CollectionService/GetAlias": ["search", "write", "admin"],
+    "CollectionService/ListAliases": ["search", "write", "admin"],
     "ObjectService/ImportObjects": ["write"],
     "ObjectService/UpdateObject": ["write"],
     "ObjectService/DeleteObject": ["write"],
@@ -108,6 +113,8 @@ def request_for(method: MethodDescriptor, collection: str, tenant: str = "") -> 
             request.collection.name = collection
     elif "name" in fields:
         request.name = collection
+    elif "alias" in fields:
+        request.alias.name = request.alias.collection = collection
     if tenant and "tenant" in fields:
         request.tenant = tenant
     if tenant and "scope" in fields:
@@ -190,7 +197,16 @@ async def test_another_clients_collection_or_tenant_is_refused_whether_it_is_the
         assert "theirs" in tenant.message
 
 
-@pytest.mark.parametrize("name", ["CollectionService/DeleteCollection", "CollectionService/UpdateCollection"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CollectionService/DeleteCollection",
+        "CollectionService/UpdateCollection",
+        "CollectionService/CreateAlias",
+        "CollectionService/UpdateAlias",
+        "CollectionService/DeleteAlias",
+    ],
+)
 async def test_who_may_touch_some_tenants_only_may_not_touch_all_of_them_at_once(guarded: Wire, name: str) -> None:
     failure = await call(guarded, name, request_for(METHODS[name], "Mine"), bearer("limited"))
     everyone = await call(guarded, name, request_for(METHODS[name], "Mine"), bearer("admin"))

@@ -13,12 +13,16 @@ from service.settings import AuthSettings
 from tests.fakes.clients import let_in
 from tests.service.access.test_access import METHODS, PERMISSIONS, REFUSED, bearer, call, request_for
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 
 FOLLOWING = [name for name in METHODS if RULES[name].collection and RULES[name].follows]
-NOT_FOLLOWING = ["CollectionService/CreateCollection", "CollectionService/DeleteCollection"]
+ABOUT_ALIASES = [
+    f"CollectionService/{name}" for name in ("CreateAlias", "UpdateAlias", "DeleteAlias", "GetAlias", "ListAliases")
+]
+NOT_FOLLOWING = ["CollectionService/CreateCollection", "CollectionService/DeleteCollection", *ABOUT_ALIASES]
 
 
 @pytest.fixture
@@ -154,3 +158,85 @@ async def test_who_may_not_make_the_call_at_all_asks_the_store_nothing(wire: Wir
     assert failure is not None
     assert failure.reason == "PERMISSION_DENIED"
     assert len(wire.store.calls) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("MineNew", "Theirs"),
+        ("MineNew", "MineToo"),  # an alias of Theirs
+        ("MineNew", "TheirsToo"),  # an alias of Mine
+        ("Another", "Mine"),
+        ("Another", "Theirs"),
+    ],
+)
+async def test_an_alias_is_created_by_those_only_who_may_use_its_name_and_its_collection(
+    wire: Wire, name: str, target: str
+) -> None:
+    before = dict(wire.store.aliases)
+    request = alias_pb.CreateAliasRequest(alias={"name": name, "collection": target})
+
+    failure = await failure_of(wire.collections.CreateAlias(request, metadata=(bearer("limited"),)))
+
+    # Only a name that the client may use anyhow is looked up.
+    expected = "INVALID_INPUT" if target == "MineToo" else "PERMISSION_DENIED"
+    assert failure.reason == expected, failure.message
+    assert wire.store.aliases == before
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("MineToo", "Mine"), ("TheirsToo", "Mine"), ("MineReal", "Theirs"), ("MineNone", "Theirs")]
+)
+async def test_an_alias_is_switched_by_those_only_who_may_use_both_collections_and_its_name(
+    wire: Wire, name: str, target: str
+) -> None:
+    wire.store.aliases["MineReal"] = "Mine"
+    before = dict(wire.store.aliases)
+    request = alias_pb.UpdateAliasRequest(alias={"name": name, "collection": target})
+
+    failure = await failure_of(wire.collections.UpdateAlias(request, metadata=(bearer("limited"),)))
+
+    assert failure.reason == ("ALIAS_NOT_FOUND" if name == "MineNone" else "PERMISSION_DENIED"), failure.message
+    assert wire.store.aliases == before
+
+
+@pytest.mark.parametrize("name", ["MineToo", "TheirsToo", "Another"])
+async def test_an_alias_is_deleted_by_those_only_who_may_use_its_name_and_its_collection(wire: Wire, name: str) -> None:
+    before = dict(wire.store.aliases)
+    request = alias_pb.DeleteAliasRequest(name=name)
+
+    failure = await failure_of(wire.collections.DeleteAlias(request, metadata=(bearer("limited"),)))
+
+    assert failure.reason == "PERMISSION_DENIED"
+    assert wire.store.aliases == before
+
+
+async def test_who_may_use_all_of_it_changes_an_alias(wire: Wire) -> None:
+    stub, key = wire.collections, (bearer("limited"),)
+    alias = {"name": "MineNew", "collection": "Mine"}
+
+    await stub.CreateAlias(alias_pb.CreateAliasRequest(alias=alias), metadata=key)
+    await stub.UpdateAlias(alias_pb.UpdateAliasRequest(alias=alias), metadata=key)
+    await stub.DeleteAlias(alias_pb.DeleteAliasRequest(name="MineNew"), metadata=key)
+
+    assert wire.store.aliases == {"MineToo": "Theirs", "TheirsToo": "Mine"}
+
+
+async def test_only_aliases_of_collections_that_may_be_used_are_shown(wire: Wire) -> None:
+    stub, key = wire.collections, (bearer("limited"),)
+
+    listed = await stub.ListAliases(alias_pb.ListAliasesRequest(), metadata=key)
+    got = await stub.GetAlias(alias_pb.GetAliasRequest(name="TheirsToo"), metadata=key)
+    of_mine = await stub.ListAliases(alias_pb.ListAliasesRequest(collection="TheirsToo"), metadata=key)
+    denied = [
+        await failure_of(stub.GetAlias(alias_pb.GetAliasRequest(name="MineToo"), metadata=key)),
+        await failure_of(stub.ListAliases(alias_pb.ListAliasesRequest(collection="MineToo"), metadata=key)),
+        await failure_of(stub.ListAliases(alias_pb.ListAliasesRequest(collection="Theirs"), metadata=key)),
+    ]
+    missing = await failure_of(stub.GetAlias(alias_pb.GetAliasRequest(name="MineNone"), metadata=key))
+
+    assert [(each.name, each.collection) for each in listed.aliases] == [("TheirsToo", "Mine")]
+    assert (got.alias, list(of_mine.aliases)) == (listed.aliases[0], list(listed.aliases))
+    assert [each.reason for each in denied] == ["PERMISSION_DENIED"] * 3
+    assert all("Theirs" not in each.message for each in denied[:2])
+    assert missing.reason == "ALIAS_NOT_FOUND"

@@ -4,6 +4,7 @@ import pytest
 
 from service.errors import StoreRejected, StoreUnavailable
 from tests.fakes.store import FakeStore
+from tests.service.store.alias_suite import AliasSuite
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
 from tests.service.store.schema_suite import SchemaSuite
@@ -11,7 +12,7 @@ from tests.service.store.store_suite import StoreSuite, make_collection, make_ob
 from tests.service.store.tenant_suite import TenantSuite
 
 
-class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite):
+class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()
