@@ -229,8 +229,9 @@ class CollectionNotBound(ServiceError):
         super().__init__(
             f"vector {vector!r} of collection {collection!r} is bound to no vector space: neither Vecgate nor "
             "Weaviate's multi2vec-nvidia made it, so Vecgate neither makes nor takes vectors for it. near_vector, "
-            "near_object, bm25, listings, UpdateObject and deleting work; for more create a collection through "
-            "CreateCollection and import into it"
+            "near_object, bm25, listings, UpdateObject and deleting work; for more let an administrator bind it to the "
+            "embedder that made its vectors (BindVector, `vecgate collections bind`), or import into a collection of "
+            "CreateCollection"
         )
         self.collection = collection
         self.vector = vector

@@ -1,7 +1,7 @@
 """Collections: their properties, named vectors and tenants."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from itertools import islice
@@ -149,6 +149,9 @@ class NamedVector:
         weighted: whether the fields have weights; to that module, no weights and equal weights are different.
         nameless: whether it is the one vector without a name that Weaviate has beside the named ones. It is called
             "default", as in Weaviate's own clients; then no named vector of the collection has that name.
+        module: another module of Weaviate that makes the vectors; empty for none.
+        multi: whether an object has several vectors there, as ColBERT makes them; this version only keeps these.
+        rebindable: whether it was bound after its creation, and so can be bound again.
     """
 
     name: str
@@ -161,6 +164,9 @@ class NamedVector:
     base_url: str = ""
     weighted: bool = True
     nameless: bool = False
+    module: str = ""
+    multi: bool = False
+    rebindable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +253,16 @@ class Collection:
     def unhandled(self) -> frozenset[str]:
         """The properties that this version does not support, or only in part; writes do not change them."""
         return frozenset(each.name for each in self.properties if not each.handled)
+
+    @property
+    def preserving(self) -> bool:
+        """Whether its objects may have something that writes must not touch."""
+        return bool(self.unhandled) or any(each.space is None for each in self.vectors)
+
+    @property
+    def bound_part(self) -> "Collection":
+        """The collection with only those named vectors that are bound to a space; writes do not change the others."""
+        return replace(self, vectors=tuple(each for each in self.vectors if each.space is not None))
 
     def find_vector(self, name: str) -> NamedVector | None:
         """Return the named vector of a name, or None."""

@@ -11,6 +11,7 @@ from service.domain import (
     Collection,
     Filter,
     Hit,
+    NamedVector,
     ObjectChange,
     ReturnFields,
     Scope,
@@ -94,6 +95,21 @@ class Store(Protocol):
 
         Raises:
             CollectionNotFound: no collection has that name.
+        """
+        ...
+
+    async def bind_vector(self, collection: str, vector: NamedVector) -> None:
+        """Bind a named vector that another program made, for vectors of its own.
+
+        The binding lasts as long as the collection. A vector that was bound so before gets the new binding.
+
+        Args:
+            collection: the collection's own name.
+            vector: the named vector, with its space and its fields.
+
+        Raises:
+            CollectionNotFound: no collection has that name.
+            StoreRejected: the collection has no property to keep the binding, or another one was made meanwhile.
         """
         ...
 

@@ -93,6 +93,16 @@ class FakeCollections:
             vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
         )
 
+    async def bind_vector(self, collection: str, vector: NamedVector) -> None:
+        """Bind a named vector."""
+        self._enter("bind_vector")
+        found = self._find(collection)
+        if not found.properties:
+            raise StoreRejected("no property")
+        bound = replace(_normalise(vector), rebindable=True)
+        vectors = tuple(bound if each.name == vector.name else each for each in found.vectors)
+        self._collections[found.name] = replace(found, vectors=vectors)
+
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""
         self._enter("delete_collection")

@@ -180,8 +180,11 @@ def check_return_fields(collection: Collection, returned: ReturnNames, violation
         if found is None or found.data_type is not DataType.BLOB:
             violations.append(_unknown_property(collection, f"output.images[{index}]", blobs=True))
     for name, index in vectors.items():
-        if collection.find_vector(name) is None:
+        if (vector := collection.find_vector(name)) is None:
             violations.append(unknown_vector(collection, f"output.vectors[{index}]"))
+        elif vector.multi:
+            message = f"{name!r} has several vectors for an object, which this version does not return; leave it out"
+            violations.append(Violation(f"output.vectors[{index}]", message))
     picked = _pick(parts(()).values(), paths)
     nested = {each.name: each.nested for each in picked if each.nested}
     return ReturnFields([each.name for each in picked], list(images), list(vectors), nested)

@@ -31,6 +31,7 @@ from service.core.objects.writing import ALWAYS, Writer, Writes
 from service.core.pacing import Pace
 from service.domain import Collection, ReturnFields, Scope, StoredObject
 from service.errors import (
+    CollectionNotBound,
     InvalidRequest,
     ServiceError,
     StoreRejected,
@@ -139,7 +140,7 @@ class Importer:
             TenantNotFound: the collection has no such tenant.
             TenantInactive: the tenant is not active, and calls do not activate it.
             InvalidRequest: the tenant is missing, or the collection has no tenants.
-            CollectionNotBound: a named vector is bound to no space.
+            CollectionNotBound: no named vector is bound to a space. Others beside a bound one stay as they are.
             SpaceMismatch: all named vectors to compute are bound to spaces that no embedder has.
             EmbedderError: the embedders of all spaces failed, and no object of a chunk can be stored without them;
                 objects of other chunks may be stored. Otherwise objects are stored without the vectors that cannot be
@@ -147,13 +148,15 @@ class Importer:
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        check_bound(collection)
+        bound = collection.bound_part
+        if not bound.vectors:
+            check_bound(collection)
         outcomes: list[ImportOutcome] = []
         copies: dict[int, int] = {}
         used: dict[str, EmbedderSpec] = {}
         fill = partial(
             self._vectorizer.fill,
-            collection,
+            bound,
             options=replace(BULK_DOCUMENTS, api_key=api_key),
             truncate=truncate,
             used=used,
@@ -214,7 +217,7 @@ class Importer:
         """
         firsts: dict[str, int] = {}
         given: set[str] = set()
-        pace = Pace()
+        pace, bound = Pace(), collection.bound_part
         for index, draft in enumerate(drafts):
             await pace.step()
             check, size = partial(check_object, collection, draft, tenant), draft.size()
@@ -222,6 +225,11 @@ class Importer:
                 checked = await asyncio.to_thread(check) if size > CHECK_IN_THREAD_BYTES else check()
             except InvalidRequest as error:
                 outcomes.append(ImportOutcome(draft.id, error=error))
+                continue
+            if (
+                unbound := next((name for name in checked.vectors if bound.find_vector(name) is None), None)
+            ) is not None:
+                outcomes.append(ImportOutcome(draft.id, error=CollectionNotBound(collection.name, unbound)))
                 continue
             outcomes.append(ImportOutcome(id_ := str(checked.id)))
             first = firsts.setdefault(id_, index)
@@ -251,9 +259,10 @@ class Importer:
 
     async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
         """Return the objects of a chunk as they are stored, with the fields of their vectors if these are compared."""
-        made = {each.name for each in collection.vectors if each.image_fields or each.text_fields}
+        vectors = collection.bound_part.vectors
+        made = {each.name for each in vectors if each.image_fields or each.text_fields}
         compared = any(made - each.object.vectors.keys() for each in chunk)
-        fields = vector_fields(collection.vectors)
+        fields = vector_fields(vectors)
         if not compared:
             fields = ReturnFields(vectors=fields.vectors)
         mark = self._writes.ended
@@ -269,11 +278,11 @@ class Importer:
         except StoreRejected as error:
             # Such as stored images that are too large to be read in one call.
             log.info("stored_objects_unread", collection=collection.name, error=type(error).__qualname__)
-            if not collection.unhandled:
+            if not collection.preserving:
                 return _Known({}, ALWAYS)
             # Replacing an object keeps what this version does not handle, so it must be known which are stored.
-            vectors = ReturnFields(vectors=fields.vectors)
-            return _Known(await self._store.get_objects(collection.name, ids, vectors, scope), mark)
+            fields = ReturnFields(vectors=fields.vectors)
+            return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
 
     async def _write_chunk(
         self,

@@ -145,11 +145,11 @@ def _bound_part(collection: Collection, supplied: Iterable[str]) -> Collection:
     Raises:
         CollectionNotBound: one of the others is supplied.
     """
-    bound = tuple(each for each in collection.vectors if each.space is not None)
+    bound = collection.bound_part
     for name in supplied:
-        if name not in {each.name for each in bound}:
+        if bound.find_vector(name) is None:
             raise CollectionNotBound(collection.name, name)
-    return replace(collection, vectors=bound)
+    return bound
 
 
 def _check_change(

@@ -207,8 +207,9 @@ async def overwrite(
 ) -> list[WriteFailure | None]:
     """Write objects, each on its own; see Store.put_objects.
 
-    The store replaces objects as a whole. In a collection with properties that this version does not handle, such as
-    references and phone numbers, a stored object is changed in all its other parts instead, so that these stay.
+    The store replaces objects as a whole. In a collection with something that this version does not handle, such as
+    references, phone numbers and vectors of no known space, a stored object is changed in all its other parts instead,
+    so that these stay.
 
     Args:
         store: writes the objects.
@@ -217,7 +218,7 @@ async def overwrite(
         stored: those of them that are stored already, with their vectors.
         scope: the tenant, and how many replicas must answer.
     """
-    if not collection.unhandled:
+    if not collection.preserving:
         return await store.put_objects(collection.name, objects, scope)
     slots = asyncio.Semaphore(PARALLEL)
 
@@ -253,7 +254,11 @@ def _change(collection: Collection, object_: StoredObject, before: StoredObject)
         {name: object_.properties.get(name) for name in names},
         {name: object_.images.get(name) for name in blobs},
         object_.vectors,
-        [name for name in before.vectors if name not in object_.vectors],
+        [
+            each.name
+            for each in collection.bound_part.vectors
+            if each.name in before.vectors.keys() - object_.vectors.keys()
+        ],
     )
 
 
@@ -571,9 +576,10 @@ class Settler:
         name, scope = keys[0][0], Scope(keys[0][1])
         try:
             collection = await self._store.get_collection(name)
-            fields = ReturnFields(vectors=[each.name for each in collection.vectors])
+            single = [each for each in collection.vectors if not each.multi]
+            fields = ReturnFields(vectors=[each.name for each in single])
             found = await self._store.get_objects(name, [key[2] for key in keys], fields, scope)
-            for vector in collection.vectors:
+            for vector in single:
                 having = {id_: each.vectors[vector.name] for id_, each in found.items() if vector.name in each.vectors}
                 mending = await self._entries.mend(name, vector, having, scope)
                 # An object that Weaviate refuses to enter stays as it is; after a cut connection all are tried again.

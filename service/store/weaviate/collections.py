@@ -16,11 +16,11 @@ from weaviate.collections.classes.tenants import (
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 
-from service.domain import Alias, Collection, Parameters, Tenant, TenantActivity
+from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
-from service.store.weaviate.vector_schema import NAMELESS
+from service.store.weaviate.vector_schema import NAMELESS, add_binding
 
 MAX_SCHEMAS = 1024
 SCHEMA_MAX_AGE_S = 1.0
@@ -102,6 +102,19 @@ class WeaviateCollections:
                 await _send_json(client, "post", f"/schema/{name}/properties", each)
             for change in index_changes(present, collection):
                 await _send_json(client, change.method, f"/schema/{name}{change.path}", change.body)
+        self._forget(name)
+
+    async def bind_vector(self, collection: str, vector: NamedVector) -> None:
+        """Bind a vector that another client made to a space and to the properties it is made of."""
+        name = check_name(collection)
+        self._forget(name)
+        async with self._connection.call(name) as client:
+            schema = await _get_json(client, f"/schema/{name}")
+            if not add_binding(schema, vector):
+                raise StoreRejected(
+                    f"collection {name!r} has no property, and Weaviate keeps the binding with one: add a property"
+                )
+            await _send_json(client, "put", f"/schema/{name}", schema)
         self._forget(name)
 
     async def delete_collection(self, name: str) -> None:

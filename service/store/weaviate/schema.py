@@ -11,6 +11,7 @@ from service.store.weaviate.vector_schema import (
     NAMELESS,
     Schema,
     as_mapping,
+    latest_bindings,
     nameless_schema,
     patch_vector,
     property_name,
@@ -102,10 +103,11 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
 
 
 def _vectors_from_schema(schema: Mapping[str, Any]) -> Iterator[NamedVector]:
+    bindings = latest_bindings(schema)
     for name, each in as_mapping(schema.get("vectorConfig")).items():
-        yield vector_from_schema(name, as_mapping(each))
+        yield vector_from_schema(name, as_mapping(each), bindings.get(name))
     if (nameless := nameless_schema(schema)) is not None:
-        yield replace(vector_from_schema(NAMELESS, nameless), nameless=True)
+        yield replace(vector_from_schema(NAMELESS, nameless, bindings.get(NAMELESS)), nameless=True)
 
 
 def _described(collection: Collection) -> str:

@@ -2,10 +2,15 @@
 
 The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
 them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
-model, its fields are the module's.
+model, its fields are the module's. A vector that another client made, for vectors of its own, is bound later: its
+binding lives in the moduleConfig of a property, where Weaviate takes a new key at any time and refuses to change or
+remove it, too. Elsewhere it would not be safe (measured on 1.38 and 1.39): the vectorizer config is closed by then, a
+class with an unknown key in its own moduleConfig cannot be restored from a backup, and other clients replace
+descriptions.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +25,9 @@ MODULE_MODEL = "nvidia/nvclip"
 NAMELESS = "default"
 """Weaviate's name for the vector without a name; searches and reads do not accept it."""
 
+BINDING = re.compile(r"vecgate-([1-9][0-9]{0,8})")
+"""The key of a binding in a property's moduleConfig. A vector's binding with the highest number counts."""
+
 QUANTIZERS = ("rq", "bq", "pq", "sq")
 # Fields of an index that are not parameters, or that only Weaviate sets.
 NOT_PARAMETERS = frozenset(
@@ -30,16 +38,50 @@ NOT_PARAMETERS = frozenset(
 def vector_to_schema(vector: NamedVector) -> Schema:
     """Return the schema to create."""
     assert vector.space is not None, "a named vector to create is bound to a space"
-    binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
-    binding |= _native_fields(vector) if vector.native else _fields(vector)
     type_ = vector.index.type or "hnsw"
     config = {"distance": (vector.distance or Distance.COSINE).value}
     _set_index(config, vector.index, type_)
     return {
-        "vectorizer": {MODULE if vector.native else "none": binding},
+        "vectorizer": {MODULE if vector.native else "none": _binding(vector)},
         "vectorIndexType": type_,
         "vectorIndexConfig": config,
     }
+
+
+def _binding(vector: NamedVector) -> Schema:
+    assert vector.space is not None, "it is bound to a space"
+    binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
+    return binding | (_native_fields(vector) if vector.native else _fields(vector))
+
+
+def add_binding(collection: Schema, vector: NamedVector) -> bool:
+    """Put the binding of a vector into its collection's schema from Weaviate, and return whether there is room.
+
+    All go to the first property by name, under numbers: of two bindings at the same time, Weaviate refuses the later.
+    """
+    own = [each for each in collection.get("properties") or () if not each["dataType"][0][:1].isupper()]
+    if not own:
+        return False
+    number = max((number for number, _ in _bindings(collection)), default=0) + 1
+    first = min(own, key=lambda each: str(each["name"]))
+    first["moduleConfig"] = {
+        **as_mapping(first.get("moduleConfig")),
+        f"vecgate-{number}": {"vector": vector.name, **_binding(vector)},
+    }
+    return True
+
+
+def _bindings(collection: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for property_ in collection.get("properties") or ():
+        for key, binding in as_mapping(property_.get("moduleConfig")).items():
+            if found := BINDING.fullmatch(key):
+                yield int(found[1]), as_mapping(binding)
+
+
+def latest_bindings(collection: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the bindings in a collection's schema that count, by vector."""
+    numbered = sorted(_bindings(collection), key=lambda each: each[0])
+    return {str(binding.get("vector")): binding for _, binding in numbered}
 
 
 def _fields(vector: NamedVector) -> Schema:
@@ -105,12 +147,22 @@ def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
     return {**collection, "vectorizer": {module: as_mapping(collection.get("moduleConfig")).get(module)}}
 
 
-def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
-    """Return a named vector from Weaviate's schema, even if another program created it."""
+def vector_from_schema(name: str, schema: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> NamedVector:
+    """Return a named vector from Weaviate's schema, even if another program created it.
+
+    Args:
+        name: the vector's name.
+        schema: its schema.
+        later: the binding that was made after its creation, if any.
+    """
     vectorizer = as_mapping(schema.get("vectorizer"))
     module = next(iter(vectorizer), "none")
     config = as_mapping(vectorizer.get(module))
     index = as_mapping(schema.get("vectorIndexConfig"))
+    multi = bool(as_mapping(index.get("multivector")).get("enabled"))
+    rebindable = module == "none" and not multi and _space_from_schema(config) is None and later is not None
+    if later is not None and rebindable:
+        config = later
     known = {each.value: each for each in Distance}
     return NamedVector(
         name=name,
@@ -122,6 +174,9 @@ def vector_from_schema(name: str, schema: Mapping[str, Any]) -> NamedVector:
         native=module == MODULE,
         base_url=str(config.get("baseURL") or "") if module == MODULE else "",
         weighted=module != MODULE or any(as_mapping(config.get("weights")).values()),
+        module=module if module not in ("none", MODULE) else "",
+        multi=multi,
+        rebindable=rebindable,
     )
 
 

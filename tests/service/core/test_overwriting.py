@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.core.objects.writing import overwrite
-from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, StoredObject
+from service.domain import Collection, DataType, NamedVector, Property, ReturnFields, Space, StoredObject
 from service.errors import StoreRejected, StoreUnavailable, TenantNotFound
 from service.store.base import NO_TENANT
 from tests.fakes.store import FakeStore
@@ -14,7 +14,8 @@ from tests.fakes.store import FakeStore
 ALL = ReturnFields(["title", "by"], ["photo"], ["main", "other"])
 TITLE, PHOTO = Property("title", DataType.TEXT), Property("photo", DataType.BLOB)
 BY = Property("by", None, references=("Author",))
-VECTORS = (NamedVector("main", None), NamedVector("other", None))
+SPACE = Space("some", 2, "some/model")
+VECTORS = (NamedVector("main", SPACE), NamedVector("other", SPACE))
 NEW, OLD = UUID(int=1), UUID(int=2)
 ONE, TWO = np.ones(2, np.float32), np.array([1, 2], np.float32)
 
@@ -41,6 +42,18 @@ async def test_only_objects_that_are_there_are_changed_in_parts(property_: Prope
     assert failures == [None, None]
     assert store.puts == [1]
     assert (old.properties, old.images, old.vectors.keys()) == ({}, {}, {"main"})
+
+
+async def test_a_vector_of_no_known_space_stays_where_its_object_is_replaced() -> None:
+    store, _ = await store_with(TITLE, PHOTO)
+    collection = Collection("Books", (TITLE, PHOTO), (VECTORS[0], NamedVector("other", None)))
+    stored = await store.get_objects("Books", [OLD], ReturnFields(vectors=["main", "other"]))
+
+    failures = await overwrite(store, collection, [StoredObject(OLD, {}, {}, {"main": TWO})], stored, NO_TENANT)
+
+    old = await store.get_object("Books", OLD, ALL)
+    assert (failures, store.puts) == ([None], [])
+    assert (old.properties, old.images, old.vectors.keys()) == ({}, {}, {"main", "other"})
 
 
 async def test_objects_without_anything_else_are_replaced_in_one_write() -> None:

@@ -18,6 +18,7 @@ from service.domain import (
     WeightedField,
 )
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema, without_default_vector
+from service.store.weaviate.vector_schema import add_binding
 from tests.service.store.people import bare
 
 COLLECTION = Collection(
@@ -301,3 +302,88 @@ def test_a_vector_without_a_name_is_read_and_changed_where_it_stands() -> None:
 
 def test_a_collection_of_named_vectors_has_none_without_a_name() -> None:
     assert [(each.name, each.nameless) for each in from_schema(SCHEMA).vectors] == [("main", False)]
+
+
+OWN = {"vectorizer": {"none": {}}, "vectorIndexType": "hnsw", "vectorIndexConfig": {"distance": "cosine"}}
+BOUND = NamedVector(
+    "own", Space("some/space", 4, "some/model"), (WeightedField("photo", 0.25),), (WeightedField("title"),)
+)
+
+
+def plain_schema(**vectors: Any) -> dict[str, Any]:
+    """Return the schema of a collection for vectors of another client's."""
+    properties = [{"name": name, "dataType": [type_]} for name, type_ in (("by", "Author"), ("title", "text"))]
+    return {"class": "Plain", "properties": [*properties, {"name": "photo", "dataType": ["blob"]}], **vectors}
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors"),
+    [
+        ("own", {"vectorConfig": {"own": OWN}}),
+        ("default", {**OWN, "vectorizer": "none"}),
+    ],
+)
+def test_a_vector_that_is_bound_later_has_its_binding_with_the_first_property(
+    name: str, vectors: dict[str, Any]
+) -> None:
+    schema, wanted = plain_schema(**vectors), replace(BOUND, name=name)
+    (before,) = from_schema(schema).vectors
+
+    kept = add_binding(schema, wanted)
+
+    (after,) = from_schema(schema).vectors
+    assert (kept, before.space, before.rebindable) == (True, None, False)
+    assert (after.space, after.image_fields, after.text_fields) == (
+        wanted.space,
+        wanted.image_fields,
+        wanted.text_fields,
+    )
+    assert after.rebindable
+    assert [each["name"] for each in schema["properties"] if "moduleConfig" in each] == ["photo"]
+    assert schema["properties"][2]["moduleConfig"]["vecgate-1"]["vector"] == name
+
+
+def test_the_latest_binding_of_each_vector_counts() -> None:
+    schema = plain_schema(vectorConfig={"own": OWN, "two": OWN})
+    later = Space("later/space", 4, "later/model")
+    for each in (BOUND, replace(BOUND, name="two"), replace(BOUND, space=later, image_fields=())):
+        assert add_binding(schema, each)
+    # As if a property that comes first had been added before the third one.
+    schema["properties"].append({"name": "another", "dataType": ["int"], "moduleConfig": {"other": {}}})
+    assert add_binding(schema, replace(BOUND, name="two", text_fields=()))
+
+    own, two = from_schema(schema).vectors
+
+    assert (own.space, own.image_fields, own.text_fields) == (later, (), BOUND.text_fields)
+    assert (two.space, two.image_fields, two.text_fields) == (BOUND.space, BOUND.image_fields, ())
+    assert schema["properties"][-1]["moduleConfig"].keys() == {"other", "vecgate-4"}
+
+
+def test_a_binding_changes_no_vector_that_something_else_makes() -> None:
+    module = {"multi2vec-nvidia": {"textFields": ["title"]}}
+    vectors = {
+        "bound": {**OWN, "vectorizer": {"none": {"space": "first", "dimension": 4, "model": "first/model"}}},
+        "native": {**OWN, "vectorizer": module},
+        "openai": {**OWN, "vectorizer": {"text2vec-openai": {}}},
+        "several": {**OWN, "vectorIndexConfig": {"distance": "cosine", "multivector": {"enabled": True}}},
+    }
+    schema = plain_schema(vectorConfig=vectors)
+    before = from_schema(schema).vectors
+
+    for name in vectors:
+        assert add_binding(schema, replace(BOUND, name=name))
+
+    assert from_schema(schema).vectors == before
+    assert [(each.name, each.module, each.multi) for each in before] == [
+        ("bound", "", False),
+        ("native", "", False),
+        ("openai", "text2vec-openai", False),
+        ("several", "", True),
+    ]
+
+
+def test_a_collection_of_references_alone_keeps_no_binding() -> None:
+    schema = plain_schema(vectorConfig={"own": OWN})
+    schema["properties"] = schema["properties"][:1]
+
+    assert not add_binding(schema, BOUND)
