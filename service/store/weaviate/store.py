@@ -23,14 +23,8 @@ from service.store.base import NO_TENANT, Deletion, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
 from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.filters import filter_to_weaviate
-from service.store.weaviate.objects import (
-    find_fault,
-    from_weaviate,
-    names_to_weaviate,
-    nudge,
-    objects_within,
-)
-from service.store.weaviate.searching import search_in_weaviate
+from service.store.weaviate.objects import find_fault, nudge, objects_within
+from service.store.weaviate.wire import ask, objects_request, read_hits, read_objects, search_request
 from service.store.weaviate.writing import confirm, delete_fitting, insert, update_in_weaviate
 
 
@@ -96,28 +90,22 @@ class WeaviateStore(WeaviateCollections):
         self, collection: str, id_: UUID, fields: ReturnFields, scope: Scope = NO_TENANT
     ) -> StoredObject:
         """Return an object."""
-        name = check_name(collection)
-        vectors = await self._vectors_of(name, fields)
-        async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.fetch_object_by_id(
-                id_, include_vector=vectors, return_properties=names_to_weaviate(fields)
-            )
-        if found is None:
+        found = await self.get_objects(collection, [id_], fields, scope)
+        if id_ not in found:
             raise ObjectNotFound(str(id_))
-        return from_weaviate(found.uuid, found.properties, found.vector, fields)
+        return found[id_]
 
     async def get_objects(
         self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope = NO_TENANT
     ) -> dict[UUID, StoredObject]:
         """Return those objects of certain ids that are there."""
         name = check_name(collection)
-        vectors = await self._vectors_of(name, fields)
+        if not ids:
+            return {}
+        nameless = await self._means_nameless(name, fields.vectors)
         async with self._connection.call(name) as client:
-            found = await objects_within(client, name, scope).query.fetch_objects_by_ids(
-                ids, limit=len(ids), include_vector=vectors, return_properties=names_to_weaviate(fields)
-            )
-        objects = (from_weaviate(each.uuid, each.properties, each.vector, fields) for each in found.objects)
-        return {each.id: each for each in objects}
+            reply = await ask(client, objects_request(name, ids, fields, scope, nameless=nameless))
+            return {each.id: each for each in read_objects(reply, fields)}
 
     async def update_object(self, collection: str, change: ObjectChange, scope: Scope = NO_TENANT) -> None:
         """Change parts of an object, and nothing else of it."""
@@ -147,15 +135,10 @@ class WeaviateStore(WeaviateCollections):
         searched = targets.vectors if isinstance(targets, TargetVectors) else ()
         nameless = await self._means_nameless(name, (*searched, *spec.fields.vectors))
         async with self._connection.call(name) as client:
-            within = objects_within(client, name, spec.scope)
-            return await search_in_weaviate(within, spec, nameless=nameless)
+            return read_hits(await ask(client, search_request(name, spec, nameless=nameless)), spec)
 
     async def delete_objects(self, collection: str, filters: Filter, scope: Scope = NO_TENANT) -> Deletion:
         """Delete objects that fit a filter: all, or as many as the store takes at a time, and then at least one."""
         name = check_name(collection)
         async with self._connection.call(name) as client:
             return await delete_fitting(objects_within(client, name, scope), filters)
-
-    async def _vectors_of(self, name: str, fields: ReturnFields) -> list[str] | bool:
-        # True is all of them, the one without a name included.
-        return await self._means_nameless(name, fields.vectors) or list(fields.vectors) or False

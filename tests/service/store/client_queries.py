@@ -1,31 +1,98 @@
-"""Searches and listings as the client takes them, and the hits that it gives."""
+"""Searches and reads by the client's own methods, which service/store/weaviate/wire.py is compared with."""
 
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from weaviate.classes.query import BM25Operator, HybridFusion, MetadataQuery, Sort
+import numpy as np
+import pytest
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.config import ConsistencyLevel
+from weaviate.classes.data import GeoCoordinate
+from weaviate.classes.query import BM25Operator, HybridFusion, MetadataQuery, QueryNested, Sort
 from weaviate.classes.query import GroupBy as ClientGroupBy
 from weaviate.classes.query import Rerank as ClientRerank
 from weaviate.classes.query import TargetVectors as ClientTargets
+from weaviate.collections import CollectionAsync
 from weaviate.collections.classes.filters import _Filters
+from weaviate.collections.queries import base_executor
+from weaviate.connect import ConnectionParams
+from weaviate.proto.v1 import search_get_pb2
+from weaviate.util import _ServerVersion
 
+from embedders.contract import Vector
 from service.domain import (
     AllOf,
     AnyOf,
     Blend,
+    DataType,
     Fusion,
     Group,
     Hit,
     Keywords,
+    ObjectValue,
+    Property,
+    PropertyValue,
+    ReturnFields,
+    Scope,
     SearchOptions,
     SearchSpec,
     SortBy,
+    StoredObject,
     TargetJoin,
     TargetVectors,
 )
 from service.errors import InvalidRequest, Violation
 from service.store.weaviate.filters import filter_to_weaviate
-from service.store.weaviate.objects import Objects, from_weaviate, names_to_weaviate
 from service.store.weaviate.vector_schema import NAMELESS
+
+Objects = CollectionAsync[Mapping[str, Any], None]
+
+
+class ClientQueries:
+    """The client's methods, with a connection that keeps requests and answers with a given reply."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Make a client that is not connected. Dates stay texts, as Weaviate gives them."""
+        monkeypatch.setitem(vars(base_executor), "_datetime_from_weaviate_str", str)
+        monkeypatch.setattr(base_executor._BaseExecutor, _EXTRACT, _extract_all_vectors)
+        self._client = WeaviateAsyncClient(ConnectionParams.from_params("127.0.0.1", 1, False, "127.0.0.1", 2, False))
+        connection: Any = self._client._connection
+        connection._weaviate_version = _ServerVersion(1, 39, 3)
+        connection.grpc_search = self._search
+        self.reply = search_get_pb2.SearchReply()
+        self.request = search_get_pb2.SearchRequest()
+
+    async def _search(self, request: search_get_pb2.SearchRequest) -> search_get_pb2.SearchReply:
+        self.request = request
+        return self.reply
+
+    def _within(self, collection: str, scope: Scope) -> Objects:
+        found: Objects = self._client.collections.use(collection)
+        if scope.tenant:
+            found = found.with_tenant(scope.tenant)
+        if scope.consistency is not None:
+            found = found.with_consistency_level(ConsistencyLevel(scope.consistency.value))
+        return found
+
+    async def search(self, collection: str, spec: SearchSpec, *, nameless: bool = False) -> list[Hit]:
+        """Search, and return the hits of `reply`; `request` is what was sent."""
+        return await search_in_weaviate(self._within(collection, spec.scope), spec, nameless=nameless)
+
+    async def get(
+        self, collection: str, ids: Sequence[UUID], fields: ReturnFields, scope: Scope, *, nameless: bool = False
+    ) -> list[StoredObject]:
+        """Read objects, and return those of `reply`; `request` is what was sent."""
+        found = await self._within(collection, scope).query.fetch_objects_by_ids(
+            ids,
+            limit=len(ids),
+            include_vector=(nameless and NAMELESS in fields.vectors) or list(fields.vectors) or False,
+            return_properties=names_to_weaviate(fields),
+        )
+        return [from_weaviate(each.uuid, each.properties, each.vector, fields) for each in found.objects]
+
 
 FUSIONS = {None: None, Fusion.RANKED: HybridFusion.RANKED, Fusion.RELATIVE_SCORE: HybridFusion.RELATIVE_SCORE}
 JOINS = {
@@ -210,3 +277,68 @@ def _hits(found: Any, spec: SearchSpec) -> list[Hit]:
             object_ = from_weaviate(one.uuid, one.properties, one.vector, spec.fields)
             hits.append(Hit(object_, distance=one.metadata.distance, group=group))
     return hits
+
+
+_EXTRACT = "_BaseExecutor__extract_vector_for_object"
+_extract_vectors: Callable[[Any, Any], dict[str, Any]] = vars(base_executor._BaseExecutor)[_EXTRACT]
+
+
+def _extract_all_vectors(executor: Any, said: Any) -> dict[str, Any]:
+    """Return all vectors of an object. The client omits the named ones if the object also has one without a name."""
+    found = _extract_vectors(executor, said)
+    if said.vector_bytes and said.vectors:
+        found |= _extract_vectors(executor, type(said)(vectors=said.vectors))
+    return found
+
+
+def from_weaviate(
+    id_: UUID, properties: Mapping[str, Any], vectors: Mapping[str, Any], fields: ReturnFields
+) -> StoredObject:
+    """Return an object of the client's with the fields that were asked for; what it lacks is left out."""
+    values = ((name, _value_from_weaviate(properties.get(name))) for name in fields.properties)
+    return StoredObject(
+        id=UUID(int=id_.int),
+        properties={name: value for name, value in values if value is not None},
+        images={name: b64decode(properties[name]) for name in fields.images if properties.get(name)},
+        vectors={name: _vector_from_weaviate(vectors[name]) for name in fields.vectors if len(vectors.get(name, ()))},
+    )
+
+
+def names_to_weaviate(fields: ReturnFields) -> list[str | QueryNested]:
+    """Return the properties and images that were asked for as the client asks for them; objects by their parts."""
+    names: list[str | QueryNested] = [
+        _nested_to_weaviate(name, fields.nested[name]) if name in fields.nested else name for name in fields.properties
+    ]
+    return [*names, *fields.images]
+
+
+def _nested_to_weaviate(name: str, parts: Sequence[Property]) -> QueryNested:
+    # Weaviate returns of an object only what is named.
+    handled = [each for each in parts if each.data_type not in (None, DataType.BLOB)]
+    inner: list[Any] = [_nested_to_weaviate(each.name, each.nested) if each.nested else each.name for each in handled]
+    return QueryNested(name=name, properties=inner)
+
+
+def _value_from_weaviate(value: object) -> PropertyValue:
+    if isinstance(value, list):
+        items: Any = [_value_from_weaviate(each) for each in value]
+        return None if None in items else items
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        parts = ((name, _value_from_weaviate(each)) for name, each in value.items())
+        return ObjectValue({name: part for name, part in parts if part is not None})
+    if isinstance(value, GeoCoordinate):
+        return {"latitude": _shortest(value.latitude), "longitude": _shortest(value.longitude)}
+    return value if isinstance(value, bool | int | float | str) else None
+
+
+def _shortest(value: float) -> float:
+    # Weaviate keeps 32 bits of a coordinate; as a double, 52.52 would come back as 52.52000045776367.
+    return float(str(np.float32(value)))
+
+
+def _vector_from_weaviate(vector: object) -> Vector:
+    return np.asarray(vector, dtype=np.float32)
