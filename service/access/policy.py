@@ -22,6 +22,8 @@ HTTP_RULES: dict[str, frozenset[Permission]] = {
     "/v1/models": ANY,
     "/v1/models/{model}": ANY,
     "/v1/metadata": ANY,
+    "/v1/manifest": ANY,
+    "/v1/license": ANY,
     "/v1/version": ANY,
     "/openapi.json": ANY,
     "/metrics": ANY,

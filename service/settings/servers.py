@@ -102,7 +102,9 @@ class WebSettings(Group):
         pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="path in front of /v1 under which everything is served too, such as /embed",
     )
-    max_inputs: int = Field(64, ge=1, le=4096, description="inputs of one HTTP request; nvclip takes 64")
+    max_inputs: int = Field(
+        2048, ge=1, le=16384, description="inputs of one HTTP request; an embedder gets them in batches of its own size"
+    )
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="largest body of an HTTP request, in bytes")
     strict_images: bool = Field(
         False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"

@@ -15,7 +15,8 @@ class WebBounds:
         body_timeout_s: seconds in which a request's body must arrive.
         idle_timeout_s: seconds that a connection may stay without a request. Go's clients, Weaviate's among them, close
             idle connections after 90 s themselves; with less than that, they would send into closed ones.
-        max_bodies_bytes: bytes of the bodies of all requests at the same time; more are refused as OVERLOADED.
+        max_bodies_bytes: bytes of the bodies of all requests and of their answers' vectors at the same time; more are
+            refused as OVERLOADED.
         max_header_bytes: bytes of a request's line and headers.
         max_requests: requests at the same time; more are refused as OVERLOADED.
         max_connections: connections at the same time; more are closed at once.

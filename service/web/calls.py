@@ -81,6 +81,7 @@ class Calls:
         self.idle.clear()
         HTTP_IN_FLIGHT.inc()
         with (
+            exchange.ends,
             self._span(exchange) as span,
             structlog.contextvars.bound_contextvars(request_id=exchange.request_id, **tracing.trace_names(span)),
         ):

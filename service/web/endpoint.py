@@ -1,26 +1,30 @@
-"""The routes of a NIM: embeddings, models, health, metadata, version; and those of OpenAPI and metrics."""
+"""The routes of a NIM: embeddings, models, health, what the server is; and those of OpenAPI and metrics."""
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from http import HTTPStatus
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from urllib.parse import quote
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Priority, Purpose
+from embedders.contract import Embedder, Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
-from service.errors import InvalidRequest, rejection
+from service.errors import InvalidRequest, Violation, rejection
 from service.settings import AuthSettings, WebSettings
 from service.web.bounds import WebBounds
 from service.web.exchange import BodyReader, Exchange
+from service.web.inputs import InputReader
+from service.web.models import Chosen, DimensionUnknown, Models, ModelUnknown
 from service.web.openapi import openapi_document
 from service.web.refusals import JSON, Refused, method_not_allowed
-from service.web.wire import EmbeddingsRequest, RequestReader, RequestRefused, write_embeddings
+from service.web.wire import VALUES_AT_ONCE, EmbeddingsRequest, RequestReader, RequestRefused, write_embeddings
 
 EMBEDDER_HEADER = "vecgate-embedder"
 SPACE_HEADER = "vecgate-space"
@@ -38,11 +42,10 @@ READ_IN_THREAD_BYTES = 256 * 1024
 READY_AGAIN_S = 5
 """Seconds after which a client may ask again whether this server is ready."""
 
-OPTIONS = {
-    None: EmbedOptions(),
-    "query": EmbedOptions(Purpose.QUERY),
-    "passage": EmbedOptions(Purpose.DOCUMENT, Priority.BULK),
-}
+MANY_INPUTS = 64
+"""Requests of more inputs are a bulk load, whose inputs wait behind those of searches. A search has a few."""
+
+NOT_AT_START = "truncate START is not supported, only END"
 
 Handler = Callable[[Exchange], Awaitable[web.Response]]
 
@@ -61,9 +64,12 @@ class Endpoint:
         self._embedders = embedders
         self._access = access
         self._bodies = BodyReader(settings, bounds)
-        self._reader = RequestReader(max_inputs=settings.max_inputs, strict_images=settings.strict_images)
+        self._models = Models(embedders)
+        self._requests = RequestReader(max_inputs=settings.max_inputs)
+        self._inputs = InputReader(strict_images=settings.strict_images)
         self._started = int(time.time())
         self._release = version("vecgate")
+        self._license = _license()
         self.routes: dict[str, tuple[str, Handler]] = {
             "/v1/embeddings": ("POST", self.create_embeddings),
             "/v1/health/live": ("GET", self.get_live),
@@ -71,6 +77,8 @@ class Endpoint:
             "/v1/models": ("GET", self.list_models),
             MODELS + "{model}": ("GET", self.get_model),
             "/v1/metadata": ("GET", self.get_metadata),
+            "/v1/manifest": ("GET", self.get_manifest),
+            "/v1/license": ("GET", self.get_license),
             "/v1/version": ("GET", self.get_version),
             "/openapi.json": ("GET", self.get_openapi),
             "/metrics": ("GET", self.get_metrics),
@@ -97,32 +105,28 @@ class Endpoint:
     async def create_embeddings(self, exchange: Exchange) -> web.Response:
         """Embed the inputs of a request."""
         async with self._bodies.read(exchange) as body:
-            return await self._embed(body)
+            answer, embedder = await self._embed(body)
+        self._bodies.hold(exchange, len(answer))
+        spec = embedder.spec
+        headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
+        return web.Response(body=answer, headers=headers, content_type=JSON)
 
-    async def _embed(self, body: bytes) -> web.Response:
-        try:
-            wanted, inputs = (
-                await asyncio.to_thread(self._read, body) if len(body) > READ_IN_THREAD_BYTES else self._read(body)
-            )
-        except RequestRefused as error:
-            raise _refused(error) from error
-        asked = self._embedder_of(wanted)
+    async def _embed(self, body: bytes) -> tuple[bytes, Embedder]:
+        """Return the answer to a request and the embedder that made it."""
+        wanted, chosen, inputs = await self._read(body)
         embedder, outcomes = await self._embedders.embed_with_first(
-            self._embedders.of_space(asked.spec.space), inputs, OPTIONS[wanted.input_type]
+            chosen.embedders, inputs, _options(wanted, chosen, len(inputs))
         )
         rejected = [
             violation
             for at, outcome in enumerate(outcomes)
             if isinstance(outcome, InputRejected)
-            for violation in rejection(outcome, f"input[{at}]").violations
+            for violation in _rejection(outcome, at, wanted, inputs[at])
         ]
         if rejected:
             raise InvalidRequest(rejected)
         embeddings = [each for each in outcomes if isinstance(each, Embedding)]
-        spec = embedder.spec
-        answer = write_embeddings(asked.spec.model, inputs, embeddings, packed=wanted.encoding_format == "base64")
-        headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
-        return web.Response(body=answer, headers=headers, content_type=JSON)
+        return await self._write(chosen.embedders[0].spec.model, inputs, embeddings, wanted), embedder
 
     async def get_live(self, exchange: Exchange) -> web.Response:
         """Report that the process answers."""
@@ -144,11 +148,16 @@ class Endpoint:
     async def list_models(self, exchange: Exchange) -> web.Response:
         """List the models of all embedders."""
         del exchange
-        return _json({"object": "list", "data": [self._describe(each) for each in self._by_model().values()]})
+        return _json({"object": "list", "data": [self._describe(*each) for each in self._models.listed().items()]})
 
     async def get_model(self, exchange: Exchange) -> web.Response:
         """Describe a model."""
-        return _json(self._describe(self._find(exchange.path.removeprefix(MODELS))))
+        name = exchange.path.removeprefix(MODELS)
+        try:
+            chosen = self._models.choose(name)
+        except ModelUnknown as error:
+            raise _unknown(error, HTTPStatus.NOT_FOUND) from error
+        return _json(self._describe(name, chosen.embedders[0]))
 
     async def get_metadata(self, exchange: Exchange) -> web.Response:
         """Describe this server, in a NIM's form."""
@@ -156,11 +165,30 @@ class Endpoint:
         return _json(
             {
                 "version": self._release,
-                "modelInfo": [{"shortName": model, "modelUrl": ""} for model in self._by_model()],
+                "modelInfo": [{"shortName": model, "modelUrl": ""} for model in self._models.listed()],
                 "assetInfo": [],
-                "licenseInfo": {"name": "Apache-2.0", "path": "", "url": "", "size": 0, "sha": "", "content": ""},
+                "licenseInfo": self._license,
             }
         )
+
+    async def get_manifest(self, exchange: Exchange) -> web.Response:
+        """Describe what the models are made of."""
+        del exchange
+        models = [
+            self._describe(name, each)
+            | {
+                "modalities": sorted(kind.value for kind in each.spec.modalities),
+                "max_text_tokens": each.spec.max_text_tokens,
+                "weights_sha256": each.spec.weights_digest,
+            }
+            for name, each in self._models.listed().items()
+        ]
+        return _json({"object": "manifest", "release": self._release, "models": models})
+
+    async def get_license(self, exchange: Exchange) -> web.Response:
+        """Return the license of this server, in a NIM's form."""
+        del exchange
+        return _json(self._license)
 
     async def get_version(self, exchange: Exchange) -> web.Response:
         """Return the release and the version of the endpoint."""
@@ -170,49 +198,71 @@ class Endpoint:
     async def get_openapi(self, exchange: Exchange) -> web.Response:
         """Describe the endpoint."""
         del exchange
-        models = {model: each.spec.dimension for model, each in self._by_model().items()}
-        return _json(openapi_document(self._settings, self._access, models, API_VERSION))
+        return _json(openapi_document(self._settings, self._access, self._models, API_VERSION))
 
     async def get_metrics(self, exchange: Exchange) -> web.Response:
         """Return the process's metrics for Prometheus."""
         del exchange
         return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    def _read(self, body: bytes) -> tuple[EmbeddingsRequest, list[Input]]:
-        wanted = self._reader.read(body)
-        return wanted, self._reader.read_inputs(wanted)
-
-    def _embedder_of(self, wanted: EmbeddingsRequest) -> Embedder:
-        embedder = self._find(wanted.model)
-        dimension = embedder.spec.dimension
-        # The dimension of a NIM may be unknown until it has answered.
-        if dimension and wanted.dimensions not in (None, dimension):
-            raise _refused(
-                RequestRefused(
-                    f"is {wanted.dimensions}; {wanted.model} has {dimension}, which cannot be changed", "dimensions"
-                )
+    async def _read(self, body: bytes) -> tuple[EmbeddingsRequest, Chosen, list[Input]]:
+        """Return a request, the embedders that it asks for, and its inputs."""
+        long = len(body) > READ_IN_THREAD_BYTES
+        try:
+            wanted = await asyncio.to_thread(self._requests.read, body) if long else self._requests.read(body)
+            chosen = self._choose(wanted)
+            inputs = (
+                await asyncio.to_thread(self._read_inputs, wanted, chosen)
+                if long
+                else self._read_inputs(wanted, chosen)
             )
-        return embedder
-
-    def _find(self, model: str) -> Embedder:
-        models = self._by_model()
-        if model not in models:
+        except RequestRefused as error:
+            raise _refused(error) from error
+        except InvalidRequest as error:
             raise Refused(
-                HTTPStatus.NOT_FOUND,
-                "MODEL_NOT_FOUND",
-                f"this server has no model {model[:200]!r}; it has: {', '.join(models)}",
-                field="model",
+                HTTPStatus.UNPROCESSABLE_ENTITY, "INVALID_INPUT", str(error), field=error.violations[0].field
+            ) from error
+        except ModelUnknown as error:
+            # Weaviate's module shows the text of a 422, and of a 404 the number only.
+            raise _unknown(error, HTTPStatus.UNPROCESSABLE_ENTITY) from error
+        return wanted, chosen, inputs
+
+    def _choose(self, wanted: EmbeddingsRequest) -> Chosen:
+        try:
+            chosen = self._models.choose(wanted.model, wanted.dimensions)
+        except DimensionUnknown as error:
+            raise RequestRefused(str(error), "dimensions") from error
+        if None not in (chosen.role, wanted.input_type) and chosen.role != wanted.input_type:
+            raise RequestRefused(
+                f"is {wanted.input_type}, but model ends with -{chosen.role}; say it once", "input_type"
             )
-        return models[model]
+        spec = chosen.embedders[0].spec
+        for at, modality in enumerate(wanted.modalities):
+            if modality is not None and modality not in spec.modalities:
+                read = " or ".join(sorted(each.value for each in spec.modalities))
+                field = (
+                    f"modality[{at}]" if isinstance(wanted.modality, list) and len(wanted.modality) > 1 else "modality"
+                )
+                raise RequestRefused(f"is {modality.value}, which {spec.model} does not read; it may be {read}", field)
+        return chosen
 
-    def _by_model(self) -> dict[str, Embedder]:
-        """Return the preferred embedder of each model."""
-        return {each.spec.model: each for each in reversed(self._embedders.all)}
+    def _read_inputs(self, wanted: EmbeddingsRequest, chosen: Chosen) -> list[Input]:
+        truncate = wanted.truncate in (None, "END")
+        return self._inputs.read(wanted.items, wanted.modalities, chosen.embedders[0].spec, truncate=truncate)
 
-    def _describe(self, embedder: Embedder) -> dict[str, object]:
+    async def _write(
+        self, model: str, inputs: Sequence[Input], embeddings: Sequence[Embedding], wanted: EmbeddingsRequest
+    ) -> bytes:
+        long = len(embeddings) * len(embeddings[0].vector) > VALUES_AT_ONCE
+        packed = wanted.encoding_format == "base64"
+        if long:
+            return await asyncio.to_thread(write_embeddings, model, inputs, embeddings, packed=packed)
+        return write_embeddings(model, inputs, embeddings, packed=packed)
+
+    def _describe(self, name: str, embedder: Embedder) -> dict[str, object]:
         spec = embedder.spec
         return {
-            "id": spec.model,
+            "id": name,
             "object": "model",
             "created": self._started,
             "owned_by": "vecgate",
@@ -221,6 +271,40 @@ class Endpoint:
             "space": spec.space,
             "dimension": spec.dimension,
         }
+
+
+def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int) -> EmbedOptions:
+    passage = "passage" in (wanted.input_type, chosen.role)
+    return EmbedOptions(
+        Purpose.DOCUMENT if passage else Purpose.QUERY,
+        Priority.BULK if passage or count > MANY_INPUTS else Priority.INTERACTIVE,
+    )
+
+
+def _rejection(outcome: InputRejected, at: int, wanted: EmbeddingsRequest, each: Input) -> Sequence[Violation]:
+    violations = rejection(outcome, f"input[{at}]").violations
+    if wanted.truncate == "START" and not isinstance(each, ImageInput):
+        # It was not cut at all.
+        return [replace(one, description=f"{one.description}; {NOT_AT_START}") for one in violations]
+    return violations
+
+
+def _unknown(error: ModelUnknown, status: HTTPStatus) -> Refused:
+    return Refused(status, "MODEL_NOT_FOUND", str(error), field="model")
+
+
+def _license() -> dict[str, object]:
+    """Return the license of this server as a NIM does."""
+    content = distribution("vecgate").read_text("licenses/LICENSE") or ""
+    return {
+        "name": "Apache-2.0",
+        "path": "",
+        "url": "https://www.apache.org/licenses/LICENSE-2.0",
+        "type": "file",
+        "size": len(content),
+        "sha": hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest(),
+        "content": content,
+    }
 
 
 def _refused(error: RequestRefused) -> Refused:

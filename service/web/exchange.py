@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
@@ -27,6 +27,7 @@ class Exchange:
         method: HTTP's method and the route.
         headers: by lower-case name.
         status: of the answer; None until there is one.
+        ends: what to do when the answer has been sent.
     """
 
     def __init__(self, request: web.BaseRequest, path: str, route: str) -> None:
@@ -43,14 +44,15 @@ class Exchange:
         self.status: int | None = None
         self.request_bytes = 0
         self.response_bytes = 0
+        self.ends = ExitStack()
 
 
 class BodyReader:
-    """Reads requests' bodies, bounded in bytes, each and all together, and in time.
+    """Reads requests' bodies, bounded in bytes, each and all together with long answers, and in time.
 
     Args:
         settings: the bound on one body.
-        bounds: on all bodies, and on their time.
+        bounds: on all bodies and answers, and on the bodies' time.
     """
 
     def __init__(self, settings: WebSettings, bounds: WebBounds) -> None:
@@ -79,7 +81,22 @@ class BodyReader:
             await self._receive(exchange, parts)
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
-            self._held -= sum(map(len, parts))
+            self._release(sum(map(len, parts)))
+
+    def hold(self, exchange: Exchange, size: int) -> None:
+        """Count an answer's bytes towards the bound until it has been sent: a caller may be slow to read it.
+
+        Raises:
+            Overloaded: all bodies and answers together are too long.
+        """
+        # The longest answer can always be sent.
+        if self._held and self._held + size > self._max_held:
+            raise self._too_many()
+        self._held += size
+        exchange.ends.callback(self._release, size)
+
+    def _release(self, size: int) -> None:
+        self._held -= size
 
     async def _receive(self, exchange: Exchange, parts: list[bytes]) -> None:
         request, timeout_s = exchange.request, self._timeout_s
@@ -98,9 +115,7 @@ class BodyReader:
                     if exchange.request_bytes > self._max_bytes:
                         raise self._too_long()
                     if self._held > self._max_held:
-                        raise Overloaded(
-                            f"the bodies of all requests have more than {self._max_held} bytes; try again later"
-                        )
+                        raise self._too_many()
         except web.RequestPayloadError as error:
             raise invalid_http("the body does not match its headers") from error
         except TimeoutError:
@@ -111,6 +126,11 @@ class BodyReader:
                 "BODY_TIMEOUT",
                 f"the body was not complete after {timeout_s:g} s; send it faster",
             ) from None
+
+    def _too_many(self) -> Overloaded:
+        return Overloaded(
+            f"the bodies of all requests and answers have more than {self._max_held} bytes; try again later"
+        )
 
     def _too_long(self) -> Refused:
         return Refused(

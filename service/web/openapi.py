@@ -1,26 +1,28 @@
 """The OpenAPI document of the endpoint."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from service.settings import AuthSettings, WebSettings
+from service.web.models import Models
+from service.web.wire import CHOICES
 
 A_TEXT = {
     "type": "string",
     "minLength": 1,
-    "description": "a text, or an image as data:image/{png,jpeg,...};base64,...",
+    "description": "a text; an image as data:image/{png,jpeg,...};base64,...; or, for models that read both as one "
+    "input, a text, a space or a line end, and such an image",
 }
 ERROR_STATUSES = {
     "400": "the request is not valid HTTP or JSON, or an input cannot be embedded",
     "401": "the API key is missing or unknown",
     "403": "the client of this key lacks the permission",
-    "404": "there is no such model or path",
+    "404": "there is no such path, or no model to describe",
     "405": "the path needs another method",
     "408": "the request did not arrive in time",
     "409": "the embedder's vectors belong to another space",
     "413": "the body is too large",
     "415": "the body is compressed",
-    "422": "the body breaks the schema",
+    "422": "the body breaks the schema, or asks for a model, a dimension or a modality that this server does not have",
     "424": "the embedder's backend refuses this server",
     "429": "the client has used up its quota, or the embedder's backend limits the rate",
     "431": "the request line and headers are too large",
@@ -33,16 +35,14 @@ ERROR_STATUSES = {
 RETRY_AFTER = {"retry-after": {"description": "seconds to wait", "schema": {"type": "string", "pattern": "^[0-9]+$"}}}
 
 
-def openapi_document(
-    settings: WebSettings, access: AuthSettings, models: Mapping[str, int], version: str
-) -> dict[str, Any]:
-    """Return the document for a server with these settings, and these models with their dimensions."""
+def openapi_document(settings: WebSettings, access: AuthSettings, models: Models, version: str) -> dict[str, Any]:
+    """Return the document for a server with these settings and models."""
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Vecgate, as a NIM",
             "version": version,
-            "description": "Embeds texts and images into unit vectors of one space, as an nvclip NIM does.",
+            "description": "Embeds texts and images into unit vectors, as an embedding NIM does.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": settings.path_prefix or "/"}],
@@ -56,6 +56,8 @@ def openapi_document(
                 "Model": MODEL,
                 "Models": _object(object={"const": "list"}, data=_list(_ref("Model"))),
                 "Metadata": METADATA,
+                "Manifest": MANIFEST,
+                "License": LICENSE,
                 "Version": _object(release=STRING, api=STRING),
             }
         },
@@ -69,7 +71,7 @@ def openapi_document(
     return document
 
 
-def _paths(models: Iterable[str]) -> dict[str, Any]:
+def _paths(models: Models) -> dict[str, Any]:
     return {
         "/v1/embeddings": {
             "post": {
@@ -82,7 +84,7 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
         "/v1/models": _get("listModels", "List the models", "Models"),
         "/v1/models/{model}": {
             "parameters": [
-                {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
+                {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": models.names()}}
             ],
             **_get("getModel", "Describe a model", "Model"),
         },
@@ -94,6 +96,8 @@ def _paths(models: Iterable[str]) -> dict[str, Any]:
             **{"503": _answer("it does not, or this server is shutting down", "Health") | {"headers": RETRY_AFTER}},
         ),
         "/v1/metadata": _get("getMetadata", "What this server is", "Metadata"),
+        "/v1/manifest": _get("getManifest", "What the models are made of", "Manifest"),
+        "/v1/license": _get("getLicense", "The license of this server", "License"),
         "/v1/version": _get("getVersion", "Its release", "Version"),
         "/openapi.json": _get("getOpenapi", "This document", None),
         "/metrics": {
@@ -148,26 +152,49 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
-def _request_schema(settings: WebSettings, models: Mapping[str, int]) -> dict[str, Any]:
+def _choice(field: str) -> dict[str, Any]:
+    return {"enum": [*CHOICES[field], None]}
+
+
+def _request_schema(settings: WebSettings, models: Models) -> dict[str, Any]:
     many = {"type": "array", "items": A_TEXT, "minItems": 1, "maxItems": settings.max_inputs}
+    kinds = {"enum": list(CHOICES["modality"])}
     return {
         "type": "object",
         "additionalProperties": False,
         "required": ["input", "model"],
         "properties": {
             "input": {"oneOf": [A_TEXT, many]},
-            "model": {"type": "string", "enum": list(models)},
-            "encoding_format": {"enum": ["float", "base64", None], "default": "float"},
+            "model": {
+                "type": "string",
+                "enum": models.names(),
+                "description": "a model, the id of a space, or an embedder; -query or -passage behind it stands for "
+                "input_type",
+            },
+            "encoding_format": _choice("encoding_format")
+            | {"default": "float", "description": "lists of numbers, or base64 of little-endian float32"},
+            "embedding_type": _choice("embedding_type")
+            | {"default": "float", "description": "the type of a vector's values"},
             "dimensions": {
-                "enum": [*sorted(set(models.values())), None],
-                "description": "the model's own dimension, if given",
+                "enum": [*sorted(models.dimensions()), None],
+                "description": "the dimension of an embedder of the model; that of the preferred one if not given",
             },
             "user": {"type": ["string", "null"], "description": "ignored"},
-            "input_type": {"enum": ["query", "passage", None], "description": "what the vectors are for"},
-            "truncate": {
-                "enum": ["NONE", "END", None],
+            "input_type": _choice("input_type")
+            | {"description": "what the vectors are for; query if not given. Models with one role for both ignore it"},
+            "truncate": _choice("truncate")
+            | {
                 "default": "END",
-                "description": "whether a text that is too long for the model is refused or truncated",
+                "description": "whether a text that is too long for the model is truncated at its end (END) or "
+                "refused (NONE). START refuses it, too: nothing is cut at its start",
+            },
+            "modality": {
+                "oneOf": [
+                    _choice("modality"),
+                    {"type": "array", "items": kinds, "minItems": 1, "maxItems": settings.max_inputs},
+                ],
+                "description": "what the inputs are: one value for all, or one for each. If not given, the data URLs "
+                "in them tell it; text embeds the characters of a data URL",
             },
         },
     }
@@ -205,9 +232,27 @@ MODEL = _object(
     space=STRING,
     dimension=COUNT,
 )
+NULL_OR_COUNT = {"type": ["integer", "null"], "minimum": 0}
+LICENSE = _object(name=STRING, path=STRING, url=STRING, type={"const": "file"}, size=COUNT, sha=STRING, content=STRING)
+MANIFEST = _object(
+    object={"const": "manifest"},
+    release=STRING,
+    models=_list(
+        {
+            "allOf": [
+                _ref("Model"),
+                _object(
+                    modalities=_list({"enum": list(CHOICES["modality"])}),
+                    max_text_tokens=NULL_OR_COUNT,
+                    weights_sha256={"type": ["string", "null"]},
+                ),
+            ]
+        }
+    ),
+)
 METADATA = _object(
     version=STRING,
     modelInfo=_list(_object(shortName=STRING, modelUrl=STRING)),
     assetInfo=_list(STRING),
-    licenseInfo={"type": "object"},
+    licenseInfo=_ref("License"),
 )

@@ -1,32 +1,42 @@
 """The JSON of a NIM's /v1/embeddings as a server reads and writes it; embedders/nim/wire.py has the client's side."""
 
 import base64
-import binascii
 import re
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal, get_args
 
 import msgspec
 import numpy as np
 import orjson
 
-from embedders.contract import Embedding, ImageInput, Input, TextInput, Vector
-from embedders.nim.wire import MAX_INPUTS
+from embedders.contract import Embedding, ImageInput, Input, Modality, TextInput, Vector
 
 NVCLIP_TOKENS = 77
 """Tokens that nvclip counts for a text, because it pads. Reported where the backend does not count them."""
-
-_IMAGE_START = "data:image"
-_IMAGE_URI = re.compile(r"data:image/[\w.+-]{1,40}(?:;[\w.+-]{1,40}=[\w.+-]{1,40}){0,4};base64,")
-_PICTURE_LIKE = re.compile(r"\s*(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/]{20,}={0,2}\s*$)")
-"""A data URI, or base64 that begins like a PNG, JPEG, GIF or WebP file."""
 
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>\w{1,64})`")
 _PLACE = re.compile(r"\.(?P<field>\w+(?:\[\d+\])?)`")
 _TOKENS = frozenset({"Expected `str`, got `int`", "Expected `str`, got `array`"})
 """Errors about token numbers instead of texts. OpenAI accepts them, and LangChain's client sends them by default."""
 
-_CHOICES = {"encoding_format": ("float", "base64"), "input_type": ("query", "passage"), "truncate": ("NONE", "END")}
+Encoding = Literal["float", "base64"]
+Role = Literal["query", "passage"]
+Truncation = Literal["NONE", "END", "START"]
+Kind = Literal["text", "image", "text_image"]
+ValueType = Literal["float", "int8", "uint8", "binary", "ubinary"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "encoding_format": get_args(Encoding),
+    "input_type": get_args(Role),
+    "truncate": get_args(Truncation),
+    "modality": get_args(Kind),
+    # What a NIM knows beside it is refused with its own words.
+    "embedding_type": ("float",),
+}
+"""The values that fields may have."""
+
+VALUES_AT_ONCE = 64 * 1024
+"""Values of vectors that are written at a time, so that a long answer keeps no other thread waiting."""
 
 
 class RequestRefused(Exception):
@@ -48,30 +58,42 @@ class RequestRefused(Exception):
 
 
 class EmbeddingsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A request: the NIM's three fields, and those that clients of OpenAI and of text NIMs add.
+    """A request: the fields of nvclip and of today's embedding NIMs, and those that OpenAI's clients add.
 
     Attributes:
-        input: a text or a data URI, or a list of them.
+        input: a text, an image as a data URL, or a text with one behind it; or a list of them.
         model: the model that embeds.
         encoding_format: how vectors are written.
+        embedding_type: the type of a vector's values.
         dimensions: the expected dimension.
         user: ignored.
         input_type: what the vectors are for.
-        truncate: whether long texts may be truncated.
+        truncate: whether and where long texts may be truncated.
+        modality: what the inputs are, all of them or each; None where their data URLs tell it.
     """
 
     input: str | list[str]
     model: Annotated[str, msgspec.Meta(min_length=1)]
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Encoding | None = None
+    embedding_type: ValueType | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
     user: str | None = None
-    input_type: Literal["query", "passage"] | None = None
-    truncate: Literal["NONE", "END"] | None = None
+    input_type: Role | None = None
+    truncate: Truncation | None = None
+    modality: Kind | list[Kind] | None = None
 
     @property
     def items(self) -> list[str]:
         """The inputs, always as a list."""
         return [self.input] if isinstance(self.input, str) else self.input
+
+    @property
+    def modalities(self) -> list[Modality | None]:
+        """What each input is declared to be."""
+        if self.modality is None:
+            return [None] * len(self.items)
+        kinds = [self.modality] if isinstance(self.modality, str) else self.modality
+        return [Modality(kind) for kind in (kinds * len(self.items) if len(kinds) == 1 else kinds)]
 
 
 class RequestReader:
@@ -79,19 +101,17 @@ class RequestReader:
 
     Args:
         max_inputs: inputs of one request.
-        strict_images: whether to refuse a text that looks like an image without its prefix. A NIM embeds it as text.
     """
 
-    def __init__(self, *, max_inputs: int = MAX_INPUTS, strict_images: bool = False) -> None:
+    def __init__(self, *, max_inputs: int) -> None:
         self._max_inputs = max_inputs
-        self._strict_images = strict_images
         self._decoder = msgspec.json.Decoder(EmbeddingsRequest)
 
     def read(self, body: bytes) -> EmbeddingsRequest:
         """Return a request.
 
         Raises:
-            RequestRefused: the body is not JSON or breaks the schema.
+            RequestRefused: the body is not JSON, breaks the schema, or asks for what this server does not do.
         """
         self._check_strings(body)
         try:
@@ -100,25 +120,28 @@ class RequestReader:
             raise _broken_rule(error) from None  # the text of a cause may contain content
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise RequestRefused("the body is not JSON; send an object with input and model", readable=False) from None
-        if not request.items:
+        count = len(request.items)
+        if not count:
             raise RequestRefused(f"is empty; give 1 to {self._max_inputs} texts and images", "input")
-        if len(request.items) > self._max_inputs:
-            raise self._too_many(f"has {len(request.items)} items")
+        if count > self._max_inputs:
+            raise self._too_many(f"has {count} items")
+        if isinstance(request.modality, list) and len(request.modality) not in (1, count):
+            raise RequestRefused(
+                f"has {len(request.modality)} values for {count} inputs; give one, or one for each input", "modality"
+            )
+        if request.embedding_type not in (None, "float"):
+            raise RequestRefused(
+                "must be float: this server has no integer and no binary vectors; leave it out, and let the vector "
+                "index quantize",
+                "embedding_type",
+            )
         return request
-
-    def read_inputs(self, request: EmbeddingsRequest) -> list[Input]:
-        """Return a request's inputs. An input that starts with `data:image` is an image, whatever its media type.
-
-        Raises:
-            RequestRefused: an image is not base64, or strict_images refuses a text.
-        """
-        truncate = request.truncate != "NONE"
-        return [self._read_item(item, at, truncate=truncate) for at, item in enumerate(request.items)]
 
     def _check_strings(self, body: bytes) -> None:
         # A list of millions of empty strings would need a dozen times the body's memory before its length is checked.
         # Of a body with n strings, this counts n to 2 n quotes: two a string, less one where a backslash ends it.
-        bound = 2 * (self._max_inputs + 2 * len(EmbeddingsRequest.__struct_fields__))
+        fields = len(EmbeddingsRequest.__struct_fields__)
+        bound = 2 * (2 * self._max_inputs + 2 * fields)  # each input may have a modality
         quotes = body.count(b'"')
         if quotes > bound and quotes - body.count(b'\\"') > bound:
             raise self._too_many("has far too many items")
@@ -127,30 +150,6 @@ class RequestReader:
         return RequestRefused(
             f"{what}; a request takes at most {self._max_inputs}: split the request", "input", too_many=True
         )
-
-    def _read_item(self, item: str, at: int, *, truncate: bool) -> Input:
-        field = f"input[{at}]"
-        if item.startswith(_IMAGE_START):
-            uri = _IMAGE_URI.match(item)
-            if uri is None:
-                raise RequestRefused(
-                    "an image has the form data:image/png;base64,... or data:image/jpeg;base64,", field
-                )
-            packed = item[uri.end() :]
-            if "\n" in packed:
-                # The program base64 and MIME encoders write lines.
-                packed = packed.replace("\r", "").replace("\n", "")
-            try:
-                return ImageInput(binascii.a2b_base64(packed, strict_mode=True))
-            except (binascii.Error, ValueError):
-                raise RequestRefused("the image is not base64; use the standard alphabet with padding", field) from None
-        if self._strict_images and _PICTURE_LIKE.match(item):
-            raise RequestRefused(
-                "looks like an image without its prefix, or a data URI of another kind, and would be embedded as a "
-                "text; send images as data:image/png;base64,...",
-                field,
-            )
-        return TextInput(item, truncate)
 
 
 def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
@@ -165,9 +164,12 @@ def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
     place = _FIELD.fullmatch(text) or _PLACE.fullmatch(where)
     field = place and place["field"]
     if message.startswith("Invalid enum value"):
-        message = f"must be one of {', '.join(_CHOICES.get(field or '', ()))}"
+        message = f"must be one of {', '.join(CHOICES.get((field or '').partition('[')[0], ()))}"
     if message in _TOKENS and (field or "").startswith("input["):
-        message = "token numbers are not accepted, because they belong to another model; send the text itself"
+        message = (
+            "token numbers are not accepted, because they belong to another model; send the text itself (in "
+            "LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)"
+        )
     return RequestRefused((message or text).replace("`", ""), field)
 
 
@@ -183,22 +185,26 @@ def write_embeddings(model: str, inputs: Sequence[Input], embeddings: Sequence[E
     tokens = sum(
         NVCLIP_TOKENS if each.token_count is None else each.token_count
         for wanted, each in zip(inputs, embeddings, strict=True)
-        if isinstance(wanted, TextInput)
+        if not isinstance(wanted, ImageInput)
     )
-    answer = {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": _write_vector(each.vector, packed=packed)}
-            for index, each in enumerate(embeddings)
-        ],
-        "model": model,
-        "usage": {
-            "num_images": sum(isinstance(each, ImageInput) for each in inputs),
-            "prompt_tokens": tokens,
-            "total_tokens": tokens,
-        },
+    usage = {
+        "num_images": sum(not isinstance(each, TextInput) for each in inputs),
+        "prompt_tokens": tokens,
+        "total_tokens": tokens,
     }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    rest = orjson.dumps({"model": model, "usage": usage})
+    return b"".join((b'{"object":"list","data":[', *_write_vectors(embeddings, packed=packed), b"],", rest[1:]))
+
+
+def _write_vectors(embeddings: Sequence[Embedding], *, packed: bool) -> Iterator[bytes]:
+    """Write the items of a list, some at a time."""
+    at_once = max(1, VALUES_AT_ONCE // max(1, len(embeddings[0].vector)))
+    for start in range(0, len(embeddings), at_once):
+        items = [
+            {"object": "embedding", "index": start + at, "embedding": _write_vector(each.vector, packed=packed)}
+            for at, each in enumerate(embeddings[start : start + at_once])
+        ]
+        yield (b"," if start else b"") + orjson.dumps(items, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def _write_vector(vector: Vector, *, packed: bool) -> str | Vector:

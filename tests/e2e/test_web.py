@@ -248,11 +248,11 @@ def test_what_is_wrong_with_an_object_can_be_read_in_weaviate(gallery: Collectio
     assert "input[0]: the bytes are not a picture in JPEG, PNG" in answer.errors[0].message
     assert "400" in answer.errors[0].message
     gallery.data.delete_by_id(answer.uuids[1])
-    with pytest.raises(WeaviateQueryError, match=r"422.*a request takes at most 64: split the request"):
-        gallery.query.near_text(["a dog"] * 65, target_vector="seen")
+    with pytest.raises(WeaviateQueryError, match=r"422.*a request takes at most 2048: split the request"):
+        gallery.query.near_text(["a dog"] * 2049, target_vector="seen")
 
 
-def test_a_model_that_vecgate_does_not_serve_gives_an_error_and_no_vectors(
+def test_of_a_model_that_vecgate_does_not_serve_weaviate_shows_those_that_it_does(
     running: Serving, client: weaviate.WeaviateClient
 ) -> None:
     stock = client.collections.create(
@@ -261,9 +261,9 @@ def test_a_model_that_vecgate_does_not_serve_gives_an_error_and_no_vectors(
         vector_config=Configure.Vectors.multi2vec_nvidia(base_url=running.url, text_fields=["title"]),
     )
 
-    with pytest.raises(WeaviateInsertManyAllFailedError, match="404"):
+    with pytest.raises(WeaviateInsertManyAllFailedError, match=f"422.*no model 'nvidia/nvclip'; it has: {MODEL}"):
         stock.data.insert_many([{"title": "a dog"}])
-    with pytest.raises(WeaviateQueryError, match="404"):
+    with pytest.raises(WeaviateQueryError, match=f"422.*no model 'nvidia/nvclip'; it has: {MODEL}"):
         stock.query.near_text("a dog")
 
     assert list(stock.iterator()) == []

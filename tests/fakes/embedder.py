@@ -11,17 +11,23 @@ from PIL import Image
 
 from embedders.contract import (
     QUERY,
+    SEPARATE,
     Embedder,
     EmbedderSpec,
     Embedding,
     EmbedOptions,
     Health,
+    ImageInput,
     Input,
     InputLimits,
+    Modality,
     Outcome,
+    TextImageInput,
     TextInput,
     Vector,
     WatchedEmbedder,
+    modality,
+    refused,
 )
 from embedders.errors import (
     EmbedderError,
@@ -79,6 +85,7 @@ class FakeEmbedder:
         slots: int = 1,
         max_text_tokens: int | None = None,
         limits: InputLimits | None = None,
+        modalities: frozenset[Modality] = SEPARATE,
         known: Mapping[str | bytes, Sequence[float]] | None = None,
     ) -> None:
         """Make one; `known` gives chosen vectors to chosen texts and image files, which are scaled to unit length."""
@@ -87,6 +94,7 @@ class FakeEmbedder:
             model=model,
             space=space,
             dimension=dimension,
+            modalities=modalities,
             limits=limits or InputLimits(),
             max_text_tokens=max_text_tokens,
             max_batch=max_batch,
@@ -173,8 +181,14 @@ class FakeEmbedder:
 
     def _outcome(self, each: Input) -> Outcome:
         try:
+            if modality(each) not in self._spec.modalities:
+                return refused(self._spec, each)
             if not isinstance(each, TextInput):
                 images.decode(each.content, self._spec.limits)
+            if isinstance(each, TextImageInput):
+                text = check_text(each.text, self._spec.limits, truncate=each.truncate)
+                return Embedding(self.vector(text.encode() + b"\0" + each.content), len(text.split()) + 2)
+            if isinstance(each, ImageInput):
                 return Embedding(self.vector(each.content))
             text = check_text(each.text, self._spec.limits, truncate=each.truncate)
             words, bound = text.split(), self._spec.max_text_tokens

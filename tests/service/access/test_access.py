@@ -73,6 +73,8 @@ ROUTES: dict[tuple[str, str], Sequence[str]] = {
     ("GET", "/v1/models"): PERMISSIONS,
     ("GET", f"/v1/models/{MODEL}"): PERMISSIONS,
     ("GET", "/v1/metadata"): PERMISSIONS,
+    ("GET", "/v1/manifest"): PERMISSIONS,
+    ("GET", "/v1/license"): PERMISSIONS,
     ("GET", "/v1/version"): PERMISSIONS,
     ("GET", "/openapi.json"): PERMISSIONS,
 }

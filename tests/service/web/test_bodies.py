@@ -4,12 +4,13 @@ import asyncio
 import json
 import resource
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import psutil
 import pytest
 
 from service.web import server
+from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.raw_http import A_BODY, assert_serves, connect, post
 from tests.fakes.web import Web, running_web
 
@@ -21,6 +22,12 @@ def _short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "LINGER_S", 0.3)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 async def web() -> AsyncIterator[Web]:
     async with running_web() as running:
@@ -29,7 +36,7 @@ async def web() -> AsyncIterator[Web]:
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(65, "has 65 items; a request takes at most 64"), (10_000, "far too many"), (3_000_000, "far too many")],
+    [(2049, "has 2049 items; a request takes at most 2048"), (10_000, "far too many"), (3_000_000, "far too many")],
 )
 async def test_too_many_inputs_are_refused_before_they_cost_anything(web: Web, count: int, text: str) -> None:
     connection = await connect(web)
@@ -79,6 +86,26 @@ async def test_bodies_that_are_too_long_together_are_refused_and_served_once_the
 
     assert (refused, body["error"]["code"]) == (503, "overloaded")
     assert str(3 * MIB) in body["message"]
+    assert served == 200
+
+
+async def test_answers_that_nobody_reads_count_towards_the_bound_until_their_callers_are_gone() -> None:
+    embedder = FakeEmbedder(dimension=4096)
+    body = json.dumps({"model": "fake/model", "input": [f"text {number}" for number in range(256)]}).encode()
+    async with running_web(embedder, max_bodies_bytes=16 * MIB, max_body_bytes=MIB) as web:
+        lazy, other = await connect(web), await connect(web)
+        await lazy.send(post(body))
+        await lazy.reader.readuntil(b"\r\n\r\n")
+        await other.send(post(body))
+        refused, answer = await other.answer()
+        lazy.writer.close()
+        await until(lambda: not web.server.calls.in_flight)
+        await other.send(post(body))
+        served, _ = await other.answer()
+        other.writer.close()
+
+    assert (refused, answer["error"]["code"]) == (503, "overloaded")
+    assert str(16 * MIB) in answer["message"]
     assert served == 200
 
 

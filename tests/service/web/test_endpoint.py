@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import gzip
+import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +16,7 @@ import pytest
 import structlog
 from grpc_health.v1 import health_pb2
 
-from embedders.contract import ImageInput, InputLimits, Priority, Purpose, TextInput
+from embedders.contract import ImageInput, InputLimits, Modality, Priority, Purpose, TextImageInput, TextInput
 from embedders.errors import (
     AnswerInvalid,
     CredentialRejected,
@@ -47,7 +49,7 @@ async def http(web: Web) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def post(http: httpx.AsyncClient, path: str = "/v1/embeddings", **fields: object) -> httpx.Response:
-    return await http.post(path, json={"model": MODEL, **fields})
+    return await http.post(path, json={"model": MODEL} | fields)
 
 
 def vectors(answer: httpx.Response) -> np.ndarray:
@@ -108,7 +110,7 @@ async def test_an_image_is_read_from_its_bytes_whatever_its_media_type_says(
     np.testing.assert_array_equal(vectors(answer)[0], web.embedder.vector(JPEG))
 
 
-@pytest.mark.parametrize("text", [base64.b64encode(PNG).decode(), "data:text/plain;base64,AAAA", "see data:image/png"])
+@pytest.mark.parametrize("text", [base64.b64encode(PNG).decode(), "data:text/plain,AAAA", "see data:image/png"])
 async def test_what_has_no_image_prefix_is_a_text_as_it_is_for_a_nim(
     web: Web, http: httpx.AsyncClient, text: str
 ) -> None:
@@ -116,15 +118,18 @@ async def test_what_has_no_image_prefix_is_a_text_as_it_is_for_a_nim(
 
 
 @pytest.mark.parametrize(
-    "text", [base64.b64encode(PNG).decode(), base64.b64encode(JPEG).decode(), "data:video/mp4;base64,AAAA", "DATA:,x"]
+    "text", [base64.b64encode(PNG).decode(), base64.b64encode(JPEG).decode(), "data:video/mp4,AAAA", "DATA:,x"]
 )
 async def test_strict_images_refuse_a_text_that_looks_like_one(text: str) -> None:
     async with running_web(strict_images=True) as web, httpx.AsyncClient(base_url=web.url) as http:
         body = refusal(await post(http, input=["a cat", text]), 422)
         good = await post(http, input=["a cat", data_uri(PNG), "/9j/ is how a picture begins"])
+        said = await post(http, input=text, modality="text")
 
     assert body["message"].startswith("input[1]: looks like an image without its prefix")
+    assert body["error"]["param"] == "input[1]"
     assert len(vectors(good)) == 3
+    assert len(vectors(said)) == 1
 
 
 async def test_long_texts_are_cut_unless_the_caller_says_no(web: Web, http: httpx.AsyncClient) -> None:
@@ -159,23 +164,33 @@ async def test_fields_of_other_clients_are_taken_where_they_make_sense(web: Web,
     [
         ({"input": 3}, "input", "Expected str | array, got int"),
         ({"input": ["a", 3]}, "input[1]", "token numbers are not accepted"),
+        ({"input": [1, 2]}, "input[0]", "OpenAIEmbeddings: check_embedding_ctx_length=False"),
         ({"input": [[1, 2]]}, "input[0]", "send the text itself"),
         ({"input": ["a", None]}, "input[1]", "Expected str, got null"),
         ({"input": None}, "input", "Expected str | array, got null"),
-        ({"input": []}, "input", "is empty; give 1 to 64"),
+        ({"input": []}, "input", "is empty; give 1 to 2048"),
         ({}, "input", "missing required field input"),
         ({"input": "a", "model": None}, "model", "Expected str, got null"),
         ({"input": "a", "model": ""}, "model", "length >= 1"),
-        ({"input": "a", "dimensions": 512}, "dimensions", "is 512; fake/model has 8"),
+        ({"input": "a", "dimensions": 512}, "dimensions", "is 512; fake/model has 8 on this server"),
         ({"input": "a", "dimensions": 0}, "dimensions", ">= 1"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "must be one of float, base64"),
-        ({"input": "a", "truncate": "START"}, "truncate", "must be one of NONE, END"),
+        ({"input": "a", "truncate": "MIDDLE"}, "truncate", "must be one of NONE, END, START"),
         ({"input": "a", "input_type": "text"}, "input_type", "must be one of query, passage"),
-        ({"input": "a", "modality": "text"}, "modality", "extra inputs are not permitted; the fields are input, model"),
+        ({"input": "a", "late": "text"}, "late", "extra inputs are not permitted; the fields are input, model"),
+        ({"input": "a", "modality": "audio"}, "modality", "must be one of text, image, text_image"),
+        ({"input": "a", "modality": ["audio"]}, "modality[0]", "must be one of text, image, text_image"),
+        ({"input": "a", "modality": []}, "modality", "has 0 values for 1 inputs; give one, or one for each input"),
+        ({"input": ["a"] * 3, "modality": ["text"] * 2}, "modality", "has 2 values for 3 inputs"),
+        ({"input": "a", "modality": "text_image"}, "modality", "is text_image, which fake/model does not read"),
+        ({"input": ["a", "b"], "modality": ["text", "text_image"]}, "modality[1]", "it may be image or text"),
+        ({"input": "a", "modality": "image"}, "input[0]", "is not an image alone, as modality says"),
+        ({"input": "a", "embedding_type": "int8"}, "embedding_type", "no integer and no binary vectors"),
+        ({"input": "a", "embedding_type": "double"}, "embedding_type", "must be one of float"),
         ({"input": "a", "user": 1}, "user", "Expected str | null, got int"),
         ({"input": ["a", "data:image/png,AAAA"]}, "input[1]", "data:image/png;base64,"),
         ({"input": "data:image/png;base64,AA*A"}, "input[0]", "not base64"),
-        ({"input": "data:image/png;base64,AAA"}, "input[0]", "not base64"),
+        ({"input": "data:image/png;base64,AAAAA"}, "input[0]", "not base64"),
         ({"input": "data:images are free"}, "input[0]", "data:image/png;base64,"),
     ],
 )
@@ -229,8 +244,8 @@ async def test_inputs_that_cannot_be_embedded_are_all_named(http: httpx.AsyncCli
     assert body["error"]["param"] == "input[1]"
 
 
-async def test_a_model_that_is_not_there_is_told_as_a_nim_and_openai_do(http: httpx.AsyncClient) -> None:
-    body = refusal(await http.post("/v1/embeddings", json={"input": "a", "model": "nvidia/nvclip"}), 404)
+async def test_a_model_that_is_not_there_is_told_so_that_weaviate_s_module_shows_it(http: httpx.AsyncClient) -> None:
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a", "model": "nvidia/nvclip"}), 422)
 
     assert body["message"] == f"this server has no model 'nvidia/nvclip'; it has: {MODEL}"
     assert body["error"] | {"message": ""} == {
@@ -260,6 +275,181 @@ async def test_the_model_chooses_the_embedder() -> None:
     assert {each["id"] for each in models["data"]} == {"m/one", "m/two"}
     assert (one["id"], one["object"], one["owned_by"], one["space"]) == ("m/one", "model", "vecgate", "s1")
     assert none["error"]["code"] == "model_not_found"
+
+
+@pytest.fixture
+async def several() -> AsyncIterator[tuple[Web, httpx.AsyncClient]]:
+    """Run a server with three embedders of one model, of which two have a space of their own, and one of another."""
+    embedders = (
+        FakeEmbedder(name="whole", model="m", space="m", dimension=16),
+        FakeEmbedder(name="cut", model="m", space="m@8", dimension=8),
+        FakeEmbedder(name="cut-2", model="m", space="m@8", dimension=8),
+        FakeEmbedder(name="other", model="o-query", space="o", dimension=4),
+    )
+    async with running_web(*embedders) as web, httpx.AsyncClient(base_url=web.url) as http:
+        yield web, http
+
+
+@pytest.mark.parametrize(
+    ("asked", "embedder"),
+    [
+        ({"model": "m"}, "whole"),
+        ({"model": "m", "dimensions": 16}, "whole"),
+        ({"model": "m", "dimensions": 8}, "cut"),
+        ({"model": "m@8"}, "cut"),
+        ({"model": "m@8", "dimensions": 8}, "cut"),
+        ({"model": "cut-2"}, "cut-2"),
+        ({"model": "cut-2-passage"}, "cut-2"),
+        ({"model": "m@8-query", "dimensions": 8}, "cut"),
+        ({"model": "o-query"}, "other"),
+        ({"model": "o-query-query"}, "other"),
+    ],
+)
+async def test_model_and_dimensions_together_choose_the_embedder(
+    several: tuple[Web, httpx.AsyncClient], asked: dict[str, object], embedder: str
+) -> None:
+    web, http = several
+    answer = await http.post("/v1/embeddings", json={"input": "a cat", **asked})
+
+    chosen = web.pool.get(embedder)
+    np.testing.assert_array_equal(vectors(answer)[0], cast("FakeEmbedder", chosen).vector("a cat"))
+    assert (answer.headers["vecgate-embedder"], answer.json()["model"]) == (embedder, chosen.spec.model)
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "text"),
+    [
+        ({"model": "m", "dimensions": 4}, "dimensions", "is 4; m has 8, 16 on this server"),
+        ({"model": "m@8", "dimensions": 16}, "dimensions", "is 16; m has 8 on this server"),
+        ({"model": "cut-2", "dimensions": 16}, "dimensions", "is 16; m has 8 on this server"),
+        ({"model": "m@4"}, "model", "this server has no model 'm@4'; it has: m, m@8, o-query"),
+        ({"model": "m-document"}, "model", "no model 'm-document'"),
+        ({"model": "-query"}, "model", "no model '-query'"),
+        ({"model": "m-passage", "input_type": "query"}, "input_type", "model ends with -passage"),
+    ],
+)
+async def test_a_model_or_dimension_that_is_not_there_is_told_with_those_that_are(
+    several: tuple[Web, httpx.AsyncClient], asked: dict[str, object], field: str, text: str
+) -> None:
+    _, http = several
+
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a cat", **asked}), 422)
+
+    assert text in body["message"]
+    assert body["error"]["param"] == field
+
+
+async def test_a_space_of_a_model_is_listed_by_its_id(several: tuple[Web, httpx.AsyncClient]) -> None:
+    _, http = several
+
+    models = (await http.get("/v1/models")).json()["data"]
+    cut = (await http.get("/v1/models/m@8")).json()
+
+    assert [(each["id"], each["root"], each["dimension"]) for each in models] == [
+        ("m", "m", 16),
+        ("m@8", "m", 8),
+        ("o-query", "o-query", 4),
+    ]
+    assert (cut["id"], cut["embedder"], cut["space"]) == ("m@8", "cut", "m@8")
+
+
+async def test_embedders_of_one_space_stand_in_for_each_other_whatever_their_models_are_called() -> None:
+    first = FakeEmbedder(name="bf16", model="m-bf16", space="m")
+    second = FakeEmbedder(name="nvfp4", model="m-nvfp4", space="m")
+    async with running_web(first, second) as web, httpx.AsyncClient(base_url=web.url) as http:
+        own = await http.post("/v1/embeddings", json={"input": "a cat", "model": "m-nvfp4"})
+        second.failure = EmbedderUnavailable("down")
+        other = await http.post("/v1/embeddings", json={"input": "a cat", "model": "m-nvfp4", "dimensions": 8})
+
+    assert [each.headers["vecgate-embedder"] for each in (own, other)] == ["nvfp4", "bf16"]
+    assert other.json()["model"] == "m-nvfp4"
+
+
+@pytest.mark.parametrize(
+    ("fields", "purpose", "priority"),
+    [
+        ({"input": "a cat"}, Purpose.QUERY, Priority.INTERACTIVE),
+        ({"input": "a cat", "model": f"{MODEL}-query"}, Purpose.QUERY, Priority.INTERACTIVE),
+        ({"input": "a cat", "model": f"{MODEL}-passage"}, Purpose.DOCUMENT, Priority.BULK),
+        ({"input": "a cat", "model": f"{MODEL}-passage", "input_type": "passage"}, Purpose.DOCUMENT, Priority.BULK),
+        ({"input": ["a cat"] * 64}, Purpose.QUERY, Priority.INTERACTIVE),
+        ({"input": ["a cat"] * 65}, Purpose.QUERY, Priority.BULK),
+    ],
+)
+async def test_the_role_behind_a_model_s_name_and_the_number_of_inputs_say_what_they_are_for(
+    web: Web, http: httpx.AsyncClient, fields: dict[str, object], purpose: Purpose, priority: Priority
+) -> None:
+    web.embedder.calls.clear()
+
+    vectors(await post(http, **fields))
+
+    ((_, options),) = web.embedder.calls
+    assert (options.purpose, options.priority) == (purpose, priority)
+
+
+async def test_a_text_with_an_image_is_one_input_where_the_model_reads_both() -> None:
+    embedder = FakeEmbedder(modalities=frozenset(Modality))
+    async with running_web(embedder) as web, httpx.AsyncClient(base_url=web.url) as http:
+        embedder.calls.clear()
+        joint = f"a red bag\n{data_uri(PNG)}"
+        answer = await post(http, input=[joint, "a bag", data_uri(PNG)], modality=["text_image", "text", "image"])
+        again = await post(http, input=joint)
+
+    assert embedder.calls[0][0] == [
+        TextImageInput("a red bag", PNG, truncate=True),
+        TextInput("a bag", truncate=True),
+        ImageInput(PNG),
+    ]
+    np.testing.assert_array_equal(vectors(answer)[0], vectors(again)[0])
+    assert answer.json()["usage"]["num_images"] == 2
+
+
+async def test_a_text_with_an_image_is_refused_with_the_way_out_where_the_model_reads_them_apart(
+    http: httpx.AsyncClient,
+) -> None:
+    joint = f"a red bag {data_uri(PNG)}"
+
+    body = refusal(await post(http, input=["a bag", joint]), 422)
+    said = await post(http, input=["a bag", joint], modality="text", truncate="END")
+
+    assert "not text and picture as one input; send them as two inputs" in body["message"]
+    assert (body["error"]["param"], body["error"]["code"]) == ("input[1]", "invalid_input")
+    assert len(vectors(said)) == 2
+
+
+async def test_truncation_at_the_start_is_refused_for_a_text_that_it_would_cut(http: httpx.AsyncClient) -> None:
+    long = "one two three four five six seven eight"
+
+    kept = await post(http, input=["short", data_uri(PNG)], truncate="START")
+    body = refusal(await post(http, input=["short", long], truncate="START"), 400)
+
+    assert len(vectors(kept)) == 2
+    assert body["message"].startswith("input[1]: the text has 10 tokens")
+    assert body["message"].endswith("truncate START is not supported, only END")
+    assert body["error"]["param"] == "input[1]"
+
+
+async def test_a_request_of_thousands_of_inputs_is_answered_in_order(web: Web, http: httpx.AsyncClient) -> None:
+    texts = [f"text {number}" for number in range(2048)]
+
+    answer = await post(http, input=texts, encoding_format="base64")
+
+    packed = [base64.b64decode(each["embedding"]) for each in answer.json()["data"]]
+    assert packed == [web.embedder.vector(text).astype("<f4").tobytes() for text in texts]
+
+
+async def test_the_license_and_the_manifest_are_told(http: httpx.AsyncClient) -> None:
+    license_ = (await http.get("/v1/license")).json()
+    manifest = (await http.get("/v1/manifest")).json()
+    metadata = (await http.get("/v1/metadata")).json()
+
+    assert (license_["name"], license_["type"]) == ("Apache-2.0", "file")
+    assert license_["content"] == (Path(__file__).parents[3] / "LICENSE").read_text()
+    assert license_["size"] == len(license_["content"])
+    assert license_["sha"] == hashlib.sha1(license_["content"].encode()).hexdigest()
+    assert metadata["licenseInfo"] == license_
+    (model,) = manifest["models"]
+    assert (model["id"], model["modalities"], model["max_text_tokens"]) == (MODEL, ["image", "text"], 8)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedders.contract import Embedding, ImageInput, Input, TextInput
+from embedders.contract import EmbedderSpec, Embedding, ImageInput, Input, InputLimits, TextImageInput, TextInput
 from embedders.nim import wire
+from service.errors import InvalidRequest
 from service.web import wire as nim_endpoint
-from service.web.wire import RequestReader, RequestRefused
+from service.web.inputs import InputReader
+from service.web.wire import VALUES_AT_ONCE, RequestReader, RequestRefused
 
-READER = RequestReader()
+READER = RequestReader(max_inputs=64)
+SPEC = EmbedderSpec(name="e", model="m", space="s", dimension=4, limits=InputLimits(), max_batch=64)
 
 
 def body(**fields: object) -> bytes:
@@ -21,7 +24,8 @@ def body(**fields: object) -> bytes:
 
 
 def read(**fields: object) -> list[Input]:
-    return READER.read_inputs(READER.read(body(**fields)))
+    request = READER.read(body(**fields))
+    return InputReader().read(request.items, request.modalities, SPEC, truncate=True)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
@@ -52,12 +56,12 @@ def test_what_is_written_is_read_back_to_the_bit(rows: list[list[float]], packed
 
 def test_usage_counts_what_is_known_and_nvclip_s_own_count_where_it_is_not() -> None:
     row = np.array([1, 0], np.float32)
-    inputs: list[Input] = [TextInput("a"), ImageInput(b""), TextInput("b")]
-    embeddings = [Embedding(row, token_count=5), Embedding(row), Embedding(row)]
+    inputs: list[Input] = [TextInput("a"), ImageInput(b""), TextInput("b"), TextImageInput("c", b"")]
+    embeddings = [Embedding(row, token_count=5), Embedding(row), Embedding(row), Embedding(row, token_count=2)]
 
     usage = json.loads(nim_endpoint.write_embeddings("m", inputs, embeddings, packed=True))["usage"]
 
-    assert usage == {"num_images": 1, "prompt_tokens": 5 + 77, "total_tokens": 5 + 77}
+    assert usage == {"num_images": 2, "prompt_tokens": 5 + 77 + 2, "total_tokens": 5 + 77 + 2}
 
 
 @pytest.mark.parametrize("quotes", ['"' * 10, '\\"', "\\", '"\\', 'say "hello" and "bye"'])
@@ -67,7 +71,7 @@ def test_texts_full_of_quotes_and_backslashes_are_not_taken_for_many_inputs(quot
 
 
 @pytest.mark.parametrize("item", [b'""', b'"\\\\"', b'"a\\\\"', b'"\\""', b'"\\\\\\""'])
-@pytest.mark.parametrize("count", [65, 200, 100_000])
+@pytest.mark.parametrize("count", [65, 400, 100_000])
 def test_too_many_inputs_are_seen_whatever_they_are_made_of(item: bytes, count: int) -> None:
     with pytest.raises(RequestRefused) as caught:
         READER.read(b'{"model":"m","input":[' + b",".join([item] * count) + b"]}")
@@ -80,14 +84,20 @@ def test_messages_hold_nothing_of_what_was_sent() -> None:
     for fields in (
         {"input": ["a", "data:image/sesame"]},
         {"input": "data:image/png;base64,sesame*"},
+        {"input": "open data:image/sesame;base64,AAAA sesame"},
+        {"input": "data:text/sesame;base64,AAAA"},
+        {"input": "sesame", "modality": "image"},
         {"input": "a", "encoding_format": "sesame"},
+        {"input": "a", "modality": "sesame"},
+        {"input": "a", "modality": ["text", "sesame"]},
         {"input": "a", "open sesame": 1},
         {"input": {"sesame": 1}},
     ):
-        with pytest.raises(RequestRefused) as caught:
+        with pytest.raises((RequestRefused, InvalidRequest)) as caught:
             read(**fields)
         assert "sesame" not in str(caught.value)
         assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
 
 
 def test_another_bound_on_inputs_is_kept() -> None:
@@ -96,6 +106,21 @@ def test_another_bound_on_inputs_is_kept() -> None:
     assert len(reader.read(body(input=["a"] * 3)).items) == 3
     with pytest.raises(RequestRefused, match="at most 3"):
         reader.read(body(input=["a"] * 4))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 130])
+def test_an_answer_that_is_written_in_pieces_is_the_same_json(count: int, *, packed: bool) -> None:
+    rows = np.linspace(-1, 1, count * 1024, dtype=np.float32).reshape(count, 1024)
+    embeddings = [Embedding(row) for row in rows]
+
+    answer = json.loads(nim_endpoint.write_embeddings("m", [TextInput("a")] * count, embeddings, packed=packed))
+
+    written = [each["embedding"] for each in answer["data"]]
+    floats = [np.frombuffer(base64.b64decode(each), "<f4") for each in written] if packed else written
+    np.testing.assert_array_equal(np.array(floats, np.float32), rows)
+    assert [each["index"] for each in answer["data"]] == list(range(count))
+    assert VALUES_AT_ONCE == 64 * 1024
 
 
 def test_a_refusal_says_the_same_in_every_field_that_a_client_may_show() -> None:

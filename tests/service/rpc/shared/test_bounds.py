@@ -316,6 +316,12 @@ TESTS = {
         "test_bodies_that_are_too_long_together_are_refused_and_served_once_there_is_room": [
             "service.web.bounds.WebBounds.max_bodies_bytes"
         ],
+        "test_answers_that_nobody_reads_count_towards_the_bound_until_their_callers_are_gone": [
+            "service.web.bounds.WebBounds.max_bodies_bytes"
+        ],
+    },
+    "service.web.test_inputs": {
+        "test_what_is_plainly_not_base64_is_refused": ["service.web.inputs.MAX_LINE"],
     },
     "service.web.test_hostile": {
         "test_callers_that_send_slowly_or_nothing_are_cut": [
