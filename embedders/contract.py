@@ -151,14 +151,14 @@ class InputLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedderSpec:
-    """An embedder's identity and bounds. Only a dimension of 0 may change while the embedder lives.
+    """An embedder's identity and bounds. They change once at most, when a remote model is learnt.
 
     Attributes:
         name: what callers ask for.
-        model: the model's name, such as "nvidia/nvclip".
-        space: the id of the vector space that weights and preprocessing produce.
-        dimension: values in a vector. It is 0 while a remote model's dimension is unknown; until then the embedder
-            embeds nothing, and nothing may be bound to its space.
+        model: the model's name, such as "nvidia/nvclip"; empty while it is unknown.
+        space: the id of the vector space that weights and preprocessing produce; empty while it is unknown.
+        dimension: values in a vector. It is 0 until a remote model has been learnt; until then nothing may be bound to
+            its space, and the other attributes may still change.
         modalities: what it embeds.
         limits: bounds on one input.
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
@@ -212,10 +212,7 @@ class Embedder(Protocol):
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Identity and bounds. Known once `start` has returned; of a remote model, from the beginning.
-
-        A remote model's dimension may be 0, unknown, until a `check` has passed.
-        """
+        """Identity and bounds. Known once `start` has returned; of a remote model, once a `check` has passed."""
         ...
 
     async def start(self) -> None:

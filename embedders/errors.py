@@ -13,7 +13,7 @@ EmbedderError
     CallerKeyRejected           the key came with the call, or should have, and is not this server's
   ModelGone                     the backend does not serve the model, or no longer
   AnswerInvalid                 the backend answered, but not with a valid set of vectors
-  ModelUnusable                 a local model cannot be loaded
+  ModelUnusable                 a model cannot be used with these settings and files
   SpaceDisproved                an embedder does not have the space that it is declared to have
 """
 
@@ -91,7 +91,11 @@ class AnswerInvalid(EmbedderError):
 
 
 class ModelUnusable(EmbedderError):
-    """A local model cannot be loaded: its files are missing, broken, or do not match the settings."""
+    """A model cannot be used.
+
+    A local one's files are missing, broken, or do not match the settings; or the settings do not tell which of a NIM's
+    models to use, or do not fit it.
+    """
 
 
 class SpaceDisproved(EmbedderError):

@@ -98,6 +98,9 @@ TABLE: dict[type[BaseException], Rule] = {
         Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"
     ),
     embedder_errors.ModelGone: _rule(Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"),
+    embedder_errors.ModelUnusable: _rule(
+        Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"
+    ),
     embedder_errors.SpaceDisproved: _rule(
         Code.FAILED_PRECONDITION, "EMBEDDER_MISCONFIGURED", http=424, blame="upstream"
     ),

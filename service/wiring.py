@@ -99,7 +99,6 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         base_url=nim.base_url[0],
         model=nim.model,
         profile=nim.profile,
-        dimension=nim.dimension,
         api_key=read_secret(nim.api_key, nim.api_key_file),
         caller_keys=nim.allow_caller_keys,
         ca_file=nim.ca_file,

@@ -81,9 +81,10 @@ class CachingEmbedder(WatchedWrapper):
         Raises:
             EmbedderError: as the inner embedder.
         """
-        if options.api_key is not None or options.fresh or not inputs:
-            return await self._inner.embed(inputs, options)
         spec = self.specified_by.spec
+        # While the dimension is unknown, so may be the space, by which vectors are stored.
+        if options.api_key is not None or options.fresh or not inputs or not spec.dimension:
+            return await self._inner.embed(inputs, options)
         keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}

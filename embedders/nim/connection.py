@@ -207,14 +207,14 @@ def _failure(error: Exception, timeout_s: float) -> Exception:
     match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
             return EmbedderUnavailable(
-                "the NIM's certificate is not trusted; set nim.ca_file to its authority's certificate"
+                "the NIM's certificate is not trusted; set ca_file to its authority's certificate"
             )
         case aiohttp.ClientSSLError() | ssl.SSLError():
-            return EmbedderUnavailable("the TLS handshake with the NIM failed; check nim.base_url")
+            return EmbedderUnavailable("the TLS handshake with the NIM failed; check base_url")
         case aiohttp.ClientHttpProxyError(status=HTTPStatus.PROXY_AUTHENTICATION_REQUIRED):
-            return EmbedderUnavailable("the proxy in front of the NIM rejects the user or password; correct nim.proxy")
+            return EmbedderUnavailable("the proxy in front of the NIM rejects the user or password; correct proxy")
         case aiohttp.ClientResponseError() if not isinstance(error, aiohttp.ClientHttpProxyError):
-            return AnswerInvalid("the answer is not HTTP; check nim.base_url")
+            return AnswerInvalid("the answer is not HTTP; check base_url")
         case TimeoutError():
             what = f"the NIM did not answer within {timeout_s:g} s"
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():

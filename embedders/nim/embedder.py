@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -22,15 +22,19 @@ from embedders.contract import (
     Vector,
 )
 from embedders.errors import (
+    AnswerInvalid,
     CallerKeyRejected,
     EmbedderError,
+    EmbedderRateLimited,
     EmbedderUnavailable,
     InputRejected,
+    ModelGone,
 )
 from embedders.nim.address import check_key
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
-from embedders.nim.profiles import AUTO, choose_profile
+from embedders.nim.profiles import AUTO, PROFILES
 from embedders.nim.retries import PASSING, Retries, Transient
+from embedders.nim.serving import ServedModel, read_models, space_of
 from embedders.nim.wire import (
     INFERENCE_FAILED,
     INPUT_AT_FAULT,
@@ -41,15 +45,19 @@ from embedders.nim.wire import (
     embeddings_request,
     max_answer_bytes,
     read_embeddings,
+    read_refusal,
     request_fields,
     request_kind,
 )
 from embedders.telemetry.timing import call_times
 
 START_PROBE_S = 5.0
-"""Seconds that starting waits to learn the dimension from the NIM; later `check` learns it."""
+"""Seconds that starting waits to learn the model from the NIM; later `check` learns it."""
 
 READY_PAGE_BYTES = 65_536
+
+MODELS_PAGE_BYTES = 1024 * 1024
+"""The most bytes of a list of models: a gateway may list hundreds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +67,17 @@ class NimConfig:
     Attributes:
         name: the embedder's name.
         base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
-        model: the model's name as the NIM knows it.
+        model: the model's name as the NIM knows it, in upper or lower case; None for the one embedding model that the
+            NIM lists.
         profile: a name in embedders.nim.profiles.PROFILES, or "auto" for the one that matches the model's name.
-        dimension: values in a vector; None for the profile's, or else for that of the NIM's first answer.
+        dimensions: values of a vector to ask for, of a model that can shorten its vectors (Matryoshka); None for the
+            model's own. One that is set is a part of the space, even if it is the model's own.
         api_key: sent as a bearer token unless the call has its own key.
         caller_keys: whether calls may have their own key.
         ca_file: certificates of the only trusted authorities; None for the usual ones.
         proxy: an address, "environment" for the environment variables, or None for no proxy.
-        timeout_s: seconds for one request from connecting to the answer's last byte.
+        timeout_s: seconds for one request from connecting to the answer's last byte. A NIM works on a request for 120 s
+            by default, and a batch of page images on a small GPU needs more than 30; callers' deadlines end it sooner.
         max_batch: inputs in one request; None for the profile's.
         max_connections: requests with callers' inputs at the same time; checks have a separate connection.
         retry_attempts: requests in all for the same inputs, after temporary failures.
@@ -78,14 +89,14 @@ class NimConfig:
 
     name: str = "nim"
     base_url: str
-    model: str
+    model: str | None = None
     profile: str = AUTO
-    dimension: int | None = None
+    dimensions: int | None = None
     api_key: str | None = field(default=None, repr=False)
     caller_keys: bool = False
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
-    timeout_s: float = 30.0
+    timeout_s: float = 120.0
     max_batch: int | None = None
     max_connections: int = 8
     retry_attempts: int = 3
@@ -98,24 +109,31 @@ class NimConfig:
 class NimEmbedder:
     """Embeds on a NIM, with one pool of connections.
 
-    Attributes:
-        spec: identity and bounds, known from the beginning, except for a dimension that has to be learnt.
+    It learns the model's name and dimension from the NIM, and learns them again after an outage: a NIM that came back
+    with another model is refused. See embedders.nim.serving.
     """
 
     def __init__(self, config: NimConfig, *, retries: Retries | None = None) -> None:
         """Make one; `retries` replaces those of the configuration.
 
         Raises:
-            ValueError: an address, a key, ca_file, profile or max_batch is invalid.
+            ValueError: an address, a key, ca_file or profile is invalid, or the profile does not take the model's name,
+                max_batch or dimensions.
         """
         self._config = config
-        self._profile = choose_profile(config.profile, config.model)
-        max_batch = self._profile.batch if config.max_batch is None else config.max_batch
-        if not 1 <= max_batch <= self._profile.max_inputs:
-            raise ValueError(
-                f"max_batch is {max_batch}; a NIM of profile {self._profile.name} takes 1 to "
-                f"{self._profile.max_inputs} inputs a request"
-            )
+        model = config.model or ""
+        spec = EmbedderSpec(
+            name=config.name,
+            model=model,
+            space=space_of(model, config.dimensions),
+            dimension=0,
+            limits=config.limits,
+            max_batch=config.max_batch or PROFILES["plain"].batch,
+            slots=config.max_connections,
+        )
+        self._served = ServedModel(
+            spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
+        )
         self._connection = NimConnection(
             ConnectionConfig(
                 name=config.name,
@@ -131,47 +149,46 @@ class NimEmbedder:
         self._slots = asyncio.Semaphore(config.max_connections)
         self._life = Lifetime(config.name)
         keyless = config.caller_keys and config.api_key is None
-        self._failures = NimFailures(config.model, self._profile, config.api_key, keyless=keyless)
+        self._failures = NimFailures(self._served, config.api_key, keyless=keyless)
         self._wants_key = False
+        self._in_doubt = True
         self._reader = ItemReader(
             config.name,
-            self._profile,
+            self._served,
             config.limits,
             max_converted_pixels=config.max_converted_pixels,
             max_request_bytes=config.max_request_bytes,
         )
-        self.spec = EmbedderSpec(
-            name=config.name,
-            model=config.model,
-            space=config.model,
-            dimension=config.dimension or self._profile.dimension or 0,
-            limits=config.limits,
-            max_batch=max_batch,
-            slots=config.max_connections,
-        )
+
+    @property
+    def spec(self) -> EmbedderSpec:
+        """Identity and bounds. Model and space may be empty, and the dimension is 0, until the NIM has answered."""
+        return self._served.spec
 
     async def start(self) -> None:
-        """Make the pool of connections, which open when they are needed. Ask for the dimension if it is unknown."""
+        """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
         self._connection.open()
-        if not self.spec.dimension:
-            with contextlib.suppress(EmbedderError, TimeoutError):
-                async with asyncio.timeout(START_PROBE_S):
-                    await self._life.run(self._probe(None))
+        with contextlib.suppress(EmbedderError, TimeoutError):
+            async with asyncio.timeout(START_PROBE_S):
+                with self._keys_are_the_callers():
+                    await self._life.run(self._learn(None, checking=True))
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in requests of at most max_batch, some at the same time.
 
         Raises:
             EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, after retries; 500 only if the NIM
-                fails on a canary, too. Or the model's dimension is not known yet. EmbedderRateLimited for 429.
+                fails on a canary, too. Or the model is not known yet. EmbedderRateLimited for 429.
             CredentialRejected: the NIM answers 401, 402 or 403; CallerKeyRejected if the key is the caller's.
-            ModelGone: the NIM answers 404 or 410, or rejects every input because of the model's name.
+            ModelGone: the NIM answers 404 or 410, rejects every input because of the model's name, or serves another
+                model than before.
+            ModelUnusable: the settings do not tell which of the NIM's models to use, or do not fit it.
             AnswerInvalid: the answer does not hold one vector for each input, or the NIM rejects every input.
         """
         return await self._life.run(self._embed(inputs, options))
 
     async def check(self) -> None:
-        """Ask whether the NIM is ready, then embed a short text, and learn the dimension if it is unknown.
+        """Ask whether the NIM is ready, then embed a short text, and learn the model or hold the NIM to it.
 
         If only callers have keys, a NIM that requires a key passes the check.
 
@@ -192,14 +209,8 @@ class NimEmbedder:
                 check_key(options.api_key)
             except ValueError as error:
                 raise CallerKeyRejected(str(error)) from error
-            if not self.spec.dimension:
-                # Checks cannot learn it if this server has no key.
-                await self._probe(options.api_key)
-        if not self.spec.dimension:
-            raise EmbedderUnavailable(
-                f"the dimension of {self._config.model} is not known yet, because the NIM has not answered a probe; "
-                "wait for it, or set nim.dimension"
-            )
+        if self._in_doubt:
+            await self._learn(options.api_key)
         size = self.spec.max_batch
         if len(inputs) <= size:
             return await self._embed_batch(inputs, options)
@@ -221,7 +232,7 @@ class NimEmbedder:
             if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, None)
             if not self._wants_key:
-                await self._probe(None)
+                await self._learn(None, checking=True)
 
     @contextlib.contextmanager
     def _keys_are_the_callers(self) -> Iterator[None]:
@@ -232,15 +243,32 @@ class NimEmbedder:
             # No further probe without a key, because gateways may count it against this server.
             self._wants_key = True
 
-    async def _probe(self, key: str | None) -> None:
-        """Embed a short text, and learn the dimension if it is unknown."""
-        plain = canary(Modality.TEXT, request_kind(self._profile, TextInput(""), QUERY))
-        answer = await self._ask([plain], key, checking=True)
+    async def _learn(self, key: str | None, *, checking: bool = False) -> None:
+        """Learn the model, or hold the NIM to it: by its list of models if there is a doubt, and by a short text."""
+        if self._in_doubt:
+            answer = await self._send("GET", "/v1/models", None, key, MODELS_PAGE_BYTES, checking=checking)
+            # A gateway may lack this page, or want a key for it alone; a model that is set does not need it.
+            if self._config.model is None and answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+                raise self._failures.of(answer, key)
+            self._served.identify(read_models(answer.body) if answer.status == HTTPStatus.OK else [])
+        answer = await self._ask_canary(key, checking=checking)
+        if (
+            answer.status in INPUT_AT_FAULT
+            and "modality" in read_refusal(answer.body)
+            and self._served.profile.modalities
+        ):
+            self._served.without_modality()
+            answer = await self._ask_canary(key, checking=checking)
         if answer.status != HTTPStatus.OK:
             raise self._failures.of_all(answer, Modality.TEXT, key)
-        (vector,) = self._read(answer, 1)
-        if not self.spec.dimension:
-            self.spec = replace(self.spec, dimension=len(vector))
+        unit_length = self._served.profile.unit_length
+        model, (vector,) = read_embeddings(answer.body, count=1, dimension=None, unit_length=unit_length)
+        self._served.hold(vector, model)
+        self._in_doubt = False
+
+    async def _ask_canary(self, key: str | None, *, checking: bool) -> Answer:
+        plain = canary(Modality.TEXT, request_kind(self._served.profile, TextInput(""), QUERY))
+        return await self._ask([plain], key, checking=checking)
 
     async def _embed_batch(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         rejected: dict[int, InputRejected] = {}
@@ -273,11 +301,11 @@ class NimEmbedder:
 
     async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
         """Send a canary of the items' kind, and raise the NIM's error if it fails."""
-        pictures = all(item.modality is Modality.IMAGE for item in items)
-        modality = Modality.IMAGE if pictures else Modality.TEXT
-        answer = await self._ask([canary(modality, items[0].kind)], key)
+        what = {item.modality for item in items}
+        plain = canary(what.pop() if len(what) == 1 else Modality.TEXT, items[0].kind)
+        answer = await self._ask([plain], key)
         if answer.status != HTTPStatus.OK:
-            raise self._failures.of_all(answer, modality, key)
+            raise self._failures.of_all(answer, plain.modality, key)
 
     async def _without_culprits(
         self, items: Sequence[Item], refusal: Answer, key: str | None
@@ -300,18 +328,33 @@ class NimEmbedder:
         return rows
 
     def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
-        dimension, unit_length = self.spec.dimension or None, self._profile.unit_length
-        return list(read_embeddings(answer.body, count=count, dimension=dimension, unit_length=unit_length))
+        unit_length = self._served.profile.unit_length
+        try:
+            model, rows = read_embeddings(
+                answer.body, count=count, dimension=self.spec.dimension, unit_length=unit_length
+            )
+        except AnswerInvalid:
+            self._in_doubt = True
+            raise
+        if model != self._served.answers_as:
+            self._in_doubt = True
+            raise EmbedderUnavailable(
+                f"the NIM answers as {model} and not as {self._served.answers_as}, as before; it is checked, try again"
+            )
+        return list(rows)
 
     async def _ask(self, items: Sequence[Item], key: str | None, *, checking: bool = False) -> Answer:
         """Send items of one kind; return a 200 or a rejection of the input, and raise all other failures."""
         contents, modalities = [item.content for item in items], [item.modality.value for item in items]
-        fields = request_fields(self._profile, items[0].kind, modalities)
-        content = embeddings_request(self._config.model, contents, fields)
-        max_bytes = max_answer_bytes(len(items), self.spec.dimension or None)
+        served = self._served
+        fields = request_fields(served.profile, items[0].kind, modalities, served.dimensions)
+        content = embeddings_request(served.spec.model, contents, fields)
+        max_bytes = max_answer_bytes(len(items), served.spec.dimension or None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
-            raise self._failures.of(answer, key)
+            failure = self._failures.of(answer, key)
+            self._in_doubt = self._in_doubt or isinstance(failure, ModelGone)
+            raise failure
         return answer
 
     async def _send(
@@ -343,9 +386,14 @@ class NimEmbedder:
             return answer
 
         times = call_times()
-        return await self._retries.run(
-            attempt,
-            timeout_s=self._config.timeout_s,
-            deadline_s=math.inf if times is None else times.deadline_s,
-            key=key,
-        )
+        try:
+            return await self._retries.run(
+                attempt,
+                timeout_s=self._config.timeout_s,
+                deadline_s=math.inf if times is None else times.deadline_s,
+                key=key,
+            )
+        except EmbedderUnavailable as error:
+            # It may come back with another model.
+            self._in_doubt = self._in_doubt or not isinstance(error, EmbedderRateLimited)
+            raise

@@ -15,14 +15,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 from PIL import Image
 
-from embedders.contract import EmbedOptions, ImageInput, Input, InputLimits, Modality, Purpose, TextInput, Vector
+from embedders.contract import (
+    EmbedOptions,
+    ImageInput,
+    Input,
+    InputLimits,
+    Modality,
+    Purpose,
+    TextInput,
+    Vector,
+    modality,
+    refused,
+)
 from embedders.errors import (
     AnswerInvalid,
     CallerKeyRejected,
@@ -32,11 +43,13 @@ from embedders.errors import (
     EmbedderUnavailable,
     InputRejected,
     ModelGone,
+    ModelUnusable,
 )
 from embedders.images import decoding as images
 from embedders.nim.connection import Answer
-from embedders.nim.profiles import NimProfile
+from embedders.nim.profiles import MAX_DIMENSION, NimProfile
 from embedders.nim.retries import PASSING
+from embedders.nim.serving import ServedModel
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
 
@@ -49,10 +62,10 @@ READERS = 4
 READ_AT_ONCE = 2 * READERS
 """Inputs of a batch that are read at a time, so that full requests are sent before all inputs are read."""
 
-_DATA_URI_START = re.compile(r"\s*data:(?=image)", re.IGNORECASE)
+_DATA_URL = re.compile(r"data:(?=image)", re.IGNORECASE)
 
-MAX_DIMENSION = 65_536
-"""The most values of a vector, as in Weaviate."""
+_TOKEN_BOUND = re.compile(r"maximum allowed token size (\d{1,7})")
+"""How a NIM tells its bound when it refuses a text that is too long."""
 
 MAX_REFUSAL_LENGTH = 200
 
@@ -73,6 +86,8 @@ INPUT_AT_FAULT = frozenset(
     }
 )
 """Statuses that reject an input, if a canary shows that the NIM can embed others."""
+
+_PLAIN = {Modality.TEXT: "text", Modality.IMAGE: "image", Modality.TEXT_IMAGE: "text with an image"}
 
 _KEY_AT_FAULT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 
@@ -105,7 +120,7 @@ class ItemReader:
 
     Args:
         name: the embedder's, for the names of the threads.
-        profile: of the NIM.
+        served: what the NIM serves.
         limits: bounds on one input.
         max_converted_pixels: converted pictures are scaled down to so many pixels; 0 for no bound.
         max_request_bytes: bytes of the items of one request; a larger item goes alone.
@@ -114,13 +129,13 @@ class ItemReader:
     def __init__(
         self,
         name: str,
-        profile: NimProfile,
+        served: ServedModel,
         limits: InputLimits,
         *,
         max_converted_pixels: int,
         max_request_bytes: int,
     ) -> None:
-        self._profile = profile
+        self._served = served
         self._limits = limits
         self._max_converted_pixels = max_converted_pixels
         self._max_request_bytes = max_request_bytes
@@ -161,45 +176,65 @@ class ItemReader:
             reading = [
                 loop.run_in_executor(self._threads, self._item, each, options)
                 for each in inputs
-                if isinstance(each, ImageInput)
+                if not isinstance(each, TextInput)
             ]
             pictures = iter(await asyncio.gather(*reading) if reading else [])
-            return [next(pictures) if isinstance(each, ImageInput) else self._item(each, options) for each in inputs]
+            return [self._item(each, options) if isinstance(each, TextInput) else next(pictures) for each in inputs]
 
     def _item(self, each: Input, options: EmbedOptions) -> Item | InputRejected:
-        kind = request_kind(self._profile, each, options)
+        profile = self._served.profile
+        kind, what = request_kind(profile, each, options), modality(each)
+        if what not in profile.reads:
+            return refused(self._served.spec, each)
         try:
-            if isinstance(each, ImageInput):
-                read = images.as_nim_image(each.content, self._limits, max_converted_pixels=self._max_converted_pixels)
-                return Item(orjson.dumps(image_item(*read)), Modality.IMAGE, kind)
-            text = check_text(each.text, self._limits, truncate=each.truncate)
+            text = "" if isinstance(each, ImageInput) else check_text(each.text, self._limits, truncate=each.truncate)
+            url = "" if isinstance(each, TextInput) else self._image_url(each.content)
         except InputRejected as error:
             return error
-        # If the request names each input's kind, a text may look like a data URI.
-        content = text if self._profile.modalities else text_item(text)
-        return Item(orjson.dumps(content), Modality.TEXT, kind, truncated=len(text) < len(each.text))
+        truncated = not isinstance(each, ImageInput) and len(text) < len(each.text)
+        match what:
+            case Modality.TEXT:
+                # If the request names each input's kind, a text may hold a data URL.
+                content = text if profile.modalities else text_item(text)
+            case Modality.IMAGE:
+                content = url
+            case Modality.TEXT_IMAGE:
+                content = text_image_item(text, url)
+        return Item(orjson.dumps(content), what, kind, truncated=truncated)
+
+    def _image_url(self, content: bytes) -> str:
+        return image_item(*images.as_nim_image(content, self._limits, max_converted_pixels=self._max_converted_pixels))
 
 
 @cache
-def canary(modality: Modality, kind: Kind) -> Item:
+def canary(what: Modality, kind: Kind) -> Item:
     """Return an item that no working NIM rejects."""
-    if modality is Modality.TEXT:
-        return Item(b'"ready"', modality, kind)
+    if what is Modality.TEXT:
+        return Item(b'"ready"', what, kind)
     file = io.BytesIO()
     Image.new("RGB", (224, 224), "white").save(file, "PNG")
-    return Item(orjson.dumps(image_item("image/png", file.getvalue())), modality, kind)
+    url = image_item("image/png", file.getvalue())
+    return Item(orjson.dumps(url if what is Modality.IMAGE else text_image_item("ready", url)), what, kind)
 
 
 def text_item(text: str) -> str:
-    """Return a text as an item of `input`.
+    """Return a text as an item of `input`, for a NIM that is not told what the item is.
 
-    Line breaks become spaces, because the schema's pattern excludes them. A NIM takes every string that starts with
-    `data:image` for a picture; such a text gets a space after the colon. The tokenizers of BERT and CLIP separate words
-    from punctuation and drop spaces, so both spellings give the same tokens and the same vector.
+    Line breaks become spaces, because nvclip's schema excludes them. A NIM takes a string for a picture if it starts
+    with `data:image`, and newer ones if it has that anywhere; so each gets a space after the colon. The tokenizers of
+    BERT and CLIP separate words from punctuation and drop spaces, so both spellings give the same tokens and the same
+    vector.
     """
-    line = " ".join(text.splitlines())
-    start = _DATA_URI_START.match(line)
-    return line if start is None else f"{line[: start.end()]} {line[start.end() :]}"
+    return _without_data_urls(" ".join(text.splitlines()))
+
+
+def text_image_item(text: str, url: str) -> str:
+    """Return a text and the data URL of a picture as one item of `input`, which has no other data URL."""
+    return f"{_without_data_urls(text)}\n{url}"
+
+
+def _without_data_urls(text: str) -> str:
+    return _DATA_URL.sub(lambda found: f"{found[0]} ", text)
 
 
 def image_item(media_type: str, content: bytes) -> str:
@@ -224,22 +259,31 @@ def embeddings_request(model: str, items: Sequence[bytes], fields: Mapping[str, 
 
 def request_kind(profile: NimProfile, each: Input, options: EmbedOptions) -> Kind:
     """Return the kind of request that an input belongs into."""
-    # These models take pictures as passages only.
+    # These models take pictures as passages only, also with a text.
     query = options.purpose is Purpose.QUERY and isinstance(each, TextInput)
     role = ("query" if query else "passage") if profile.roles else None
     if not profile.truncation:
         return Kind(role)
     # Pictures are not cut.
-    return Kind(role, "END" if isinstance(each, TextInput) and each.truncate else "NONE")
+    return Kind(role, "END" if not isinstance(each, ImageInput) and each.truncate else "NONE")
 
 
-def request_fields(profile: NimProfile, kind: Kind, modalities: list[str]) -> dict[str, Any]:
-    """Return the further fields of a request; `modalities` are those of its inputs, in order."""
-    fields: dict[str, Any] = {}
+def request_fields(
+    profile: NimProfile, kind: Kind, modalities: Sequence[str], dimensions: int | None = None
+) -> dict[str, Any]:
+    """Return the further fields of a request.
+
+    Args:
+        profile: of the model's family.
+        kind: of its inputs.
+        modalities: of its inputs, in order; one for all is written once.
+        dimensions: values of a vector to ask for.
+    """
+    fields: dict[str, Any] = {} if dimensions is None else {"dimensions": dimensions}
     if kind.role is not None:
         fields["input_type"] = kind.role
     if profile.modalities:
-        fields["modality"] = modalities
+        fields["modality"] = list(modalities) if len(set(modalities)) > 1 else modalities[0]
     if kind.truncate is not None:
         fields["truncate"] = kind.truncate
     return fields
@@ -250,8 +294,20 @@ def max_answer_bytes(count: int, dimension: int | None) -> int:
     return 65_536 + count * (1024 + 32 * (dimension or MAX_DIMENSION))
 
 
-def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_length: bool = True) -> NDArray[np.float32]:
-    """Return an answer's vectors in the order of the request: float32, shape (count, dimension), rows of unit length.
+class Embeddings(NamedTuple):
+    """What a NIM answers.
+
+    Attributes:
+        model: the model's name; empty if the answer has none.
+        rows: the vectors in the order of the request: float32, shape (count, dimension), rows of unit length.
+    """
+
+    model: str
+    rows: NDArray[np.float32]
+
+
+def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_length: bool = True) -> Embeddings:
+    """Return an answer's vectors.
 
     Vectors may be base64 of little-endian float32 or lists of numbers. They are ordered by `index`, which must count
     from 0 or from 1 without a gap.
@@ -281,7 +337,8 @@ def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_leng
         raise AnswerInvalid(f"the NIM answered embeddings of different lengths, or not of 1 to {MAX_DIMENSION} values")
     rows = np.empty((count, width), np.float32)
     rows[_positions(data)] = vectors
-    return _check_unit(rows) if unit_length else _scaled(rows)
+    model = answer.get("model")
+    return Embeddings(model if isinstance(model, str) else "", _check_unit(rows) if unit_length else _scaled(rows))
 
 
 def read_refusal(body: bytes) -> str:
@@ -338,10 +395,7 @@ def _read_vector(value: object, dimension: int | None) -> Vector:
     else:
         raise AnswerInvalid("the NIM answered an embedding that is neither base64 nor a list of numbers")
     if dimension is not None and len(vector) != dimension:
-        raise AnswerInvalid(
-            f"the NIM answered an embedding with {len(vector)} values; {dimension} are expected; "
-            "set the embedder's dimension to what the model gives"
-        )
+        raise AnswerInvalid(f"the NIM answered an embedding with {len(vector)} values; {dimension} are expected")
     return vector
 
 
@@ -373,15 +427,13 @@ class NimFailures:
     """Maps the failures of one NIM to errors.
 
     Args:
-        model: the model's name.
-        profile: of the NIM.
+        served: what the NIM serves.
         api_key: this server's, which no message may show.
         keyless: whether only callers have keys.
     """
 
-    def __init__(self, model: str, profile: NimProfile, api_key: str | None, *, keyless: bool) -> None:
-        self._model = model
-        self._profile = profile
+    def __init__(self, served: ServedModel, api_key: str | None, *, keyless: bool) -> None:
+        self._served = served
         self._api_key = api_key
         self._keyless = keyless
 
@@ -392,12 +444,12 @@ class NimFailures:
         if answer.status in _KEY_AT_FAULT:
             return self._of_key(answer, key, message)
         if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            return ModelGone(f"{message}: it does not serve the model {self._model}")
+            return ModelGone(f"{message}: it does not serve the model {self._served.spec.model}{self._served.serves}")
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             return EmbedderRateLimited(f"{message}: too many calls", retry_after_s=wait_s)
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
             return EmbedderUnavailable(message, retry_after_s=wait_s)
-        return AnswerInvalid(f"{message}, which a NIM never sends; check nim.base_url")
+        return AnswerInvalid(f"{message}, which a NIM never sends; check base_url")
 
     def _of_key(self, answer: Answer, key: str | None, message: str) -> EmbedderError:
         what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it rejects"
@@ -407,19 +459,22 @@ class NimFailures:
             return CallerKeyRejected(f"{message}: it requires a key, and this server has none; send one with the call")
         return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
 
-    def of_all(self, answer: Answer, modality: Modality, key: str | None) -> EmbedderError:
+    def of_all(self, answer: Answer, what: Modality, key: str | None) -> EmbedderError:
         """Return the error when the NIM rejects a canary. Its message cannot quote a caller's input."""
         if answer.status == INFERENCE_FAILED:
             return self.of(answer, key)
         words = read_refusal(answer.body)
         for secret in filter(None, (key, self._api_key)):
             words = words.replace(secret, "...")
-        message = f"the NIM rejects even a plain {modality.value} with status {answer.status}"
+        message = f"the NIM rejects even a plain {_PLAIN[what]} with status {answer.status}"
         if words:
             message += f' and says "{words}"'
         if re.search(r"\bdegraded\b", words, re.IGNORECASE):
             return EmbedderUnavailable(message)
-        message += f"; check that it serves the model {self._model} and is of profile {self._profile.name}"
+        served = self._served
+        if served.dimensions is not None and "dimension" in words:
+            return ModelUnusable(f"{message}; set dimensions to what {served.spec.model} has, or leave it out")
+        message += f"; check that it serves the model {served.spec.model} and is of profile {served.profile.name}"
         if re.search(r"\bmodel\b", words, re.IGNORECASE):
             return ModelGone(message)
         return AnswerInvalid(message)
@@ -430,10 +485,14 @@ class NimFailures:
             return InputRejected(
                 f"the NIM fails on the input with status {answer.status}, but not on others; send another one"
             )
+        return InputRejected(f"the NIM rejects the input with status {answer.status}; {self._fix(item, answer)}")
+
+    def _fix(self, item: Item, answer: Answer) -> str:
         if item.modality is Modality.IMAGE:
-            fix = "send a smaller JPEG or PNG image"
-        else:
-            bound = self._profile.max_text_tokens
-            fix = "send a shorter text" + (f"; the model reads {bound} tokens" if bound else "")
-            fix += ", or let it be truncated" if item.kind.truncate == "NONE" else ""
-        return InputRejected(f"the NIM rejects the input with status {answer.status}; {fix}")
+            return "send a smaller JPEG or PNG image"
+        told = _TOKEN_BOUND.search(read_refusal(answer.body))
+        bound = int(told[1]) if told else self._served.profile.max_text_tokens
+        fix = "send a shorter text" + (f"; the model reads at most {bound} tokens" if bound else "")
+        if item.modality is Modality.TEXT_IMAGE:
+            fix += ", or a smaller JPEG or PNG image"
+        return fix + (", or let the text be truncated" if item.kind.truncate == "NONE" else "")

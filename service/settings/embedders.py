@@ -12,7 +12,9 @@ from embedders.nim.profiles import PROFILES, choose_profile
 from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
 
 EmbedderName = Literal["clip", "nim"]
-ProfileName = Literal["auto", "nvclip", "nemotron-vl", "nemoretriever-vlm", "plain"]
+ProfileName = Literal[
+    "auto", "nvclip", "nemotron-3.5", "nemotron-vl", "nemoretriever-vlm", "llama-nemotron", "text", "plain"
+]
 
 
 class EmbedderSettings(Group):

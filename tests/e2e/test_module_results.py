@@ -94,7 +94,7 @@ async def sides(weaviate_settings: WeaviateSettings, distance: VectorDistances) 
         skip_init_checks=True,
     )
     async with FakeNim(path="/nim", floats=True) as nim, client:
-        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension))
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model))
         pool = EmbedderPool([watched(embedder)], check_interval_s=60)
         await pool.start()
         await store.start()

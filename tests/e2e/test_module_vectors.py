@@ -92,7 +92,7 @@ async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings
     store = WeaviateStore(weaviate_settings)
     async with FakeNim(path="/nim", floats=True) as nim, client:
         pool = EmbedderPool(
-            [watched(NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)))],
+            [watched(NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model)))],
             check_interval_s=60,
         )
         await pool.start()

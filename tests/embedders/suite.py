@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ import pytest
 from embedders.contract import (
     DOCUMENT,
     QUERY,
-    SEPARATE,
     Embedder,
     Embedding,
     ImageInput,
     Input,
     InputLimits,
+    Modality,
     Outcome,
+    TextImageInput,
     TextInput,
+    modality,
 )
 from embedders.errors import (
     EmbedderUnavailable,
@@ -35,13 +39,24 @@ RED = ImageInput(picture((220, 20, 20), size=(40, 30)))
 BLUE = ImageInput(picture((20, 20, 220), size=(30, 40), file_format="JPEG"))
 CAT = TextInput("a cat on a mat")
 DOG = TextInput("two dogs in the rain")
+BOTH = TextImageInput(CAT.text, RED.content)
 MIXED: list[Input] = [CAT, RED, DOG, BLUE]
+
+
+def readable(embedder: Embedder) -> list[Input]:
+    """Return texts and pictures, and one of both, as far as an embedder reads them."""
+    return [each for each in [*MIXED, BOTH] if modality(each) in embedder.spec.modalities]
 
 
 def vectors(outcomes: Sequence[Outcome]) -> np.ndarray:
     """Return the vectors of outcomes that all have one: float32, shape (outcomes, dimension)."""
     assert all(isinstance(each, Embedding) for each in outcomes), outcomes
     return np.stack([each.vector for each in outcomes if isinstance(each, Embedding)])
+
+
+def _require_pairs(embedder: Embedder) -> None:
+    if Modality.TEXT_IMAGE not in embedder.spec.modalities:
+        pytest.skip("the model does not read a text and an image as one input")
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -64,11 +79,11 @@ class EmbedderSuite:
         assert spec.space
         assert spec.dimension > 0
         assert spec.max_batch > 0
-        assert spec.modalities >= SEPARATE
+        assert Modality.TEXT in spec.modalities
         assert spec.limits == LIMITS
 
     async def test_vectors_are_float32_of_the_spec_s_dimension_and_of_unit_length(self, embedder: Embedder) -> None:
-        for outcome in await embedder.embed(MIXED, DOCUMENT):
+        for outcome in await embedder.embed(readable(embedder), DOCUMENT):
             assert isinstance(outcome, Embedding)
             assert outcome.vector.dtype == np.float32
             assert outcome.vector.shape == (embedder.spec.dimension,)
@@ -76,11 +91,12 @@ class EmbedderSuite:
             assert not outcome.truncated
 
     async def test_outcomes_keep_the_order_of_mixed_inputs(self, embedder: Embedder) -> None:
-        together = vectors(await embedder.embed(MIXED, DOCUMENT))
-        alone = [vectors(await embedder.embed([each], DOCUMENT))[0] for each in MIXED]
+        inputs = readable(embedder)
+        together = vectors(await embedder.embed(inputs, DOCUMENT))
+        alone = [vectors(await embedder.embed([each], DOCUMENT))[0] for each in inputs]
         assert_same(together, np.stack(alone))
-        assert cosine(together[0], together[2]) < 0.999
-        assert cosine(together[1], together[3]) < 0.9999
+        for one, other in itertools.combinations(range(len(inputs)), 2):
+            assert cosine(together[one], together[other]) < 0.9999
 
     async def test_no_inputs_give_no_outcomes(self, embedder: Embedder) -> None:
         assert await embedder.embed([], QUERY) == []
@@ -107,6 +123,8 @@ class EmbedderSuite:
     async def test_a_bad_image_fails_alone(
         self, embedder: Embedder, content: bytes, error: type[InputRejected]
     ) -> None:
+        if Modality.IMAGE not in embedder.spec.modalities:
+            pytest.skip("the model reads texts only")
         before, bad, after = await embedder.embed([CAT, ImageInput(content), RED], DOCUMENT)
         assert type(bad) is error
         assert_same(vectors([before, after]), vectors(await embedder.embed([CAT, RED], DOCUMENT)))
@@ -175,9 +193,48 @@ class EmbedderSuite:
         assert good.token_count is not None
         assert good.token_count < bound
 
+    @pytest.mark.parametrize("each", [CAT, RED, BOTH], ids=["text", "image", "text_image"])
+    async def test_an_input_of_a_kind_that_the_model_does_not_read_fails_alone_and_by_name(
+        self, embedder: Embedder, each: Input
+    ) -> None:
+        spec = embedder.spec
+        if modality(each) in spec.modalities:
+            pytest.skip("the model reads this kind")
+        bad, good = await embedder.embed([each, CAT], QUERY)
+        assert type(bad) is InputRejected
+        assert spec.model in str(bad)
+        assert spec.name in str(bad)
+        assert isinstance(good, Embedding)
+
+    async def test_a_text_and_an_image_as_one_input_have_a_vector_of_their_own(self, embedder: Embedder) -> None:
+        _require_pairs(embedder)
+        inputs: list[Input] = [BOTH, CAT, RED, replace(BOTH, text=DOG.text), replace(BOTH, content=BLUE.content)]
+        both, *others = vectors(await embedder.embed(inputs, DOCUMENT))
+        for other in others:
+            assert cosine(both, other) < 0.9999
+
+    async def test_what_is_wrong_with_a_part_of_one_input_fails_it_alone(self, embedder: Embedder) -> None:
+        _require_pairs(embedder)
+        long = "é" * (LIMITS.max_text_bytes // 2 + 1)
+        inputs = [
+            replace(BOTH, text=" "),
+            replace(BOTH, text=long),
+            replace(BOTH, content=b""),
+            replace(BOTH, content=b"no picture at all"),
+            replace(BOTH, text=long, truncate=True),
+            BOTH,
+        ]
+        *bad, cut, good = await embedder.embed(inputs, DOCUMENT)
+        assert [type(each) for each in bad] == [InputRejected, TextTooLong, ImageEmpty, ImageUndecodable]
+        assert isinstance(cut, Embedding)
+        assert cut.truncated
+        assert isinstance(good, Embedding)
+        assert not good.truncated
+
     async def test_messages_of_rejected_inputs_hold_no_content(self, embedder: Embedder) -> None:
         secret = "sesame-open-up"
-        inputs: list[Input] = [TextInput(secret * 500), ImageInput(secret.encode())]
+        both = TextImageInput(secret, secret.encode())
+        inputs: list[Input] = [TextInput(secret * 500), ImageInput(secret.encode()), both]
         for outcome in await embedder.embed(inputs, QUERY):
             assert isinstance(outcome, InputRejected)
             assert secret not in str(outcome)
@@ -193,14 +250,15 @@ class EmbedderSuite:
         assert vectors(query).shape == vectors(document).shape
 
     async def test_a_cancelled_call_leaves_the_others_alone(self, embedder: Embedder) -> None:
-        cancelled = asyncio.create_task(embedder.embed(MIXED * 4, DOCUMENT))
+        inputs = readable(embedder)
+        cancelled = asyncio.create_task(embedder.embed(inputs * 4, DOCUMENT))
         other = asyncio.create_task(embedder.embed([CAT], DOCUMENT))
         await asyncio.sleep(0)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
         assert len(vectors(await other)) == 1
-        assert len(vectors(await embedder.embed(MIXED, DOCUMENT))) == 4
+        assert len(vectors(await embedder.embed(inputs, DOCUMENT))) == len(inputs)
 
     async def test_its_check_passes_while_the_backend_works(self, embedder: Embedder) -> None:
         await embedder.check()
@@ -214,11 +272,12 @@ class EmbedderSuite:
             await embedder.check()
 
     async def test_closing_ends_calls_in_flight_and_leaves_no_task(self, embedder: Embedder) -> None:
-        calls = [asyncio.create_task(embedder.embed(MIXED * 4, DOCUMENT)) for _ in range(4)]
+        inputs = readable(embedder) * 4
+        calls = [asyncio.create_task(embedder.embed(inputs, DOCUMENT)) for _ in range(4)]
         await asyncio.sleep(0)
         await embedder.close()
         for call in calls:
             with contextlib.suppress(EmbedderUnavailable):
-                assert len(await asyncio.wait_for(call, 10)) == 16
+                assert len(await asyncio.wait_for(call, 10)) == len(inputs)
         backends = {task for task in asyncio.all_tasks() if "_serve" in repr(task.get_coro())}
         assert asyncio.all_tasks() - backends == {asyncio.current_task()}

@@ -104,9 +104,7 @@ async def test_hostile_inputs_cost_a_nim_s_callers_an_error_each() -> None:
         *(TextInput(each) for each in hostile_texts(COUNT)),
     ]
     async with FakeNim() as nim:
-        embedder = NimEmbedder(
-            NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
-        )
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, limits=LIMITS))
         await embedder.start()
         await outcomes_of(embedder, hostile[:50], 0)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

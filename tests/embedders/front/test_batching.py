@@ -61,7 +61,7 @@ class TestOverNim(EmbedderSuite):
     @pytest.fixture
     async def embedder(self) -> AsyncIterator[BatchingEmbedder]:
         async with FakeNim() as nim:
-            config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
+            config = NimConfig(base_url=nim.base_url, model=nim.model, limits=LIMITS)
             embedder = BatchingEmbedder(NimEmbedder(config), bounds=bounds(1000))
             await embedder.start()
             yield embedder
@@ -304,7 +304,7 @@ async def test_closing_fails_calls_in_the_queue_and_in_the_backend_and_closes_it
 
 async def test_a_nim_is_built_behind_a_queue() -> None:
     async with FakeNim() as nim:
-        config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)
+        config = NimConfig(base_url=nim.base_url, model=nim.model)
         embedder = build_embedder(config, bounds=bounds(5))
         await embedder.start()
         assert len(await embedder.embed(texts("a", 5), QUERY)) == 5

@@ -19,13 +19,14 @@ TEXTS: list[Input] = [TextInput(f"a cat on mat {number}") for number in range(64
 
 @pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
-    return NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS, retry_attempts=1)
+    return NimConfig(base_url=nim.base_url, model=nim.model, limits=LIMITS, retry_attempts=1)
 
 
 @pytest.fixture
-async def embedder(config: NimConfig) -> AsyncIterator[NimEmbedder]:
+async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
     await embedder.start()
+    nim.forget()
     yield embedder
     await embedder.close()
 
@@ -131,6 +132,7 @@ async def test_callers_of_inputs_that_the_nim_fails_on_harm_nobody_else(nim: Fak
     batching = BatchingEmbedder(NimEmbedder(config), bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
     embedder = BreakerEmbedder(batching, rules)
     await embedder.start()
+    nim.forget()
 
     async def ask(text: str) -> Outcome | EmbedderError:
         (outcome,) = await embedder.embed([TextInput(text)], QUERY)

@@ -33,7 +33,6 @@ def config(nim: FakeNim) -> NimConfig:
     return NimConfig(
         base_url=nim.base_url,
         model=nim.model,
-        dimension=nim.dimension,
         limits=LIMITS,
         max_connections=2,
         timeout_s=10,
@@ -42,9 +41,10 @@ def config(nim: FakeNim) -> NimConfig:
 
 
 @pytest.fixture
-async def embedder(config: NimConfig) -> AsyncIterator[NimEmbedder]:
+async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
     await embedder.start()
+    nim.forget()
     yield embedder
     await embedder.close()
 
@@ -83,7 +83,7 @@ async def test_a_request_has_the_documented_fields_only_and_mixes_texts_and_imag
 @pytest.mark.parametrize("floats", [False, True])
 async def test_indexes_from_0_or_1_and_base64_or_floats_are_read(*, index_base: int, floats: bool) -> None:
     async with FakeNim(index_base=index_base, floats=floats) as nim:
-        config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension)
+        config = NimConfig(base_url=nim.base_url, model=nim.model)
         outcomes = await embed(config, [CAT, DOG])
         np.testing.assert_array_equal(vectors(outcomes), np.stack([nim.vector(CAT.text), nim.vector(DOG.text)]))
 
@@ -92,25 +92,25 @@ async def test_indexes_from_0_or_1_and_base64_or_floats_are_read(*, index_base: 
 @pytest.mark.parametrize("path", ["", "/ai/nim"])
 async def test_the_address_may_have_a_path_and_end_with_v1(path: str, suffix: str) -> None:
     async with FakeNim(path=path) as nim:
-        config = NimConfig(base_url=nim.base_url + suffix, model=nim.model, dimension=nim.dimension)
+        config = NimConfig(base_url=nim.base_url + suffix, model=nim.model)
         assert len(await embed(config, [CAT])) == 1
 
 
 @pytest.mark.parametrize("base_url", ["", "nim:8000", "ftp://nim", "http://", "http://[bad"])
 def test_an_address_that_is_none_is_refused(base_url: str) -> None:
     with pytest.raises(ValueError, match="base_url"):
-        NimEmbedder(NimConfig(base_url=base_url, model="m", dimension=4))
+        NimEmbedder(NimConfig(base_url=base_url, model="m"))
 
 
 @pytest.mark.parametrize("max_batch", [0, 65])
 def test_a_batch_that_no_nim_takes_is_refused(max_batch: int) -> None:
     with pytest.raises(ValueError, match="max_batch"):
-        NimEmbedder(NimConfig(base_url="http://nim", model="nvidia/nvclip", dimension=4, max_batch=max_batch))
+        NimEmbedder(NimConfig(base_url="http://nim", model="nvidia/nvclip", max_batch=max_batch))
 
 
 def test_a_key_that_no_header_carries_is_refused_without_being_shown() -> None:
     with pytest.raises(ValueError, match="api_key") as failure:
-        NimEmbedder(NimConfig(base_url="http://nim", model="m", dimension=4, api_key=f"{SECRET}\n"))
+        NimEmbedder(NimConfig(base_url="http://nim", model="m", api_key=f"{SECRET}\n"))
     assert SECRET not in str(failure.value)
 
 
@@ -155,7 +155,7 @@ async def test_line_ends_in_texts_become_spaces(nim: FakeNim, embedder: NimEmbed
 
 async def test_the_key_goes_as_a_bearer_token_and_into_no_text() -> None:
     async with FakeNim(api_key=SECRET) as nim:
-        config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, api_key=SECRET)
+        config = NimConfig(base_url=nim.base_url, model=nim.model, api_key=SECRET)
         assert SECRET not in repr(config)
         assert len(vectors(await embed(config, [CAT]))) == 1
         with pytest.raises(CredentialRejected) as failure:
@@ -348,13 +348,14 @@ async def test_check_fails_while_the_nim_is_not_ready(nim: FakeNim, embedder: Ni
 async def test_no_input_is_blamed_when_the_nim_serves_another_model(nim: FakeNim, config: NimConfig) -> None:
     embedder = NimEmbedder(replace(config, model="nvidia/other"))
     await embedder.start()
+    nim.forget()
     try:
         with pytest.raises(ModelGone, match="nvidia/other"):
             await embedder.check()
         nim.requests.clear()
-        with pytest.raises(ModelGone, match="model: unknown"):
+        with pytest.raises(ModelGone, match="the model nvidia/other is unknown"):
             await embedder.embed([RED, *[CAT] * 63], QUERY)
-        assert len(nim.requests) == 2
+        assert [request["input"] for request in nim.requests] == [["ready"]]
     finally:
         await embedder.close()
 

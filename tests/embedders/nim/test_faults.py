@@ -33,16 +33,18 @@ IN_TIME_S = 5.0
 
 
 def config_of(nim: FakeNim, **changes: Any) -> NimConfig:
-    config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, limits=LIMITS)
+    config = NimConfig(base_url=nim.base_url, model=nim.model, limits=LIMITS)
     return replace(config, **changes)
 
 
 @asynccontextmanager
-async def running(config: NimConfig) -> AsyncIterator[NimEmbedder]:
+async def running(config: NimConfig, nim: FakeNim | None = None) -> AsyncIterator[NimEmbedder]:
     """Run an embedder that waits for nothing between attempts; no task but the fake's may be left at its end."""
     retries = Retries(attempts=config.retry_attempts, max_s=config.retry_max_s, jitter=lambda _: 0.0)
     embedder = NimEmbedder(config, retries=retries)
     await embedder.start()
+    if nim is not None:
+        nim.forget()
     try:
         yield embedder
     finally:
@@ -53,7 +55,7 @@ async def running(config: NimConfig) -> AsyncIterator[NimEmbedder]:
 
 
 def _is_ours(task: "asyncio.Task[Any]") -> bool:
-    return task is not asyncio.current_task() and "FakeNim" not in repr(task.get_coro())
+    return task is not asyncio.current_task() and "SimulatedNim" not in repr(task.get_coro())
 
 
 async def expect(embedder: NimEmbedder, error: type[EmbedderError], match: str | None = None) -> None:
@@ -126,7 +128,7 @@ IN_PASSING = [
 async def test_what_does_not_pass_by_itself_fails_at_once(
     nim: FakeNim, fault: Fault, error: type[EmbedderError]
 ) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.faults.append(fault)
 
         await expect(embedder, error)
@@ -139,7 +141,7 @@ async def test_what_does_not_pass_by_itself_fails_at_once(
 async def test_what_passes_by_itself_is_not_seen_by_the_caller(
     nim: FakeNim, fault: Fault, error: type[EmbedderError]
 ) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.faults.extend([fault, fault])
 
         await expect_fine(embedder, nim)
@@ -151,7 +153,7 @@ async def test_what_passes_by_itself_is_not_seen_by_the_caller(
 async def test_what_does_not_pass_soon_enough_is_told_after_three_attempts(
     nim: FakeNim, fault: Fault, error: type[EmbedderError]
 ) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.faults.extend([fault] * 3)
 
         await expect(embedder, error)
@@ -161,14 +163,14 @@ async def test_what_does_not_pass_soon_enough_is_told_after_three_attempts(
 
 
 async def test_swapped_embeddings_are_put_where_their_index_says(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.faults.append(Fault(change=lambda answer: answer["data"].reverse()))
 
         await expect_fine(embedder, nim)
 
 
 async def test_a_wait_asked_for_beyond_the_bound_is_handed_on_instead_of_waited_for(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.faults.append(Fault(status=429, headers={"Retry-After": "60"}))
 
         with pytest.raises(EmbedderRateLimited) as failure:
@@ -187,6 +189,7 @@ async def test_a_wait_asked_for_within_the_bound_is_waited_for(nim: FakeNim) -> 
 
     embedder = NimEmbedder(config_of(nim), retries=Retries(jitter=lambda _: 0.0, sleep=sleep))
     await embedder.start()
+    nim.forget()
     try:
         nim.faults.extend([Fault(status=429, headers={"Retry-After": "2"}), Fault(status=503)])
         await expect_fine(embedder, nim)
@@ -197,7 +200,7 @@ async def test_a_wait_asked_for_within_the_bound_is_waited_for(nim: FakeNim) -> 
 
 
 async def test_a_nim_that_is_not_there_refuses_and_one_that_returns_is_used_again(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         await expect_fine(embedder, nim)
         await nim.die()
 
@@ -211,7 +214,7 @@ async def test_a_nim_that_is_not_there_refuses_and_one_that_returns_is_used_agai
 
 
 async def test_a_nim_that_restarts_between_two_calls_is_not_noticed(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         await expect_fine(embedder, nim)
         await nim.die()
         await nim.rise()
@@ -220,7 +223,7 @@ async def test_a_nim_that_restarts_between_two_calls_is_not_noticed(nim: FakeNim
 
 
 async def test_an_outage_does_not_multiply_the_load(nim: FakeNim) -> None:
-    async with running(config_of(nim)) as embedder:
+    async with running(config_of(nim), nim) as embedder:
         nim.fault = Fault(status=503)
         for _ in range(20):
             await expect(embedder, EmbedderUnavailable)
@@ -231,7 +234,7 @@ async def test_an_outage_does_not_multiply_the_load(nim: FakeNim) -> None:
 
 
 async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(nim: FakeNim) -> None:
-    async with running(config_of(nim, timeout_s=0.2, retry_max_s=0.2)) as embedder:
+    async with running(config_of(nim, timeout_s=0.2, retry_max_s=0.2), nim) as embedder:
         nim.fault = Fault(gate=asyncio.Event())
 
         await expect(embedder, EmbedderUnavailable, r"did not answer within 0\.2 s")
@@ -244,6 +247,7 @@ async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(n
 async def test_a_caller_that_goes_ends_the_wait_before_a_retry(nim: FakeNim) -> None:
     embedder = NimEmbedder(config_of(nim, max_connections=1))
     await embedder.start()
+    nim.forget()
     try:
         nim.faults.append(Fault(status=503, headers={"Retry-After": "10"}))
         started = time.monotonic()
@@ -258,7 +262,7 @@ async def test_a_caller_that_goes_ends_the_wait_before_a_retry(nim: FakeNim) -> 
 
 
 async def test_a_slow_answer_is_dropped_when_its_caller_goes(nim: FakeNim) -> None:
-    async with running(config_of(nim, max_connections=1)) as embedder:
+    async with running(config_of(nim, max_connections=1), nim) as embedder:
         nim.fault = Fault(gate=asyncio.Event())
         call = asyncio.create_task(embedder.embed([CAT], QUERY))
         await nim.arrived.wait()
@@ -288,14 +292,14 @@ async def server_that_says(words: bytes) -> AsyncIterator[int]:
 
 async def test_an_answer_that_is_no_http_is_told_from_a_broken_connection() -> None:
     async with server_that_says(b"220 mail.example.com ESMTP\r\n\r\n") as port:
-        config = NimConfig(base_url=f"http://127.0.0.1:{port}", model="m", dimension=4)
+        config = NimConfig(base_url=f"http://127.0.0.1:{port}", model="m")
         async with running(config) as embedder:
             await expect(embedder, AnswerInvalid, "not HTTP")
 
 
 async def test_tls_towards_a_server_without_it_is_unavailable_and_the_message_says_so() -> None:
     async with server_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        config = NimConfig(base_url=f"https://127.0.0.1:{port}", model="m", dimension=4)
+        config = NimConfig(base_url=f"https://127.0.0.1:{port}", model="m")
         async with running(config) as embedder:
             await expect(embedder, EmbedderUnavailable, "TLS")
 
@@ -314,8 +318,8 @@ def server_side(authority: trustme.CA, *names: str) -> ssl.SSLContext:
 async def test_a_certificate_of_nobody_known_is_refused_once_and_the_message_says_what_to_set(
     authority: trustme.CA,
 ) -> None:
-    async with FakeNim(tls=server_side(authority, "127.0.0.1")) as nim, running(config_of(nim)) as embedder:
-        await expect(embedder, EmbedderUnavailable, r"not trusted.*nim\.ca_file")
+    async with FakeNim(tls=server_side(authority, "127.0.0.1")) as nim, running(config_of(nim), nim) as embedder:
+        await expect(embedder, EmbedderUnavailable, r"not trusted; set ca_file")
 
         assert nim.requests == []
 
@@ -324,7 +328,7 @@ async def test_a_certificate_of_a_named_authority_is_trusted(authority: trustme.
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(file)
     tls = server_side(authority, "127.0.0.1")
-    async with FakeNim(tls=tls) as nim, running(config_of(nim, ca_file=file)) as embedder:
+    async with FakeNim(tls=tls) as nim, running(config_of(nim, ca_file=file), nim) as embedder:
         await expect_fine(embedder, nim)
 
 
@@ -332,5 +336,5 @@ async def test_a_certificate_for_another_host_is_refused(authority: trustme.CA, 
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(file)
     tls = server_side(authority, "nim.example.com")
-    async with FakeNim(tls=tls) as nim, running(config_of(nim, ca_file=file)) as embedder:
+    async with FakeNim(tls=tls) as nim, running(config_of(nim, ca_file=file), nim) as embedder:
         await expect(embedder, EmbedderUnavailable, "not trusted")

@@ -25,7 +25,6 @@ def config(nim: FakeNim) -> NimConfig:
     return NimConfig(
         base_url=nim.base_url,
         model=nim.model,
-        dimension=nim.dimension,
         limits=LIMITS,
         api_key=OURS,
         retry_attempts=1,
@@ -33,9 +32,10 @@ def config(nim: FakeNim) -> NimConfig:
 
 
 @pytest.fixture
-async def embedder(config: NimConfig) -> AsyncIterator[NimEmbedder]:
+async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
     await embedder.start()
+    nim.forget()
     yield embedder
     await embedder.close()
 
@@ -57,6 +57,7 @@ async def test_a_callers_key_goes_instead_of_the_servers_for_that_call_alone(
 async def test_a_server_without_a_key_sends_none(nim: FakeNim, config: NimConfig) -> None:
     embedder = NimEmbedder(replace(config, api_key=None))
     await embedder.start()
+    nim.forget()
     try:
         await embedder.embed([CAT], QUERY)
         await embedder.embed([CAT], ALICE)
@@ -66,13 +67,10 @@ async def test_a_server_without_a_key_sends_none(nim: FakeNim, config: NimConfig
     assert keys(nim) == [None, ALICES]
 
 
-@pytest.mark.parametrize("dimension", [16, None])
-async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_nim_wants_one(
-    dimension: int | None,
-) -> None:
+@pytest.mark.parametrize("model", ["nvidia/nvclip", None])
+async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_nim_wants_one(model: str | None) -> None:
     async with FakeNim(api_key=ALICES) as nim:
-        config = NimConfig(base_url=nim.base_url, model="unknown", dimension=dimension, caller_keys=True)
-        nim.model = config.model
+        config = NimConfig(base_url=nim.base_url, model=model, caller_keys=True)
         batching = BatchingEmbedder(NimEmbedder(config), bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
         embedder = BreakerEmbedder(batching, BreakerRules())
         await embedder.start()
@@ -86,13 +84,14 @@ async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_ni
 
     assert outcomes.shape == (2, 16)
     # A gateway may count requests without a key against this server; only what tells that it wants one may be such.
-    assert keys(nim).count(None) == (1 if dimension else 2)
+    assert keys(nim).count(None) == 1
 
 
 async def test_a_call_without_a_key_is_told_to_bring_one_and_harms_nobody(nim: FakeNim, config: NimConfig) -> None:
     nim.api_key = ALICES
     embedder = BreakerEmbedder(NimEmbedder(replace(config, api_key=None, caller_keys=True)), BreakerRules())
     await embedder.start()
+    nim.forget()
 
     with pytest.raises(CallerKeyRejected, match="this server has none; send one with the call"):
         await embedder.embed([CAT], QUERY)
@@ -106,6 +105,7 @@ async def test_a_nim_that_wants_no_key_is_checked_with_a_text_where_only_callers
 ) -> None:
     embedder = NimEmbedder(replace(config, api_key=None, caller_keys=True))
     await embedder.start()
+    nim.forget()
     nim.fault = Fault(status=503)
 
     with pytest.raises(EmbedderUnavailable):
@@ -120,6 +120,7 @@ async def test_a_server_whose_callers_bring_no_keys_has_to_have_the_nims(nim: Fa
     nim.api_key = ALICES
     embedder = NimEmbedder(replace(config, api_key=None))
     await embedder.start()
+    nim.forget()
 
     with pytest.raises(CredentialRejected) as failure:
         await embedder.check()
@@ -133,6 +134,7 @@ async def test_calls_with_different_keys_never_share_a_request(nim: FakeNim, con
         NimEmbedder(replace(config, max_connections=1)), bounds=QueueBounds(max_inputs=1000, max_bytes=2**20)
     )
     await batching.start()
+    nim.forget()
     gate = asyncio.Event()
     nim.faults.append(Fault(gate=gate))
     # The first call holds the only slot, so that all others wait together and could share.
@@ -202,7 +204,7 @@ async def test_no_key_shows_in_errors_reprs_or_logs(
 
 
 async def test_a_key_that_the_nim_repeats_is_cut_out_of_its_words(nim: FakeNim, embedder: NimEmbedder) -> None:
-    nim.refuses, nim.refusal = (lambda _: True), {"detail": f"who is {ALICES}? not {OURS}"}
+    nim.refuses, nim.said = (lambda _: True), {"detail": f"who is {ALICES}? not {OURS}"}
 
     with pytest.raises(EmbedderError, match=r"who is \.\.\.\? not \.\.\.") as failure:
         await embedder.embed([CAT], ALICE)

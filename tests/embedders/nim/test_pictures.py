@@ -30,13 +30,14 @@ of what four threads had. PNGs of all photos in full size, in base64 and in a re
 
 @pytest.fixture
 def config(nim: FakeNim) -> NimConfig:
-    return NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, retry_attempts=1)
+    return NimConfig(base_url=nim.base_url, model=nim.model, retry_attempts=1)
 
 
 @contextlib.asynccontextmanager
-async def running(config: NimConfig) -> AsyncIterator[NimEmbedder]:
+async def running(config: NimConfig, nim: FakeNim) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
     await embedder.start()
+    nim.forget()
     try:
         yield embedder
     finally:
@@ -71,7 +72,7 @@ async def test_photos_that_have_to_be_converted_take_bounded_memory_and_requests
     photos = [photo()] * 12
     before = peak_mib(forget=True)
 
-    async with running(config) as embedder:
+    async with running(config, nim) as embedder:
         outcomes = vectors(await embedder.embed(photos, DOCUMENT))
 
     assert peak_mib() - before < MAX_GROWTH_MIB
@@ -84,7 +85,7 @@ async def test_photos_that_have_to_be_converted_take_bounded_memory_and_requests
 async def test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone(nim: FakeNim, config: NimConfig) -> None:
     texts = [letter * size for letter, size in zip("abcdefg", (50, 40, 8, 1, 200, 60, 30), strict=True)]
 
-    async with running(replace(config, max_request_bytes=100)) as embedder:
+    async with running(replace(config, max_request_bytes=100), nim) as embedder:
         outcomes = vectors(await embedder.embed([TextInput(each) for each in texts], DOCUMENT))
 
     assert ["".join(item[0] for item in request["input"]) for request in nim.requests] == ["ab", "cd", "e", "fg"]
@@ -96,7 +97,7 @@ async def test_outcomes_stay_in_order_where_pictures_and_faults_are_among_many_i
 ) -> None:
     inputs: list[Input] = [CAT, RED, TextInput(" "), BLUE, ImageInput(b"x"), DOG] * 5
 
-    async with running(replace(config, max_request_bytes=1000)) as embedder:
+    async with running(replace(config, max_request_bytes=1000), nim) as embedder:
         outcomes = await embedder.embed(inputs, DOCUMENT)
 
     for start in range(0, len(inputs), 6):
@@ -119,6 +120,7 @@ async def test_a_text_never_waits_for_the_pictures_of_others_to_be_read(
     monkeypatch.setattr(NimEmbedder, "_embed_batch", read)
     embedder = build_embedder(config, bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
     await embedder.start()
+    nim.forget()
     async with asyncio.timeout(5):
         slow = asyncio.create_task(embedder.embed([RED, BLUE], QUERY))
 
@@ -158,7 +160,7 @@ async def test_a_large_body_arrives_whole_over_a_real_connection(nim: FakeNim, c
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
 
-    async with running(config) as embedder:
+    async with running(config, nim) as embedder:
         outcomes = vectors(await embedder.embed([ImageInput(file.getvalue()), ImageInput(picture())], QUERY))
 
     np.testing.assert_array_equal(outcomes[0], nim.vector(file.getvalue()))

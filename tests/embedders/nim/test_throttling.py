@@ -46,18 +46,20 @@ def sleeper() -> Sleeper:
 @pytest.fixture
 async def bare(nim: FakeNim, sleeper: Sleeper) -> AsyncIterator[NimEmbedder]:
     """A NIM with one slot."""
-    config = NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension, max_connections=1)
+    config = NimConfig(base_url=nim.base_url, model=nim.model, max_connections=1)
     embedder = NimEmbedder(config, retries=Retries(max_s=100, jitter=lambda _: 0.0, sleep=sleeper))
     await embedder.start()
+    nim.forget()
     yield embedder
     await embedder.close()
 
 
 @pytest.fixture
-async def embedder(bare: NimEmbedder) -> AsyncIterator[BatchingEmbedder]:
+async def embedder(nim: FakeNim, bare: NimEmbedder) -> AsyncIterator[BatchingEmbedder]:
     """The same behind a queue."""
     embedder = BatchingEmbedder(bare, bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
     await embedder.start()
+    nim.forget()
     yield embedder
     await embedder.close()
 

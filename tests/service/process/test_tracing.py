@@ -105,7 +105,7 @@ async def test_a_shared_batch_is_one_span_linked_with_those_of_all_its_calls() -
 
 async def test_the_trace_goes_on_to_the_nim() -> None:
     async with FakeNim() as nim:
-        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model, dimension=nim.dimension))
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model))
         await embedder.start()
         async with traced() as found:
             with tracing.span("caller"):

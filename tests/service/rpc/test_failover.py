@@ -215,7 +215,7 @@ async def two_nims() -> AsyncIterator[tuple[Wire, FakeNim]]:
     async with FakeNim() as first, FakeNim() as second:
         both = [
             build_embedder(
-                NimConfig(name=name, base_url=each.base_url, model=each.model, dimension=each.dimension),
+                NimConfig(name=name, base_url=each.base_url, model=each.model),
                 bounds=bounds,
                 rules=rules,
             )

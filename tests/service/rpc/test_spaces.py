@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedders.contract import QUERY, Embedding, TextInput
-from embedders.errors import EmbedderUnavailable, ModelUnusable
+from embedders.errors import EmbedderUnavailable, ModelGone, ModelUnusable
 from embedders.front.proof import probe_vectors, write_probe
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from service.core.embedder_pool import EmbedderPool
@@ -86,7 +86,8 @@ async def test_a_nim_that_comes_back_as_another_model_serves_no_more(nim: FakeNi
         down = pool.fault(pool.default)
         nim.fault = Fault(change=change)
         await nim.rise()
-        await pool.default._inner.check()  # type: ignore[attr-defined]  # its breaker closes
+        with pytest.raises(ModelGone):
+            await pool.default._inner.check()  # type: ignore[attr-defined]  # behind its breaker
         await pool._check(pool.default)
 
         assert down == "the NIM cannot be reached"

@@ -21,7 +21,7 @@ def web() -> Iterator[Web]:
 
 @pytest.fixture
 async def embedder(web: Web) -> AsyncIterator[NimEmbedder]:
-    embedder = NimEmbedder(NimConfig(base_url=web.url, model=MODEL, dimension=16, limits=LIMITS, timeout_s=20))
+    embedder = NimEmbedder(NimConfig(base_url=web.url, model=MODEL, limits=LIMITS, timeout_s=20))
     await embedder.start()
     yield embedder
     await embedder.close()
@@ -41,7 +41,7 @@ async def test_what_comes_over_the_wire_is_the_embedder_s_own_vector_to_the_bit(
 
 
 async def test_another_model_is_gone_as_it_is_from_a_nim(web: Web) -> None:
-    embedder = NimEmbedder(NimConfig(base_url=web.url, model="nvidia/other", dimension=16))
+    embedder = NimEmbedder(NimConfig(base_url=web.url, model="nvidia/other"))
     await embedder.start()
     try:
         with pytest.raises(ModelGone):

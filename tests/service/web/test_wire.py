@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back_to_the_bit(rows: list[list[float]], packed
 
     answer = nim_endpoint.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed)
 
-    np.testing.assert_array_equal(wire.read_embeddings(answer, count=len(rows), dimension=4), matrix)
+    np.testing.assert_array_equal(wire.read_embeddings(answer, count=len(rows), dimension=4).rows, matrix)
 
 
 def test_usage_counts_what_is_known_and_nvclip_s_own_count_where_it_is_not() -> None:

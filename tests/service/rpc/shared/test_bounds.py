@@ -275,6 +275,9 @@ TESTS = {
             "embedders.nim.connection.ConnectionConfig.max_connections",
         ],
     },
+    "embedders.nim.test_serving": {
+        "test_what_is_set_and_does_not_fit_the_served_model_is_told": ["embedders.nim.profiles.NimProfile.max_inputs"],
+    },
     "embedders.nim.test_pictures": {
         "test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone": [
             "nim.max_request_bytes",
@@ -396,7 +399,7 @@ TESTS = {
         "test_a_wait_that_would_pass_the_bound_is_not_begun": ["embedders.nim.retries.Retries.max_s"],
     },
     "embedders.nim.test_wire": {
-        "test_vectors_of_no_common_sensible_length_are_refused": ["embedders.nim.wire.MAX_DIMENSION"],
+        "test_vectors_of_no_common_sensible_length_are_refused": ["embedders.nim.profiles.MAX_DIMENSION"],
         "test_what_a_refusal_says_is_one_short_line": [
             "embedders.nim.wire.MAX_REFUSAL_LENGTH",
             "embedders.nim.wire._MAX_DEPTH",
@@ -412,6 +415,7 @@ UNTESTED = {
     "embedders.front.cache.ENTRY_OVERHEAD_BYTES": "an estimate",
     "embedders.front.cache.HASH_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
+    "embedders.nim.embedder.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "embedders.nim.embedder.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "service.core.objects.importing.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.calls.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
