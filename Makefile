@@ -93,6 +93,7 @@ lock: setup ## resolve the dependencies anew
 	$(COMPILE) --extra server --constraint requirements-dev.txt --output-file requirements-gateway.txt pyproject.toml
 	$(COMPILE) --extra server --extra clip --constraint requirements-dev.txt --output-file requirements-clip.txt pyproject.toml
 	$(COMPILE) --group image --output-file requirements-image.txt
+	$(COMPILE) --group clients --output-file requirements-clients.txt
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench $(BENCH)
