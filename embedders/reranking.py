@@ -56,6 +56,7 @@ class RerankerSpec:
         limits: bounds on one text or picture.
         max_passages: passages that the backend takes at once.
         slots: calls that it works on at the same time.
+        caller_keys: whether calls may have their own key; others' keys must not be sent to it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class RerankerSpec:
     limits: InputLimits
     max_passages: int
     slots: int = 1
+    caller_keys: bool = False
 
 
 class Reranker(Protocol):

@@ -49,6 +49,12 @@ def check_text(text: str, limits: InputLimits, *, truncate: bool) -> str:
     return text
 
 
+def cut_text(text: str, max_bytes: int) -> str:
+    """Return a text, or so much of its beginning as has max_bytes UTF-8 bytes at most; lone surrogates become "?"."""
+    encoded = text[:max_bytes].encode(errors="replace")
+    return encoded[:max_bytes].decode(errors="ignore")
+
+
 def unreadable() -> InputRejected:
     """Return the error for a text that a model's tokenizer fails on."""
     # A character reference with thousands of digits is an example.

@@ -72,6 +72,7 @@ def _rule(
 TABLE: dict[type[BaseException], Rule] = {
     errors.InvalidRequest: _rule(Code.INVALID_ARGUMENT, "INVALID_INPUT"),
     errors.EmbedderNotFound: _rule(Code.NOT_FOUND, "EMBEDDER_NOT_FOUND"),
+    errors.RerankerNotFound: _rule(Code.NOT_FOUND, "RERANKER_NOT_FOUND"),
     errors.CollectionNotFound: _rule(Code.NOT_FOUND, "COLLECTION_NOT_FOUND"),
     errors.AliasNotFound: _rule(Code.NOT_FOUND, "ALIAS_NOT_FOUND"),
     errors.TenantNotFound: _rule(Code.NOT_FOUND, "TENANT_NOT_FOUND"),

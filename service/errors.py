@@ -2,7 +2,7 @@
 
 ServiceError
   InvalidRequest                the caller's mistake: every violation is listed
-  NotFound                      EmbedderNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
+  NotFound                      EmbedderNotFound, RerankerNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
   CollectionAlreadyExists
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
@@ -169,6 +169,12 @@ class EmbedderNotFound(NotFound):
     """This server has no embedder of that name."""
 
     kind = "embedder"
+
+
+class RerankerNotFound(NotFound):
+    """This server has no reranker of that name."""
+
+    kind = "reranker"
 
 
 class CollectionNotFound(NotFound):

@@ -58,7 +58,12 @@ async def embed_with_first(
 
 
 async def ask_first(
-    backends: Sequence[Backend], ask: Callable[[Backend], Awaitable[T]], *, own_key: bool, shared: bool = True
+    backends: Sequence[Backend],
+    ask: Callable[[Backend], Awaitable[T]],
+    *,
+    own_key: bool,
+    shared: bool = True,
+    tell_last: bool = False,
 ) -> tuple[Backend, T]:
     """Ask the first backend that works, and return it with its answer.
 
@@ -72,6 +77,8 @@ async def ask_first(
         ask: calls one of them.
         own_key: whether the caller's own key is sent.
         shared: whether they share the time.
+        tell_last: whether the last one, too, is told of a call that is given up. A caller that can do without an answer
+            gives up early, and a backend that never answers in time must not cost each caller that time.
 
     Raises:
         EmbedderError: all failed; this is the first error.
@@ -81,9 +88,9 @@ async def ask_first(
         others = backends[at + 1 :]
         working = sum(other.health.fault is None for other in others)
         try:
-            if not working:
+            if not working and not tell_last:
                 return backend, await ask(backend)
-            share_s = _share_s(working) if shared else math.inf
+            share_s = _share_s(working) if shared and working else math.inf
             return backend, await _ask_within(share_s, backend, ask(backend), own_key=own_key)
         except EmbedderError as error:
             if isinstance(error, InputRejected) or (isinstance(error, CredentialRejected) and own_key):

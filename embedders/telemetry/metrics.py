@@ -68,4 +68,13 @@ NIM_ANSWERS = Counter(
     ["embedder", "status"],
 )
 NIM_RETRIES = Counter("vecgate_nim_retries_total", "Retries of requests to a NIM.", ["embedder"])
+RERANKED_PASSAGES = Counter(
+    "vecgate_reranker_passages_total",
+    "Hits sent to a reranker by outcome: scored, rejected (it cannot read the hit), or failed with their call.",
+    ["reranker", "outcome"],
+)
+RERANKER_SECONDS = Histogram(
+    "vecgate_reranker_seconds", "Time of a call at a reranker, with retries.", ["reranker"], buckets=SECONDS
+)
+RERANKER_WAITING = Gauge("vecgate_reranker_waiting_calls", "Searches that wait for a reranker.", ["reranker"])
 MODEL_BYTES = Gauge("vecgate_model_bytes", "Bytes of a local model's weights on a device.", ["embedder", "device"])

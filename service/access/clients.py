@@ -34,7 +34,7 @@ class Quota(_Strict):
     """What a client may use; None means no bound.
 
     Attributes:
-        inputs_per_second: texts and images to embed, on average.
+        inputs_per_second: texts and images to embed, and hits to rerank, on average.
         bytes_per_second: bytes of requests, on average.
         max_inputs_in_flight: inputs that wait for an embedder or that it is embedding; one call alone may have more. At
             the bound no further call begins, and inputs of earlier calls that exceed it wait.

@@ -10,7 +10,7 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
-from vecgate.client import Client, Hit, SearchResult, move, near_inputs, near_text
+from vecgate.client import Client, Hit, Reranking, SearchResult, move, near_inputs, near_text
 from vecgate.client.searching import Query
 from vecgate.v1 import property_pb2
 from vecgate.v1 import search_service_pb2 as pb
@@ -44,6 +44,14 @@ ImageOption = Annotated[
         help="Image to look for, alone or with words.",
         show_default=False,
     ),
+]
+CollectionOption = Annotated[
+    str | None,
+    typer.Option("--collection", metavar="NAME", help="May be left out if there is only one.", show_default=False),
+]
+SaveOption = Annotated[
+    Path | None,
+    typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the images of the hits.", show_default=False),
 ]
 KeywordsOption = Annotated[
     bool, typer.Option("--keywords", help="Look for the words themselves (BM25), not for their meaning.")
@@ -89,6 +97,38 @@ CertaintyOption = Annotated[
 AutoLimitOption = Annotated[
     int, typer.Option("--auto-limit", min=0, help="End after this many jumps of the score; 0 for no such end.")
 ]
+RerankWithOption = Annotated[
+    str,
+    typer.Option(
+        "--rerank-with",
+        metavar="NAME",
+        help="Reranker of the server that sorts the first hits again; needs --rerank-text, --rerank-image or both.",
+        show_default=False,
+    ),
+]
+RerankTextOption = Annotated[
+    str,
+    typer.Option("--rerank-text", metavar="PROPERTY", help="Text that the reranker reads.", show_default=False),
+]
+RerankImageOption = Annotated[
+    str,
+    typer.Option("--rerank-image", metavar="PROPERTY", help="Image that the reranker reads.", show_default=False),
+]
+RerankQueryOption = Annotated[
+    str,
+    typer.Option(
+        "--rerank-query",
+        metavar="WORDS",
+        help="What the reranker compares the hits with; the words of the search if left out.",
+        show_default=False,
+    ),
+]
+RerankLimitOption = Annotated[
+    int, typer.Option("--rerank-limit", min=0, help="How many of the first hits are reranked; 0 for 50, or more.")
+]
+KeepOrderOption = Annotated[
+    bool, typer.Option("--keep-order", help="Show the hits in their first order if the reranker fails.")
+]
 WhereOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -105,10 +145,7 @@ def search(
     *,
     words: WordsArgument = None,
     image: ImageOption = None,
-    collection: Annotated[
-        str | None,
-        typer.Option("--collection", metavar="NAME", help="May be left out if there is only one.", show_default=False),
-    ] = None,
+    collection: CollectionOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to skip.")] = 0,
     target_vector: TargetVectorOption = None,
@@ -119,20 +156,24 @@ def search(
     move_away: MoveAwayOption = None,
     certainty: CertaintyOption = None,
     auto_limit: AutoLimitOption = 0,
+    rerank_with: RerankWithOption = "",
+    rerank_text: RerankTextOption = "",
+    rerank_image: RerankImageOption = "",
+    rerank_query: RerankQueryOption = "",
+    rerank_limit: RerankLimitOption = 0,
+    keep_order: KeepOrderOption = False,
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    save: Annotated[
-        Path | None,
-        typer.Option(
-            "--save", file_okay=False, metavar="FOLDER", help="Write the images of the hits.", show_default=False
-        ),
-    ] = None,
+    save: SaveOption = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
 ) -> None:
     """Find the objects nearest to words, an image or both."""
     query = _build_query(
         words, image, near_object, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
+    )
+    rerank = _build_rerank(
+        rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
     )
     with connected(context, address) as client:
         name = collection or _only_collection(client)
@@ -145,6 +186,7 @@ def search(
             limit=limit,
             offset=offset,
             target_vector=target_vector or "",
+            rerank=rerank,
             filters=parse_conditions(client.get_collection(name), where) if where else None,
             return_images=blobs,
             tenant=tenant,
@@ -156,6 +198,29 @@ def search(
         show_hits(name, result, offset=offset)
     if save is not None:
         note(f"{sum(map(len, saved))} images are in {save}")
+
+
+def _build_rerank(
+    reranker: str, text: str, image: str, query: str | None, *, limit: int, keep_order: bool
+) -> pb.Rerank | None:
+    """Return how to rerank, or exit if the options cannot be combined."""
+    if not reranker:
+        if text or image or limit or keep_order:
+            message = "--rerank-text, --rerank-image, --rerank-limit and --keep-order need --rerank-with NAME"
+            fail(message, EXIT_WRONG_USE)
+        return None
+    if not (text or image):
+        fail("--rerank-with needs --rerank-text PROPERTY, --rerank-image PROPERTY or both", EXIT_WRONG_USE)
+    if not query:
+        fail("--rerank-with needs words to search for, or --rerank-query WORDS", EXIT_WRONG_USE)
+    return pb.Rerank(
+        reranker=reranker,
+        property=text,
+        image_property=image,
+        query=query,
+        limit=limit,
+        keep_order_on_failure=keep_order,
+    )
 
 
 def _build_query(
@@ -197,7 +262,9 @@ def _build_query(
 
 
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:
-    """Print hits as a table with rank, score, id and properties."""
+    """Print hits as a table with rank, score, id and properties, and why a reranker has not sorted them."""
+    if result.reranking is not None and result.reranking.error is not None:
+        note(f"the hits have kept their first order: {result.reranking.error}")
     if not result.hits:
         say(f"Nothing found in {collection}.")
         return
@@ -220,6 +287,8 @@ def _column_order(name: str) -> tuple[int, str]:
 
 
 def _score(hit: Hit) -> str:
+    if hit.rerank_score is not None:
+        return f"{hit.rerank_score:.4f}"
     if hit.certainty is not None:
         return f"{hit.certainty:.4f}"
     if hit.score is not None:
@@ -267,19 +336,31 @@ def _save(hit: Hit, folder: Path, rank: int) -> list[Path]:
 
 
 def _as_json(collection: str, result: SearchResult, saved: Sequence[Sequence[Path]], offset: int) -> dict[str, object]:
-    by = result.embedder
+    by, reranking = result.embedder, result.reranking
     return {
         "collection": collection,
         "embedder": None if by is None else {"name": by.name, "model": by.model, "space": by.space},
+        **({} if reranking is None else {"reranking": _reranking_as_json(reranking)}),
         "hits": [
             {
                 "rank": rank,
                 "id": hit.object.id,
                 "score": hit.certainty if hit.score is None else hit.score,
                 "distance": hit.distance,
+                **({} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}),
                 "properties": {name: hit.object.properties[name] for name in sorted(hit.object.properties)},
                 **({"saved": [str(path) for path in paths]} if paths else {}),
             }
             for rank, (hit, paths) in enumerate(zip(result.hits, saved, strict=True), start=offset + 1)
         ],
+    }
+
+
+def _reranking_as_json(reranking: Reranking) -> dict[str, object]:
+    error = reranking.error
+    return {
+        "reranker": reranking.reranker,
+        "model": reranking.model,
+        "scored": reranking.scored,
+        "error": None if error is None else {"reason": error.reason, "message": error.message},
     }

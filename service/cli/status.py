@@ -36,12 +36,13 @@ def _words(health: Health) -> str:
 def _show_embedders(answer: pb.ListEmbeddersResponse) -> None:
     rows = []
     for position, each in enumerate(answer.embedders):
-        ready = each.health == pb.EMBEDDER_HEALTH_READY
-        kinds = " and ".join(pb.Modality.Name(kind).removeprefix("MODALITY_").lower() for kind in each.modalities)
         name = each.name + (" (default)" if position == 0 else "")
-        state = "ready" if ready else f"unavailable: {each.health_detail}".rstrip(": ")
-        rows.append((name, each.model, each.space, str(each.dimension), kinds, state))
+        rows.append((name, each.model, each.space, str(each.dimension), _kinds(each), _state(each)))
     print_table(("embedder", "model", "space", "dimension", "embeds", "state"), rows)
+    if answer.rerankers:
+        say()
+        rerankers = ((each.name, each.model, _kinds(each), _state(each)) for each in answer.rerankers)
+        print_table(("reranker", "model", "reads", "state"), rerankers)
     limits = answer.limits
     say()
     say(
@@ -56,6 +57,17 @@ def _show_embedders(answer: pb.ListEmbeddersResponse) -> None:
             f"{each.name} reads texts up to {bounds.max_text_bytes / 1024:g} KiB{tokens} and images up to "
             f"{bounds.max_image_bytes / MIB:g} MiB and {bounds.max_image_pixels / 1e6:g} megapixels."
         )
+
+
+def _kinds(info: pb.EmbedderInfo | pb.RerankerInfo) -> str:
+    names = (pb.Modality.Name(kind).removeprefix("MODALITY_").lower() for kind in info.modalities)
+    return " and ".join(name.replace("_", " with ") for name in names)
+
+
+def _state(info: pb.EmbedderInfo | pb.RerankerInfo) -> str:
+    if info.health == pb.EMBEDDER_HEALTH_READY:
+        return "ready"
+    return f"unavailable: {info.health_detail}".rstrip(": ")
 
 
 def _show_work(client: Client) -> None:
@@ -74,9 +86,17 @@ def _show_work(client: Client) -> None:
         if each.queued_inputs:
             since_s = each.oldest_wait.ToTimedelta().total_seconds()
             waits += f", {each.queued_bytes / MIB:.1f} MiB, the first since {since_s:.1f} s"
-        asked = "not asked for a while, because it failed" if each.breaker_open else "asked"
-        rows.append((each.name, waits, str(each.running_batches), asked))
+        rows.append((each.name, waits, str(each.running_batches), _asked(open_=each.breaker_open)))
     print_table(("embedder", "waiting", "batches running", "breaker"), rows)
+    if status.rerankers:
+        say()
+        print_table(
+            ("reranker", "searches waiting", "searches running", "breaker"),
+            [
+                (each.name, str(each.waiting_calls), str(each.running_calls), _asked(open_=each.breaker_open))
+                for each in status.rerankers
+            ],
+        )
     if status.clients:
         say()
         print_table(
@@ -93,6 +113,10 @@ def _show_work(client: Client) -> None:
             ],
         )
     say()
+
+
+def _asked(*, open_: bool) -> str:
+    return "not asked for a while, because it failed" if open_ else "asked"
 
 
 def _show_collections(client: Client) -> bool:

@@ -114,6 +114,27 @@ class Rerank:
 
 
 @dataclass(frozen=True, slots=True)
+class Reranking:
+    """Sort the first hits by how well they fit a text, as a reranker of this server decides.
+
+    Attributes:
+        reranker: its name.
+        query: the text.
+        property: the property whose texts it reads; empty for none.
+        image_property: the blob property whose pictures it reads; empty for none.
+        first: how many hits.
+        keep_order: whether they keep their order when the reranker fails.
+    """
+
+    reranker: str
+    query: str
+    property: str = ""
+    image_property: str = ""
+    first: int = 50
+    keep_order: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class SearchOptions:
     """What narrows and shapes a search or a listing.
 
@@ -259,6 +280,7 @@ class Search:
         targets: the named vectors to search.
         returned: which parts of the objects to return.
         options: what narrows and shapes the search.
+        reranking: how a reranker of this server sorts the hits again; None for no such.
     """
 
     collection: str
@@ -269,6 +291,7 @@ class Search:
     returned: ReturnNames = field(default_factory=ReturnNames)
     options: SearchOptions = field(default_factory=SearchOptions)
     scope: Scope = field(default_factory=Scope)
+    reranking: Reranking | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,12 @@ FAILURES = Counter(
 EMBEDDER_UP = Gauge(
     "vecgate_embedder_up", "1 if an embedder's last call or check succeeded, else 0.", ["embedder", "space"]
 )
+RERANKER_UP = Gauge("vecgate_reranker_up", "1 if a reranker's last call or check succeeded, else 0.", ["reranker"])
+KEPT_ORDERS = Counter(
+    "vecgate_reranker_kept_orders_total",
+    "Searches whose hits kept their first order because the reranker failed, which their callers allowed.",
+    ["reranker"],
+)
 STORE_UP = Gauge("vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.")
 STORE_SECONDS = Histogram(
     "vecgate_store_seconds", "Duration of calls to Weaviate, by operation.", ["operation"], buckets=SECONDS

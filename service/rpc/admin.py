@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from embedders.contract import WatchedEmbedder
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerGroup, RerankerPool
 from service.store.base import Store
 from vecgate.v1 import admin_service_pb2 as pb
 from vecgate.v1 import admin_service_pb2_grpc as pb_grpc
@@ -21,9 +22,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AdminServicer(pb_grpc.AdminServiceServicer):
     """Answers AdminService."""
 
-    def __init__(self, store: Store, embedders: EmbedderPool, authenticator: Authenticator) -> None:
+    def __init__(
+        self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool, authenticator: Authenticator
+    ) -> None:
         self._store = store
         self._embedders = embedders
+        self._rerankers = rerankers
         self._authenticator = authenticator
 
     async def GetServerStatus(self, request: pb.GetServerStatusRequest, context: Context) -> pb.GetServerStatusResponse:
@@ -42,6 +46,7 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
                 )
                 for each in self._authenticator.accounts()
             ],
+            rerankers=map(_reranker, self._rerankers.groups),
         )
 
     def _embedder(self, embedder: WatchedEmbedder) -> pb.EmbedderStatus:
@@ -55,6 +60,16 @@ class AdminServicer(pb_grpc.AdminServiceServicer):
             oldest_wait=_duration(_gauge("vecgate_embedder_queue_age_seconds", embedder=name)),
             running_batches=int(_gauge("vecgate_embedder_running_batches", embedder=name)),
         )
+
+
+def _reranker(group: RerankerGroup) -> pb.RerankerStatus:
+    return pb.RerankerStatus(
+        name=group.spec.name,
+        fault=group.fault or "",
+        breaker_open=all(_gauge("vecgate_embedder_breaker_open", embedder=each.spec.name) for each in group.members),
+        waiting_calls=group.waiting,
+        running_calls=group.running,
+    )
 
 
 def _gauge(name: str, **labels: str) -> float:

@@ -12,6 +12,7 @@ from embedders.contract import (
     EmbedOptions,
     ImageInput,
     Input,
+    InputLimits,
     Modality,
     Outcome,
     Priority,
@@ -21,6 +22,7 @@ from embedders.contract import (
 )
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerGroup, RerankerPool
 from service.error_table import to_status
 from service.errors import InvalidRequest, Violation, Violations, rejection
 from service.rpc.shared.bounds import RequestLimits
@@ -51,9 +53,15 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
     """Answers EmbeddingService."""
 
     def __init__(
-        self, embedders: EmbedderPool, limits: RequestLimits, server_limits: pb.ServerLimits, keys: CallerKeys
+        self,
+        embedders: EmbedderPool,
+        rerankers: RerankerPool,
+        limits: RequestLimits,
+        server_limits: pb.ServerLimits,
+        keys: CallerKeys,
     ) -> None:
         self._embedders = embedders
+        self._rerankers = rerankers
         self._limits = limits
         self._server_limits = server_limits
         self._keys = keys
@@ -99,9 +107,10 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority], self._keys.of(context))
 
     async def ListEmbedders(self, request: pb.ListEmbeddersRequest, context: Context) -> pb.ListEmbeddersResponse:
-        """List embedders."""
+        """List embedders and rerankers."""
         infos = [_details_to_pb(each.spec, self._embedders.fault(each)) for each in self._embedders.all]
-        return pb.ListEmbeddersResponse(embedders=infos, limits=self._server_limits)
+        rerankers = map(_reranker_to_pb, self._rerankers.groups)
+        return pb.ListEmbeddersResponse(embedders=infos, rerankers=rerankers, limits=self._server_limits)
 
 
 def vector_to_pb(vector: Vector) -> vector_pb2.Vector:
@@ -138,14 +147,34 @@ def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
         space=spec.space,
         dimension=spec.dimension,
         modalities=sorted(MODALITIES[each] for each in spec.modalities),
-        limits=pb.EmbedderLimits(
-            max_text_bytes=spec.limits.max_text_bytes,
-            max_text_tokens=spec.max_text_tokens or 0,
-            max_image_bytes=spec.limits.max_image_bytes,
-            max_image_pixels=spec.limits.max_image_pixels,
-            max_image_frames=spec.limits.max_image_frames,
-        ),
-        health=pb.EMBEDDER_HEALTH_UNAVAILABLE if fault else pb.EMBEDDER_HEALTH_READY,
+        limits=_limits_to_pb(spec.limits, spec.max_text_tokens),
+        health=_health_to_pb(fault),
         health_detail=fault or "",
         weights_digest=spec.weights_digest or "",
     )
+
+
+def _reranker_to_pb(group: RerankerGroup) -> pb.RerankerInfo:
+    spec = group.spec
+    return pb.RerankerInfo(
+        name=spec.name,
+        model=spec.model,
+        modalities=sorted(MODALITIES[each] for each in spec.modalities if each in MODALITIES),
+        limits=_limits_to_pb(spec.limits),
+        health=_health_to_pb(group.fault),
+        health_detail=group.fault or "",
+    )
+
+
+def _limits_to_pb(limits: InputLimits, max_text_tokens: int | None = None) -> pb.EmbedderLimits:
+    return pb.EmbedderLimits(
+        max_text_bytes=limits.max_text_bytes,
+        max_text_tokens=max_text_tokens or 0,
+        max_image_bytes=limits.max_image_bytes,
+        max_image_pixels=limits.max_image_pixels,
+        max_image_frames=limits.max_image_frames,
+    )
+
+
+def _health_to_pb(fault: str | None) -> "pb.EmbedderHealth.ValueType":
+    return pb.EMBEDDER_HEALTH_UNAVAILABLE if fault else pb.EMBEDDER_HEALTH_READY

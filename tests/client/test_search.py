@@ -3,11 +3,13 @@
 from pathlib import Path
 from uuid import UUID
 
+import grpc
 import pytest
 
 from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import bm25, encode_vector, hybrid, move, near_inputs, near_text
+from tests.fakes.statuses import failure
+from vecgate.client import Reranking, VecgateError, bm25, encode_vector, hybrid, move, near_inputs, near_text
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
@@ -90,3 +92,21 @@ def test_hybrid_takes_words_and_what_to_be_near_to() -> None:
     assert other.fusion_type == pb.FUSION_TYPE_RANKED
     near = hybrid(near=near_inputs("a"), max_vector_distance=0.5, truncate=True)
     assert (near.HasField("bm25"), near.WhichOneof("vector_side")) == (False, "near_inputs")
+
+
+def test_a_search_names_a_reranker_and_its_result_says_what_that_did(connect: Connect) -> None:
+    wanted = pb.Rerank(reranker="rank", property="title", query="a dog", image_property="photo", limit=20)
+    with serving(FakeVecgate()) as fake, connect(fake.address) as client:
+        fake.add_collection("Pictures")
+        plain = client.search("Pictures", text="a dog")
+        sorted_ = client.search("Pictures", text="a dog", rerank=wanted)
+        down = failure(grpc.StatusCode.UNAVAILABLE, "EMBEDDER_UNAVAILABLE", "down", retry_after_s=2)
+        fake.reranking.error.CopyFrom(down)
+        kept = client.search("Pictures", text="a dog", rerank=wanted)
+
+    assert fake.requests["SearchObjects"][1].rerank == wanted
+    assert plain.reranking is None
+    assert sorted_.reranking == Reranking("rank", "fake-reranker", 3)
+    assert kept.reranking is not None
+    assert isinstance(error := kept.reranking.error, VecgateError)
+    assert (error.reason, error.message, error.retry_after_s) == ("EMBEDDER_UNAVAILABLE", "down", 2)

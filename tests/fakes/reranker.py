@@ -37,11 +37,18 @@ class FakeReranker:
         modalities: frozenset[Modality] = ALL,
         limits: InputLimits | None = None,
         slots: int = 4,
+        caller_keys: bool = False,
         pictures: Mapping[bytes, float] | None = None,
     ) -> None:
         """Make one; `pictures` has tenths of the points of picture files by their bytes."""
         self.spec = RerankerSpec(
-            name=name, model=model, modalities=modalities, limits=limits or InputLimits(), max_passages=512, slots=slots
+            name=name,
+            model=model,
+            modalities=modalities,
+            limits=limits or InputLimits(),
+            max_passages=512,
+            slots=slots,
+            caller_keys=caller_keys,
         )
         self._pictures = dict(pictures or {})
         self.failure: Exception | None = None

@@ -50,12 +50,15 @@ class FakeVecgate:
         objects: by collection and id, in the order of their first import.
         healthy: by service.
         page_size: collections in a page.
+        rerankers: what it lists of them.
+        reranking: what searches that name a reranker answer.
     """
 
     def __init__(self, *, max_objects: int = 1000, max_request_bytes: int = 64 * MIB) -> None:
         self.requests: dict[str, list[Any]] = defaultdict(list)
         self.failing: dict[str, list[status_pb2.Status]] = defaultdict(list)
         self.refuse: Callable[[object_pb.DataObject], status_pb2.Status | None] = lambda _: None
+        self.reranking = search_pb.Reranking(reranker="rank", model="fake-reranker", scored=3)
         self.unembeddable: set[str] = set()
         self.collections: dict[str, collection_pb.Collection] = {}
         self.aliases: dict[str, str] = {}
@@ -76,6 +79,7 @@ class FakeVecgate:
         self.embedder.limits.max_text_bytes = 32 * 1024
         self.embedder.limits.max_image_bytes = 20 * MIB
         self.embedder.limits.max_image_pixels = 52_000_000
+        self.rerankers: list[embedding_pb.RerankerInfo] = []
         self.port = 0
 
     @property
@@ -140,7 +144,9 @@ class _Embedding(embedding_grpc.EmbeddingServiceServicer):
 
     def ListEmbedders(self, request: Any, context: Any) -> embedding_pb.ListEmbeddersResponse:  # noqa: N802
         self.fake.came("ListEmbedders", request, context)
-        return embedding_pb.ListEmbeddersResponse(embedders=[self.fake.embedder], limits=self.fake.limits)
+        return embedding_pb.ListEmbeddersResponse(
+            embedders=[self.fake.embedder], rerankers=self.fake.rerankers, limits=self.fake.limits
+        )
 
 
 class _Collections(collection_grpc.CollectionServiceServicer):
@@ -347,6 +353,11 @@ class _Search(search_grpc.SearchServiceServicer):
             response.embedder.CopyFrom(EMBEDDER)
         for rank, each in enumerate(found, start=1):
             response.hits.add(object=shown(each, request), distance=rank / 10, certainty=1 - rank / 20)
+        if request.rerank.reranker:
+            response.reranking.MergeFrom(self.fake.reranking)
+            for rank, hit in enumerate(response.hits):
+                if not self.fake.reranking.HasField("error"):
+                    hit.rerank_score = -rank
         return response
 
 

@@ -16,10 +16,12 @@ from service.access import Authenticator
 from service.cli import app
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects import writing
+from service.core.reranker_pool import RerankerPool
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.bounds import RequestLimits
 from service.settings import AuthSettings, LimitSettings, ServerSettings
 from tests.fakes.embedder import FakeEmbedder, watched
+from tests.fakes.reranker import FakeReranker
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
 from vecgate.client import Client, Object
@@ -46,13 +48,19 @@ class Wire:
     """A running server, what is behind it, and stubs that talk to it."""
 
     def __init__(
-        self, server: GrpcServer, store: FakeStore, embedders: Sequence[FakeEmbedder], pool: EmbedderPool
+        self,
+        server: GrpcServer,
+        store: FakeStore,
+        embedders: Sequence[FakeEmbedder],
+        pool: EmbedderPool,
+        rerankers: RerankerPool,
     ) -> None:
         self.server = server
         self.store = store
         self.embedder = embedders[0]
         self.embedders = embedders
         self.pool = pool
+        self.rerankers = rerankers
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
         self.embedding = EmbeddingServiceStub(self.channel)
         self.collections = CollectionServiceStub(self.channel)
@@ -136,24 +144,28 @@ async def start_wire(
     store: FakeStore | None = None,
     chunk_objects: int = 3,
     limits: RequestLimits = LIMITS,
+    rerankers: Sequence[Sequence[FakeReranker]] = (),
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = store or FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
     await pool.start()
+    reranking = RerankerPool(rerankers, check_interval_s=60)
+    await reranking.start()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
     running = GrpcServer(
         settings,
         limits,
         store=store,
         embedders=pool,
+        rerankers=reranking,
         authenticator=Authenticator(auth or AuthSettings()),
         allow_caller_keys=allow_caller_keys,
         chunk_objects=chunk_objects,
     )
     await running.start()
-    return Wire(running, store, fakes, pool)
+    return Wire(running, store, fakes, pool, reranking)
 
 
 async def stop_wire(wire: Wire) -> None:
@@ -161,6 +173,7 @@ async def stop_wire(wire: Wire) -> None:
     await wire.channel.close()
     await wire.server.stop()
     await wire.pool.close()
+    await wire.rerankers.close()
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,9 @@ class SearchOptions(TypedDict, total=False):
         target_join: how the distances to several target vectors are joined; their minimum if left out, or with weights
             their weighted sum.
         group_by: return hits in groups, such as `GroupBy(property="year", number_of_groups=3, objects_per_group=2)`.
-        rerank: sort the hits by the collection's reranker, such as `Rerank(property="text", query="a dog")`.
+        rerank: sort the hits by a reranker of the server, such as
+            `Rerank(reranker="rerank", property="text", query="a dog", image_property="photo")`, or without its name by
+            the collection's own; `SearchResult.reranking` says what it did.
         return_properties: properties to return, `home.city` for a part of one; all but blobs if left out.
         return_images: blob properties to return as images.
         return_vectors: named vectors to return.

@@ -213,6 +213,23 @@ class Hit:
     group: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """What a reranker of the server did.
+
+    Attributes:
+        reranker: its name.
+        model: its model's name.
+        scored: how many of the first hits have a score now.
+        error: why the hits have kept their first order, with `keep_order_on_failure`; None if they are reranked.
+    """
+
+    reranker: str
+    model: str
+    scored: int
+    error: VecgateError | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchResult:
     """The answer of `Client.search`.
@@ -222,12 +239,14 @@ class SearchResult:
         hits: nearest first; with `group_by`, group by group.
         groups: the groups in order, with `group_by`.
         embedders: the embedders of the query for all searched vectors.
+        reranking: what a reranker of the server did; None if none was named.
     """
 
     embedder: EmbedderRef | None
     hits: tuple[Hit, ...]
     groups: tuple[search_pb.Group, ...] = ()
     embedders: tuple[EmbedderRef, ...] = ()
+    reranking: Reranking | None = None
 
 
 def several(items: Any) -> Iterable[Any]:
@@ -356,7 +375,11 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
         for hit in response.hits
     )
     embedder = response.embedder if response.HasField("embedder") else None
-    return SearchResult(embedder, tuple(hits), tuple(response.groups), tuple(response.embedders))
+    did, reranking = response.reranking, None
+    if response.HasField("reranking"):
+        error = error_from_status(did.error) if did.HasField("error") else None
+        reranking = Reranking(did.reranker, did.model, did.scored, error)
+    return SearchResult(embedder, tuple(hits), tuple(response.groups), tuple(response.embedders), reranking)
 
 
 def exact(number: int) -> float:

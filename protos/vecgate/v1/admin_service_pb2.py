@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evecgate/v1/admin_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetServerStatusRequest\"\xd7\x01\n\x17GetServerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x02 \x01(\x05\x12\x1f\n\x17http_requests_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0fstore_available\x18\x04 \x01(\x08\x12-\n\tembedders\x18\x05 \x03(\x0b\x32\x1a.vecgate.v1.EmbedderStatus\x12)\n\x07\x63lients\x18\x06 \x03(\x0b\x32\x18.vecgate.v1.ClientStatus\"\xb9\x01\n\x0e\x45mbedderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rqueued_inputs\x18\x04 \x01(\x03\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x03\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frunning_batches\x18\x07 \x01(\x05\"f\n\x0c\x43lientStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10inputs_in_flight\x18\x02 \x01(\x03\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2o\n\x0c\x41\x64minService\x12_\n\x0fGetServerStatus\x12\".vecgate.v1.GetServerStatusRequest\x1a#.vecgate.v1.GetServerStatusResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evecgate/v1/admin_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetServerStatusRequest\"\x86\x02\n\x17GetServerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x02 \x01(\x05\x12\x1f\n\x17http_requests_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0fstore_available\x18\x04 \x01(\x08\x12-\n\tembedders\x18\x05 \x03(\x0b\x32\x1a.vecgate.v1.EmbedderStatus\x12)\n\x07\x63lients\x18\x06 \x03(\x0b\x32\x18.vecgate.v1.ClientStatus\x12-\n\trerankers\x18\x07 \x03(\x0b\x32\x1a.vecgate.v1.RerankerStatus\"\xb9\x01\n\x0e\x45mbedderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rqueued_inputs\x18\x04 \x01(\x03\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x03\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frunning_batches\x18\x07 \x01(\x05\"q\n\x0eRerankerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rwaiting_calls\x18\x04 \x01(\x05\x12\x15\n\rrunning_calls\x18\x05 \x01(\x05\"f\n\x0c\x43lientStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10inputs_in_flight\x18\x02 \x01(\x03\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2o\n\x0c\x41\x64minService\x12_\n\x0fGetServerStatus\x12\".vecgate.v1.GetServerStatusRequest\x1a#.vecgate.v1.GetServerStatusResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,11 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERSTATUSREQUEST']._serialized_start=78
   _globals['_GETSERVERSTATUSREQUEST']._serialized_end=102
   _globals['_GETSERVERSTATUSRESPONSE']._serialized_start=105
-  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=320
-  _globals['_EMBEDDERSTATUS']._serialized_start=323
-  _globals['_EMBEDDERSTATUS']._serialized_end=508
-  _globals['_CLIENTSTATUS']._serialized_start=510
-  _globals['_CLIENTSTATUS']._serialized_end=612
-  _globals['_ADMINSERVICE']._serialized_start=614
-  _globals['_ADMINSERVICE']._serialized_end=725
+  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=367
+  _globals['_EMBEDDERSTATUS']._serialized_start=370
+  _globals['_EMBEDDERSTATUS']._serialized_end=555
+  _globals['_RERANKERSTATUS']._serialized_start=557
+  _globals['_RERANKERSTATUS']._serialized_end=670
+  _globals['_CLIENTSTATUS']._serialized_start=672
+  _globals['_CLIENTSTATUS']._serialized_end=774
+  _globals['_ADMINSERVICE']._serialized_start=776
+  _globals['_ADMINSERVICE']._serialized_end=887
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,7 @@ class GetServerStatusResponse(_message.Message):
     STORE_AVAILABLE_FIELD_NUMBER: _builtins.int
     EMBEDDERS_FIELD_NUMBER: _builtins.int
     CLIENTS_FIELD_NUMBER: _builtins.int
+    RERANKERS_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Vecgate's release."""
     calls_in_flight: _builtins.int
@@ -64,6 +65,10 @@ class GetServerStatusResponse(_message.Message):
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientStatus]:
         """The clients that have called since the start, by name; empty if the server has no authentication."""
 
+    @_builtins.property
+    def rerankers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerankerStatus]:
+        """The rerankers."""
+
     def __init__(
         self,
         *,
@@ -73,10 +78,11 @@ class GetServerStatusResponse(_message.Message):
         store_available: _builtins.bool = ...,
         embedders: _abc.Iterable[Global___EmbedderStatus] | None = ...,
         clients: _abc.Iterable[Global___ClientStatus] | None = ...,
+        rerankers: _abc.Iterable[Global___RerankerStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_in_flight", b"calls_in_flight", "clients", b"clients", "embedders", b"embedders", "http_requests_in_flight", b"http_requests_in_flight", "release", b"release", "store_available", b"store_available"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_in_flight", b"calls_in_flight", "clients", b"clients", "embedders", b"embedders", "http_requests_in_flight", b"http_requests_in_flight", "release", b"release", "rerankers", b"rerankers", "store_available", b"store_available"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,6 +135,44 @@ class EmbedderStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedderStatus: _TypeAlias = EmbedderStatus  # noqa: Y015
+
+@_typing.final
+class RerankerStatus(_message.Message):
+    """RerankerStatus is the state of a reranker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    BREAKER_OPEN_FIELD_NUMBER: _builtins.int
+    WAITING_CALLS_FIELD_NUMBER: _builtins.int
+    RUNNING_CALLS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    fault: _builtins.str
+    """Why it does not work; empty if it works."""
+    breaker_open: _builtins.bool
+    """Whether its circuit breaker is open, because it failed."""
+    waiting_calls: _builtins.int
+    """The number of searches that wait for it."""
+    running_calls: _builtins.int
+    """The number of searches that it is working for."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fault: _builtins.str = ...,
+        breaker_open: _builtins.bool = ...,
+        waiting_calls: _builtins.int = ...,
+        running_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_open", b"breaker_open", "fault", b"fault", "name", b"name", "running_calls", b"running_calls", "waiting_calls", b"waiting_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankerStatus: _TypeAlias = RerankerStatus  # noqa: Y015
 
 @_typing.final
 class ClientStatus(_message.Message):

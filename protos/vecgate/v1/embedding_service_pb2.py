@@ -28,7 +28,7 @@ from vecgate.v1 import input_pb2 as vecgate_dot_v1_dot_input__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vecgate/v1/embedding_service.proto\x12\nvecgate.v1\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x16vecgate/v1/input.proto\x1a\x17vecgate/v1/vector.proto\"\xa9\x01\n\x12\x45mbedInputsRequest\x12!\n\x06inputs\x18\x01 \x03(\x0b\x32\x11.vecgate.v1.Input\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12$\n\x07purpose\x18\x03 \x01(\x0e\x32\x13.vecgate.v1.Purpose\x12\x10\n\x08truncate\x18\x04 \x01(\x08\x12&\n\x08priority\x18\x05 \x01(\x0e\x32\x14.vecgate.v1.Priority\"j\n\x13\x45mbedInputsResponse\x12)\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12(\n\x07results\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedResult\"i\n\x0b\x45mbedResult\x12*\n\tembedding\x18\x01 \x01(\x0b\x32\x15.vecgate.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"l\n\tEmbedding\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\x18\n\x0btoken_count\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x42\x0e\n\x0c_token_count\"\x16\n\x14ListEmbeddersRequest\"n\n\x15ListEmbeddersResponse\x12+\n\tembedders\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.ServerLimits\"\xfe\x01\n\x0c\x45mbedderInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12(\n\nmodalities\x18\x05 \x03(\x0e\x32\x14.vecgate.v1.Modality\x12*\n\x06limits\x18\x06 \x01(\x0b\x32\x1a.vecgate.v1.EmbedderLimits\x12*\n\x06health\x18\x07 \x01(\x0e\x32\x1a.vecgate.v1.EmbedderHealth\x12\x15\n\rhealth_detail\x18\x08 \x01(\t\x12\x16\n\x0eweights_digest\x18\t \x01(\t\"\x8e\x01\n\x0e\x45mbedderLimits\x12\x16\n\x0emax_text_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_text_tokens\x18\x02 \x01(\x05\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x03\x12\x18\n\x10max_image_frames\x18\x05 \x01(\x03\"\x94\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x12\n\nmax_inputs\x18\x03 \x01(\x05\x12\x13\n\x0bmax_objects\x18\x04 \x01(\x05\x12\x10\n\x08max_hits\x18\x05 \x01(\x05\x12\x12\n\nmax_values\x18\x06 \x01(\x05*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_QUERY\x10\x01\x12\x14\n\x10PURPOSE_DOCUMENT\x10\x02*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*K\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02*m\n\x0e\x45mbedderHealth\x12\x1f\n\x1b\x45MBEDDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45MBEDDER_HEALTH_READY\x10\x01\x12\x1f\n\x1b\x45MBEDDER_HEALTH_UNAVAILABLE\x10\x02\x32\xc2\x01\n\x10\x45mbeddingService\x12S\n\x0b\x45mbedInputs\x12\x1e.vecgate.v1.EmbedInputsRequest\x1a\x1f.vecgate.v1.EmbedInputsResponse\"\x03\x90\x02\x01\x12Y\n\rListEmbedders\x12 .vecgate.v1.ListEmbeddersRequest\x1a!.vecgate.v1.ListEmbeddersResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vecgate/v1/embedding_service.proto\x12\nvecgate.v1\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x16vecgate/v1/input.proto\x1a\x17vecgate/v1/vector.proto\"\xa9\x01\n\x12\x45mbedInputsRequest\x12!\n\x06inputs\x18\x01 \x03(\x0b\x32\x11.vecgate.v1.Input\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12$\n\x07purpose\x18\x03 \x01(\x0e\x32\x13.vecgate.v1.Purpose\x12\x10\n\x08truncate\x18\x04 \x01(\x08\x12&\n\x08priority\x18\x05 \x01(\x0e\x32\x14.vecgate.v1.Priority\"j\n\x13\x45mbedInputsResponse\x12)\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12(\n\x07results\x18\x02 \x03(\x0b\x32\x17.vecgate.v1.EmbedResult\"i\n\x0b\x45mbedResult\x12*\n\tembedding\x18\x01 \x01(\x0b\x32\x15.vecgate.v1.EmbeddingH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"l\n\tEmbedding\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\x18\n\x0btoken_count\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x42\x0e\n\x0c_token_count\"\x16\n\x14ListEmbeddersRequest\"\x9b\x01\n\x15ListEmbeddersResponse\x12+\n\tembedders\x18\x01 \x03(\x0b\x32\x18.vecgate.v1.EmbedderInfo\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.ServerLimits\x12+\n\trerankers\x18\x03 \x03(\x0b\x32\x18.vecgate.v1.RerankerInfo\"\xfe\x01\n\x0c\x45mbedderInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\x11\n\tdimension\x18\x04 \x01(\x05\x12(\n\nmodalities\x18\x05 \x03(\x0e\x32\x14.vecgate.v1.Modality\x12*\n\x06limits\x18\x06 \x01(\x0b\x32\x1a.vecgate.v1.EmbedderLimits\x12*\n\x06health\x18\x07 \x01(\x0e\x32\x1a.vecgate.v1.EmbedderHealth\x12\x15\n\rhealth_detail\x18\x08 \x01(\t\x12\x16\n\x0eweights_digest\x18\t \x01(\t\"\xc4\x01\n\x0cRerankerInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\nmodalities\x18\x03 \x03(\x0e\x32\x14.vecgate.v1.Modality\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.vecgate.v1.EmbedderLimits\x12*\n\x06health\x18\x05 \x01(\x0e\x32\x1a.vecgate.v1.EmbedderHealth\x12\x15\n\rhealth_detail\x18\x06 \x01(\t\"\x8e\x01\n\x0e\x45mbedderLimits\x12\x16\n\x0emax_text_bytes\x18\x01 \x01(\x03\x12\x17\n\x0fmax_text_tokens\x18\x02 \x01(\x05\x12\x17\n\x0fmax_image_bytes\x18\x03 \x01(\x03\x12\x18\n\x10max_image_pixels\x18\x04 \x01(\x03\x12\x18\n\x10max_image_frames\x18\x05 \x01(\x03\"\x94\x01\n\x0cServerLimits\x12\x19\n\x11max_request_bytes\x18\x01 \x01(\x03\x12\x1a\n\x12max_response_bytes\x18\x02 \x01(\x03\x12\x12\n\nmax_inputs\x18\x03 \x01(\x05\x12\x13\n\x0bmax_objects\x18\x04 \x01(\x05\x12\x10\n\x08max_hits\x18\x05 \x01(\x05\x12\x12\n\nmax_values\x18\x06 \x01(\x05*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_QUERY\x10\x01\x12\x14\n\x10PURPOSE_DOCUMENT\x10\x02*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*K\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02*m\n\x0e\x45mbedderHealth\x12\x1f\n\x1b\x45MBEDDER_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x45MBEDDER_HEALTH_READY\x10\x01\x12\x1f\n\x1b\x45MBEDDER_HEALTH_UNAVAILABLE\x10\x02\x32\xc2\x01\n\x10\x45mbeddingService\x12S\n\x0b\x45mbedInputs\x12\x1e.vecgate.v1.EmbedInputsRequest\x1a\x1f.vecgate.v1.EmbedInputsResponse\"\x03\x90\x02\x01\x12Y\n\rListEmbedders\x12 .vecgate.v1.ListEmbeddersRequest\x1a!.vecgate.v1.ListEmbeddersResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,14 +40,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDINGSERVICE'].methods_by_name['EmbedInputs']._serialized_options = b'\220\002\001'
   _globals['_EMBEDDINGSERVICE'].methods_by_name['ListEmbedders']._loaded_options = None
   _globals['_EMBEDDINGSERVICE'].methods_by_name['ListEmbedders']._serialized_options = b'\220\002\001'
-  _globals['_PURPOSE']._serialized_start=1337
-  _globals['_PURPOSE']._serialized_end=1412
-  _globals['_PRIORITY']._serialized_start=1414
-  _globals['_PRIORITY']._serialized_end=1495
-  _globals['_MODALITY']._serialized_start=1497
-  _globals['_MODALITY']._serialized_end=1572
-  _globals['_EMBEDDERHEALTH']._serialized_start=1574
-  _globals['_EMBEDDERHEALTH']._serialized_end=1683
+  _globals['_PURPOSE']._serialized_start=1582
+  _globals['_PURPOSE']._serialized_end=1657
+  _globals['_PRIORITY']._serialized_start=1659
+  _globals['_PRIORITY']._serialized_end=1740
+  _globals['_MODALITY']._serialized_start=1742
+  _globals['_MODALITY']._serialized_end=1817
+  _globals['_EMBEDDERHEALTH']._serialized_start=1819
+  _globals['_EMBEDDERHEALTH']._serialized_end=1928
   _globals['_EMBEDINPUTSREQUEST']._serialized_start=152
   _globals['_EMBEDINPUTSREQUEST']._serialized_end=321
   _globals['_EMBEDINPUTSRESPONSE']._serialized_start=323
@@ -58,14 +58,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDING']._serialized_end=646
   _globals['_LISTEMBEDDERSREQUEST']._serialized_start=648
   _globals['_LISTEMBEDDERSREQUEST']._serialized_end=670
-  _globals['_LISTEMBEDDERSRESPONSE']._serialized_start=672
-  _globals['_LISTEMBEDDERSRESPONSE']._serialized_end=782
-  _globals['_EMBEDDERINFO']._serialized_start=785
-  _globals['_EMBEDDERINFO']._serialized_end=1039
-  _globals['_EMBEDDERLIMITS']._serialized_start=1042
-  _globals['_EMBEDDERLIMITS']._serialized_end=1184
-  _globals['_SERVERLIMITS']._serialized_start=1187
-  _globals['_SERVERLIMITS']._serialized_end=1335
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1686
-  _globals['_EMBEDDINGSERVICE']._serialized_end=1880
+  _globals['_LISTEMBEDDERSRESPONSE']._serialized_start=673
+  _globals['_LISTEMBEDDERSRESPONSE']._serialized_end=828
+  _globals['_EMBEDDERINFO']._serialized_start=831
+  _globals['_EMBEDDERINFO']._serialized_end=1085
+  _globals['_RERANKERINFO']._serialized_start=1088
+  _globals['_RERANKERINFO']._serialized_end=1284
+  _globals['_EMBEDDERLIMITS']._serialized_start=1287
+  _globals['_EMBEDDERLIMITS']._serialized_end=1429
+  _globals['_SERVERLIMITS']._serialized_start=1432
+  _globals['_SERVERLIMITS']._serialized_end=1580
+  _globals['_EMBEDDINGSERVICE']._serialized_start=1931
+  _globals['_EMBEDDINGSERVICE']._serialized_end=2125
 # @@protoc_insertion_point(module_scope)

@@ -109,7 +109,7 @@ class _EmbedderHealthEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Embedd
     """Its last check or call failed, or none has finished yet."""
 
 class EmbedderHealth(_EmbedderHealth, metaclass=_EmbedderHealthEnumTypeWrapper):
-    """EmbedderHealth says whether an embedder answers."""
+    """EmbedderHealth says whether an embedder or a reranker answers."""
 
 EMBEDDER_HEALTH_UNSPECIFIED: EmbedderHealth.ValueType  # 0
 """Not used."""
@@ -288,6 +288,7 @@ class ListEmbeddersResponse(_message.Message):
 
     EMBEDDERS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    RERANKERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedderInfo]:
         """The embedders, the default one first."""
@@ -296,15 +297,20 @@ class ListEmbeddersResponse(_message.Message):
     def limits(self) -> Global___ServerLimits:
         """The server's limits on one call."""
 
+    @_builtins.property
+    def rerankers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerankerInfo]:
+        """The rerankers, which searches can name (Rerank.reranker)."""
+
     def __init__(
         self,
         *,
         embedders: _abc.Iterable[Global___EmbedderInfo] | None = ...,
         limits: Global___ServerLimits | None = ...,
+        rerankers: _abc.Iterable[Global___RerankerInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedders", b"embedders", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedders", b"embedders", "limits", b"limits", "rerankers", b"rerankers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,8 +375,54 @@ class EmbedderInfo(_message.Message):
 Global___EmbedderInfo: _TypeAlias = EmbedderInfo  # noqa: Y015
 
 @_typing.final
+class RerankerInfo(_message.Message):
+    """RerankerInfo describes a reranker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODALITIES_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
+    HEALTH_DETAIL_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name to use in requests."""
+    model: _builtins.str
+    """The model's name, such as "nvidia/llama-nemotron-rerank-vl-1b-v2"; empty while it is not known."""
+    health: Global___EmbedderHealth.ValueType
+    """Whether it works now."""
+    health_detail: _builtins.str
+    """Why it does not work; empty if it works."""
+    @_builtins.property
+    def modalities(self) -> _containers.RepeatedScalarFieldContainer[Global___Modality.ValueType]:
+        """What it reads of a hit: texts, images, or both together."""
+
+    @_builtins.property
+    def limits(self) -> Global___EmbedderLimits:
+        """Its limits on one text or image."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        modalities: _abc.Iterable[Global___Modality.ValueType] | None = ...,
+        limits: Global___EmbedderLimits | None = ...,
+        health: Global___EmbedderHealth.ValueType = ...,
+        health_detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["health", b"health", "health_detail", b"health_detail", "limits", b"limits", "modalities", b"modalities", "model", b"model", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankerInfo: _TypeAlias = RerankerInfo  # noqa: Y015
+
+@_typing.final
 class EmbedderLimits(_message.Message):
-    """EmbedderLimits are an embedder's limits on one input."""
+    """EmbedderLimits are the limits of an embedder or a reranker on one input."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -61,7 +61,7 @@ class EmbeddingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListEmbedders(self, request, context):
-        """ListEmbedders lists this server's embedders, the default one first, and the server's limits.
+        """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

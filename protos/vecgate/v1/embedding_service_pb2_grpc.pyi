@@ -39,7 +39,7 @@ class EmbeddingServiceStub:
     EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
     ListEmbedders: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.ListEmbeddersRequest, _embedding_service_pb2.ListEmbeddersResponse]
-    """ListEmbedders lists this server's embedders, the default one first, and the server's limits."""
+    """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits."""
 
 @_typing.type_check_only
 class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
@@ -52,7 +52,7 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
     EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
     ListEmbedders: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.ListEmbeddersRequest, _embedding_service_pb2.ListEmbeddersResponse]  # type: ignore[assignment]
-    """ListEmbedders lists this server's embedders, the default one first, and the server's limits."""
+    """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits."""
 
 class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
     """EmbeddingService turns texts and images into vectors."""
@@ -74,6 +74,6 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_service_pb2.ListEmbeddersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.ListEmbeddersResponse, _abc.Awaitable[_embedding_service_pb2.ListEmbeddersResponse]]:
-        """ListEmbedders lists this server's embedders, the default one first, and the server's limits."""
+        """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits."""
 
 def add_EmbeddingServiceServicer_to_server(servicer: EmbeddingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

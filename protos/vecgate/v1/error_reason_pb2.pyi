@@ -62,12 +62,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: the collection has no tenant with this name."""
     ERROR_REASON_ALIAS_NOT_FOUND: _ErrorReason.ValueType  # 25
     """NOT_FOUND: there is no alias with this name."""
+    ERROR_REASON_RERANKER_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """NOT_FOUND: the server has no reranker with this name."""
     ERROR_REASON_COLLECTION_ALREADY_EXISTS: _ErrorReason.ValueType  # 23
     """ALREADY_EXISTS: there is a collection or an alias with this name."""
     ERROR_REASON_EMBEDDING_SPACE_MISMATCH: _ErrorReason.ValueType  # 30
     """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
     ERROR_REASON_EMBEDDER_MISCONFIGURED: _ErrorReason.ValueType  # 31
-    """FAILED_PRECONDITION: the embedder's backend refuses the server: it rejected the key, or the model is gone."""
+    """FAILED_PRECONDITION: the backend of the embedder or reranker refuses the server: it rejected the key, or the model is gone."""
     ERROR_REASON_COLLECTION_NOT_BOUND: _ErrorReason.ValueType  # 32
     """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the named vector, so its space is
     unknown.
@@ -75,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
-    """UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
+    """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
     """UNAUTHENTICATED: the call carries no credentials; send a key or a token in the metadata authorization."""
     ERROR_REASON_CREDENTIALS_INVALID: _ErrorReason.ValueType  # 37
@@ -85,19 +87,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 39
     """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
     ERROR_REASON_EMBEDDER_UNAVAILABLE: _ErrorReason.ValueType  # 40
-    """UNAVAILABLE with RetryInfo: the embedder does not answer."""
+    """UNAVAILABLE with RetryInfo: the embedder or reranker does not answer."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 41
     """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 42
-    """UNAVAILABLE with RetryInfo: the embedder's queue is full, or the calls in progress are too many or too large."""
+    """UNAVAILABLE with RetryInfo: the queue of the embedder or reranker is full, or the calls in progress are too many or too large."""
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 43
-    """RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits the rate of calls."""
+    """RESOURCE_EXHAUSTED with RetryInfo: the backend of the embedder or reranker limits the rate of calls."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 44
     """DEADLINE_EXCEEDED: the caller's deadline or the server's time limit for a call has passed."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 45
     """INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
     ERROR_REASON_EMBEDDER_ANSWER_INVALID: _ErrorReason.ValueType  # 46
-    """INTERNAL: the embedder's response is not a valid set of vectors; nothing was stored."""
+    """INTERNAL: the response of the embedder or reranker is not a valid set of vectors or scores; nothing was stored."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 47
     """RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
     been carried out. gRPC itself refuses a request that is too large, with the same code and without details.
@@ -148,12 +150,14 @@ ERROR_REASON_TENANT_NOT_FOUND: ErrorReason.ValueType  # 24
 """NOT_FOUND: the collection has no tenant with this name."""
 ERROR_REASON_ALIAS_NOT_FOUND: ErrorReason.ValueType  # 25
 """NOT_FOUND: there is no alias with this name."""
+ERROR_REASON_RERANKER_NOT_FOUND: ErrorReason.ValueType  # 26
+"""NOT_FOUND: the server has no reranker with this name."""
 ERROR_REASON_COLLECTION_ALREADY_EXISTS: ErrorReason.ValueType  # 23
 """ALREADY_EXISTS: there is a collection or an alias with this name."""
 ERROR_REASON_EMBEDDING_SPACE_MISMATCH: ErrorReason.ValueType  # 30
 """FAILED_PRECONDITION: the named vector is bound to another vector space than the embedder's. The metadata names both."""
 ERROR_REASON_EMBEDDER_MISCONFIGURED: ErrorReason.ValueType  # 31
-"""FAILED_PRECONDITION: the embedder's backend refuses the server: it rejected the key, or the model is gone."""
+"""FAILED_PRECONDITION: the backend of the embedder or reranker refuses the server: it rejected the key, or the model is gone."""
 ERROR_REASON_COLLECTION_NOT_BOUND: ErrorReason.ValueType  # 32
 """FAILED_PRECONDITION: neither Vecgate nor Weaviate's multi2vec-nvidia made the named vector, so its space is
 unknown.
@@ -161,7 +165,7 @@ unknown.
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
-"""UNAUTHENTICATED: the embedder's backend rejected the key in the call's metadata x-nvidia-api-key."""
+"""UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36
 """UNAUTHENTICATED: the call carries no credentials; send a key or a token in the metadata authorization."""
 ERROR_REASON_CREDENTIALS_INVALID: ErrorReason.ValueType  # 37
@@ -171,19 +175,19 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 38
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 39
 """RESOURCE_EXHAUSTED with RetryInfo and QuotaFailure: the client has used up its quota."""
 ERROR_REASON_EMBEDDER_UNAVAILABLE: ErrorReason.ValueType  # 40
-"""UNAVAILABLE with RetryInfo: the embedder does not answer."""
+"""UNAVAILABLE with RetryInfo: the embedder or reranker does not answer."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 41
 """UNAVAILABLE with RetryInfo: Weaviate does not answer."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 42
-"""UNAVAILABLE with RetryInfo: the embedder's queue is full, or the calls in progress are too many or too large."""
+"""UNAVAILABLE with RetryInfo: the queue of the embedder or reranker is full, or the calls in progress are too many or too large."""
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 43
-"""RESOURCE_EXHAUSTED with RetryInfo: the embedder's backend limits the rate of calls."""
+"""RESOURCE_EXHAUSTED with RetryInfo: the backend of the embedder or reranker limits the rate of calls."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 44
 """DEADLINE_EXCEEDED: the caller's deadline or the server's time limit for a call has passed."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """INTERNAL: an error in the server. RequestInfo has the id to look up in its log."""
 ERROR_REASON_EMBEDDER_ANSWER_INVALID: ErrorReason.ValueType  # 46
-"""INTERNAL: the embedder's response is not a valid set of vectors; nothing was stored."""
+"""INTERNAL: the response of the embedder or reranker is not a valid set of vectors or scores; nothing was stored."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 47
 """RESOURCE_EXHAUSTED without RetryInfo: the response is too large; request less in one call. The call itself has
 been carried out. gRPC itself refuses a request that is too large, with the same code and without details.

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.rpc import status_pb2 as _status_pb2
 from vecgate.v1 import embedder_pb2 as _embedder_pb2
 from vecgate.v1 import filter_pb2 as _filter_pb2
 from vecgate.v1 import input_pb2 as _input_pb2
@@ -222,7 +223,9 @@ class SearchObjectsRequest(_message.Message):
 
     @_builtins.property
     def rerank(self) -> Global___Rerank:
-        """Optional. Sort the hits again by the collection's reranker module (INVALID_INPUT where there is none)."""
+        """Optional. Sort the hits again by a reranker of this server, or by the collection's reranker module (INVALID_INPUT where there
+        is none).
+        """
 
     def __init__(
         self,
@@ -304,31 +307,98 @@ Global___GroupBy: _TypeAlias = GroupBy  # noqa: Y015
 
 @_typing.final
 class Rerank(_message.Message):
-    """Rerank sorts hits by a reranker."""
+    """Rerank sorts hits by a reranker: a model that reads the query and a hit together, and says how well they fit. A reranker of
+    this server reads a text, a picture or both of each hit, and sorts the first hits; then `offset` and `limit` are applied. Hits
+    that have neither the text nor the picture, or one that the model cannot read, come behind the others without a score, in
+    their first order, as do hits beyond `limit`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PROPERTY_FIELD_NUMBER: _builtins.int
     QUERY_FIELD_NUMBER: _builtins.int
+    RERANKER_FIELD_NUMBER: _builtins.int
+    IMAGE_PROPERTY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    KEEP_ORDER_ON_FAILURE_FIELD_NUMBER: _builtins.int
     property: _builtins.str
-    """Required. The property of type text whose values the reranker reads (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+    """The property of type text or text[] whose values the reranker reads. Required unless `image_property` is set
+    (UNKNOWN_PROPERTY, INVALID_PROPERTY). A text that is too long for the model is truncated.
+    """
     query: _builtins.str
     """Required. The text that the reranker compares them with. At most 64 KiB or EmbedderLimits.max_text_bytes, whichever is more
-    (TEXT_TOO_LONG).
+    (TEXT_TOO_LONG), and with `reranker` at most RerankerInfo.limits.max_text_bytes.
+    """
+    reranker: _builtins.str
+    """Optional. The name of a reranker of this server (RERANKER_NOT_FOUND); not with `group_by`. Default: the collection's reranker
+    module, in Weaviate.
+    """
+    image_property: _builtins.str
+    """Optional, with `reranker`. The property of type blob whose pictures the reranker reads, beside the texts or alone, if its
+    model reads images (INVALID_INPUT). In one call it reads pictures of 32 MiB together; hits whose pictures exceed that come
+    without a score.
+    """
+    limit: _builtins.int
+    """Optional, with `reranker`. How many of the first hits to rerank, 1 to 512 and at most ServerLimits.max_hits, whatever
+    `SearchObjectsRequest.limit` and `offset` are. Default: 50, or offset and limit together if that is more.
+    """
+    keep_order_on_failure: _builtins.bool
+    """Optional, with `reranker`. Whether the hits keep their first order when the reranker fails; the response then says why, and the
+    reranker gets less time, so that the response arrives within the caller's deadline. Default: false, the call fails.
     """
     def __init__(
         self,
         *,
         property: _builtins.str = ...,
         query: _builtins.str = ...,
+        reranker: _builtins.str = ...,
+        image_property: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        keep_order_on_failure: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["property", b"property", "query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_property", b"image_property", "keep_order_on_failure", b"keep_order_on_failure", "limit", b"limit", "property", b"property", "query", b"query", "reranker", b"reranker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Rerank: _TypeAlias = Rerank  # noqa: Y015
+
+@_typing.final
+class Reranking(_message.Message):
+    """Reranking says what a reranker of this server did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RERANKER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SCORED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    reranker: _builtins.str
+    """The reranker's name; of several addresses, the one that answered."""
+    model: _builtins.str
+    """Its model's name."""
+    scored: _builtins.int
+    """How many of the first hits have a score now, before `offset` and `limit` are applied."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why the hits have kept their first order, with `keep_order_on_failure`; unset when they are reranked."""
+
+    def __init__(
+        self,
+        *,
+        reranker: _builtins.str = ...,
+        model: _builtins.str = ...,
+        scored: _builtins.int = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "model", b"model", "reranker", b"reranker", "scored", b"scored"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reranking: _TypeAlias = Reranking  # noqa: Y015
 
 @_typing.final
 class NearText(_message.Message):
@@ -743,6 +813,7 @@ class SearchObjectsResponse(_message.Message):
     EMBEDDERS_FIELD_NUMBER: _builtins.int
     HITS_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    RERANKING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def embedder(self) -> _embedder_pb2.EmbedderRef:
         """The embedder that embedded the query, for several target vectors that of the first one. Unset when nothing was embedded."""
@@ -761,6 +832,10 @@ class SearchObjectsResponse(_message.Message):
     def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___Group]:
         """With `group_by`: the groups in their order."""
 
+    @_builtins.property
+    def reranking(self) -> Global___Reranking:
+        """With `Rerank.reranker`: what the reranker did."""
+
     def __init__(
         self,
         *,
@@ -768,10 +843,11 @@ class SearchObjectsResponse(_message.Message):
         embedders: _abc.Iterable[_embedder_pb2.EmbedderRef] | None = ...,
         hits: _abc.Iterable[Global___Hit] | None = ...,
         groups: _abc.Iterable[Global___Group] | None = ...,
+        reranking: Global___Reranking | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "reranking", b"reranking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "groups", b"groups", "hits", b"hits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder", "embedders", b"embedders", "groups", b"groups", "hits", b"hits", "reranking", b"reranking"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -801,7 +877,9 @@ class Hit(_message.Message):
     explain_score: _builtins.str
     """How the score came about, with `return_explain_score`."""
     rerank_score: _builtins.float
-    """The reranker's score, with `rerank`; more is better. With `group_by` the group has it."""
+    """The reranker's score, with `rerank`; more is better. Any finite number, comparable within one response. With `group_by` the
+    group has it.
+    """
     group: _builtins.str
     """The name of its group, with `group_by`."""
     @_builtins.property

@@ -38,7 +38,7 @@ class SearchServiceStub:
     both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
     searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
     INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
-    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
+    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
     """
 
 @_typing.type_check_only
@@ -51,7 +51,7 @@ class SearchServiceAsyncStub(SearchServiceStub):
     both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
     searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
     INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
-    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
+    EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -67,7 +67,7 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         both, best first; ListObjects lists objects without a query. The query is embedded by an embedder of the space that the
         searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
         INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
-        EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, and for the query those of EmbedInputs.
+        EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

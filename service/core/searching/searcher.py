@@ -13,6 +13,7 @@ from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.telemetry.metrics import FAILOVERS
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.checks import check_return_fields
+from service.core.reranker_pool import RerankerPool
 from service.core.searching.checks import (
     check_certainty,
     check_keywords,
@@ -23,6 +24,7 @@ from service.core.searching.checks import (
     with_certainty,
 )
 from service.core.searching.references import linked_collections
+from service.core.searching.reranking import HitReranker, RerankReport, check_reranking
 from service.core.searching.vectors import Asked, QueryVector, QueryVectors
 from service.domain import (
     Collection,
@@ -46,19 +48,27 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The hits, nearest first, and the embedders of the query, that of the first searched vector first."""
+    """What a search finds.
+
+    Attributes:
+        hits: best first.
+        embedders: those of the query, that of the first searched vector first.
+        reranking: what a reranker of this server did; None where none was asked for.
+    """
 
     hits: list[Hit]
     embedders: Sequence[EmbedderSpec] = ()
+    reranking: RerankReport | None = None
 
 
 class Searcher:
     """Finds objects."""
 
-    def __init__(self, store: Store, embedders: EmbedderPool) -> None:
+    def __init__(self, store: Store, embedders: EmbedderPool, rerankers: RerankerPool | None = None) -> None:
         self._store = store
         self._embedders = embedders
         self._vectors = QueryVectors(store, embedders)
+        self._reranker = HitReranker(store, rerankers or RerankerPool())
 
     async def search(self, search: Search, api_key: str | None = None) -> SearchResult:
         """Return the objects that fit a query best.
@@ -69,13 +79,14 @@ class Searcher:
 
         Raises:
             CollectionNotFound: there is no such collection.
+            RerankerNotFound: this server has no such reranker.
             TenantNotFound: the collection has no such tenant.
             ObjectNotFound: the query names an object that the collection does not have.
             InvalidRequest: a missing or superfluous tenant, an unknown name, a filter or a vector that does not fit, an
                 input that cannot be embedded.
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: the named vector is bound to a space that the query cannot come from.
-            EmbedderError: the embedder failed.
+            EmbedderError: the embedder failed, or the reranker, and the hits may not keep their first order.
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(search.collection, fresh=False))
@@ -97,21 +108,29 @@ class Searcher:
         else:
             vectors, embedders = await self._embed(Asked(collection, search.scope, api_key), search, targets)
             spec = replace(spec, query=replace(query.blend, targets=vectors) if isinstance(query, Hybrid) else vectors)
-        return SearchResult(await self._store.search(collection.name, spec), embedders)
+        name = collection.name
+        if search.reranking is None:
+            return SearchResult(await self._store.search(name, spec), embedders)
+        hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
+        return SearchResult(hits, embedders, report)
 
     async def _check(self, collection: Collection, search: Search) -> tuple[SearchSpec, list[NamedVector]]:
         """Return what the store is to find, but for the query, and the named vectors to search; see _targets.
 
         Raises:
             InvalidRequest: something does not fit the collection; all violations are listed.
+            RerankerNotFound: this server has no such reranker.
         """
         query, options = search.query, search.options
         near = query.near if isinstance(query, Hybrid) else query if isinstance(query, Near) else None
+        reranker = None if search.reranking is None else self._reranker.find(search.reranking).spec
         linked = {} if options.filters is None else await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
             fields = check_return_fields(collection, search.returned, violations)
             by_vector = not isinstance(query, Hybrid | Keywords)
             options = check_options(collection, options, linked, violations, by_vector=by_vector)
+            if search.reranking is not None and reranker is not None:
+                check_reranking(collection, search.reranking, reranker, violations)
             if isinstance(query, Keywords):
                 check_keywords(collection, query, violations)
             elif isinstance(query, Hybrid) and query.blend.keywords is not None:

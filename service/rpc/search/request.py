@@ -19,6 +19,7 @@ from service.domain import (
     Part,
     Query,
     Rerank,
+    Reranking,
     Search,
     SearchOptions,
     TargetChoice,
@@ -32,6 +33,10 @@ from service.rpc.shared.requests import check_id, output_from_pb, parse_scope
 from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
+DEFAULT_RERANKED_HITS = 50
+MAX_RERANKED_HITS = 512
+"""As many as a reranking NIM takes in one request."""
+BLANK_QUERY = "is blank; give the text that the reranker compares with"
 NEAR = frozenset({"near_text", "near_image", "near_vector", "near_object", "near_inputs"})
 ONE_OF_QUERIES = "one of near_text, near_image, near_vector, near_object, near_inputs, hybrid and bm25"
 WEIGHTED = (pb.TARGET_JOIN_MANUAL_WEIGHTS, pb.TARGET_JOIN_RELATIVE_SCORE)
@@ -53,9 +58,10 @@ def parse_search(request: pb.SearchObjectsRequest, limits: RequestLimits) -> Sea
     reach = limit + offset
     require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
     options, targets, query = walk.options(), walk.targets(), walk.query()
+    reranking = walk.reranking(reach) if request.rerank.reranker else None
     if violations:
         raise InvalidRequest(violations)
-    return Search(request.collection, query, limit, offset, targets, returned, options, scope)
+    return Search(request.collection, query, limit, offset, targets, returned, options, scope, reranking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class _Walk:
             distance=request.distance if request.HasField("distance") else None,
             auto_limit=request.auto_limit,
             group_by=self._group_by() if request.HasField("group_by") else None,
-            rerank=self._rerank() if request.HasField("rerank") else None,
+            rerank=self._rerank() if request.HasField("rerank") and not request.rerank.reranker else None,
             times=request.return_times,
             explain_score=request.return_explain_score,
         )
@@ -113,10 +119,34 @@ class _Walk:
         return GroupBy(group.property, group.number_of_groups, group.objects_per_group)
 
     def _rerank(self) -> Rerank:
+        """Return how the store's reranker sorts the hits."""
         rerank, require = self.request.rerank, self.violations.require
         require(rerank.property, "rerank.property", "is required; name a property")
-        require(not is_blank(rerank.query), "rerank.query", "is blank; give the text that the reranker compares with")
+        require(not is_blank(rerank.query), "rerank.query", BLANK_QUERY)
+        for name in ("image_property", "limit", "keep_order_on_failure"):
+            only = "goes with rerank.reranker only; name a reranker of this server, or leave this out"
+            require(not getattr(rerank, name), f"rerank.{name}", only)
         return Rerank(rerank.property, rerank.query)
+
+    def reranking(self, reach: int) -> Reranking:
+        """Return how a reranker of this server sorts the hits; `reach` is offset and limit together."""
+        request, rerank, require = self.request, self.request.rerank, self.violations.require
+        most = min(MAX_RERANKED_HITS, self.limits.max_hits)
+        require(
+            rerank.property or rerank.image_property, "rerank", "names nothing to read; set property or image_property"
+        )
+        require(not is_blank(rerank.query), "rerank.query", BLANK_QUERY)
+        require(0 <= rerank.limit <= most, "rerank.limit", f"is {rerank.limit}; give 1 to {most}, or 0 for the default")
+        grouped = request.HasField("group_by")
+        require(not grouped, "rerank.reranker", "cannot be combined with group_by; leave one of them out")
+        return Reranking(
+            rerank.reranker,
+            rerank.query,
+            rerank.property,
+            rerank.image_property,
+            rerank.limit or min(max(DEFAULT_RERANKED_HITS, reach), most),
+            rerank.keep_order_on_failure,
+        )
 
     def targets(self) -> TargetChoice:
         request, require = self.request, self.violations.require

@@ -8,8 +8,10 @@ from typing import Any
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service.core.searching.reranking import RerankReport
 from service.core.searching.searcher import Searcher
 from service.domain import Hit
+from service.error_table import to_status
 from service.rpc.objects.messages import object_to_pb
 from service.rpc.search.request import parse_search
 from service.rpc.shared.bounds import RequestLimits
@@ -35,7 +37,10 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
         result = await self._searcher.search(parse_search(request, self._limits), self._keys.of(context))
         embedders = [embedder_to_pb(each) for each in result.embedders]
         response = pb.SearchObjectsResponse(
-            embedder=embedders[0] if embedders else None, embedders=embedders, groups=_groups_to_pb(result.hits)
+            embedder=embedders[0] if embedders else None,
+            embedders=embedders,
+            groups=_groups_to_pb(result.hits),
+            reranking=None if result.reranking is None else _reranking_to_pb(result.reranking),
         )
         for start in range(0, len(result.hits), HITS_AT_ONCE):
             if start:
@@ -59,6 +64,15 @@ def _hits_to_pb(hits: Sequence[Hit]) -> list[pb.Hit]:
         )
         for each in hits
     ]
+
+
+def _reranking_to_pb(report: RerankReport) -> pb.Reranking:
+    return pb.Reranking(
+        reranker=report.reranker.name,
+        model=report.reranker.model,
+        scored=report.scored,
+        error=None if report.error is None else to_status(report.error, ""),
+    )
 
 
 def _time_to_pb(time: datetime) -> Timestamp:

@@ -23,6 +23,7 @@ from service.core.objects.importing import MAX_CHUNK_OBJECTS, Importer
 from service.core.objects.objects import Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Settler, Writes
+from service.core.reranker_pool import RerankerPool
 from service.core.searching.references import real_name
 from service.core.searching.searcher import Searcher
 from service.process.tls import Certificates, certificates_of
@@ -104,6 +105,7 @@ class GrpcServer:
         limits: bounds on what callers send.
         store: where objects are.
         embedders: what makes vectors.
+        rerankers: what sorts the hits of searches again.
         authenticator: who may call; None lets everybody.
         allow_caller_keys: whether calls may bring their own key for the NIM.
         chunk_objects: objects in one write to the store.
@@ -120,6 +122,7 @@ class GrpcServer:
         *,
         store: Store,
         embedders: EmbedderPool,
+        rerankers: RerankerPool | None = None,
         authenticator: Authenticator | None = None,
         allow_caller_keys: bool = False,
         chunk_objects: int = MAX_CHUNK_OBJECTS,
@@ -135,12 +138,13 @@ class GrpcServer:
         certificates = certificates_of(settings, settings.tls_client_ca_file, group="server")
         self._credentials = None if certificates is None else _credentials(certificates)
         self.port: int = settings.port
-        searcher = Searcher(store, embedders)
+        rerankers = rerankers or RerankerPool()
+        searcher = Searcher(store, embedders, rerankers)
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, limits, _server_limits(settings, limits), keys), self._server
+            EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders), self._server
@@ -161,7 +165,7 @@ class GrpcServer:
             SearchServicer(searcher, limits, keys), self._server
         )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(store, embedders, authenticator), self._server
+            AdminServicer(store, embedders, rerankers, authenticator), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
         add_reflection((*SERVICES, health.SERVICE_NAME), self._server)

@@ -183,6 +183,22 @@ def test_status_says_everything_in_words(run: Run, pictures: FakeVecgate) -> Non
         assert expected in result.stdout
 
 
+def test_status_shows_rerankers_with_what_they_read_and_why_they_do_not_work(run: Run, fake: FakeVecgate) -> None:
+    both = [embedding_pb.MODALITY_TEXT, embedding_pb.MODALITY_IMAGE]
+    fake.rerankers = [
+        embedding_pb.RerankerInfo(name="rank", model="m", modalities=both, health=embedding_pb.EMBEDDER_HEALTH_READY),
+        embedding_pb.RerankerInfo(
+            name="old", health=embedding_pb.EMBEDDER_HEALTH_UNAVAILABLE, health_detail="the NIM does not answer"
+        ),
+    ]
+
+    lines = [" ".join(line.split()) for line in run("status").stdout.splitlines()]
+
+    assert "reranker model reads state" in lines
+    assert "rank m text and image ready" in lines
+    assert "old unavailable: the NIM does not answer" in lines
+
+
 def test_status_ends_with_1_when_not_all_is_well_and_still_shows_the_rest(run: Run, fake: FakeVecgate) -> None:
     fake.healthy[""] = False
     fake.embedder.health = embedding_pb.EMBEDDER_HEALTH_UNAVAILABLE

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from uuid import UUID
 
+import grpc
 import pytest
 
 from tests.fakes.server import FakeVecgate
+from tests.fakes.statuses import failure
 from tests.service.conftest import PNG, Run
 from vecgate.client import all_of, near_inputs, where
 from vecgate.v1 import property_pb2 as property_pb
@@ -25,6 +27,59 @@ def test_search_prints_rank_score_id_and_properties(run: Run, pictures: FakeVecg
     assert not any(line != line.rstrip() for line in lines)
     request = pictures.requests["SearchObjects"][0]
     assert (request.limit, request.offset, list(request.target_vectors)) == (2, 1, ["default"])
+
+
+def test_a_search_names_a_reranker_and_prints_its_scores(run: Run, pictures: FakeVecgate) -> None:
+    options = ("--rerank-text", "name", "--rerank-image", "image", "--rerank-limit", "20", "--keep-order")
+    result = run("search", "a dog", "--rerank-with", "rank", *options)
+    other = run(
+        "search", "--near-object", "x", "--rerank-with", "rank", "--rerank-text", "name", "--rerank-query", "cat"
+    )
+
+    assert (result.exit_code, other.exit_code) == (0, 0)
+    assert [line.split()[1] for line in result.stdout.splitlines()[1:]] == ["0.0000", "-1.0000", "-2.0000"]
+    first, second = (each.rerank for each in pictures.requests["SearchObjects"])
+    assert first == search_pb.Rerank(
+        reranker="rank", property="name", image_property="image", query="a dog", limit=20, keep_order_on_failure=True
+    )
+    assert second == search_pb.Rerank(reranker="rank", property="name", query="cat")
+
+
+def test_a_search_whose_reranker_failed_says_so_beside_the_hits(run: Run, pictures: FakeVecgate) -> None:
+    down = failure(grpc.StatusCode.UNAVAILABLE, "EMBEDDER_UNAVAILABLE", "reranker 'rank': the NIM does not answer")
+    pictures.reranking = search_pb.Reranking(reranker="rank", model="fake-reranker", error=down)
+    asked = ("search", "a dog", "--rerank-with", "rank", "--rerank-text", "name", "--keep-order")
+
+    result, as_json = run(*asked), run(*asked, "--json")
+
+    assert result.exit_code == 0
+    assert "kept their first order: EMBEDDER_UNAVAILABLE: reranker 'rank': the NIM does not answer" in result.stderr
+    assert json.loads(as_json.stdout)["reranking"] == {
+        "reranker": "rank",
+        "model": "fake-reranker",
+        "scored": 0,
+        "error": {"reason": "EMBEDDER_UNAVAILABLE", "message": "reranker 'rank': the NIM does not answer"},
+    }
+    assert "rerank_score" not in json.loads(as_json.stdout)["hits"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("dog", "--keep-order"), "need --rerank-with NAME"),
+        (("dog", "--rerank-text", "name"), "need --rerank-with NAME"),
+        (("dog", "--rerank-with", "rank"), "needs --rerank-text PROPERTY"),
+        (("--near-object", "x", "--rerank-with", "rank", "--rerank-text", "name"), "needs words to search for"),
+    ],
+)
+def test_options_of_reranking_that_do_not_go_together_are_refused(
+    run: Run, pictures: FakeVecgate, options: tuple[str, ...], said: str
+) -> None:
+    result = run("search", *options)
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not pictures.requests["SearchObjects"]
 
 
 @pytest.mark.parametrize(

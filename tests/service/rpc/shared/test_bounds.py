@@ -376,6 +376,15 @@ TESTS = {
             "service.rpc.shared.filters.MAX_LONGITUDE",
         ],
     },
+    "service.rpc.search.test_reranking": {
+        "test_more_searches_than_may_wait_are_refused_and_the_others_end_well": [
+            "service.core.reranker_pool.MAX_WAITING_CALLS"
+        ],
+        "test_pictures_are_read_up_to_a_bound_in_bytes": ["service.core.searching.reranking.MAX_PICTURES_BYTES"],
+        "test_what_does_not_fit_is_named_and_nothing_is_embedded_or_reranked": [
+            "service.rpc.search.request.MAX_RERANKED_HITS"
+        ],
+    },
     "service.rpc.server.test_stock_clients": {
         "test_pages_and_hits_of_the_default_size_reach_a_stock_client": ["service.rpc.shared.pages.CLIENTS_TAKE_BYTES"],
     },
