@@ -86,6 +86,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.QuotaExceeded: _rule(Code.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED", retry=True),
     errors.StoreRejected: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED", http=424, blame="upstream"),
     errors.TenantInactive: _rule(Code.FAILED_PRECONDITION, "STORE_REJECTED"),
+    errors.VectorRemoved: _rule(Code.INVALID_ARGUMENT, "UNKNOWN_VECTOR"),
     errors.StoreUnavailable: _rule(Code.UNAVAILABLE, "STORE_UNAVAILABLE", retry=True, blame="upstream"),
     errors.Overloaded: _rule(Code.UNAVAILABLE, "OVERLOADED", retry=True),
     errors.MessageTooLarge: _rule(Code.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE", http=413),

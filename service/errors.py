@@ -10,7 +10,7 @@ ServiceError
   CredentialsInvalid            what says it is not valid here
   PermissionDenied              the client may not do this
   QuotaExceeded                 the client has used up what it may: try again later
-  StoreRejected                 Weaviate refused what it was asked for: TenantInactive
+  StoreRejected                 Weaviate refused what it was asked for: TenantInactive, VectorRemoved
   Overloaded                    as many calls as there may be: try again
   MessageTooLarge               the request or the answer is longer than a message may be
   StoreUnavailable              Weaviate does not answer: try again
@@ -283,6 +283,13 @@ class TenantInactive(StoreRejected):
             f"tenant {name!r} is not active; activate it with UpdateTenants, or let calls activate tenants with "
             "multi_tenancy.auto_tenant_activation"
         )
+
+
+class VectorRemoved(StoreRejected):
+    """A search is for a named vector that another call has removed meanwhile."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"named vector {name!r} was removed during the search; search another one")
 
 
 class Overloaded(ServiceError):

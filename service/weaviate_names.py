@@ -7,7 +7,11 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 # Where Weaviate's name is not the field's in camel case. A field without a name is not one of Weaviate's.
-NAMES = {"max_posting_size_kb": "maxPostingSizeKB", "flat_quantizer": ""}
+NAMES = {
+    "max_posting_size_kb": "maxPostingSizeKB",
+    "flat_quantizer": "",
+    "default_ttl_seconds": "defaultTtl",
+}
 
 # Where Weaviate's word is not the value's name in lower case, without the enum's prefix.
 WORDS = {

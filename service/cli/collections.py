@@ -1,5 +1,6 @@
 """`vecgate collections`: create, list, show, update and delete collections."""
 
+import re
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,10 @@ TYPE_NAMES = {number: name for name, number in TYPES.items()}
 for name in ("unspecified", "object", "object[]"):
     # Objects need nested properties, which --from can give.
     del TYPES[name]
+
+TIMES = {"creation": "_creationTimeUnix", "update": "_lastUpdateTimeUnix"}
+"""Weaviate's names for what an object's time-to-live may count from, by those of --ttl-from."""
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PropertyOption = Annotated[
@@ -65,6 +70,39 @@ DefaultVectorOption = Annotated[
         show_default=False,
     ),
 ]
+TenantsOption = Annotated[bool, typer.Option("--multi-tenancy", help="Each object belongs to a tenant.")]
+AutoCreationOption = Annotated[
+    bool, typer.Option("--auto-tenant-creation", help="An import for a new tenant creates it.")
+]
+AutoActivationOption = Annotated[
+    bool, typer.Option("--auto-tenant-activation", help="A call for an inactive tenant activates it.")
+]
+TtlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ttl",
+        metavar="TIME",
+        help="Weaviate deletes each object so long after --ttl-from: 90s, 30m, 12h, 30d; off: never.",
+        show_default=False,
+    ),
+]
+TtlFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ttl-from",
+        metavar="creation|update|PROPERTY",
+        help="What --ttl counts from; a property is of type date. For a new collection by default the creation.",
+        show_default=False,
+    ),
+]
+TtlHideOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--ttl-hide/--no-ttl-hide",
+        help="Leave out objects that have expired and are not deleted yet.",
+        show_default=False,
+    ),
+]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
 
@@ -97,13 +135,12 @@ def create(
     description: Annotated[
         str, typer.Option("--description", help="What the collection contains.", show_default=False)
     ] = "",
-    tenants: Annotated[bool, typer.Option("--multi-tenancy", help="Each object belongs to a tenant.")] = False,
-    auto_creation: Annotated[
-        bool, typer.Option("--auto-tenant-creation", help="An import for a new tenant creates it.")
-    ] = False,
-    auto_activation: Annotated[
-        bool, typer.Option("--auto-tenant-activation", help="A call for an inactive tenant activates it.")
-    ] = False,
+    tenants: TenantsOption = False,
+    auto_creation: AutoCreationOption = False,
+    auto_activation: AutoActivationOption = False,
+    ttl: TtlOption = None,
+    ttl_from: TtlFromOption = None,
+    ttl_hide: TtlHideOption = None,
     address: AddressOption = None,
 ) -> None:
     """Create a collection from options, with one named vector bound to the embedder's space, or from a file."""
@@ -132,6 +169,7 @@ def create(
             )
         ],
     )
+    _set_ttl(wanted, ttl, ttl_from or (ttl and "creation"), ttl_hide)
     if tenants or auto_creation or auto_activation:
         wanted.multi_tenancy.enabled = True
         wanted.multi_tenancy.auto_tenant_creation = auto_creation
@@ -189,6 +227,8 @@ def show(
     say(f"{found.name}: {holds}" + (f". {found.description}" if found.description else ""))
     if found.HasField("reranker"):
         say(f"Hits are reranked by {found.reranker.module}.")
+    if found.object_ttl.enabled:
+        say(_describe_ttl(found.object_ttl))
     say()
     rows = [
         (each.name, TYPE_NAMES[each.data_type] if each.data_type else "(not supported)", each.description)
@@ -224,14 +264,27 @@ def update(
     ] = None,
     properties: PropertyOption = None,
     default_vector: DefaultVectorOption = None,
+    removed_vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remove-vector",
+            metavar="NAME",
+            help="Named vector to remove, with the objects' vectors. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    ttl: TtlOption = None,
+    ttl_from: TtlFromOption = None,
+    ttl_hide: TtlHideOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Change a collection, or add properties and named vectors; everything else stays unchanged."""
+    """Change a collection, add or remove named vectors, add properties; everything else stays unchanged."""
     wanted = pb.Collection(name=name) if file is None else read_collection(file, name)
     wanted.properties.extend(
         property_pb.Property(name=each, data_type=data_type)
         for each, data_type in map(_parse_property, properties or ())
     )
+    _set_ttl(wanted, ttl, ttl_from, ttl_hide)
     given = {"description": description, "default_vector": default_vector}
     texts = {field: text for field, text in given.items() if text is not None}
     for field, text in texts.items():
@@ -241,7 +294,7 @@ def update(
         said = {field.name for field, _ in wanted.ListFields()} - {"name", "object_count"}
         mask = sorted(said | texts.keys())
     with connected(context, address) as client:
-        client.update_collection(wanted, mask)
+        client.update_collection(wanted, mask, removed_vectors=removed_vectors or ())
     say(f"{name} is updated")
 
 
@@ -263,6 +316,35 @@ def delete(
             confirm(f"Delete {name} with {what}?")
         client.delete_collection(name)
     say(f"{name} is deleted")
+
+
+def _set_ttl(wanted: pb.Collection, ttl: str | None, since: str | None, hide: bool | None) -> None:
+    """Set what the options say of the objects' time-to-live; end the command for what is not a time."""
+    if ttl == "off":
+        wanted.object_ttl.enabled = False
+        return
+    if ttl is not None:
+        wanted.object_ttl.enabled = True
+        wanted.object_ttl.default_ttl_seconds = _parse_time(ttl)
+    if since is not None:
+        wanted.object_ttl.delete_on = TIMES.get(since, since)
+    if hide is not None:
+        wanted.object_ttl.filter_expired_objects = hide
+
+
+def _parse_time(text: str) -> int:
+    """Return the seconds of a time such as 30m; end the command for anything else."""
+    found = re.fullmatch(r"(-?\d{1,10})([smhd])", text)
+    if found is None:
+        fail(f"--ttl {text}: write it as 90s, 30m, 12h or 30d, or off", EXIT_WRONG_USE)
+    return int(found[1]) * SECONDS[found[2]]
+
+
+def _describe_ttl(ttl: pb.ObjectTtlConfig) -> str:
+    names = {weaviate: f"their {name}" for name, weaviate in TIMES.items()}
+    since = names.get(ttl.delete_on, f"the date in {ttl.delete_on}")
+    hidden = ", and are hidden from then on" if ttl.filter_expired_objects else ""
+    return f"Objects expire {ttl.default_ttl_seconds} s after {since}{hidden}."
 
 
 def read_collection(file: Path, name: str) -> pb.Collection:

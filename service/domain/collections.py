@@ -230,8 +230,10 @@ class Collection:
         replication: factor and deletionStrategy.
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
+        object_ttl: enabled, deleteOn, defaultTtl in seconds, and filterExpiredObjects; empty if objects live for ever.
         default_vector: the named vector for searches that name none; empty lets the server choose.
         reranker: None if hits cannot be reranked.
+        removed_vectors: the names of removed vectors whose data the store is still deleting.
     """
 
     name: str
@@ -242,8 +244,10 @@ class Collection:
     replication: Parameters = field(default_factory=dict)
     sharding: Parameters = field(default_factory=dict)
     inverted_index: Parameters = field(default_factory=dict)
+    object_ttl: Parameters = field(default_factory=dict)
     default_vector: str = ""
     reranker: Reranker | None = None
+    removed_vectors: tuple[str, ...] = ()
 
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""

@@ -113,6 +113,18 @@ class Store(Protocol):
         """
         ...
 
+    async def remove_vector(self, collection: str, vector: str) -> None:
+        """Remove a named vector from a collection and from its objects; a repeated call changes nothing.
+
+        Searches do not find by it from now on. The store deletes its data in the background; until then the collection
+        has its name among removed_vectors.
+
+        Raises:
+            CollectionNotFound: no collection has that name.
+            StoreRejected: this store cannot, or the collection has no such named vector.
+        """
+        ...
+
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects.
 

@@ -1,7 +1,9 @@
-"""A collection that moves to another model while it serves: add, backfill, switch, and let the old embedder go."""
+"""A collection that moves to another model while it serves: add, backfill, switch, and remove what is old."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from typer.testing import CliRunner
 
@@ -41,22 +43,23 @@ def search(client: Client) -> SearchResult:
     return found
 
 
+def run(running: Serving, *arguments: str) -> None:
+    """Run a command against a server."""
+    result = CliRunner().invoke(app, ["--address", running.address, *arguments])
+    assert result.exit_code == 0, result.output
+
+
 def move(running: Serving) -> list[str]:
     """Move the collection to the new model, and return which embedders answered a search after each step."""
-
-    def run(*arguments: str) -> None:
-        result = CliRunner().invoke(app, ["--address", running.address, *arguments])
-        assert result.exit_code == 0, result.output
-
     with running.client() as client:
         answered = [search(client).embedder.name]
         client.update_collection(
             pb.Collection(name="Things", vectors=[pb.VectorConfig(name="another", embedder="nim", text_fields=FIELDS)])
         )
         answered.append(search(client).embedder.name)
-        run("objects", "backfill", "Things")
+        run(running, "objects", "backfill", "Things")
         answered.append(search(client).embedder.name)
-        run("collections", "update", "Things", "--default-vector", "another")
+        run(running, "collections", "update", "Things", "--default-vector", "another")
         answered.append(search(client).embedder.name)
     return answered
 
@@ -65,6 +68,28 @@ def look(running: Serving) -> tuple[str, pb.Collection]:
     """Return which embedder answers a search, and the collection."""
     with running.client() as client:
         return search(client).embedder.name, client.get_collection("Things")
+
+
+def drop_old(running: Serving) -> tuple[set[str], pb.Collection, set[str]]:
+    """Remove the old named vector under constant searches; return who answered, what is left, and of the objects."""
+    done, answered = Event(), set[str]()
+    with running.client() as client:
+
+        def search_on() -> None:
+            while not done.is_set():
+                answered.add(search(client).embedder.name)
+
+        with ThreadPoolExecutor() as others:
+            searching = [others.submit(search_on) for _ in range(2)]
+            try:
+                run(running, "collections", "update", "Things", "--remove-vector", "zero")
+            finally:
+                done.set()
+        for each in searching:
+            each.result()
+        (stored,) = client.import_objects("Things", [Object({"title": "thing 99"})])
+        left = client.get_collection("Things")
+        return answered, left, {each.name for each in stored.vectors}
 
 
 async def test_a_collection_moves_to_another_model_and_no_search_on_the_way_is_without_hits(
@@ -79,7 +104,9 @@ async def test_a_collection_moves_to_another_model_and_no_search_on_the_way_is_w
             answered = await asyncio.to_thread(move, running)
         with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="nim", **new) as running:
             embedder, collection = await asyncio.to_thread(look, running)
+            answered_last, left, names = await asyncio.to_thread(drop_old, running)
 
     assert answered == ["clip", "clip", "clip", "nim"]
     assert (embedder, collection.default_vector, collection.description) == ("nim", "another", "things")
     assert [(each.name, each.embedder) for each in collection.vectors] == [("another", "nim"), ("zero", "")]
+    assert (answered_last, [each.name for each in left.vectors], names) == ({"nim"}, ["another"], {"another"})

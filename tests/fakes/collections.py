@@ -88,9 +88,10 @@ class FakeCollections:
         """Make a collection as it is to be."""
         self._enter("update_collection")
         found = self._find(collection.name)
+        # Leaving out a named vector does not remove it.
+        vectors = {each.name: each for each in (*found.vectors, *collection.vectors)}
         self._collections[found.name] = replace(
-            collection,
-            vectors=tuple(_normalise(each) for each in sorted(collection.vectors, key=lambda each: each.name)),
+            collection, vectors=tuple(_normalise(vectors[name]) for name in sorted(vectors))
         )
 
     async def bind_vector(self, collection: str, vector: NamedVector) -> None:
@@ -102,6 +103,25 @@ class FakeCollections:
         bound = replace(_normalise(vector), rebindable=True)
         vectors = tuple(bound if each.name == vector.name else each for each in found.vectors)
         self._collections[found.name] = replace(found, vectors=vectors)
+
+    async def remove_vector(self, collection: str, vector: str) -> None:
+        """Remove a named vector from a collection and from its objects; its name stays taken."""
+        self._enter("remove_vector")
+        found = self._find(collection)
+        if vector in found.removed_vectors:
+            return
+        if found.find_vector(vector) is None:
+            raise StoreRejected(f"vector index {vector!r} not found in class {found.name!r}")
+        self._collections[found.name] = replace(
+            found,
+            vectors=tuple(each for each in found.vectors if each.name != vector),
+            removed_vectors=(*found.removed_vectors, vector),
+        )
+        for where, objects in self._objects.items():
+            if where.partition("/")[0] == found.name:
+                for id_, each in objects.items():
+                    kept = {name: value for name, value in each.vectors.items() if name != vector}
+                    objects[id_] = replace(each, vectors=kept)
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""

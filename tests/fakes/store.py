@@ -36,6 +36,7 @@ from service.errors import (
     StoreUnavailable,
     TenantInactive,
     TenantNotFound,
+    VectorRemoved,
     Violation,
 )
 from service.store.base import NO_TENANT, Deletion, WriteFailure
@@ -185,8 +186,10 @@ class FakeStore(FakeCollections):
         """Return objects by distance; one that lacks the named vector is not seen."""
         for name in targets.vectors:
             named = collection.find_vector(name)
-            if named is None or named.distance is None:
-                raise StoreRejected(f"collection {collection.name!r} has no named vector {name!r}")
+            if named is None:
+                raise VectorRemoved(name)
+            if named.distance is None:
+                raise StoreRejected(f"named vector {name!r} of collection {collection.name!r} cannot be searched")
         # As Weaviate: what a filter lets through is compared one by one.
         hidden = self.lost | self.unlinked if options.filters is None else self.lost
         seen = [each for each in objects if has_vectors(each, targets, hidden)]
@@ -222,6 +225,9 @@ class FakeStore(FakeCollections):
     def _put(
         self, collection: Collection, objects: dict[UUID, StoredObject], object_: StoredObject
     ) -> StoreRejected | None:
+        removed = next((name for name in object_.vectors if name in collection.removed_vectors), None)
+        if removed is not None:
+            raise StoreUnavailable(f"named vector {removed!r} was removed during the write; send it again")
         fault = self.rejected.get(object_.id) or next(_faults(collection, object_, list(objects.values())), None)
         if fault is not None:
             return StoreRejected(fault)

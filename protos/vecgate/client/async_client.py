@@ -195,16 +195,23 @@ class AsyncClient:
             request.page_token = response.next_page_token
 
     async def update_collection(
-        self, collection: collection_pb.Collection, update_mask: str | Iterable[str] = ()
+        self,
+        collection: collection_pb.Collection,
+        update_mask: str | Iterable[str] = (),
+        *,
+        removed_vectors: str | Iterable[str] = (),
     ) -> collection_pb.Collection:
-        """Change a collection, add properties and named vectors to it, and return the result.
+        """Change a collection, add properties and named vectors to it, remove named vectors, and return the result.
 
         Args:
             collection: its name and the new values; fields that are not set stay unchanged.
             update_mask: the fields to change, such as `["description"]`; all that are set if left out.
+            removed_vectors: the named vectors to remove, with the objects' vectors.
         """
         request = collection_pb.UpdateCollectionRequest(
-            collection=collection, update_mask=field_mask_pb2.FieldMask(paths=several(update_mask))
+            collection=collection,
+            update_mask=field_mask_pb2.FieldMask(paths=several(update_mask)),
+            removed_vectors=several(removed_vectors),
         )
         return (await self._call(self._collection.UpdateCollection, request)).collection
 

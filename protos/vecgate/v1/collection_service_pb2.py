@@ -32,7 +32,7 @@ from vecgate.v1 import tenant_pb2 as vecgate_dot_v1_dot_tenant__pb2
 from vecgate.v1 import vector_index_pb2 as vecgate_dot_v1_dot_vector__index__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16vecgate/v1/alias.proto\x1a\x1fvecgate/v1/inverted_index.proto\x1a\x19vecgate/v1/property.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/tenant.proto\x1a\x1dvecgate/v1/vector_index.proto\"\xc8\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfigB\x0f\n\r_object_count\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x8a\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05space\x18\x06 \x01(\t\x12\x11\n\tdimension\x18\x07 \x01(\x05\x12&\n\x05index\x18\x08 \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\t \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"v\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03\x32\xf7\t\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x12N\n\x0b\x43reateAlias\x12\x1e.vecgate.v1.CreateAliasRequest\x1a\x1f.vecgate.v1.CreateAliasResponse\x12J\n\x08GetAlias\x12\x1b.vecgate.v1.GetAliasRequest\x1a\x1c.vecgate.v1.GetAliasResponse\"\x03\x90\x02\x01\x12S\n\x0bListAliases\x12\x1e.vecgate.v1.ListAliasesRequest\x1a\x1f.vecgate.v1.ListAliasesResponse\"\x03\x90\x02\x01\x12S\n\x0bUpdateAlias\x12\x1e.vecgate.v1.UpdateAliasRequest\x1a\x1f.vecgate.v1.UpdateAliasResponse\"\x03\x90\x02\x02\x12S\n\x0b\x44\x65leteAlias\x12\x1e.vecgate.v1.DeleteAliasRequest\x1a\x1f.vecgate.v1.DeleteAliasResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16vecgate/v1/alias.proto\x1a\x1fvecgate/v1/inverted_index.proto\x1a\x19vecgate/v1/property.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/tenant.proto\x1a\x1dvecgate/v1/vector_index.proto\"\xf9\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfig\x12/\n\nobject_ttl\x18\x0c \x01(\x0b\x32\x1b.vecgate.v1.ObjectTtlConfigB\x0f\n\r_object_count\"\xd3\x01\n\x0fObjectTtlConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tdelete_on\x18\x02 \x01(\tH\x01\x88\x01\x01\x12 \n\x13\x64\x65\x66\x61ult_ttl_seconds\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16\x66ilter_expired_objects\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\n\n\x08_enabledB\x0c\n\n_delete_onB\x16\n\x14_default_ttl_secondsB\x19\n\x17_filter_expired_objects\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\x8a\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05space\x18\x06 \x01(\t\x12\x11\n\tdimension\x18\x07 \x01(\x05\x12&\n\x05index\x18\x08 \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\t \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fremoved_vectors\x18\x03 \x03(\t\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03\x32\xf7\t\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x12N\n\x0b\x43reateAlias\x12\x1e.vecgate.v1.CreateAliasRequest\x1a\x1f.vecgate.v1.CreateAliasResponse\x12J\n\x08GetAlias\x12\x1b.vecgate.v1.GetAliasRequest\x1a\x1c.vecgate.v1.GetAliasResponse\"\x03\x90\x02\x01\x12S\n\x0bListAliases\x12\x1e.vecgate.v1.ListAliasesRequest\x1a\x1f.vecgate.v1.ListAliasesResponse\"\x03\x90\x02\x01\x12S\n\x0bUpdateAlias\x12\x1e.vecgate.v1.UpdateAliasRequest\x1a\x1f.vecgate.v1.UpdateAliasResponse\"\x03\x90\x02\x02\x12S\n\x0b\x44\x65leteAlias\x12\x1e.vecgate.v1.DeleteAliasRequest\x1a\x1f.vecgate.v1.DeleteAliasResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,42 +64,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['UpdateAlias']._serialized_options = b'\220\002\002'
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteAlias']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\220\002\002'
-  _globals['_DELETIONSTRATEGY']._serialized_start=2361
-  _globals['_DELETIONSTRATEGY']._serialized_end=2548
+  _globals['_DELETIONSTRATEGY']._serialized_start=2650
+  _globals['_DELETIONSTRATEGY']._serialized_end=2837
   _globals['_COLLECTION']._serialized_start=280
-  _globals['_COLLECTION']._serialized_end=736
-  _globals['_RERANKERCONFIG']._serialized_start=738
-  _globals['_RERANKERCONFIG']._serialized_end=812
-  _globals['_REPLICATIONCONFIG']._serialized_start=815
-  _globals['_REPLICATIONCONFIG']._serialized_end=969
-  _globals['_SHARDINGCONFIG']._serialized_start=972
-  _globals['_SHARDINGCONFIG']._serialized_end=1138
-  _globals['_MULTITENANCYCONFIG']._serialized_start=1141
-  _globals['_MULTITENANCYCONFIG']._serialized_end=1319
-  _globals['_WEIGHTEDFIELD']._serialized_start=1321
-  _globals['_WEIGHTEDFIELD']._serialized_end=1382
-  _globals['_VECTORCONFIG']._serialized_start=1385
-  _globals['_VECTORCONFIG']._serialized_end=1651
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1653
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1722
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1724
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1794
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1796
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1866
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1868
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1935
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1937
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=2000
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=2002
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=2097
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=2099
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=2217
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=2219
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2289
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2291
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2330
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2332
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2358
-  _globals['_COLLECTIONSERVICE']._serialized_start=2551
-  _globals['_COLLECTIONSERVICE']._serialized_end=3822
+  _globals['_COLLECTION']._serialized_end=785
+  _globals['_OBJECTTTLCONFIG']._serialized_start=788
+  _globals['_OBJECTTTLCONFIG']._serialized_end=999
+  _globals['_RERANKERCONFIG']._serialized_start=1001
+  _globals['_RERANKERCONFIG']._serialized_end=1075
+  _globals['_REPLICATIONCONFIG']._serialized_start=1078
+  _globals['_REPLICATIONCONFIG']._serialized_end=1232
+  _globals['_SHARDINGCONFIG']._serialized_start=1235
+  _globals['_SHARDINGCONFIG']._serialized_end=1401
+  _globals['_MULTITENANCYCONFIG']._serialized_start=1404
+  _globals['_MULTITENANCYCONFIG']._serialized_end=1582
+  _globals['_WEIGHTEDFIELD']._serialized_start=1584
+  _globals['_WEIGHTEDFIELD']._serialized_end=1645
+  _globals['_VECTORCONFIG']._serialized_start=1648
+  _globals['_VECTORCONFIG']._serialized_end=1914
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1916
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1985
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1987
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=2057
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=2059
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=2129
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=2131
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=2198
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=2200
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=2263
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=2265
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=2360
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=2363
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=2506
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=2508
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2578
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2580
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2619
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2621
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2647
+  _globals['_COLLECTIONSERVICE']._serialized_start=2840
+  _globals['_COLLECTIONSERVICE']._serialized_end=4111
 # @@protoc_insertion_point(module_scope)

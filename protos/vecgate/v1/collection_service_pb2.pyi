@@ -70,6 +70,7 @@ class Collection(_message.Message):
     INVERTED_INDEX_FIELD_NUMBER: _builtins.int
     DEFAULT_VECTOR_FIELD_NUMBER: _builtins.int
     RERANKER_FIELD_NUMBER: _builtins.int
+    OBJECT_TTL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [A-Z][A-Za-z0-9_]{0,254} (INVALID_INPUT), because Weaviate's names begin with a capital letter."""
     description: _builtins.str
@@ -112,6 +113,10 @@ class Collection(_message.Message):
     def reranker(self) -> Global___RerankerConfig:
         """Optional. The module of Weaviate that SearchObjectsRequest.rerank uses. It can be replaced later, but not removed. Default: none."""
 
+    @_builtins.property
+    def object_ttl(self) -> Global___ObjectTtlConfig:
+        """Optional. When Weaviate deletes objects by itself. Default: never."""
+
     def __init__(
         self,
         *,
@@ -126,16 +131,73 @@ class Collection(_message.Message):
         inverted_index: _inverted_index_pb2.InvertedIndexConfig | None = ...,
         default_vector: _builtins.str = ...,
         reranker: Global___RerankerConfig | None = ...,
+        object_ttl: Global___ObjectTtlConfig | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "object_count", b"object_count", "object_ttl", b"object_ttl", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "properties", b"properties", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_object_count", b"_object_count", "default_vector", b"default_vector", "description", b"description", "inverted_index", b"inverted_index", "multi_tenancy", b"multi_tenancy", "name", b"name", "object_count", b"object_count", "object_ttl", b"object_ttl", "properties", b"properties", "replication", b"replication", "reranker", b"reranker", "sharding", b"sharding", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__object_count: _TypeAlias = _typing.Literal["object_count"]  # noqa: Y015
     _WhichOneofArgType__object_count: _TypeAlias = _typing.Literal["_object_count", b"_object_count"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__object_count) -> _WhichOneofReturnType__object_count | None: ...
 
 Global___Collection: _TypeAlias = Collection  # noqa: Y015
+
+@_typing.final
+class ObjectTtlConfig(_message.Message):
+    """ObjectTtlConfig says when Weaviate deletes the objects of a collection by itself: their time-to-live. Weaviate needs
+    OBJECTS_TTL_DELETE_SCHEDULE for it (STORE_REJECTED), and deletes what has expired at the times of that schedule.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENABLED_FIELD_NUMBER: _builtins.int
+    DELETE_ON_FIELD_NUMBER: _builtins.int
+    DEFAULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    FILTER_EXPIRED_OBJECTS_FIELD_NUMBER: _builtins.int
+    enabled: _builtins.bool
+    """Optional. Whether objects expire. An update with false lets objects live for ever again. Default: false."""
+    delete_on: _builtins.str
+    """Required if enabled (INVALID_INPUT). What the time counts from: "_creationTimeUnix", "_lastUpdateTimeUnix", or a property of type
+    date that is filterable or has an index of ranges; objects without a value in it stay. The first two need
+    inverted_index.index_timestamps, which is the default.
+    """
+    default_ttl_seconds: _builtins.int
+    """Optional. The seconds from then until an object expires, at least 60 unless delete_on is a property, which may also take 0 and less
+    (INVALID_INPUT). Default: 0.
+    """
+    filter_expired_objects: _builtins.bool
+    """Optional. Whether searches and reads leave out objects that have expired and are not deleted yet. Default: false."""
+    def __init__(
+        self,
+        *,
+        enabled: _builtins.bool | None = ...,
+        delete_on: _builtins.str | None = ...,
+        default_ttl_seconds: _builtins.int | None = ...,
+        filter_expired_objects: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "_filter_expired_objects", b"_filter_expired_objects", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled", "filter_expired_objects", b"filter_expired_objects"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "_filter_expired_objects", b"_filter_expired_objects", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled", "filter_expired_objects", b"filter_expired_objects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_ttl_seconds: _TypeAlias = _typing.Literal["default_ttl_seconds"]  # noqa: Y015
+    _WhichOneofArgType__default_ttl_seconds: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__delete_on: _TypeAlias = _typing.Literal["delete_on"]  # noqa: Y015
+    _WhichOneofArgType__delete_on: _TypeAlias = _typing.Literal["_delete_on", b"_delete_on"]  # noqa: Y015
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    _WhichOneofReturnType__filter_expired_objects: _TypeAlias = _typing.Literal["filter_expired_objects"]  # noqa: Y015
+    _WhichOneofArgType__filter_expired_objects: _TypeAlias = _typing.Literal["_filter_expired_objects", b"_filter_expired_objects"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_ttl_seconds) -> _WhichOneofReturnType__default_ttl_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delete_on) -> _WhichOneofReturnType__delete_on | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__filter_expired_objects) -> _WhichOneofReturnType__filter_expired_objects | None: ...
+
+Global___ObjectTtlConfig: _TypeAlias = ObjectTtlConfig  # noqa: Y015
 
 @_typing.final
 class RerankerConfig(_message.Message):
@@ -559,6 +621,7 @@ class UpdateCollectionRequest(_message.Message):
 
     COLLECTION_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REMOVED_VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def collection(self) -> Global___Collection:
         """Required. The collection's name, and the new values. Properties and named vectors are matched by name: new ones are added, and
@@ -568,8 +631,16 @@ class UpdateCollectionRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Optional. Which of "description", "properties", "vectors", "multi_tenancy", "replication", "sharding", "inverted_index",
-        "default_vector" and "reranker" to change; "*" means all. With a mask, an empty description or default_vector clears it.
+        "default_vector", "reranker" and "object_ttl" to change; "*" means all. With a mask, an empty description or default_vector clears it.
         Default: all fields that are set. At most 100 paths.
+        """
+
+    @_builtins.property
+    def removed_vectors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. The names of named vectors to remove (UNKNOWN_VECTOR), with their indexes and the objects' vectors. Not the default
+        vector, not the only one, not the vector without a name, and none that is in `collection.vectors` (INVALID_INPUT). Searches stop
+        using it at once; Weaviate deletes its data in the background, and the name is free again after that. Weaviate has this since
+        1.40, and before behind a switch (STORE_REJECTED). At most 100.
         """
 
     def __init__(
@@ -577,10 +648,11 @@ class UpdateCollectionRequest(_message.Message):
         *,
         collection: Global___Collection | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        removed_vectors: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "removed_vectors", b"removed_vectors", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from service.domain import (
     Reranker,
     VectorIndex,
     some_of,
+    unknown_vector,
 )
 from service.errors import Violation, Violations
 
@@ -37,6 +38,9 @@ MUTABLE_PARAMETERS = {
     "hfresh": frozenset(("maxPostingSizeKB", "searchProbe")),
 }
 """The parameters of each index that Weaviate changes later; measured on 1.39."""
+
+TIMES = ("_creationTimeUnix", "_lastUpdateTimeUnix")
+"""What an object's time-to-live may count from instead of a property."""
 
 MUTABLE_OF_QUANTIZERS = frozenset(("rescoreLimit", "cache"))
 MUTABLE_OF_INVERTED_INDEX = frozenset(("bm25", "stopwords", "cleanupIntervalSeconds"))
@@ -68,6 +72,8 @@ class CollectionChange:
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
         default_vector: None for no change; empty lets the server choose.
         reranker: None for no change.
+        object_ttl: enabled, deleteOn, defaultTtl and filterExpiredObjects.
+        removed_vectors: the names of named vectors to remove.
     """
 
     description: str | None = None
@@ -79,15 +85,18 @@ class CollectionChange:
     inverted_index: Parameters = field(default_factory=dict)
     default_vector: str | None = None
     reranker: Reranker | None = None
+    object_ttl: Parameters = field(default_factory=dict)
+    removed_vectors: tuple[str, ...] = ()
 
 
 def apply_change(collection: Collection, change: CollectionChange) -> Collection:
-    """Return a collection with changes.
+    """Return a collection with changes, and with the named vectors that are to be removed.
 
     Raises:
         InvalidRequest: with every field that cannot be changed.
     """
     violations = Violations()
+    violations += _removal_faults(collection, change)
     properties = _changed_properties(collection, change, violations)
     vectors = _changed_vectors(replace(collection, properties=properties), change, violations)
     changed = replace(
@@ -98,12 +107,16 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         multi_tenancy=_changed_tenancy(collection.multi_tenancy, change.multi_tenancy, violations),
         replication={**collection.replication, **change.replication},
         inverted_index=_merged(collection.inverted_index, change.inverted_index),
+        object_ttl={**collection.object_ttl, **change.object_ttl},
         default_vector=collection.default_vector if change.default_vector is None else change.default_vector,
         reranker=change.reranker or collection.reranker,
     )
     if change.default_vector is not None:
         # A default vector that another client wrote into the schema is not this change's fault.
-        violations += default_vector_faults(changed)
+        left = tuple(each for each in changed.vectors if each.name not in change.removed_vectors)
+        violations += default_vector_faults(replace(changed, vectors=left))
+    if change.object_ttl or change.properties:
+        violations += ttl_faults(changed)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
     violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")
@@ -118,6 +131,31 @@ def default_vector_faults(collection: Collection) -> Iterator[Violation]:
         names = some_of(each.name for each in collection.vectors)
         message = f"collection {collection.name!r} has no named vector {name!r}; it has: {names}"
         yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
+
+
+def ttl_faults(collection: Collection) -> Iterator[Violation]:
+    """Yield why the objects of a collection cannot expire as its time-to-live says."""
+    ttl, path = collection.object_ttl, "collection.object_ttl.delete_on"
+    if not ttl.get("enabled"):
+        return
+    name = str(ttl.get("deleteOn") or "")
+    if name in TIMES:
+        if not collection.inverted_index.get("indexTimestamps", True):
+            message = (
+                f"{name} needs inverted_index.index_timestamps, which this collection does not have; name a property"
+            )
+            yield Violation(path, message)
+        if not ttl.get("defaultTtl", 0) > 0:
+            yield Violation("collection.object_ttl.default_ttl_seconds", f"is required with {name}, and over 0")
+        return
+    found = collection.find_property(name)
+    if found is None or found.data_type is not DataType.DATE:
+        given = f"{name!r} is not a property of type date" if name else "is required"
+        yield Violation(path, f"{given}; name one, or {' or '.join(TIMES)}")
+    elif not found.filterable:
+        yield Violation(
+            path, f"{name!r} needs index_filterable or index_range_filters, so that Weaviate finds old objects"
+        )
 
 
 def _changed_properties(
@@ -182,6 +220,9 @@ def _changed_vectors(
         wanted, path = draft.vector, f"collection.vectors[{number}]"
         present = vectors.get(wanted.name)
         if present is None:
+            if wanted.name in collection.removed_vectors:
+                message = "was removed, and Weaviate is still deleting its data; try again later, or take another name"
+                violations.append(Violation(f"{path}.name", f"{wanted.name!r} {message}"))
             violations += _nameless_faults(collection, path)
             violations += _field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
@@ -191,6 +232,26 @@ def _changed_vectors(
             violations += _vector_faults(present, draft, path)
             vectors[wanted.name] = replace(present, index=_changed_index(present.index, wanted.index, path, violations))
     return tuple(vectors[name] for name in sorted(vectors))
+
+
+def _removal_faults(collection: Collection, change: CollectionChange) -> Iterator[Violation]:
+    wanted = {each.vector.name for each in change.vectors}
+    for index, name in enumerate(change.removed_vectors):
+        path = f"removed_vectors[{index}]"
+        found = collection.find_vector(name)
+        if found is None:
+            # A repeated call may name one that is being removed already.
+            if name not in collection.removed_vectors:
+                yield unknown_vector(collection, path)
+        elif found.nameless:
+            yield Violation(path, f"{name!r} is the vector without a name, which Weaviate cannot remove; leave it out")
+        elif name in wanted:
+            yield Violation(path, f"{name!r} is among collection.vectors, too; leave it out of one of the two")
+    if collection.vectors and {each.name for each in collection.vectors} <= set(change.removed_vectors):
+        message = (
+            f"name all named vectors of {collection.name!r}, which needs one; leave one out, or delete the collection"
+        )
+        yield Violation("removed_vectors", message)
 
 
 def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:

@@ -12,10 +12,11 @@ from service.core.collections.changes import (
     apply_change,
     default_vector_faults,
     list_faults,
+    ttl_faults,
 )
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, Scope, Space
-from service.errors import EmbedderNotFound, Violation, Violations, collecting, noting
+from service.errors import EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
 from service.store.base import Store
 
 
@@ -44,10 +45,11 @@ class Collections:
             drafts = self._bind(vectors, range(len(vectors)), violations)
             wanted = replace(draft, vectors=tuple(each.vector for each in drafts))
             violations.extend(default_vector_faults(wanted))
+            violations.extend(ttl_faults(wanted))
             for index, vector in enumerate(wanted.vectors):
                 violations.extend(list_faults(wanted, vector, f"collection.vectors[{index}]"))
         await self._store.create_collection(wanted)
-        return self._embedders.resolve(await self._store.get_collection(draft.name))
+        return await self._read_back(wanted)
 
     async def update(self, name: str, change: CollectionChange) -> Collection:
         """Change a collection and return the changed one.
@@ -65,16 +67,35 @@ class Collections:
             for index, each in enumerate(change.vectors)
             if each.embedder or present.find_vector(each.vector.name) is None
         ]
+        default = self._embedders.default_vector(present) if change.default_vector is None else None
         with collecting() as violations:
+            if default is not None and default.name in change.removed_vectors:
+                violations.append(_default_removed(change.removed_vectors.index(default.name), default.name))
             drafts = self._bind(change.vectors, asked, violations)
             with noting(violations):
                 changed = apply_change(present, replace(change, vectors=drafts))
-        if change.default_vector is None and len(changed.vectors) > len(present.vectors):
-            # A search that names no vector must not use a new one, which no object has yet.
-            default = self._embedders.default_vector(present)
+        if change.default_vector is None and (change.removed_vectors or len(changed.vectors) > len(present.vectors)):
+            # A search that names no vector goes on using the same one: no object has a new one yet.
             changed = replace(changed, default_vector=default.name if default else "")
+        # First, with the vectors to be removed: searches must know the default one at every moment.
         await self._store.update_collection(changed)
-        return self._embedders.resolve(await self._store.get_collection(present.name))
+        for each in change.removed_vectors:
+            await self._store.remove_vector(changed.name, each)
+        return await self._read_back(changed)
+
+    async def _read_back(self, wanted: Collection) -> Collection:
+        """Return a collection as the store made it.
+
+        Raises:
+            StoreRejected: the store does not know what a time-to-live is, and has ignored it.
+        """
+        found = await self._store.get_collection(wanted.name)
+        if wanted.object_ttl.get("enabled") and not found.object_ttl.get("enabled"):
+            raise StoreRejected(
+                f"collection {wanted.name!r} is stored, but its objects will not expire: this Weaviate does not know "
+                "object_ttl. Take a newer Weaviate, and call UpdateCollection"
+            )
+        return self._embedders.resolve(found)
 
     def _bind(
         self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: Violations
@@ -141,3 +162,10 @@ class Collections:
             InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)
+
+
+def _default_removed(index: int, name: str) -> Violation:
+    message = (
+        f"{name!r} is the default vector, which searches use that name none; set default_vector to another one first"
+    )
+    return Violation(f"removed_vectors[{index}]", message)

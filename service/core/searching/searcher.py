@@ -38,7 +38,7 @@ from service.domain import (
     SearchSpec,
     TargetVectors,
 )
-from service.errors import CollectionNotFound, collecting, noting
+from service.errors import CollectionNotFound, VectorRemoved, collecting, noting
 from service.store.base import Store
 
 NO_VECTOR = np.zeros(0, np.float32)
@@ -92,11 +92,12 @@ class Searcher:
         collection = self._embedders.resolve(await self._store.get_collection(search.collection, fresh=False))
         try:
             return await self._search(collection, search, api_key)
-        except CollectionNotFound:
+        except (CollectionNotFound, VectorRemoved) as error:
             now = self._embedders.resolve(await self._store.get_collection(search.collection))
-            if now.name == collection.name:
+            if now.name == collection.name and not isinstance(error, VectorRemoved):
                 raise
-            # An alias was switched, and the collection that it led to is deleted.
+            # What was seen a moment ago has changed: an alias was switched, and its old collection is deleted,
+            # or a named vector is removed. Then another one is searched, or the caller hears which there are.
             return await self._search(now, search, api_key)
 
     async def _search(self, collection: Collection, search: Search, api_key: str | None) -> SearchResult:

@@ -36,6 +36,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "ShardingConfig.desired_count": (1, MOST_INT32),
     "ShardingConfig.virtual_per_physical": (1, MOST_INT32),
     "InvertedIndexConfig.cleanup_interval_seconds": (0, MOST_INT32),
+    # A hundred years; Weaviate counts nanoseconds in 64 bits.
+    "ObjectTtlConfig.default_ttl_seconds": (-3_155_760_000, 3_155_760_000),
     "Bm25Config.b": (0, 1),
     "Bm25Config.k1": (0, 1e6),
 }

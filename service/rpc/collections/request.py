@@ -67,6 +67,7 @@ UPDATABLE = (
     "inverted_index",
     "default_vector",
     "reranker",
+    "object_ttl",
 )
 OUTPUT_ONLY = ("asyncEnabled", "actualCount")
 MAX_PAGE_SIZE = 1000
@@ -158,6 +159,7 @@ def parse_create_collection(request: pb.CreateCollectionRequest) -> tuple[Collec
         replication=walk.settings("replication"),
         sharding=walk.settings("sharding"),
         inverted_index=walk.settings("inverted_index"),
+        object_ttl=walk.settings("object_ttl"),
         default_vector=message.default_vector,
     )
     for name in ("auto_tenant_creation", "auto_tenant_activation"):
@@ -191,13 +193,20 @@ def parse_update_collection(request: pb.UpdateCollectionRequest) -> CollectionCh
         "replication": walk.settings("replication"),
         "sharding": walk.settings("sharding"),
         "inverted_index": walk.settings("inverted_index"),
+        "object_ttl": walk.settings("object_ttl"),
     }
     for name in ("description", "default_vector"):
         text = getattr(message, name)
         changes[name] = text if text or mask else None
+    removed = tuple(request.removed_vectors)
+    for index, each in enumerate(removed):
+        rule = f"{each!r} occurs twice; give each name once"
+        violations.require(each not in removed[:index], f"removed_vectors[{index}]", rule)
     violations.raise_if_any()
     wanted = UPDATABLE if not mask or "*" in mask else mask
-    return CollectionChange(**{name: change for name, change in changes.items() if name in wanted})
+    return CollectionChange(
+        **{name: change for name, change in changes.items() if name in wanted}, removed_vectors=removed
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,7 +179,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         if collection.reranker is not None:
             message.reranker.module = collection.reranker.module
             message.reranker.options.update(collection.reranker.options)
-        for name in ("replication", "sharding", "inverted_index"):
+        for name in ("replication", "sharding", "inverted_index", "object_ttl"):
             parameters_to_pb(getattr(collection, name), getattr(message, name))
         return message
 

@@ -71,6 +71,7 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "Collection.properties": properties,
         "Property.nested_properties": properties,
         "Collection.vectors": vectors,
+        "UpdateCollectionRequest.removed_vectors": vectors,
         "VectorConfig.image_fields": properties,
         "VectorConfig.text_fields": properties,
         "StopwordsConfig.additions": Bound(10_000),

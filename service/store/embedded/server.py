@@ -28,6 +28,12 @@ BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STEADY_S = 60.0
 CLOCK_SLACK_S = 2.0
 PRIVATE = 0o700
+SWITCHES = {
+    "RUNTIME_REINDEX_ENABLED": "true",
+    "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT": "true",
+    "OBJECTS_TTL_DELETE_SCHEDULE": "@every 1m",
+}
+"""What Weaviate has off by default: changes of properties' indexes, removal of named vectors, objects that expire."""
 MAX_LOG_BYTES = 10 * 1024 * 1024
 LOG_TAIL_LINES = 8
 # All that a program needs of our environment; the rest may hold secrets, or settings of another Weaviate.
@@ -269,7 +275,7 @@ class EmbeddedWeaviate:
         # Weaviate wants the second port of both services right after the first when it is alone on a machine.
         gossip, raft = free_ports(2, 2, besides=(self._http_port, self._grpc_port))
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        return passed_on | {
+        own = {
             "PERSISTENCE_DATA_PATH": str(self.data_dir / "data"),
             "GRPC_PORT": str(self._grpc_port),
             "AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
@@ -295,9 +301,8 @@ class EmbeddedWeaviate:
             "GO_PROFILING_DISABLE": "true",
             "LOG_LEVEL": "warning",
             "QUERY_MAXIMUM_RESULTS": "100000",
-            # UpdateCollection can then change the indexes of properties.
-            "RUNTIME_REINDEX_ENABLED": "true",
         }
+        return passed_on | SWITCHES | own
 
     async def _wait_ready(self, child: asyncio.subprocess.Process) -> bool:
         loop = asyncio.get_running_loop()

@@ -15,6 +15,7 @@ from weaviate.collections.classes.tenants import (
 )
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
+from weaviate.exceptions import UnexpectedStatusCodeError
 
 from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
@@ -22,6 +23,10 @@ from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
 from service.store.weaviate.vector_schema import NAMELESS, add_binding
 
+SWITCH = "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT"
+"""What a Weaviate before 1.40 needs to remove named vectors; its refusal names it."""
+NO_SUCH_CALL = frozenset((404, 405, 501))
+"""How a Weaviate answers that has no such call at all."""
 MAX_SCHEMAS = 1024
 SCHEMA_MAX_AGE_S = 1.0
 """How long searches use a schema before it is read again; reading it takes as long as a small search."""
@@ -115,6 +120,22 @@ class WeaviateCollections:
                     f"collection {name!r} has no property, and Weaviate keeps the binding with one: add a property"
                 )
             await _send_json(client, "put", f"/schema/{name}", schema)
+        self._forget(name)
+
+    async def remove_vector(self, collection: str, vector: str) -> None:
+        """Remove a named vector from a collection and from its objects; a repeated call changes nothing."""
+        name = check_name(collection)
+        self._forget(name)
+        async with self._connection.call(name) as client:
+            try:
+                await _send_json(client, "delete", f"/schema/{name}/vectors/{vector}/index", {})
+            except UnexpectedStatusCodeError as error:
+                if error.status_code not in NO_SUCH_CALL and SWITCH not in str(error):
+                    raise
+                raise StoreRejected(
+                    f"this Weaviate does not remove named vectors; {vector!r} stays. Start Weaviate with "
+                    f"{SWITCH}=true, or take version 1.40 or newer"
+                ) from error
         self._forget(name)
 
     async def delete_collection(self, name: str) -> None:

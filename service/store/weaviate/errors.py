@@ -27,6 +27,7 @@ from service.errors import (
     StoreUnavailable,
     TenantInactive,
     TenantNotFound,
+    VectorRemoved,
     Violation,
 )
 
@@ -55,6 +56,11 @@ _COLLECTION_EXISTS = re.compile(
 _TENANTS = re.compile(r"has multi-tenancy (enabled|disabled), but request was with(?:out)? tenant")
 _INACTIVE = re.compile("tenant not active: '([^']*)'")
 _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
+# What follows it is the caller's own, and could say anything.
+_CALLERS_WORDS = re.compile(r" value(?! too small)")
+_TTL_TOO_SHORT = re.compile(r'defaultTtl value too small .* Required minimum "(\d+)" seconds')
+_NO_VECTOR = re.compile(r'index for target vector "(\w+)" not found|does not have named vector (\w+) configured')
+_REMOVED_VECTOR = re.compile(r"vector index for (\w+) was dropped")
 _NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_WORDS = re.compile("invalid search term, only stopwords provided")
 _NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
@@ -94,22 +100,31 @@ def translate(error: Exception, collection: str = "") -> ServiceError:
 
 def reject(message: str, collection: str) -> ServiceError:
     """Return what the service raises when Weaviate refuses with a message."""
-    # What follows is the caller's own, and could say anything.
-    fixed = message.partition(" value")[0]
-    existing = _COLLECTION_EXISTS.search(fixed)
-    if collection and _NO_COLLECTION.search(fixed):
-        return CollectionNotFound(collection)
-    if existing is not None:
-        return CollectionAlreadyExists(existing[existing.lastindex or 0])
+    fixed = _CALLERS_WORDS.split(message, maxsplit=1)[0]
+    if (about := _find_subject(fixed, collection)) is not None:
+        return about
     if (unfit := _find_unfit(fixed, collection)) is not None:
         return InvalidRequest([unfit])
-    if (tenant := _NO_TENANT.search(fixed)) is not None:
-        return TenantNotFound(tenant[1])
     state = next((words for words, pattern in _PASSING.items() if pattern.search(fixed)), None)
     if state is not None and not _OWN_FAULT.search(fixed):
         return StoreUnavailable(f"Weaviate {state}: {message}")
-    inactive = _INACTIVE.search(fixed)
-    return TenantInactive(inactive[1]) if inactive is not None else StoreRejected(f"Weaviate refused: {message}")
+    return StoreRejected(f"Weaviate refused: {message}")
+
+
+def _find_subject(message: str, collection: str) -> ServiceError | None:
+    """Return what is wrong with the collection, the tenant or the named vector of a call: absent, inactive or taken."""
+    if collection and _NO_COLLECTION.search(message):
+        return CollectionNotFound(collection)
+    if (existing := _COLLECTION_EXISTS.search(message)) is not None:
+        return CollectionAlreadyExists(existing[existing.lastindex or 0])
+    if (tenant := _NO_TENANT.search(message)) is not None:
+        return TenantNotFound(tenant[1])
+    if (removed := _REMOVED_VECTOR.search(message)) is not None:
+        return StoreUnavailable(f"named vector {removed[1]!r} was removed during the write; send it again")
+    if (vector := _NO_VECTOR.search(message)) is not None:
+        return VectorRemoved(vector[1] or vector[2])
+    inactive = _INACTIVE.search(message)
+    return None if inactive is None else TenantInactive(inactive[1])
 
 
 def stays_without_entry(message: str) -> bool:
@@ -122,6 +137,10 @@ def _find_unfit(message: str, collection: str) -> Violation | None:
     if (tenants := _TENANTS.search(message)) is not None:
         rule = "has tenants; name one" if tenants[1] == "enabled" else "has no tenants; leave this out"
         return Violation("scope.tenant", f"collection {collection!r} {rule}")
+    if (least := _TTL_TOO_SHORT.search(message)) is not None:
+        return Violation(
+            "collection.object_ttl.default_ttl_seconds", f"is too short; this Weaviate takes {least[1]} or more"
+        )
     if _NO_WORDS.search(message):
         rule = "compares a text with stopwords alone, or with no word at all"
         fix = "give other words, or change the collection's inverted_index.stopwords"

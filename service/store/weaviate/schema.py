@@ -11,6 +11,7 @@ from service.store.weaviate.vector_schema import (
     NAMELESS,
     Schema,
     as_mapping,
+    is_removed,
     latest_bindings,
     nameless_schema,
     patch_vector,
@@ -25,6 +26,7 @@ INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTim
 # Weaviate omits values that are false.
 SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
+OBJECT_TTL = ("enabled", "deleteOn", "defaultTtl", "filterExpiredObjects")
 SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
 RERANKER = "reranker-"
 
@@ -43,6 +45,8 @@ def to_schema(collection: Collection) -> Schema:
         schema["moduleConfig"] = {collection.reranker.module: dict(collection.reranker.options)}
     if collection.replication:
         schema["replicationConfig"] = _only(collection.replication, ("factor", "deletionStrategy"))
+    if collection.object_ttl:
+        schema["objectTtlConfig"] = dict(collection.object_ttl)
     if collection.sharding:
         schema["shardingConfig"] = _only(collection.sharding, ("desiredCount", "virtualPerPhysical"))
     return schema
@@ -74,6 +78,8 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
         tenancy = as_mapping(schema.get("multiTenancyConfig"))
         patched["multiTenancyConfig"] = {**tenancy, **_tenancy_to_schema(collection.multi_tenancy)}
     patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
+    if collection.object_ttl:
+        patched["objectTtlConfig"] = dict(collection.object_ttl)
     patched["invertedIndexConfig"] = {**as_mapping(schema.get("invertedIndexConfig")), **collection.inverted_index}
     return patched, [_property_to_schema(each) for each in new]
 
@@ -87,6 +93,7 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
     tenancy = _tenancy_from_schema(as_mapping(schema.get("multiTenancyConfig")))
     inverted = as_mapping(schema.get("invertedIndexConfig"))
     description, default_vector = without_default_vector(str(schema.get("description") or ""))
+    named = as_mapping(schema.get("vectorConfig"))
     return Collection(
         name=str(schema["class"]),
         properties=tuple(_property_from_schema(as_mapping(each)) for each in schema.get("properties") or ()),
@@ -99,13 +106,16 @@ def from_schema(schema: Mapping[str, Any]) -> Collection:
         # With tenants, each tenant is a shard, and Weaviate returns zeros only.
         sharding={} if tenancy else _only(as_mapping(schema.get("shardingConfig")), SHARDING),
         inverted_index={**SWITCHES, **inverted} if inverted else {},
+        object_ttl=_only(as_mapping(schema.get("objectTtlConfig")), OBJECT_TTL),
+        removed_vectors=tuple(sorted(name for name, each in named.items() if is_removed(as_mapping(each)))),
     )
 
 
 def _vectors_from_schema(schema: Mapping[str, Any]) -> Iterator[NamedVector]:
     bindings = latest_bindings(schema)
     for name, each in as_mapping(schema.get("vectorConfig")).items():
-        yield vector_from_schema(name, as_mapping(each), bindings.get(name))
+        if not is_removed(as_mapping(each)):
+            yield vector_from_schema(name, as_mapping(each), bindings.get(name))
     if (nameless := nameless_schema(schema)) is not None:
         yield replace(vector_from_schema(NAMELESS, nameless, bindings.get(NAMELESS)), nameless=True)
 

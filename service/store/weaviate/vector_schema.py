@@ -27,6 +27,8 @@ NAMELESS = "default"
 
 BINDING = re.compile(r"vecgate-([1-9][0-9]{0,8})")
 """The key of a binding in a property's moduleConfig. A vector's binding with the highest number counts."""
+REMOVED = "none"
+"""The type of index of a named vector that was removed."""
 
 QUANTIZERS = ("rq", "bq", "pq", "sq")
 # Fields of an index that are not parameters, or that only Weaviate sets.
@@ -136,6 +138,11 @@ def _merge(target: Schema, parameters: Parameters) -> None:
             _merge(target.setdefault(name, {}), value)
         else:
             target[name] = value
+
+
+def is_removed(schema: Mapping[str, Any]) -> bool:
+    """Return whether a named vector was removed, and stays in the schema until Weaviate has deleted its data."""
+    return schema.get("vectorIndexType") == REMOVED
 
 
 def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:

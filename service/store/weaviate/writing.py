@@ -1,6 +1,6 @@
 """Writing, changing and deleting objects in Weaviate."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from service.store.base import Deletion, WriteFailure
 from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.objects import Objects, to_weaviate
-from service.store.weaviate.vector_schema import NAMELESS
+from service.store.weaviate.vector_schema import NAMELESS, as_mapping, is_removed
 
 log = structlog.get_logger(__name__)
 
@@ -104,18 +104,17 @@ async def update_in_weaviate(within: Objects, change: ObjectChange) -> None:
     gone = [name for values in (change.properties, change.images) for name, value in values.items() if value is None]
     properties = {**(given.properties or {}), **dict.fromkeys(gone)}
     try:
-        if change.lost_vectors:
-            await _check_rewritable(within, change)
+        gone_vectors = {*change.lost_vectors, *await _read_removed(within, change)} if change.lost_vectors else set()
         await within.data.update(change.id, properties, vector=given.vector or None)
-        if change.lost_vectors:
-            await _drop_vectors(within, change)
+        if gone_vectors:
+            await _drop_vectors(within, change, gone_vectors)
     except UnexpectedStatusCodeError as error:
         if error.status_code == NOT_FOUND:
             raise ObjectNotFound(str(change.id)) from error
         raise
 
 
-async def _drop_vectors(within: Objects, change: ObjectChange) -> None:
+async def _drop_vectors(within: Objects, change: ObjectChange, gone: Container[str]) -> None:
     """Write an object again without some of its vectors, which is the only way to delete one."""
     connection = within._connection  # noqa: SLF001
     consistency = within.consistency_level
@@ -126,7 +125,7 @@ async def _drop_vectors(within: Objects, change: ObjectChange) -> None:
     vectors = dict(found.get("vectors") or {})
     if found.get("vector"):
         vectors[NAMELESS] = found["vector"]
-    kept = {name: vector for name, vector in vectors.items() if name not in change.lost_vectors}
+    kept = {name: vector for name, vector in vectors.items() if name not in gone}
     properties = found.get("properties") or {}
     body = {"class": within.name, "id": str(change.id), "properties": properties, "vectors": kept, **tenant}
     written = connection.put(
@@ -139,19 +138,23 @@ async def _drop_vectors(within: Objects, change: ObjectChange) -> None:
     await executor.aresult(written)
 
 
-async def _check_rewritable(within: Objects, change: ObjectChange) -> None:
-    """Check that an object can be written again as it is. Weaviate would hash the hashes of a blobHash.
+async def _read_removed(within: Objects, change: ObjectChange) -> list[str]:
+    """Return the named vectors that an object may still have and that Weaviate takes no more, as they were removed.
+
+    Checks that the object can be written again as it is, too: Weaviate would hash the hashes of a blobHash.
 
     Raises:
         StoreRejected: it has a property of type blobHash.
     """
     schema = await _read_json(within, f"/schema/{within.name}", {})
+    named = as_mapping(schema.get("vectorConfig"))
     hashes = [each["name"] for each in schema.get("properties") or () if each["dataType"] == ["blobHash"]]
     if hashes:
         raise StoreRejected(
             f"the object would lose {', '.join(change.lost_vectors)}. Weaviate deletes a vector only by writing the "
             f"object again, which would spoil {hashes[0]!r}, a blobHash; keep a value in one of the vector's fields"
         )
+    return [name for name, each in named.items() if is_removed(as_mapping(each))]
 
 
 async def _read_json(within: Objects, path: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -134,6 +135,64 @@ def test_update_switches_the_default_vector_and_show_marks_it(fake: FakeVecgate)
     table = run(fake, "show", "Pictures").stdout
     assert "new (default)" in table
     assert "old (default)" not in table
+
+
+def test_update_removes_named_vectors(fake: FakeVecgate) -> None:
+    fake.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
+
+    result = run(fake, "update", "Pictures", "--remove-vector", "old", "--remove-vector", "older")
+
+    assert result.exit_code == 0
+    (sent,) = fake.requests["UpdateCollection"]
+    assert (sent.collection, list(sent.removed_vectors)) == (pb.Collection(name="Pictures"), ["old", "older"])
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "wanted", "words"),
+    [
+        (
+            "create",
+            ["--ttl", "30d", "--ttl-hide"],
+            {"enabled": True, "delete_on": "_creationTimeUnix", "default_ttl_seconds": 2_592_000,
+             "filter_expired_objects": True},
+            "Objects expire 2592000 s after their creation, and are hidden from then on.",
+        ),
+        (
+            "create",
+            ["--ttl", "-90s", "--ttl-from", "day"],
+            {"enabled": True, "delete_on": "day", "default_ttl_seconds": -90},
+            "Objects expire -90 s after the date in day.",
+        ),
+        ("update", ["--ttl", "12h"], {"enabled": True, "default_ttl_seconds": 43_200}, ""),
+        ("update", ["--ttl-from", "update", "--no-ttl-hide"],
+         {"delete_on": "_lastUpdateTimeUnix", "filter_expired_objects": False}, ""),
+        ("update", ["--ttl", "off"], {"enabled": False}, ""),
+        ("update", ["--description", "x", "--ttl", "off"], {"enabled": False}, ""),
+        ("update", [], None, ""),
+    ],
+)  # fmt: skip
+def test_options_say_how_long_objects_live_and_show_tells_it(
+    fake: FakeVecgate, command: str, options: list[str], wanted: dict[str, Any] | None, words: str
+) -> None:
+    if command == "update":
+        fake.add_collection("Pictures", title=property_pb.DATA_TYPE_TEXT)
+
+    assert run(fake, command, "Pictures", *options).exit_code == 0
+
+    (sent,) = fake.requests[f"{command.capitalize()}Collection"]
+    assert sent.collection.HasField("object_ttl") is (wanted is not None)
+    assert sent.collection.object_ttl == pb.ObjectTtlConfig(**(wanted or {}))
+    if command == "update" and "--description" in options:
+        assert "object_ttl" in sent.update_mask.paths
+    if words:
+        assert words in run(fake, "show", "Pictures").stdout
+
+
+@pytest.mark.parametrize("time", ["30", "30w", "soon", "1.5h", ""])
+def test_what_is_not_a_time_ends_with_2(fake: FakeVecgate, time: str) -> None:
+    result = run(fake, "create", "Pictures", "--ttl", time)
+    assert (result.exit_code, "CreateCollection" in fake.requests) == (2, False)
+    assert "30d" in result.stderr
 
 
 def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVecgate) -> None:

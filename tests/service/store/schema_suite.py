@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,13 +14,16 @@ from service.domain import (
     Distance,
     MultiTenancy,
     NamedVector,
+    ObjectChange,
     Property,
     Quantizer,
+    SearchSpec,
     Space,
+    TargetVectors,
     VectorIndex,
     WeightedField,
 )
-from service.errors import CollectionNotFound
+from service.errors import CollectionNotFound, StoreRejected, StoreUnavailable, VectorRemoved
 from service.store.base import Store
 from tests.service.store.people import bare
 from tests.service.store.store_suite import make_collection, make_object, make_vector
@@ -229,6 +232,56 @@ class SchemaSuite:
         emptied = await store.get_collection(name)
         assert [each.default_vector for each in (created, changed, emptied)] == ["second", "first", ""]
         assert {each.description for each in (created, changed, emptied)} == {"all of them"}
+
+    async def test_keeps_changes_and_switches_off_how_long_objects_live(self, store: Store) -> None:
+        name = f"L{uuid4().hex}"
+        made = {"day": Property("day", DataType.DATE), "main": NamedVector("main", SPACE)}
+        by_update = {"enabled": True, "deleteOn": "_lastUpdateTimeUnix", "defaultTtl": 90, "filterExpiredObjects": True}
+        by_day = {"enabled": True, "deleteOn": "day", "defaultTtl": -5, "filterExpiredObjects": False}
+        await store.create_collection(Collection(name, (made["day"],), (made["main"],), object_ttl=by_update))
+        seen = [await store.get_collection(name)]
+        for wanted in (by_day, {**by_day, "enabled": False}):
+            await store.update_collection(replace(seen[-1], object_ttl=wanted))
+            seen.append(await store.get_collection(name))
+        assert [dict(each.object_ttl) for each in seen] == [by_update, by_day, {**by_day, "enabled": False}]
+
+    async def test_a_removed_vector_is_searched_and_written_no_more_and_its_name_stays_taken(
+        self, store: Store
+    ) -> None:
+        name = f"R{uuid4().hex}"
+        both = {"first": make_vector(1, 2, 3), "second": make_vector(3, 2, 1)}
+        await store.create_collection(
+            Collection(name, (), (NamedVector("first", SPACE), NamedVector("second", SPACE)), default_vector="first")
+        )
+        assert await store.put_objects(name, [make_object(1, vectors=both)]) == [None]
+        await store.get_collection(name, fresh=False)
+
+        for _ in range(2):
+            await store.remove_vector(name, "second")
+
+        left = await store.get_collection(name, fresh=False)
+        assert ([each.name for each in left.vectors], left.removed_vectors) == (["first"], ("second",))
+        with pytest.raises(VectorRemoved, match="'second'"):
+            await store.search(name, SearchSpec(TargetVectors(both)))
+        with pytest.raises(StoreUnavailable, match="'second' was removed"):
+            await store.put_objects(name, [make_object(2, vectors=both), make_object(3, vectors=both)])
+        with pytest.raises(StoreUnavailable, match="'second' was removed"):
+            await store.update_object(name, ObjectChange(UUID(int=1), vectors={"second": make_vector(1, 1, 1)}))
+        await store.update_collection(replace(left, description="new"))
+        await store.update_object(name, ObjectChange(UUID(int=1), lost_vectors=["first"]))
+        assert await store.put_objects(name, [make_object(2, vectors={"first": both["first"]})]) == [None]
+        (hit,) = await store.search(name, SearchSpec(TargetVectors({"first": both["first"]})))
+        assert hit.object.id == UUID(int=2)
+        found = await store.get_collection(name)
+        assert (found.description, found.vectors, found.removed_vectors) == ("new", left.vectors, ("second",))
+
+    async def test_only_a_vector_that_is_there_can_be_removed(self, store: Store) -> None:
+        name = f"R{uuid4().hex}"
+        await store.create_collection(Collection(name, (), (NamedVector("first", SPACE),)))
+        with pytest.raises(StoreRejected, match="other"):
+            await store.remove_vector(name, "other")
+        with pytest.raises(CollectionNotFound):
+            await store.remove_vector("Missing", "first")
 
     async def test_an_update_needs_the_collection(self, store: Store) -> None:
         with pytest.raises(CollectionNotFound):

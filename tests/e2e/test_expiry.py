@@ -1,0 +1,177 @@
+"""What Weaviate has off by default: objects that it deletes by itself, and named vectors that are removed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import pytest_asyncio
+from grpc import StatusCode
+
+from service.settings import WeaviateSettings
+from service.store.embedded import server
+from service.store.embedded.server import EmbeddedWeaviate
+from tests.e2e.beside import beside
+from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.weaviate import at_ports
+from tests.service.conftest import failure_of
+from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import object_service_pb2 as object_pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG_AGO, LATER = "2020-01-01T00:00:00Z", "2120-01-01T00:00:00Z"
+BY_DAY = {"enabled": True, "delete_on": "day"}
+BY_CREATION = {"enabled": True, "delete_on": "_creationTimeUnix", "default_ttl_seconds": 60}
+
+
+@dataclass
+class Side:
+    """A Vecgate before a Weaviate with some of its switches on."""
+
+    channel: grpc.aio.Channel
+
+    async def create(self, name: str, *vectors: str, **fields: Any) -> collection_pb.Collection:
+        wanted = collection_pb.Collection(
+            name=name,
+            properties=[
+                {"name": "title", "data_type": "DATA_TYPE_TEXT"},
+                {"name": "day", "data_type": "DATA_TYPE_DATE"},
+            ],
+            vectors=[{"name": each, "text_fields": [{"name": "title"}]} for each in vectors or ("default",)],
+            **fields,
+        )
+        stub = CollectionServiceStub(self.channel)
+        return (await stub.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))).collection
+
+    async def update(self, name: str, removed: tuple[str, ...] = (), **fields: Any) -> collection_pb.Collection:
+        request = collection_pb.UpdateCollectionRequest(
+            collection=collection_pb.Collection(name=name, **fields), removed_vectors=removed
+        )
+        return (await CollectionServiceStub(self.channel).UpdateCollection(request)).collection
+
+    async def put(self, name: str, **days: str) -> list[str]:
+        """Import an object for each day, with its title, and return what became of them."""
+        objects = []
+        for title, day in days.items():
+            objects.append(object_pb.DataObject(id=f"00000000-0000-0000-0000-{len(objects) + 1:012}"))
+            objects[-1].properties.update({"title": title, "day": day})
+        request = object_pb.ImportObjectsRequest(collection=name, objects=objects)
+        return [
+            each.WhichOneof("outcome")
+            for each in (await ObjectServiceStub(self.channel).ImportObjects(request)).results
+        ]
+
+    async def find(self, name: str) -> set[str]:
+        """Return the titles that a search by vector finds."""
+        request = search_pb.SearchObjectsRequest(collection=name, near_text={"concepts": ["old"]})
+        hits = (await SearchServiceStub(self.channel).SearchObjects(request)).hits
+        return {each.object.properties["title"] for each in hits}
+
+    async def count(self, name: str) -> int:
+        got = collection_pb.GetCollectionRequest(name=name)
+        return (await CollectionServiceStub(self.channel).GetCollection(got)).collection.object_count
+
+
+@asynccontextmanager
+async def side(folder: Path) -> AsyncIterator[Side]:
+    settings = WeaviateSettings(embedded=True, data_dir=folder, **at_ports(0, 0))
+    weaviate = EmbeddedWeaviate(settings, supervised=False)
+    await weaviate.start()
+    try:
+        async with beside(weaviate.client_settings, FakeEmbedder()) as (channel, _):
+            yield Side(channel)
+    finally:
+        await weaviate.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def swept(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Side]:
+    """One that deletes what has expired each second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(server.SWITCHES, "OBJECTS_TTL_DELETE_SCHEDULE", "@every 1s")
+        async with side(tmp_path_factory.mktemp("swept")) as running:
+            yield running
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+async def test_objects_that_have_expired_are_deleted_and_others_stay(swept: Side) -> None:
+    await swept.create("Old", object_ttl=BY_DAY)
+    assert await swept.put("Old", old=LONG_AGO, new=LATER) == ["stored", "stored"]
+
+    async def gone() -> bool:
+        return await swept.count("Old") == 1
+
+    await until(gone)
+    assert await swept.find("Old") == {"new"}
+
+
+async def test_a_time_to_live_that_is_set_later_counts_for_the_objects_that_are_there(swept: Side) -> None:
+    await swept.create("Later")
+    await swept.put("Later", old=LONG_AGO, new=LATER)
+    await swept.update("Later", object_ttl=BY_CREATION)
+    assert await swept.find("Later") == {"old", "new"}
+
+    updated = await swept.update("Later", object_ttl={**BY_DAY, "default_ttl_seconds": 0})
+
+    assert updated.object_ttl.delete_on == "day"
+
+    async def gone() -> bool:
+        return await swept.find("Later") == {"new"}
+
+    await until(gone)
+    await swept.update("Later", object_ttl={"enabled": False})
+    assert await swept.put("Later", old=LONG_AGO) == ["stored"]
+
+
+async def test_expired_objects_are_left_out_at_once_if_wanted_and_may_be_sent_again(
+    weaviate_binary: None, tmp_path: Path
+) -> None:
+    """Before Weaviate has deleted them, which it does here each minute."""
+    async with side(tmp_path) as hidden:
+        await hidden.create("Hidden", object_ttl={**BY_DAY, "filter_expired_objects": True})
+        for _ in range(2):
+            assert await hidden.put("Hidden", old=LONG_AGO, new=LATER) == ["stored", "stored"]
+        assert await hidden.find("Hidden") == {"new"}
+
+
+async def test_a_time_that_is_too_short_for_weaviate_is_refused_by_name(swept: Side) -> None:
+    failure = await failure_of(swept.create("Short", object_ttl={**BY_CREATION, "default_ttl_seconds": 5}))
+    assert (failure.code, failure.fields) == (
+        StatusCode.INVALID_ARGUMENT,
+        ["collection.object_ttl.default_ttl_seconds"],
+    )
+    assert "60" in failure.message
+
+
+async def test_a_weaviate_with_its_defaults_says_which_switch_each_change_needs(
+    weaviate_binary: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switches = list(server.SWITCHES)
+    monkeypatch.setattr(server, "SWITCHES", {})
+    async with side(tmp_path) as plain:
+        await plain.create("Plain", "one", "two", default_vector="one")
+        assert await plain.put("Plain", old=LONG_AGO) == ["stored"]
+        failures = [
+            await failure_of(plain.update("Plain", properties=[{"name": "day", "index_range_filters": True}])),
+            await failure_of(plain.update("Plain", ("two",))),
+            await failure_of(plain.update("Plain", object_ttl=BY_DAY)),
+        ]
+        assert await plain.find("Plain") == {"old"}
+
+    for failure, switch in zip(failures, switches, strict=True):
+        assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "STORE_REJECTED")
+        assert switch in failure.message
