@@ -62,6 +62,10 @@ class InstantNim(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answer the request once it is whole."""
         self._received += data
+        if self._received.startswith(b"GET "):
+            self._received = b""
+            self._transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
         head, _, content = self._received.partition(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0] or 0)
         if head and len(content) >= length > 0:

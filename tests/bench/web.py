@@ -79,20 +79,21 @@ class SlowNim(FakeNim):
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._passes: asyncio.Task[None] | None = None
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = super()._answer(request)
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a post, and keep nothing of it."""
+        answer = super().answer(request)
         self.requests.clear()
         self.headers.clear()
         return answer
 
-    async def _embeddings(self, content: bytes, headers: dict[str, str], fault: Any) -> tuple[int, dict[str, Any]]:
+    async def _post(self, content: bytes, headers: dict[str, str], fault: Any) -> tuple[int, dict[str, Any]]:
         items = json.loads(content)["input"]
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((1 if isinstance(items, str) else len(items), done))
         if self._passes is None or self._passes.done():
             self._passes = asyncio.create_task(self._run())
         await done
-        return await super()._embeddings(content, headers, fault)
+        return await super()._post(content, headers, fault)
 
     async def _run(self) -> None:
         while self._waiting:

@@ -47,7 +47,7 @@ async def test_a_nim_with_tls_roles_and_keys_serves_import_and_search_and_may_be
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "key").write_text(f"{OURS}\n", encoding="utf-8")
-    async with FakeNim(model=MODEL, dimension=2048, vl=True, tls=tls, api_key=OURS) as nim:
+    async with FakeNim(model=MODEL, dimension=2048, tls=tls, api_key=OURS) as nim:
         settings = {
             "VECGATE_EMBEDDER__ORDER": "nim",
             "VECGATE_NIM__BASE_URL": f"{nim.base_url}/v1/",
