@@ -8,7 +8,8 @@ import structlog
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
+from embedders.contract import NOT_CHECKED, Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
+from embedders.errors import EmbedderUnavailable
 from embedders.front.failover import embed_with_first
 from embedders.telemetry import tracing
 from service.access import calling_account
@@ -68,8 +69,8 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         return any(self.fault(embedder) is None for embedder in self._members)
 
     def of_space(self, space: str) -> list[WatchedEmbedder]:
-        """Return the embedders of a space, in order of preference."""
-        return [each for each in self._members if each.spec.space == space]
+        """Return the embedders of a space, in order of preference; none for the empty one, which is unknown."""
+        return [each for each in self._members if space and each.spec.space == space]
 
     def asked_for(self, name: str) -> list[WatchedEmbedder]:
         """Return the embedder of a name; for an empty name the default one, and others of its space.
@@ -79,8 +80,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         """
         if name:
             return [self.get(name)]
-        spaces = [each.spec.space for each in self._members]
-        return [each for each, space in zip(self._members, spaces, strict=True) if space == spaces[0]]
+        return self.of_space(self.default.spec.space) or [self.default]
 
     def resolve(self, collection: Collection) -> Collection:
         """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
@@ -124,10 +124,17 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         Raises:
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: no embedder of the server has that space and dimension.
+            EmbedderUnavailable: one may have it, whose model is not known yet.
         """
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
+        unknown = next((each for each in self._members if not each.spec.space), None)
+        if not embedders and unknown is not None:
+            raise EmbedderUnavailable(
+                f"no embedder has the space {vector.space.id}, but the model of {unknown.spec.name} is not known yet: "
+                f"{unknown.health.fault or NOT_CHECKED}; try again"
+            )
         given = (embedders[0] if embedders else self.default).spec
         # A dimension of 0 is unknown, of the embedder or in the schema.
         dimensions = (vector.space.dimension, given.dimension)
@@ -140,6 +147,10 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
                 given_dimension=given.dimension,
             )
         return embedders
+
+    def name_for(self, vector: NamedVector) -> str:
+        """Return the name of the preferred embedder of a named vector's space; empty if there is none."""
+        return next((each.spec.name for each in self.of_space(vector.space.id if vector.space else "")), "")
 
     async def embed_with_first(
         self, embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions

@@ -44,6 +44,8 @@ class Models:
         """Return the preferred embedder of each model, and by the ids of their spaces those of its other spaces."""
         listed: dict[str, WatchedEmbedder] = {}
         for each in self._pool.all:
+            if not each.spec.model:
+                continue  # a NIM that has not told yet what it serves
             first = listed.setdefault(each.spec.model, each)
             if first.spec.space != each.spec.space:
                 listed.setdefault(each.spec.space, each)
@@ -52,7 +54,7 @@ class Models:
     def names(self) -> list[str]:
         """Return all names that a request may have."""
         of_all = [each.spec for each in self._pool.all]
-        names = [name for spec in of_all for name in (spec.model, spec.space, spec.name)]
+        names = [name for spec in of_all for name in (spec.model, spec.space, spec.name) if name]
         return list(dict.fromkeys([*names, *(f"{name}-{role}" for name in names for role in ROLES)]))
 
     def dimensions(self) -> set[int]:

@@ -118,7 +118,7 @@ class Collections:
                 violations.append(Violation(f"{path}.embedder", str(error)))
                 bound[index] = replace(draft, embedder="")
                 continue
-            if draft.model not in ("", spec.model):
+            if spec.model and draft.model not in ("", spec.model):
                 message = f"embedder {spec.name!r} has the model {spec.model!r}; give that model, or another embedder"
                 violations.append(Violation(f"{path}.model", message))
             if not spec.dimension:
@@ -130,7 +130,7 @@ class Collections:
         if unknown and not violations:
             spec = unknown[0]
             raise EmbedderUnavailable(
-                f"the dimension of {spec.model} is unknown until embedder {spec.name} answers; try again"
+                f"the dimension of {spec.model or 'its model'} is unknown until embedder {spec.name} answers; try again"
             )
         return tuple(bound)
 

@@ -25,7 +25,7 @@ from embedders.contract import (
     Vector,
     WatchedEmbedder,
 )
-from embedders.errors import EmbedderError, InputRejected
+from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.texts import is_blank
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField, some_of
@@ -242,7 +242,7 @@ class Vectorizer:
         assert vector.space is not None, "a named vector without a space is refused before"
         try:
             embedders = self._embedders.for_vector(collection, vector)
-        except SpaceMismatch as error:
+        except (SpaceMismatch, EmbedderUnavailable) as error:
             # Weaviate cannot delete a named vector, so writes must work after its model is gone.
             return plans.setdefault(f"{vector.space.id} {vector.space.dimension}", _Plan(error=error))
         return plans.setdefault(vector.space.id, _Plan(embedders))

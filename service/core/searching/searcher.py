@@ -200,6 +200,5 @@ class Searcher:
                 raise  # The caller must see this instead of an answer from another embedder.
             except EmbedderError as error:
                 log.info("search_target_switched", collection=name, failed=target.name, reason=str(error))
-                failed, tried = (self._embedders.for_vector(name, each)[0] for each in (target, other))
-                FAILOVERS.labels(failed.spec.name, tried.spec.name).inc()
+                FAILOVERS.labels(*map(self._embedders.name_for, (target, other))).inc()
         return await self._vectors.make(asked, targets[-1], near)

@@ -282,6 +282,20 @@ def test_an_adopted_vector_is_of_the_space_of_this_server_s_embedder_of_its_mode
         assert [each.spec.model for each in pool.for_vector("C", resolved.vectors[0])] == [model]
 
 
+def test_a_nim_that_has_not_told_its_model_yet_may_have_any_space_and_shares_it_with_nobody() -> None:
+    waiting = [FakeEmbedder(name=name, model="", space="", dimension=0) for name in ("nim", "other")]
+    waiting[0].health.fault = "the NIM cannot be reached"
+    clip = FakeEmbedder(name="clip", model="local", space="clip:local:1")
+    pool = EmbedderPool([*waiting, clip], check_interval_s=60)
+
+    with pytest.raises(EmbedderUnavailable, match="nvidia/nvclip, but the model of nim is not known yet: the NIM"):
+        pool.for_vector("C", NamedVector("v", Space("nvidia/nvclip", 8, "nvidia/nvclip")))
+
+    assert pool.asked_for("") == waiting[:1]
+    assert pool.of_space("") == []
+    assert pool.for_vector("C", NamedVector("v", Space("clip:local:1", 8, "local"))) == [clip]
+
+
 async def test_an_embedder_that_cannot_be_closed_keeps_no_other_one_open(monkeypatch: pytest.MonkeyPatch) -> None:
     embedders = [FakeEmbedder(name=name) for name in ("a", "b", "c")]
 
