@@ -93,7 +93,6 @@ CMD ["serve"]
 FROM runtime AS gateway
 LABEL org.opencontainers.image.description="Vecgate in front of an NVIDIA NIM, without torch"
 COPY --from=gateway-environment /opt/vecgate /opt/vecgate
-ENV VECGATE_EMBEDDER__ORDER=nim
 
 # Last, so that it is what a build without a target makes.
 FROM runtime AS clip

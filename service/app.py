@@ -15,11 +15,11 @@ import structlog
 from embedders.errors import ModelUnusable
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
-from service.process.log import configure_logging, masked_settings
+from service.process.log import configure_logging
 from service.process.tracing import Tracing
 from service.rpc.server.server import GrpcServer, PortTaken, check_address
 from service.rpc.shared.bounds import RequestLimits
-from service.settings import InvalidSettings, Settings
+from service.settings import InvalidSettings, NimSettings, Settings, masked_settings
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
@@ -122,7 +122,9 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         store=store,
         embedders=embedders,
         authenticator=authenticator,
-        allow_caller_keys=settings.nim.allow_caller_keys,
+        allow_caller_keys=any(
+            isinstance(group, NimSettings) and group.allow_caller_keys for group in settings.ordered.values()
+        ),
     )
     servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
     ends.push_async_callback(authenticator.close)

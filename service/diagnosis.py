@@ -10,6 +10,7 @@ import ipaddress
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from embedders.clip.files import CONFIG_FILE, MODELS_DIR, WEIGHTS_FILES
 from embedders.nim.address import resolve_proxy
 from service.settings import (
     ClipSettings,
-    NimSettings,
+    NimConnectionSettings,
     Settings,
     WeaviateSettings,
     read_secret,
@@ -110,10 +111,12 @@ def diagnose(settings: Settings) -> Diagnosis:
 
 
 def _contacts(settings: Settings) -> Iterator[Contact]:
-    if "nim" in settings.embedder.order:
-        for url in settings.nim.base_url:
-            yield Contact("the NIM", url, variable("nim", "base_url"), reach_of(urlsplit(url).hostname or ""))
-        yield from _proxies(settings.nim)
+    for name, group in chain(settings.ordered.items(), settings.rerankers.items()):
+        if isinstance(group, NimConnectionSettings):
+            named = variable("embedders", name, "base_url")
+            for url in group.base_url:
+                yield Contact(f"the NIM of {name}", url, named, reach_of(urlsplit(url).hostname or ""))
+            yield from _proxies(name, group)
     where = settings.weaviate
     if not where.embedded:
         http, grpc = where.http, where.grpc
@@ -125,21 +128,23 @@ def _contacts(settings: Settings) -> Iterator[Contact]:
         yield Contact("the collector of traces", collector.endpoint, collector.variable, reach_of(host))
 
 
-def _proxies(nim: NimSettings) -> Iterator[Contact]:
+def _proxies(name: str, nim: NimConnectionSettings) -> Iterator[Contact]:
     proxy, named = read_secret(nim.proxy, nim.proxy_file), "proxy_file" if nim.proxy is None else "proxy"
     for found in dict.fromkeys(resolve_proxy(proxy, url) for url in nim.base_url):
         if found is not None:
             # Without user and password.
             parts = urlsplit(found)
             where = parts.netloc.rpartition("@")[2]
-            yield Contact("the proxy before the NIM", where, variable("nim", named), reach_of(parts.hostname or ""))
+            setting = variable("embedders", name, named)
+            yield Contact(f"the proxy before the NIM of {name}", where, setting, reach_of(parts.hostname or ""))
 
 
 def _faults(settings: Settings) -> Iterator[str]:
     if settings.weaviate.embedded:
         yield from _embedded_faults(settings.weaviate)
-    if "clip" in settings.embedder.order:
-        yield from _clip_faults(settings.clip)
+    for name, group in settings.ordered.items():
+        if isinstance(group, ClipSettings):
+            yield from (f"{name}: {fault}" for fault in _clip_faults(name, group))
 
 
 def _embedded_faults(settings: WeaviateSettings) -> Iterator[str]:
@@ -149,11 +154,11 @@ def _embedded_faults(settings: WeaviateSettings) -> Iterator[str]:
         yield str(error)
 
 
-def _clip_faults(settings: ClipSettings) -> Iterator[str]:
+def _clip_faults(name: str, settings: ClipSettings) -> Iterator[str]:
     missing = [name for name in CLIP_MODULES if importlib.util.find_spec(name) is None]
     if missing:
         yield f"a local model needs packages that are not installed ({', '.join(missing)}): pip install 'vecgate[clip]'"
-    named, folder = variable("clip", "checkpoint"), Path(settings.model)
+    named, folder = variable("embedders", name, "checkpoint"), Path(settings.model)
     if settings.checkpoint is not None:
         if not settings.checkpoint.is_file():
             yield f"{named} is {settings.checkpoint}, which is not a file; put the weights there, nothing is downloaded"

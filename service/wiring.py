@@ -12,7 +12,15 @@ from embedders.front.cache import VectorCache
 from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig
-from service.settings import ClipSettings, InvalidSettings, LimitSettings, NimSettings, Settings, read_secret
+from service.settings import (
+    ClipSettings,
+    InvalidSettings,
+    LimitSettings,
+    NimSettings,
+    Settings,
+    read_secret,
+    replica_names,
+)
 
 MAX_QUEUED_BYTES = 512 * 1024 * 1024
 """Bytes of texts and images that may wait for an embedder: as many as all calls together may hold."""
@@ -33,15 +41,21 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     bounds = QueueBounds(max_inputs=embedder.max_queued_inputs, max_bytes=MAX_QUEUED_BYTES)
     rules = BreakerRules()
     built: list[WatchedEmbedder] = []
-    for name in embedder.order:
+    for name, group in settings.ordered.items():
         try:
-            for config in [_clip_config(settings)] if name == "clip" else _nim_configs(settings):
+            for config in embedder_configs(name, group, _input_limits(settings.limits)):
                 one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
-                group = settings.clip if isinstance(config, ClipConfig) else settings.nim
                 built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
+
+
+def embedder_configs(
+    name: str, group: ClipSettings | NimSettings, limits: InputLimits
+) -> Sequence[ClipConfig | NimConfig]:
+    """Return the configurations of a named embedder: of a NIM, one for each address."""
+    return [_clip_config(name, group, limits)] if isinstance(group, ClipSettings) else _nim_configs(name, group, limits)
 
 
 def _proven(
@@ -79,26 +93,28 @@ def _proven(
     )
 
 
-def _clip_config(settings: Settings) -> ClipConfig:
+def _clip_config(name: str, clip: ClipSettings, limits: InputLimits) -> ClipConfig:
     return ClipConfig(
-        model=settings.clip.model,
-        checkpoint=settings.clip.checkpoint,
-        expected_digest=settings.clip.expected_digest,
-        device=settings.clip.device,
-        precision=settings.clip.precision,
-        max_batch=settings.clip.max_batch,
-        readers=settings.clip.readers,
-        limits=_input_limits(settings.limits),
+        name=name,
+        model=clip.model,
+        checkpoint=clip.checkpoint,
+        expected_digest=clip.expected_digest,
+        device=clip.device,
+        precision=clip.precision,
+        max_batch=clip.max_batch,
+        readers=clip.readers,
+        limits=limits,
     )
 
 
-def _nim_configs(settings: Settings) -> list[NimConfig]:
-    """Return a configuration for each address: nim, nim-2, nim-3 and so on."""
-    nim = settings.nim
+def _nim_configs(name: str, nim: NimSettings, limits: InputLimits) -> list[NimConfig]:
+    """Return a configuration for each address."""
     first = NimConfig(
+        name=name,
         base_url=nim.base_url[0],
         model=nim.model,
         profile=nim.profile,
+        dimensions=nim.dimensions,
         api_key=read_secret(nim.api_key, nim.api_key_file),
         caller_keys=nim.allow_caller_keys,
         ca_file=nim.ca_file,
@@ -107,12 +123,10 @@ def _nim_configs(settings: Settings) -> list[NimConfig]:
         max_batch=nim.max_batch,
         max_connections=nim.max_connections,
         max_request_bytes=nim.max_request_bytes,
-        limits=_input_limits(settings.limits),
+        limits=limits,
     )
-    others = [
-        replace(first, name=f"nim-{number}", base_url=address) for number, address in enumerate(nim.base_url[1:], 2)
-    ]
-    return [first, *others]
+    names = replica_names(name, len(nim.base_url))
+    return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]
 
 
 def _input_limits(limits: LimitSettings) -> InputLimits:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from helm.tools.dashboard import make_dashboard
-from service.settings import Settings, describe_settings
+from service.settings import KINDS, Settings
 from service.settings.table import shown_default, with_block
 
 CHART = Path(__file__).parents[1] / "vecgate"
@@ -46,9 +46,10 @@ def camel(name: str) -> str:
 def groups() -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield each group of settings with its model."""
     for name, field in Settings.model_fields.items():
-        assert isinstance(field.annotation, type)
-        assert issubclass(field.annotation, BaseModel)
-        yield name, field.annotation
+        if name == "embedders":
+            yield from ((each, KINDS[each]) for each in ("clip", "nim"))
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield name, field.annotation
 
 
 def secret_fields(model: type[BaseModel]) -> set[str]:
@@ -69,6 +70,7 @@ def mountable(model: type[BaseModel]) -> set[str]:
 def plain_fields(model: type[BaseModel]) -> list[str]:
     """Return a group's fields that may stand among the values: no secrets, and no files that come out of a Secret."""
     hidden = secret_fields(model) | {name for name in model.model_fields if name.endswith(FILE)} - HELD_FILES
+    hidden |= {"kind"}
     return [name for name in model.model_fields if name not in hidden]
 
 
@@ -85,6 +87,8 @@ def settings_schemas() -> tuple[dict[str, Any], dict[str, Any]]:
         )
         if files := sorted(mountable(model)):
             secrets[camel(name)] = _closed({camel(field): SECRET for field in files})
+    # The chart has an embedder of each of these kinds, named after it.
+    settings["embedder"]["properties"]["order"]["items"] = {"enum": ["clip", "nim"], "type": "string"}
     return _closed(settings), _closed(secrets)
 
 
@@ -157,12 +161,10 @@ def make_values_table() -> str:
 def make_settings_table() -> str:
     """Return the table of settings in Markdown, by the names that they have among the values."""
     rows = ["| Value | Service's default | What it is |", "| --- | --- | --- |"]
-    fields = dict(describe_settings())
     for group, model in groups():
         plain = plain_fields(model)
-        for name in model.model_fields:
+        for name, field in model.model_fields.items():
             variable = f"VECGATE_{group}__{name}".upper()
-            field = fields[variable]
             path = f"{camel(group)}.{camel(name)}"
             if name in plain:
                 rows.append(f"| `settings.{path}` | {shown_default(variable, field)} | {field.description} |")

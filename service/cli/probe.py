@@ -20,7 +20,8 @@ def probe(
 ) -> None:
     """Write an embedder's vectors of the probe, for a model that is declared to belong to the same space.
 
-    Set VECGATE_CLIP__SPACE to the space and VECGATE_CLIP__PROBE_FILE to the file where the local model runs.
+    On the server of that model, set SPACE of its embedder to the space and PROBE_FILE to the file, such as
+    VECGATE_EMBEDDERS__CLIP__SPACE and VECGATE_EMBEDDERS__CLIP__PROBE_FILE.
     """
     try:
         from embedders.front.proof import PROBE_TEXT, ProbeVectors, probe_image, write_probe  # noqa: PLC0415 -- server only

@@ -43,8 +43,9 @@ def fetch(
     say(f"{fetched.folder}: {decimal(fetched.size)} from {fetched.source}")
     say(f"sha256 {fetched.sha256}")
     say("Carry the folder to the server under the same name, which is part of the model's space, and set there:")
-    say(f"  VECGATE_CLIP__MODEL={fetched.folder}")
-    say(f"  VECGATE_CLIP__EXPECTED_DIGEST={fetched.sha256}")
+    say("  VECGATE_EMBEDDERS__CLIP__KIND=clip")
+    say(f"  VECGATE_EMBEDDERS__CLIP__MODEL={fetched.folder}")
+    say(f"  VECGATE_EMBEDDERS__CLIP__EXPECTED_DIGEST={fetched.sha256}")
 
 
 class _FolderSize(ProgressColumn):

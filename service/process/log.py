@@ -16,7 +16,7 @@ from structlog.typing import EventDict, Processor
 
 from embedders.telemetry.timing import CallTimes
 from service.process.printable import printable, printable_json
-from service.settings import LogSettings, Settings, describe_settings
+from service.settings import LogSettings
 
 TOGETHER_S = 0.1
 """Seconds that a line waits for others, so that one system call writes them all."""
@@ -168,13 +168,3 @@ def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:
         "store_ms": times.store_s,
     }
     return {name: round(seconds * 1000, 1) for name, seconds in named.items() if seconds or name == "duration_ms"}
-
-
-def masked_settings(settings: Settings) -> dict[str, str]:
-    """Return every setting by its environment variable, secrets masked."""
-    values = settings.model_dump()
-    masked = {}
-    for name, _ in describe_settings():
-        group, field = name.removeprefix("VECGATE_").lower().split("__", maxsplit=1)
-        masked[name] = str(values[group][field])
-    return masked

@@ -1,30 +1,47 @@
-"""The settings of the embedders: what all have in common, the local CLIP model, and the NIM."""
+"""The settings of the embedders: what all have in common, and a group for each kind of embedder."""
 
+import re
 import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
 from embedders.nim.address import check_key, parse_base_url, resolve_proxy
-from embedders.nim.profiles import PROFILES, choose_profile
+from embedders.nim.profiles import AUTO, PROFILES, check_profile, choose_profile
 from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
 
-EmbedderName = Literal["clip", "nim"]
-ProfileName = Literal[
-    "auto", "nvclip", "nemotron-3.5", "nemotron-vl", "nemoretriever-vlm", "llama-nemotron", "text", "plain"
-]
+MAX_NAME_LENGTH = 63
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def check_name(name: str) -> str:
+    """Return an embedder's name.
+
+    Raises:
+        ValueError: it has other characters than a name may have, or too many.
+    """
+    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+        raise ValueError(
+            f"an embedder's name has lower-case letters, digits and single dashes between them, at most "
+            f"{MAX_NAME_LENGTH}; in a variable a dash is written as _"
+        )
+    return name
+
+
+EmbedderName = Annotated[str, AfterValidator(check_name)]
 
 
 class EmbedderSettings(Group):
     """All embedders."""
 
-    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(split_names)] = Field(
-        default=["clip"],
+    order: Annotated[list[EmbedderName], NoDecode, BeforeValidator(split_names)] | None = Field(
+        None,
         min_length=1,
-        description="embedders to start, with commas between, the default one first: clip (local model), nim (NVIDIA "
-        "NIM)",
+        description="names of all embedders, with commas between, in order of preference, the default one first; "
+        "required when there are several",
     )
     max_queued_inputs: int = Field(
         4096,
@@ -33,23 +50,41 @@ class EmbedderSettings(Group):
     )
     cache_bytes: int = Field(64 * MIB, ge=0, description="bytes of vectors kept in memory by content; 0 keeps none")
 
-    @model_validator(mode="after")
-    def _no_twins(self) -> Self:
-        if len(set(self.order)) != len(self.order):
-            raise ValueError("embedder.order: names an embedder twice; name each once")
-        return self
+    @field_validator("order")
+    @classmethod
+    def _no_twins(cls, order: list[str] | None) -> list[str] | None:
+        if order is not None and len(set(order)) != len(order):
+            raise ValueError("names an embedder twice; name each once")
+        return order
 
 
-class ClipSettings(Group):
-    """The local CLIP embedder."""
+class SpaceSettings(Group):
+    """The space that an embedder is declared to have."""
 
+    space: str | None = Field(
+        None,
+        min_length=1,
+        description="space that the model belongs to, where that is another's, such as nvidia/nvclip; it serves once a "
+        "probe has confirmed that",
+    )
+    probe_file: Path | None = Field(
+        None,
+        description="vectors of the probe in that space, as `vecgate probe` writes them; without it an embedder of "
+        "this server that has the space by itself is asked",
+    )
+
+
+class ClipSettings(SpaceSettings):
+    """A local CLIP model."""
+
+    kind: Literal["clip"] = Field("clip", description="clip, for a local CLIP model; required")
     model: str = Field(
         "pictogram-clip",
         min_length=1,
         description="the bundled model, an open_clip model's name, or a folder with open_clip_config.json and weights",
     )
     checkpoint: Path | None = Field(
-        None, description="weights file of an open_clip model named in clip.model, or of a folder without one"
+        None, description="weights file of an open_clip model that `model` names, or of a folder without one"
     )
     expected_digest: str | None = Field(
         None,
@@ -72,57 +107,22 @@ class ClipSettings(Group):
         description="pictures to decode at the same time, each of which takes a core and memory, and a quarter as many "
         "large ones beside them; 0: as many as there are cores, from 4 to 16",
     )
-    space: str | None = Field(
-        None,
-        min_length=1,
-        description="another space that the model belongs to, such as nvidia/nvclip; it serves once a probe has "
-        "confirmed that",
-    )
-    probe_file: Path | None = Field(
-        None,
-        description="vectors of the probe in clip.space, as `vecgate probe` writes them; without it the NIM is asked",
-    )
 
 
-class NimSettings(Group):
-    """The NVIDIA NIM embedder."""
+class NimConnectionSettings(Group):
+    """What the kinds that call a NIM have in common."""
 
     base_url: CommaSeparated = Field(
         default=["http://127.0.0.1:8000"],
         min_length=1,
         description="address of the NIM, http or https, with or without a path and /v1 at its end; of several with "
-        "commas between, which serve the same model, the first one that works is used (embedders nim, nim-2, ...)",
+        "commas between, which serve the same model, the first one that works is used (embedders NAME, NAME-2, ...)",
     )
-    model: str = Field(
-        "nvidia/nvclip", min_length=1, description="the model's name, which is also its space unless nim.space is set"
-    )
-    space: str | None = Field(
-        None,
-        min_length=1,
-        description="another space that the model belongs to, such as nvidia/nvclip; it serves once the vectors of "
-        "nim.probe_file have confirmed that",
-    )
-    probe_file: Path | None = Field(
-        None, description="vectors of the probe in nim.space, as `vecgate probe` writes them; required with nim.space"
-    )
-    profile: ProfileName = Field(
-        "auto",
-        description=f"the model's family, which decides on the fields of a request: {', '.join(PROFILES)}; "
-        "auto depends on the model's name, and is plain for an unknown one",
-    )
-    dimension: int | None = Field(
-        None,
-        ge=1,
-        le=65_536,
-        description="values in a vector of the model; without it: what the profile knows, or else what the NIM answers",
+    model: str | None = Field(
+        None, min_length=1, description="the model's name; without it: the one that the NIM serves, asked of the NIM"
     )
     api_key: SecretStr | None = Field(None, description="API key, sent as a bearer token; a self-hosted NIM needs none")
-    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of nim.api_key")
-    allow_caller_keys: bool = Field(
-        False,
-        description="whether calls may bring their own key for the NIM in the metadata x-nvidia-api-key; "
-        "otherwise such calls are refused",
-    )
+    api_key_file: SecretFile | None = Field(None, description="file that holds the key, instead of API_KEY")
     ca_file: Path | None = Field(
         None, description="PEM file of the authorities whose certificates are trusted, instead of the public ones"
     )
@@ -132,14 +132,9 @@ class NimSettings(Group):
         "NO_PROXY; without it no proxy is used, whatever the environment says",
     )
     proxy_file: SecretFile | None = Field(
-        None, description="file that holds the proxy's address, instead of nim.proxy, for one with a password in it"
+        None, description="file that holds the proxy's address, instead of PROXY, for one with a password in it"
     )
-    timeout_s: Seconds = Field(30, description="seconds for one request to the NIM")
-    max_batch: int | None = Field(
-        None,
-        ge=1,
-        description="inputs in one request; without it: 64, or what the profile says; nvclip takes at most 64",
-    )
+    timeout_s: Seconds = Field(120, description="seconds for one request to the NIM")
     max_connections: int = Field(8, ge=1, le=1000, description="requests to the NIM at the same time")
     max_request_bytes: int = Field(
         16 * MIB,
@@ -147,14 +142,6 @@ class NimSettings(Group):
         description="bytes of the inputs of one request, pictures in base64; a larger input goes alone. Lower it where "
         "a proxy in front of the NIM accepts only smaller bodies",
     )
-
-    @model_validator(mode="after")
-    def _no_space_without_proof(self) -> Self:
-        if self.space is not None and self.probe_file is None:
-            raise ValueError(
-                "nim.space: is set without nim.probe_file; write one with vecgate probe from an embedder of that space"
-            )
-        return self
 
     @field_validator("base_url")
     @classmethod
@@ -201,16 +188,138 @@ class NimSettings(Group):
             _check_proxy(read_secret_file(file), info)
         return file
 
-    @field_validator("max_batch")
+
+def _check_profile(name: str) -> str:
+    choose_profile(name, "")
+    return name
+
+
+ProfileName = Annotated[str, AfterValidator(_check_profile), Field(json_schema_extra={"enum": [AUTO, *PROFILES]})]
+
+
+class NimSettings(SpaceSettings, NimConnectionSettings):
+    """An embedding NIM."""
+
+    kind: Literal["nim"] = Field("nim", description="nim, for an embedding NIM; required")
+    profile: ProfileName = Field(
+        AUTO,
+        description=f"the model's family, which decides on the fields of a request: {', '.join(PROFILES)}; "
+        "auto depends on the model's name, and is plain for an unknown one",
+    )
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        le=65_536,
+        description="values that the NIM is asked to shorten vectors to, where the model can (Matryoshka); the space "
+        "is then MODEL@DIMENSIONS",
+    )
+    allow_caller_keys: bool = Field(
+        False,
+        description="whether calls may bring their own key for this NIM in the metadata x-nvidia-api-key; "
+        "otherwise such calls are refused",
+    )
+    max_batch: int | None = Field(
+        None,
+        ge=1,
+        description="inputs in one request; without it: 64, or what the profile says; nvclip takes at most 64",
+    )
+
+    @field_validator("max_batch", "dimensions")
     @classmethod
-    def _check_max_batch(cls, max_batch: int | None, info: ValidationInfo) -> int | None:
-        if max_batch is not None and {"model", "profile"} <= info.data.keys():
-            profile = choose_profile(info.data["profile"], info.data["model"])
-            if max_batch > profile.max_inputs:
-                raise ValueError(f"a NIM of profile {profile.name} takes at most {profile.max_inputs} inputs a request")
-        return max_batch
+    def _check_for_profile(cls, value: int | None, info: ValidationInfo) -> int | None:
+        # Without a name, the profile is known only once the NIM has said which model it serves.
+        model, profile = info.data.get("model"), info.data.get("profile", AUTO)
+        if value is not None and (model is not None or profile != AUTO):
+            only = info.field_name
+            check_profile(
+                choose_profile(profile, model or ""),
+                model or "",
+                max_batch=value if only == "max_batch" else None,
+                dimensions=value if only == "dimensions" else None,
+            )
+        return value
+
+
+class NimRerankSettings(NimConnectionSettings):
+    """A reranking NIM."""
+
+    kind: Literal["nim-rerank"] = Field("nim-rerank", description="nim-rerank, for a reranking NIM; required")
+
+
+KINDS: dict[str, type[ClipSettings | NimSettings | NimRerankSettings]] = {
+    "clip": ClipSettings,
+    "nim": NimSettings,
+    "nim-rerank": NimRerankSettings,
+}
+"""The groups of settings by kind."""
+
+NamedSettings = Annotated[ClipSettings | NimSettings | NimRerankSettings, Field(discriminator="kind")]
 
 
 def _check_proxy(proxy: str, info: ValidationInfo) -> None:
     for address in info.data.get("base_url", ["http://127.0.0.1"]):
         resolve_proxy(proxy, address)
+
+
+def check_embedders(order: Sequence[str] | None, embedders: Mapping[str, NamedSettings]) -> Iterator[str]:
+    """Yield what is wrong with embedders that are each right by themselves, a line each.
+
+    Args:
+        order: their names in order of preference, if that is set.
+        embedders: embedders and rerankers by name.
+    """
+    named = [name for name, group in embedders.items() if not isinstance(group, NimRerankSettings)]
+    rerankers = [name for name in embedders if name not in named]
+    where = "embedder.order"
+    if not named:
+        yield (
+            f"embedders: there are rerankers alone ({', '.join(rerankers)}), and nothing embeds; add an "
+            "embedder, such as clip of kind clip, the bundled model"
+        )
+    elif order is None and len(named) > 1:
+        names = ",".join(named)
+        yield f"{where}: is not set, and there are several embedders; list all, the default one first: {names}"
+    for name in order or ():
+        if name in rerankers:
+            yield f"{where}: {name} is a reranker; list embedders only"
+        elif name not in embedders:
+            yield f"{where}: there is no embedder {name}; there are: {', '.join(named)}"
+    if order is not None and (missing := [name for name in named if name not in order]):
+        yield f"{where}: lacks {', '.join(missing)}; add each embedder, or remove its settings"
+    yield from _clashes(embedders)
+    yield from _unprovable(embedders)
+
+
+def replica_names(name: str, count: int) -> list[str]:
+    """Return the names of the embedders at the addresses of one group: NAME, NAME-2, NAME-3 and so on."""
+    return [name, *(f"{name}-{number}" for number in range(2, count + 1))]
+
+
+def _clashes(embedders: Mapping[str, NamedSettings]) -> Iterator[str]:
+    for name, group in embedders.items():
+        if isinstance(group, NimConnectionSettings):
+            for number, replica in enumerate(replica_names(name, len(group.base_url))[1:], 2):
+                if replica in embedders:
+                    yield f"embedders.{replica}: is the name of address {number} of {name}, too; rename one of the two"
+
+
+def _unprovable(embedders: Mapping[str, NamedSettings]) -> Iterator[str]:
+    groups = {name: group for name, group in embedders.items() if isinstance(group, ClipSettings | NimSettings)}
+    for name, group in groups.items():
+        space = group.space
+        if (
+            space is None
+            or group.probe_file is not None
+            or (isinstance(group, NimSettings) and _may_have(group, space))
+        ):
+            continue
+        if not any(_may_have(other, space) for other_name, other in groups.items() if other_name != name):
+            yield (
+                f"embedders.{name}.space: no other embedder here has the space {space} by itself; set probe_file to "
+                "vectors that vecgate probe has written with an embedder of that space"
+            )
+
+
+def _may_have(group: ClipSettings | NimSettings, space: str) -> bool:
+    """Return whether a model may have a space by itself, as far as the settings tell."""
+    return isinstance(group, ClipSettings) or group.model in {None, space, space.partition("@")[0]}

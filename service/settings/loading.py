@@ -1,22 +1,59 @@
-"""All settings together, read from the environment."""
+"""All settings together, read from the environment and from a file."""
 
 import os
 import re
-from collections.abc import Iterator
-from typing import Self
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
-from service.settings.embedders import ClipSettings, EmbedderSettings, NimSettings
+from service.settings.embedders import (
+    KINDS,
+    ClipSettings,
+    EmbedderName,
+    EmbedderSettings,
+    NamedSettings,
+    NimRerankSettings,
+    NimSettings,
+    check_embedders,
+)
 from service.settings.removed import REMOVED
 from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
 from service.settings.tracing import tracing_faults
-from service.settings.types import InvalidSettings
+from service.settings.types import Group, InvalidSettings
 from service.settings.weaviate import WeaviateSettings
 
 PREFIX = "VECGATE_"
+EMBEDDERS = "embedders"
+"""The group whose next part is an embedder's name."""
+ANY_NAME = "<NAME>"
+
+
+class _Environment(EnvSettingsSource):
+    """The environment's variables. An embedder's name has _ there for each dash."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        named = found.get(EMBEDDERS)
+        if isinstance(named, dict):
+            found[EMBEDDERS] = {name.replace("_", "-"): group for name, group in named.items()}
+        return found
+
+
+def _bundled_model() -> dict[str, NamedSettings]:
+    return {"clip": ClipSettings()}
 
 
 class Settings(BaseSettings):
@@ -26,71 +63,147 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
+    config_file: Path | None = Field(
+        None,
+        description="TOML file with settings by group, such as [server] and [embedders.NAME], each with its fields in "
+        "lower case; a variable wins over the file",
+    )
     server: ServerSettings = ServerSettings()
     log: LogSettings = LogSettings()
     embedder: EmbedderSettings = EmbedderSettings()
-    clip: ClipSettings = ClipSettings()
-    nim: NimSettings = NimSettings()
+    embedders: dict[EmbedderName, NamedSettings] = Field(default_factory=_bundled_model, min_length=1)
     weaviate: WeaviateSettings = Field(default_factory=WeaviateSettings)
     limits: LimitSettings = LimitSettings()
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
 
-    @model_validator(mode="after")
-    def _web_is_safe(self) -> Self:
-        if self.web.tls_client_ca_file is not None and self.server.tls_cert_file is None:
-            raise ValueError("web.tls_client_ca_file: needs server.tls_cert_file")
-        if self.web.enabled:
-            self.server.check_encryption("web", self.web.host)
-        return self
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, and then the file that it names."""
+        del env_settings, dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            _Environment(settings_cls),
+            TomlConfigSettingsSource(settings_cls, toml_file=_config_file()),
+        )
+
+    @property
+    def ordered(self) -> dict[str, ClipSettings | NimSettings]:
+        """The embedders by name, in order of preference."""
+        embedders = {name: group for name, group in self.embedders.items() if not isinstance(group, NimRerankSettings)}
+        return {name: embedders[name] for name in self.embedder.order or embedders}
+
+    @property
+    def rerankers(self) -> dict[str, NimRerankSettings]:
+        """The rerankers by name."""
+        return {name: group for name, group in self.embedders.items() if isinstance(group, NimRerankSettings)}
 
     @model_validator(mode="after")
-    def _largest_call_fits_into_the_queue(self) -> Self:
+    def _groups_fit_together(self) -> Self:
+        faults = [*check_embedders(self.embedder.order, self.embedders), *self._web_faults(), *self._queue_faults()]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _web_faults(self) -> Iterator[str]:
+        if self.web.tls_client_ca_file is not None and self.server.tls_cert_file is None:
+            yield "web.tls_client_ca_file: needs server.tls_cert_file"
+        if self.web.enabled:
+            try:
+                self.server.check_encryption("web", self.web.host)
+            except ValueError as error:
+                yield str(error)
+
+    def _queue_faults(self) -> Iterator[str]:
         if self.limits.max_inputs > self.embedder.max_queued_inputs:
-            raise ValueError(
+            yield (
                 f"{variable('limits', 'max_inputs')} is {self.limits.max_inputs}, but only "
                 f"{variable('embedder', 'max_queued_inputs')} = {self.embedder.max_queued_inputs} may wait: "
                 "lower the one or raise the other"
             )
-        return self
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment, and check the variables of OpenTelemetry that it may hold.
+    """Read the settings from the environment and the file of VECGATE_CONFIG_FILE, and check OpenTelemetry's variables.
 
     Raises:
-        InvalidSettings: some break rules, or a variable names no setting.
+        InvalidSettings: some break rules, or a variable or a key of the file names no setting.
     """
-    known = {name for name, _ in describe_settings()}
-    # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
-    unknown = {
-        name: name.upper()
-        for name in os.environ
-        if name.upper().startswith(PREFIX)
-        and name.upper() not in known
-        and ("__" in name or name.upper().removeprefix(PREFIX) in REMOVED)
-    }
-    faults = {upper: f"{name}: {_advice(upper)}" for name, upper in sorted(unknown.items())}
+    unknown = _unknown_variables()
+    faults = {upper: f"{name}: {_advice(upper)}" for upper, name in sorted(unknown.items())}
+    settings = None
     try:
+        names = _Names(_read_config(_config_file()))
         settings = Settings()
+    except InvalidSettings as error:
+        faults["file"] = str(error)
     except SettingsError as error:
         # It names the field alone, and what it was caused by has the value.
         (group,) = re.findall(r'field "(\w+)"', str(error))
-        raise InvalidSettings("\n".join([*faults.values(), f"{variable(group)}: must be JSON"])) from None
+        faults["json"] = f"{variable(group)}: must be JSON"
     except ValidationError as error:
         for each in error.errors(include_input=False, include_url=False):
-            name = variable(*map(str, each["loc"][:2])) if each["loc"] else ""
-            if each["type"] == "extra_forbidden":
-                # A group may also be given as JSON in one variable, such as VECGATE_SERVER.
-                faults.setdefault(name, f"{name}: {_advice(name)}")
-            else:
-                words = each["msg"].removeprefix("Value error, ")
-                faults[f"{name} {words}"] = f"{name}: {words}" if name else words
-        settings = None
+            for name, words in names.faults(each):
+                # A variable that is unknown has been named already.
+                if name not in unknown:
+                    faults.setdefault(f"{name} {words}", f"{name}: {words}" if name else words)
     lines = [*faults.values(), *tracing_faults(os.environ)]
     if settings is None or lines:
         raise InvalidSettings("\n".join(lines))
     return settings
+
+
+def _config_file() -> Path | None:
+    named = variable("config_file")
+    return next((Path(value) for name, value in os.environ.items() if name.upper() == named), None)
+
+
+def _read_config(file: Path | None) -> Mapping[str, Any]:
+    """Return what a file of settings holds, by group.
+
+    Raises:
+        InvalidSettings: it cannot be read, or is not TOML.
+    """
+    if file is None:
+        return {}
+    named = variable("config_file")
+    try:
+        with file.open("rb") as opened:
+            found = tomllib.load(opened)
+    except OSError as error:
+        raise InvalidSettings(f"{named}: {file} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettings(f"{named}: {file} is not TOML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidSettings(f"{named}: {file} is not text in UTF-8") from error
+    if "config_file" in found:
+        raise InvalidSettings(f"{file}: config_file: a file of settings names no other; remove it")
+    return found
+
+
+def _unknown_variables() -> dict[str, str]:
+    """Return the variables that look like settings and are none, by their names in upper case."""
+    known = {name for name, _ in describe_settings()}
+    fields = {name for kind in KINDS for name, _ in describe_embedders(kind)}
+    unknown = {}
+    for name in os.environ:
+        upper = name.upper()
+        bare = upper.removeprefix(PREFIX)
+        # Kubernetes sets VECGATE_PORT and the like for a Service named vecgate, so only names with a group are ours.
+        if bare == upper or upper in known or not ("__" in bare or bare in REMOVED):
+            continue
+        group, *path = bare.split("__")
+        if group == EMBEDDERS.upper() and len(path) == 2 and variable(EMBEDDERS, ANY_NAME, path[1]) in fields:  # noqa: PLR2004 -- name and field
+            continue
+        unknown[upper] = name
+    return unknown
 
 
 def _advice(name: str) -> str:
@@ -99,16 +212,88 @@ def _advice(name: str) -> str:
     return "there is no such setting; see `vecgate serve --help`" if gone is None else f"this setting is gone: {gone}"
 
 
+class _Names:
+    """Says of a fault which variable, or which key of the file, it is about."""
+
+    def __init__(self, file: Mapping[str, Any]) -> None:
+        self._file = file
+        self._variables = {name.upper() for name in os.environ}
+
+    def faults(self, error: ErrorDetails) -> Iterator[tuple[str, str]]:
+        """Yield the settings that a fault is about, empty for several, and what is wrong in words for people."""
+        path = [str(part) for part in error["loc"] if part != "[key]"]
+        # Pydantic names the kind between the embedder and its field.
+        path = [*path[:2], *path[3:4]] if path[:1] == [EMBEDDERS] else path[:2]
+        words = error["msg"].removeprefix("Value error, ")
+        match error["type"]:
+            case "union_tag_not_found" | "union_tag_invalid" as what:
+                path.append("kind")
+                words = f"is not {'set; it is ' if what == 'union_tag_not_found' else ''}one of {', '.join(KINDS)}"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                words = "must be a group of settings, each with a name and a value"
+            case "extra_forbidden" if path[0] == EMBEDDERS:
+                words = f"an embedder of kind {error['loc'][2]} has no such setting; see `vecgate serve --help`"
+            case "extra_forbidden":
+                words = _advice(variable(*path))
+        if path:
+            yield self._name(path), words
+        else:
+            yield from map(self._read, words.splitlines())
+
+    def _read(self, line: str) -> tuple[str, str]:
+        """Return setting and words of a line such as "embedder.order: is not set"."""
+        dotted = re.fullmatch(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)+): (.*)", line)
+        return (self._name(dotted[1].split(".")), dotted[2]) if dotted else ("", line)
+
+    def _name(self, path: Sequence[str]) -> str:
+        """Return the variable of a setting, or the file and the key if it is set there alone."""
+        known = path[0] in Settings.model_fields
+        for end in range(len(path), 0, -1):
+            inside = variable(*path[:end])
+            if known and any(name == inside or name.startswith(f"{inside}__") for name in self._variables):
+                break
+            if _holds(self._file, path[:end]):
+                return f"{_config_file()}: {'.'.join(path)}"
+        return variable(*path)
+
+
+def _holds(table: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(table, Mapping) or key not in table:
+            return False
+        table = table[key]
+    return True
+
+
 def variable(*path: str) -> str:
     """Return the environment variable of a setting."""
-    return PREFIX + "__".join(path).upper()
+    return PREFIX + "__".join(path).upper().replace("-", "_")
 
 
 def describe_settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Yield each setting's environment variable and its field, in the order of Settings."""
-    for group, group_field in Settings.model_fields.items():
-        model = group_field.annotation
-        assert isinstance(model, type)
-        assert issubclass(model, BaseModel)
-        for name, field in model.model_fields.items():
-            yield variable(group, name), field
+    """Yield each setting's environment variable and its field, in the order of Settings, without those of embedders."""
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group):
+            for inner, inner_field in field.annotation.model_fields.items():
+                yield variable(name, inner), inner_field
+        elif name != EMBEDDERS:
+            yield variable(name), field
+
+
+def describe_embedders(kind: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the environment variable of each setting of an embedder of a kind, with <NAME> in it, and its field."""
+    fields = KINDS[kind].model_fields
+    for name, field in {"kind": fields["kind"], **fields}.items():
+        yield variable(EMBEDDERS, ANY_NAME, name), field
+
+
+def masked_settings(settings: Settings) -> dict[str, str]:
+    """Return every setting by its environment variable, secrets masked."""
+    masked: dict[str, str] = {}
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        groups = {(name, each): group for each, group in value.items()} if name == EMBEDDERS else {(name,): value}
+        for path, group in groups.items():
+            fields = {(*path, field): each for field, each in group} if isinstance(group, Group) else {path: group}
+            masked |= {variable(*each): str(found) for each, found in fields.items()}
+    return masked

@@ -1,5 +1,7 @@
 """Settings of the builds before 0.1.0, and what took their place. The release after 0.1.0 deletes this table."""
 
+from collections.abc import Iterator
+
 REMOVED = {
     "SERVER__MAX_RESPONSE_BYTES": "a response may have 64 MiB; remove it",
     "SERVER__MAX_HEADER_BYTES": "a call's metadata may have 16 KiB; remove it",
@@ -20,6 +22,7 @@ REMOVED = {
     "CLIP__JPEG_DRAFT_FACTOR": "large JPEGs are decoded at no less than 4 times the model's resolution; remove it",
     "CLIP__PROBE_MIN_COSINE": "the probe asks for a cosine of 0.98; remove it",
     "NIM__PROBE_MIN_COSINE": "the probe asks for a cosine of 0.98; remove it",
+    "NIM__DIMENSION": "the dimension is learnt from the NIM; remove it",
     "NIM__RETRY_ATTEMPTS": "a request is sent at most 3 times; remove it",
     "NIM__RETRY_MAX_S": "retries end after 20 s; remove it",
     "NIM__MAX_CONVERTED_PIXELS": "converted pictures are scaled down to 2,000,000 pixels; remove it",
@@ -60,3 +63,49 @@ REMOVED = {
     "key",
 }
 """What to do, by variable without VECGATE_. A name without a field stands for a whole group."""
+
+_NAMED = {
+    "CLIP": (
+        "MODEL",
+        "CHECKPOINT",
+        "EXPECTED_DIGEST",
+        "DEVICE",
+        "PRECISION",
+        "MAX_BATCH",
+        "READERS",
+        "SPACE",
+        "PROBE_FILE",
+    ),
+    "NIM": (
+        "BASE_URL",
+        "MODEL",
+        "SPACE",
+        "PROBE_FILE",
+        "PROFILE",
+        "API_KEY",
+        "API_KEY_FILE",
+        "ALLOW_CALLER_KEYS",
+        "CA_FILE",
+        "PROXY",
+        "PROXY_FILE",
+        "TIMEOUT_S",
+        "MAX_BATCH",
+        "MAX_CONNECTIONS",
+        "MAX_REQUEST_BYTES",
+    ),
+}
+
+
+def _moved() -> Iterator[tuple[str, str]]:
+    """Yield the settings of the two embedders that a server could have before embedders had names."""
+    for kind, fields in _NAMED.items():
+        named = f"VECGATE_EMBEDDERS__{kind}"
+        yield kind, f"embedders have names now; set {named}__KIND to {kind.lower()}, and each field beside it"
+        for field in fields:
+            yield (
+                f"{kind}__{field}",
+                f"embedders have names now; set {named}__KIND to {kind.lower()} and {named}__{field} to the same value",
+            )
+
+
+REMOVED |= dict(_moved())

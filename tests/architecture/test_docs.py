@@ -14,7 +14,7 @@ import typer
 from service.cli import app
 from service.process.metrics_table import PAGE as METRICS_PAGE
 from service.process.metrics_table import with_metrics
-from service.settings import describe_settings
+from service.settings import KINDS, describe_embedders, describe_settings
 from service.settings.table import PAGE as SETTINGS_PAGE
 from service.settings.table import make_page
 from tests.pages import ROOT, blocks, pages, prose
@@ -83,12 +83,13 @@ def test_paths_that_pages_name_exist() -> None:
 
 def test_settings_that_pages_name_exist() -> None:
     known = {name for name, _ in describe_settings()}
+    known |= {name for kind in KINDS for name, _ in describe_embedders(kind)}
     named = {
         f"{page.relative_to(ROOT)}: {name}"
         for page in pages()
         if str(page.relative_to(ROOT)) not in HISTORY
-        for name in re.findall(r"\bVECGATE_[A-Z]+__[A-Z_]*[A-Z]\b", page.read_text(encoding="utf-8"))
-        if name not in known
+        for name in re.findall(r"\bVECGATE_[A-Z]+__[A-Z0-9_]*[A-Z]\b", page.read_text(encoding="utf-8"))
+        if re.sub("(?<=_EMBEDDERS__)[A-Z0-9_]+(?=__)", "<NAME>", name) not in known
     }
 
     assert named == set()

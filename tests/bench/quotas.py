@@ -24,7 +24,7 @@ import platformdirs
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.bench.web import DIMENSION, process, serve_nim
+from tests.bench.web import process, serve_nim
 from tests.e2e.serving import ROOT, Serving, serving
 from vecgate.client import Client, Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -53,9 +53,8 @@ def _bench() -> None:
     with ExitStack() as ends:
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
         settings = {
-            "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_NIM__BASE_URL": str(ends.enter_context(process(serve_nim)).recv()),
-            "VECGATE_NIM__DIMENSION": str(DIMENSION),
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": str(ends.enter_context(process(serve_nim)).recv()),
             "VECGATE_EMBEDDER__CACHE_BYTES": str(2**20),
             "VECGATE_AUTH__CLIENTS_FILE": str(_write_clients(folder / "clients.toml")),
         }

@@ -109,7 +109,8 @@ def server(model: Path, **settings: str) -> Iterator[Serving]:
     """Run a Vecgate without cache and without Weaviate, which embedding does not need."""
     running = Serving(
         model.parent,
-        VECGATE_CLIP__MODEL=str(model),
+        VECGATE_EMBEDDERS__CLIP__KIND="clip",
+        VECGATE_EMBEDDERS__CLIP__MODEL=str(model),
         VECGATE_EMBEDDER__CACHE_BYTES="0",
         VECGATE_WEAVIATE__EMBEDDED="false",
         **variables_at_ports(9, 9),

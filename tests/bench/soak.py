@@ -81,9 +81,8 @@ async def bench_soak() -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with FakeNim() as nim:
             settings = {
-                "VECGATE_EMBEDDER__ORDER": "nim",
-                "VECGATE_NIM__BASE_URL": nim.base_url,
-                "VECGATE_NIM__DIMENSION": str(nim.dimension),
+                "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+                "VECGATE_EMBEDDERS__NIM__BASE_URL": nim.base_url,
                 # Soon full, so that what grows later is no cache.
                 "VECGATE_EMBEDDER__CACHE_BYTES": str(2**20),
             }

@@ -69,9 +69,8 @@ def parts() -> Iterator[Parts]:
             serving(
                 Path(ends.enter_context(tempfile.TemporaryDirectory())),
                 VECGATE_WEAVIATE__API_KEY=KEY,
-                VECGATE_EMBEDDER__ORDER="nim",
-                VECGATE_NIM__BASE_URL=nim,
-                VECGATE_NIM__DIMENSION=str(DIMENSION),
+                VECGATE_EMBEDDERS__NIM__KIND="nim",
+                VECGATE_EMBEDDERS__NIM__BASE_URL=nim,
             )
         )
         client = ends.enter_context(vecgate.client())

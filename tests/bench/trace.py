@@ -31,7 +31,7 @@ from service.settings import AuthSettings, load_settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.wiring import build_embedders
-from tests.bench.web import DIMENSION, process, serve_nim
+from tests.bench.web import process, serve_nim
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -140,9 +140,8 @@ async def bench_trace() -> None:
 
 async def _run(trace: Trace, nim: str, folder: Path) -> None:
     os.environ |= {
-        "VECGATE_EMBEDDER__ORDER": "nim",
-        "VECGATE_NIM__BASE_URL": nim,
-        "VECGATE_NIM__DIMENSION": str(DIMENSION),
+        "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+        "VECGATE_EMBEDDERS__NIM__BASE_URL": nim,
         "VECGATE_SERVER__PORT": "0",
         "VECGATE_WEAVIATE__EMBEDDED": "true",
         "VECGATE_WEAVIATE__DATA_DIR": str(folder),

@@ -261,9 +261,8 @@ def bench_web_nim() -> None:
             serving(
                 folder,
                 VECGATE_WEAVIATE__API_KEY=KEY,
-                VECGATE_EMBEDDER__ORDER="nim",
-                VECGATE_NIM__BASE_URL=nim,
-                VECGATE_NIM__DIMENSION=str(DIMENSION),
+                VECGATE_EMBEDDERS__NIM__KIND="nim",
+                VECGATE_EMBEDDERS__NIM__BASE_URL=nim,
                 VECGATE_LOG__LEVEL="info",
             )
         )
@@ -296,7 +295,8 @@ def bench_web_batches() -> None:
                 folder / "two",
                 VECGATE_WEAVIATE__API_KEY=KEY,
                 VECGATE_WEAVIATE__EMBEDDED="false",
-                VECGATE_CLIP__MAX_BATCH="1",
+                VECGATE_EMBEDDERS__CLIP__KIND="clip",
+                VECGATE_EMBEDDERS__CLIP__MAX_BATCH="1",
                 **variables_at_ports(http, grpc),
             )
         )

@@ -156,9 +156,8 @@ async def outside(folder: Path) -> AsyncIterator[Outside]:
         channel = await ends.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}", QUICK))
         settings = {
             "VECGATE_SERVER__PORT": str(port),
-            "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_NIM__BASE_URL": nim.base_url,
-            "VECGATE_NIM__DIMENSION": str(DIMENSION),
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": nim.base_url,
         }
         site = Outside(channel, nim, folder, settings)
         site.start()

@@ -121,4 +121,4 @@ def end_all(data_dir: Path) -> None:
 def tiny_model(folder: Path, seed: int = 0) -> dict[str, str]:
     """Return settings for a CLIP of a few random weights: quick to load, and deterministic."""
     write_tiny_clip(folder, seed=seed)
-    return {"VECGATE_CLIP__MODEL": str(folder)}
+    return {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", "VECGATE_EMBEDDERS__CLIP__MODEL": str(folder)}

@@ -285,7 +285,7 @@ async def test_a_folder_whose_mode_cannot_be_changed_is_used_and_told(
 
 
 async def test_secrets_of_the_environment_stay_with_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__API_KEY", "secret")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__API_KEY", "secret")
     monkeypatch.setenv("PERSISTENCE_DATA_PATH", "/elsewhere")
     async with _running(_settings(tmp_path)) as weaviate:
         environment = psutil.Process(weaviate.pid).environ()

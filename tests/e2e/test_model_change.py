@@ -97,12 +97,12 @@ async def test_a_collection_moves_to_another_model_and_no_search_on_the_way_is_w
 ) -> None:
     clip = tiny_model(tmp_path / "model")
     async with FakeNim() as nim:
-        new = {"VECGATE_NIM__BASE_URL": nim.base_url, "VECGATE_NIM__DIMENSION": str(nim.dimension)}
-        with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="clip", **clip) as running:
+        new = {"VECGATE_EMBEDDERS__NIM__KIND": "nim", "VECGATE_EMBEDDERS__NIM__BASE_URL": nim.base_url}
+        with serving(tmp_path / "data", **clip) as running:
             await asyncio.to_thread(fill, running)
         with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="nim,clip", **clip, **new) as running:
             answered = await asyncio.to_thread(move, running)
-        with serving(tmp_path / "data", VECGATE_EMBEDDER__ORDER="nim", **new) as running:
+        with serving(tmp_path / "data", **new) as running:
             embedder, collection = await asyncio.to_thread(look, running)
             answered_last, left, names = await asyncio.to_thread(drop_old, running)
 

@@ -49,12 +49,12 @@ async def test_a_nim_with_tls_roles_and_keys_serves_import_and_search_and_may_be
     (tmp_path / "key").write_text(f"{OURS}\n", encoding="utf-8")
     async with FakeNim(model=MODEL, dimension=2048, tls=tls, api_key=OURS) as nim:
         settings = {
-            "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_NIM__BASE_URL": f"{nim.base_url}/v1/",
-            "VECGATE_NIM__MODEL": MODEL,
-            "VECGATE_NIM__API_KEY_FILE": str(tmp_path / "key"),
-            "VECGATE_NIM__CA_FILE": str(tmp_path / "ca.pem"),
-            "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": f"{nim.base_url}/v1/",
+            "VECGATE_EMBEDDERS__NIM__MODEL": MODEL,
+            "VECGATE_EMBEDDERS__NIM__API_KEY_FILE": str(tmp_path / "key"),
+            "VECGATE_EMBEDDERS__NIM__CA_FILE": str(tmp_path / "ca.pem"),
+            "VECGATE_EMBEDDERS__NIM__ALLOW_CALLER_KEYS": "true",
         }
         with serving(tmp_path / "weaviate", **settings) as running:
             address = await asyncio.to_thread(lambda: running.address)

@@ -108,9 +108,8 @@ def free_port() -> int:
 
 def behind(weaviate: WeaviateSettings, nim_address: str) -> dict[str, str]:
     return {
-        "VECGATE_EMBEDDER__ORDER": "nim",
-        "VECGATE_NIM__BASE_URL": nim_address,
-        "VECGATE_NIM__DIMENSION": str(DIMENSION),
+        "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+        "VECGATE_EMBEDDERS__NIM__BASE_URL": nim_address,
         "VECGATE_WEAVIATE__EMBEDDED": "false",
         **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
         "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",

@@ -22,8 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
 from service.access import Authenticator
-from service.process.log import masked_settings
-from service.settings import WeaviateSettings, load_settings
+from service.settings import WeaviateSettings, load_settings, masked_settings
 from tests.e2e.serving import ROOT, Serving, serving
 from tests.fakes.clients import write_clients
 from tests.fakes.collector import Collector, collector
@@ -81,17 +80,16 @@ class Site:
             "VECGATE_AUTH__JWKS_FILE": str(self.folder / "jwks.json"),
             "VECGATE_AUTH__JWT_ISSUER": "https://issuer.example",
             "VECGATE_AUTH__JWT_AUDIENCE": "vecgate",
-            "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_NIM__BASE_URL": nim,
-            "VECGATE_NIM__DIMENSION": "1024",
-            "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": nim,
+            "VECGATE_EMBEDDERS__NIM__ALLOW_CALLER_KEYS": "true",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collected.address,
             "VECGATE_WEAVIATE__EMBEDDED": "false",
             **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
         }
-        given = {"VECGATE_NIM__API_KEY": NIM_KEY, "VECGATE_WEAVIATE__API_KEY": WEAVIATE_KEY}
+        given = {"VECGATE_EMBEDDERS__NIM__API_KEY": NIM_KEY, "VECGATE_WEAVIATE__API_KEY": WEAVIATE_KEY}
         if proxy:
-            given["VECGATE_NIM__PROXY"] = f"http://canary:{PROXY_PASSWORD}@{proxy}"
+            given["VECGATE_EMBEDDERS__NIM__PROXY"] = f"http://canary:{PROXY_PASSWORD}@{proxy}"
         for name, secret in given.items():
             if self.in_files:
                 file = self.folder / name.lower()
@@ -236,17 +234,17 @@ async def test_no_secret_comes_out_of_a_server_where_everything_fails(
 @pytest.mark.parametrize(
     ("name", "value", "refused"),
     [
-        ("VECGATE_NIM__API_KEY", f"{NIM_KEY}\u00e9", True),
+        ("VECGATE_EMBEDDERS__NIM__API_KEY", f"{NIM_KEY}\u00e9", True),
         ("VECGATE_WEAVIATE__API_KEY", f"{WEAVIATE_KEY}\nX: y", False),
-        ("VECGATE_NIM__PROXY", f"ftp://canary:{PROXY_PASSWORD}@proxy.example", True),
-        ("VECGATE_NIM__PROXY", f"http://canary:{PROXY_PASSWORD}@proxy.example:99999", True),
-        ("VECGATE_NIM__BASE_URL", f"https://canary:{PROXY_PASSWORD}@nim.example", True),
-        ("VECGATE_NIM__BASE_URL", f"https://:{PROXY_PASSWORD}@nim.example", True),
+        ("VECGATE_EMBEDDERS__NIM__PROXY", f"ftp://canary:{PROXY_PASSWORD}@proxy.example", True),
+        ("VECGATE_EMBEDDERS__NIM__PROXY", f"http://canary:{PROXY_PASSWORD}@proxy.example:99999", True),
+        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://canary:{PROXY_PASSWORD}@nim.example", True),
+        ("VECGATE_EMBEDDERS__NIM__BASE_URL", f"https://:{PROXY_PASSWORD}@nim.example", True),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://:{PROXY_PASSWORD}@collector.example:4317", True),
     ],
 )
 def test_no_secret_comes_out_with_a_complaint_about_it(tmp_path: Path, name: str, value: str, *, refused: bool) -> None:
     site = Site(tmp_path, in_files=False)
-    said = run_command("doctor", environment={"VECGATE_EMBEDDER__ORDER": "nim", name: value})
+    said = run_command("doctor", environment={"VECGATE_EMBEDDERS__NIM__KIND": "nim", name: value})
     assert ("the settings are wrong" in said and name in said) == refused
     assert site.leaks({"doctor": said}) == []

@@ -248,16 +248,23 @@ def test_a_port_that_is_taken_is_one_clear_line_and_leaves_no_weaviate(tmp_path:
 
 
 def test_bad_settings_are_all_told_before_anything_starts(tmp_path: Path) -> None:
-    code, failed = start_and_fail(tmp_path, VECGATE_SERVER__PORT="x", VECGATE_CLIP__DEVICE="tpu", VECGATE_OOPS__A="1")
+    code, failed = start_and_fail(
+        tmp_path,
+        VECGATE_SERVER__PORT="x",
+        VECGATE_EMBEDDERS__CLIP__KIND="clip",
+        VECGATE_EMBEDDERS__CLIP__DEVICE="tpu",
+        VECGATE_OOPS__A="1",
+    )
 
     text = "\n".join(line["event"] for line in failed.log)
     assert code == 2
-    assert all(name in text for name in ("VECGATE_SERVER__PORT", "VECGATE_CLIP__DEVICE", "VECGATE_OOPS__A"))
+    assert all(name in text for name in ("VECGATE_SERVER__PORT", "VECGATE_EMBEDDERS__CLIP__DEVICE", "VECGATE_OOPS__A"))
     assert "Traceback" not in text
 
 
 def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    code, failed = start_and_fail(tmp_path / "data", VECGATE_CLIP__MODEL="ViT-B-32")
+    clip = {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", "VECGATE_EMBEDDERS__CLIP__MODEL": "ViT-B-32"}
+    code, failed = start_and_fail(tmp_path / "data", **clip)
 
     assert code == 1
     assert "set its checkpoint" in failed.wait_for("cannot_start")["reason"]

@@ -58,12 +58,11 @@ class Sides:
 async def sides(weaviate_binary: None, tmp_path: Path) -> AsyncIterator[Sides]:
     async with FakeNim(path="/nim", api_key=NIM_KEY, floats=True) as nim:
         settings = {
-            "VECGATE_EMBEDDER__ORDER": "nim",
-            "VECGATE_NIM__BASE_URL": nim.base_url,
-            "VECGATE_NIM__MODEL": nim.model,
-            "VECGATE_NIM__DIMENSION": str(nim.dimension),
-            "VECGATE_NIM__API_KEY": NIM_KEY,
-            "VECGATE_NIM__ALLOW_CALLER_KEYS": "true",
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": nim.base_url,
+            "VECGATE_EMBEDDERS__NIM__MODEL": nim.model,
+            "VECGATE_EMBEDDERS__NIM__API_KEY": NIM_KEY,
+            "VECGATE_EMBEDDERS__NIM__ALLOW_CALLER_KEYS": "true",
             "VECGATE_WEAVIATE__API_KEY": KEY,
         }
         with serving(tmp_path / "weaviate", **settings) as running:

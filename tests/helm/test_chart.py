@@ -206,7 +206,7 @@ def test_a_gpu_pod_tolerates_the_taint_of_gpu_nodes_and_refuses_to_run_on_the_cp
 
     assert pod.spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert server["resources"]["limits"]["nvidia.com/gpu"] == server["resources"]["requests"]["nvidia.com/gpu"] == 1
-    assert {"name": "VECGATE_CLIP__DEVICE", "value": "cuda"} in server["env"]
+    assert {"name": "VECGATE_EMBEDDERS__CLIP__DEVICE", "value": "cuda"} in server["env"]
 
 
 def test_secrets_are_mounted_files_and_never_values() -> None:
@@ -216,9 +216,9 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     variables = {each["name"]: each.get("value") for each in server["env"]}
     sources = [each["secret"] for each in volume["projected"]["sources"]]
 
-    assert variables["VECGATE_NIM__API_KEY_FILE"] == "/etc/vecgate/secrets/nim/api-key"
+    assert variables["VECGATE_EMBEDDERS__NIM__API_KEY_FILE"] == "/etc/vecgate/secrets/nim/api-key"
     assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
-    assert {"VECGATE_NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
+    assert {"VECGATE_EMBEDDERS__NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
     assert sources == [
         {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
         {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},

@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown group": ({"settings": {"servers": {}}}, "at '/settings'.*'servers' not allowed"),
     "a setting by its variable's name": ({"settings": {"server": {"max_call_s": 1}}}, "'max_call_s' not allowed"),
     "a setting out of bounds": ({"settings": {"server": {"port": 70000}}}, "/settings/server/port.*maximum"),
-    "a setting of another kind": ({"settings": {"nim": {"dimension": "big"}}}, "got string, want integer"),
+    "a setting of another kind": ({"settings": {"nim": {"dimensions": "big"}}}, "got string, want integer"),
     "a secret among the settings": ({"settings": {"nim": {"apiKey": "k"}}}, "'apiKey' not allowed"),
     "a secret in plain words": ({"secrets": {"nim": {"apiKey": "k"}}}, "got string, want object"),
     "a secret without its key": ({"secrets": {"nim": {"apiKey": {"existingSecret": "a"}}}}, "missing property 'key'"),

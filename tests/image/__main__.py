@@ -187,11 +187,10 @@ def loopback_network() -> Iterator[str]:
         run("ip", "netns", "delete", name)
 
 
-def bundle(folder: Path, root: str, network: str, configuration: dict[str, Any], nim: str) -> None:
+def bundle(folder: Path, root: str, network: str, configuration: dict[str, Any], embedder: dict[str, str]) -> None:
     """Write what runc needs to run the image as strictly as Pod Security "restricted" does, and stricter."""
     image = configuration["OCIv1"]["config"]
-    ours = {"VECGATE_NIM__BASE_URL": nim, "VECGATE_NIM__DIMENSION": DIMENSION, "VECGATE_LOG__FORMAT": "json"}
-    ours |= {"VECGATE_SERVER__ALLOW_PLAINTEXT": "true"}
+    ours = {"VECGATE_LOG__FORMAT": "json", "VECGATE_SERVER__ALLOW_PLAINTEXT": "true"} | embedder
     # Python then names the file that each module comes from.
     ours |= {"PYTHONVERBOSE": 1}
     environment = [*image["Env"], *(f"{name}={value}" for name, value in ours.items())]
@@ -319,7 +318,11 @@ def main(arguments: Sequence[str]) -> int:
         network = ends.enter_context(loopback_network())
         nim = ends.enter_context(started(peer(network, "nim"), stdout=subprocess.PIPE, cwd=ROOT))
         assert nim.stdout is not None
-        bundle(folder, root, network, configuration, nim.stdout.readline().strip())
+        address = nim.stdout.readline().strip()
+        # With nothing set, the other image runs the bundled model.
+        embedder = {"KIND": "nim", "BASE_URL": address} if target == "gateway" else {}
+        variables = {f"VECGATE_EMBEDDERS__NIM__{name}": value for name, value in embedder.items()}
+        bundle(folder, root, network, configuration, variables)
         say("running it")
         runc = ("runc", "--root", folder / "runc")
         name = f"vecgate-{os.getpid()}"

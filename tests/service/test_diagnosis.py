@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.diagnosis import Reach, diagnose, reach_of
-from service.settings import describe_settings, load_settings
+from service.settings import KINDS, describe_embedders, describe_settings, load_settings
 from tests.fakes.clients import write_clients
 
 
@@ -52,22 +52,24 @@ def test_the_defaults_need_nobody_beyond_this_machine_and_nothing_is_wrong(monke
 
 
 def test_a_hosted_nim_is_a_need_from_outside_and_behind_an_air_gap_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__BASE_URL="https://integrate.api.nvidia.com/v1")
+    configured(monkeypatch, EMBEDDERS__NIM__KIND="nim", EMBEDDERS__NIM__BASE_URL="https://integrate.api.nvidia.com/v1")
 
     plain, enclosed = (CliRunner().invoke(app, ["doctor", *options]) for options in ([], ["--air-gap"]))
 
     assert (plain.exit_code, enclosed.exit_code) == (0, 1)
-    assert "Needs from outside: the NIM at https://integrate.api.nvidia.com/v1." in plain.stdout
-    assert "VECGATE_NIM__BASE_URL" in plain.stdout
+    assert "Needs from outside: the NIM of nim at https://integrate.api.nvidia.com/v1." in plain.stdout
+    assert "VECGATE_EMBEDDERS__NIM__BASE_URL" in plain.stdout
 
 
 def test_a_proxy_outside_is_a_need_from_outside_and_its_password_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__PROXY="http://user:hunter2@proxy.example.com:3128")
+    configured(
+        monkeypatch, EMBEDDERS__NIM__KIND="nim", EMBEDDERS__NIM__PROXY="http://user:hunter2@proxy.example.com:3128"
+    )
 
     done = CliRunner().invoke(app, ["doctor", "--air-gap"])
 
     assert done.exit_code == 1
-    assert "Needs from outside: the proxy before the NIM at proxy.example.com:3128." in done.stdout
+    assert "Needs from outside: the proxy before the NIM of nim at proxy.example.com:3128." in done.stdout
     assert "hunter2" not in done.stdout
 
 
@@ -86,12 +88,14 @@ def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_l
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     addresses = {
-        name for name, _ in describe_settings() if name.endswith(("ADDRESS", "ENDPOINT", "HOST", "PROXY", "URL"))
+        name.replace("<NAME>", "NIM")
+        for name, _ in (*describe_settings(), *(each for kind in KINDS for each in describe_embedders(kind)))
+        if name.endswith(("ADDRESS", "ENDPOINT", "HOST", "PROXY", "URL"))
     }
     configured(
         monkeypatch,
-        EMBEDDER__ORDER="nim",
-        NIM__PROXY="http://proxy:3128",
+        EMBEDDERS__NIM__KIND="nim",
+        EMBEDDERS__NIM__PROXY="http://proxy:3128",
         WEAVIATE__GRPC_URL="grpc://grpc",
     )
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
@@ -102,9 +106,11 @@ def test_every_address_among_the_settings_is_a_contact_or_one_that_the_service_l
 
 
 def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, EMBEDDER__ORDER="nim", NIM__BASE_URL="http://nim:8000,https://nim.example.com")
+    configured(
+        monkeypatch, EMBEDDERS__NIM__KIND="nim", EMBEDDERS__NIM__BASE_URL="http://nim:8000,https://nim.example.com"
+    )
 
-    nims = [each for each in diagnose(load_settings()).contacts if each.what == "the NIM"]
+    nims = [each for each in diagnose(load_settings()).contacts if each.what == "the NIM of nim"]
 
     assert [(each.where, each.reach) for each in nims] == [
         ("http://nim:8000", Reach.SITE),
@@ -112,12 +118,25 @@ def test_each_of_several_nims_is_told_of(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
-def test_an_embedder_that_is_not_used_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, NIM__BASE_URL="https://integrate.api.nvidia.com")
+def test_each_embedder_and_reranker_is_told_of_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    configured(
+        monkeypatch,
+        EMBEDDER__ORDER="near,far",
+        EMBEDDERS__NEAR__KIND="clip",
+        EMBEDDERS__NEAR__MODEL=str(tmp_path),
+        EMBEDDERS__FAR__KIND="nim",
+        EMBEDDERS__FAR__BASE_URL="https://nim.example.com",
+        EMBEDDERS__BEST_FIRST__KIND="nim-rerank",
+        EMBEDDERS__BEST_FIRST__BASE_URL="https://rerank.example.com",
+    )
 
     diagnosis = diagnose(load_settings())
 
-    assert diagnosis.outside == diagnosis.faults == ()
+    assert [(each.what, each.setting) for each in diagnosis.outside] == [
+        ("the NIM of far", "VECGATE_EMBEDDERS__FAR__BASE_URL"),
+        ("the NIM of best-first", "VECGATE_EMBEDDERS__BEST_FIRST__BASE_URL"),
+    ]
+    assert diagnosis.faults == (f"near: the folder {tmp_path} has no open_clip_config.json",)
 
 
 def test_a_weaviate_of_two_hosts_is_told_of_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +155,8 @@ def test_a_weaviate_of_two_hosts_is_told_of_twice(monkeypatch: pytest.MonkeyPatc
 def test_everything_wrong_is_told_at_once_with_its_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     configured(
         monkeypatch,
-        CLIP__MODEL="ViT-H-14",
+        EMBEDDERS__CLIP__KIND="clip",
+        EMBEDDERS__CLIP__MODEL="ViT-H-14",
         WEAVIATE__EMBEDDED="true",
         WEAVIATE__BINARY=str(tmp_path / "missing"),
     )
@@ -145,21 +165,21 @@ def test_everything_wrong_is_told_at_once_with_its_fix(monkeypatch: pytest.Monke
 
     assert done.exit_code == 1
     assert "VECGATE_WEAVIATE__BINARY names" in done.stdout
-    assert "set VECGATE_CLIP__CHECKPOINT to it, nothing is downloaded" in done.stdout
+    assert "set VECGATE_EMBEDDERS__CLIP__CHECKPOINT to it, nothing is downloaded" in done.stdout
 
 
 def test_a_model_without_its_files_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def faults(**settings: str) -> str:
-        configured(monkeypatch, **settings)
+        configured(monkeypatch, EMBEDDERS__CLIP__KIND="clip", **settings)
         return "\n".join(diagnose(load_settings()).faults)
 
-    missing = faults(CLIP__MODEL="ViT-H-14", CLIP__CHECKPOINT=str(tmp_path / "none"))
-    monkeypatch.delenv("VECGATE_CLIP__CHECKPOINT")
-    bare = faults(CLIP__MODEL=str(tmp_path))
+    missing = faults(EMBEDDERS__CLIP__MODEL="ViT-H-14", EMBEDDERS__CLIP__CHECKPOINT=str(tmp_path / "none"))
+    monkeypatch.delenv("VECGATE_EMBEDDERS__CLIP__CHECKPOINT")
+    bare = faults(EMBEDDERS__CLIP__MODEL=str(tmp_path))
     (tmp_path / "open_clip_config.json").write_text("{}")
-    weightless = faults(CLIP__MODEL=str(tmp_path))
+    weightless = faults(EMBEDDERS__CLIP__MODEL=str(tmp_path))
     (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
-    whole = faults(CLIP__MODEL=str(tmp_path))
+    whole = faults(EMBEDDERS__CLIP__MODEL=str(tmp_path))
 
     assert "which is not a file" in missing
     assert "has no open_clip_config.json" in bare
@@ -200,9 +220,15 @@ def test_an_http_port_that_others_reach_is_worth_knowing_unless_it_asks_who_call
 
 
 def test_wrong_settings_are_all_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    configured(monkeypatch, SERVER__PORT="x", CLIP__DEVICE="tpu", WEAVIATE__API_KEY_FILE="/nowhere")
+    configured(
+        monkeypatch,
+        SERVER__PORT="x",
+        EMBEDDERS__CLIP__KIND="clip",
+        EMBEDDERS__CLIP__DEVICE="tpu",
+        WEAVIATE__API_KEY_FILE="/nowhere",
+    )
 
     done = CliRunner().invoke(app, ["doctor"])
 
     assert done.exit_code == 2
-    assert all(name in done.stderr for name in ("VECGATE_SERVER__PORT", "VECGATE_CLIP__DEVICE", "/nowhere"))
+    assert all(name in done.stderr for name in ("VECGATE_SERVER__PORT", "VECGATE_EMBEDDERS__CLIP__DEVICE", "/nowhere"))

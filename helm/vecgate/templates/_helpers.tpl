@@ -122,8 +122,9 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end -}}
 
-{{/* Variable of a setting. Takes a list of group and field in camelCase. */}}
+{{/* Variable of a setting. Takes a list of group and field in camelCase; the groups of embedders are their names. */}}
 {{- define "vecgate.variable" -}}
+{{- if has (first .) (list "clip" "nim") }}EMBEDDERS__{{ end -}}
 {{- range $index, $part := . -}}
 {{- if $index }}__{{ end -}}
 {{- regexReplaceAll "([A-Z])" $part "_${1}" | upper -}}
@@ -219,15 +220,24 @@ grpc:
 {{- if .Values.gpu.enabled -}}
 {{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list "clip" "device"))) "cuda" -}}
 {{- end -}}
+{{- range .Values.settings.embedder.order -}}
+{{- $_ := set $env (printf "VECGATE_EMBEDDERS__%s__KIND" (upper .)) . -}}
+{{- end -}}
+{{- $unused := list -}}
+{{- range list "clip" "nim" -}}
+{{- if not (has . $.Values.settings.embedder.order) -}}
+{{- $unused = append $unused . -}}
+{{- end -}}
+{{- end -}}
 {{- range $group, $fields := .Values.settings -}}
 {{- range $field, $value := $fields -}}
-{{- if not (kindIs "invalid" $value) -}}
+{{- if not (or (kindIs "invalid" $value) (has $group $unused)) -}}
 {{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list $group $field))) (include "vecgate.text" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $group, $fields := include "vecgate.secrets" . | fromYaml -}}
-{{- range $field, $secret := $fields -}}
+{{- range $field, $secret := has $group $unused | ternary (dict) $fields -}}
 {{- $name := eq $group "tracing" | ternary "OTEL_EXPORTER_OTLP_CERTIFICATE" (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) -}}
 {{- $_ := set $env $name (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
 {{- end -}}

@@ -107,7 +107,8 @@ class CallerKeys:
         if not self._allowed:
             # If the key were ignored, this server's key would pay for a call that the caller means to pay for.
             raise _refused(
-                "is not accepted by this server; leave it out, or set VECGATE_NIM__ALLOW_CALLER_KEYS=true on the server"
+                "is not accepted by this server; leave it out, or set "
+                "VECGATE_EMBEDDERS__<NAME>__ALLOW_CALLER_KEYS=true for an embedder of the server"
             )
         if len(found) > 1:
             raise _refused("occurs several times; send it once")

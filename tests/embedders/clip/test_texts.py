@@ -181,7 +181,7 @@ async def test_that_no_process_can_be_started_is_not_blamed_on_the_text(
 
 
 async def test_the_processes_know_no_secret(alone: ClipEmbedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__API_KEY", "sesame")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__API_KEY", "sesame")
 
     await alone.embed([IN_TIME], QUERY)
 

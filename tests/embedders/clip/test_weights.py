@@ -139,8 +139,9 @@ async def test_fetched_weights_load_and_embed_as_the_model_that_they_are_of(
     digest = hashlib.sha256(content).hexdigest()
     assert result.exit_code == 0, result.output
     assert f"sha256 {digest}" in result.stdout
-    assert f"VECGATE_CLIP__MODEL={folder}\n" in result.stdout
-    assert f"VECGATE_CLIP__EXPECTED_DIGEST={digest}\n" in result.stdout
+    assert "VECGATE_EMBEDDERS__CLIP__KIND=clip\n" in result.stdout
+    assert f"VECGATE_EMBEDDERS__CLIP__MODEL={folder}\n" in result.stdout
+    assert f"VECGATE_EMBEDDERS__CLIP__EXPECTED_DIGEST={digest}\n" in result.stdout
     name = "open_clip_model.safetensors" if form == "safetensors" else "open_clip_pytorch_model.bin"
     assert sorted(each.name for each in folder.iterdir()) == sorted(["manifest.json", name, "open_clip_config.json"])
     assert [each.name for each in folder.parent.iterdir()] == ["tiny"]

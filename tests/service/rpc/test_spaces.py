@@ -47,11 +47,11 @@ async def probe_file(tmp_path: Path) -> Path:
 async def nim(monkeypatch: pytest.MonkeyPatch, probe_file: Path) -> AsyncIterator[FakeNim]:
     """A NIM that calls the model by another name, declared to be of the space."""
     async with FakeNim(model=OWN_NAME, dimension=DIMENSION) as nim:
-        monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
-        monkeypatch.setenv("VECGATE_NIM__BASE_URL", nim.base_url)
-        monkeypatch.setenv("VECGATE_NIM__MODEL", OWN_NAME)
-        monkeypatch.setenv("VECGATE_NIM__SPACE", SPACE)
-        monkeypatch.setenv("VECGATE_NIM__PROBE_FILE", str(probe_file))
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", nim.base_url)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__MODEL", OWN_NAME)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__SPACE", SPACE)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__PROBE_FILE", str(probe_file))
         yield nim
 
 
@@ -102,8 +102,10 @@ async def test_a_local_copy_waits_for_a_nim_that_answers_something_else_and_the_
 ) -> None:
     async with FakeNim(dimension=DIMENSION) as nim:
         monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
-        monkeypatch.setenv("VECGATE_NIM__BASE_URL", nim.base_url)
-        monkeypatch.setenv("VECGATE_CLIP__SPACE", SPACE)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", nim.base_url)
+        monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__SPACE", SPACE)
         nim.fault = fault
         async with started() as pool:
             clip = pool.get("clip")

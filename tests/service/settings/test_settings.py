@@ -1,63 +1,77 @@
 import dataclasses
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
+from embedders.clip.config import ClipConfig
 from embedders.contract import InputLimits
+from embedders.nim.embedder import NimConfig
 from service.cli import app
 from service.diagnosis import diagnose
-from service.process.log import masked_settings
 from service.settings import (
+    KINDS,
+    ClipSettings,
     InvalidSettings,
     LimitSettings,
+    NimSettings,
     Settings,
+    describe_embedders,
     describe_settings,
     load_settings,
+    masked_settings,
     read_secret,
 )
 from service.settings.removed import REMOVED
-from service.wiring import _clip_config, _input_limits, _nim_configs, build_embedders
+from service.wiring import _input_limits, build_embedders, embedder_configs
 
 
 def test_defaults_are_offline_and_on_loopback() -> None:
     settings = load_settings()
 
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 50070)
-    assert settings.embedder.order == ["clip"]
-    assert settings.clip.model == "pictogram-clip"
+    assert settings.ordered == {"clip": ClipSettings()}
+    assert settings.ordered["clip"].model == "pictogram-clip"
     assert (settings.weaviate.http, settings.weaviate.grpc) == (("127.0.0.1", 8080, False), ("127.0.0.1", 50051, False))
-    assert settings.nim.base_url == ["http://127.0.0.1:8000"]
+    assert settings.rerankers == {}
+    assert NimSettings().base_url == ["http://127.0.0.1:8000"]
 
 
 def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim, clip")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
     monkeypatch.setenv("VECGATE_WEAVIATE__EMBEDDED", "true")
 
     settings = load_settings()
 
-    assert settings.embedder.order == ["nim", "clip"]
+    assert list(settings.ordered) == ["nim", "clip"]
     assert settings.weaviate.embedded
 
 
 @pytest.mark.parametrize(("readers", "accepted"), [("0", True), ("256", True), ("-1", False), ("257", False)])
 def test_readers_of_pictures_are_bounded(monkeypatch: pytest.MonkeyPatch, readers: str, accepted: bool) -> None:  # noqa: FBT001
-    monkeypatch.setenv("VECGATE_CLIP__READERS", readers)
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__READERS", readers)
 
     if accepted:
-        assert _clip_config(load_settings()).readers == int(readers)
+        (config,) = configs(load_settings())
+        assert config.readers == int(readers)
     else:
-        with pytest.raises(InvalidSettings, match="VECGATE_CLIP__READERS"):
+        with pytest.raises(InvalidSettings, match="VECGATE_EMBEDDERS__CLIP__READERS"):
             load_settings()
 
 
 def test_all_faults_are_reported_at_once_by_variable_without_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_SERVER__PORT", "hunter2")
     monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "clip,clip")
-    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "ftp://hunter2")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", "ftp://hunter2")
     monkeypatch.setenv("VECGATE_SERVR__PORT", "1")
     monkeypatch.setenv("VECGATE_SERVER__PROT", "1")
 
@@ -66,7 +80,7 @@ def test_all_faults_are_reported_at_once_by_variable_without_the_values(monkeypa
 
     faults = str(caught.value)
     assert len(faults.splitlines()) == 5
-    for name in ("SERVER__PORT", "EMBEDDER", "NIM__BASE_URL", "SERVR__PORT", "SERVER__PROT"):
+    for name in ("SERVER__PORT", "EMBEDDER__ORDER", "EMBEDDERS__NIM__BASE_URL", "SERVR__PORT", "SERVER__PROT"):
         assert f"VECGATE_{name}" in faults
     assert "hunter2" not in faults
 
@@ -94,11 +108,12 @@ def test_a_setting_that_is_gone_is_a_fault_that_says_what_took_its_place(
 
 
 def test_a_setting_that_is_gone_is_none_that_is_there() -> None:
-    there = {name.removeprefix("VECGATE_") for name, _ in describe_settings()}
+    there = {name.removeprefix("VECGATE_") for name, _ in every_setting()}
 
     assert not there & REMOVED.keys()
     for advice in REMOVED.values():
-        assert set(re.findall(r"VECGATE_(\w+)", advice)) <= there, "it names a setting that is not there"
+        named = {re.sub("(?<=EMBEDDERS__)(CLIP|NIM)", "<NAME>", name) for name in re.findall(r"VECGATE_(\w+)", advice)}
+        assert named <= there, "it names a setting that is not there"
 
 
 def test_an_unknown_setting_in_a_group_that_is_given_as_json_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,10 +135,25 @@ def test_variables_that_kubernetes_sets_for_a_service_are_no_faults(monkeypatch:
 
 
 def test_every_setting_says_what_it_is() -> None:
-    described = list(describe_settings())
+    described = list(every_setting())
 
-    assert 40 < len(described) <= 70, "a new one has to be an operator's decision, or a constant"
+    # A variable that several kinds of embedders have is one setting.
+    assert 40 < len({name for name, _ in described}) <= 70, "a new one has to be an operator's decision, or a constant"
     assert [name for name, field in described if not field.description] == []
+
+
+def every_setting() -> Iterator[tuple[str, FieldInfo]]:
+    yield from describe_settings()
+    for kind in KINDS:
+        yield from describe_embedders(kind)
+
+
+def configs(settings: Settings) -> list[ClipConfig | NimConfig]:
+    return [
+        config
+        for name, group in settings.ordered.items()
+        for config in embedder_configs(name, group, _input_limits(settings.limits))
+    ]
 
 
 def test_secrets_are_masked_and_read_from_the_setting_or_its_file(
@@ -131,7 +161,8 @@ def test_secrets_are_masked_and_read_from_the_setting_or_its_file(
 ) -> None:
     file = tmp_path_factory.mktemp("keys") / "key"
     file.write_text("from-file\n", encoding="utf-8")
-    monkeypatch.setenv("VECGATE_NIM__API_KEY", "hunter2")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__API_KEY", "hunter2")
 
     shown = masked_settings(load_settings())
 
@@ -152,7 +183,7 @@ def test_a_key_file_that_gives_no_key_is_a_fault(tmp_path_factory: pytest.TempPa
         read_secret(None, file)
 
 
-@pytest.mark.parametrize("group", ["NIM", "WEAVIATE"])
+@pytest.mark.parametrize("group", ["EMBEDDERS__NIM", "WEAVIATE"])
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"])
 def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, content: bytes | None
@@ -160,6 +191,7 @@ def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
     file = tmp_path / "key"
     if content is not None:
         file.write_bytes(content)
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
     monkeypatch.setenv(f"VECGATE_{group}__API_KEY_FILE", str(file))
 
     with pytest.raises(InvalidSettings, match=rf"VECGATE_{group}__API_KEY_FILE: the key file {file}"):
@@ -173,23 +205,23 @@ def test_a_key_file_that_gives_no_key_is_a_fault_of_the_settings(
         ("BASE_URL", "http://user:hunter2@nim", "api_key"),
         ("API_KEY", "hunter2\n2", "line break"),
         ("PROXY", "hunter2:3128", "http://host:3128"),
-        ("MAX_BATCH", "65", "profile nvclip takes at most 64"),
         ("PROFILE", "hunter2", "nemotron-vl"),
         ("CA_FILE", "/nowhere/ca.pem", "PEM"),
         ("MAX_CONNECTIONS", "0", "greater than or equal to 1"),
-        ("DIMENSION", "0", "greater than or equal to 1"),
+        ("DIMENSIONS", "0", "greater than or equal to 1"),
     ],
 )
 def test_faults_of_the_nims_settings_are_known_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
-    monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv(f"VECGATE_EMBEDDERS__NIM__{name}", value)
 
     with pytest.raises(InvalidSettings) as caught:
         load_settings()
 
     (fault,) = str(caught.value).splitlines()
-    assert fault.startswith(f"VECGATE_NIM__{name}: ")
+    assert fault.startswith(f"VECGATE_EMBEDDERS__NIM__{name}: ")
     assert words in fault
     assert "hunter2" not in fault
 
@@ -202,9 +234,11 @@ def test_all_faults_of_the_nims_settings_are_reported_at_once(monkeypatch: pytes
         "API_KEY_FILE": str(tmp_path / "missing"),
         "CA_FILE": str(certificate),
         "PROXY": "http://[bad",
+        "PROFILE": "nvclip",
         "MAX_BATCH": "65",
+        "KIND": "nim",
     }.items():
-        monkeypatch.setenv(f"VECGATE_NIM__{name}", value)
+        monkeypatch.setenv(f"VECGATE_EMBEDDERS__NIM__{name}", value)
 
     with pytest.raises(InvalidSettings) as caught:
         load_settings()
@@ -215,20 +249,22 @@ def test_all_faults_of_the_nims_settings_are_reported_at_once(monkeypatch: pytes
 def test_a_server_with_faulty_settings_ends_with_exit_code_2_and_starts_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://[bad")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", "http://[bad")
     monkeypatch.setenv("VECGATE_WEAVIATE__API_KEY_FILE", "/nowhere/key")
 
     result = CliRunner().invoke(app, ["serve"])
 
     assert result.exit_code == 2
-    assert "VECGATE_NIM__BASE_URL" in result.output
+    assert "VECGATE_EMBEDDERS__NIM__BASE_URL" in result.output
     assert "VECGATE_WEAVIATE__API_KEY_FILE" in result.output
 
 
 def test_a_key_in_a_file_is_held_to_what_a_header_carries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("hunter2\nhunter3", encoding="utf-8")
-    monkeypatch.setenv("VECGATE_NIM__API_KEY_FILE", str(file))
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__API_KEY_FILE", str(file))
 
     with pytest.raises(InvalidSettings, match="API_KEY_FILE") as caught:
         load_settings()
@@ -237,7 +273,8 @@ def test_a_key_in_a_file_is_held_to_what_a_header_carries(monkeypatch: pytest.Mo
 
 
 def test_the_proxys_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__PROXY", "http://user:hunter2@proxy:3128")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__PROXY", "http://user:hunter2@proxy:3128")
 
     assert "hunter2" not in str(masked_settings(load_settings()))
 
@@ -247,10 +284,10 @@ def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
 ) -> None:
     file = tmp_path / "proxy"
     file.write_text("http://user:hunter2@proxy:3128\n", encoding="utf-8")
-    monkeypatch.setenv("VECGATE_NIM__PROXY_FILE", str(file))
-    monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__PROXY_FILE", str(file))
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
     settings = load_settings()
-    proxy = _nim_configs(settings)[0].proxy
+    proxy = configs(settings)[0].proxy
     (contact,) = (each for each in diagnose(settings).contacts if "proxy" in each.what)
     file.write_text("hunter2 is not an address", encoding="utf-8")
 
@@ -258,15 +295,17 @@ def test_a_proxys_address_may_stand_in_a_file_and_is_checked_there_too(
         load_settings()
 
     assert proxy == "http://user:hunter2@proxy:3128"
-    assert (contact.where, contact.setting) == ("proxy:3128", "VECGATE_NIM__PROXY_FILE")
+    assert (contact.where, contact.setting) == ("proxy:3128", "VECGATE_EMBEDDERS__NIM__PROXY_FILE")
     assert "hunter2" not in str(caught.value)
 
 
 def test_another_profile_takes_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__MODEL", "nvidia/llama-nemotron-embed-vl-1b-v2")
-    monkeypatch.setenv("VECGATE_NIM__MAX_BATCH", "128")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__MODEL", "nvidia/llama-nemotron-embed-vl-1b-v2")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__MAX_BATCH", "128")
 
-    assert load_settings().nim.max_batch == 128
+    (config,) = configs(load_settings())
+    assert config.max_batch == 128
 
 
 def test_every_bound_on_an_input_but_that_on_frames_is_a_setting() -> None:
@@ -280,35 +319,41 @@ def test_every_bound_on_an_input_but_that_on_frames_is_a_setting() -> None:
     ("name", "wrong"),
     [
         ("LIMITS__MAX_IMAGE_PIXELS", "0"),
-        ("NIM__MAX_REQUEST_BYTES", "0"),
+        ("EMBEDDERS__NIM__MAX_REQUEST_BYTES", "0"),
     ],
 )
 def test_settings_of_pictures_have_bounds(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
     monkeypatch.setenv(f"VECGATE_{name}", wrong)
     with pytest.raises(InvalidSettings, match=name):
         load_settings()
 
 
 def test_what_goes_to_a_nim_is_bounded_by_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__MAX_REQUEST_BYTES", "1")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__MAX_REQUEST_BYTES", "1")
 
-    (config,) = _nim_configs(load_settings())
+    (config,) = configs(load_settings())
 
     assert config.max_request_bytes == 1
 
 
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_nim_is_told_whether_callers_bring_keys(monkeypatch: pytest.MonkeyPatch, *, allowed: bool) -> None:
-    monkeypatch.setenv("VECGATE_NIM__ALLOW_CALLER_KEYS", str(allowed))
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__ALLOW_CALLER_KEYS", str(allowed))
 
-    (config,) = _nim_configs(load_settings())
+    (config,) = configs(load_settings())
 
     assert config.caller_keys is allowed
 
 
 def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "nim,clip")
-    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000, http://two:8000/v1")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__CLIP__KIND", "clip")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__MODEL", "nvidia/nvclip")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", "http://one:8000, http://two:8000/v1")
 
     built = build_embedders(load_settings())
 
@@ -318,16 +363,10 @@ def test_several_nims_are_embedders_of_one_space_in_their_order(monkeypatch: pyt
 
 
 def test_a_nim_named_twice_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__BASE_URL", "http://one:8000,http://one:8000/v1/")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__KIND", "nim")
+    monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__BASE_URL", "http://one:8000,http://one:8000/v1/")
 
-    with pytest.raises(InvalidSettings, match="VECGATE_NIM__BASE_URL: names an address twice"):
-        load_settings()
-
-
-def test_a_nim_of_a_declared_space_needs_a_probe_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VECGATE_NIM__SPACE", "nvidia/nvclip")
-
-    with pytest.raises(InvalidSettings, match=r"nim\.space: is set without nim\.probe_file"):
+    with pytest.raises(InvalidSettings, match="VECGATE_EMBEDDERS__NIM__BASE_URL: names an address twice"):
         load_settings()
 
 

@@ -16,7 +16,7 @@ from embedders.contract import InputLimits
 from embedders.front.batching import BatchingEmbedder
 from embedders.front.queueing import QueueBounds
 from service.rpc.server import calls, server
-from service.settings import describe_settings
+from service.settings import KINDS, NimConnectionSettings, describe_settings
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Failure, failure_of, start_wire, stop_wire, unpack
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -475,6 +475,10 @@ OF_CODE = {name for name in TESTED if name.startswith(("service.", "embedders.")
 
 def test_every_setting_that_is_a_bound_has_a_test() -> None:
     names = {variable.removeprefix("VECGATE_").lower().replace("__", ".") for variable, _ in describe_settings()}
+    own = {kind: group.model_fields.keys() for kind, group in KINDS.items()}
+    # A reranker's connection is the embedder's.
+    own["nim-rerank"] -= NimConnectionSettings.model_fields.keys()
+    names |= {f"{kind}.{field}" for kind, fields in own.items() for field in fields}
     assert {name for name in names if BOUND.search(name.rpartition(".")[2])} == TESTED - OF_CODE
 
 

@@ -72,7 +72,7 @@ async def test_a_callers_key_is_refused_where_none_is_taken_and_nothing_is_embed
 
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
     assert failure.fields == ['metadata["x-nvidia-api-key"]']
-    assert "VECGATE_NIM__ALLOW_CALLER_KEYS" in failure.message
+    assert "VECGATE_EMBEDDERS__<NAME>__ALLOW_CALLER_KEYS" in failure.message
     assert SECRET not in failure.message
     assert len(wire.embedder.calls) == before
 
