@@ -188,10 +188,15 @@ _KINDS = {
 }
 
 
+def unread(spec: EmbedderSpec, kind: Modality) -> str:
+    """Return in words that an embedder's model does not read a kind of input."""
+    reads = _KINDS.get(spec.modalities) or " and ".join(sorted(_NAMES[each] for each in spec.modalities))
+    return f"the model {spec.model} of embedder {spec.name} reads {reads}, not {_NAMES[kind]}"
+
+
 def refused(spec: EmbedderSpec, each: Input) -> InputRejected:
     """Return why an embedder refuses an input of a kind that its model does not read."""
-    reads = _KINDS.get(spec.modalities) or " and ".join(sorted(kind.value for kind in spec.modalities))
-    return InputRejected(f"the model {spec.model} of embedder {spec.name} reads {reads}, not {_NAMES[modality(each)]}")
+    return InputRejected(unread(spec, modality(each)))
 
 
 _NAMES = {

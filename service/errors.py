@@ -321,8 +321,25 @@ REASON_OF_REJECTION: dict[type[InputRejected], str] = {
 }
 
 
-def rejection(error: InputRejected, field: str) -> InvalidRequest:
-    """Return an embedder's refusal of an input as a violation of the request's field that held the input."""
+def rejection(error: InputRejected, field: str, *, text_field: str = "", image_field: str = "") -> InvalidRequest:
+    """Return an embedder's refusal of an input as a violation of the request's field that held the input.
+
+    Args:
+        error: the refusal.
+        field: the field.
+        text_field: the field of the text alone, of a text and an image as one input.
+        image_field: the field of the image alone, likewise.
+    """
+    match error:
+        case TextTooLong():
+            field = text_field or field
+        case ImageEmpty() | ImageTooLarge() | ImageUndecodable():
+            field = image_field or field
     refusal = InvalidRequest([Violation(field, str(error), REASON_OF_REJECTION[type(error)])])
     refusal.__cause__ = error
     return refusal
+
+
+def pair_rejection(error: InputRejected, field: str) -> InvalidRequest:
+    """Return an embedder's refusal of a TextImage as a violation of the part of it that is wrong, or of all of it."""
+    return rejection(error, field, text_field=f"{field}.text", image_field=f"{field}.image.content")

@@ -15,7 +15,17 @@ from itertools import chain
 from typing import Any
 
 from embedders.base import EmbedderWrapper
-from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Outcome, Priority, TextInput
+from embedders.contract import (
+    Embedder,
+    Embedding,
+    EmbedOptions,
+    Input,
+    Outcome,
+    Priority,
+    TextInput,
+    modality,
+    refused,
+)
 from embedders.errors import AnswerInvalid, EmbedderOverloaded, EmbedderUnavailable, InputRejected
 from embedders.front.queueing import QueueBounds, QueuedCall, WaitingQueue
 from embedders.front.read_ahead import ReadAhead, ReadingModel, ReadInput
@@ -47,7 +57,7 @@ TIME_MEMORY = 0.5
 
 
 class Kind(Enum):
-    """Inputs that may share a batch, and wait in one queue."""
+    """Inputs that may share a batch, and wait in one queue. A text and a picture as one input wait as a picture."""
 
     ANY = auto()
     TEXT = auto()
@@ -244,6 +254,10 @@ class Meter:
                 call.times.preprocess_s += times.preprocess_s
                 call.times.backend_s += backend_s
 
+    def note_rejected(self, inputs: int) -> None:
+        """Count inputs that no batch takes."""
+        self._rejected.inc(inputs)
+
     def note_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         """Count the outcomes of a batch."""
         embedded = sum(isinstance(outcome, Embedding) for outcome in outcomes)
@@ -331,12 +345,31 @@ class BatchingEmbedder(EmbedderWrapper):
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in batches shared with other calls.
 
-        A bulk call of more inputs than may wait passes through the queue in pieces.
+        Inputs of a kind that the model does not read are refused at once. A bulk call of more inputs than may wait
+        passes through the queue in pieces.
 
         Raises:
             EmbedderOverloaded: the queue is full, or the deadline is too near; no input was taken.
             EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
         """
+        unread = {} if self._closed else self._unread(inputs)
+        if not unread:
+            return await self._embed_pieces(inputs, options)
+        rest = [each for at, each in enumerate(inputs) if at not in unread]
+        embedded = iter(await self._embed_pieces(rest, options))
+        return [unread[at] if at in unread else next(embedded) for at in range(len(inputs))]
+
+    def _unread(self, inputs: Sequence[Input]) -> dict[int, InputRejected]:
+        """Return the refusals of inputs of a kind that the model does not read, by their places."""
+        spec = self._inner.spec
+        if not spec.dimension:
+            return {}  # what a remote model reads may be unknown, too
+        unread = {at: refused(spec, each) for at, each in enumerate(inputs) if modality(each) not in spec.modalities}
+        if unread:
+            self._meter.note_rejected(len(unread))
+        return unread
+
+    async def _embed_pieces(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         if options.priority is not Priority.BULK:
             return await self._embed(inputs, options, self._bounds)
         bounds = self._bounds.bulk()

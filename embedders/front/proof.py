@@ -1,10 +1,13 @@
-"""Proof of a space: one text and one image, embedded by two embedders, must have nearly the same vectors."""
+"""Proof of a space: the same few inputs, embedded by two embedders, must have nearly the same vectors.
+
+There is one input of each kind that a model reads: a text, an image, and both as one input.
+"""
 
 import asyncio
 import io
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +25,9 @@ from embedders.contract import (
     Health,
     ImageInput,
     Input,
+    Modality,
     Outcome,
+    TextImageInput,
     TextInput,
     Vector,
     WatchedEmbedder,
@@ -32,6 +37,8 @@ from embedders.errors import AnswerInvalid, EmbedderError, EmbedderUnavailable, 
 PROBE_TEXT = "a photograph of a red bicycle leaning against a white wall"
 PROBE_SIDE = 224
 FRESH = EmbedOptions(fresh=True)
+
+_WORDS = {Modality.TEXT: "text", Modality.IMAGE: "image", Modality.TEXT_IMAGE: "text and image as one input"}
 
 START_PROOF_S = 5.0
 """Seconds that starting waits for the proof; later `check` makes it."""
@@ -43,13 +50,11 @@ class ProbeVectors:
 
     Attributes:
         space: the space.
-        text: the vector of PROBE_TEXT: float32, shape (dimension,).
-        image: the vector of probe_image().
+        vectors: float32, shape (dimension,), by the kind of the input; see probe_inputs.
     """
 
     space: str
-    text: Vector
-    image: Vector
+    vectors: Mapping[Modality, Vector]
 
 
 Reference = Callable[[], Awaitable[ProbeVectors]]
@@ -65,6 +70,16 @@ def probe_image() -> bytes:
     return file.getvalue()
 
 
+def probe_inputs(modalities: Collection[Modality]) -> dict[Modality, Input]:
+    """Return the probe's inputs of the kinds that a model reads."""
+    inputs: dict[Modality, Input] = {
+        Modality.TEXT: TextInput(PROBE_TEXT),
+        Modality.IMAGE: ImageInput(probe_image()),
+        Modality.TEXT_IMAGE: TextImageInput(PROBE_TEXT, probe_image()),
+    }
+    return {kind: each for kind, each in inputs.items() if kind in modalities}
+
+
 async def probe_vectors(embedder: Embedder) -> ProbeVectors:
     """Embed the probe, past all caches.
 
@@ -72,16 +87,19 @@ async def probe_vectors(embedder: Embedder) -> ProbeVectors:
         AnswerInvalid: the embedder rejects the probe.
         EmbedderError: as the embedder.
     """
-    outcomes = await embedder.embed([TextInput(PROBE_TEXT), ImageInput(probe_image())], FRESH)
-    vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]
-    if len(vectors) != len(outcomes):
-        raise AnswerInvalid(f"the embedder {embedder.spec.name} rejects the text or the image of the probe")
-    return ProbeVectors(embedder.spec.space, *vectors)
+    inputs = probe_inputs(embedder.spec.modalities)
+    outcomes = await embedder.embed(list(inputs.values()), FRESH)
+    vectors: dict[Modality, Vector] = {}
+    for kind, outcome in zip(inputs, outcomes, strict=True):
+        if not isinstance(outcome, Embedding):
+            raise AnswerInvalid(f"the embedder {embedder.spec.name} rejects the probe's {_WORDS[kind]}")
+        vectors[kind] = outcome.vector
+    return ProbeVectors(embedder.spec.space, vectors)
 
 
 def write_probe(path: Path, probe: ProbeVectors) -> None:
     """Write a probe's vectors to a JSON file."""
-    content = {"space": probe.space, "text": probe.text.tolist(), "image": probe.image.tolist()}
+    content = {"space": probe.space} | {kind.value: vector.tolist() for kind, vector in probe.vectors.items()}
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
@@ -93,8 +111,9 @@ def read_probe(path: Path) -> ProbeVectors:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        text, image = np.array([content["text"], content["image"]], np.float32)
-        return ProbeVectors(str(content["space"]), text, image)
+        kinds = [kind for kind in Modality if kind is Modality.TEXT or kind.value in content]
+        rows = np.array([content[kind.value] for kind in kinds], np.float32)
+        return ProbeVectors(str(content["space"]), dict(zip(kinds, rows, strict=True)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelUnusable(
             f"the probe file {path} cannot be read ({type(error).__name__}); write one with vecgate probe"
@@ -227,8 +246,14 @@ class ProvenEmbedder(WatchedWrapper):
         declared = f"{self.spec.name} is declared to be of the space {self._space}"
         if expected.space != self._space:
             return SpaceDisproved(f"{declared}, but the probe is of {expected.space}")
-        for what, one, other in (("text", actual.text, expected.text), ("image", actual.image, expected.image)):
-            near = _cosine(one, other)
+        for kind, vector in actual.vectors.items():
+            what = _WORDS[kind]
+            if kind not in expected.vectors:
+                return SpaceDisproved(
+                    f"{declared} and embeds {what}, but the probe of that space has none: write it again with vecgate "
+                    "probe, or declare no space for it"
+                )
+            near = _cosine(vector, expected.vectors[kind])
             if near < self._min_cosine:
                 return SpaceDisproved(
                     f"{declared}, but its vector of the probe's {what} is far from that space's: cosine {near:.3f}, at "

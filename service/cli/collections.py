@@ -1,6 +1,7 @@
 """`vecgate collections`: create, list, show, update and delete collections."""
 
 import re
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -125,6 +126,9 @@ def create(
     properties: PropertyOption = None,
     image_fields: ImageFieldOption = None,
     text_fields: TextFieldOption = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="The texts and the image of an object are one input of the model.")
+    ] = False,
     vector_name: Annotated[str, typer.Option("--vector-name", help="The named vector.")] = "default",
     embedder: Annotated[
         str, typer.Option("--embedder", help="The embedder; by default the server's first one.", show_default=False)
@@ -145,29 +149,21 @@ def create(
 ) -> None:
     """Create a collection from options, with one named vector bound to the embedder's space, or from a file."""
     if file is not None:
-        if properties or image_fields or text_fields:
-            fail("--from replaces --property, --image-field and --text-field; give one or the other", EXIT_WRONG_USE)
+        if properties or image_fields or text_fields or joint:
+            options = "--property, --image-field, --text-field and --joint"
+            fail(f"--from replaces {options}; give one or the other", EXIT_WRONG_USE)
         _create(context, address, read_collection(file, name))
         return
-    images = [parse_weighted_field(each, "--image-field") for each in image_fields or ()]
-    texts = [parse_weighted_field(each, "--text-field") for each in text_fields or ()]
-    declared = dict(_parse_property(each) for each in properties or ())
-    for fields, data_type in ((images, property_pb.DATA_TYPE_BLOB), (texts, property_pb.DATA_TYPE_TEXT)):
-        for each in fields:
-            declared.setdefault(each.name, data_type)
+    vector = pb.VectorConfig(
+        name=vector_name,
+        embedder=embedder,
+        image_fields=[parse_weighted_field(each, "--image-field") for each in image_fields or ()],
+        text_fields=[parse_weighted_field(each, "--text-field") for each in text_fields or ()],
+        index=index_pb.VectorIndex(distance=index_pb.Distance.Value(f"DISTANCE_{distance.name}")),
+        combination=pb.COMBINATION_JOINT_INPUT if joint else pb.COMBINATION_UNSPECIFIED,
+    )
     wanted = pb.Collection(
-        name=name,
-        description=description,
-        properties=[property_pb.Property(name=each, data_type=data_type) for each, data_type in declared.items()],
-        vectors=[
-            pb.VectorConfig(
-                name=vector_name,
-                embedder=embedder,
-                image_fields=images,
-                text_fields=texts,
-                index=index_pb.VectorIndex(distance=index_pb.Distance.Value(f"DISTANCE_{distance.name}")),
-            )
-        ],
+        name=name, description=description, properties=_properties(properties or (), vector), vectors=[vector]
     )
     _set_ttl(wanted, ttl, ttl_from or (ttl and "creation"), ttl_hide)
     if tenants or auto_creation or auto_activation:
@@ -175,6 +171,14 @@ def create(
         wanted.multi_tenancy.auto_tenant_creation = auto_creation
         wanted.multi_tenancy.auto_tenant_activation = auto_activation
     _create(context, address, wanted)
+
+
+def _properties(given: Sequence[str], vector: pb.VectorConfig) -> list[property_pb.Property]:
+    """Return the properties of --property, and those of the named vector's fields that are not among them."""
+    declared = dict(map(_parse_property, given))
+    declared |= {each.name: property_pb.DATA_TYPE_BLOB for each in vector.image_fields if each.name not in declared}
+    declared |= {each.name: property_pb.DATA_TYPE_TEXT for each in vector.text_fields if each.name not in declared}
+    return [property_pb.Property(name=each, data_type=data_type) for each, data_type in declared.items()]
 
 
 def _create(context: typer.Context, address: str | None, wanted: pb.Collection) -> None:
@@ -244,7 +248,7 @@ def show(
             str(each.dimension),
             index_pb.Distance.Name(each.index.distance).removeprefix("DISTANCE_").lower().replace("_", "-"),
             _index(each.index),
-            ", ".join(_field(field) for field in (*each.image_fields, *each.text_fields)) or "(supplied vectors only)",
+            _fields(each),
             each.embedder or "(none of this server's)",
         )
         for each in found.vectors
@@ -379,6 +383,13 @@ def _parse_property(text: str) -> tuple[str, property_pb.DataType.ValueType]:
 def _index(index: index_pb.VectorIndex) -> str:
     type_, quantizer = index.WhichOneof("type") or "(not supported)", index.quantizer.WhichOneof("type")
     return type_ if quantizer in (None, "none") else f"{type_}, {quantizer}"
+
+
+def _fields(vector: pb.VectorConfig) -> str:
+    fields = ", ".join(_field(each) for each in (*vector.image_fields, *vector.text_fields))
+    if vector.combination == pb.COMBINATION_JOINT_INPUT:
+        return f"{fields} as one input"
+    return fields or "(supplied vectors only)"
 
 
 def _field(field: pb.WeightedField) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from service.cli.connection import AddressOption, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
-from vecgate.client import Embedded, Embeddings
+from vecgate.client import Embedded, Embeddings, TextImage
 
 SHOWN_VALUES = 4
 
@@ -23,6 +23,9 @@ def embed(
             "--image", exists=True, dir_okay=False, metavar="FILE", help="Image. Repeatable.", show_default=False
         ),
     ] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Each image with the text is one input, for a model that reads both.")
+    ] = False,
     embedder: Annotated[
         str, typer.Option("--embedder", help="The embedder; the server's default one if not given.", show_default=False)
     ] = "",
@@ -35,12 +38,17 @@ def embed(
     address: AddressOption = None,
 ) -> None:
     """Show the vectors of texts and images, texts first."""
-    inputs: list[str | Path] = [*(texts or ()), *(images or ())]
+    inputs: list[str | Path | TextImage] = [*(texts or ()), *(images or ())]
     if not inputs:
         fail("give a text or --image FILE", EXIT_WRONG_USE)
+    names = [str(each) for each in inputs]
+    if joint:
+        if texts is None or len(texts) != 1 or not images:
+            fail("--joint takes one text and --image FILE", EXIT_WRONG_USE)
+        inputs = [TextImage(texts[0], image) for image in images]
+        names = [f"{texts[0]} + {image}" for image in images]
     with connected(context, address) as client:
         answer = client.embed(inputs, embedder=embedder, truncate=truncate)
-    names = [str(each) for each in inputs]
     if as_json:
         print_json(_as_json(names, answer))
     else:

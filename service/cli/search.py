@@ -10,7 +10,8 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
-from vecgate.client import Client, Hit, Reranking, SearchResult, move, near_inputs, near_text
+from vecgate.client import Client, Hit, Reranking, SearchResult, TextImage, move, near_inputs, near_text
+from vecgate.client import hybrid as join_words
 from vecgate.client.searching import Query
 from vecgate.v1 import property_pb2
 from vecgate.v1 import search_service_pb2 as pb
@@ -52,6 +53,9 @@ CollectionOption = Annotated[
 SaveOption = Annotated[
     Path | None,
     typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the images of the hits.", show_default=False),
+]
+JointOption = Annotated[
+    bool, typer.Option("--joint", help="The words and the image are one input, for a model that reads both.")
 ]
 KeywordsOption = Annotated[
     bool, typer.Option("--keywords", help="Look for the words themselves (BM25), not for their meaning.")
@@ -145,6 +149,7 @@ def search(
     *,
     words: WordsArgument = None,
     image: ImageOption = None,
+    joint: JointOption = False,
     collection: CollectionOption = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Hits to show.")] = 10,
     offset: Annotated[int, typer.Option("--offset", min=0, help="Hits to skip.")] = 0,
@@ -170,7 +175,7 @@ def search(
 ) -> None:
     """Find the objects nearest to words, an image or both."""
     query = _build_query(
-        words, image, near_object, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
+        words, image, near_object, joint=joint, keywords=keywords, hybrid=hybrid, move_to=move_to, move_away=move_away
     )
     rerank = _build_rerank(
         rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
@@ -228,6 +233,7 @@ def _build_query(
     image: Path | None,
     near_object: str | None,
     *,
+    joint: bool,
     keywords: bool,
     hybrid: float | None,
     move_to: str | None,
@@ -242,18 +248,35 @@ def _build_query(
         fail("give one of --keywords, --hybrid, and --move-to with --move-away", EXIT_WRONG_USE)
     if image is not None and (keywords or move_to or move_away):
         fail("--image goes with words and --hybrid only", EXIT_WRONG_USE)
+    if joint and (words is None or image is None):
+        fail("--joint needs words and --image FILE", EXIT_WRONG_USE)
     if near_object is not None:
         return pb.NearObject(id=near_object)
-    picture = pb.NearImage(image=Image(content=image.read_bytes())) if image is not None else None
-    if words is None:
-        assert picture is not None, "there are words, a picture or an object"
-        return picture
+    if words is None or hybrid is not None:
+        near = _near_image(words if joint else None, image)
+        if words is not None:
+            return join_words(words, near, alpha=hybrid)
+        assert near is not None, "there are words, a picture or an object"
+        return near
+    return _near_words(words, image, joint=joint, keywords=keywords, move_to=move_to, move_away=move_away)
+
+
+def _near_image(words: str | None, image: Path | None) -> pb.NearImage | pb.NearInputs | None:
+    """Return what looks for an image, as one input with words if there are any."""
+    if image is None:
+        return None
+    if words is not None:
+        return near_inputs(TextImage(words, image))
+    return pb.NearImage(image=Image(content=image.read_bytes()))
+
+
+def _near_words(
+    words: str, image: Path | None, *, joint: bool, keywords: bool, move_to: str | None, move_away: str | None
+) -> Query:
     if keywords:
         return pb.Bm25(query=words)
-    if hybrid is not None:
-        return pb.Hybrid(bm25=pb.Bm25(query=words), alpha=hybrid, near_image=picture)
     if image is not None:
-        return near_inputs(words, image)
+        return near_inputs(TextImage(words, image)) if joint else near_inputs(words, image)
     return near_text(
         words,
         move_to=move(FORCE, move_to) if move_to else None,

@@ -8,7 +8,7 @@ import typer
 
 from service.cli.connection import DEFAULT_ADDRESS, AddressOption, Connection, connected
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, fail, note, print_json, say
-from service.cli.weaviate_schema import has_fields, is_weighted, unknown_properties, weaviate_schema
+from service.cli.weaviate_schema import has_fields, is_joint, is_weighted, unknown_properties, weaviate_schema
 from vecgate.v1 import collection_service_pb2 as pb
 
 HTTP_PORT = 8070
@@ -45,7 +45,8 @@ def weaviate_config(
     if unbound := [each.name for each in vectors if not each.model]:
         fail(f"{name} was not created by Vecgate: no model is known for {', '.join(unbound)}", EXIT_FAILED)
     if not vectors:
-        fail(f"{name} has no named vector with image or text fields; nothing to configure", EXIT_FAILED)
+        rule = "with image or text fields that are embedded one by one"
+        fail(f"{name} has no named vector {rule}; nothing to configure", EXIT_FAILED)
     schema = weaviate_schema(collection, url)
     if as_json:
         print_json(schema)
@@ -92,6 +93,8 @@ def _warnings(collection: pb.Collection, *, guessed: bool) -> Iterable[str]:
         yield "the address is a guess; give the one that Weaviate can reach with --base-url"
     if unknown := unknown_properties(collection):
         yield f"left out, because this version does not support their types: {', '.join(unknown)}"
+    if joint := [each.name for each in collection.vectors if is_joint(each)]:
+        yield f"without a module, because it cannot embed several fields as one input: {', '.join(joint)}"
     if any(is_weighted(each) for each in collection.vectors):
         # The module matches vectors and weights by alphabetical position, not by name.
         yield (

@@ -39,8 +39,13 @@ def unknown_properties(collection: pb.Collection) -> list[str]:
 
 
 def has_fields(vector: pb.VectorConfig) -> bool:
-    """Return whether a named vector has fields that the module can embed."""
-    return bool(vector.image_fields or vector.text_fields)
+    """Return whether a named vector has fields that the module can embed: one by one."""
+    return not is_joint(vector) and bool(vector.image_fields or vector.text_fields)
+
+
+def is_joint(vector: pb.VectorConfig) -> bool:
+    """Return whether the fields of a named vector are one input, which the module cannot make."""
+    return vector.combination == pb.COMBINATION_JOINT_INPUT
 
 
 def is_weighted(vector: pb.VectorConfig) -> bool:

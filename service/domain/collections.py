@@ -147,6 +147,7 @@ class NamedVector:
         native: whether Weaviate's own module fills and searches it, too.
         base_url: where that module gets vectors; empty for NVIDIA's cloud.
         weighted: whether the fields have weights; to that module, no weights and equal weights are different.
+        joint: whether an object's fields are embedded together as one input, instead of one by one.
         nameless: whether it is the one vector without a name that Weaviate has beside the named ones. It is called
             "default", as in Weaviate's own clients; then no named vector of the collection has that name.
         module: another module of Weaviate that makes the vectors; empty for none.
@@ -163,6 +164,7 @@ class NamedVector:
     native: bool = False
     base_url: str = ""
     weighted: bool = True
+    joint: bool = False
     nameless: bool = False
     module: str = ""
     multi: bool = False

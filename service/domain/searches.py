@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
-from embedders.contract import ImageInput, TextInput, Vector
+from embedders.contract import ImageInput, TextImageInput, TextInput, Vector
 from service.domain.collections import WeightedField
 from service.domain.filters import Filter
 from service.domain.objects import ReturnFields, ReturnNames, Scope, StoredObject
@@ -39,12 +39,12 @@ class Part:
 
     Attributes:
         path: its field.
-        content: a text or an image to embed, a vector, or the id of an object of the collection.
+        content: a text, an image or both together to embed, a vector, or the id of an object of the collection.
         weight: how much it counts.
     """
 
     path: str
-    content: TextInput | ImageInput | OwnVector | UUID
+    content: TextInput | ImageInput | TextImageInput | OwnVector | UUID
     weight: float = 1.0
 
 

@@ -17,6 +17,7 @@ from embedders.contract import (
     Outcome,
     Priority,
     Purpose,
+    TextImageInput,
     TextInput,
     Vector,
 )
@@ -24,7 +25,7 @@ from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.core.reranker_pool import RerankerGroup, RerankerPool
 from service.error_table import to_status
-from service.errors import InvalidRequest, Violation, Violations, rejection
+from service.errors import InvalidRequest, Violation, Violations, pair_rejection, rejection
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import embedding_service_pb2 as pb
@@ -46,7 +47,11 @@ PRIORITIES = {
     pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE,
     pb.PRIORITY_BULK: Priority.BULK,
 }
-MODALITIES = {Modality.TEXT: pb.MODALITY_TEXT, Modality.IMAGE: pb.MODALITY_IMAGE}
+MODALITIES = {
+    Modality.TEXT: pb.MODALITY_TEXT,
+    Modality.IMAGE: pb.MODALITY_IMAGE,
+    Modality.TEXT_IMAGE: pb.MODALITY_TEXT_IMAGE,
+}
 
 
 class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
@@ -125,13 +130,21 @@ def _input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
             return TextInput(message.text, truncate)
         case "image":
             return ImageInput(message.image.content)
+        case "text_image":
+            return TextImageInput(message.text_image.text, message.text_image.image.content, truncate)
     return None
 
 
 def _refusal(outcome: InputRejected | None, input_: Input | None, index: int) -> InvalidRequest:
     if outcome is None:
-        return InvalidRequest([Violation(f"inputs[{index}]", "has no content; set text or image")])
-    return rejection(outcome, f"inputs[{index}].{'text' if isinstance(input_, TextInput) else 'image.content'}")
+        return InvalidRequest([Violation(f"inputs[{index}]", "has no content; set text, image or text_image")])
+    field = f"inputs[{index}]"
+    match input_:
+        case TextImageInput():
+            return pair_rejection(outcome, f"{field}.text_image")
+        case ImageInput():
+            return rejection(outcome, f"{field}.image.content")
+    return rejection(outcome, f"{field}.text")
 
 
 def _embedding_to_pb(embedding: Embedding) -> pb.Embedding:

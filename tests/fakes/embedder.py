@@ -58,6 +58,12 @@ def watched(embedder: Embedder) -> WatchedEmbedder:
     return BreakerEmbedder(embedder, BreakerRules())
 
 
+TEXT_ONLY = frozenset({Modality.TEXT})
+
+Content = str | bytes | tuple[str, bytes]
+"""A text, an image file, or both as one input."""
+
+
 class FakeEmbedder:
     """A deterministic Embedder. A word of a text is a token, and start and end count two more.
 
@@ -86,9 +92,9 @@ class FakeEmbedder:
         max_text_tokens: int | None = None,
         limits: InputLimits | None = None,
         modalities: frozenset[Modality] = SEPARATE,
-        known: Mapping[str | bytes, Sequence[float]] | None = None,
+        known: Mapping[Content, Sequence[float]] | None = None,
     ) -> None:
-        """Make one; `known` gives chosen vectors to chosen texts and image files, which are scaled to unit length."""
+        """Make one; `known` gives chosen vectors to chosen contents, which are scaled to unit length."""
         self._spec = EmbedderSpec(
             name=name,
             model=model,
@@ -156,13 +162,12 @@ class FakeEmbedder:
         self.closed += 1
         self._end.set()
 
-    def vector(self, content: str | bytes) -> Vector:
-        """Return the vector that a text or an image file gets: float32, shape (dimension,), unit length."""
+    def vector(self, content: Content) -> Vector:
+        """Return the vector that a content gets: float32, shape (dimension,), unit length."""
         if content in self._known:
             row = np.asarray(self._known[content], dtype=np.float64)
         else:
-            kind, data = (b"t", content.encode()) if isinstance(content, str) else (b"i", content)
-            key = self._spec.space.encode() + b"\0" + kind + data
+            key = self._spec.space.encode() + b"\0" + _key(content)
             seed = int.from_bytes(hashlib.sha256(key).digest())
             row = np.random.default_rng(seed).standard_normal(self._spec.dimension)
         assert row.shape == (self._spec.dimension,)
@@ -183,20 +188,33 @@ class FakeEmbedder:
         try:
             if modality(each) not in self._spec.modalities:
                 return refused(self._spec, each)
-            if not isinstance(each, TextInput):
+            if isinstance(each, ImageInput | TextImageInput):
                 images.decode(each.content, self._spec.limits)
-            if isinstance(each, TextImageInput):
-                text = check_text(each.text, self._spec.limits, truncate=each.truncate)
-                return Embedding(self.vector(text.encode() + b"\0" + each.content), len(text.split()) + 2)
             if isinstance(each, ImageInput):
                 return Embedding(self.vector(each.content))
-            text = check_text(each.text, self._spec.limits, truncate=each.truncate)
-            words, bound = text.split(), self._spec.max_text_tokens
-            count = len(words) + 2
-            if bound is None or count <= bound:
-                return Embedding(self.vector(text), token_count=count, truncated=len(text) < len(each.text))
-            if not each.truncate:
-                raise TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten or truncate it")
-            return Embedding(self.vector(" ".join(words[: bound - 2])), token_count=bound, truncated=True)
+            text, count, truncated = self._read(each.text, truncate=each.truncate)
+            content: Content = text if isinstance(each, TextInput) else (text, each.content)
+            return Embedding(self.vector(content), count, truncated)
         except InputRejected as error:
             return error
+
+    def _read(self, text: str, *, truncate: bool) -> tuple[str, int, bool]:
+        """Return a text as the model reads it, the number of its tokens, and whether it was cut."""
+        checked = check_text(text, self._spec.limits, truncate=truncate)
+        words, bound = checked.split(), self._spec.max_text_tokens
+        count = len(words) + 2
+        if bound is None or count <= bound:
+            return checked, count, len(checked) < len(text)
+        if not truncate:
+            raise TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten or truncate it")
+        return " ".join(words[: bound - 2]), bound, True
+
+
+def _key(content: Content) -> bytes:
+    match content:
+        case str():
+            return b"t" + content.encode()
+        case bytes():
+            return b"i" + content
+        case (text, image):
+            return b"b" + hashlib.sha256(text.encode()).digest() + image

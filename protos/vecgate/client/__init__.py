@@ -31,6 +31,7 @@ from vecgate.client.values import (
     Object,
     Reranking,
     SearchResult,
+    TextImage,
     decode_vector,
     encode_vector,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Reranking",
     "SearchOptions",
     "SearchResult",
+    "TextImage",
     "Unreachable",
     "VecgateError",
     "all_of",

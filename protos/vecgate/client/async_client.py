@@ -137,7 +137,7 @@ class AsyncClient:
         priority: embedding_pb.Priority.ValueType = embedding_pb.PRIORITY_UNSPECIFIED,
         truncate: bool = False,
     ) -> Embeddings:
-        """Turn texts (str) and images (bytes, the Path of a file, or a PIL image) into vectors.
+        """Turn texts (str), images (bytes, the Path of a file, a PIL image), or both as one (TextImage) into vectors.
 
         Args:
             inputs: one or several; at most the server's `max_inputs`.

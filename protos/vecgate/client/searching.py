@@ -12,10 +12,12 @@ from vecgate.client.values import (
     Image,
     Input,
     PilImage,
+    TextImage,
     encode_vector,
     id_to_text,
     image_to_pb,
     several,
+    text_image_to_pb,
 )
 from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import output_fields_pb2 as output_pb
@@ -182,8 +184,8 @@ def near_inputs(
     """Return a query for objects near several things at once.
 
     Args:
-        inputs: texts (str), images (bytes, the Path of a file, or a PIL image), objects of the collection (UUID) and
-            vectors.
+        inputs: texts (str), images (bytes, the Path of a file, or a PIL image), texts with an image as one input
+            (TextImage), objects of the collection (UUID) and vectors.
         weights: how much each counts; all the same if left out.
         truncate: whether to cut texts that are too long for the model.
 
@@ -207,6 +209,8 @@ def _weighted_input(content: Input | UUID | ArrayLike) -> pb.WeightedInput:
             return pb.WeightedInput(text=content)
         case bytes() | bytearray() | memoryview() | Path() | PilImage():
             return pb.WeightedInput(image=image_to_pb(content))
+        case TextImage():
+            return pb.WeightedInput(text_image=text_image_to_pb(content))
         case UUID():
             return pb.WeightedInput(near_object=near_object(content))
     return pb.WeightedInput(near_vector=pb.NearVector(vector=encode_vector(content)))

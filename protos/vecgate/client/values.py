@@ -48,7 +48,16 @@ class PilImage(Protocol):
 Image = bytes | bytearray | memoryview | Path | PilImage
 """An encoded image, the path of an image file, or a PIL image, which is sent as PNG."""
 
-Input = str | Image
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextImage:
+    """A text and an image as one input, for models that read both together."""
+
+    text: str
+    image: Image
+
+
+Input = str | Image | TextImage
 """What is embedded: a str is a text."""
 
 # The modes of Pillow that PNG can store.
@@ -89,7 +98,7 @@ class Embedded:
     Attributes:
         vector: float32 values, scaled to unit length; None if the input failed.
         error: why there is no vector; None if there is one.
-        token_count: the tokens of a text; None for images, and if the backend does not say.
+        token_count: the tokens of a text; None for images, alone or with a text, and if the backend does not say.
         truncated: whether a text was cut.
     """
 
@@ -277,10 +286,24 @@ def id_to_text(value: str | UUID) -> str:
 
 
 def input_to_pb(value: Input) -> input_pb.Input:
-    """Return the message of an input: a str is a text, anything else an image."""
+    """Return the message of an input: a str is a text, a TextImage both, anything else an image."""
     if isinstance(value, str):
         return input_pb.Input(text=value)
+    if isinstance(value, TextImage):
+        return input_pb.Input(text_image=text_image_to_pb(value))
     return input_pb.Input(image=image_to_pb(value))
+
+
+def text_image_to_pb(value: TextImage) -> input_pb.TextImage:
+    """Return the message of a text and an image as one input.
+
+    Raises:
+        TypeError: one of them has another type.
+        OSError: the file cannot be read.
+    """
+    if not isinstance(value.text, str):
+        raise TypeError(f"the text of a TextImage is a str, not {type(value.text).__name__}")
+    return input_pb.TextImage(text=value.text, image=image_to_pb(value.image))
 
 
 def image_to_pb(value: Image) -> input_pb.Image:

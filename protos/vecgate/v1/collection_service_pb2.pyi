@@ -53,6 +53,38 @@ DELETION_STRATEGY_TIME_BASED_RESOLUTION: DeletionStrategy.ValueType  # 3
 """The later one of the deletion and the write wins."""
 Global___DeletionStrategy: _TypeAlias = DeletionStrategy  # noqa: Y015
 
+class _Combination:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CombinationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Combination.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMBINATION_UNSPECIFIED: _Combination.ValueType  # 0
+    """The default."""
+    COMBINATION_WEIGHTED_MEAN: _Combination.ValueType  # 1
+    """Each field is embedded on its own; the vector is their weighted mean, scaled to unit length unless `native`."""
+    COMBINATION_JOINT_INPUT: _Combination.ValueType  # 2
+    """All fields are one input: the texts in the order of text_fields, and the items of a text array in their order, joined by
+    newlines, together with the image. Blank texts are left out; an object with texts or an image alone is embedded as that
+    alone. It takes text_fields, at most one image field, for which the embedder's model has MODALITY_TEXT_IMAGE, no weights, and
+    not `native` (INVALID_INPUT).
+    """
+
+class Combination(_Combination, metaclass=_CombinationEnumTypeWrapper):
+    """Combination says how the fields of an object become one vector."""
+
+COMBINATION_UNSPECIFIED: Combination.ValueType  # 0
+"""The default."""
+COMBINATION_WEIGHTED_MEAN: Combination.ValueType  # 1
+"""Each field is embedded on its own; the vector is their weighted mean, scaled to unit length unless `native`."""
+COMBINATION_JOINT_INPUT: Combination.ValueType  # 2
+"""All fields are one input: the texts in the order of text_fields, and the items of a text array in their order, joined by
+newlines, together with the image. Blank texts are left out; an object with texts or an image alone is embedded as that
+alone. It takes text_fields, at most one image field, for which the embedder's model has MODALITY_TEXT_IMAGE, no weights, and
+not `native` (INVALID_INPUT).
+"""
+Global___Combination: _TypeAlias = Combination  # noqa: Y015
+
 @_typing.final
 class Collection(_message.Message):
     """Collection is a set of objects with the same properties and named vectors."""
@@ -361,9 +393,9 @@ class WeightedField(_message.Message):
     name: _builtins.str
     """Required. A property of the collection: of type blob in image_fields, text or text array in text_fields."""
     weight: _builtins.float
-    """Optional. The weight, finite and over 0. Weights are divided by their sum over the fields that an object has; the weight of a
-    text array is divided evenly among its items. Default: 1; with `native`, fields are unweighted unless at least one has a
-    weight.
+    """Optional. The weight, finite and over 0; not with COMBINATION_JOINT_INPUT. Weights are divided by their sum over the fields
+    that an object has; the weight of a text array is divided evenly among its items. Default: 1; with `native`, fields are
+    unweighted unless at least one has a weight.
     """
     def __init__(
         self,
@@ -397,6 +429,7 @@ class VectorConfig(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     NATIVE_FIELD_NUMBER: _builtins.int
     BASE_URL_FIELD_NUMBER: _builtins.int
+    COMBINATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. Matches [_A-Za-z][_0-9A-Za-z]{0,229}. A collection that another client created may have one vector without a name,
     which is called "default", as in Weaviate's clients; such a collection takes no named vectors (INVALID_INPUT).
@@ -425,13 +458,17 @@ class VectorConfig(_message.Message):
     """Required with native, and only then allowed (INVALID_INPUT). The address at which Weaviate reaches Vecgate's HTTP endpoint or a
     NIM of the model, such as "http://vecgate:8070". At most 4 KiB.
     """
+    combination: Global___Combination.ValueType
+    """Optional. How an object's fields become one vector. Cannot be changed later. Default: COMBINATION_WEIGHTED_MEAN."""
     @_builtins.property
     def image_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The images to embed. A named vector without fields takes supplied vectors only. At most 1000 in one request."""
+        """Optional. The images to embed, if the embedder's model reads images (INVALID_INPUT). A named vector without fields takes
+        supplied vectors only. At most 1000 in one request.
+        """
 
     @_builtins.property
     def text_fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___WeightedField]:
-        """Optional. The texts to embed. At most 1000 in one request."""
+        """Optional. The texts to embed, if the embedder's model reads texts (INVALID_INPUT). At most 1000 in one request."""
 
     @_builtins.property
     def index(self) -> _vector_index_pb2.VectorIndex:
@@ -450,10 +487,11 @@ class VectorConfig(_message.Message):
         index: _vector_index_pb2.VectorIndex | None = ...,
         native: _builtins.bool = ...,
         base_url: _builtins.str = ...,
+        combination: Global___Combination.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["index", b"index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "dimension", b"dimension", "embedder", b"embedder", "image_fields", b"image_fields", "index", b"index", "model", b"model", "name", b"name", "native", b"native", "space", b"space", "text_fields", b"text_fields"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_url", b"base_url", "combination", b"combination", "dimension", b"dimension", "embedder", b"embedder", "image_fields", b"image_fields", "index", b"index", "model", b"model", "name", b"name", "native", b"native", "space", b"space", "text_fields", b"text_fields"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,6 +83,8 @@ class _ModalityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Modality.Val
     """Texts."""
     MODALITY_IMAGE: _Modality.ValueType  # 2
     """Images."""
+    MODALITY_TEXT_IMAGE: _Modality.ValueType  # 3
+    """A text and an image as one input."""
 
 class Modality(_Modality, metaclass=_ModalityEnumTypeWrapper):
     """Modality is a kind of input."""
@@ -93,6 +95,8 @@ MODALITY_TEXT: Modality.ValueType  # 1
 """Texts."""
 MODALITY_IMAGE: Modality.ValueType  # 2
 """Images."""
+MODALITY_TEXT_IMAGE: Modality.ValueType  # 3
+"""A text and an image as one input."""
 Global___Modality: _TypeAlias = Modality  # noqa: Y015
 
 class _EmbedderHealth:
@@ -133,7 +137,8 @@ class EmbedInputsRequest(_message.Message):
     embedder: _builtins.str
     """Optional. The embedder's name (EMBEDDER_NOT_FOUND). Default: the server's first embedder."""
     purpose: Global___Purpose.ValueType
-    """Optional. What the vectors are for. Models without such roles (nvclip, CLIP) ignore it.
+    """Optional. What the vectors are for. Models without such roles (nvclip, CLIP) ignore it; models with roles read every
+    image, also one with a text, as a document.
     Default: PURPOSE_UNSPECIFIED, which means PURPOSE_QUERY.
     """
     truncate: _builtins.bool
@@ -237,11 +242,11 @@ class Embedding(_message.Message):
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """The number of tokens of a text after truncation, with the model's start and end tokens. Unset for images, and if the backend
-    does not report it.
+    """The number of tokens of a text after truncation, with the model's start and end tokens. Unset for images, alone or with a
+    text, and if the backend does not report it.
     """
     truncated: _builtins.bool
-    """Whether the text was truncated, to EmbedderLimits.max_text_bytes or to the model's length."""
+    """Whether the text, alone or with an image, was truncated, to EmbedderLimits.max_text_bytes or to the model's length."""
     @_builtins.property
     def vector(self) -> _vector_pb2.Vector:
         """The vector, of unit length."""

@@ -52,9 +52,10 @@ class EmbeddingServiceServicer(object):
     """
 
     def EmbedInputs(self, request, context):
-        """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
-        cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
-        EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
+        """EmbedInputs embeds texts, images, and texts with images, in any mixture. Results keep the order of the inputs, and an
+        input that cannot be embedded fails alone, also one of a kind that the model does not read (EmbedderInfo.modalities).
+        Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE, EMBEDDER_MISCONFIGURED,
+        EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,9 +34,10 @@ class EmbeddingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EmbeddingServiceAsyncStub: ...
     EmbedInputs: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedInputsRequest, _embedding_service_pb2.EmbedInputsResponse]
-    """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
-    cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
-    EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
+    """EmbedInputs embeds texts, images, and texts with images, in any mixture. Results keep the order of the inputs, and an
+    input that cannot be embedded fails alone, also one of a kind that the model does not read (EmbedderInfo.modalities).
+    Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE, EMBEDDER_MISCONFIGURED,
+    EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
     ListEmbedders: _grpc.UnaryUnaryMultiCallable[_embedding_service_pb2.ListEmbeddersRequest, _embedding_service_pb2.ListEmbeddersResponse]
     """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits."""
@@ -47,9 +48,10 @@ class EmbeddingServiceAsyncStub(EmbeddingServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     EmbedInputs: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.EmbedInputsRequest, _embedding_service_pb2.EmbedInputsResponse]  # type: ignore[assignment]
-    """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
-    cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
-    EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
+    """EmbedInputs embeds texts, images, and texts with images, in any mixture. Results keep the order of the inputs, and an
+    input that cannot be embedded fails alone, also one of a kind that the model does not read (EmbedderInfo.modalities).
+    Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE, EMBEDDER_MISCONFIGURED,
+    EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
     """
     ListEmbedders: _aio.UnaryUnaryMultiCallable[_embedding_service_pb2.ListEmbeddersRequest, _embedding_service_pb2.ListEmbeddersResponse]  # type: ignore[assignment]
     """ListEmbedders lists this server's embedders, the default one first, its rerankers, and the server's limits."""
@@ -63,9 +65,10 @@ class EmbeddingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embedding_service_pb2.EmbedInputsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embedding_service_pb2.EmbedInputsResponse, _abc.Awaitable[_embedding_service_pb2.EmbedInputsResponse]]:
-        """EmbedInputs embeds texts and images, in any mixture. Results keep the order of the inputs, and an input that
-        cannot be embedded fails alone. Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE,
-        EMBEDDER_MISCONFIGURED, EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
+        """EmbedInputs embeds texts, images, and texts with images, in any mixture. Results keep the order of the inputs, and an
+        input that cannot be embedded fails alone, also one of a kind that the model does not read (EmbedderInfo.modalities).
+        Errors: INVALID_INPUT, BATCH_TOO_LARGE, EMBEDDER_NOT_FOUND, EMBEDDER_UNAVAILABLE, EMBEDDER_MISCONFIGURED,
+        EMBEDDER_ANSWER_INVALID, UPSTREAM_RATE_LIMITED, OVERLOADED.
         """
 
     @_abc_1.abstractmethod

@@ -52,21 +52,20 @@ class Image(_message.Message):
 Global___Image: _TypeAlias = Image  # noqa: Y015
 
 @_typing.final
-class Input(_message.Message):
-    """Input is one text or image to embed."""
+class TextImage(_message.Message):
+    """TextImage is a text and an image that a model reads together, as one input with one vector. The vector is not the mean of
+    the text's vector and the image's.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """A text in UTF-8 with at least one visible character. At most EmbedderLimits.max_text_bytes bytes (TEXT_TOO_LONG), or
-    32 times as many with `truncate`, where it is truncated first. A text that takes the tokenizer more than 0.1 s, such as
-    nested HTML character references, is INVALID_INPUT.
-    """
+    """Required. The text, with the bounds of Input.text."""
     @_builtins.property
     def image(self) -> Global___Image:
-        """An image."""
+        """Required. The image."""
 
     def __init__(
         self,
@@ -74,11 +73,48 @@ class Input(_message.Message):
         text: _builtins.str = ...,
         image: Global___Image | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "image", b"image", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "image", b"image", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextImage: _TypeAlias = TextImage  # noqa: Y015
+
+@_typing.final
+class Input(_message.Message):
+    """Input is one thing to embed: a text, an image, or both together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    TEXT_IMAGE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """A text in UTF-8 with at least one visible character. It is a text whatever it contains, also an image's data URL. At
+    most EmbedderLimits.max_text_bytes bytes (TEXT_TOO_LONG), or 32 times as many with `truncate`, where it is truncated
+    first. A text that takes the tokenizer more than 0.1 s, such as nested HTML character references, is INVALID_INPUT.
+    """
+    @_builtins.property
+    def image(self) -> Global___Image:
+        """An image."""
+
+    @_builtins.property
+    def text_image(self) -> Global___TextImage:
+        """A text and an image as one input, for models with MODALITY_TEXT_IMAGE; others refuse it (INVALID_INPUT)."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        image: Global___Image | None = ...,
+        text_image: Global___TextImage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "image", b"image", "text", b"text", "text_image", b"text_image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "image", b"image", "text", b"text", "text_image", b"text_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image", "text_image"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_content) -> _WhichOneofReturnType_content | None: ...
 

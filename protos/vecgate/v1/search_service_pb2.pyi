@@ -481,7 +481,7 @@ Global___Move: _TypeAlias = Move  # noqa: Y015
 @_typing.final
 class NearInputs(_message.Message):
     """NearInputs looks for objects near several things together: near the weighted mean of their vectors, each scaled to unit
-    length.
+    length. A text and an image that a model is to read together are one input, `WeightedInput.text_image`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -518,6 +518,7 @@ class WeightedInput(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     NEAR_VECTOR_FIELD_NUMBER: _builtins.int
     NEAR_OBJECT_FIELD_NUMBER: _builtins.int
+    TEXT_IMAGE_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """A text."""
@@ -535,6 +536,12 @@ class WeightedInput(_message.Message):
     def near_object(self) -> Global___NearObject:
         """An object of the collection."""
 
+    @_builtins.property
+    def text_image(self) -> _input_pb2.TextImage:
+        """A text and an image as one input, for models that read both together (INVALID_INPUT). The searched named vector may be
+        of either VectorConfig.combination. Models with roles read it as a document, as they read images.
+        """
+
     def __init__(
         self,
         *,
@@ -542,15 +549,16 @@ class WeightedInput(_message.Message):
         image: _input_pb2.Image | None = ...,
         near_vector: Global___NearVector | None = ...,
         near_object: Global___NearObject | None = ...,
+        text_image: _input_pb2.TextImage | None = ...,
         weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "content", b"content", "image", b"image", "near_object", b"near_object", "near_vector", b"near_vector", "text", b"text", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
-    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image", "near_vector", "near_object"]  # noqa: Y015
+    _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "image", "near_vector", "near_object", "text_image"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...

@@ -54,11 +54,13 @@ class VectorDraft:
         vector: the named vector, without a space.
         embedder: the embedder whose space to bind; empty means the default one, or no change for an existing vector.
         model: the model that the embedder must have; empty for any model.
+        joint: whether the fields are to be one input; None for the default, or no change for an existing vector.
     """
 
     vector: NamedVector
     embedder: str = ""
     model: str = ""
+    joint: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,7 @@ def _changed_vectors(
             violations += _nameless_faults(collection, path)
             violations += _field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
+            violations += joint_faults(wanted, path)
             violations += list_faults(collection, wanted, path)
             vectors[wanted.name] = wanted
         else:
@@ -280,6 +283,13 @@ def _native_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.native", "Weaviate's module needs image_fields or text_fields")
 
 
+def joint_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
+    """Yield the violation of a vector of one joint input that has no texts."""
+    if vector.joint and not vector.text_fields:
+        message = "one joint input needs text_fields; name some, or leave it out to embed images alone"
+        yield Violation(f"{path}.combination", message)
+
+
 def list_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
     """Yield the text arrays among the fields of a native vector with weights, on which Weaviate's module fails."""
     for index, each in enumerate(vector.text_fields if vector.native and vector.weighted else ()):
@@ -300,6 +310,7 @@ def _vector_faults(present: NamedVector, draft: VectorDraft, path: str) -> Itera
         "embedder": draft.embedder and _space_id(wanted) != _space_id(present),
         "model": draft.model and (present.space is None or draft.model != present.space.model),
         "native": wanted.native and not present.native,
+        "combination": draft.joint not in (None, present.joint),
         "base_url": wanted.base_url and wanted.base_url != present.base_url,
         "index.distance": wanted.distance is not None and wanted.distance is not present.distance,
     }

@@ -1,9 +1,9 @@
 """Creates, changes, returns and deletes collections, and binds their named vectors to spaces."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from embedders.contract import EmbedderSpec
+from embedders.contract import EmbedderSpec, Modality, unread
 from embedders.errors import EmbedderUnavailable
 from service.access import calling_account
 from service.core.collections.changes import (
@@ -11,11 +11,12 @@ from service.core.collections.changes import (
     VectorDraft,
     apply_change,
     default_vector_faults,
+    joint_faults,
     list_faults,
     ttl_faults,
 )
 from service.core.embedder_pool import EmbedderPool
-from service.domain import Collection, Scope, Space
+from service.domain import Collection, NamedVector, Scope, Space
 from service.errors import EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
 from service.store.base import Store
 
@@ -37,8 +38,9 @@ class Collections:
         Raises:
             EmbedderNotFound: an embedder does not exist.
             EmbedderUnavailable: the dimension of an embedder's model is not known yet.
-            InvalidRequest: an embedder has another model than the requested one, the default vector does not exist, or
-                a native vector with weights has a text array among its fields.
+            InvalidRequest: an embedder has another model than the requested one, or one that does not read what the
+                fields hold; the default vector does not exist; a native vector with weights has a text array among its
+                fields; or one joint input has no texts.
             CollectionAlreadyExists: a collection of that name exists.
         """
         with collecting() as violations:
@@ -47,7 +49,9 @@ class Collections:
             violations.extend(default_vector_faults(wanted))
             violations.extend(ttl_faults(wanted))
             for index, vector in enumerate(wanted.vectors):
-                violations.extend(list_faults(wanted, vector, f"collection.vectors[{index}]"))
+                path = f"collection.vectors[{index}]"
+                violations.extend(list_faults(wanted, vector, path))
+                violations.extend(joint_faults(vector, path))
         await self._store.create_collection(wanted)
         return await self._read_back(wanted)
 
@@ -121,7 +125,9 @@ class Collections:
             if spec.model and draft.model not in ("", spec.model):
                 message = f"embedder {spec.name!r} has the model {spec.model!r}; give that model, or another embedder"
                 violations.append(Violation(f"{path}.model", message))
-            if not spec.dimension:
+            if spec.dimension:
+                violations.extend(_unread_faults(draft.vector, spec, path))
+            else:
                 unknown.append(spec)
             space = Space(spec.space, spec.dimension, spec.model)
             bound[index] = replace(draft, vector=replace(draft.vector, space=space))
@@ -162,6 +168,18 @@ class Collections:
             InvalidRequest: the name is an alias.
         """
         await self._store.delete_collection(name)
+
+
+def _unread_faults(vector: NamedVector, spec: EmbedderSpec, path: str) -> Iterator[Violation]:
+    """Yield the fields of a named vector that hold what an embedder's model does not read."""
+    pair = vector.joint and vector.text_fields and vector.image_fields
+    for name, fields, kind in (
+        ("image_fields", vector.image_fields, Modality.IMAGE),
+        ("text_fields", vector.text_fields, Modality.TEXT),
+        ("combination", pair, Modality.TEXT_IMAGE),
+    ):
+        if fields and kind not in spec.modalities:
+            yield Violation(f"{path}.{name}", f"{unread(spec, kind)}; leave it out, or name another embedder")
 
 
 def _default_removed(index: int, name: str) -> Violation:

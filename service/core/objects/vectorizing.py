@@ -21,6 +21,7 @@ from embedders.contract import (
     Outcome,
     Priority,
     Purpose,
+    TextImageInput,
     TextInput,
     Vector,
     WatchedEmbedder,
@@ -32,6 +33,9 @@ from service.domain import Collection, NamedVector, PropertyValue, ReturnFields,
 from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
 
 BULK_DOCUMENTS = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
+
+SEPARATOR = "\n"
+"""Between the texts of fields that are embedded together."""
 
 LEAST_NORM = 1e-6
 """A shorter vector has no direction."""
@@ -66,11 +70,21 @@ class VectorReport:
 
 
 class _Field(NamedTuple):
-    """One input of an object, with its path in the request and its weight."""
+    """One input of an object.
+
+    Attributes:
+        path: where it is in the request; of several fields together, the named vector.
+        input: what to embed.
+        weight: how much it counts.
+        text_path: where the longest text of several fields together is.
+        image_path: where their image is.
+    """
 
     path: str
     input: Input
     weight: float
+    text_path: str = ""
+    image_path: str = ""
 
 
 @dataclass(slots=True)
@@ -223,7 +237,7 @@ class Vectorizer:
                 if vector.name in candidate.object.vectors:
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.SUPPLIED))
                     continue
-                fields = list(_fields(vector, candidate, truncate=truncate))
+                fields = _inputs(vector, candidate, truncate=truncate)
                 kept = _kept(vector, candidate.object, stored)
                 if kept is not None and (fields or not candidate.replaces):
                     candidate.give(vector.name, kept)
@@ -281,13 +295,29 @@ def _worded(value: PropertyValue) -> list[str]:
     return [each for each in texts if isinstance(each, str) and not is_blank(each)]
 
 
-def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
-    """Yield an object's inputs for a named vector, without blank texts and absent fields.
+def _inputs(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> list[_Field]:
+    """Return an object's inputs for a named vector: one for each field, or one of all fields together."""
+    fields = list(_fields(vector, candidate, truncate=truncate))
+    if not vector.joint or len(fields) < 2:  # noqa: PLR2004 -- one field alone is an input of its own
+        return fields
+    texts = {each.path: each.input.text for each in fields if isinstance(each.input, TextInput)}
+    images = {each.path: each.input.content for each in fields if isinstance(each.input, ImageInput)}
+    text, longest = SEPARATOR.join(texts.values()), max(texts, key=lambda path: len(texts[path]))
+    where = f'{candidate.path}.vectors["{vector.name}"]'
+    for path, content in images.items():
+        return [_Field(where, TextImageInput(text, content, truncate), 1.0, longest, path)]
+    return [_Field(where, TextInput(text, truncate), 1.0, longest)]
 
-    They come as multi2vec-nvidia takes them: texts before images, each by the alphabet.
+
+def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Iterator[_Field]:
+    """Yield an object's fields for a named vector, without blank texts and absent fields.
+
+    Texts come before images. Each come as the named vector lists them, if they are embedded together, and otherwise by
+    the alphabet, as multi2vec-nvidia takes them.
     """
     path = candidate.path
-    for text in sorted(vector.text_fields, key=_name):
+    in_order = list[WeightedField] if vector.joint else _by_name
+    for text in in_order(vector.text_fields):
         where = f'{path}.properties["{text.name}"]'
         match candidate.object.properties.get(text.name):
             case str() as value if not is_blank(value):
@@ -296,7 +326,7 @@ def _fields(vector: NamedVector, candidate: Candidate, *, truncate: bool) -> Ite
                 items = [(i, each) for i, each in enumerate(values) if isinstance(each, str) and not is_blank(each)]
                 for index, item in items:
                     yield _Field(f"{where}[{index}]", TextInput(item, truncate), text.weight / len(items))
-    for image in sorted(vector.image_fields, key=_name):
+    for image in in_order(vector.image_fields):
         if (content := candidate.object.images.get(image.name)) is not None:
             yield _Field(f'{path}.images["{image.name}"].content', ImageInput(content), image.weight)
 
@@ -310,7 +340,11 @@ def _attach(
 ) -> None:
     """Give an object a named vector made from its fields, or note the errors of its fields."""
     parts = [(each, outcomes[each.path]) for each in fields]
-    rejected = [rejection(outcome, each.path) for each, outcome in parts if isinstance(outcome, InputRejected)]
+    rejected = [
+        rejection(outcome, each.path, text_field=each.text_path, image_field=each.image_path)
+        for each, outcome in parts
+        if isinstance(outcome, InputRejected)
+    ]
     if rejected:
         _refuse(candidate, [violation for error in rejected for violation in error.violations])
         return
@@ -341,8 +375,8 @@ def _refuse(candidate: Candidate, violations: Sequence[Violation]) -> None:
     candidate.error = InvalidRequest(list(dict.fromkeys([*earlier, *violations])))
 
 
-def _name(field_: WeightedField) -> str:
-    return field_.name
+def _by_name(fields: Sequence[WeightedField]) -> list[WeightedField]:
+    return sorted(fields, key=lambda each: each.name)
 
 
 def shares_of_the_module(weights: Sequence[float], by_field: Sequence[float]) -> Sequence[float]:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import numpy as np
 
-from embedders.contract import QUERY, EmbedderSpec, Embedding, ImageInput, Input, TextInput, Vector
+from embedders.contract import QUERY, EmbedderSpec, Embedding, ImageInput, Input, TextImageInput, TextInput, Vector
 from embedders.errors import InputRejected
 from embedders.texts import check_text
 from service.core.embedder_pool import EmbedderPool
@@ -22,6 +22,7 @@ from service.errors import (
     Violations,
     collecting,
     noting,
+    pair_rejection,
     rejection,
 )
 from service.store.base import Store
@@ -73,11 +74,11 @@ class QueryVectors:
         """Note which texts cannot be embedded, without embedding them."""
         limits = self._embedders.default.spec.limits
         for part in _all_parts(near):
-            if isinstance(part.content, TextInput):
+            if isinstance(part.content, TextInput | TextImageInput):
                 try:
                     check_text(part.content.text, limits, truncate=part.content.truncate)
                 except InputRejected as error:
-                    violations.extend(rejection(error, part.path).violations)
+                    violations.extend(_rejection(part.content, error, part.path).violations)
 
     async def make(self, asked: Asked, target: NamedVector, near: Near) -> QueryVector:
         """Return a query as a vector."""
@@ -139,7 +140,7 @@ class QueryVectors:
                     vectors[part.path] = _own_vector(target, part.content)
                 case UUID():
                     ids[part.path] = part.content
-                case TextInput() | ImageInput():
+                case TextInput() | ImageInput() | TextImageInput():
                     inputs[part.path] = part.content
         if ids:
             objects = await self.of_objects(asked, [target], ids)
@@ -156,10 +157,15 @@ class QueryVectors:
         options = replace(QUERY, api_key=asked.api_key)
         embedder, outcomes = await self._embedders.embed_with_first(embedders, list(inputs.values()), options)
         rows = dict(zip(inputs, outcomes, strict=True))
-        refused = [rejection(row, path).violations[0] for path, row in rows.items() if isinstance(row, InputRejected)]
-        if refused:
-            raise InvalidRequest(refused)
+        with collecting() as violations:
+            for path, row in rows.items():
+                if isinstance(row, InputRejected):
+                    violations.extend(_rejection(inputs[path], row, path).violations)
         return embedder.spec, {path: row.vector for path, row in rows.items() if isinstance(row, Embedding)}
+
+
+def _rejection(refused: Input, error: InputRejected, path: str) -> InvalidRequest:
+    return pair_rejection(error, path) if isinstance(refused, TextImageInput) else rejection(error, path)
 
 
 def _all_parts(near: Near) -> list[Part]:

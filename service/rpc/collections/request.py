@@ -53,6 +53,12 @@ DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.item
 NOT_NESTED = (DataType.BLOB, DataType.GEO_COORDINATES)
 IMAGE_TYPES = (property_pb.DATA_TYPE_BLOB,)
 TEXT_TYPES = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)
+COMBINATIONS = {
+    pb.COMBINATION_UNSPECIFIED: None,
+    pb.COMBINATION_WEIGHTED_MEAN: False,
+    pb.COMBINATION_JOINT_INPUT: True,
+}
+"""Whether the fields are one input; None where the request does not say."""
 MAX_DEPTH = 10
 Types = Mapping[str, "property_pb.DataType.ValueType"]
 """The number of each property's DataType by its name."""
@@ -302,6 +308,11 @@ class _Walk:
         default = "hnsw" if self.creating else ""
         index, distance = parse_index(self.violations, message.index, f"{path}.index", default)
         fields = (*message.image_fields, *message.text_fields)
+        known = message.combination in COMBINATIONS
+        require(known, f"{path}.combination", f"{message.combination} is not a Combination of this version")
+        joint = COMBINATIONS.get(message.combination)
+        if joint:
+            self._check_joint(message, path)
         vector = NamedVector(
             message.name,
             space=None,
@@ -312,9 +323,22 @@ class _Walk:
             native=message.native,
             base_url=url,
             # For Weaviate's module, no weights and equal weights are different things.
-            weighted=not message.native or any(each.HasField("weight") for each in fields),
+            weighted=not joint and (not message.native or any(each.HasField("weight") for each in fields)),
+            joint=bool(joint),
         )
-        return VectorDraft(vector, message.embedder, message.model)
+        return VectorDraft(vector, message.embedder, message.model, joint)
+
+    def _check_joint(self, message: pb.VectorConfig, path: str) -> None:
+        """Note what does not go with one joint input."""
+        require = self.violations.require
+        require(not message.native, f"{path}.combination", "one joint input does not go with native; leave one out")
+        for index in range(1, len(message.image_fields)):
+            rule = "one joint input takes one image field; leave the others out"
+            self.violations.add(f"{path}.image_fields[{index}]", rule)
+        for name in ("image_fields", "text_fields"):
+            for index, each in enumerate(getattr(message, name)):
+                free = not each.HasField("weight")
+                require(free, f"{path}.{name}[{index}].weight", "does not go with one joint input; leave it out")
 
     def _fields(
         self,

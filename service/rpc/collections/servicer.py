@@ -205,6 +205,7 @@ def _vector_to_pb(vector: NamedVector, embedder_names: dict[str, str], message: 
             listed.add(name=field.name, weight=field.weight if vector.weighted else None)
     index_to_pb(vector.index, vector.distance, message.index)
     message.native, message.base_url = vector.native, vector.base_url
+    message.combination = pb.COMBINATION_JOINT_INPUT if vector.joint else pb.COMBINATION_WEIGHTED_MEAN
     if vector.space:
         message.embedder = embedder_names.get(vector.space.id, "")
         message.model = vector.space.model

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from embedders.contract import ImageInput, TextInput
+from embedders.contract import ImageInput, TextImageInput, TextInput
 from embedders.texts import is_blank
 from service.domain import (
     Blend,
@@ -249,6 +249,10 @@ class _Walk:
                 part = Part(f"{path}.text", TextInput(each.text, truncate), weight)
             case "image":
                 part = Part(f"{path}.image.content", ImageInput(each.image.content), weight)
+            case "text_image":
+                pair, where = each.text_image, f"{path}.text_image"
+                self.violations.require(pair.HasField("image"), f"{where}.image", "is required")
+                part = Part(where, TextImageInput(pair.text, pair.image.content, truncate), weight)
             case "near_vector":
                 own, where = each.near_vector, f"{path}.near_vector"
                 message = "goes with near_vector and hybrid.near_vector only; give vector"
@@ -258,7 +262,7 @@ class _Walk:
             case "near_object":
                 part = self._object(each.near_object.id, f"{path}.near_object.id", weight)
             case None:
-                self.violations.add(path, "is empty; set text, image, near_vector or near_object")
+                self.violations.add(path, "is empty; set text, image, text_image, near_vector or near_object")
         self.violations.require(0 < weight < math.inf, f"{path}.weight", f"is {weight:g}; give a finite number above 0")
         return part
 

@@ -114,6 +114,7 @@ def string_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
     keywords = Bound(max(KEYWORDS_BYTES, limits.max_text_bytes), "TEXT_TOO_LONG")
     return {
         "Input.text": text,
+        "TextImage.text": text,
         "NearText.concepts": text,
         "Move.concepts": text,
         "WeightedInput.text": text,

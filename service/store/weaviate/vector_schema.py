@@ -1,12 +1,12 @@
 """Converts named vectors to and from Weaviate's schema: binding, module, index, quantizer.
 
-The space binding lives in a named vector's vectorizer config: Weaviate keeps keys that it does not know there, returns
-them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia fills is adopted: its space is its
-model, its fields are the module's. A vector that another client made, for vectors of its own, is bound later: its
-binding lives in the moduleConfig of a property, where Weaviate takes a new key at any time and refuses to change or
-remove it, too. Elsewhere it would not be safe (measured on 1.38 and 1.39): the vectorizer config is closed by then, a
-class with an unknown key in its own moduleConfig cannot be restored from a backup, and other clients replace
-descriptions.
+The space binding, and how fields become a vector, live in a named vector's vectorizer config: Weaviate keeps keys that
+it does not know there, returns them and refuses to change them. A named vector that Weaviate's own multi2vec-nvidia
+fills is adopted: its space is its model, its fields are the module's. A vector that another client made, for vectors of
+its own, is bound later: its binding lives in the moduleConfig of a property, where Weaviate takes a new key at any time
+and refuses to change or remove it, too. Elsewhere it would not be safe (measured on 1.38 and 1.39): the vectorizer
+config is closed by then, a class with an unknown key in its own moduleConfig cannot be restored from a backup, and
+other clients replace descriptions.
 """
 
 import re
@@ -29,6 +29,8 @@ BINDING = re.compile(r"vecgate-([1-9][0-9]{0,8})")
 """The key of a binding in a property's moduleConfig. A vector's binding with the highest number counts."""
 REMOVED = "none"
 """The type of index of a named vector that was removed."""
+COMBINATION, JOINT = "combination", "joint"
+"""The key that says that an object's fields are one input, and its value; without it they are embedded one by one."""
 
 QUANTIZERS = ("rq", "bq", "pq", "sq")
 # Fields of an index that are not parameters, or that only Weaviate sets.
@@ -89,6 +91,8 @@ def latest_bindings(collection: Mapping[str, Any]) -> dict[str, Mapping[str, Any
 def _fields(vector: NamedVector) -> Schema:
     kinds = {"imageFields": vector.image_fields, "textFields": vector.text_fields}
     names: Schema = {kind: [property_name(each.name) for each in fields] for kind, fields in kinds.items()}
+    if vector.joint:
+        return names | {COMBINATION: JOINT}
     return names | {"weights": {kind: [each.weight for each in fields] for kind, fields in kinds.items()}}
 
 
@@ -171,6 +175,7 @@ def vector_from_schema(name: str, schema: Mapping[str, Any], later: Mapping[str,
     if later is not None and rebindable:
         config = later
     known = {each.value: each for each in Distance}
+    joint = module != MODULE and config.get(COMBINATION) == JOINT
     return NamedVector(
         name=name,
         space=_space_from_schema(config) or (_adopted_space(config) if module == MODULE else None),
@@ -180,7 +185,8 @@ def vector_from_schema(name: str, schema: Mapping[str, Any], later: Mapping[str,
         index=_index_from_schema(str(schema.get("vectorIndexType") or ""), index),
         native=module == MODULE,
         base_url=str(config.get("baseURL") or "") if module == MODULE else "",
-        weighted=module != MODULE or any(as_mapping(config.get("weights")).values()),
+        weighted=not joint and (module != MODULE or any(as_mapping(config.get("weights")).values())),
+        joint=joint,
         module=module if module not in ("none", MODULE) else "",
         multi=multi,
         rebindable=rebindable,

@@ -14,8 +14,11 @@ from embedders.contract import (
     QUERY,
     Embedding,
     EmbedOptions,
+    ImageInput,
     Input,
+    Modality,
     Outcome,
+    TextImageInput,
     TextInput,
 )
 from embedders.errors import (
@@ -31,7 +34,7 @@ from embedders.front.batching import BatchingEmbedder
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from tests.embedders.front.waiting import batches, bounds, call, occupy, release, texts
 from tests.embedders.suite import LIMITS, EmbedderSuite, vectors
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import TEXT_ONLY, FakeEmbedder, picture
 from tests.fakes.nim import FakeNim
 
 
@@ -43,12 +46,20 @@ class TestFakeItself(EmbedderSuite):
         return FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4)
 
 
+class TestFakeThatReadsPairs(EmbedderSuite):
+    """The fake keeps the contract when it reads a text and an image as one input."""
+
+    @pytest.fixture
+    def embedder(self) -> FakeEmbedder:
+        return FakeEmbedder(limits=LIMITS, max_batch=4, modalities=frozenset(Modality))
+
+
 class TestOverFake(EmbedderSuite):
     """The contract, over an embedder in memory."""
 
     @pytest.fixture
     async def embedder(self) -> AsyncIterator[BatchingEmbedder]:
-        inner = FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4, slots=2)
+        inner = FakeEmbedder(limits=LIMITS, max_text_tokens=12, max_batch=4, slots=2, modalities=frozenset(Modality))
         embedder = BatchingEmbedder(inner, bounds=bounds(1000))
         await embedder.start()
         yield embedder
@@ -269,6 +280,50 @@ async def test_a_batch_that_cancels_itself_is_unavailable(embedder: BatchingEmbe
     inner.failure = asyncio.CancelledError()  # type: ignore[assignment] # what no backend should raise
     with pytest.raises(EmbedderUnavailable):
         await embedder.embed(texts("a", 2), QUERY)
+
+
+async def test_what_the_model_does_not_read_is_refused_at_once_however_much_waits_and_the_rest_is_embedded() -> None:
+    inner = FakeEmbedder(modalities=TEXT_ONLY)
+    embedder = BatchingEmbedder(inner, bounds=bounds(1))
+    first = await occupy(embedder, inner)
+    waiting = await call(embedder, texts("a", 1))
+    image, both = ImageInput(b"no picture, which nobody looks at"), TextImageInput("a", b"")
+
+    alone = await embedder.embed([image, both], QUERY)
+    reached = len(inner.calls)
+    with pytest.raises(EmbedderOverloaded):
+        await embedder.embed([image, TextInput("b")], QUERY)
+    release(inner)
+    await asyncio.gather(first, waiting)
+    mixed = await embedder.embed([both, TextInput("b"), image], QUERY)
+    await embedder.close()
+
+    assert reached == 1
+    assert [str(each) for each in alone] == [
+        "the model fake/model of embedder fake reads texts only, not pictures",
+        "the model fake/model of embedder fake reads texts only, not text and picture as one input",
+    ]
+    assert [type(each) for each in mixed] == [InputRejected, Embedding, InputRejected]
+    assert batches(inner)[-1] == ["b"]
+
+
+async def test_a_closed_embedder_is_unavailable_for_what_it_would_refuse_too() -> None:
+    embedder = BatchingEmbedder(FakeEmbedder(modalities=TEXT_ONLY), bounds=bounds(1))
+    await embedder.close()
+
+    with pytest.raises(EmbedderUnavailable):
+        await embedder.embed([ImageInput(picture())], QUERY)
+
+
+async def test_the_backend_itself_judges_inputs_while_its_dimension_is_unknown() -> None:
+    inner = FakeEmbedder(modalities=TEXT_ONLY, dimension=0)
+    inner.failure = EmbedderUnavailable("the model is not known yet")
+    embedder = BatchingEmbedder(inner, bounds=bounds(1))
+
+    with pytest.raises(EmbedderUnavailable, match="not known yet"):
+        await embedder.embed([ImageInput(picture())], QUERY)
+
+    await embedder.close()
 
 
 async def test_bad_inputs_fail_alone_across_calls_of_one_batch(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:

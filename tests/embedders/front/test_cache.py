@@ -1,11 +1,23 @@
 """CachingEmbedder keeps the contract, and embeds nothing twice."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embedders.contract import DOCUMENT, QUERY, Embedding, EmbedOptions, ImageInput, Input, Priority, TextInput
+from embedders.contract import (
+    DOCUMENT,
+    QUERY,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Modality,
+    Priority,
+    TextImageInput,
+    TextInput,
+)
 from embedders.errors import EmbedderOverloaded, EmbedderRateLimited, EmbedderUnavailable, InputRejected
 from embedders.front.cache import ENTRY_OVERHEAD_BYTES, CachingEmbedder, VectorCache
 from tests.embedders.suite import LIMITS, EmbedderSuite, vectors
@@ -46,6 +58,28 @@ async def test_what_is_known_is_not_embedded_again_and_the_order_is_kept(
     assert asked(inner) == [[A, image], [B]]
     expected = [inner.vector(each) for each in ("b", image.content, "a", "b")]
     np.testing.assert_array_equal(vectors(outcomes), np.stack(expected))
+
+
+async def test_a_text_and_an_image_as_one_input_are_none_of_their_parts() -> None:
+    inner = FakeEmbedder(modalities=frozenset(Modality))
+    embedder, content = CachingEmbedder(inner, VectorCache(100_000)), picture()
+    both = TextImageInput("a", content)
+    different: list[Input] = [
+        both,
+        A,
+        ImageInput(content),
+        replace(both, truncate=True),
+        replace(both, text="ab"),
+        replace(both, content=picture((1, 2, 3))),
+        # The same bytes, divided in another way.
+        TextImageInput(f"a{content[:1].decode('latin-1')}", content[1:]),
+    ]
+
+    await embedder.embed(different, DOCUMENT)
+    await embedder.embed([both, replace(both, truncate=True)], DOCUMENT)
+    await embedder.embed([both], QUERY)
+
+    assert asked(inner) == [different, [both]]
 
 
 async def test_the_same_bytes_as_text_and_image_or_for_another_purpose_are_other_things(

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from embedders.contract import QUERY, EmbedOptions, Input, Outcome, Priority, TextInput, WatchedEmbedder
+from embedders.contract import (
+    QUERY,
+    Embedding,
+    EmbedOptions,
+    Input,
+    Outcome,
+    Priority,
+    TextImageInput,
+    TextInput,
+    WatchedEmbedder,
+)
 from embedders.errors import EmbedderRateLimited, EmbedderUnavailable, InputRejected
 from embedders.front.failover import ask_first, embed_with_first
 from embedders.reranking import RERANK, Passage, RankOutcome, WatchedReranker
@@ -50,6 +60,14 @@ async def test_one_that_hangs_has_its_share_of_the_time_and_the_next_one_answers
     assert len(outcomes) == 1
     assert (len(embedders[0].silences), embedders[1].silences) == (1, [])
     assert embedders[0].in_flight == 0
+
+
+async def test_an_input_that_the_model_does_not_read_is_no_failure(embedders: list[FakeEmbedder]) -> None:
+    embedder, outcomes = await embed_with_first(embedders, [TextImageInput("a", b""), *A], QUERY, embed=embed)
+
+    assert embedder is embedders[0]
+    assert [type(each) for each in outcomes] == [InputRejected, Embedding]
+    assert not embedders[1].calls
 
 
 async def test_what_an_embedder_is_asked_within_its_share_has_that_for_its_deadline(

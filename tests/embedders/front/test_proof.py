@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedders.contract import QUERY, ImageInput, TextInput
+from embedders.contract import QUERY, SEPARATE, ImageInput, Modality, TextInput, modality
 from embedders.errors import (
     AnswerInvalid,
     CredentialRejected,
@@ -29,7 +29,7 @@ from embedders.front.proof import (
     write_probe,
 )
 from tests.embedders.suite import LIMITS, EmbedderSuite, vectors
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import TEXT_ONLY, Content, FakeEmbedder
 
 SPACE = "nvidia/nvclip"
 
@@ -68,7 +68,7 @@ class TestContract(EmbedderSuite):
         small = FakeEmbedder(space="local")
 
         async def reference() -> ProbeVectors:
-            return ProbeVectors(SPACE, small.vector(PROBE_TEXT), small.vector(probe_image()))
+            return replace(await probe_vectors(small), space=SPACE)
 
         embedder = ProvenEmbedder(inner, space=SPACE, reference=reference, min_cosine=0.98)
         await embedder.start()
@@ -291,6 +291,61 @@ async def test_stored_vectors_stand_in_for_the_reference(tmp_path: Path) -> None
     other = ProvenEmbedder(local(), space="another", reference=reference, min_cosine=0.5)
     with pytest.raises(ModelUnusable, match="declared to be of the space another, but the probe is of nvidia/nvclip"):
         await other.start()
+
+
+ALL = frozenset(Modality)
+
+
+@pytest.mark.parametrize("kinds", [TEXT_ONLY, SEPARATE, ALL])
+async def test_the_probe_has_what_a_model_reads_and_a_file_keeps_it(tmp_path: Path, kinds: frozenset[Modality]) -> None:
+    truth = FakeEmbedder(space=SPACE, modalities=kinds)
+    file = tmp_path / "probe.json"
+    write_probe(file, await probe_vectors(truth))
+    stored = read_probe(file)
+
+    async def reference() -> ProbeVectors:
+        return stored
+
+    embedder = ProvenEmbedder(
+        FakeEmbedder(space=SPACE, modalities=kinds), space=SPACE, reference=reference, min_cosine=0.9999
+    )
+    await embedder.start()
+
+    assert embedder.health.fault is None
+    assert stored.vectors.keys() == kinds
+    ((inputs, _),) = truth.calls
+    assert {modality(each) for each in inputs} == kinds
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (PROBE_TEXT, "text"),
+        (probe_image(), "image"),
+        ((PROBE_TEXT, probe_image()), "text and image as one input"),
+    ],
+)
+async def test_a_model_that_differs_in_one_kind_of_input_is_refused_by_it(content: Content, words: str) -> None:
+    other = FakeEmbedder(space=SPACE, modalities=ALL, known={content: [1.0] * 8})
+    embedder = proven(other, FakeEmbedder(space=SPACE, modalities=ALL))
+
+    with pytest.raises(ModelUnusable, match=f"its vector of the probe's {words} is far"):
+        await embedder.start()
+
+
+async def test_a_model_that_reads_less_than_the_reference_is_proven_by_what_it_reads() -> None:
+    embedder = proven(FakeEmbedder(space=SPACE, modalities=TEXT_ONLY), FakeEmbedder(space=SPACE, modalities=ALL))
+
+    await embedder.start()
+
+    assert embedder.health.fault is None
+
+
+async def test_a_model_that_reads_more_than_the_reference_is_not_proven() -> None:
+    embedder = proven(FakeEmbedder(space=SPACE, modalities=ALL), FakeEmbedder(space=SPACE, modalities=SEPARATE))
+
+    with pytest.raises(ModelUnusable, match="embeds text and image as one input, but the probe of that space has none"):
+        await embedder.start()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"space": "a", "text": [1], "image": [1, 2]}', '{"space": "a"}'])

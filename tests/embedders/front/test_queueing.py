@@ -7,7 +7,19 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from embedders.contract import QUERY, Embedding, EmbedOptions, ImageInput, Input, Outcome, Priority, Purpose, TextInput
+from embedders.contract import (
+    QUERY,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Modality,
+    Outcome,
+    Priority,
+    Purpose,
+    TextImageInput,
+    TextInput,
+)
 from embedders.errors import EmbedderOverloaded
 from embedders.front.batching import BatchingEmbedder
 from embedders.telemetry.timing import begin_times, note_deadline
@@ -119,6 +131,15 @@ async def test_the_queue_is_bounded_in_bytes_too(inner: FakeEmbedder) -> None:
     await embedder.close()
 
 
+async def test_both_parts_of_one_input_count_in_bytes() -> None:
+    embedder = BatchingEmbedder(FakeEmbedder(modalities=frozenset(Modality)), bounds=bounds(1000, max_bytes=100))
+
+    with pytest.raises(EmbedderOverloaded, match=r"2 inputs of 111 bytes.*send fewer at a time"):
+        await embedder.embed([TextImageInput("y" * 10, b"z" * 100), TextInput("a")], QUERY)
+
+    await embedder.close()
+
+
 async def test_a_refused_caller_is_told_when_to_come_back(embedder: BatchingEmbedder, inner: FakeEmbedder) -> None:
     await embedder.embed(texts("a", 10), QUERY)
     first = await occupy(embedder, inner)
@@ -216,6 +237,24 @@ async def test_texts_and_images_go_apart_where_the_backend_wants_that(inner: Fak
     np.testing.assert_array_equal(vectors(both), expected)
     np.testing.assert_array_equal(vectors([*text, *other]), np.stack([inner.vector("a"), expected[0]]))
     await embedder.close()
+
+
+async def test_a_text_and_an_image_as_one_input_wait_with_the_images() -> None:
+    inner = FakeEmbedder(modalities=frozenset(Modality), max_images=2)
+    embedder = BatchingEmbedder(inner, bounds=bounds(100), apart=True)
+    image = ImageInput(picture())
+    both = TextImageInput("a", image.content)
+
+    outcomes = await embedder.embed([both, TextInput("a"), image, both], QUERY)
+    await embedder.close()
+
+    assert sorted([type(each).__name__ for each in inputs] for inputs, _ in inner.calls) == [
+        ["TextImageInput"],
+        ["TextImageInput", "ImageInput"],
+        ["TextInput"],
+    ]
+    contents = [("a", image.content), "a", image.content, ("a", image.content)]
+    np.testing.assert_array_equal(vectors(outcomes), np.stack([inner.vector(each) for each in contents]))
 
 
 async def test_a_batch_has_no_more_images_than_the_backend_takes_at_once() -> None:

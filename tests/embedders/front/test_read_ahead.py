@@ -8,7 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedders.contract import QUERY, Embedding, EmbedOptions, ImageInput, Input, Outcome, Priority, Purpose, TextInput
+from embedders.contract import (
+    QUERY,
+    SEPARATE,
+    Embedding,
+    EmbedOptions,
+    ImageInput,
+    Input,
+    Modality,
+    Outcome,
+    Priority,
+    Purpose,
+    TextImageInput,
+    TextInput,
+)
 from embedders.errors import EmbedderOverloaded, EmbedderUnavailable, ImageUndecodable, InputRejected
 from embedders.front import batching, read_ahead
 from embedders.front.batching import BatchingEmbedder
@@ -32,8 +45,15 @@ class FakeModel(FakeEmbedder):
         read_inputs: the inputs whose reading has begun, in order.
     """
 
-    def __init__(self, *, readers: int = 2, max_batch: int = 4, slots: int = 1) -> None:
-        super().__init__(max_batch=max_batch, slots=slots)
+    def __init__(
+        self,
+        *,
+        readers: int = 2,
+        max_batch: int = 4,
+        slots: int = 1,
+        modalities: frozenset[Modality] = SEPARATE,
+    ) -> None:
+        super().__init__(max_batch=max_batch, slots=slots, modalities=modalities)
         self.readers = readers
         self.large_readers = self.slow_text_readers = 1
         self.slow: dict[Input, asyncio.Event] = {}
@@ -114,6 +134,33 @@ async def test_a_picture_that_is_slow_to_read_delays_itself_alone(embedder: Batc
     assert waits
     assert [len(vectors(each)) for each in others] == [3, 3, 3]
     assert len(vectors(await late)) == 1
+
+
+async def test_a_text_and_an_image_as_one_input_are_read_as_the_image_is() -> None:
+    model = FakeModel(modalities=frozenset(Modality))
+    embedder = BatchingEmbedder(model, bounds=bounds(1000), apart=True, reading=model)
+    await embedder.start()
+    small, large = TextImageInput("a", picture()), TextImageInput("b", LARGE.content)
+    go = slow(model, large)
+    late = await call(embedder, [large])
+
+    outcomes = await embedder.embed([small], QUERY)
+    waits = not late.done()
+    go.set()
+    outcomes += await late
+    await embedder.close()
+
+    assert waits
+    assert model.read_inputs == [large, small]
+    expected = [model.vector((each.text, each.content)) for each in (small, large)]
+    np.testing.assert_array_equal(vectors(outcomes), np.stack(expected))
+
+
+async def test_what_the_model_does_not_read_is_not_read_ahead(embedder: BatchingEmbedder, model: FakeModel) -> None:
+    (bad,) = await embedder.embed([TextImageInput("a", picture())], QUERY)
+
+    assert isinstance(bad, InputRejected)
+    assert model.read_inputs == []
 
 
 async def test_a_picture_whose_caller_has_gone_while_it_was_read_never_reaches_the_model(
