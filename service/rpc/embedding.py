@@ -159,7 +159,7 @@ def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
         model=spec.model,
         space=spec.space,
         dimension=spec.dimension,
-        modalities=sorted(MODALITIES[each] for each in spec.modalities),
+        modalities=sorted(MODALITIES[each] for each in spec.modalities if each in MODALITIES),
         limits=_limits_to_pb(spec.limits, spec.max_text_tokens),
         health=_health_to_pb(fault),
         health_detail=fault or "",
