@@ -80,6 +80,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.CollectionAlreadyExists: _rule(Code.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS"),
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
+    errors.ImageNotStored: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_STORED"),
     errors.CredentialsMissing: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_MISSING"),
     errors.CredentialsInvalid: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
     errors.PermissionDenied: _rule(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
@@ -222,7 +223,7 @@ def _cut(text: str, most: int) -> str:
 def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Message]:
     metadata: dict[str, str] = {}
     match error:
-        case errors.SpaceMismatch():
+        case errors.SpaceMismatch() | errors.ImageNotStored():
             metadata = error.metadata
         case errors.NotFound() | errors.CollectionAlreadyExists():
             metadata = {"name": error.name}

@@ -243,6 +243,17 @@ class CollectionNotBound(ServiceError):
         self.vector = vector
 
 
+class ImageNotStored(ServiceError):
+    """A vector is made of an image of which the store keeps only the hash, and the request does not have the image."""
+
+    def __init__(self, vector: str, name: str) -> None:
+        super().__init__(
+            f"named vector {vector!r} is made of the image {name!r}, of which Weaviate keeps only the hash; send the "
+            "image again, in an import or in UpdateObject"
+        )
+        self.metadata = {"vector": vector, "property": name}
+
+
 class CredentialsMissing(ServiceError):
     """Nothing says who calls, and this server serves known clients only."""
 

@@ -174,7 +174,7 @@ def ensure_collection(client: Client, wanted: pb.Collection) -> bool:
         note(f"the collection {wanted.name} is created")
         return True
     types = {each.name: each.data_type for each in found.properties}
-    if types.get(IMAGE_PROPERTY) != property_pb.DATA_TYPE_BLOB:
+    if types.get(IMAGE_PROPERTY) not in (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH):
         fail(
             f"the collection {wanted.name} has no blob property {IMAGE_PROPERTY!r}; choose another one", EXIT_WRONG_USE
         )

@@ -20,6 +20,7 @@ from vecgate.v1 import property_pb2 as property_pb
 app = typer.Typer(help="List, show, change and delete objects.", no_args_is_help=True)
 
 CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="The collection's name.")]
+BLOBS = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH)
 TEXTUAL = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_DATE, property_pb.DATA_TYPE_UUID)
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The object's id.")]
 WhereOption = Annotated[
@@ -124,7 +125,7 @@ def update(
         pictures = {name: Path(file).read_bytes() for name, file in map(_parse_image, images or ())}
         mask = [f"properties.{name}" for name in properties] + [f"images.{name}" for name in pictures]
         for name in unset or ():
-            blob = types.get(name) == property_pb.DATA_TYPE_BLOB
+            blob = types.get(name) in BLOBS
             mask.append(f"{'images' if blob else 'properties'}.{name}")
         change = Object(properties, pictures, id=id_)
         vectors = client.update_object(collection, change, update_mask=mask, truncate=truncate, tenant=tenant)

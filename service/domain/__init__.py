@@ -1,6 +1,7 @@
 """The words of the domain, as core and store use them: collections, objects, filters and searches."""
 
 from service.domain.collections import (
+    BLOBS,
     MAX_SAFE_INT,
     OBJECTS,
     RANGES,
@@ -46,6 +47,7 @@ from service.domain.objects import (
     ReturnNames,
     Scope,
     StoredObject,
+    hash_image,
 )
 from service.domain.searches import (
     Blend,
@@ -73,6 +75,7 @@ from service.domain.searches import (
 )
 
 __all__ = [
+    "BLOBS",
     "MAX_SAFE_INT",
     "OBJECTS",
     "RANGES",
@@ -132,6 +135,7 @@ __all__ = [
     "VectorIndex",
     "WeightedField",
     "conditions",
+    "hash_image",
     "some_of",
     "unknown_name",
     "unknown_property",

@@ -32,6 +32,7 @@ class DataType(Enum):
     UUID = "uuid"
     UUID_ARRAY = "uuid[]"
     BLOB = "blob"
+    BLOB_HASH = "blobHash"
     GEO_COORDINATES = "geoCoordinates"
     OBJECT = "object"
     OBJECT_ARRAY = "object[]"
@@ -39,6 +40,8 @@ class DataType(Enum):
 
 TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
 OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
+BLOBS = frozenset({DataType.BLOB, DataType.BLOB_HASH})
+"""Types whose values are images; of a BLOB_HASH the store keeps only the hash."""
 RANGES = frozenset({DataType.INT, DataType.NUMBER, DataType.DATE})
 """Types of which filters may have an index of ranges."""
 MAX_SAFE_INT = 2**53
@@ -276,8 +279,13 @@ class Collection:
 
     @cached_property
     def blobs(self) -> tuple[str, ...]:
-        """The names of the blob properties."""
-        return tuple(each.name for each in self.properties if each.data_type is DataType.BLOB)
+        """The names of the properties that take images."""
+        return tuple(each.name for each in self.properties if each.data_type in BLOBS)
+
+    @cached_property
+    def hashes(self) -> frozenset[str]:
+        """The names of the properties that take images, and of which the store keeps only the hashes."""
+        return frozenset(each.name for each in self.properties if each.data_type is DataType.BLOB_HASH)
 
     @cached_property
     def _properties(self) -> dict[str, Property]:

@@ -1,5 +1,7 @@
 """Objects as the store takes and returns them, and their scope."""
 
+import hashlib
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -52,6 +54,14 @@ class Scope:
     consistency: Consistency | None = None
 
 
+def hash_image(content: bytes) -> str:
+    """Return the hash that a BLOB_HASH keeps of an image: the SHA-256 of its base64, as 64 hexadecimal digits.
+
+    Source: entities/schema/data_type_hash.go of Weaviate 1.39.
+    """
+    return hashlib.sha256(b64encode(content)).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object as the store takes and returns it.
@@ -59,12 +69,15 @@ class StoredObject:
     Attributes:
         images: encoded images by blob property.
         vectors: float32 vectors, shape (dimension,), by named vector.
+        hashes: the hashes of images by property of type BLOB_HASH. A store returns them, and makes them itself of the
+            images that it takes.
     """
 
     id: UUID
     properties: Mapping[str, PropertyValue] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
     vectors: Mapping[str, Vector] = field(default_factory=dict)
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +112,15 @@ class ReturnFields:
     """Which parts of an object to return; the names exist in the collection.
 
     Attributes:
-        properties: names, without blobs.
+        properties: names, without blobs. Of a BLOB_HASH, the hash is returned as a text.
         images: names of blob properties.
         vectors: names of named vectors.
         nested: the parts of properties that are objects.
+        hashes: names of properties of type BLOB_HASH.
     """
 
     properties: Sequence[str] = ()
     images: Sequence[str] = ()
     vectors: Sequence[str] = ()
     nested: Mapping[str, tuple[Property, ...]] = field(default_factory=dict)
+    hashes: Sequence[str] = ()

@@ -27,7 +27,7 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 MODEL = "nvidia/nvclip"
 BLOB = base64.b64encode(picture()).decode()
-UNHANDLED = ("phone", "abroad", "hash", "hashes", "by", "many")
+UNHANDLED = ("phone", "abroad", "hashes", "by", "many")
 FIELDS = {"text_fields": ["title"], "image_fields": ["photo"]}
 NONE = Configure.Vectorizer.none()
 OWN = Configure.Vectors.self_provided(name="v")

@@ -30,6 +30,7 @@ from tests.fakes.weaviate import at_ports
 from tests.service.store.alias_suite import AliasSuite
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
+from tests.service.store.hash_suite import HashSuite
 from tests.service.store.people import bare
 from tests.service.store.schema_suite import SchemaSuite
 from tests.service.store.store_suite import StoreSuite, at, make_collection, make_object, make_vector
@@ -38,7 +39,7 @@ from tests.service.store.tenant_suite import TenantSuite
 NOTHING = ReturnFields()
 
 
-class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite):
+class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite, HashSuite):
     @pytest.fixture
     async def store(self, weaviate_settings: WeaviateSettings) -> AsyncIterator[WeaviateStore]:
         store = WeaviateStore(weaviate_settings)
@@ -79,7 +80,9 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
             DataType.TEXT,
             DataType.BLOB,
             DataType.GEO_COORDINATES,
-            *[None] * 3,
+            None,
+            DataType.BLOB_HASH,
+            None,
             DataType.OBJECT,
         ]
         assert [each.name for each in named.properties[-1].nested] == ["inner"]

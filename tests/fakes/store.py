@@ -10,6 +10,7 @@ import numpy as np
 
 from embedders.contract import Vector
 from service.domain import (
+    BLOBS,
     Blend,
     Collection,
     DataType,
@@ -28,6 +29,7 @@ from service.domain import (
     StoredObject,
     TargetVectors,
     TenantActivity,
+    hash_image,
 )
 from service.errors import (
     InvalidRequest,
@@ -136,9 +138,13 @@ class FakeStore(FakeCollections):
         before = objects[change.id]
         images = {**before.images, **change.images}
         vectors = {**before.vectors, **change.vectors}
+        if change.lost_vectors:
+            _check_rewritable(found, before, change)
+        # Of an image whose hash is kept, the store has the hash among the properties.
+        cleared = {name: None for name, content in change.images.items() if content is None and name in found.hashes}
         after = StoredObject(
             change.id,
-            {**before.properties, **change.properties},
+            {**before.properties, **change.properties, **cleared},
             {name: content for name, content in images.items() if content is not None},
             {name: vector for name, vector in vectors.items() if name not in change.lost_vectors},
         )
@@ -241,8 +247,9 @@ class FakeStore(FakeCollections):
                 name: store_value(_type_of(collection, name), value)
                 for name, value in object_.properties.items()
                 if value is not None
-            },
-            dict(object_.images),
+            }
+            | {name: hash_image(object_.images[name]) for name in collection.hashes & object_.images.keys()},
+            {name: content for name, content in object_.images.items() if name not in collection.hashes},
             {name: np.array(vector, np.float32) for name, vector in object_.vectors.items()},
         )
         return None
@@ -267,7 +274,7 @@ def _faults(collection: Collection, object_: StoredObject, stored: Sequence[Stor
         elif value is not None and not fits(data_type, value):
             yield f"invalid {data_type.value} property {name!r} on class {collection.name!r}"
     for name in object_.images:
-        if _type_of(collection, name) is not DataType.BLOB:
+        if _type_of(collection, name) not in BLOBS:
             yield f"no such blob with name {name!r} found in class {collection.name!r}"
     for name, vector in object_.vectors.items():
         if collection.find_vector(name) is None:
@@ -276,6 +283,14 @@ def _faults(collection: Collection, object_: StoredObject, stored: Sequence[Stor
             yield f"vector {name!r}: holds NaN or infinite values, or only zeros"
         if any(name in other.vectors and other.vectors[name].shape != vector.shape for other in stored):
             yield "vector lengths don't match"
+
+
+def _check_rewritable(collection: Collection, before: StoredObject, change: ObjectChange) -> None:
+    """Refuse what Weaviate can do only by writing a hash as if it was an image."""
+    for name in collection.hashes & before.properties.keys() - change.images.keys():
+        raise StoreRejected(
+            f"the object would lose a vector, which would spoil {name!r}, a blobHash; send its image too"
+        )
 
 
 def _type_of(collection: Collection, name: str) -> DataType | None:
@@ -293,6 +308,7 @@ def _select(object_: StoredObject, fields: ReturnFields) -> StoredObject:
         },
         {name: object_.images[name] for name in fields.images if name in object_.images},
         {name: object_.vectors[name].copy() for name in fields.vectors if name in object_.vectors},
+        {name: str(object_.properties[name]) for name in fields.hashes if name in object_.properties},
     )
 
 

@@ -26,6 +26,8 @@ def fits(data_type: DataType, value: PropertyValue) -> bool:
         DataType.INT: lambda number: _is_number(number) and number == int(number) and abs(number) <= MAX_EXACT_INT,
         DataType.NUMBER: lambda number: _is_number(number) and bool(np.isfinite(number)),
         DataType.GEO_COORDINATES: _is_place,
+        # As the store in memory keeps it.
+        DataType.BLOB_HASH: lambda text: isinstance(text, str),
         DataType.OBJECT: lambda value: isinstance(value, ObjectValue),
     }
     return data_type in tests and tests[data_type](value)

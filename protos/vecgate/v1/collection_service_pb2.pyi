@@ -391,7 +391,7 @@ class WeightedField(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Required. A property of the collection: of type blob in image_fields, text or text array in text_fields."""
+    """Required. A property of the collection: of type blob or blob hash in image_fields, text or text array in text_fields."""
     weight: _builtins.float
     """Optional. The weight, finite and over 0; not with COMBINATION_JOINT_INPUT. Weights are divided by their sum over the fields
     that an object has; the weight of a text array is divided evenly among its items. Default: 1; with `native`, fields are

@@ -76,6 +76,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_STORE_REJECTED: _ErrorReason.ValueType  # 33
     """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
+    ERROR_REASON_IMAGE_NOT_STORED: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: the named vector is made of an image of which Weaviate keeps only the hash (DATA_TYPE_BLOB_HASH); send the
+    image again. The metadata names the vector and the property.
+    """
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
@@ -164,6 +168,10 @@ unknown.
 """
 ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 """FAILED_PRECONDITION: Weaviate refused a request of Vecgate; the message has Weaviate's response."""
+ERROR_REASON_IMAGE_NOT_STORED: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: the named vector is made of an image of which Weaviate keeps only the hash (DATA_TYPE_BLOB_HASH); send the
+image again. The metadata names the vector and the property.
+"""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36

@@ -78,7 +78,7 @@ class ObjectServiceServicer(object):
 
     def ImportObjects(self, request, context):
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
-        id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+        id, so a repeated import changes nothing; references and phone numbers, which this version does not handle, are
         kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. Some of the objects may be stored then; send the call again.

@@ -35,7 +35,7 @@ class ObjectServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ObjectServiceAsyncStub: ...
     ImportObjects: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
-    id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+    id, so a repeated import changes nothing; references and phone numbers, which this version does not handle, are
     kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. Some of the objects may be stored then; send the call again.
@@ -83,7 +83,7 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportObjects: _aio.UnaryUnaryMultiCallable[_object_service_pb2.ImportObjectsRequest, _object_service_pb2.ImportObjectsResponse]  # type: ignore[assignment]
     """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
-    id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+    id, so a repeated import changes nothing; references and phone numbers, which this version does not handle, are
     kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
     COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
     of EmbedInputs. Some of the objects may be stored then; send the call again.
@@ -134,7 +134,7 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_object_service_pb2.ImportObjectsResponse, _abc.Awaitable[_object_service_pb2.ImportObjectsResponse]]:
         """ImportObjects embeds and stores objects. Each object succeeds or fails alone. An object replaces the stored one of the same
-        id, so a repeated import changes nothing; references, phone numbers and blobHash, which this version does not handle, are
+        id, so a repeated import changes nothing; references and phone numbers, which this version does not handle, are
         kept. Errors of the whole call: INVALID_INPUT, BATCH_TOO_LARGE,
         COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE and those
         of EmbedInputs. Some of the objects may be stored then; send the call again.

@@ -29,7 +29,8 @@ class OutputFields(_message.Message):
     VECTORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Optional. Properties to return, `home.city` for a part of an object. Default: all but blobs (UNKNOWN_PROPERTY).
+        """Optional. Properties to return, `home.city` for a part of an object. Default: all but blobs and hashes of blobs
+        (UNKNOWN_PROPERTY).
         At most 1000; each is returned once.
         """
 

@@ -113,6 +113,12 @@ class _DataTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DataType.Val
     """An object with nested_properties. It can be stored and returned, but not embedded."""
     DATA_TYPE_OBJECT_ARRAY: _DataType.ValueType  # 16
     """A list of such objects."""
+    DATA_TYPE_BLOB_HASH: _DataType.ValueType  # 17
+    """An image of which Weaviate keeps only the hash after it was embedded, so that it takes no room. The image travels in
+    DataObject.images as that of a blob. The hash is returned as a string in DataObject.properties if OutputFields.properties names
+    it: 64 hexadecimal digits, the SHA-256 of the image's base64. It cannot be in an object. Weaviate has it since 1.37
+    (STORE_REJECTED).
+    """
 
 class DataType(_DataType, metaclass=_DataTypeEnumTypeWrapper):
     """DataType is the type of a property's values, by Weaviate's name."""
@@ -153,6 +159,12 @@ DATA_TYPE_OBJECT: DataType.ValueType  # 15
 """An object with nested_properties. It can be stored and returned, but not embedded."""
 DATA_TYPE_OBJECT_ARRAY: DataType.ValueType  # 16
 """A list of such objects."""
+DATA_TYPE_BLOB_HASH: DataType.ValueType  # 17
+"""An image of which Weaviate keeps only the hash after it was embedded, so that it takes no room. The image travels in
+DataObject.images as that of a blob. The hash is returned as a string in DataObject.properties if OutputFields.properties names
+it: 64 hexadecimal digits, the SHA-256 of the image's base64. It cannot be in an object. Weaviate has it since 1.37
+(STORE_REJECTED).
+"""
 Global___DataType: _TypeAlias = DataType  # noqa: Y015
 
 @_typing.final
@@ -178,7 +190,7 @@ class Property(_message.Message):
     tokenization: Global___Tokenization.ValueType
     """Optional. How texts are tokenized; for texts and text arrays only. Default: Weaviate's, WORD."""
     index_filterable: _builtins.bool
-    """Optional. Whether filters can use it. Default: true, for blobs false."""
+    """Optional. Whether filters can use it. Default: true, for blobs and hashes of blobs false."""
     index_searchable: _builtins.bool
     """Optional. Whether bm25 and hybrid search it; for texts and text arrays only, where the default is true."""
     index_range_filters: _builtins.bool

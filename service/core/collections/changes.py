@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.domain import (
+    BLOBS,
     RANGES,
     TEXTS,
     Collection,
@@ -229,7 +230,7 @@ def _changed_vectors(
             violations += _field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
             violations += joint_faults(wanted, path)
-            violations += list_faults(collection, wanted, path)
+            violations += module_faults(collection, wanted, path)
             vectors[wanted.name] = wanted
         else:
             violations += _vector_faults(present, draft, path)
@@ -267,12 +268,12 @@ def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
 
 
 def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
-    kinds = (("image_fields", vector.image_fields, (DataType.BLOB,)), ("text_fields", vector.text_fields, TEXTS))
+    kinds = (("image_fields", vector.image_fields, BLOBS), ("text_fields", vector.text_fields, TEXTS))
     for kind, fields, types in kinds:
         for index, each in enumerate(fields):
             found = collection.find_property(each.name)
             if found is None or found.data_type not in types:
-                words = " or ".join(type_.value for type_ in types)
+                words = " or ".join(sorted(type_.value for type_ in types))
                 yield Violation(f"{path}.{kind}[{index}].name", f"{each.name!r} is not a property of type {words}")
 
 
@@ -290,8 +291,19 @@ def joint_faults(vector: NamedVector, path: str) -> Iterator[Violation]:
         yield Violation(f"{path}.combination", message)
 
 
-def list_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
-    """Yield the text arrays among the fields of a native vector with weights, on which Weaviate's module fails."""
+def module_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+    """Yield the fields of a native vector with which Weaviate's module does not work.
+
+    These are text arrays in a vector with weights, and hashes of images in a vector with other fields: when those
+    change, the module would embed the hash.
+    """
+    for index, each in enumerate(vector.image_fields if vector.native else ()):
+        if each.name in collection.hashes and len(vector.image_fields) + len(vector.text_fields) > 1:
+            message = (
+                f"{each.name!r} is a blobHash, and a native vector that has one takes no other fields; give it a named "
+                "vector of its own, or leave out native"
+            )
+            yield Violation(f"{path}.image_fields[{index}].name", message)
     for index, each in enumerate(vector.text_fields if vector.native and vector.weighted else ()):
         found = collection.find_property(each.name)
         if found is not None and found.data_type is DataType.TEXT_ARRAY:

@@ -12,7 +12,7 @@ from service.core.collections.changes import (
     apply_change,
     default_vector_faults,
     joint_faults,
-    list_faults,
+    module_faults,
     ttl_faults,
 )
 from service.core.embedder_pool import EmbedderPool
@@ -50,7 +50,7 @@ class Collections:
             violations.extend(ttl_faults(wanted))
             for index, vector in enumerate(wanted.vectors):
                 path = f"collection.vectors[{index}]"
-                violations.extend(list_faults(wanted, vector, path))
+                violations.extend(module_faults(wanted, vector, path))
                 violations.extend(joint_faults(vector, path))
         await self._store.create_collection(wanted)
         return await self._read_back(wanted)

@@ -156,7 +156,7 @@ class Backfiller:
         if not ids:
             return []
         try:
-            found = await self._store.get_objects(collection.name, ids, vector_fields(collection.vectors), scope)
+            found = await self._store.get_objects(collection.name, ids, vector_fields(collection), scope)
         except StoreRejected:
             # Such as images that are too large to be read in one call.
             if len(ids) == 1:
@@ -211,7 +211,7 @@ class Backfiller:
 
         async def write() -> bool:
             # Weaviate has no conditional writes; reading right before the write leaves the least time for a change.
-            now = await self._store.get_object(collection.name, id_, vector_fields(collection.vectors), scope)
+            now = await self._store.get_object(collection.name, id_, vector_fields(collection), scope)
             if _differs(now, read):
                 return False
             await self._store.update_object(collection.name, ObjectChange(id_, vectors=vectors), scope)
@@ -250,8 +250,8 @@ class Backfiller:
 
 def _differs(now: StoredObject, before: StoredObject) -> bool:
     """Return whether the fields of an object's vectors have changed, or which vectors it has."""
-    made_of = (now.properties, now.images, now.vectors.keys())
-    return made_of != (before.properties, before.images, before.vectors.keys())
+    made_of = (now.properties, now.images, now.hashes, now.vectors.keys())
+    return made_of != (before.properties, before.images, before.hashes, before.vectors.keys())
 
 
 def _targets(collection: Collection, names: Sequence[str]) -> Collection:

@@ -15,6 +15,7 @@ import numpy as np
 
 from embedders.contract import Vector
 from service.domain import (
+    BLOBS,
     MAX_SAFE_INT,
     Collection,
     DataType,
@@ -24,6 +25,7 @@ from service.domain import (
     ReturnFields,
     ReturnNames,
     StoredObject,
+    hash_image,
     some_of,
     unknown_property,
     unknown_vector,
@@ -32,6 +34,9 @@ from service.errors import InvalidRequest, Violation, Violations, collecting, no
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of derived ids. If it changed, a repeated import would store all objects without ids twice."""
+
+CHECK_IN_THREAD_BYTES = 256 * 1024
+"""Larger objects are checked in a thread, because hashing megabytes takes long."""
 
 GEO_BOUNDS = {"latitude": 90, "longitude": 180}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
@@ -87,13 +92,14 @@ def check_object(collection: Collection, draft: DraftObject, tenant: str = "") -
                 violations.append(Violation(f"{where}.content", "is empty; send the bytes of an image", "IMAGE_EMPTY"))
             if blob is None:
                 violations.append(_unknown_property(collection, where, blobs=True))
-            elif blob.data_type is not DataType.BLOB:
+            elif blob.data_type not in BLOBS:
                 message = f"the property has type {_type_name(blob.data_type)}, not blob; send it in properties"
                 violations.append(Violation(where, message, "INVALID_PROPERTY"))
         vectors = _check_vectors(collection, draft, violations)
         with noting(violations):
             id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
-    return StoredObject(id_, properties, dict(draft.images), vectors)
+    hashes = {name: hash_image(content) for name, content in draft.images.items() if name in collection.hashes}
+    return StoredObject(id_, properties, dict(draft.images), vectors, hashes)
 
 
 def parse_id(text: str, path: str) -> UUID:
@@ -163,6 +169,8 @@ def _measurable(vector: Vector) -> bool:
 def check_return_fields(collection: Collection, returned: ReturnNames, violations: Violations) -> ReturnFields:
     """Return which fields to return: all but blobs if no property is named, and a part of an object for `home.city`.
 
+    The hash of a blob is returned if it is named.
+
     A field that is named twice is returned once. Unknown properties, blobs and named vectors are noted.
     """
 
@@ -172,12 +180,16 @@ def check_return_fields(collection: Collection, returned: ReturnNames, violation
         return _without_blobs(parts(names[:-1])[names[-1]].nested if names else collection.properties)
 
     properties, images, vectors = map(_firsts, (returned.properties, returned.images, returned.vectors))
-    paths = [tuple(name.split(".")) for name in properties] or [(name,) for name in parts(())]
+    paths = [tuple(name.split(".")) for name in properties]
+    paths = paths or [(name,) for name in parts(()) if name not in collection.hashes]
     for index, names in zip(properties.values(), paths, strict=False):
         _check_path(collection, parts, names, f"output.properties[{index}]", violations)
     for name, index in images.items():
         found = collection.find_property(name)
-        if found is None or found.data_type is not DataType.BLOB:
+        if name in collection.hashes:
+            message = "Weaviate keeps only the hash of this image; name it in output.properties to get the hash"
+            violations.append(Violation(f"output.images[{index}]", message, "INVALID_PROPERTY"))
+        elif found is None or found.data_type is not DataType.BLOB:
             violations.append(_unknown_property(collection, f"output.images[{index}]", blobs=True))
     for name, index in vectors.items():
         if (vector := collection.find_vector(name)) is None:
@@ -240,7 +252,7 @@ def _check_properties(collection: Collection, draft: DraftObject, violations: Vi
         declared = collection.find_property(name)
         if declared is None:
             violations.append(_unknown_property(collection, where, blobs=False))
-        elif declared.data_type is DataType.BLOB:
+        elif declared.data_type in BLOBS:
             message = "the property is a blob; send its bytes in images"
             violations.append(Violation(where, message, "INVALID_PROPERTY"))
         elif declared.data_type is None:
@@ -392,5 +404,5 @@ def _type_name(data_type: DataType | None) -> str:
 def _unknown_property(collection: Collection, where: str, *, blobs: bool) -> Violation:
     if blobs:
         return unknown_property(collection, where, collection.blobs, "blob property")
-    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    names = (each.name for each in collection.properties if each.data_type not in BLOBS)
     return unknown_property(collection, where, names)

@@ -16,7 +16,7 @@ import structlog
 from embedders.contract import EmbedderSpec
 from embedders.errors import EmbedderError, InputRejected
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.checks import DraftObject, check_object
+from service.core.objects.checks import CHECK_IN_THREAD_BYTES, DraftObject, check_object
 from service.core.objects.vectorizing import (
     BULK_DOCUMENTS,
     Candidate,
@@ -44,8 +44,6 @@ from service.store.base import NO_TENANT, Store
 
 log = structlog.get_logger(__name__)
 
-CHECK_IN_THREAD_BYTES = 256 * 1024
-"""Larger objects are checked in a thread, because deriving an id from megabytes takes long."""
 MAX_CHUNK_OBJECTS = 100
 """Objects in one write; more save no time."""
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
@@ -259,10 +257,10 @@ class Importer:
 
     async def _known(self, collection: Collection, chunk: Sequence[_Candidate], scope: Scope) -> _Known:
         """Return the objects of a chunk as they are stored, with the fields of their vectors if these are compared."""
-        vectors = collection.bound_part.vectors
-        made = {each.name for each in vectors if each.image_fields or each.text_fields}
+        bound = collection.bound_part
+        made = {each.name for each in bound.vectors if each.image_fields or each.text_fields}
         compared = any(made - each.object.vectors.keys() for each in chunk)
-        fields = vector_fields(vectors)
+        fields = vector_fields(bound)
         if not compared:
             fields = ReturnFields(vectors=fields.vectors)
         mark = self._writes.ended

@@ -1,5 +1,6 @@
 """Updating: parts of an object are changed, and the vectors that depend on them are computed again."""
 
+import asyncio
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,8 +8,9 @@ from functools import partial
 
 from embedders.contract import DOCUMENT, EmbedderSpec
 from service.core.embedder_pool import EmbedderPool
-from service.core.objects.checks import DraftObject, check_object
+from service.core.objects.checks import CHECK_IN_THREAD_BYTES, DraftObject, check_object
 from service.core.objects.vectorizing import (
+    Absence,
     Candidate,
     Vectorizer,
     VectorOrigin,
@@ -19,15 +21,15 @@ from service.core.objects.vectorizing import (
 )
 from service.core.objects.writing import Writer, Writes, unchanged
 from service.domain import (
+    BLOBS,
     Collection,
-    DataType,
     ObjectChange,
     PropertyValue,
     Scope,
     StoredObject,
     unknown_name,
 )
-from service.errors import CollectionNotBound, InvalidRequest, Violation, collecting, noting
+from service.errors import CollectionNotBound, ImageNotStored, InvalidRequest, Violation, collecting, noting
 from service.store.base import NO_TENANT, Store
 
 
@@ -96,21 +98,20 @@ class Updater:
                 they are.
             SpaceMismatch: no embedder has the space of any named vector that must be computed.
             EmbedderError: the embedders of all spaces failed; nothing is changed.
+            ImageNotStored: a vector that must be computed needs an image of which only the hash is stored.
             StoreRejected: the store refused.
             StoreUnavailable: the store failed.
         """
         collection = self._embedders.resolve(await self._store.get_collection(name))
-        wanted, cleared = _check_change(collection, draft, mask, scope.tenant)
+        check = partial(_check_change, collection, draft, mask, scope.tenant)
+        large = draft.size() > CHECK_IN_THREAD_BYTES
+        wanted, cleared = await asyncio.to_thread(check) if large else check()
         collection = _bound_part(collection, {*wanted.vectors, *cleared["vectors"]})
         mark = self._writes.ended
-        before = await self._store.get_object(collection.name, wanted.id, vector_fields(collection.vectors), scope)
+        before = await self._store.get_object(collection.name, wanted.id, vector_fields(collection), scope)
         properties = {**dict.fromkeys(cleared["properties"]), **wanted.properties}
         images: dict[str, bytes | None] = {**dict.fromkeys(cleared["images"]), **wanted.images}
-        after = replace(
-            wanted,
-            properties={**before.properties, **properties},
-            images={key: content for key, content in {**before.images, **images}.items() if content is not None},
-        )
+        after = _changed(before, wanted, properties, images)
         left = {key: each for key, each in before.vectors.items() if key not in cleared["vectors"]}
         candidate = Candidate(draft.path, after, replaces=False)
         used: dict[str, EmbedderSpec] = {}
@@ -119,14 +120,35 @@ class Updater:
         touched = _touched(collection, wanted, cleared)
         # A vector that was missing before and does not depend on the change may stay missing.
         failed = [each.error for each in candidate.reports if each.error and each.name in {*before.vectors, *touched}]
-        if candidate.error is None and failed and not used:
-            candidate.error = foremost(failed)
+        if candidate.error is None:
+            candidate.error = _decisive(failed, useful=bool(used))
         check_native(collection, candidate)
         if candidate.error is not None:
             raise candidate.error
         kept = {key: each for key, each in unchanged(candidate.object, before).items() if key in touched}
         await self._writer.change(collection, _change(properties, images, before, candidate), kept, mark, scope)
         return UpdateReport(tuple(sorted(candidate.reports, key=lambda report: report.name)), list(used.values()))
+
+
+def _changed(
+    before: StoredObject,
+    wanted: StoredObject,
+    properties: Mapping[str, PropertyValue],
+    images: Mapping[str, bytes | None],
+) -> StoredObject:
+    """Return an object as it is after a change, with the supplied vectors only."""
+    return replace(
+        wanted,
+        properties={**before.properties, **properties},
+        images={name: content for name, content in {**before.images, **images}.items() if content is not None},
+        hashes={name: each for name, each in before.hashes.items() if name not in images} | dict(wanted.hashes),
+    )
+
+
+def _decisive(failed: Sequence[Absence], *, useful: bool) -> Absence | None:
+    """Return which of the errors of vectors lets the update fail; None if the others suffice."""
+    lost = next((each for each in failed if isinstance(each, ImageNotStored)), None)
+    return lost or (foremost(failed) if failed and not useful else None)
 
 
 def _touched(collection: Collection, wanted: StoredObject, cleared: Mapping[str, set[str]]) -> set[str]:
@@ -198,7 +220,7 @@ class _Names:
         self._names = [each.name for each in collection.vectors]
         if part != "vectors":
             typed = [each for each in collection.properties if each.data_type is not None]
-            self._names = [each.name for each in typed if (each.data_type is DataType.BLOB) is (part == "images")]
+            self._names = [each.name for each in typed if (each.data_type in BLOBS) is (part == "images")]
         self._by_name = {name.translate(_FROM_JSON): name for name in reversed(self._names)}
         self._by_name |= {name: name for name in self._names}
         self._listed = False

@@ -30,7 +30,15 @@ from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.texts import is_blank
 from service.core.embedder_pool import EmbedderPool
 from service.domain import Collection, NamedVector, PropertyValue, ReturnFields, StoredObject, WeightedField, some_of
-from service.errors import CollectionNotBound, InvalidRequest, ServiceError, SpaceMismatch, Violation, rejection
+from service.errors import (
+    CollectionNotBound,
+    ImageNotStored,
+    InvalidRequest,
+    ServiceError,
+    SpaceMismatch,
+    Violation,
+    rejection,
+)
 
 BULK_DOCUMENTS = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
 
@@ -50,6 +58,10 @@ class VectorOrigin(Enum):
     MISSING = "missing"
 
 
+Absence = EmbedderError | SpaceMismatch | ImageNotStored
+"""Why a vector cannot be made."""
+
+
 @dataclass(frozen=True, slots=True)
 class VectorReport:
     """Where one named vector of an object came from.
@@ -59,14 +71,15 @@ class VectorReport:
         origin: where it came from.
         embedder: the embedder that computed it, or empty.
         truncated: whether a text was cut.
-        error: why it is missing although the object has fields for it: its embedders failed, or there are none.
+        error: why it is missing although the object has fields for it: its embedders failed, or there are none, or only
+            the hash of an image is stored.
     """
 
     name: str
     origin: VectorOrigin
     embedder: str = ""
     truncated: bool = False
-    error: EmbedderError | SpaceMismatch | None = None
+    error: Absence | None = None
 
 
 class _Field(NamedTuple):
@@ -136,8 +149,8 @@ class _Part(NamedTuple):
     plan: _Plan
 
 
-def foremost(errors: Sequence[EmbedderError | SpaceMismatch]) -> EmbedderError | SpaceMismatch:
-    """Return the error to report: a failure of an embedder, which may pass, before a space without embedders."""
+def foremost(errors: Sequence[Absence]) -> Absence:
+    """Return the error to report: a failure of an embedder, which may pass, before others."""
     return next((each for each in errors if isinstance(each, EmbedderError)), errors[0])
 
 
@@ -165,11 +178,13 @@ def check_native(collection: Collection, candidate: Candidate) -> None:
             _refuse(candidate, [Violation(f'{candidate.path}.vectors["{vector.name}"]', message)])
 
 
-def vector_fields(vectors: Sequence[NamedVector]) -> ReturnFields:
-    """Return the fields to read of an object to compare what some of its vectors were made of."""
-    texts = {each.name: None for vector in vectors for each in vector.text_fields}
-    images = {each.name: None for vector in vectors for each in vector.image_fields}
-    return ReturnFields(list(texts), list(images), [vector.name for vector in vectors])
+def vector_fields(collection: Collection) -> ReturnFields:
+    """Return the fields to read of an object to compare what its vectors were made of."""
+    texts = {each.name: None for vector in collection.vectors for each in vector.text_fields}
+    pictures = {each.name: None for vector in collection.vectors for each in vector.image_fields}
+    images = [name for name in pictures if name not in collection.hashes]
+    hashes = [name for name in pictures if name in collection.hashes]
+    return ReturnFields(list(texts), images, [vector.name for vector in collection.vectors], hashes=hashes)
 
 
 class Vectorizer:
@@ -243,6 +258,10 @@ class Vectorizer:
                     candidate.give(vector.name, kept)
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.KEPT))
                     continue
+                if (lost := _hash_alone(vector, candidate.object)) is not None:
+                    error = ImageNotStored(vector.name, lost)
+                    candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING, error=error))
+                    continue
                 if not fields:
                     candidate.reports.append(VectorReport(vector.name, VectorOrigin.MISSING))
                     continue
@@ -285,8 +304,19 @@ def _kept(vector: NamedVector, object_: StoredObject, stored: Mapping[UUID, Stor
         _worded(before.properties.get(each.name)) == _worded(object_.properties.get(each.name))
         for each in vector.text_fields
     )
-    same_images = all(before.images.get(each.name) == object_.images.get(each.name) for each in vector.image_fields)
+    same_images = all(_picture(before, each.name) == _picture(object_, each.name) for each in vector.image_fields)
     return found if same_texts and same_images else None
+
+
+def _picture(object_: StoredObject, name: str) -> str | bytes | None:
+    """Return what an image is compared by: its hash where only that is stored."""
+    return object_.hashes.get(name) or object_.images.get(name)
+
+
+def _hash_alone(vector: NamedVector, object_: StoredObject) -> str | None:
+    """Return the name of a field of a vector of which only the hash is known, so that it cannot be embedded."""
+    names = (each.name for each in vector.image_fields)
+    return next((name for name in names if name in object_.hashes and name not in object_.images), None)
 
 
 def _worded(value: PropertyValue) -> list[str]:

@@ -30,9 +30,9 @@ import structlog
 
 from embedders.contract import Vector
 from service.domain import (
+    BLOBS,
     Collection,
     Condition,
-    DataType,
     Distance,
     Hit,
     NamedVector,
@@ -247,8 +247,8 @@ async def overwrite(
 def _change(collection: Collection, object_: StoredObject, before: StoredObject) -> ObjectChange:
     """Return what turns a stored object into another one, except for what this version does not handle."""
     handled = [each for each in collection.properties if each.name not in collection.unhandled]
-    blobs = [each.name for each in handled if each.data_type is DataType.BLOB]
-    names = {each.name for each in handled if each.data_type is not DataType.BLOB} | object_.properties.keys()
+    blobs = [each.name for each in handled if each.data_type in BLOBS]
+    names = {each.name for each in handled if each.data_type not in BLOBS} | object_.properties.keys()
     return ObjectChange(
         object_.id,
         {name: object_.properties.get(name) for name in names},

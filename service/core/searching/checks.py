@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from service.core.searching.filter_checks import check_filter
 from service.domain import (
+    BLOBS,
     TEXTS,
     Collection,
     DataType,
@@ -21,7 +22,7 @@ from service.domain import (
 )
 from service.errors import InvalidRequest, Violation, Violations, collecting, noting
 
-WITHOUT_ORDER = frozenset({DataType.BLOB, DataType.UUID, DataType.UUID_ARRAY})
+WITHOUT_ORDER = BLOBS | frozenset({DataType.UUID, DataType.UUID_ARRAY})
 WITHOUT_GROUPS = frozenset({DataType.BLOB, DataType.GEO_COORDINATES, DataType.OBJECT, DataType.OBJECT_ARRAY})
 # Weaviate silently finds no groups of others in searches by words.
 NOT_TEXT = frozenset(DataType) - TEXTS

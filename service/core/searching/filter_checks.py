@@ -10,6 +10,7 @@ from uuid import UUID
 from service.access import calling_account
 from service.core.objects.checks import is_date
 from service.domain import (
+    BLOBS,
     MAX_SAFE_INT,
     OBJECTS,
     TEXTS,
@@ -169,9 +170,9 @@ def _find(collection: Collection, condition: Condition, where: str) -> Property:
         raise InvalidRequest([_unknown(collection, where)])
     fault = ""
     if found.data_type is None and not found.references:
-        # Weaviate never finds phone numbers and hashes by IS_NULL, and takes no other comparison.
+        # Weaviate never finds phone numbers by IS_NULL, and takes no other comparison.
         fault = "this version does not support the property's type in filters; choose another property"
-    elif found.data_type is DataType.BLOB:
+    elif found.data_type in BLOBS:
         fault = "filters do not take blobs; choose another property"
     elif found.data_type in OBJECTS:
         fault = "filters do not take objects; choose another property"
@@ -296,5 +297,5 @@ def _kind(value: FilterValue) -> str:
 
 
 def _unknown(collection: Collection, where: str) -> Violation:
-    names = (each.name for each in collection.properties if each.data_type is not DataType.BLOB)
+    names = (each.name for each in collection.properties if each.data_type not in BLOBS)
     return unknown_property(collection, where, names)

@@ -12,6 +12,7 @@ from google.protobuf import json_format
 
 from service.core.collections.changes import CollectionChange, VectorDraft
 from service.domain import (
+    BLOBS,
     OBJECTS,
     RANGES,
     TEXTS,
@@ -50,8 +51,8 @@ NESTED_RULE = "must be a letter or underscore, then up to 230 letters, digits or
 
 DATA_TYPES = {data_type: property_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
-NOT_NESTED = (DataType.BLOB, DataType.GEO_COORDINATES)
-IMAGE_TYPES = (property_pb.DATA_TYPE_BLOB,)
+NOT_NESTED = (*BLOBS, DataType.GEO_COORDINATES)
+IMAGE_TYPES = (property_pb.DATA_TYPE_BLOB, property_pb.DATA_TYPE_BLOB_HASH)
 TEXT_TYPES = (property_pb.DATA_TYPE_TEXT, property_pb.DATA_TYPE_TEXT_ARRAY)
 COMBINATIONS = {
     pb.COMBINATION_UNSPECIFIED: None,

@@ -63,6 +63,7 @@ _NO_VECTOR = re.compile(r'index for target vector "(\w+)" not found|does not hav
 _REMOVED_VECTOR = re.compile(r"vector index for (\w+) was dropped")
 _NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_WORDS = re.compile("invalid search term, only stopwords provided")
+_NO_BLOB_HASH = re.compile("unknown primitive data type '?blobHash")
 _NO_INDEX_ENTRY = re.compile(r"insert to (multi )?vector index: ")
 # Replicas that all refuse an object are called too few as well.
 _OWN_FAULT = re.compile("vector with length|vector dimensions|vector lengths|nil-vector")
@@ -108,7 +109,8 @@ def reject(message: str, collection: str) -> ServiceError:
     state = next((words for words, pattern in _PASSING.items() if pattern.search(fixed)), None)
     if state is not None and not _OWN_FAULT.search(fixed):
         return StoreUnavailable(f"Weaviate {state}: {message}")
-    return StoreRejected(f"Weaviate refused: {message}")
+    hint = "; blobHash came with Weaviate 1.37: use blob, or a newer Weaviate" if _NO_BLOB_HASH.search(fixed) else ""
+    return StoreRejected(f"Weaviate refused: {message}{hint}")
 
 
 def _find_subject(message: str, collection: str) -> ServiceError | None:

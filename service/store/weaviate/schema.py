@@ -6,7 +6,17 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from service.domain import OBJECTS, Collection, DataType, MultiTenancy, NamedVector, Parameters, Property, Reranker
+from service.domain import (
+    BLOBS,
+    OBJECTS,
+    Collection,
+    DataType,
+    MultiTenancy,
+    NamedVector,
+    Parameters,
+    Property,
+    Reranker,
+)
 from service.store.weaviate.vector_schema import (
     NAMELESS,
     Schema,
@@ -154,7 +164,7 @@ def _property_to_schema(property_: Property) -> Schema:
         "dataType": [property_.data_type.value],
         "description": property_.description,
     }
-    if property_.data_type is DataType.BLOB:
+    if property_.data_type in BLOBS:
         schema |= {"indexFilterable": False, "indexSearchable": False}
     schema |= property_.indexing
     if property_.data_type in OBJECTS:
@@ -170,10 +180,17 @@ def _property_from_schema(schema: Mapping[str, Any]) -> Property:
         known.get(types[0]) if len(types) == 1 else None,
         str(schema.get("description") or ""),
         _only(schema, INDEXING),
-        tuple(_property_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
+        tuple(_nested_from_schema(as_mapping(each)) for each in schema.get("nestedProperties") or ()),
         # Only collections have names that begin with a capital letter.
         tuple(each for each in types if each[:1].isupper()),
     )
+
+
+def _nested_from_schema(schema: Mapping[str, Any]) -> Property:
+    """Return a part of an object."""
+    found = _property_from_schema(schema)
+    # Weaviate hashes no image in an object, so that a write would store what it takes for a hash.
+    return replace(found, data_type=None) if found.data_type is DataType.BLOB_HASH else found
 
 
 def _only(parameters: Parameters, names: Sequence[str]) -> Schema:

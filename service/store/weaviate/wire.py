@@ -172,6 +172,7 @@ def _request(collection: str, scope: Scope, fields: ReturnFields, *, nameless: b
     wanted.SetInParent()  # even where none are wanted: without it, Weaviate returns all
     wanted.non_ref_properties.extend(name for name in fields.properties if name not in fields.nested)
     wanted.non_ref_properties.extend(fields.images)
+    wanted.non_ref_properties.extend(name for name in fields.hashes if name not in fields.properties)
     wanted.object_properties.extend(
         _parts(name, fields.nested[name]) for name in fields.properties if name in fields.nested
     )
@@ -323,6 +324,7 @@ def _object(said: search_get_pb2.SearchResult, fields: ReturnFields) -> StoredOb
         properties,
         {name: image for name, image in images.items() if image},
         _vectors(said.metadata, fields.vectors) if fields.vectors else {},
+        {name: said_hash for name in fields.hashes if name in values and (said_hash := values[name].blob_value)},
     )
 
 

@@ -1,5 +1,6 @@
 """Writing, changing and deleting objects in Weaviate."""
 
+from base64 import b64encode
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from weaviate.exceptions import (
     WeaviateInvalidInputError,
 )
 
-from service.domain import Filter, ObjectChange, StoredObject
+from service.domain import DataType, Filter, ObjectChange, StoredObject
 from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import Deletion, WriteFailure
 from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
@@ -104,29 +105,36 @@ async def update_in_weaviate(within: Objects, change: ObjectChange) -> None:
     gone = [name for values in (change.properties, change.images) for name, value in values.items() if value is None]
     properties = {**(given.properties or {}), **dict.fromkeys(gone)}
     try:
-        gone_vectors = {*change.lost_vectors, *await _read_removed(within, change)} if change.lost_vectors else set()
+        schema = await _read_json(within, f"/schema/{within.name}", {}) if change.lost_vectors else {}
+        hashed = _hashed_properties(schema)
+        if set(hashed) - change.images.keys():
+            _check_rewritable(change, hashed, await _read_object(within, change.id))
         await within.data.update(change.id, properties, vector=given.vector or None)
-        if gone_vectors:
-            await _drop_vectors(within, change, gone_vectors)
+        if change.lost_vectors:
+            await _drop_vectors(within, change, {*change.lost_vectors, *_removed_vectors(schema)}, hashed)
     except UnexpectedStatusCodeError as error:
         if error.status_code == NOT_FOUND:
             raise ObjectNotFound(str(change.id)) from error
         raise
 
 
-async def _drop_vectors(within: Objects, change: ObjectChange, gone: Container[str]) -> None:
-    """Write an object again without some of its vectors, which is the only way to delete one."""
+async def _drop_vectors(within: Objects, change: ObjectChange, gone: Container[str], hashed: Sequence[str]) -> None:
+    """Write a changed object again without some of its vectors, which is the only way to delete one.
+
+    Raises:
+        StoreRejected: it has got the hash of another image meanwhile, which this write would spoil.
+    """
     connection = within._connection  # noqa: SLF001
-    consistency = within.consistency_level
-    level: dict[str, Any] = {} if consistency is None else {"consistency_level": consistency.value}
-    tenant: dict[str, Any] = {"tenant": within.tenant} if within.tenant else {}
-    # As JSON, so that values of unhandled types stay as they are.
-    found = await _read_json(within, f"/objects/{within.name}/{change.id}", {"include": "vector", **level, **tenant})
+    level, tenant = _level(within), _tenant(within)
+    found = await _read_object(within, change.id)
+    _check_rewritable(change, hashed, found)
+    given = {name: content for name in hashed if (content := change.images.get(name)) is not None}
+    pictures = {name: b64encode(content).decode("ascii") for name, content in given.items()}
     vectors = dict(found.get("vectors") or {})
     if found.get("vector"):
         vectors[NAMELESS] = found["vector"]
     kept = {name: vector for name, vector in vectors.items() if name not in gone}
-    properties = found.get("properties") or {}
+    properties = {**(found.get("properties") or {}), **pictures}
     body = {"class": within.name, "id": str(change.id), "properties": properties, "vectors": kept, **tenant}
     written = connection.put(
         f"/objects/{within.name}/{change.id}",
@@ -138,23 +146,45 @@ async def _drop_vectors(within: Objects, change: ObjectChange, gone: Container[s
     await executor.aresult(written)
 
 
-async def _read_removed(within: Objects, change: ObjectChange) -> list[str]:
-    """Return the named vectors that an object may still have and that Weaviate takes no more, as they were removed.
+def _removed_vectors(schema: Mapping[str, Any]) -> list[str]:
+    """Return the named vectors that an object may still have and that Weaviate takes no more, as they were removed."""
+    return [name for name, each in as_mapping(schema.get("vectorConfig")).items() if is_removed(as_mapping(each))]
 
-    Checks that the object can be written again as it is, too: Weaviate would hash the hashes of a blobHash.
+
+def _hashed_properties(schema: Mapping[str, Any]) -> list[str]:
+    """Return the names of the properties of which Weaviate keeps the hashes of images."""
+    return [each["name"] for each in schema.get("properties") or () if each["dataType"] == [DataType.BLOB_HASH.value]]
+
+
+async def _read_object(within: Objects, id_: UUID) -> Mapping[str, Any]:
+    """Return an object as JSON, so that values of unhandled types stay as they are."""
+    parameters = {"include": "vector", **_level(within), **_tenant(within)}
+    return await _read_json(within, f"/objects/{within.name}/{id_}", parameters)
+
+
+def _level(within: Objects) -> dict[str, Any]:
+    consistency = within.consistency_level
+    return {} if consistency is None else {"consistency_level": consistency.value}
+
+
+def _tenant(within: Objects) -> dict[str, Any]:
+    return {"tenant": within.tenant} if within.tenant else {}
+
+
+def _check_rewritable(change: ObjectChange, hashed: Sequence[str], found: Mapping[str, Any]) -> None:
+    """Check that an object can be written again as it is. Weaviate would hash the hashes of images again.
 
     Raises:
-        StoreRejected: it has a property of type blobHash.
+        StoreRejected: it has a hash, and the change does not have the image.
     """
-    schema = await _read_json(within, f"/schema/{within.name}", {})
-    named = as_mapping(schema.get("vectorConfig"))
-    hashes = [each["name"] for each in schema.get("properties") or () if each["dataType"] == ["blobHash"]]
-    if hashes:
+    stored = found.get("properties") or {}
+    spoilt = next((name for name in hashed if stored.get(name) and name not in change.images), None)
+    if spoilt is not None:
         raise StoreRejected(
             f"the object would lose {', '.join(change.lost_vectors)}. Weaviate deletes a vector only by writing the "
-            f"object again, which would spoil {hashes[0]!r}, a blobHash; keep a value in one of the vector's fields"
+            f"object again, which would spoil {spoilt!r}, a blobHash; send its image too, or keep a value in one of "
+            "the vector's fields"
         )
-    return [name for name, each in named.items() if is_removed(as_mapping(each))]
 
 
 async def _read_json(within: Objects, path: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:

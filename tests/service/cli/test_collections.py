@@ -203,3 +203,13 @@ def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVec
 
     assert updated == fake.collections["Pictures"]
     assert list(fake.requests["UpdateCollection"][0].update_mask.paths) == ["description"]
+
+
+def test_create_makes_an_image_field_of_which_the_hash_is_kept(fake: FakeVecgate) -> None:
+    result = run(fake, "create", "Pictures", "--property", "photo:blob_hash", "--image-field", "photo")
+    shown = run(fake, "show", "Pictures")
+
+    assert result.exit_code == 0
+    (property_,) = fake.requests["CreateCollection"][0].collection.properties
+    assert (property_.name, property_.data_type) == ("photo", 17)
+    assert "blob_hash" in shown.stdout

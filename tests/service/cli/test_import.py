@@ -190,6 +190,14 @@ def test_a_collection_without_a_path_gets_none(import_: Import, fake: FakeVecgat
     assert dict(fake.objects["Pictures"][picture_id("Pictures", "b.jpg")].properties) == {"name": "B"}
 
 
+def test_pictures_go_into_a_collection_that_keeps_their_hashes(import_: Import, fake: FakeVecgate) -> None:
+    text = property_pb.DATA_TYPE_TEXT
+    fake.add_collection("Pictures", image=property_pb.DATA_TYPE_BLOB_HASH, name=text, keywords=text)
+
+    assert import_().exit_code == 0
+    assert fake.objects["Pictures"][picture_id("Pictures", "b.jpg")].images["image"].content
+
+
 def test_an_unknown_text_field_is_wrong_use(import_: Import, fake: FakeVecgate) -> None:
     assert import_("--text-field", "nmae").exit_code == 2
     assert fake.requests["CreateCollection"] == []

@@ -121,12 +121,15 @@ def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run,
         tags=property_pb.DATA_TYPE_TEXT_ARRAY,
         image=property_pb.DATA_TYPE_BLOB,
         old=property_pb.DATA_TYPE_BLOB,
+        hashed=property_pb.DATA_TYPE_BLOB_HASH,
     )
     file = tmp_path / "a.png"
     file.write_bytes(b"picture")
     changes = ["--set", "name=7 = seven", "--set", "year=7", "--set", 'tags=["a", "b"]', "--image", f"image={file}"]
 
-    result = run("update", "Pictures", IDS[0], *changes, "--unset", "old", "--unset", "other", "--truncate")
+    result = run(
+        "update", "Pictures", IDS[0], *changes, "--unset", "old", "--unset", "hashed", "--unset", "other", "--truncate"
+    )
 
     assert (result.exit_code, result.stdout) == (0, f"{IDS[0]} is changed\n  default: computed by fake\n")
     (request,) = fake.requests["UpdateObject"]
@@ -134,7 +137,8 @@ def test_update_sends_values_pictures_and_what_goes(fake: FakeVecgate, run: Run,
     assert dict(request.object.properties) == {"name": "7 = seven", "year": 7, "tags": ["a", "b"]}
     assert {name: image.content for name, image in request.object.images.items()} == {"image": b"picture"}
     assert sorted(request.update_mask.paths) == [
-        "images.image", "images.old", "properties.name", "properties.other", "properties.tags", "properties.year"
+        "images.hashed", "images.image", "images.old",
+        "properties.name", "properties.other", "properties.tags", "properties.year",
     ]  # fmt: skip
 
 

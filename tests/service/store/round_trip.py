@@ -74,7 +74,7 @@ def create_collection(client: Client) -> None:
         return made
 
     types = {name.removeprefix("DATA_TYPE_").lower() for name, _ in property_pb.DataType.items()}
-    assert types == ALL.keys() | {"unspecified", "blob"}, "every type takes part"
+    assert types == ALL.keys() | {"unspecified", "blob", "blob_hash"}, "every type takes part"
     client.create_collection(
         pb.Collection(name=NAME, properties=map(of, ALL), vectors=[pb.VectorConfig(name="default")])
     )

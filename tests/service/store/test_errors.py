@@ -32,7 +32,7 @@ from service.errors import (
     TenantInactive,
     TenantNotFound,
 )
-from service.store.weaviate.errors import translate
+from service.store.weaviate.errors import reject, translate
 from service.store.weaviate.writing import insert
 
 
@@ -211,3 +211,12 @@ async def test_objects_that_only_lack_their_index_entries_are_not_sent_again_to_
 async def test_a_batch_that_finds_no_memory_fails_as_a_whole() -> None:
     with pytest.raises(StoreUnavailable, match="no room"):
         await insert(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])  # type: ignore[arg-type]
+
+
+def test_a_weaviate_without_hashes_of_blobs_says_since_when_there_are_some() -> None:
+    message = "property 'photo': invalid dataType: [blobHash]: unknown primitive data type 'blobHash'"
+
+    error = reject(message, "Pictures")
+
+    assert type(error) is StoreRejected
+    assert str(error) == f"Weaviate refused: {message}; blobHash came with Weaviate 1.37: use blob, or a newer Weaviate"

@@ -7,12 +7,13 @@ from tests.fakes.store import FakeStore
 from tests.service.store.alias_suite import AliasSuite
 from tests.service.store.change_suite import ChangeSuite
 from tests.service.store.filter_suite import FilterSuite
+from tests.service.store.hash_suite import HashSuite
 from tests.service.store.schema_suite import SchemaSuite
 from tests.service.store.store_suite import StoreSuite, make_collection, make_object
 from tests.service.store.tenant_suite import TenantSuite
 
 
-class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite):
+class TestFakeStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, ChangeSuite, AliasSuite, HashSuite):
     @pytest.fixture
     def store(self) -> FakeStore:
         return FakeStore()

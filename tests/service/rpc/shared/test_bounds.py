@@ -426,7 +426,7 @@ UNTESTED = {
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
     "embedders.nim.embedder.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "embedders.nim.embedder.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
-    "service.core.objects.importing.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
+    "service.core.objects.checks.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.calls.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.wire.FEW_BYTES": "a faster way for short fields",
     "service.rpc.shared.pages.FRAME_BYTES": "a size of gRPC",
