@@ -1,4 +1,4 @@
-"""Building embedders from their configurations."""
+"""Building embedders and rerankers from their configurations."""
 
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 from embedders.contract import Embedder, WatchedEmbedder
 from embedders.errors import ModelUnusable
 from embedders.front.batching import BatchingEmbedder
-from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from embedders.front.breaker import BreakerEmbedder, BreakerReranker, BreakerRules
 from embedders.front.cache import CachingEmbedder, VectorCache
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from embedders.nim.reranking import NimRerankConfig, NimReranker
+from embedders.reranking import WatchedReranker
 
 if TYPE_CHECKING:
     from embedders.clip import ClipConfig
@@ -40,6 +42,15 @@ def build_embedder(
     """
     breaker = BreakerEmbedder(_batching(config, bounds), rules or BreakerRules())
     return breaker if cache is None else CachingEmbedder(breaker, cache)
+
+
+def build_reranker(config: NimRerankConfig, *, rules: BreakerRules | None = None) -> WatchedReranker:
+    """Build the reranker that a configuration describes, with a circuit breaker, not yet started.
+
+    Raises:
+        ValueError: a NIM's address is invalid, or its model is missing.
+    """
+    return BreakerReranker(NimReranker(config), rules or BreakerRules())
 
 
 def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:

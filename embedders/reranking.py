@@ -54,7 +54,6 @@ class RerankerSpec:
         model: the model's name, such as "nvidia/llama-nemotron-rerank-vl-1b-v2"; empty while it is unknown.
         modalities: what a passage may be.
         limits: bounds on one text or picture.
-        max_passages: passages that the backend takes at once.
         slots: calls that it works on at the same time.
         caller_keys: whether calls may have their own key; others' keys must not be sent to it.
     """
@@ -63,7 +62,6 @@ class RerankerSpec:
     model: str
     modalities: frozenset[Modality]
     limits: InputLimits
-    max_passages: int
     slots: int = 1
     caller_keys: bool = False
 

@@ -15,16 +15,17 @@ import structlog
 from embedders.errors import ModelUnusable
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerPool
 from service.process.log import configure_logging
 from service.process.tracing import Tracing
 from service.rpc.server.server import GrpcServer, PortTaken, check_address
 from service.rpc.shared.bounds import RequestLimits
-from service.settings import InvalidSettings, NimSettings, Settings, masked_settings
+from service.settings import InvalidSettings, NimConnectionSettings, Settings, masked_settings
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
 from service.web.server import AddressTaken, WebServer
-from service.wiring import build_embedders
+from service.wiring import build_embedders, build_rerankers
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +104,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
     authenticator = Authenticator(settings.auth)
     embedders = EmbedderPool(build_embedders(settings))
+    rerankers = RerankerPool(build_rerankers(settings))
     web = None
     if settings.web.enabled:
         web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
@@ -121,9 +123,11 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         RequestLimits.of(settings.limits),
         store=store,
         embedders=embedders,
+        rerankers=rerankers,
         authenticator=authenticator,
         allow_caller_keys=any(
-            isinstance(group, NimSettings) and group.allow_caller_keys for group in settings.ordered.values()
+            isinstance(group, NimConnectionSettings) and group.allow_caller_keys
+            for group in settings.embedders.values()
         ),
     )
     servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
@@ -131,8 +135,9 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     await authenticator.start()
     ends.push_async_callback(store.close)
     await store.start()
-    ends.push_async_callback(embedders.close)
-    await embedders.start()
+    for pool in (embedders, rerankers):
+        ends.push_async_callback(pool.close)
+        await pool.start()
     ends.push_async_callback(_stop_all, servers)
     for each in servers:
         await each.start()
@@ -146,6 +151,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
         weaviate=str(where.http),
         weaviate_grpc=str(where.grpc),
         embedders=[embedder.spec.name for embedder in embedders.all],
+        rerankers=[group.spec.name for group in rerankers.groups],
     )
 
 

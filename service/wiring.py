@@ -1,4 +1,4 @@
-"""The embedders that the settings ask for."""
+"""The embedders and rerankers that the settings ask for."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,16 +6,19 @@ from dataclasses import replace
 from embedders.clip.config import ClipConfig
 from embedders.contract import InputLimits, WatchedEmbedder
 from embedders.errors import EmbedderError, EmbedderUnavailable
-from embedders.factory import build_embedder
+from embedders.factory import build_embedder, build_reranker
 from embedders.front.breaker import BreakerRules
 from embedders.front.cache import VectorCache
 from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig
+from embedders.nim.reranking import NimRerankConfig
+from embedders.reranking import WatchedReranker
 from service.settings import (
     ClipSettings,
     InvalidSettings,
     LimitSettings,
+    NimRerankSettings,
     NimSettings,
     Settings,
     read_secret,
@@ -49,6 +52,22 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
+
+
+def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
+    """Build the rerankers, for each those at its addresses; none is started yet.
+
+    Raises:
+        InvalidSettings: a key file cannot be read, or an address or a key is invalid.
+    """
+    limits, rules = _input_limits(settings.limits), BreakerRules()
+    try:
+        return [
+            [build_reranker(config, rules=rules) for config in _rerank_configs(name, group, limits)]
+            for name, group in settings.rerankers.items()
+        ]
+    except ValueError as error:
+        raise InvalidSettings(f"a reranker: {error}") from error
 
 
 def embedder_configs(
@@ -121,6 +140,25 @@ def _nim_configs(name: str, nim: NimSettings, limits: InputLimits) -> list[NimCo
         proxy=read_secret(nim.proxy, nim.proxy_file),
         timeout_s=nim.timeout_s,
         max_batch=nim.max_batch,
+        max_connections=nim.max_connections,
+        max_request_bytes=nim.max_request_bytes,
+        limits=limits,
+    )
+    names = replica_names(name, len(nim.base_url))
+    return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]
+
+
+def _rerank_configs(name: str, nim: NimRerankSettings, limits: InputLimits) -> list[NimRerankConfig]:
+    """Return a configuration for each address."""
+    first = NimRerankConfig(
+        name=name,
+        base_url=nim.base_url[0],
+        model=nim.model,
+        api_key=read_secret(nim.api_key, nim.api_key_file),
+        caller_keys=nim.allow_caller_keys,
+        ca_file=nim.ca_file,
+        proxy=read_secret(nim.proxy, nim.proxy_file),
+        timeout_s=nim.timeout_s,
         max_connections=nim.max_connections,
         max_request_bytes=nim.max_request_bytes,
         limits=limits,

@@ -11,6 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 ENVIRONMENT = "environment"
 """A proxy's address that stands for HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."""
 
+HOSTED = "/reranking"
+"""The end of an address that is the whole path of a reranker's calls: NVIDIA's hosted rerankers have no other pages."""
+
 MAX_KEY_LENGTH = 4096
 
 # Host names have no underscores, but names in container networks do.

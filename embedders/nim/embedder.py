@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -31,33 +30,23 @@ from embedders.errors import (
     ModelGone,
 )
 from embedders.nim.address import check_key
-from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCalls
+from embedders.nim.connection import Answer, ConnectionConfig
+from embedders.nim.failures import INPUT_AT_FAULT, read_refusal
 from embedders.nim.profiles import AUTO, PROFILES
-from embedders.nim.retries import PASSING, Retries, Transient
+from embedders.nim.retries import Retries
 from embedders.nim.serving import ServedModel, read_models, space_of
 from embedders.nim.wire import (
-    INFERENCE_FAILED,
-    INPUT_AT_FAULT,
+    EmbeddingFailures,
     Item,
     ItemReader,
-    NimFailures,
     canary,
     embeddings_request,
     max_answer_bytes,
     read_embeddings,
-    read_refusal,
     request_fields,
     request_kind,
 )
-from embedders.telemetry.timing import call_times
-
-START_PROBE_S = 5.0
-"""Seconds that starting waits to learn the model from the NIM; later `check` learns it."""
-
-READY_PAGE_BYTES = 65_536
-
-MODELS_PAGE_BYTES = 1024 * 1024
-"""The most bytes of a list of models: a gateway may list hundreds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,22 +123,22 @@ class NimEmbedder:
         self._served = ServedModel(
             spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
         )
-        self._connection = NimConnection(
+        self._life = Lifetime(config.name)
+        keyless = config.caller_keys and config.api_key is None
+        self._failures = EmbeddingFailures(self._served, config.api_key, keyless=keyless)
+        self._calls = NimCalls(
             ConnectionConfig(
                 name=config.name,
                 base_url=config.base_url,
                 api_key=config.api_key,
                 ca_file=config.ca_file,
                 proxy=config.proxy,
-                # One more than slots, so that checks never wait behind slow requests.
-                max_connections=config.max_connections + 1,
-            )
+                max_connections=config.max_connections,
+            ),
+            timeout_s=config.timeout_s,
+            retries=retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s),
+            failure=self._failures.of,
         )
-        self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
-        self._slots = asyncio.Semaphore(config.max_connections)
-        self._life = Lifetime(config.name)
-        keyless = config.caller_keys and config.api_key is None
-        self._failures = NimFailures(self._served, config.api_key, keyless=keyless)
         self._wants_key = False
         self._in_doubt = True
         self._reader = ItemReader(
@@ -167,7 +156,7 @@ class NimEmbedder:
 
     async def start(self) -> None:
         """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
-        self._connection.open()
+        self._calls.open()
         with contextlib.suppress(EmbedderError, TimeoutError):
             async with asyncio.timeout(START_PROBE_S):
                 with self._keys_are_the_callers():
@@ -201,7 +190,7 @@ class NimEmbedder:
         """Fail the calls in flight and close the connections. May be called twice."""
         await self._life.end()
         await self._reader.close()
-        await self._connection.close()
+        await self._calls.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         if options.api_key is not None:
@@ -260,7 +249,7 @@ class NimEmbedder:
             self._served.without_modality()
             answer = await self._ask_canary(key, checking=checking)
         if answer.status != HTTPStatus.OK:
-            raise self._failures.of_all(answer, Modality.TEXT, key)
+            raise self._failures.of_canary(answer, Modality.TEXT, key)
         unit_length = self._served.profile.unit_length
         model, (vector,) = read_embeddings(answer.body, count=1, dimension=None, unit_length=unit_length)
         self._served.hold(vector, model)
@@ -283,21 +272,13 @@ class NimEmbedder:
 
     async def _vectors(self, items: Sequence[Item], key: str | None) -> list[Vector | InputRejected]:
         """Embed items of one kind in one request; if the NIM rejects it or fails on it, find the invalid items."""
-        answer = await self._ask(items, key)
-        if answer.status == HTTPStatus.OK:
-            return list(self._read(answer, len(items)))
-        # Before the items are tried one by one: a NIM that rejects everything would get 127 requests for 64 of them.
-        await self._require_sense(items, key)
-        if answer.status == INFERENCE_FAILED:
-            # The NIM works, so the failure may have passed: no item is blamed before a second attempt.
-            answer = await self._ask(items, key)
-            if answer.status == HTTPStatus.OK:
-                return list(self._read(answer, len(items)))
-        rows = await self._without_culprits(items, answer, key)
-        if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
-            # All items failed: the NIM itself may have begun to fail.
-            await self._require_sense(items, key)
-        return rows
+        culprits: Culprits[Item, Vector] = Culprits(
+            ask=lambda some: self._ask(some, key),
+            read=self._read,
+            require_sense=lambda: self._require_sense(items, key),
+            blame=self._failures.of_input,
+        )
+        return await culprits.rows(items)
 
     async def _require_sense(self, items: Sequence[Item], key: str | None) -> None:
         """Send a canary of the items' kind, and raise the NIM's error if it fails."""
@@ -305,27 +286,7 @@ class NimEmbedder:
         plain = canary(what.pop() if len(what) == 1 else Modality.TEXT, items[0].kind)
         answer = await self._ask([plain], key)
         if answer.status != HTTPStatus.OK:
-            raise self._failures.of_all(answer, plain.modality, key)
-
-    async def _without_culprits(
-        self, items: Sequence[Item], refusal: Answer, key: str | None
-    ) -> list[Vector | InputRejected]:
-        """Find the invalid items of a rejected request by halving it."""
-        if len(items) == 1:
-            if refusal.status == INFERENCE_FAILED:
-                refusal = await self._ask(items, key)
-                if refusal.status == HTTPStatus.OK:
-                    return list(self._read(refusal, 1))
-            return [self._failures.of_input(items[0], refusal)]
-        rows: list[Vector | InputRejected] = []
-        half = len(items) // 2
-        for part in (items[:half], items[half:]):
-            answer = await self._ask(part, key)
-            if answer.status == HTTPStatus.OK:
-                rows += self._read(answer, len(part))
-            else:
-                rows += await self._without_culprits(part, answer, key)
-        return rows
+            raise self._failures.of_canary(answer, plain.modality, key)
 
     def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
         unit_length = self._served.profile.unit_length
@@ -368,31 +329,8 @@ class NimEmbedder:
         checking: bool = False,
     ) -> Answer:
         """Send a request, with retries; checks do not take a slot."""
-        tries = -1
-        # Taken for each attempt, because a wait between two attempts needs no slot.
-        slot = contextlib.nullcontext() if checking else self._slots
-
-        async def attempt(timeout_s: float) -> Answer:
-            nonlocal tries
-            tries += 1
-            async with slot:
-                answer = await self._connection.ask(
-                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s, tries=tries
-                )
-            if answer.status in PASSING:
-                failure = self._failures.of(answer, key)
-                assert isinstance(failure, EmbedderUnavailable)
-                raise Transient(failure, retry_after_s=answer.retry_after_s)
-            return answer
-
-        times = call_times()
         try:
-            return await self._retries.run(
-                attempt,
-                timeout_s=self._config.timeout_s,
-                deadline_s=math.inf if times is None else times.deadline_s,
-                key=key,
-            )
+            return await self._calls.send(method, path, content, key=key, max_bytes=max_bytes, checking=checking)
         except EmbedderUnavailable as error:
             # It may come back with another model.
             self._in_doubt = self._in_doubt or not isinstance(error, EmbedderRateLimited)

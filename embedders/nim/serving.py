@@ -6,7 +6,7 @@ an index, so that such a NIM is refused until the former model is back.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from embedders.contract import EmbedderSpec, Vector
@@ -162,17 +162,32 @@ def choose_model(wanted: str, listed: Sequence[str]) -> str:
     Raises:
         ModelUnusable: none is wanted, and the list does not tell which one to use.
     """
+    names = [each for each in listed if not any(each == other + end for other in listed for end in ROLE_SUFFIXES)]
+    return choose_name(wanted, listed, names, known=lambda each: choose_profile(AUTO, each) is not PROFILES["plain"])
+
+
+def choose_name(wanted: str, listed: Sequence[str], names: Sequence[str], *, known: Callable[[str], bool]) -> str:
+    """Return the wanted name as the NIM spells it, or else the only one that is known, or the only one.
+
+    Args:
+        wanted: the name in the settings; empty if none is set.
+        listed: the names that the NIM lists.
+        names: those to choose among.
+        known: whether a name is of a family of models that do what is wanted.
+
+    Raises:
+        ModelUnusable: none is wanted, and the list does not tell which one to use.
+    """
     if wanted:
         same = [each for each in listed if each.lower() == wanted.lower()]
         return wanted if wanted in listed or not same else same[0]
-    names = [each for each in listed if not any(each == other + end for other in listed for end in ROLE_SUFFIXES)]
-    known = [each for each in names if choose_profile(AUTO, each) is not PROFILES["plain"]]
-    for found in (known, names):
+    fitting = [each for each in names if known(each)]
+    for found in (fitting, names):
         if len(found) == 1:
             return found[0]
     if not names:
         raise ModelUnusable("the NIM lists no model at /v1/models; set model to the name of the one to use")
-    raise ModelUnusable(f"the NIM serves several models, {_shown(known or names)}; set model to the one to use")
+    raise ModelUnusable(f"the NIM serves several models, {_shown(fitting or names)}; set model to the one to use")
 
 
 def read_models(body: bytes) -> list[str]:

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,19 +35,14 @@ from embedders.contract import (
 )
 from embedders.errors import (
     AnswerInvalid,
-    CallerKeyRejected,
-    CredentialRejected,
     EmbedderError,
-    EmbedderRateLimited,
-    EmbedderUnavailable,
     InputRejected,
-    ModelGone,
     ModelUnusable,
 )
 from embedders.images import decoding as images
 from embedders.nim.connection import Answer
+from embedders.nim.failures import INFERENCE_FAILED, NimFailures, read_refusal
 from embedders.nim.profiles import MAX_DIMENSION, NimProfile
-from embedders.nim.retries import PASSING
 from embedders.nim.serving import ServedModel
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
@@ -67,29 +61,10 @@ _DATA_URL = re.compile(r"data:(?=image)", re.IGNORECASE)
 _TOKEN_BOUND = re.compile(r"maximum allowed token size (\d{1,7})")
 """How a NIM tells its bound when it refuses a text that is too long."""
 
-MAX_REFUSAL_LENGTH = 200
-
 NORM_TOLERANCE = 1e-2
 """How far a vector's length may be from 1; half-precision engines stay within a tenth of this."""
 
-_MAX_DEPTH = 4
-
-INFERENCE_FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
-"""The NIM's documented answer when inference fails, because of an input or of the NIM itself."""
-
-INPUT_AT_FAULT = frozenset(
-    {
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.UNPROCESSABLE_ENTITY,
-        INFERENCE_FAILED,
-    }
-)
-"""Statuses that reject an input, if a canary shows that the NIM can embed others."""
-
 _PLAIN = {Modality.TEXT: "text", Modality.IMAGE: "image", Modality.TEXT_IMAGE: "text with an image"}
-
-_KEY_AT_FAULT = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,20 +316,6 @@ def read_embeddings(body: bytes, *, count: int, dimension: int | None, unit_leng
     return Embeddings(model if isinstance(model, str) else "", _check_unit(rows) if unit_length else _scaled(rows))
 
 
-def read_refusal(body: bytes) -> str:
-    """Return a refusal's message, detail or title, shortened; empty if there is none.
-
-    It may quote the request, so it must not be shown to other callers.
-    """
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    words = _words(answer)
-    printable = "".join(each if each.isprintable() else " " for each in words)
-    return " ".join(printable.split())[:MAX_REFUSAL_LENGTH]
-
-
 def _positions(data: Sequence[dict[str, Any]]) -> list[int]:
     indexes = [entry.get("index") for entry in data]
     numbers = [index for index in indexes if type(index) is int]
@@ -362,21 +323,6 @@ def _positions(data: Sequence[dict[str, Any]]) -> list[int]:
     if base not in (0, 1) or sorted(numbers) != list(range(base, base + len(data))):
         raise AnswerInvalid("the NIM's answer does not number its embeddings from 0 or 1 without a gap")
     return [number - base for number in numbers]
-
-
-def _words(answer: object, depth: int = 0) -> str:
-    # FastAPI's detail is a list of objects with msg and loc, NVIDIA's gateway has title and detail, OpenAI has error.
-    match answer:
-        case str():
-            return answer
-        case list() if depth < _MAX_DEPTH:
-            return "; ".join(filter(None, (_words(each, depth + 1) for each in answer[:3])))
-        case {"msg": str() as message, "loc": list() as where}:
-            return f"{'.'.join(map(str, where[:5]))}: {message}"
-        case dict() if depth < _MAX_DEPTH:
-            found = (_words(answer.get(key), depth + 1) for key in ("message", "detail", "error", "msg", "title"))
-            return next(filter(None, found), "")
-    return ""
 
 
 def _read_vector(value: object, dimension: int | None) -> Vector:
@@ -423,8 +369,8 @@ def _check_finite(rows: NDArray[np.float32]) -> None:
         raise AnswerInvalid("the NIM answered an embedding with values that are not finite")
 
 
-class NimFailures:
-    """Maps the failures of one NIM to errors.
+class EmbeddingFailures(NimFailures):
+    """Maps the failures of one embedding NIM to errors.
 
     Args:
         served: what the NIM serves.
@@ -433,51 +379,27 @@ class NimFailures:
     """
 
     def __init__(self, served: ServedModel, api_key: str | None, *, keyless: bool) -> None:
+        super().__init__(api_key, keyless=keyless)
         self._served = served
-        self._api_key = api_key
-        self._keyless = keyless
 
-    def of(self, answer: Answer, key: str | None) -> EmbedderError:
-        """Return the error for an answer that is not about an input; `key` is the caller's."""
-        message = f"the NIM answered with status {answer.status}"
-        wait_s = answer.retry_after_s or 1.0
-        if answer.status in _KEY_AT_FAULT:
-            return self._of_key(answer, key, message)
-        if answer.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            return ModelGone(f"{message}: it does not serve the model {self._served.spec.model}{self._served.serves}")
-        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            return EmbedderRateLimited(f"{message}: too many calls", retry_after_s=wait_s)
-        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
-            return EmbedderUnavailable(message, retry_after_s=wait_s)
-        return AnswerInvalid(f"{message}, which a NIM never sends; check base_url")
+    @property
+    def model(self) -> str:
+        """The name of the model that the NIM is to serve."""
+        return self._served.spec.model
 
-    def _of_key(self, answer: Answer, key: str | None, message: str) -> EmbedderError:
-        what = "no credits are left for" if answer.status == HTTPStatus.PAYMENT_REQUIRED else "it rejects"
-        if key is not None:
-            return CallerKeyRejected(f"{message}: {what} the key that came with the call; send a valid one")
-        if self._keyless:
-            return CallerKeyRejected(f"{message}: it requires a key, and this server has none; send one with the call")
-        return CredentialRejected(f"{message}: {what} this server's key; set a valid one")
+    @property
+    def serves(self) -> str:
+        """What the NIM lists instead of the model, in words; empty if it lists the model or nothing."""
+        return self._served.serves
 
-    def of_all(self, answer: Answer, what: Modality, key: str | None) -> EmbedderError:
-        """Return the error when the NIM rejects a canary. Its message cannot quote a caller's input."""
-        if answer.status == INFERENCE_FAILED:
-            return self.of(answer, key)
-        words = read_refusal(answer.body)
-        for secret in filter(None, (key, self._api_key)):
-            words = words.replace(secret, "...")
-        message = f"the NIM rejects even a plain {_PLAIN[what]} with status {answer.status}"
-        if words:
-            message += f' and says "{words}"'
-        if re.search(r"\bdegraded\b", words, re.IGNORECASE):
-            return EmbedderUnavailable(message)
-        served = self._served
-        if served.dimensions is not None and "dimension" in words:
-            return ModelUnusable(f"{message}; set dimensions to what {served.spec.model} has, or leave it out")
-        message += f"; check that it serves the model {served.spec.model} and is of profile {served.profile.name}"
-        if re.search(r"\bmodel\b", words, re.IGNORECASE):
-            return ModelGone(message)
-        return AnswerInvalid(message)
+    def of_canary(self, answer: Answer, what: Modality, key: str | None) -> EmbedderError:
+        """Return the error when the NIM rejects a canary of a kind; see of_all."""
+        return self.of_all(answer, _PLAIN[what], key)
+
+    def _of_misfit(self, message: str, words: str, check: str = "") -> EmbedderError:
+        if self._served.dimensions is not None and "dimension" in words:
+            return ModelUnusable(f"{message}; set dimensions to what {self.model} has, or leave it out")
+        return super()._of_misfit(message, words, check or f" and is of profile {self._served.profile.name}")
 
     def of_input(self, item: Item, answer: Answer) -> InputRejected:
         """Return the error for an input that the NIM cannot embed, while it can embed others."""

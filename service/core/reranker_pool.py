@@ -89,6 +89,17 @@ class RerankerPool(BackendPool[WatchedReranker]):
         super().__init__([member for group in groups for member in group], check_interval_s=check_interval_s)
         self._groups = {group[0].spec.name: RerankerGroup(group) for group in groups}
 
+    async def start(self) -> None:
+        """Start and check all rerankers in the background: searches without them need not wait."""
+        self._monitors = [
+            asyncio.create_task(self._begin(member), name=f"checks-{member.spec.name}") for member in self._members
+        ]
+
+    async def _begin(self, member: WatchedReranker) -> None:
+        await member.start()
+        await self._check(member)
+        await self._check_forever(member)
+
     def get(self, name: str) -> RerankerGroup:
         """Return the reranker of a name.
 

@@ -159,7 +159,7 @@ def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
         model=spec.model,
         space=spec.space,
         dimension=spec.dimension,
-        modalities=sorted(MODALITIES[each] for each in spec.modalities if each in MODALITIES),
+        modalities=sorted(MODALITIES[each] for each in spec.modalities),
         limits=_limits_to_pb(spec.limits, spec.max_text_tokens),
         health=_health_to_pb(fault),
         health_detail=fault or "",
@@ -172,7 +172,7 @@ def _reranker_to_pb(group: RerankerGroup) -> pb.RerankerInfo:
     return pb.RerankerInfo(
         name=spec.name,
         model=spec.model,
-        modalities=sorted(MODALITIES[each] for each in spec.modalities if each in MODALITIES),
+        modalities=sorted(MODALITIES[each] for each in spec.modalities),
         limits=_limits_to_pb(spec.limits),
         health=_health_to_pb(group.fault),
         health_detail=group.fault or "",

@@ -4,12 +4,12 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from embedders.nim.address import check_key, parse_base_url, resolve_proxy
+from embedders.nim.address import HOSTED, check_key, parse_base_url, resolve_proxy
 from embedders.nim.profiles import AUTO, PROFILES, check_profile, choose_profile
 from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
 
@@ -143,6 +143,12 @@ class NimConnectionSettings(Group):
         "a proxy in front of the NIM accepts only smaller bodies",
     )
 
+    allow_caller_keys: bool = Field(
+        False,
+        description="whether calls may bring their own key for this NIM in the metadata x-nvidia-api-key; "
+        "otherwise such calls are refused",
+    )
+
     @field_validator("base_url")
     @classmethod
     def _check_base_url(cls, base_url: list[str]) -> list[str]:
@@ -213,11 +219,6 @@ class NimSettings(SpaceSettings, NimConnectionSettings):
         description="values that the NIM is asked to shorten vectors to, where the model can (Matryoshka); the space "
         "is then MODEL@DIMENSIONS",
     )
-    allow_caller_keys: bool = Field(
-        False,
-        description="whether calls may bring their own key for this NIM in the metadata x-nvidia-api-key; "
-        "otherwise such calls are refused",
-    )
     max_batch: int | None = Field(
         None,
         ge=1,
@@ -244,6 +245,12 @@ class NimRerankSettings(NimConnectionSettings):
     """A reranking NIM."""
 
     kind: Literal["nim-rerank"] = Field("nim-rerank", description="nim-rerank, for a reranking NIM; required")
+
+    @model_validator(mode="after")
+    def _name_hosted_model(self) -> Self:
+        if self.model is None and any(parse_base_url(each).endswith(HOSTED) for each in self.base_url):
+            raise ValueError(f"model is not set, and base_url ends with {HOSTED}, where no list of models is; set it")
+        return self
 
 
 KINDS: dict[str, type[ClipSettings | NimSettings | NimRerankSettings]] = {

@@ -46,7 +46,6 @@ class FakeReranker:
             model=model,
             modalities=modalities,
             limits=limits or InputLimits(),
-            max_passages=512,
             slots=slots,
             caller_keys=caller_keys,
         )

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedders.errors import AnswerInvalid
+from embedders.nim.failures import read_refusal
 from embedders.nim.wire import (
     embeddings_request,
     image_item,
     max_answer_bytes,
     read_embeddings,
-    read_refusal,
     text_item,
 )
 

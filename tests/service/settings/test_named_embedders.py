@@ -15,6 +15,7 @@ from service.settings import (
     load_settings,
     masked_settings,
 )
+from service.wiring import build_rerankers
 
 
 def configured(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
@@ -91,6 +92,39 @@ def test_an_order_names_every_embedder_once_and_nothing_else(
 
     assert fault.startswith("VECGATE_EMBEDDER__ORDER: ")
     assert words in fault
+
+
+def test_a_hosted_reranker_needs_the_name_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosted = "https://ai.api.nvidia.com/v1/retrieval/nvidia/x/reranking"
+    configured(monkeypatch, EMBEDDERS__A__KIND="clip", EMBEDDERS__R__KIND="nim-rerank")
+    configured(monkeypatch, EMBEDDERS__R__BASE_URL=hosted)
+
+    (fault,) = faults()
+    configured(monkeypatch, EMBEDDERS__R__MODEL="nvidia/x")
+
+    assert "model is not set, and base_url ends with /reranking" in fault
+    assert load_settings().rerankers["r"].base_url == [hosted]
+
+
+def test_rerankers_are_built_with_their_names_and_those_of_their_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(
+        monkeypatch,
+        EMBEDDERS__A__KIND="clip",
+        EMBEDDERS__BEST__KIND="nim-rerank",
+        EMBEDDERS__BEST__BASE_URL="http://a:1,http://b:1",
+        EMBEDDERS__BEST__MAX_CONNECTIONS="3",
+        EMBEDDERS__BEST__ALLOW_CALLER_KEYS="true",
+        EMBEDDERS__OTHER__KIND="nim-rerank",
+        EMBEDDERS__OTHER__MODEL="nvidia/llama-nemotron-rerank-1b-v2",
+        LIMITS__MAX_TEXT_BYTES="1234",
+    )
+
+    groups = build_rerankers(load_settings())
+
+    assert [[each.spec.name for each in group] for group in groups] == [["best", "best-2"], ["other"]]
+    best, other = groups[0][0].spec, groups[1][0].spec
+    assert (best.model, best.slots, best.caller_keys, best.limits.max_text_bytes) == ("", 3, True, 1234)
+    assert (other.model, other.caller_keys) == ("nvidia/llama-nemotron-rerank-1b-v2", False)
 
 
 def test_rerankers_alone_are_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

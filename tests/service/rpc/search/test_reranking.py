@@ -514,7 +514,7 @@ async def test_a_listing_shows_the_rerankers_with_what_they_read_and_their_healt
 
     (shown,) = listed.rerankers
     assert (shown.name, shown.model) == ("fake-rerank", "fake/reranker")
-    assert shown.modalities[:2] == [embedding_pb.MODALITY_TEXT, embedding_pb.MODALITY_IMAGE]
+    assert list(shown.modalities) == [1, 2, 3]
     assert shown.limits.max_text_bytes == 1000
     assert shown.health == embedding_pb.EMBEDDER_HEALTH_UNAVAILABLE
     assert shown.health_detail == "the NIM does not answer"

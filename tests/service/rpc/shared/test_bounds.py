@@ -278,6 +278,20 @@ TESTS = {
     "embedders.nim.test_serving": {
         "test_what_is_set_and_does_not_fit_the_served_model_is_told": ["embedders.nim.profiles.NimProfile.max_inputs"],
     },
+    "embedders.nim.test_reranking": {
+        "test_a_request_has_at_most_512_passages": ["embedders.nim.reranking.MAX_PASSAGES"],
+        "test_requests_are_cut_by_bytes_and_a_larger_passage_goes_alone": [
+            "embedders.nim.reranking.NimRerankConfig.max_request_bytes",
+        ],
+        "test_no_more_requests_run_at_once_than_connections_and_a_check_passes_them": [
+            "embedders.nim.reranking.NimRerankConfig.max_connections"
+        ],
+        "test_a_slow_answer_ends_with_the_time_out": ["embedders.nim.reranking.NimRerankConfig.timeout_s"],
+        "test_a_wait_beyond_the_time_for_retries_is_not_begun": ["embedders.nim.reranking.NimRerankConfig.retry_max_s"],
+        "test_pictures_that_have_to_be_converted_are_scaled_down": [
+            "embedders.nim.reranking.NimRerankConfig.max_converted_pixels"
+        ],
+    },
     "embedders.nim.test_pictures": {
         "test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone": [
             "nim.max_request_bytes",
@@ -410,8 +424,8 @@ TESTS = {
     "embedders.nim.test_wire": {
         "test_vectors_of_no_common_sensible_length_are_refused": ["embedders.nim.profiles.MAX_DIMENSION"],
         "test_what_a_refusal_says_is_one_short_line": [
-            "embedders.nim.wire.MAX_REFUSAL_LENGTH",
-            "embedders.nim.wire._MAX_DEPTH",
+            "embedders.nim.failures.MAX_REFUSAL_LENGTH",
+            "embedders.nim.failures._MAX_DEPTH",
         ],
     },
     "service.web.test_endpoint": {
@@ -424,8 +438,8 @@ UNTESTED = {
     "embedders.front.cache.ENTRY_OVERHEAD_BYTES": "an estimate",
     "embedders.front.cache.HASH_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
-    "embedders.nim.embedder.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
-    "embedders.nim.embedder.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
+    "embedders.nim.calls.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
+    "embedders.nim.calls.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "service.core.objects.checks.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.calls.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.wire.FEW_BYTES": "a faster way for short fields",

@@ -1,0 +1,169 @@
+"""Calls of one NIM, repeated after temporary failures, and the search for items that make it refuse a call."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Generic, TypeVar
+
+from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
+from embedders.nim.failures import INFERENCE_FAILED
+from embedders.nim.retries import PASSING, Retries, Transient
+from embedders.telemetry.timing import call_times
+
+START_PROBE_S = 5.0
+"""Seconds that starting waits to learn the model from the NIM; later `check` learns it."""
+
+READY_PAGE_BYTES = 65_536
+
+MODELS_PAGE_BYTES = 1024 * 1024
+"""The most bytes of a list of models: a gateway may list hundreds."""
+
+Item = TypeVar("Item")
+Row = TypeVar("Row")
+
+
+class NimCalls:
+    """Sends requests to a NIM through one pool of connections.
+
+    Args:
+        config: how to reach the NIM; its max_connections are requests with callers' inputs at the same time, and checks
+            have one more connection.
+        timeout_s: seconds for one request from connecting to the answer's last byte.
+        retries: the rule of retries.
+        failure: the error for an answer that is no success, by the answer and the caller's key.
+
+    Raises:
+        ValueError: an address or key is invalid, or ca_file holds no certificates.
+    """
+
+    def __init__(
+        self,
+        config: ConnectionConfig,
+        *,
+        timeout_s: float,
+        retries: Retries,
+        failure: Callable[[Answer, str | None], EmbedderError],
+    ) -> None:
+        # One more than slots, so that checks never wait behind slow requests.
+        self._connection = NimConnection(replace(config, max_connections=config.max_connections + 1))
+        self._timeout_s = timeout_s
+        self._retries = retries
+        self._failure = failure
+        self._slots = asyncio.Semaphore(config.max_connections)
+
+    def open(self) -> None:
+        """Make the pool; connections open when they are needed."""
+        self._connection.open()
+
+    async def close(self) -> None:
+        """Close the connections. May be called twice."""
+        await self._connection.close()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        content: Sequence[bytes] | None = None,
+        *,
+        key: str | None = None,
+        max_bytes: int,
+        checking: bool = False,
+    ) -> Answer:
+        """Send a request, with retries, and return the answer; checks do not take a slot.
+
+        Args:
+            method: HTTP's.
+            path: behind the base URL.
+            content: pieces of JSON.
+            key: the caller's own, instead of the configured one.
+            max_bytes: the most bytes of the body of a 200.
+            checking: whether it is a check.
+
+        Raises:
+            EmbedderUnavailable: the NIM failed temporarily in the last attempt.
+            AnswerInvalid: the answer is not HTTP, is compressed, or is too long.
+        """
+        tries = -1
+        # Taken for each attempt, because a wait between two attempts needs no slot.
+        slot = contextlib.nullcontext() if checking else self._slots
+
+        async def attempt(timeout_s: float) -> Answer:
+            nonlocal tries
+            tries += 1
+            async with slot:
+                answer = await self._connection.ask(
+                    method, path, content, api_key=key, max_bytes=max_bytes, timeout_s=timeout_s, tries=tries
+                )
+            if answer.status in PASSING:
+                failure = self._failure(answer, key)
+                assert isinstance(failure, EmbedderUnavailable)
+                raise Transient(failure, retry_after_s=answer.retry_after_s)
+            return answer
+
+        times = call_times()
+        return await self._retries.run(
+            attempt,
+            timeout_s=self._timeout_s,
+            deadline_s=math.inf if times is None else times.deadline_s,
+            key=key,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Culprits(Generic[Item, Row]):
+    """Asks a NIM about items, and finds those that make it refuse or fail.
+
+    Attributes:
+        ask: sends items; returns a success or a refusal of items, and raises all other failures.
+        read: the rows of a successful answer about so many items.
+        require_sense: sends what no working NIM refuses, and raises the NIM's error if it is refused.
+        blame: the error for an item that is refused while others are not.
+    """
+
+    ask: Callable[[Sequence[Item]], Awaitable[Answer]]
+    read: Callable[[Answer, int], Sequence[Row]]
+    require_sense: Callable[[], Awaitable[None]]
+    blame: Callable[[Item, Answer], InputRejected]
+
+    async def rows(self, items: Sequence[Item]) -> list[Row | InputRejected]:
+        """Return a row for each item, or why it has none; in one request if no item is at fault.
+
+        Raises:
+            EmbedderError: the NIM fails or refuses whatever it is asked.
+        """
+        answer = await self.ask(items)
+        if answer.status == HTTPStatus.OK:
+            return list(self.read(answer, len(items)))
+        # Before the items are tried one by one: a NIM that rejects everything would get 127 requests for 64 of them.
+        await self.require_sense()
+        if answer.status == INFERENCE_FAILED:
+            # The NIM works, so the failure may have passed: no item is blamed before a second attempt.
+            answer = await self.ask(items)
+            if answer.status == HTTPStatus.OK:
+                return list(self.read(answer, len(items)))
+        rows = await self._halved(items, answer)
+        if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
+            # All items failed: the NIM itself may have begun to fail.
+            await self.require_sense()
+        return rows
+
+    async def _halved(self, items: Sequence[Item], refusal: Answer) -> list[Row | InputRejected]:
+        if len(items) == 1:
+            if refusal.status == INFERENCE_FAILED:
+                refusal = await self.ask(items)
+                if refusal.status == HTTPStatus.OK:
+                    return list(self.read(refusal, 1))
+            return [self.blame(items[0], refusal)]
+        rows: list[Row | InputRejected] = []
+        half = len(items) // 2
+        for part in (items[:half], items[half:]):
+            answer = await self.ask(part)
+            if answer.status == HTTPStatus.OK:
+                rows += self.read(answer, len(part))
+            else:
+                rows += await self._halved(part, answer)
+        return rows
