@@ -317,7 +317,10 @@ def delete(
             what = (
                 "the objects of all its tenants" if found.multi_tenancy.enabled else f"its {found.object_count} objects"
             )
-            confirm(f"Delete {name} with {what}?")
+            aliases = ", ".join(each.name for each in client.list_aliases(found.name))
+            confirm(
+                f"Delete {name} with {what}?" + (f" Its aliases, {aliases}, will lead to nothing." if aliases else "")
+            )
         client.delete_collection(name)
     say(f"{name} is deleted")
 

@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 from uuid import UUID, uuid4
 
 import grpc
 import pytest
 from grpc import StatusCode
 from weaviate import WeaviateAsyncClient
+from weaviate.exceptions import WeaviateUnsupportedFeatureError
+from weaviate.util import _ServerVersion
 
 from service.settings import WeaviateSettings
 from tests.e2e.beside import beside
@@ -220,3 +223,25 @@ async def test_an_alias_to_nothing_says_so_and_can_be_switched(versions: tuple[s
     assert [each.name for each in listed.aliases] == [f"Current{suffix}"]
     assert found == ("New", "other")
     assert (gone.reason, "alias" in gone.message) == ("COLLECTION_NOT_FOUND", False)
+
+
+async def test_a_weaviate_without_aliases_has_none(weaviate_settings: WeaviateSettings) -> None:
+    async with beside(weaviate_settings, FakeEmbedder()) as (channel, _):
+        collections = CollectionServiceStub(channel)
+        name = f"Real{uuid4().hex}"
+        wanted = collection_pb.Collection(name=name, vectors=[{"name": "v"}])
+        await collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=wanted))
+        with mock.patch.object(_ServerVersion, "check_is_at_least_1_32_0", _check_as_1_31):
+            listed = await collections.ListAliases(alias_pb.ListAliasesRequest())
+            missing = await failure_of(collections.GetAlias(alias_pb.GetAliasRequest(name="Current")))
+            nothing = await failure_of(collections.GetCollection(collection_pb.GetCollectionRequest(name="Current")))
+            alias = {"name": f"Current{name}", "collection": name}
+            creating = await failure_of(collections.CreateAlias(alias_pb.CreateAliasRequest(alias=alias)))
+
+    assert (list(listed.aliases), missing.reason, nothing.reason) == ([], "ALIAS_NOT_FOUND", "COLLECTION_NOT_FOUND")
+    assert creating.reason == "STORE_REJECTED"
+    assert "1.32.0" in creating.message
+
+
+def _check_as_1_31(_: _ServerVersion, feature: str) -> None:
+    raise WeaviateUnsupportedFeatureError(feature, "1.31.0", "1.32.0")

@@ -147,3 +147,21 @@ async def test_another_model_gets_the_image_again(hashed: Hashed) -> None:
     assert (after.filled, list(after.failures)) == (0, [])
     assert await hashed.nearest(RED, "new_looks") == pytest.approx(0, abs=1e-5)
     assert await hashed.hash() == hash_of(RED)
+
+
+async def test_hits_are_grouped_by_the_same_image(hashed: Hashed) -> None:
+    objects = [
+        {"properties": {"title": f"t{number}"}, "images": {"photo": {"content": image}}}
+        for number, image in enumerate((RED, BLUE, RED))
+    ]
+    await hashed.objects.ImportObjects(pb.ImportObjectsRequest(collection=hashed.name, objects=objects))
+    request = search_pb.SearchObjectsRequest(
+        collection=hashed.name,
+        near_text={"concepts": ["t1"]},
+        target_vectors=["words"],
+        group_by={"property": "photo", "number_of_groups": 5, "objects_per_group": 5},
+    )
+
+    groups = (await hashed.searches.SearchObjects(request)).groups
+
+    assert {each.name: each.object_count for each in groups} == {hash_of(RED): 2, hash_of(BLUE): 1}

@@ -195,7 +195,8 @@ class CollectionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetAlias(self, request, context):
-        """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE.
+        """GetAlias returns an alias, also one that leads to nothing. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -75,7 +75,9 @@ class CollectionServiceStub:
     alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
     """
     GetAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.GetAliasRequest, _alias_pb2.GetAliasResponse]
-    """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+    """GetAlias returns an alias, also one that leads to nothing. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+    STORE_UNAVAILABLE.
+    """
     ListAliases: _grpc.UnaryUnaryMultiCallable[_alias_pb2.ListAliasesRequest, _alias_pb2.ListAliasesResponse]
     """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateAlias: _grpc.UnaryUnaryMultiCallable[_alias_pb2.UpdateAliasRequest, _alias_pb2.UpdateAliasResponse]
@@ -134,7 +136,9 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     alias of that name), PERMISSION_DENIED, STORE_REJECTED (Weaviate older than 1.32 has no aliases), STORE_UNAVAILABLE.
     """
     GetAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.GetAliasRequest, _alias_pb2.GetAliasResponse]  # type: ignore[assignment]
-    """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+    """GetAlias returns an alias, also one that leads to nothing. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+    STORE_UNAVAILABLE.
+    """
     ListAliases: _aio.UnaryUnaryMultiCallable[_alias_pb2.ListAliasesRequest, _alias_pb2.ListAliasesResponse]  # type: ignore[assignment]
     """ListAliases lists aliases by name, in alphabetical order. Errors: INVALID_INPUT, STORE_UNAVAILABLE."""
     UpdateAlias: _aio.UnaryUnaryMultiCallable[_alias_pb2.UpdateAliasRequest, _alias_pb2.UpdateAliasResponse]  # type: ignore[assignment]
@@ -256,7 +260,9 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _alias_pb2.GetAliasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_alias_pb2.GetAliasResponse, _abc.Awaitable[_alias_pb2.GetAliasResponse]]:
-        """GetAlias returns an alias. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED, STORE_UNAVAILABLE."""
+        """GetAlias returns an alias, also one that leads to nothing. Errors: INVALID_INPUT, ALIAS_NOT_FOUND, PERMISSION_DENIED,
+        STORE_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def ListAliases(

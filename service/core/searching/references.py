@@ -36,6 +36,10 @@ async def real_name(store: Store, name: str) -> str:
         StoreUnavailable: the store failed.
     """
     try:
-        return (await store.get_collection(name, fresh=False)).name
+        found = await store.get_collection(name, fresh=False)
+        if found.name.lower() != name.lower():
+            # Another server may have switched the alias, and deleted the collection that it led to.
+            found = await store.get_collection(name)
     except CollectionNotFound:
         return name
+    return found.name

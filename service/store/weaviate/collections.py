@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cachetools import LRUCache, TTLCache
 from weaviate import WeaviateAsyncClient
+from weaviate.aliases.alias import AliasReturn
 from weaviate.collections.classes.tenants import (
     TenantCreate,
     TenantCreateActivityStatus,
@@ -15,7 +16,7 @@ from weaviate.collections.classes.tenants import (
 )
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
-from weaviate.exceptions import UnexpectedStatusCodeError
+from weaviate.exceptions import UnexpectedStatusCodeError, WeaviateUnsupportedFeatureError
 
 from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
@@ -73,8 +74,7 @@ class WeaviateCollections:
 
     async def _missing(self, name: str) -> CollectionNotFound:
         """Return that there is no collection of a name; say so if the name is an alias that leads to nothing."""
-        # Weaviate older than 1.32 has no aliases.
-        with contextlib.suppress(AliasNotFound, StoreRejected):
+        with contextlib.suppress(AliasNotFound):
             await self.get_alias(name)
             return CollectionNotFound(name, LEADS_NOWHERE)
         return CollectionNotFound(name)
@@ -163,16 +163,21 @@ class WeaviateCollections:
 
     async def get_alias(self, name: str) -> Alias:
         """Return an alias, even if its collection does not exist any more."""
+        found = None
         async with self._connection.call() as client:
-            found = await client.alias.get(alias_name=_alias_name(name))
+            # Weaviate older than 1.32 has no aliases.
+            with contextlib.suppress(WeaviateUnsupportedFeatureError):
+                found = await client.alias.get(alias_name=_alias_name(name))
         if found is None:
             raise AliasNotFound(name)
         return Alias(found.alias, found.collection)
 
     async def list_aliases(self) -> list[Alias]:
         """Return all aliases, sorted by name."""
+        found: Mapping[str, AliasReturn] = {}
         async with self._connection.call() as client:
-            found = await client.alias.list_all()
+            with contextlib.suppress(WeaviateUnsupportedFeatureError):
+                found = await client.alias.list_all()
         return [Alias(each.alias, each.collection) for _, each in sorted(found.items())]
 
     async def update_alias(self, alias: Alias) -> None:

@@ -213,3 +213,13 @@ def test_create_makes_an_image_field_of_which_the_hash_is_kept(fake: FakeVecgate
     (property_,) = fake.requests["CreateCollection"][0].collection.properties
     assert (property_.name, property_.data_type) == ("photo", 17)
     assert "blob_hash" in shown.stdout
+
+
+def test_delete_says_which_aliases_would_lead_to_nothing(fake: FakeVecgate) -> None:
+    fake.add_collection("Pictures")
+    fake.aliases = {"Current": "Pictures", "Other": "Another"}
+
+    kept = run(fake, "delete", "Pictures", input="n\n")
+
+    assert (kept.exit_code, set(fake.collections)) == (1, {"Pictures"})
+    assert "Its aliases, Current, will lead to nothing." in kept.output

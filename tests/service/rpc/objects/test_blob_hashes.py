@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from grpc import StatusCode
 
-from embedders.contract import ImageInput
+from embedders.contract import ImageInput, Modality
 from embedders.errors import EmbedderUnavailable
 from service.domain import StoredObject
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -179,6 +179,19 @@ async def test_an_update_that_needs_the_image_says_so_and_changes_nothing(wire: 
     assert "send the image again" in failure.message
     assert await get(wire, "photo", "title") == before
     assert await update(wire, obj(RED, title="b")) == {"looks": KEPT, "words": COMPUTED, "both": COMPUTED}
+
+
+async def test_one_joint_input_needs_the_image_again_too() -> None:
+    reads_both = frozenset({Modality.TEXT, Modality.IMAGE, Modality.TEXT_IMAGE})
+    wire = await start_wire(FakeEmbedder(modalities=reads_both))
+    await create(wire, {**BOTH, "combination": "COMBINATION_JOINT_INPUT"})
+    await import_(wire, obj(RED, title="a"))
+
+    failure = await failure_of(update(wire, obj(title="b")))
+    again = await import_(wire, obj(RED, title="a"))
+
+    assert (failure.reason, again) == ("IMAGE_NOT_STORED", {"both": KEPT})
+    await stop_wire(wire)
 
 
 async def test_an_image_is_cleared_with_its_vector(wire: Wire) -> None:
