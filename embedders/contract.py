@@ -64,10 +64,18 @@ DOCUMENT = EmbedOptions(Purpose.DOCUMENT)
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """A text, and whether it may be cut to the length that the model reads."""
+    """A text.
+
+    Attributes:
+        text: the text; not blank.
+        truncate: whether it may be cut to the length that the model reads.
+        at_start: whether it is cut at its start, so that its end is kept. An embedder that cannot do so rejects a text
+            that it would have to cut.
+    """
 
     text: str
     truncate: bool = False
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +93,13 @@ class TextImageInput:
         text: the text; not blank.
         content: the bytes of the picture's file.
         truncate: whether the text may be cut to the length that the model reads.
+        at_start: whether it is cut at its start; see TextInput.
     """
 
     text: str
     content: bytes
     truncate: bool = False
+    at_start: bool = False
 
 
 Input = TextInput | ImageInput | TextImageInput

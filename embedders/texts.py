@@ -25,8 +25,14 @@ def is_blank(text: str) -> bool:
     return _INVISIBLE.fullmatch(text) is not None
 
 
-def check_text(text: str, limits: InputLimits, *, truncate: bool) -> str:
+def check_text(text: str, limits: InputLimits, *, truncate: bool, at_start: bool = False) -> str:
     """Reject a text that no backend can embed; return it, cut to limits.max_text_bytes if it may be cut.
+
+    Args:
+        text: the text.
+        limits: its bounds.
+        truncate: whether it may be cut.
+        at_start: whether it is cut at its start instead of its end.
 
     Raises:
         InputRejected: the text is blank, or holds lone surrogates and so has no UTF-8 form.
@@ -43,7 +49,8 @@ def check_text(text: str, limits: InputLimits, *, truncate: bool) -> str:
     if len(encoded) > bound:
         raise TextTooLong(f"the text has {len(encoded)} bytes; {fix}")
     if len(encoded) > limits.max_text_bytes:
-        text = encoded[: limits.max_text_bytes].decode(errors="ignore")
+        kept = encoded[-limits.max_text_bytes :] if at_start else encoded[: limits.max_text_bytes]
+        text = kept.decode(errors="ignore")
     if is_blank(text):
         raise InputRejected("the text is blank; send at least one visible character")
     return text

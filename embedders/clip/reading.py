@@ -94,7 +94,10 @@ class Reader:
 
     def check(self, each: TextInput) -> str:
         """Return what is to be cleaned of a text; see embedders.texts.check_text."""
-        return check_text(each.text, self._limits, truncate=each.truncate)
+        try:
+            return check_text(each.text, self._limits, truncate=_may_be_cut(each))
+        except TextTooLong as error:
+            raise _too_long(each, str(error)) from error
 
     def tokenize(self, each: TextInput, checked: str, cleaned: str) -> Text | InputRejected:
         """Tokenise what was left of a text when it was checked, and then cleaned; cut it if that is allowed."""
@@ -102,12 +105,13 @@ class Reader:
         if is_blank(cleaned):
             return InputRejected("nothing is left of the text after cleaning; send words")
         try:
-            read = self._tokens(cleaned, cut=each.truncate)
+            read = self._tokens(cleaned, cut=_may_be_cut(each))
         except Exception:  # noqa: BLE001 -- a tokenizer from files may raise any error
             return unreadable()
-        if read.count > bound and not each.truncate:
+        if read.count > bound and not _may_be_cut(each):
             count = f"{read.count}" if read.exact else f"{read.count} or more"
-            return TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation")
+            message = f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation"
+            return _too_long(each, message)
         return Text(read.ids, min(read.count, bound), read.count > bound or len(checked) < len(each.text))
 
     def text(self, each: TextInput) -> Text | InputRejected:
@@ -130,6 +134,15 @@ class Reader:
         with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
             whole = tokenizer.tokenizer(cleaned, truncation=False).input_ids
             return Tokens(tokenizer([cleaned])[0].tolist(), len(whole))
+
+
+def _may_be_cut(each: TextInput) -> bool:
+    # Tokenizers cut at the end.
+    return each.truncate and not each.at_start
+
+
+def _too_long(each: TextInput, message: str) -> TextTooLong:
+    return TextTooLong(f"{message} at its end: a local model cuts no text at its start" if each.at_start else message)
 
 
 def _form_of(tokenizer: Any) -> str:

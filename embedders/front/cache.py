@@ -170,7 +170,7 @@ def _count(embedder: str, hits: int, misses: int, looked_up: int) -> None:
 def _digest(each: Input) -> bytes:
     if isinstance(each, ImageInput):
         return hashlib.sha256(b"image:" + each.content).digest()
-    kind = b"cut:" if each.truncate else b"text:"
+    kind = (b"cut at start:" if each.at_start else b"cut:") if each.truncate else b"text:"
     digest = hashlib.sha256(kind + each.text.encode("utf-8", "surrogatepass"))
     if isinstance(each, TextImageInput):
         digest = hashlib.sha256(b"both:" + digest.digest() + each.content)

@@ -28,6 +28,7 @@ from embedders.contract import (
     InputLimits,
     Modality,
     Purpose,
+    TextImageInput,
     TextInput,
     Vector,
     modality,
@@ -162,7 +163,7 @@ class ItemReader:
         if what not in profile.reads:
             return refused(self._served.spec, each)
         try:
-            text = "" if isinstance(each, ImageInput) else check_text(each.text, self._limits, truncate=each.truncate)
+            text = "" if isinstance(each, ImageInput) else self._text(each)
             url = "" if isinstance(each, TextInput) else self._image_url(each.content)
         except InputRejected as error:
             return error
@@ -176,6 +177,14 @@ class ItemReader:
             case Modality.TEXT_IMAGE:
                 content = text_image_item(text, url)
         return Item(orjson.dumps(content), what, kind, truncated=truncated)
+
+    def _text(self, each: TextInput | TextImageInput) -> str:
+        profile = self._served.profile
+        if each.truncate and each.at_start and not profile.truncation:
+            raise InputRejected(
+                f"a NIM of profile {profile.name} cuts no text at its start; let it be cut at its end, or not at all"
+            )
+        return check_text(each.text, self._limits, truncate=each.truncate, at_start=each.at_start)
 
     def _image_url(self, content: bytes) -> str:
         return image_item(*images.as_nim_image(content, self._limits, max_converted_pixels=self._max_converted_pixels))
@@ -240,7 +249,9 @@ def request_kind(profile: NimProfile, each: Input, options: EmbedOptions) -> Kin
     if not profile.truncation:
         return Kind(role)
     # Pictures are not cut.
-    return Kind(role, "END" if not isinstance(each, ImageInput) and each.truncate else "NONE")
+    if isinstance(each, ImageInput) or not each.truncate:
+        return Kind(role, "NONE")
+    return Kind(role, "START" if each.at_start else "END")
 
 
 def request_fields(

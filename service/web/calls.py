@@ -109,7 +109,7 @@ class Calls:
                         peer=exchange.peer,
                     )
 
-    async def _make_answer(self, exchange: Exchange) -> web.Response:
+    async def _make_answer(self, exchange: Exchange) -> web.StreamResponse:
         try:
             self._admit(exchange)
             note_deadline(self._bounds.timeout_s)
@@ -122,7 +122,7 @@ class Calls:
                 log_failure(error, exchange.method)
             return answer_for(error, exchange.request_id)
 
-    async def _send(self, exchange: Exchange, answer: web.Response) -> web.Response:
+    async def _send(self, exchange: Exchange, answer: web.StreamResponse) -> web.StreamResponse:
         """Send an answer; a caller that does not read it loses its connection after the idle time."""
         answer.headers[REQUEST_ID] = exchange.request_id
         answer.headers["server"] = "vecgate"
@@ -134,8 +134,8 @@ class Calls:
         except TimeoutError:
             if exchange.request.transport is not None:
                 exchange.request.transport.abort()
-        if isinstance(answer.body, bytes) and exchange.request.method != "HEAD":
-            exchange.response_bytes = len(answer.body)
+        if exchange.request.method != "HEAD":
+            exchange.response_bytes = answer.content_length or 0
         return answer
 
     def _span(self, exchange: Exchange) -> AbstractContextManager[Span]:

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from http import HTTPStatus
 from importlib.metadata import distribution, version
 from urllib.parse import quote
@@ -13,13 +12,13 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from embedders.contract import Embedder, Embedding, EmbedOptions, ImageInput, Input, Priority, Purpose
+from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Priority, Purpose
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
-from service.errors import InvalidRequest, Violation, rejection
+from service.errors import InvalidRequest, rejection
 from service.settings import AuthSettings, WebSettings
 from service.web.bounds import WebBounds
-from service.web.exchange import BodyReader, Exchange
+from service.web.exchange import BodyReader, Exchange, LongAnswer
 from service.web.inputs import InputReader
 from service.web.models import Chosen, DimensionUnknown, Models, ModelUnknown
 from service.web.openapi import openapi_document
@@ -45,9 +44,7 @@ READY_AGAIN_S = 5
 MANY_INPUTS = 64
 """Requests of more inputs are a bulk load, whose inputs wait behind those of searches. A search has a few."""
 
-NOT_AT_START = "truncate START is not supported, only END"
-
-Handler = Callable[[Exchange], Awaitable[web.Response]]
+Handler = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
 class Endpoint:
@@ -102,16 +99,16 @@ class Endpoint:
             raise method_not_allowed(", ".join(allowed))
         return handler
 
-    async def create_embeddings(self, exchange: Exchange) -> web.Response:
+    async def create_embeddings(self, exchange: Exchange) -> LongAnswer:
         """Embed the inputs of a request."""
         async with self._bodies.read(exchange) as body:
-            answer, embedder = await self._embed(body)
-        self._bodies.hold(exchange, len(answer))
+            pieces, embedder = await self._embed(body)
+        self._bodies.hold(exchange, sum(map(len, pieces)))
         spec = embedder.spec
         headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
-        return web.Response(body=answer, headers=headers, content_type=JSON)
+        return LongAnswer(pieces, headers=headers, content_type=JSON)
 
-    async def _embed(self, body: bytes) -> tuple[bytes, Embedder]:
+    async def _embed(self, body: bytes) -> tuple[list[bytes], Embedder]:
         """Return the answer to a request and the embedder that made it."""
         wanted, chosen, inputs = await self._read(body)
         embedder, outcomes = await self._embedders.embed_with_first(
@@ -121,7 +118,7 @@ class Endpoint:
             violation
             for at, outcome in enumerate(outcomes)
             if isinstance(outcome, InputRejected)
-            for violation in _rejection(outcome, at, wanted, inputs[at])
+            for violation in rejection(outcome, f"input[{at}]").violations
         ]
         if rejected:
             raise InvalidRequest(rejected)
@@ -247,12 +244,17 @@ class Endpoint:
         return chosen
 
     def _read_inputs(self, wanted: EmbeddingsRequest, chosen: Chosen) -> list[Input]:
-        truncate = wanted.truncate in (None, "END")
-        return self._inputs.read(wanted.items, wanted.modalities, chosen.embedders[0].spec, truncate=truncate)
+        return self._inputs.read(
+            wanted.items,
+            wanted.modalities,
+            chosen.embedders[0].spec,
+            truncate=wanted.truncate != "NONE",
+            at_start=wanted.truncate == "START",
+        )
 
     async def _write(
         self, model: str, inputs: Sequence[Input], embeddings: Sequence[Embedding], wanted: EmbeddingsRequest
-    ) -> bytes:
+    ) -> list[bytes]:
         long = len(embeddings) * len(embeddings[0].vector) > VALUES_AT_ONCE
         packed = wanted.encoding_format == "base64"
         if long:
@@ -279,14 +281,6 @@ def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int) -> EmbedOpti
         Purpose.DOCUMENT if passage else Purpose.QUERY,
         Priority.BULK if passage or count > MANY_INPUTS else Priority.INTERACTIVE,
     )
-
-
-def _rejection(outcome: InputRejected, at: int, wanted: EmbeddingsRequest, each: Input) -> Sequence[Violation]:
-    violations = rejection(outcome, f"input[{at}]").violations
-    if wanted.truncate == "START" and not isinstance(each, ImageInput):
-        # It was not cut at all.
-        return [replace(one, description=f"{one.description}; {NOT_AT_START}") for one in violations]
-    return violations
 
 
 def _unknown(error: ModelUnknown, status: HTTPStatus) -> Refused:

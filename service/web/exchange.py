@@ -1,7 +1,7 @@
 """An HTTP request with its answer, and the bounds on its body."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from http import HTTPStatus
 
@@ -45,6 +45,30 @@ class Exchange:
         self.request_bytes = 0
         self.response_bytes = 0
         self.ends = ExitStack()
+
+
+class LongAnswer(web.StreamResponse):
+    """An answer of many pieces, which are sent as fast as the caller reads them.
+
+    Args:
+        pieces: the body.
+        headers: of the answer, beside its type and length.
+        content_type: of the body.
+    """
+
+    def __init__(self, pieces: Sequence[bytes], *, headers: Mapping[str, str], content_type: str) -> None:
+        super().__init__(headers=headers)
+        self.content_type = content_type
+        self.content_length = sum(map(len, pieces))
+        self._pieces = pieces
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the pieces, and end."""
+        # aiohttp calls this again.
+        pieces, self._pieces = self._pieces, ()
+        for piece in pieces:
+            await self.write(piece)
+        await super().write_eof(data)
 
 
 class BodyReader:

@@ -3,6 +3,7 @@
 import binascii
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -61,7 +62,13 @@ class InputReader:
         self._strict_images = strict_images
 
     def read(
-        self, items: Sequence[str], modalities: Sequence[Modality | None], spec: EmbedderSpec, *, truncate: bool
+        self,
+        items: Sequence[str],
+        modalities: Sequence[Modality | None],
+        spec: EmbedderSpec,
+        *,
+        truncate: bool,
+        at_start: bool = False,
     ) -> list[Input]:
         """Return the inputs that strings stand for.
 
@@ -70,6 +77,7 @@ class InputReader:
             modalities: what each is declared to be; None where it is not declared.
             spec: of the embedder.
             truncate: whether texts may be cut.
+            at_start: whether they are cut at their start instead of their end.
 
         Raises:
             InvalidRequest: some strings are not what they are declared to be, or the embedder cannot read them.
@@ -78,7 +86,10 @@ class InputReader:
         violations = Violations()
         for at, (item, declared) in enumerate(zip(items, modalities, strict=True)):
             try:
-                inputs.append(self._read_item(item, declared, spec, truncate=truncate))
+                each = self._read_item(item, declared, spec)
+                if not isinstance(each, ImageInput):
+                    each = replace(each, truncate=truncate, at_start=at_start)
+                inputs.append(each)
             except _Unreadable as error:
                 violations.add(f"input[{at}]", str(error))
         if violations:
@@ -86,8 +97,8 @@ class InputReader:
             raise InvalidRequest(violations) from None
         return inputs
 
-    def _read_item(self, item: str, declared: Modality | None, spec: EmbedderSpec, *, truncate: bool) -> Input:
-        each = TextInput(item, truncate) if declared is Modality.TEXT else _sort(item, truncate=truncate)
+    def _read_item(self, item: str, declared: Modality | None, spec: EmbedderSpec) -> Input:
+        each = TextInput(item) if declared is Modality.TEXT else _sort(item)
         if declared not in (None, modality(each)):
             raise _Unreadable(_MISDECLARED[declared])
         if modality(each) not in spec.modalities:
@@ -101,7 +112,7 @@ class InputReader:
         return each
 
 
-def _sort(item: str, *, truncate: bool) -> Input:
+def _sort(item: str) -> Input:
     """Return what a string stands for. A NIM tells it by the data URL: alone, or behind a text and white space."""
     if start := _START.match(item):
         url = _IMAGE_URL.match(item, start.end())
@@ -113,7 +124,7 @@ def _sort(item: str, *, truncate: bool) -> Input:
         return ImageInput(_decode(item[url.end() :]))
     found = _find_url(item)
     if found is None:
-        return TextInput(item, truncate)
+        return TextInput(item)
     if found["kind"].lower() != "image":
         raise _Unreadable(f"holds a data URL that is not of an image; leave it out, {_AS_TEXT}")
     text, packed = item[: found.start()], item[found.end() :]
@@ -123,7 +134,7 @@ def _sort(item: str, *, truncate: bool) -> Input:
             f"at the end, {_AS_TEXT}"
         )
     content = _decode(packed)
-    return TextImageInput(text.rstrip(), content, truncate) if text.strip() else ImageInput(content)
+    return TextImageInput(text.rstrip(), content) if text.strip() else ImageInput(content)
 
 
 def _find_url(item: str) -> re.Match[str] | None:

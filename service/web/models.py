@@ -41,7 +41,10 @@ class Models:
         self._pool = pool
 
     def listed(self) -> dict[str, WatchedEmbedder]:
-        """Return the preferred embedder of each model, and by the ids of their spaces those of its other spaces."""
+        """Return the preferred embedder of each model, and by the ids of their spaces those of its other spaces.
+
+        A NIM's model may be unknown until it has answered; then it is not listed.
+        """
         listed: dict[str, WatchedEmbedder] = {}
         for each in self._pool.all:
             if not each.spec.model:
@@ -78,13 +81,16 @@ class Models:
             base, _, role = name.rpartition("-")
             found = self._named(base) if role in ROLES else []
         if not found:
-            raise ModelUnknown(f"this server has no model {name[:200]!r}; it has: {', '.join(self.listed())}")
+            known = ", ".join(self.listed()) or "none, because no embedder has answered yet"
+            raise ModelUnknown(f"this server has no model {name[:200]!r}; it has: {known}")
         if dimension is not None:
             found = _of_dimension(found, dimension)
         first = found[0].spec
         return Chosen([each for each in found if each.spec.space == first.space], role)
 
     def _named(self, name: str) -> list[WatchedEmbedder]:
+        if not name:
+            return []
         of_model = [each for each in self._pool.all if each.spec.model == name]
         if of_model:
             # Others of the space may serve the same weights under another name.

@@ -185,8 +185,8 @@ def _request_schema(settings: WebSettings, models: Models) -> dict[str, Any]:
             "truncate": _choice("truncate")
             | {
                 "default": "END",
-                "description": "whether a text that is too long for the model is truncated at its end (END) or "
-                "refused (NONE). START refuses it, too: nothing is cut at its start",
+                "description": "whether a text that is too long for the model is truncated at its end or at its start, "
+                "or refused. Local models and nvclip cut nothing at its start",
             },
             "modality": {
                 "oneOf": [

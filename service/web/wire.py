@@ -173,8 +173,10 @@ def _broken_rule(error: msgspec.ValidationError) -> RequestRefused:
     return RequestRefused((message or text).replace("`", ""), field)
 
 
-def write_embeddings(model: str, inputs: Sequence[Input], embeddings: Sequence[Embedding], *, packed: bool) -> bytes:
-    """Return the answer to a request.
+def write_embeddings(
+    model: str, inputs: Sequence[Input], embeddings: Sequence[Embedding], *, packed: bool
+) -> list[bytes]:
+    """Return the answer to a request, in pieces.
 
     Args:
         model: the model that embedded.
@@ -193,7 +195,10 @@ def write_embeddings(model: str, inputs: Sequence[Input], embeddings: Sequence[E
         "total_tokens": tokens,
     }
     rest = orjson.dumps({"model": model, "usage": usage})
-    return b"".join((b'{"object":"list","data":[', *_write_vectors(embeddings, packed=packed), b"],", rest[1:]))
+    pieces = list(_write_vectors(embeddings, packed=packed))
+    pieces[0] = b'{"object":"list","data":[' + pieces[0]
+    pieces[-1] += b"]," + rest[1:]
+    return pieces
 
 
 def _write_vectors(embeddings: Sequence[Embedding], *, packed: bool) -> Iterator[bytes]:

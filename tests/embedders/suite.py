@@ -163,6 +163,26 @@ class EmbedderSuite:
         assert cut.truncated
         assert_same(vectors([cut]), vectors([first]))
 
+    async def test_a_text_that_is_to_be_cut_at_its_start_keeps_its_end_or_is_rejected_for_that(
+        self, embedder: Embedder
+    ) -> None:
+        end = "cat " * (LIMITS.max_text_bytes // 4)
+        cut, kept, short = await embedder.embed(
+            [
+                TextInput(f"dog {end}", True, True),
+                TextInput(end, True, True),
+                replace(CAT, truncate=True, at_start=True),
+            ],
+            QUERY,
+        )
+        if isinstance(cut, Embedding):
+            assert cut.truncated
+            assert_same(vectors([cut]), vectors([kept]))
+        for each in (cut, kept, short):
+            assert isinstance(each, Embedding) or "at its start" in str(each)
+        if isinstance(short, Embedding):
+            assert_same(vectors([short]), vectors(await embedder.embed([CAT], QUERY)))
+
     @pytest.mark.parametrize("character", ["c", "é", "東"])
     async def test_a_text_far_beyond_the_bound_fails_alone_even_when_it_may_be_cut(
         self, embedder: Embedder, character: str

@@ -45,6 +45,14 @@ def test_a_text_that_may_be_cut_ends_with_a_whole_character_within_the_bound(tex
     assert check_text(text, LIMITS, truncate=True) == left
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [("a" * 10 + "b", "a" * 9 + "b"), ("é" * 6, "é" * 5), ("éa" * 4, "a" + "éa" * 3), ("🙂" * 3, "🙂" * 2)],
+)
+def test_a_text_that_is_cut_at_its_start_begins_with_a_whole_character(text: str, left: str) -> None:
+    assert check_text(text, LIMITS, truncate=True, at_start=True) == left
+
+
 @pytest.mark.parametrize("text", ["a" * 11, "é" * 6, "🙂" * 3])
 def test_a_text_that_may_not_be_cut_is_refused_beyond_the_bound(text: str) -> None:
     with pytest.raises(TextTooLong, match=r"the limit is 10 bytes; send a shorter text or allow truncation"):

@@ -192,22 +192,23 @@ class FakeEmbedder:
                 images.decode(each.content, self._spec.limits)
             if isinstance(each, ImageInput):
                 return Embedding(self.vector(each.content))
-            text, count, truncated = self._read(each.text, truncate=each.truncate)
+            text, count, truncated = self._read(each)
             content: Content = text if isinstance(each, TextInput) else (text, each.content)
             return Embedding(self.vector(content), count, truncated)
         except InputRejected as error:
             return error
 
-    def _read(self, text: str, *, truncate: bool) -> tuple[str, int, bool]:
+    def _read(self, each: TextInput | TextImageInput) -> tuple[str, int, bool]:
         """Return a text as the model reads it, the number of its tokens, and whether it was cut."""
-        checked = check_text(text, self._spec.limits, truncate=truncate)
+        checked = check_text(each.text, self._spec.limits, truncate=each.truncate, at_start=each.at_start)
         words, bound = checked.split(), self._spec.max_text_tokens
         count = len(words) + 2
         if bound is None or count <= bound:
-            return checked, count, len(checked) < len(text)
-        if not truncate:
+            return checked, count, len(checked) < len(each.text)
+        if not each.truncate:
             raise TextTooLong(f"the text has {count} tokens; the model reads {bound}; shorten or truncate it")
-        return " ".join(words[: bound - 2]), bound, True
+        kept = words[2 - bound :] if each.at_start else words[: bound - 2]
+        return " ".join(kept), bound, True
 
 
 def _key(content: Content) -> bytes:

@@ -18,7 +18,7 @@ from embedders.clip.loading import load, published_preprocessing
 from embedders.clip.packed import PackedTower
 from embedders.clip.reading import Text
 from embedders.contract import DOCUMENT, QUERY, Embedding, ImageInput, TextInput
-from embedders.errors import EmbedderUnavailable, ModelUnusable
+from embedders.errors import EmbedderUnavailable, ModelUnusable, TextTooLong
 from embedders.images.decoding import decode
 from tests.embedders.suite import CAT, DOG, LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
@@ -123,6 +123,18 @@ async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_p
         np.testing.assert_allclose(vectors(outcomes), expected, atol=1e-6, rtol=0)
     finally:
         await embedder.close()
+
+
+def test_a_text_that_would_have_to_be_cut_at_its_start_is_rejected(config: ClipConfig) -> None:
+    reader = load(config).reader
+    short, tokens, size = (
+        reader.text(TextInput(text, truncate=True, at_start=True)) for text in ("a cat", "cat " * 100, "cat " * 10_000)
+    )
+
+    assert isinstance(short, Text)
+    for each in (tokens, size):
+        assert isinstance(each, TextTooLong)
+        assert "allow truncation at its end: a local model cuts no text at its start" in str(each)
 
 
 def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> None:

@@ -90,12 +90,13 @@ async def test_the_same_bytes_as_text_and_image_or_for_another_purpose_are_other
         (A, QUERY),
         (A, DOCUMENT),
         (TextInput("a", truncate=True), QUERY),
+        (TextInput("a", truncate=True, at_start=True), QUERY),
         (ImageInput(content), QUERY),
     ):
         await embedder.embed([each], options)
-    assert len(inner.calls) == 4
+    assert len(inner.calls) == 5
     await embedder.embed([A], EmbedOptions(priority=Priority.BULK))
-    assert len(inner.calls) == 4, "urgency changes no vector"
+    assert len(inner.calls) == 5, "urgency changes no vector"
 
 
 async def test_spaces_that_share_a_cache_do_not_share_vectors() -> None:

@@ -154,6 +154,22 @@ async def test_a_text_that_is_too_long_fails_alone_unless_it_may_be_cut_and_the_
     assert "truncated" in str(bad)
 
 
+@pytest.mark.parametrize("model", [VL, TEXTS])
+async def test_a_text_is_cut_at_the_end_that_the_caller_names(model: str) -> None:
+    long = "dog " + "cat " * 300
+    inputs = [TextInput(long, truncate=True, at_start=True), TextInput(long, truncate=True)]
+    async with FakeNim(model=model, max_words=300) as nim:
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, limits=LIMITS, retry_attempts=1))
+        await embedder.start()
+        try:
+            outcomes = await embedder.embed(inputs, DOCUMENT)
+        finally:
+            await embedder.close()
+
+        expected = (("cat " * 300).strip(), ("dog " + "cat " * 299).strip())
+        assert_near(vectors(outcomes), *(nim.vector(text, "passage") for text in expected))
+
+
 async def test_the_documented_bound_is_told_where_the_nim_tells_none(nim: FakeNim, embedder: NimEmbedder) -> None:
     nim.said = {"error": "too long"}
 

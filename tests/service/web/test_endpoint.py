@@ -417,16 +417,14 @@ async def test_a_text_with_an_image_is_refused_with_the_way_out_where_the_model_
     assert len(vectors(said)) == 2
 
 
-async def test_truncation_at_the_start_is_refused_for_a_text_that_it_would_cut(http: httpx.AsyncClient) -> None:
+async def test_a_long_text_is_cut_where_the_caller_says(web: Web, http: httpx.AsyncClient) -> None:
     long = "one two three four five six seven eight"
 
-    kept = await post(http, input=["short", data_uri(PNG)], truncate="START")
-    body = refusal(await post(http, input=["short", long], truncate="START"), 400)
+    at_end = await post(http, input=[long, data_uri(PNG)], truncate="END")
+    at_start = await post(http, input=[long, data_uri(PNG)], truncate="START")
 
-    assert len(vectors(kept)) == 2
-    assert body["message"].startswith("input[1]: the text has 10 tokens")
-    assert body["message"].endswith("truncate START is not supported, only END")
-    assert body["error"]["param"] == "input[1]"
+    np.testing.assert_array_equal(vectors(at_end)[0], web.embedder.vector("one two three four five six"))
+    np.testing.assert_array_equal(vectors(at_start)[0], web.embedder.vector("three four five six seven eight"))
 
 
 async def test_a_request_of_thousands_of_inputs_is_answered_in_order(web: Web, http: httpx.AsyncClient) -> None:

@@ -228,7 +228,10 @@ def test_every_fault_is_told_with_its_place_and_their_number_is_bounded() -> Non
     assert (len(error.violations), error.more) == (MAX_VIOLATIONS, 50)
 
 
-def test_whether_a_text_may_be_cut_is_passed_on() -> None:
+def test_whether_and_where_a_text_may_be_cut_is_passed_on() -> None:
     inputs = InputReader().read(["a", f"b {URL}"], [None, None], BOTH, truncate=False)
 
+    at_start = InputReader().read(["a", f"b {URL}", URL], [None] * 3, BOTH, truncate=True, at_start=True)
+
     assert inputs == [TextInput("a", truncate=False), TextImageInput("b", PNG, truncate=False)]
+    assert at_start == [TextInput("a", True, True), TextImageInput("b", PNG, True, True), ImageInput(PNG)]

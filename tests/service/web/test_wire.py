@@ -2,6 +2,8 @@
 
 import base64
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,10 @@ def read(**fields: object) -> list[Input]:
     return InputReader().read(request.items, request.modalities, SPEC, truncate=True)
 
 
+def written(inputs: Sequence[Input], embeddings: Sequence[Embedding], *, packed: bool) -> Any:
+    return json.loads(b"".join(nim_endpoint.write_embeddings("m", inputs, embeddings, packed=packed)))
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_a_text_that_our_client_sends_is_never_read_as_an_image(text: str) -> None:
     assert read(input=[wire.text_item(text)]) == [TextInput(wire.text_item(text), truncate=True)]
@@ -49,7 +55,7 @@ def test_what_is_written_is_read_back_to_the_bit(rows: list[list[float]], packed
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     embeddings = [Embedding(row) for row in matrix]
 
-    answer = nim_endpoint.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed)
+    answer = b"".join(nim_endpoint.write_embeddings("m", [TextInput("a")] * len(rows), embeddings, packed=packed))
 
     np.testing.assert_array_equal(wire.read_embeddings(answer, count=len(rows), dimension=4).rows, matrix)
 
@@ -59,7 +65,7 @@ def test_usage_counts_what_is_known_and_nvclip_s_own_count_where_it_is_not() -> 
     inputs: list[Input] = [TextInput("a"), ImageInput(b""), TextInput("b"), TextImageInput("c", b"")]
     embeddings = [Embedding(row, token_count=5), Embedding(row), Embedding(row), Embedding(row, token_count=2)]
 
-    usage = json.loads(nim_endpoint.write_embeddings("m", inputs, embeddings, packed=True))["usage"]
+    usage = written(inputs, embeddings, packed=True)["usage"]
 
     assert usage == {"num_images": 2, "prompt_tokens": 5 + 77 + 2, "total_tokens": 5 + 77 + 2}
 
@@ -114,13 +120,13 @@ def test_an_answer_that_is_written_in_pieces_is_the_same_json(count: int, *, pac
     rows = np.linspace(-1, 1, count * 1024, dtype=np.float32).reshape(count, 1024)
     embeddings = [Embedding(row) for row in rows]
 
-    answer = json.loads(nim_endpoint.write_embeddings("m", [TextInput("a")] * count, embeddings, packed=packed))
+    answer = written([TextInput("a")] * count, embeddings, packed=packed)
 
-    written = [each["embedding"] for each in answer["data"]]
-    floats = [np.frombuffer(base64.b64decode(each), "<f4") for each in written] if packed else written
+    values = [each["embedding"] for each in answer["data"]]
+    floats = [np.frombuffer(base64.b64decode(each), "<f4") for each in values] if packed else values
     np.testing.assert_array_equal(np.array(floats, np.float32), rows)
     assert [each["index"] for each in answer["data"]] == list(range(count))
-    assert VALUES_AT_ONCE == 64 * 1024
+    assert VALUES_AT_ONCE == 64 * 1024  # 64 such vectors
 
 
 def test_a_refusal_says_the_same_in_every_field_that_a_client_may_show() -> None:
@@ -134,8 +140,8 @@ def test_a_refusal_says_the_same_in_every_field_that_a_client_may_show() -> None
 def test_vectors_that_are_views_of_other_memory_are_written_whole() -> None:
     strided = np.arange(8, dtype=np.float64)[::2]
 
-    packed = json.loads(nim_endpoint.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=True))
-    floats = json.loads(nim_endpoint.write_embeddings("m", [ImageInput(b"")], [Embedding(strided)], packed=False))
+    packed = written([ImageInput(b"")], [Embedding(strided)], packed=True)
+    floats = written([ImageInput(b"")], [Embedding(strided)], packed=False)
 
     assert np.frombuffer(base64.b64decode(packed["data"][0]["embedding"]), "<f4").tolist() == [0, 2, 4, 6]
     assert floats["data"][0]["embedding"] == [0, 2, 4, 6]
