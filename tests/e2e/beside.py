@@ -1,6 +1,6 @@
 """Vecgate beside a client of Weaviate's own, on one real Weaviate."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
@@ -9,7 +9,9 @@ from weaviate import WeaviateAsyncClient
 from weaviate.classes.init import AdditionalConfig, Auth
 
 from embedders.contract import Embedder
+from embedders.reranking import WatchedReranker
 from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerPool
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, ServerSettings, WeaviateSettings
@@ -36,7 +38,7 @@ def direct_client(settings: WeaviateSettings, **headers: str) -> WeaviateAsyncCl
 
 @asynccontextmanager
 async def beside(
-    settings: WeaviateSettings, *embedders: Embedder
+    settings: WeaviateSettings, *embedders: Embedder, rerankers: Sequence[WatchedReranker] = ()
 ) -> AsyncIterator[tuple[grpc.aio.Channel, WeaviateAsyncClient]]:
     """Run Vecgate, and give a channel to it and a client of Weaviate's own."""
     async with AsyncExitStack() as stack:
@@ -46,7 +48,11 @@ async def beside(
         await store.start()
         stack.push_async_callback(pool.close)
         await pool.start()
-        server = GrpcServer(ServerSettings(port=0), RequestLimits.of(LimitSettings()), store=store, embedders=pool)
+        reranking = RerankerPool([[each] for each in rerankers], check_interval_s=60)
+        stack.push_async_callback(reranking.close)
+        await reranking.start()
+        limits = RequestLimits.of(LimitSettings())
+        server = GrpcServer(ServerSettings(port=0), limits, store=store, embedders=pool, rerankers=reranking)
         stack.push_async_callback(server.stop)
         await server.start()
         direct = await stack.enter_async_context(direct_client(settings))

@@ -139,8 +139,7 @@ class _Embedding(embedding_grpc.EmbeddingServiceServicer):
                 )
                 response.results.add(embedding=made)
             else:
-                content = each.image.content or each.text_image.SerializeToString()
-                response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(content)))
+                response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(each.image.content)))
         return response
 
     def ListEmbedders(self, request: Any, context: Any) -> embedding_pb.ListEmbeddersResponse:  # noqa: N802

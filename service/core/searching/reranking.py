@@ -69,7 +69,9 @@ def check_reranking(collection: Collection, reranking: Reranking, spec: Reranker
         if name and found is None:
             violations.append(unknown_property(collection, path, fitting, kind))
         elif found is not None and found.data_type not in types:
-            violations.add(path, f"is no {kind}; choose among: {some_of(fitting)}", "INVALID_PROPERTY")
+            hashed = found.data_type is DataType.BLOB_HASH
+            fault = "keeps only the hashes of images" if hashed and kind == "blob" else f"is no {kind}"
+            violations.add(path, f"{fault}; choose among: {some_of(fitting)}", "INVALID_PROPERTY")
     if reranking.image_property and Modality.IMAGE not in spec.modalities:
         message = f"the model {spec.model} of reranker {spec.name!r} reads no images; leave this out"
         violations.add("rerank.image_property", message)
@@ -127,7 +129,7 @@ class HitReranker:
         job = _Job(collection, spec, reranking, self.find(reranking), api_key)
         end, returned = spec.offset + spec.limit, spec.fields
         texts = [name for name in (reranking.property,) if name and name not in returned.properties]
-        fields = ReturnFields([*returned.properties, *texts], nested=returned.nested)
+        fields = replace(returned, properties=[*returned.properties, *texts], images=(), vectors=())
         wide = replace(spec, limit=max(end, reranking.first), offset=0, fields=fields)
         hits = await self._store.search(collection, wide)
         head = hits[: reranking.first]

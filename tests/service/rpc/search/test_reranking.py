@@ -428,6 +428,35 @@ async def test_what_does_not_fit_is_named_and_nothing_is_embedded_or_reranked(
     assert (reranker.calls, wire.embedder.calls) == ([], [])
 
 
+async def test_a_property_that_keeps_only_hashes_has_no_pictures_to_read_and_is_returned_as_ever(
+    wire: Wire, reranker: FakeReranker
+) -> None:
+    collection = collection_pb.Collection(
+        name="Pictures",
+        properties=[
+            {"name": "title", "data_type": "DATA_TYPE_TEXT"},
+            {"name": "scan", "data_type": "DATA_TYPE_BLOB_HASH"},
+        ],
+        vectors=[{"name": "default"}],
+    )
+    await wire.collections.CreateCollection(collection_pb.CreateCollectionRequest(collection=collection))
+    stored = object_pb.DataObject(images={"scan": Image(content=RED)}, vectors={"default": vector(0)})
+    await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=[stored]))
+
+    failure = await failure_of(wire.search.SearchObjects(search({**BY_TITLE, "image_property": "scan"})))
+    output = {"properties": ["scan"]}
+    plain = await wire.search.SearchObjects(
+        pb.SearchObjectsRequest(collection="Pictures", near_vector={"vector": vector(0)}, output=output)
+    )
+    reranked = await wire.search.SearchObjects(search(BY_TITLE, output=output))
+
+    assert (failure.reasons, failure.fields) == (["INVALID_PROPERTY"], ["rerank.image_property"])
+    assert "keeps only the hashes of images" in failure.message
+    assert [*plain.hits[0].object.properties] == ["scan"]
+    assert reranked.hits[0].object == plain.hits[0].object
+    assert reranker.calls == []
+
+
 async def test_a_server_has_the_rerankers_of_its_settings_only(wire: Wire) -> None:
     await fill_titles(wire)
     bare = await start_wire(FakeEmbedder())
