@@ -81,6 +81,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
     errors.ImageNotStored: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_STORED"),
+    errors.BindingUnproven: _rule(Code.FAILED_PRECONDITION, "BINDING_UNPROVEN"),
     errors.CredentialsMissing: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_MISSING"),
     errors.CredentialsInvalid: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
     errors.PermissionDenied: _rule(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
@@ -223,7 +224,7 @@ def _cut(text: str, most: int) -> str:
 def _details(error: BaseException, rule: Rule, request_id: str) -> Iterator[Message]:
     metadata: dict[str, str] = {}
     match error:
-        case errors.SpaceMismatch() | errors.ImageNotStored():
+        case errors.SpaceMismatch() | errors.ImageNotStored() | errors.BindingUnproven():
             metadata = error.metadata
         case errors.NotFound() | errors.CollectionAlreadyExists():
             metadata = {"name": error.name}

@@ -6,6 +6,7 @@ ServiceError
   CollectionAlreadyExists
   SpaceMismatch                 the embedder's space is not the named vector's
   CollectionNotBound            the named vector is bound to no space
+  BindingUnproven               stored vectors do not prove to which space they belong
   CredentialsMissing            nothing says who calls
   CredentialsInvalid            what says it is not valid here
   PermissionDenied              the client may not do this
@@ -252,6 +253,18 @@ class ImageNotStored(ServiceError):
             "image again, in an import or in UpdateObject"
         )
         self.metadata = {"vector": vector, "property": name}
+
+
+class BindingUnproven(ServiceError):
+    """Stored vectors do not prove that an embedder made them as a binding would.
+
+    Attributes:
+        metadata: how many were compared, and their cosines.
+    """
+
+    def __init__(self, message: str, metadata: dict[str, str]) -> None:
+        super().__init__(message)
+        self.metadata = metadata
 
 
 class CredentialsMissing(ServiceError):

@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "AdminService/GetServerStatus": Rule(ADMINS),
     "CollectionService/CreateCollection": Rule(ADMINS, "collection.name", follows=False),
     "CollectionService/UpdateCollection": Rule(ADMINS, "collection.name", every_tenant=True),
+    "CollectionService/BindVector": Rule(ADMINS, "collection", every_tenant=True),
     "CollectionService/DeleteCollection": Rule(ADMINS, "name", follows=False, every_tenant=True),
     "CollectionService/GetCollection": Rule(READERS, "name", tenants=_tenant),
     # Shows those that the client may use.

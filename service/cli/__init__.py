@@ -12,6 +12,7 @@ import typer
 from service.cli import (
     aliases,
     auth,
+    binding,
     collections,
     demo,
     doctor,
@@ -79,6 +80,7 @@ app.add_typer(auth.app, name="auth")
 app.command("doctor")(doctor.doctor)
 app.command("weaviate-config")(weaviate_config.weaviate_config)
 app.command("status")(status.status)
+collections.app.command("bind")(binding.bind)
 app.add_typer(collections.app, name="collections")
 app.add_typer(aliases.app, name="aliases")
 app.add_typer(tenants.app, name="tenants")

@@ -155,7 +155,7 @@ class NamedVector:
             "default", as in Weaviate's own clients; then no named vector of the collection has that name.
         module: another module of Weaviate that makes the vectors; empty for none.
         multi: whether an object has several vectors there, as ColBERT makes them; this version only keeps these.
-        rebindable: whether it was bound after its creation, and so can be bound again.
+        binding: the number of the binding that was made after its creation; 0 for none.
     """
 
     name: str
@@ -171,7 +171,7 @@ class NamedVector:
     nameless: bool = False
     module: str = ""
     multi: bool = False
-    rebindable: bool = False
+    binding: int = 0
 
 
 @dataclass(frozen=True, slots=True)

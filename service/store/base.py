@@ -105,11 +105,11 @@ class Store(Protocol):
 
         Args:
             collection: the collection's own name.
-            vector: the named vector, with its space and its fields.
+            vector: the named vector as it was read, with its space and its fields.
 
         Raises:
             CollectionNotFound: no collection has that name.
-            StoreRejected: the collection has no property to keep the binding, or another one was made meanwhile.
+            StoreRejected: the collection has no property to keep the binding, or the vector was bound meanwhile.
         """
         ...
 

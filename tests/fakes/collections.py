@@ -98,9 +98,10 @@ class FakeCollections:
         """Bind a named vector."""
         self._enter("bind_vector")
         found = self._find(collection)
-        if not found.properties:
-            raise StoreRejected("no property")
-        bound = replace(_normalise(vector), rebindable=True)
+        present = found.find_vector(vector.name)
+        if not found.properties or present is None or present.binding != vector.binding:
+            raise StoreRejected("no property, or bound meanwhile")
+        bound = replace(_normalise(vector), binding=vector.binding + 1)
         vectors = tuple(bound if each.name == vector.name else each for each in found.vectors)
         self._collections[found.name] = replace(found, vectors=vectors)
 

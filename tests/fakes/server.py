@@ -52,6 +52,7 @@ class FakeVecgate:
         page_size: collections in a page.
         rerankers: what it lists of them.
         reranking: what searches that name a reranker answer.
+        proof: of a vector that is bound; None for one that was bound before.
     """
 
     def __init__(self, *, max_objects: int = 1000, max_request_bytes: int = 64 * MIB) -> None:
@@ -66,6 +67,7 @@ class FakeVecgate:
         self.objects: dict[str, dict[str, object_pb.DataObject]] = defaultdict(dict)
         self.healthy: dict[str, bool] = defaultdict(lambda: True)
         self.page_size = 100
+        self.proof: collection_pb.BindingProof | None = None
         self.limits = embedding_pb.ServerLimits(
             max_request_bytes=max_request_bytes,
             max_response_bytes=64 * MIB,
@@ -184,6 +186,11 @@ class _Collections(collection_grpc.CollectionServiceServicer):
         self.fake.came("UpdateCollection", request, context)
         found = self.fake.collection(request.collection.name, context)
         return collection_pb.UpdateCollectionResponse(collection=found)
+
+    def BindVector(self, request: Any, context: Any) -> collection_pb.BindVectorResponse:  # noqa: N802
+        self.fake.came("BindVector", request, context)
+        found = self.fake.collection(request.collection, context)
+        return collection_pb.BindVectorResponse(collection=found, proof=self.fake.proof)
 
     def DeleteCollection(self, request: Any, context: Any) -> collection_pb.DeleteCollectionResponse:  # noqa: N802
         self.fake.came("DeleteCollection", request, context)

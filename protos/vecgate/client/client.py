@@ -213,6 +213,30 @@ class Client:
         )
         return self._call(self._collection.UpdateCollection, request).collection
 
+    def bind_vector(
+        self,
+        collection: str,
+        vector: collection_pb.VectorConfig,
+        *,
+        without_proof: bool = False,
+        replace: bool = False,
+    ) -> collection_pb.BindVectorResponse:
+        """Bind a vector that another client made to the embedder that made its stored vectors.
+
+        Args:
+            collection: the collection's name.
+            vector: the vector's name, the embedder, and the fields with their weights.
+            without_proof: whether your word counts where the stored vectors prove too little.
+            replace: whether to replace the binding that an earlier call made.
+
+        Example:
+            client.bind_vector("Articles", VectorConfig(embedder="clip", text_fields=[{"name": "title"}]))
+        """
+        request = collection_pb.BindVectorRequest(
+            collection=collection, vector=vector, without_proof=without_proof, replace=replace
+        )
+        return self._call(self._collection.BindVector, request)
+
     def delete_collection(self, name: str) -> None:
         """Delete a collection with all its objects."""
         self._call(self._collection.DeleteCollection, collection_pb.DeleteCollectionRequest(name=name))

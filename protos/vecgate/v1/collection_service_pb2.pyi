@@ -758,3 +758,109 @@ class DeleteCollectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteCollectionResponse: _TypeAlias = DeleteCollectionResponse  # noqa: Y015
+
+@_typing.final
+class BindVectorRequest(_message.Message):
+    """BindVectorRequest is the request of BindVector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    WITHOUT_PROOF_FIELD_NUMBER: _builtins.int
+    REPLACE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    without_proof: _builtins.bool
+    """Optional. Whether your word counts instead of a proof, where too few objects have the fields, or where the vectors differ a
+    little. What can be compared is compared all the same: a median cosine below 0.5 is BINDING_UNPROVEN. Default: false.
+    """
+    replace: _builtins.bool
+    """Optional. Whether to replace the binding that an earlier call made. Stored vectors stay as they are. Default: false."""
+    @_builtins.property
+    def vector(self) -> Global___VectorConfig:
+        """Required. The vector, and what made it: its name, which may be left out if the collection has only one vector (UNKNOWN_VECTOR),
+        the embedder (required), the image_fields and text_fields with their weights, and how they are combined. Without fields, objects
+        keep bringing their own vectors, and searches embed texts and images. Other parts are INVALID_INPUT. So is a vector that
+        Weaviate's modules make, that has several vectors for an object, or that is bound already.
+        """
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        vector: Global___VectorConfig | None = ...,
+        without_proof: _builtins.bool = ...,
+        replace: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["vector", b"vector"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "replace", b"replace", "vector", b"vector", "without_proof", b"without_proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindVectorRequest: _TypeAlias = BindVectorRequest  # noqa: Y015
+
+@_typing.final
+class BindVectorResponse(_message.Message):
+    """BindVectorResponse is the response of BindVector."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def collection(self) -> Global___Collection:
+        """The collection with its bound vector."""
+
+    @_builtins.property
+    def proof(self) -> Global___BindingProof:
+        """How the stored vectors compare; unset if the vector was bound so before."""
+
+    def __init__(
+        self,
+        *,
+        collection: Global___Collection | None = ...,
+        proof: Global___BindingProof | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "proof", b"proof"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "proof", b"proof"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindVectorResponse: _TypeAlias = BindVectorResponse  # noqa: Y015
+
+@_typing.final
+class BindingProof(_message.Message):
+    """BindingProof says how near the vectors that an embedder makes of stored objects are to the stored ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPARED_FIELD_NUMBER: _builtins.int
+    MATCHING_FIELD_NUMBER: _builtins.int
+    LEAST_COSINE_FIELD_NUMBER: _builtins.int
+    MEDIAN_COSINE_FIELD_NUMBER: _builtins.int
+    compared: _builtins.int
+    """The number of objects that were compared."""
+    matching: _builtins.int
+    """The number of those whose vectors have a cosine of 0.995 or more, and unit length unless the distance is cosine."""
+    least_cosine: _builtins.float
+    """The least cosine; 0 if none was compared."""
+    median_cosine: _builtins.float
+    """The median of the cosines; 0 if none was compared."""
+    def __init__(
+        self,
+        *,
+        compared: _builtins.int = ...,
+        matching: _builtins.int = ...,
+        least_cosine: _builtins.float = ...,
+        median_cosine: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "least_cosine", b"least_cosine", "matching", b"matching", "median_cosine", b"median_cosine"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BindingProof: _TypeAlias = BindingProof  # noqa: Y015

@@ -62,6 +62,11 @@ class CollectionServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.FromString,
                 _registered_method=True)
+        self.BindVector = channel.unary_unary(
+                '/vecgate.v1.CollectionService/BindVector',
+                request_serializer=vecgate_dot_v1_dot_collection__service__pb2.BindVectorRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_collection__service__pb2.BindVectorResponse.FromString,
+                _registered_method=True)
         self.CreateTenants = channel.unary_unary(
                 '/vecgate.v1.CollectionService/CreateTenants',
                 request_serializer=vecgate_dot_v1_dot_tenant__pb2.CreateTenantsRequest.SerializeToString,
@@ -149,6 +154,20 @@ class CollectionServiceServicer(object):
     def DeleteCollection(self, request, context):
         """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
         name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BindVector(self, request, context):
+        """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
+        then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
+        embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
+        embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
+        field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
+        (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+        INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
+        STORE_REJECTED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -254,6 +273,11 @@ def add_CollectionServiceServicer_to_server(servicer, server):
                     servicer.DeleteCollection,
                     request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'BindVector': grpc.unary_unary_rpc_method_handler(
+                    servicer.BindVector,
+                    request_deserializer=vecgate_dot_v1_dot_collection__service__pb2.BindVectorRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_collection__service__pb2.BindVectorResponse.SerializeToString,
             ),
             'CreateTenants': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateTenants,
@@ -437,6 +461,33 @@ class CollectionService(object):
             '/vecgate.v1.CollectionService/DeleteCollection',
             vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionRequest.SerializeToString,
             vecgate_dot_v1_dot_collection__service__pb2.DeleteCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BindVector(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.CollectionService/BindVector',
+            vecgate_dot_v1_dot_collection__service__pb2.BindVectorRequest.SerializeToString,
+            vecgate_dot_v1_dot_collection__service__pb2.BindVectorResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -54,6 +54,16 @@ class CollectionServiceStub:
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
     name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
     """
+    BindVector: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.BindVectorRequest, _collection_service_pb2.BindVectorResponse]
+    """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
+    then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
+    embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
+    embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
+    field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
+    (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+    INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
+    STORE_REJECTED, STORE_UNAVAILABLE.
+    """
     CreateTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]
     """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
     COLLECTION_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
@@ -114,6 +124,16 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
     name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+    """
+    BindVector: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.BindVectorRequest, _collection_service_pb2.BindVectorResponse]  # type: ignore[assignment]
+    """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
+    then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
+    embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
+    embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
+    field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
+    (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+    INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
+    STORE_REJECTED, STORE_UNAVAILABLE.
     """
     CreateTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantsRequest, _tenant_pb2.CreateTenantsResponse]  # type: ignore[assignment]
     """CreateTenants adds tenants to a collection; an existing tenant stays unchanged. Errors: INVALID_INPUT,
@@ -202,6 +222,22 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_collection_service_pb2.DeleteCollectionResponse, _abc.Awaitable[_collection_service_pb2.DeleteCollectionResponse]]:
         """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
         name is an alias, COLLECTION_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def BindVector(
+        self,
+        request: _collection_service_pb2.BindVectorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collection_service_pb2.BindVectorResponse, _abc.Awaitable[_collection_service_pb2.BindVectorResponse]]:
+        """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
+        then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
+        embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
+        embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
+        field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
+        (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+        INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
+        STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -80,6 +80,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the named vector is made of an image of which Weaviate keeps only the hash (DATA_TYPE_BLOB_HASH); send the
     image again. The metadata names the vector and the property.
     """
+    ERROR_REASON_BINDING_UNPROVEN: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION: the stored vectors do not prove that the embedder made them of these fields, or prove that it did not. The
+    metadata has compared, matching, least_cosine and median_cosine.
+    """
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
@@ -171,6 +175,10 @@ ERROR_REASON_STORE_REJECTED: ErrorReason.ValueType  # 33
 ERROR_REASON_IMAGE_NOT_STORED: ErrorReason.ValueType  # 34
 """FAILED_PRECONDITION: the named vector is made of an image of which Weaviate keeps only the hash (DATA_TYPE_BLOB_HASH); send the
 image again. The metadata names the vector and the property.
+"""
+ERROR_REASON_BINDING_UNPROVEN: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION: the stored vectors do not prove that the embedder made them of these fields, or prove that it did not. The
+metadata has compared, matching, least_cosine and median_cosine.
 """
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""

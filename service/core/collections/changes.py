@@ -227,7 +227,7 @@ def _changed_vectors(
                 message = "was removed, and Weaviate is still deleting its data; try again later, or take another name"
                 violations.append(Violation(f"{path}.name", f"{wanted.name!r} {message}"))
             violations += _nameless_faults(collection, path)
-            violations += _field_faults(collection, wanted, path)
+            violations += field_faults(collection, wanted, path)
             violations += _native_faults(wanted, path)
             violations += joint_faults(wanted, path)
             violations += module_faults(collection, wanted, path)
@@ -267,7 +267,8 @@ def _nameless_faults(collection: Collection, path: str) -> Iterator[Violation]:
         yield Violation(path, message)
 
 
-def _field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+def field_faults(collection: Collection, vector: NamedVector, path: str) -> Iterator[Violation]:
+    """Yield the fields of a vector that the collection does not have, or has with another type."""
     kinds = (("image_fields", vector.image_fields, BLOBS), ("text_fields", vector.text_fields, TEXTS))
     for kind, fields, types in kinds:
         for index, each in enumerate(fields):

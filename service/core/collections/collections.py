@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import structlog
+
 from embedders.contract import EmbedderSpec, Modality, unread
 from embedders.errors import EmbedderUnavailable
 from service.access import calling_account
+from service.core.collections.binding import BindingWish, Proof, Prover, bound_vector
 from service.core.collections.changes import (
     CollectionChange,
     VectorDraft,
@@ -20,6 +23,8 @@ from service.domain import Collection, NamedVector, Scope, Space
 from service.errors import EmbedderNotFound, StoreRejected, Violation, Violations, collecting, noting
 from service.store.base import Store
 
+log = structlog.get_logger(__name__)
+
 
 class Collections:
     """Creates, changes, returns and deletes collections."""
@@ -27,6 +32,7 @@ class Collections:
     def __init__(self, store: Store, embedders: EmbedderPool) -> None:
         self._store = store
         self._embedders = embedders
+        self._prover = Prover(store, embedders)
 
     async def create(self, draft: Collection, vectors: Sequence[VectorDraft]) -> Collection:
         """Create a collection, bind each named vector to its embedder's space, and return it as Weaviate made it.
@@ -101,8 +107,50 @@ class Collections:
             )
         return self._embedders.resolve(found)
 
+    async def bind_vector(
+        self, name: str, wish: BindingWish, api_key: str | None = None
+    ) -> tuple[Collection, Proof | None]:
+        """Bind a vector that another client made, and return its collection, and the proof; None if it was bound so.
+
+        Args:
+            name: the collection.
+            wish: how to bind which vector.
+            api_key: the caller's own key for the embedder's backend; None for this server's.
+
+        Raises:
+            CollectionNotFound: the collection does not exist.
+            EmbedderNotFound: the embedder does not exist.
+            InvalidRequest: the vector cannot be bound so, or stored vectors do not have the embedder's dimension.
+            BindingUnproven: stored vectors do not prove the binding, or they disprove it.
+            EmbedderError: the embedder failed.
+            StoreRejected: the collection has no property.
+            StoreUnavailable: the store failed.
+        """
+        collection = self._embedders.resolve(await self._store.get_collection(name))
+        with collecting() as violations:
+            (draft,) = self._bind([wish.draft], [0], violations, "vector")
+            with noting(violations):
+                vector = bound_vector(collection, replace(wish, draft=draft))
+        if vector in collection.vectors:
+            return collection, None
+        proof = await self._prover.prove(collection, vector, trusted=wish.trusted, api_key=api_key)
+        await self._store.bind_vector(collection.name, vector)
+        log.info(
+            "vector_bound",
+            collection=collection.name,
+            vector=vector.name,
+            space=vector.space and vector.space.id,
+            trusted=wish.trusted,
+            proof=str(proof),
+        )
+        return self._embedders.resolve(await self._store.get_collection(collection.name)), proof
+
     def _bind(
-        self, drafts: Sequence[VectorDraft], asked: Sequence[int], violations: Violations
+        self,
+        drafts: Sequence[VectorDraft],
+        asked: Sequence[int],
+        violations: Violations,
+        place: str = "collection.vectors[{}]",
     ) -> tuple[VectorDraft, ...]:
         """Return the drafts, with those at the indexes `asked` bound to their embedders' spaces, and note violations.
 
@@ -114,7 +162,7 @@ class Collections:
         missing: list[EmbedderNotFound] = []
         unknown: list[EmbedderSpec] = []
         for index in asked:
-            draft, path = drafts[index], f"collection.vectors[{index}]"
+            draft, path = drafts[index], place.format(index)
             try:
                 spec = self._embedders.get(draft.embedder).spec
             except EmbedderNotFound as error:

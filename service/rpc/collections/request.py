@@ -5,11 +5,12 @@ import binascii
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf import json_format
 
+from service.core.collections.binding import BindingWish
 from service.core.collections.changes import CollectionChange, VectorDraft
 from service.domain import (
     BLOBS,
@@ -48,6 +49,9 @@ PROPERTY_RULE = (
     "_additional and vector"
 )
 NESTED_RULE = "must be a letter or underscore, then up to 230 letters, digits or underscores"
+
+NOT_BOUND = "is not a part of a binding; leave it out"
+ONLY_VECTOR = "default"
 
 DATA_TYPES = {data_type: property_pb.DataType.Value(f"DATA_TYPE_{data_type.name}") for data_type in DataType}
 DATA_TYPES_FROM_PB = {number: data_type for data_type, number in DATA_TYPES.items()}
@@ -216,6 +220,20 @@ def parse_update_collection(request: pb.UpdateCollectionRequest) -> CollectionCh
     )
 
 
+def parse_bind_vector(request: pb.BindVectorRequest) -> BindingWish:
+    """Return how a vector is to be bound.
+
+    Raises:
+        InvalidRequest: with all violations.
+    """
+    message, violations = request.vector, Violations()
+    violations.require(request.collection, "collection", "is required; name a collection")
+    violations.require(message.embedder, "vector.embedder", "is required; name the embedder that made the vectors")
+    draft = _Walk(violations, pb.Collection(), creating=False).binding(message)
+    violations.raise_if_any()
+    return BindingWish(draft, trusted=request.without_proof, replace=request.replace)
+
+
 @dataclass(frozen=True, slots=True)
 class _Walk:
     """One walk through a collection. What it returns for a part with a violation is of no use.
@@ -298,6 +316,17 @@ class _Walk:
         ]
         self.violations.require_unique((each.name for each in self.message.vectors), "collection.vectors")
         return found
+
+    def binding(self, message: pb.VectorConfig) -> VectorDraft:
+        """Return the parts of a vector that a binding has; an empty name means the only vector."""
+        for name, kept in (("native", False), ("base_url", ""), ("space", ""), ("dimension", 0)):
+            self.violations.require(getattr(message, name) == kept, f"vector.{name}", NOT_BOUND)
+        self.violations.require(not message.HasField("index"), "vector.index", NOT_BOUND)
+        named = pb.VectorConfig()
+        named.CopyFrom(message)
+        named.name = message.name or ONLY_VECTOR
+        draft = self._vector(named, "vector", {})
+        return replace(draft, vector=replace(draft.vector, name=message.name))
 
     def _vector(self, message: pb.VectorConfig, path: str, types: Types) -> VectorDraft:
         require, url = self.violations.require, message.base_url

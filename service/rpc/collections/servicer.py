@@ -14,6 +14,7 @@ from service.rpc.collections.request import (
     DATA_TYPES,
     page_token,
     parse_alias,
+    parse_bind_vector,
     parse_create_collection,
     parse_list,
     parse_update_collection,
@@ -28,7 +29,7 @@ from service.rpc.collections.tenants import (
 )
 from service.rpc.collections.vector_index import index_to_pb
 from service.rpc.shared.pages import CLIENTS_TAKE_BYTES, FRAME_BYTES, as_many_as_fit
-from service.rpc.shared.requests import check_name
+from service.rpc.shared.requests import CallerKeys, check_name
 from service.weaviate_names import INDEXING, parameters_to_pb
 from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as pb
@@ -42,7 +43,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class CollectionServicer(pb_grpc.CollectionServiceServicer):
     """Answers CollectionService."""
 
-    def __init__(self, collections: Collections, aliases: Aliases, tenants: Tenants, embedders: EmbedderPool) -> None:
+    def __init__(
+        self,
+        collections: Collections,
+        aliases: Aliases,
+        tenants: Tenants,
+        embedders: EmbedderPool,
+        *,
+        keys: CallerKeys,
+    ) -> None:
+        self._keys = keys
         self._collections = collections
         self._aliases = aliases
         self._tenants = tenants
@@ -90,6 +100,16 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         change = parse_update_collection(request)
         updated = await self._collections.update(request.collection.name, change)
         return pb.UpdateCollectionResponse(collection=self._to_pb(updated))
+
+    async def BindVector(self, request: pb.BindVectorRequest, context: Context) -> pb.BindVectorResponse:
+        """Bind a vector that another client made."""
+        wish = parse_bind_vector(request)
+        bound, proof = await self._collections.bind_vector(request.collection, wish, self._keys.of(context))
+        response = pb.BindVectorResponse(collection=self._to_pb(bound))
+        if proof is not None:
+            response.proof.compared, response.proof.matching = proof.compared, proof.matching
+            response.proof.least_cosine, response.proof.median_cosine = proof.least, proof.median
+        return response
 
     async def DeleteCollection(
         self,

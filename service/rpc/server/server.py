@@ -147,7 +147,8 @@ class GrpcServer:
             EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), self._server
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
-            CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders), self._server
+            CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders, keys=keys),
+            self._server,
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(

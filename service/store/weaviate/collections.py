@@ -22,7 +22,7 @@ from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, T
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
-from service.store.weaviate.vector_schema import NAMELESS, add_binding
+from service.store.weaviate.vector_schema import NAMELESS, add_binding, drop_binding
 
 SWITCH = "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT"
 """What a Weaviate before 1.40 needs to remove named vectors; its refusal names it."""
@@ -115,6 +115,11 @@ class WeaviateCollections:
         self._forget(name)
         async with self._connection.call(name) as client:
             schema = await _get_json(client, f"/schema/{name}")
+            present = from_schema(schema).find_vector(vector.name)
+            if present is None or present.binding != vector.binding:
+                raise StoreRejected(
+                    f"vector {vector.name!r} of {name!r} was bound or removed meanwhile; look at it again"
+                )
             if not add_binding(schema, vector):
                 raise StoreRejected(
                     f"collection {name!r} has no property, and Weaviate keeps the binding with one: add a property"
@@ -136,6 +141,9 @@ class WeaviateCollections:
                     f"this Weaviate does not remove named vectors; {vector!r} stays. Start Weaviate with "
                     f"{SWITCH}=true, or take version 1.40 or newer"
                 ) from error
+            schema = await _get_json(client, f"/schema/{name}")
+            if drop_binding(schema, vector):
+                await _send_json(client, "put", f"/schema/{name}", schema)
         self._forget(name)
 
     async def delete_collection(self, name: str) -> None:

@@ -63,6 +63,19 @@ def add_binding(collection: Schema, vector: NamedVector) -> bool:
 
     All go to the first property by name, under numbers: of two bindings at the same time, Weaviate refuses the later.
     """
+    return _record(collection, {"vector": vector.name, **_binding(vector)})
+
+
+def drop_binding(collection: Schema, name: str) -> bool:
+    """Put into a collection's schema that a vector is bound no more, and return whether it was bound later.
+
+    Another client may make a vector of the same name after it was removed.
+    """
+    _, binding = latest_bindings(collection).get(name, (0, {}))
+    return _space_from_schema(binding) is not None and _record(collection, {"vector": name})
+
+
+def _record(collection: Schema, binding: Mapping[str, Any]) -> bool:
     own = [each for each in collection.get("properties") or () if not each["dataType"][0][:1].isupper()]
     if not own:
         return False
@@ -70,7 +83,7 @@ def add_binding(collection: Schema, vector: NamedVector) -> bool:
     first = min(own, key=lambda each: str(each["name"]))
     first["moduleConfig"] = {
         **as_mapping(first.get("moduleConfig")),
-        f"vecgate-{number}": {"vector": vector.name, **_binding(vector)},
+        f"vecgate-{number}": dict(binding),
     }
     return True
 
@@ -82,10 +95,10 @@ def _bindings(collection: Mapping[str, Any]) -> Iterator[tuple[int, Mapping[str,
                 yield int(found[1]), as_mapping(binding)
 
 
-def latest_bindings(collection: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the bindings in a collection's schema that count, by vector."""
+def latest_bindings(collection: Mapping[str, Any]) -> dict[str, tuple[int, Mapping[str, Any]]]:
+    """Return the bindings in a collection's schema that count, by vector, with their numbers."""
     numbered = sorted(_bindings(collection), key=lambda each: each[0])
-    return {str(binding.get("vector")): binding for _, binding in numbered}
+    return {str(binding.get("vector")): (number, binding) for number, binding in numbered}
 
 
 def _fields(vector: NamedVector) -> Schema:
@@ -158,22 +171,24 @@ def nameless_schema(collection: Mapping[str, Any]) -> Schema | None:
     return {**collection, "vectorizer": {module: as_mapping(collection.get("moduleConfig")).get(module)}}
 
 
-def vector_from_schema(name: str, schema: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> NamedVector:
+def vector_from_schema(
+    name: str, schema: Mapping[str, Any], later: tuple[int, Mapping[str, Any]] | None = None
+) -> NamedVector:
     """Return a named vector from Weaviate's schema, even if another program created it.
 
     Args:
         name: the vector's name.
         schema: its schema.
-        later: the binding that was made after its creation, if any.
+        later: the binding that was made after its creation, with its number, if any.
     """
     vectorizer = as_mapping(schema.get("vectorizer"))
     module = next(iter(vectorizer), "none")
     config = as_mapping(vectorizer.get(module))
     index = as_mapping(schema.get("vectorIndexConfig"))
     multi = bool(as_mapping(index.get("multivector")).get("enabled"))
-    rebindable = module == "none" and not multi and _space_from_schema(config) is None and later is not None
-    if later is not None and rebindable:
-        config = later
+    number = 0
+    if later is not None and module == "none" and not multi and _space_from_schema(config) is None:
+        number, config = later
     known = {each.value: each for each in Distance}
     joint = module != MODULE and config.get(COMBINATION) == JOINT
     return NamedVector(
@@ -189,7 +204,7 @@ def vector_from_schema(name: str, schema: Mapping[str, Any], later: Mapping[str,
         joint=joint,
         module=module if module not in ("none", MODULE) else "",
         multi=multi,
-        rebindable=rebindable,
+        binding=number,
     )
 
 

@@ -45,6 +45,7 @@ NEEDED: dict[str, Sequence[str]] = {
     "AdminService/GetServerStatus": ["admin"],
     "CollectionService/CreateCollection": ["admin"],
     "CollectionService/UpdateCollection": ["admin"],
+    "CollectionService/BindVector": ["admin"],
     "CollectionService/DeleteCollection": ["admin"],
     "CollectionService/GetCollection": ["search", "write", "admin"],
     "CollectionService/ListCollections": ["search", "write", "admin"],
@@ -204,6 +205,7 @@ async def test_another_clients_collection_or_tenant_is_refused_whether_it_is_the
     [
         "CollectionService/DeleteCollection",
         "CollectionService/UpdateCollection",
+        "CollectionService/BindVector",
         "CollectionService/CreateAlias",
         "CollectionService/UpdateAlias",
         "CollectionService/DeleteAlias",

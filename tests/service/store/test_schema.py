@@ -18,7 +18,7 @@ from service.domain import (
     WeightedField,
 )
 from service.store.weaviate.schema import from_schema, patch_schema, to_schema, without_default_vector
-from service.store.weaviate.vector_schema import add_binding
+from service.store.weaviate.vector_schema import add_binding, drop_binding
 from tests.service.store.people import bare
 
 COLLECTION = Collection(
@@ -332,13 +332,12 @@ def test_a_vector_that_is_bound_later_has_its_binding_with_the_first_property(
     kept = add_binding(schema, wanted)
 
     (after,) = from_schema(schema).vectors
-    assert (kept, before.space, before.rebindable) == (True, None, False)
+    assert (kept, before.space, before.binding, after.binding) == (True, None, 0, 1)
     assert (after.space, after.image_fields, after.text_fields) == (
         wanted.space,
         wanted.image_fields,
         wanted.text_fields,
     )
-    assert after.rebindable
     assert [each["name"] for each in schema["properties"] if "moduleConfig" in each] == ["photo"]
     assert schema["properties"][2]["moduleConfig"]["vecgate-1"]["vector"] == name
 
@@ -357,6 +356,19 @@ def test_the_latest_binding_of_each_vector_counts() -> None:
     assert (own.space, own.image_fields, own.text_fields) == (later, (), BOUND.text_fields)
     assert (two.space, two.image_fields, two.text_fields) == (BOUND.space, BOUND.image_fields, ())
     assert schema["properties"][-1]["moduleConfig"].keys() == {"other", "vecgate-4"}
+
+
+def test_a_vector_with_the_name_of_a_removed_one_does_not_inherit_its_binding() -> None:
+    schema = plain_schema(vectorConfig={"own": OWN, "two": OWN})
+    assert add_binding(schema, BOUND)
+
+    dropped = [drop_binding(schema, name) for name in ("two", "own", "own")]
+
+    assert dropped == [False, True, False]
+    assert [each.space for each in from_schema(schema).vectors] == [None, None]
+    again = replace(from_schema(schema).vectors[0], space=BOUND.space)
+    assert add_binding(schema, again)
+    assert [each.space for each in from_schema(schema).vectors] == [BOUND.space, None]
 
 
 def test_a_binding_changes_no_vector_that_something_else_makes() -> None:

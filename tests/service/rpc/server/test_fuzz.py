@@ -48,6 +48,10 @@ SOUND: dict[str, Message] = {
     "UpdateCollection": collection_pb.UpdateCollectionRequest(
         collection=collection_pb.Collection(name="Pictures", description="seen"), update_mask={"paths": ["description"]}
     ),
+    "BindVector": collection_pb.BindVectorRequest(
+        collection="Pictures",
+        vector={"embedder": "fake", "image_fields": [{"name": "image"}], "text_fields": [{"name": "title"}]},
+    ),
     "GetCollection": collection_pb.GetCollectionRequest(name="Pictures"),
     "ListCollections": collection_pb.ListCollectionsRequest(page_size=1),
     "DeleteCollection": collection_pb.DeleteCollectionRequest(name="Pictures"),

@@ -358,6 +358,25 @@ TESTS = {
         "test_every_violation_of_a_schema_is_listed_with_its_path": ["service.rpc.collections.request.MAX_DEPTH"],
         "test_a_page_that_cannot_be_is_refused": ["service.rpc.collections.request.MAX_PAGE_SIZE"],
     },
+    "service.rpc.collections.test_binding": {
+        "test_stored_vectors_prove_the_embedder_and_its_fields": ["service.core.collections.binding.MAX_COMPARED"],
+        "test_a_few_objects_may_have_changed_without_their_vectors": [
+            "service.core.collections.binding.MIN_COSINE",
+            "service.core.collections.binding.MIN_SHARE",
+        ],
+        "test_what_proves_too_little_is_bound_on_the_callers_word_alone": [
+            "service.core.collections.binding.MIN_COMPARED"
+        ],
+        "test_a_proof_reads_so_many_objects_and_no_more": ["service.core.collections.binding.MAX_READ"],
+        "test_tenants_are_compared_from_the_first_to_the_last_and_a_few_of_them": [
+            "service.core.collections.binding.MAX_TENANTS"
+        ],
+        "test_so_many_properties_are_tried_and_no_more": ["service.core.collections.binding.MAX_GUESSES"],
+        "test_large_objects_are_embedded_one_by_one": ["service.core.collections.binding.BATCH_BYTES"],
+        "test_vectors_must_have_unit_length_where_the_distance_depends_on_it": [
+            "service.core.collections.binding.MAX_LENGTH_ERROR"
+        ],
+    },
     "service.rpc.collections.test_tenants": {
         "test_every_violation_is_listed_with_its_path": ["service.rpc.collections.tenants.MAX_TENANTS"],
     },
