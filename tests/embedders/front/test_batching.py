@@ -75,6 +75,7 @@ class TestOverNim(EmbedderSuite):
             config = NimConfig(base_url=nim.base_url, model=nim.model, limits=LIMITS)
             embedder = BatchingEmbedder(NimEmbedder(config), bounds=bounds(1000))
             await embedder.start()
+            await embedder.check()
             yield embedder
             await embedder.close()
 

@@ -11,6 +11,7 @@ from embedders.front.batching import BatchingEmbedder
 from embedders.front.breaker import BreakerEmbedder, BreakerRules
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, RED, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -25,8 +26,7 @@ def config(nim: FakeNim) -> NimConfig:
 @pytest.fixture
 async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 
@@ -131,8 +131,7 @@ async def test_callers_of_inputs_that_the_nim_fails_on_harm_nobody_else(nim: Fak
     rules = BreakerRules(max_failures=3)
     batching = BatchingEmbedder(NimEmbedder(config), bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
     embedder = BreakerEmbedder(batching, rules)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
 
     async def ask(text: str) -> Outcome | EmbedderError:
         (outcome,) = await embedder.embed([TextInput(text)], QUERY)

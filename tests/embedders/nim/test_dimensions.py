@@ -9,6 +9,7 @@ import pytest
 from embedders.contract import DOCUMENT, QUERY
 from embedders.errors import AnswerInvalid, ModelUnusable
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, RED, EmbedderSuite, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -19,8 +20,7 @@ VL = "nvidia/llama-nemotron-embed-vl-1b-v2"
 async def running(nim: FakeNim, dimensions: int | None, model: str | None = None) -> AsyncIterator[NimEmbedder]:
     config = NimConfig(base_url=nim.base_url, model=model, dimensions=dimensions, limits=LIMITS, retry_attempts=1)
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         yield embedder
     finally:

@@ -21,6 +21,7 @@ from embedders.errors import (
     ModelGone,
 )
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, MIXED, RED, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim, Fault
@@ -43,8 +44,7 @@ def config(nim: FakeNim) -> NimConfig:
 @pytest.fixture
 async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 
@@ -347,8 +347,7 @@ async def test_check_fails_while_the_nim_is_not_ready(nim: FakeNim, embedder: Ni
 
 async def test_no_input_is_blamed_when_the_nim_serves_another_model(nim: FakeNim, config: NimConfig) -> None:
     embedder = NimEmbedder(replace(config, model="nvidia/other"))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         with pytest.raises(ModelGone, match="nvidia/other"):
             await embedder.check()

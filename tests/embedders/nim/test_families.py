@@ -10,6 +10,7 @@ import pytest
 from embedders.contract import DOCUMENT, QUERY, ImageInput, Input, Modality, TextImageInput, TextInput, modality
 from embedders.errors import AnswerInvalid, EmbedderUnavailable, InputRejected, ModelGone
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import BOTH, CAT, DOG, LIMITS, MIXED, RED, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
 from tests.fakes.nim import Content, FakeNim, FakePair, Fault
@@ -52,8 +53,7 @@ def config(nim: FakeNim) -> NimConfig:
 @pytest.fixture
 async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 
@@ -140,7 +140,7 @@ async def test_a_text_that_is_too_long_fails_alone_unless_it_may_be_cut_and_the_
     inputs = [TextInput(long, truncate=True), TextInput(long), CAT]
     async with FakeNim(model=model, max_words=300, too_long=too_long, release=release) as nim:
         embedder = NimEmbedder(NimConfig(base_url=nim.base_url, limits=LIMITS, retry_attempts=1))
-        await embedder.start()
+        await start_learnt(embedder, nim)
         try:
             cut, bad, good = await embedder.embed(inputs, DOCUMENT)
         finally:
@@ -212,8 +212,7 @@ async def test_a_data_url_in_the_text_of_a_picture_is_no_second_picture(nim: Fak
 async def test_a_release_that_does_not_know_modality_is_not_told_it(model: str) -> None:
     async with FakeNim(model=model, release="1.x") as nim:
         embedder = NimEmbedder(NimConfig(base_url=nim.base_url, retry_attempts=1))
-        await embedder.start()
-        nim.forget()
+        await start_learnt(embedder, nim)
         try:
             await embedder.embed([TextInput(f"see {URL}")], QUERY)
         finally:

@@ -25,6 +25,7 @@ from embedders.errors import (
 )
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.nim.retries import Retries
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -42,9 +43,10 @@ async def running(config: NimConfig, nim: FakeNim | None = None) -> AsyncIterato
     """Run an embedder that waits for nothing between attempts; no task but the fake's may be left at its end."""
     retries = Retries(attempts=config.retry_attempts, max_s=config.retry_max_s, jitter=lambda _: 0.0)
     embedder = NimEmbedder(config, retries=retries)
-    await embedder.start()
-    if nim is not None:
-        nim.forget()
+    if nim is None:
+        await embedder.start()
+    else:
+        await start_learnt(embedder, nim)
     try:
         yield embedder
     finally:
@@ -188,8 +190,7 @@ async def test_a_wait_asked_for_within_the_bound_is_waited_for(nim: FakeNim) -> 
         waits.append(seconds)
 
     embedder = NimEmbedder(config_of(nim), retries=Retries(jitter=lambda _: 0.0, sleep=sleep))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         nim.faults.extend([Fault(status=429, headers={"Retry-After": "2"}), Fault(status=503)])
         await expect_fine(embedder, nim)
@@ -246,8 +247,7 @@ async def test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again(n
 
 async def test_a_caller_that_goes_ends_the_wait_before_a_retry(nim: FakeNim) -> None:
     embedder = NimEmbedder(config_of(nim, max_connections=1))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         nim.faults.append(Fault(status=503, headers={"Retry-After": "10"}))
         started = time.monotonic()

@@ -13,6 +13,7 @@ from embedders.front.batching import BatchingEmbedder
 from embedders.front.breaker import BreakerEmbedder, BreakerRules
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -34,8 +35,7 @@ def config(nim: FakeNim) -> NimConfig:
 @pytest.fixture
 async def embedder(nim: FakeNim, config: NimConfig) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 
@@ -56,8 +56,7 @@ async def test_a_callers_key_goes_instead_of_the_servers_for_that_call_alone(
 
 async def test_a_server_without_a_key_sends_none(nim: FakeNim, config: NimConfig) -> None:
     embedder = NimEmbedder(replace(config, api_key=None))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         await embedder.embed([CAT], QUERY)
         await embedder.embed([CAT], ALICE)
@@ -90,8 +89,7 @@ async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_ni
 async def test_a_call_without_a_key_is_told_to_bring_one_and_harms_nobody(nim: FakeNim, config: NimConfig) -> None:
     nim.api_key = ALICES
     embedder = BreakerEmbedder(NimEmbedder(replace(config, api_key=None, caller_keys=True)), BreakerRules())
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
 
     with pytest.raises(CallerKeyRejected, match="this server has none; send one with the call"):
         await embedder.embed([CAT], QUERY)
@@ -104,8 +102,7 @@ async def test_a_nim_that_wants_no_key_is_checked_with_a_text_where_only_callers
     nim: FakeNim, config: NimConfig
 ) -> None:
     embedder = NimEmbedder(replace(config, api_key=None, caller_keys=True))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     nim.fault = Fault(status=503)
 
     with pytest.raises(EmbedderUnavailable):
@@ -119,8 +116,7 @@ async def test_a_nim_that_wants_no_key_is_checked_with_a_text_where_only_callers
 async def test_a_server_whose_callers_bring_no_keys_has_to_have_the_nims(nim: FakeNim, config: NimConfig) -> None:
     nim.api_key = ALICES
     embedder = NimEmbedder(replace(config, api_key=None))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
 
     with pytest.raises(CredentialRejected) as failure:
         await embedder.check()
@@ -133,8 +129,7 @@ async def test_calls_with_different_keys_never_share_a_request(nim: FakeNim, con
     batching = BatchingEmbedder(
         NimEmbedder(replace(config, max_connections=1)), bounds=QueueBounds(max_inputs=1000, max_bytes=2**20)
     )
-    await batching.start()
-    nim.forget()
+    await start_learnt(batching, nim)
     gate = asyncio.Event()
     nim.faults.append(Fault(gate=gate))
     # The first call holds the only slot, so that all others wait together and could share.

@@ -19,6 +19,7 @@ from embedders.factory import build_embedder
 from embedders.front.queueing import QueueBounds
 from embedders.nim.connection import PIECE_BYTES, ConnectionConfig, NimConnection
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import BLUE, CAT, DOG, RED, vectors
 from tests.fakes.embedder import picture
 from tests.fakes.nim import FakeNim
@@ -36,8 +37,7 @@ def config(nim: FakeNim) -> NimConfig:
 @contextlib.asynccontextmanager
 async def running(config: NimConfig, nim: FakeNim) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(config)
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     try:
         yield embedder
     finally:
@@ -119,8 +119,7 @@ async def test_a_text_never_waits_for_the_pictures_of_others_to_be_read(
 
     monkeypatch.setattr(NimEmbedder, "_embed_batch", read)
     embedder = build_embedder(config, bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     async with asyncio.timeout(5):
         slow = asyncio.create_task(embedder.embed([RED, BLUE], QUERY))
 

@@ -17,6 +17,7 @@ from embedders.front.cache import VectorCache
 from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.nim.serving import NAME_LENGTH, NAMES_SHOWN, choose_model, read_models
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, MIXED, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -29,7 +30,7 @@ OTHER = "somebody/multimodal"
 async def running(nim: FakeNim, **changes: Any) -> AsyncIterator[NimEmbedder]:
     config = NimConfig(base_url=nim.base_url, limits=LIMITS, retry_attempts=1)
     embedder = NimEmbedder(replace(config, **changes))
-    await embedder.start()
+    await start_learnt(embedder, nim)
     try:
         yield embedder
     finally:

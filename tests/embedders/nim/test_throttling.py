@@ -13,6 +13,7 @@ from embedders.front.queueing import QueueBounds
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.nim.retries import Retries
 from embedders.telemetry.timing import begin_times, note_deadline
+from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, vectors
 from tests.fakes.nim import FakeNim, Fault
 
@@ -48,8 +49,7 @@ async def bare(nim: FakeNim, sleeper: Sleeper) -> AsyncIterator[NimEmbedder]:
     """A NIM with one slot."""
     config = NimConfig(base_url=nim.base_url, model=nim.model, max_connections=1)
     embedder = NimEmbedder(config, retries=Retries(max_s=100, jitter=lambda _: 0.0, sleep=sleeper))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 
@@ -58,8 +58,7 @@ async def bare(nim: FakeNim, sleeper: Sleeper) -> AsyncIterator[NimEmbedder]:
 async def embedder(nim: FakeNim, bare: NimEmbedder) -> AsyncIterator[BatchingEmbedder]:
     """The same behind a queue."""
     embedder = BatchingEmbedder(bare, bounds=QueueBounds(max_inputs=100, max_bytes=2**20))
-    await embedder.start()
-    nim.forget()
+    await start_learnt(embedder, nim)
     yield embedder
     await embedder.close()
 

@@ -113,3 +113,35 @@ async def test_a_local_copy_waits_for_a_nim_that_answers_something_else_and_the_
             assert (pool.fault(clip) or "").startswith(f"its space {SPACE} is not proven yet: ")
             with pytest.raises(EmbedderUnavailable):
                 await pool.embed(clip, [TextInput("a cat")], QUERY)
+
+
+BF16, NVFP4 = "nvidia/Nemotron-3.5-Embed-1B-BF16", "nvidia/Nemotron-3.5-Embed-1B-NVFP4"
+
+
+async def test_a_fleet_of_one_model_in_two_precisions_is_one_space_when_it_is_declared_and_proven(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with FakeNim(model=BF16) as first, FakeNim(model=NVFP4) as other:
+        embedder = NimEmbedder(NimConfig(base_url=first.base_url, dimensions=8))
+        await embedder.start()
+        write_probe(tmp_path / "probe.json", await probe_vectors(embedder))
+        await embedder.close()
+        monkeypatch.setenv("VECGATE_EMBEDDER__ORDER", "hopper,blackwell")
+        for name, nim in (("HOPPER", first), ("BLACKWELL", other)):
+            monkeypatch.setenv(f"VECGATE_EMBEDDERS__{name}__KIND", "nim")
+            monkeypatch.setenv(f"VECGATE_EMBEDDERS__{name}__BASE_URL", nim.base_url)
+            monkeypatch.setenv(f"VECGATE_EMBEDDERS__{name}__DIMENSIONS", "8")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__BLACKWELL__SPACE", f"{BF16}@8")
+        monkeypatch.setenv("VECGATE_EMBEDDERS__BLACKWELL__PROBE_FILE", str(tmp_path / "probe.json"))
+        async with started() as pool:
+            for embedder in pool.all:
+                await pool._check(embedder)
+            both = pool.of_space(f"{BF16}@8")
+            answered = [(await pool.embed_with_first(both, [TextInput("a cat")], QUERY))[0].spec]
+            await first.die()
+            answered.append((await pool.embed_with_first(both, [TextInput("a dog")], QUERY))[0].spec)
+
+    assert [(each.name, each.model, each.dimension) for each in answered] == [
+        ("hopper", BF16, 8),
+        ("blackwell", NVFP4, 8),
+    ]

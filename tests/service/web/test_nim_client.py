@@ -23,6 +23,7 @@ def web() -> Iterator[Web]:
 async def embedder(web: Web) -> AsyncIterator[NimEmbedder]:
     embedder = NimEmbedder(NimConfig(base_url=web.url, model=MODEL, limits=LIMITS, timeout_s=20))
     await embedder.start()
+    await embedder.check()
     yield embedder
     await embedder.close()
 
