@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from uuid import UUID, uuid4
 
 import httpx
@@ -18,6 +19,7 @@ from service.errors import (
     CollectionNotFound,
     InvalidRequest,
     ObjectNotFound,
+    StoreRejected,
     StoreUnavailable,
     TenantNotFound,
 )
@@ -60,6 +62,13 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
         }
         blob = next(each for each in schema["properties"] if each["name"] == "blob")
         assert (blob["indexFilterable"], blob["indexSearchable"]) == (False, False)
+
+    async def test_a_collection_is_not_there_also_where_aliases_may_not_be_read(
+        self, store: WeaviateStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store, "get_alias", mock.AsyncMock(side_effect=StoreRejected("no permission")))
+        with pytest.raises(CollectionNotFound, match=r"'Missing'$"):
+            await store.get_collection("Missing")
 
     async def test_reads_collections_of_other_programs(
         self, store: WeaviateStore, weaviate_settings: WeaviateSettings

@@ -74,7 +74,8 @@ class WeaviateCollections:
 
     async def _missing(self, name: str) -> CollectionNotFound:
         """Return that there is no collection of a name; say so if the name is an alias that leads to nothing."""
-        with contextlib.suppress(AliasNotFound):
+        # Where aliases may not be read, this one says nothing.
+        with contextlib.suppress(AliasNotFound, StoreRejected):
             await self.get_alias(name)
             return CollectionNotFound(name, LEADS_NOWHERE)
         return CollectionNotFound(name)

@@ -23,6 +23,7 @@ from tests.fakes.web import MODEL, running_web
 from tests.service.conftest import Wire, start_wire, stop_wire
 from vecgate.client import where
 from vecgate.v1 import admin_service_pb2 as admin_pb
+from vecgate.v1 import alias_pb2 as alias_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -55,6 +56,11 @@ SOUND: dict[str, Message] = {
     "GetCollection": collection_pb.GetCollectionRequest(name="Pictures"),
     "ListCollections": collection_pb.ListCollectionsRequest(page_size=1),
     "DeleteCollection": collection_pb.DeleteCollectionRequest(name="Pictures"),
+    "CreateAlias": alias_pb.CreateAliasRequest(alias={"name": "Another", "collection": "Pictures"}),
+    "GetAlias": alias_pb.GetAliasRequest(name="Current"),
+    "ListAliases": alias_pb.ListAliasesRequest(collection="Pictures", page_size=1),
+    "UpdateAlias": alias_pb.UpdateAliasRequest(alias={"name": "Current", "collection": "Shared"}),
+    "DeleteAlias": alias_pb.DeleteAliasRequest(name="Current"),
     "CreateTenants": tenant_pb.CreateTenantsRequest(collection="Shared", tenants=[{"name": "more"}]),
     "ListTenants": tenant_pb.ListTenantsRequest(collection="Shared"),
     "UpdateTenants": tenant_pb.UpdateTenantsRequest(
@@ -113,7 +119,8 @@ def fuzzed(runner: asyncio.Runner) -> Iterator[Wire]:
 
 
 async def make_ready(wire: Wire) -> None:
-    """Have the collections that requests name, one of them of tenants; and none of what requests make."""
+    """Have the collections that requests name, one of them of tenants, and an alias; and none of what requests make."""
+    wire.store.aliases = {"Current": "Pictures"}
     there = set(wire.store._collections)
     if "Pictures" not in there:
         await wire.create_pictures()
