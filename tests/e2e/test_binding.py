@@ -3,8 +3,9 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import grpc
 import numpy as np
@@ -13,6 +14,8 @@ from grpc import StatusCode
 from weaviate.classes.config import Configure
 from weaviate.classes.tenants import Tenant, TenantActivityStatus
 
+from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.contract import DOCUMENT, Embedding, ImageInput, TextInput
 from service.settings import WeaviateSettings
 from tests.conftest import assert_close
 from tests.e2e.adopting import (
@@ -29,11 +32,16 @@ from tests.e2e.adopting import (
     unhandled,
     vector_of,
 )
+from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.tiny_clip import write_tiny_clip
 from tests.service.conftest import failure_of, unpack
 from vecgate.client.values import Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
+from vecgate.v1 import search_service_pb2 as search_pb
+from vecgate.v1.collection_service_pb2_grpc import CollectionServiceStub
+from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 # Deprecated by its client, and used all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Dep024:DeprecationWarning")
@@ -42,6 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "no name": {"vectorizer_config": NONE},
     "a name": {"vector_config": Configure.Vectors.self_provided(name="default")},
 }
+PICTURES = Path(__file__).parents[1] / "data" / "pictures"
 TITLE = {"text_fields": [{"name": "title"}]}
 OTHER = FakeEmbedder(space="other")
 TITLES = [f"a thing of number {number}" for number in range(12)]
@@ -62,9 +71,8 @@ async def filled(made: Beside, *, first: int = 1) -> None:
 async def bind(made: Beside, **fields: Any) -> collection_pb.BindVectorResponse:
     """Bind the collection's vector."""
     vector = {"embedder": "fake", **TITLE, **fields.pop("vector", {})}
-    return await made.collections.BindVector(
-        collection_pb.BindVectorRequest(collection=made.name, vector=vector, **fields)
-    )
+    request = {"collection": made.name, "vector": vector, **fields}
+    return await made.collections.BindVector(collection_pb.BindVectorRequest(**request))
 
 
 async def space_of(made: Beside) -> str:
@@ -256,3 +264,54 @@ async def test_a_binding_lasts_until_the_collection_is_deleted(make: Make, kind:
 
     assert refused.status_code == 422, refused.text
     assert (kept, await space_of(made)) == (MODEL, "")
+
+
+async def test_a_binding_by_an_alias_is_that_of_its_collection(make: Make) -> None:
+    made = await make(**KINDS["no name"])
+    await filled(made)
+    await made.direct.alias.create(alias_name=f"{made.name}Alias", target_collection=made.name)
+
+    answer = await bind(made, collection=f"{made.name}Alias")
+
+    assert answer.collection.name == made.name
+    assert await space_of(made) == MODEL
+
+
+async def test_the_bundled_model_is_told_from_a_random_one_and_from_other_weights(
+    weaviate_settings: WeaviateSettings, tmp_path: Path
+) -> None:
+    tiny = write_tiny_clip(tmp_path / "tiny", embed_dim=1024)
+    bundled = ClipEmbedder(ClipConfig(device="cpu"))
+    random = ClipEmbedder(ClipConfig(name="random", model=str(tiny), device="cpu"))
+    async with beside(weaviate_settings, bundled, random) as (channel, direct):
+        name, collections = f"Plain{uuid4().hex}", CollectionServiceStub(channel)
+        theirs = await direct.collections.create(name, properties=PROPERTIES[:2], **KINDS["no name"])
+        files = sorted(PICTURES.glob("c*.png"))[:12]
+        inputs = [each for file in files for each in (TextInput(file.stem), ImageInput(file.read_bytes()))]
+        rows = [each.vector for each in await bundled.embed(inputs, DOCUMENT) if isinstance(each, Embedding)]
+        for file, title, photo in zip(files, rows[::2], rows[1::2], strict=True):
+            properties = {"title": file.stem, "photo": base64.b64encode(file.read_bytes()).decode()}
+            await theirs.data.insert(properties, vector=(0.25 * title + 0.75 * photo).tolist())
+
+        async def bind_to(embedder: str, title: float, photo: float) -> collection_pb.BindVectorResponse:
+            fields = {
+                "text_fields": [{"name": "title", "weight": title}],
+                "image_fields": [{"name": "photo", "weight": photo}],
+            }
+            vector = {"embedder": embedder, **fields}
+            return await collections.BindVector(collection_pb.BindVectorRequest(collection=name, vector=vector))
+
+        other = await failure_of(bind_to("random", 0.25, 0.75))
+        weights = await failure_of(bind_to("clip", 0.5, 0.5))
+        proven = await bind_to("clip", 0.25, 0.75)
+        own = search_pb.NearImage(image={"content": files[3].read_bytes()})
+        found = await SearchServiceStub(channel).SearchObjects(
+            search_pb.SearchObjectsRequest(collection=name, near_image=own, limit=1)
+        )
+
+    assert (other.reason, other.metadata["matching"]) == ("BINDING_UNPROVEN", "0")
+    assert abs(float(other.metadata["median_cosine"])) < 0.2
+    assert "title=0.25, photo=0.75" in weights.message
+    assert proven.proof.matching == 12
+    assert proven.proof.least_cosine > 0.9999
+    assert found.hits[0].object.properties["title"] == files[3].stem

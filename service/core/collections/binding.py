@@ -11,7 +11,7 @@ measurements with the bundled model over 40 objects, each a picture and its titl
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from itertools import product
 from uuid import UUID
@@ -19,6 +19,7 @@ from uuid import UUID
 import numpy as np
 
 from embedders.contract import EmbedOptions, Vector
+from embedders.errors import EmbedderError
 from embedders.texts import is_blank
 from service.core.collections.changes import VectorDraft, field_faults, joint_faults
 from service.core.embedder_pool import EmbedderPool
@@ -33,6 +34,7 @@ from service.domain import (
     Scope,
     SearchOptions,
     SearchSpec,
+    Space,
     StoredObject,
     TenantActivity,
     WeightedField,
@@ -201,6 +203,7 @@ class Prover:
 
     def __init__(self, store: Store, embedders: EmbedderPool) -> None:
         self._store = store
+        self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
 
     async def prove(
@@ -326,7 +329,7 @@ class Prover:
         return [Scope(name) for name in active[:: max(1, len(active) // MAX_TENANTS)][:MAX_TENANTS]]
 
     async def _hint(self, collection: Collection, vector: NamedVector, options: EmbedOptions) -> str:
-        """Return what the stored vectors are made of: one property, or the fields with other weights; or nothing."""
+        """Return what the stored vectors are made of, by this embedder or another one; or nothing."""
         fields = [each.name for each in (*vector.text_fields, *vector.image_fields)]
         texts = [each.name for each in collection.properties if each.data_type in TEXTS]
         images = [name for name in collection.blobs if name not in collection.hashes]
@@ -346,6 +349,20 @@ class Prover:
         if len(fields) > 1 and (weights := fitted_weights(whole)) is not None:
             listed = ", ".join(f"{name}={weight:.2f}" for name, weight in zip(fields, weights, strict=True))
             return f"they are as it makes them of each field by itself with the weights {listed}"
+        # A caller's own key is for the embedder that they named.
+        return await self._maker(collection, vector, replace(options, api_key=None))
+
+    async def _maker(self, collection: Collection, vector: NamedVector, options: EmbedOptions) -> str:
+        """Return which other embedder of the server the stored vectors are from, or nothing."""
+        for each in self._embedders.all:
+            spec = each.spec
+            if vector.space is None or spec.space == vector.space.id or spec.dimension != vector.space.dimension:
+                continue
+            other = replace(vector, space=Space(spec.space, spec.dimension, spec.model))
+            with suppress(EmbedderError):
+                compared = await self._compare(collection, other, (), MIN_COMPARED, options)
+                if compared and np.median([one.cosine() for one in compared]) >= MIN_COSINE:
+                    return f"they are as the embedder {spec.name} makes them"
         return ""
 
 

@@ -349,8 +349,14 @@ async def test_an_embedder_that_is_not_the_default_one_is_proven_by_its_own_vect
     try:
         await fill(wire, lambda number: titled(number, OTHER))
 
+        failure = await failure_of(wire.collections.BindVector(asked("title")))
+        wire.embedders[1].failure = EmbedderUnavailable("down")
+        other_down = await failure_of(wire.collections.BindVector(asked("title")))
+        wire.embedders[1].failure = None
         answer = await wire.collections.BindVector(asked("title", embedder="other"))
 
+        assert "they are as the embedder other makes them" in failure.message
+        assert (other_down.reason, "the embedder other" in other_down.message) == ("BINDING_UNPROVEN", False)
         assert answer.collection.vectors[0].space == "other"
     finally:
         await stop_wire(wire)
