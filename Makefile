@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
 SOURCES := embedders service protos tests helm
 PYTEST_ARGS ?=
+VERSIONS ?= 1.38.x 1.39.x
 BUNDLE_ARGS ?=
 TARGET ?= gateway
 # Named, because uv would rather take an environment that the caller has activated.
@@ -15,7 +16,7 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-package vecgate-client --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +43,9 @@ run: setup weaviate ## run everything on this machine and show a search
 
 test: setup weaviate helm ## run all tests, in two processes; PYTEST_ARGS="tests/embedders -k name" for some
 	$(BIN)/pytest --numprocesses 2 --durations 10 $(PYTEST_ARGS)
+
+test-weaviate: setup ## run the tests with a real Weaviate for several of its versions; VERSIONS="1.38.x 1.39.3"
+	PYTEST_ARGS="$(or $(PYTEST_ARGS),tests/e2e)" $(BIN)/python -m tests.weaviate_versions $(VERSIONS)
 
 bundle: setup ## one archive for a site behind an air gap; BUNDLE_ARGS="--image gateway.tar --weights model.safetensors"
 	$(BIN)/python helm/bundle.py --helm "$$($(BIN)/python -m helm.tools.helm | head -n 1)" $(BUNDLE_ARGS)

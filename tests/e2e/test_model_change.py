@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from service.cli import app
 from tests.e2e.serving import Serving, serving, tiny_model
 from tests.fakes.nim import FakeNim
+from tests.weaviate_versions import needs_removal
 from vecgate.client import Client, Object, SearchResult
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -92,6 +93,7 @@ def drop_old(running: Serving) -> tuple[set[str], pb.Collection, set[str]]:
         return answered, left, {each.name for each in stored.vectors}
 
 
+@needs_removal
 async def test_a_collection_moves_to_another_model_and_no_search_on_the_way_is_without_hits(
     weaviate_binary: None, tmp_path: Path
 ) -> None:

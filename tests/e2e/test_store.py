@@ -139,6 +139,14 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
             await patient.close()
             await exact.close()
 
+    async def test_a_weaviate_that_fails_updates_after_a_removal_is_not_asked_for_one(
+        self, monkeypatch: pytest.MonkeyPatch, store: WeaviateStore, pictures: str
+    ) -> None:
+        monkeypatch.setattr(collections, "REMOVES_SOUNDLY", (1, 1000))
+        with pytest.raises(StoreRejected, match=r"'main' stays: after Weaviate 1\.\d+"):
+            await store.remove_vector(pictures, "main")
+        assert [each.name for each in (await store.get_collection(pictures)).vectors] == ["main", "other"]
+
     async def test_keeps_the_objects_of_tenants_apart(
         self, store: WeaviateStore, weaviate_settings: WeaviateSettings
     ) -> None:

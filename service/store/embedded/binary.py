@@ -14,7 +14,7 @@ from service.errors import ServiceError
 from service.settings import variable
 
 WEAVIATE_VERSION = "1.39.3"
-MODULE = f"github.com/weaviate/weaviate/cmd/weaviate-server@v{WEAVIATE_VERSION}"
+MODULE = "github.com/weaviate/weaviate/cmd/weaviate-server"
 SETTING = variable("weaviate", "binary")
 
 
@@ -33,28 +33,29 @@ def find_binary(configured: Path | None = None) -> Path:
             return configured
         raise WeaviateBinaryMissing(f"{SETTING} names {configured}, which is not an executable file")
     on_path = (shutil.which(name) for name in ("weaviate-server", "weaviate"))
-    candidates = [_cached(), _cached_by_client(), *(Path(each) for each in on_path if each)]
+    candidates = [cached_binary(), _cached_by_client(), *(Path(each) for each in on_path if each)]
     found = next((each for each in candidates if _runs(each)), None)
     if found is None:
         raise WeaviateBinaryMissing(
             "there is no Weaviate server program: run `make weaviate` or `vecgate weaviate install`, which put "
-            f"Weaviate {WEAVIATE_VERSION} at {_cached()}, or set {SETTING} to one that you have"
+            f"Weaviate {WEAVIATE_VERSION} at {cached_binary()}, or set {SETTING} to one that you have"
         )
     return found
 
 
-def install_binary(report: Callable[[str], None] = print) -> Path:
+def install_binary(report: Callable[[str], None] = print, version: str = WEAVIATE_VERSION) -> Path:
     """Return the cached Weaviate server program, after building or downloading it if it is not there.
 
     Blocks for minutes. Only ever called on the explicit wish of a person or of the tests.
 
     Args:
         report: takes lines on the progress.
+        version: the version of Weaviate.
 
     Raises:
         WeaviateBinaryMissing: it could neither be built nor downloaded.
     """
-    target = _cached()
+    target = cached_binary(version)
     if _runs(target):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -62,24 +63,24 @@ def install_binary(report: Callable[[str], None] = print) -> Path:
     faults = []
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         if go is not None:
-            report(f"building Weaviate {WEAVIATE_VERSION} with Go; this takes 2 to 4 minutes")
-            faults.append(_build(go, Path(folder), target))
+            report(f"building Weaviate {version} with Go; this takes 2 to 4 minutes")
+            faults.append(_build(go, version, Path(folder), target))
         if not _runs(target):
-            report(f"downloading Weaviate {WEAVIATE_VERSION}")
-            faults.append(_download(Path(folder), target))
+            report(f"downloading Weaviate {version}")
+            faults.append(_download(version, Path(folder), target))
     if not _runs(target):
         reasons = "; ".join(filter(None, faults))
         raise WeaviateBinaryMissing(
-            f"Weaviate {WEAVIATE_VERSION} could neither be built nor downloaded ({reasons}): install Go and try again, "
+            f"Weaviate {version} could neither be built nor downloaded ({reasons}): install Go and try again, "
             f"or download the release elsewhere and set {SETTING} to its program"
         )
-    report(f"Weaviate {WEAVIATE_VERSION} is at {target}")
+    report(f"Weaviate {version} is at {target}")
     return target
 
 
-def _build(go: str, folder: Path, target: Path) -> str:
+def _build(go: str, version: str, folder: Path, target: Path) -> str:
     environment = os.environ | {"CGO_ENABLED": "0", "GOBIN": str(folder)}
-    command = [go, "install", "-ldflags", "-s -w", MODULE]
+    command = [go, "install", "-ldflags", "-s -w", f"{MODULE}@v{version}"]
     built = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 -- constants
     if built.returncode != 0:
         return f"go install: {_last_line(built.stderr)}"
@@ -87,19 +88,20 @@ def _build(go: str, folder: Path, target: Path) -> str:
     return ""
 
 
-def _download(folder: Path, target: Path) -> str:
+def _download(version: str, folder: Path, target: Path) -> str:
     # Here and not above: loading the client takes a second, and running an installed server does not need it.
     from service.store.weaviate.download import download_release  # noqa: PLC0415
 
     try:
-        download_release(WEAVIATE_VERSION, folder).replace(target)
+        download_release(version, folder).replace(target)
     except Exception as error:  # noqa: BLE001 -- whatever the downloader meets is a reason to name
         return f"download: {_last_line(str(error)) or type(error).__name__}"
     return ""
 
 
-def _cached() -> Path:
-    return user_cache_path("vecgate") / "weaviate" / f"weaviate-server-v{WEAVIATE_VERSION}"
+def cached_binary(version: str = WEAVIATE_VERSION) -> Path:
+    """Return where the Weaviate server program of a version is once it is installed."""
+    return user_cache_path("vecgate") / "weaviate" / f"weaviate-server-v{version}"
 
 
 def _cached_by_client() -> Path:

@@ -21,13 +21,15 @@ from weaviate.exceptions import UnexpectedStatusCodeError, WeaviateUnsupportedFe
 from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection, measured
-from service.store.weaviate.schema import from_schema, index_changes, patch_schema, to_schema
+from service.store.weaviate.schema import IndexChange, from_schema, index_changes, patch_schema, to_schema
 from service.store.weaviate.vector_schema import NAMELESS, add_binding, drop_binding
 
 SWITCH = "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT"
 """What a Weaviate before 1.40 needs to remove named vectors; its refusal names it."""
-NO_SUCH_CALL = frozenset((404, 405, 501))
-"""How a Weaviate answers that has no such call at all."""
+REMOVES_SOUNDLY = (1, 39)
+"""The first version after whose removals objects can be updated; no answer but the version tells it beforehand."""
+UNKNOWN_CALL = frozenset((405, 501))
+NOT_FOUND = 404
 MAX_SCHEMAS = 1024
 SCHEMA_MAX_AGE_S = 1.0
 """How long searches use a schema before it is read again; reading it takes as long as a small search."""
@@ -107,7 +109,7 @@ class WeaviateCollections:
             for each in properties:
                 await _send_json(client, "post", f"/schema/{name}/properties", each)
             for change in index_changes(present, collection):
-                await _send_json(client, change.method, f"/schema/{name}{change.path}", change.body)
+                await _change_index(client, name, change)
         self._forget(name)
 
     async def bind_vector(self, collection: str, vector: NamedVector) -> None:
@@ -133,10 +135,16 @@ class WeaviateCollections:
         name = check_name(collection)
         self._forget(name)
         async with self._connection.call(name) as client:
+            version = str((await _get_json(client, "/meta")).get("version"))
+            if _numbers(version) < REMOVES_SOUNDLY:
+                raise StoreRejected(
+                    f"{vector!r} stays: after Weaviate {version} removes a named vector, it fails updates of objects; "
+                    "take version 1.39 or newer"
+                )
             try:
                 await _send_json(client, "delete", f"/schema/{name}/vectors/{vector}/index", {})
             except UnexpectedStatusCodeError as error:
-                if error.status_code not in NO_SUCH_CALL and SWITCH not in str(error):
+                if not _unknown_call(error) and SWITCH not in str(error):
                     raise
                 raise StoreRejected(
                     f"this Weaviate does not remove named vectors; {vector!r} stays. Start Weaviate with "
@@ -287,6 +295,24 @@ async def _send_json(
     send = getattr(client._connection, method)  # noqa: SLF001
     accepted = _ExpectedStatusCodes(ok_in=[200, 202], error="schema")
     await executor.aresult(send(path, dict(body), error_msg="schema", status_codes=accepted))
+
+
+async def _change_index(client: WeaviateAsyncClient, collection: str, change: IndexChange) -> None:
+    try:
+        await _send_json(client, change.method, f"/schema/{collection}{change.path}", change.body)
+    except UnexpectedStatusCodeError as error:
+        if not _unknown_call(error):
+            raise
+        await _send_json(client, "put", f"/schema/{collection}{change.path_in_1_38}", change.body_in_1_38)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\d+", version)[:2])
+
+
+def _unknown_call(error: UnexpectedStatusCodeError) -> bool:
+    """Return whether Weaviate has no such call at all, as an older version may answer."""
+    return error.status_code in UNKNOWN_CALL or (error.status_code == NOT_FOUND and "path /" in str(error))
 
 
 def tenants_to_create(tenants: Sequence[Tenant]) -> list[TenantCreate]:

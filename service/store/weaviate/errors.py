@@ -47,7 +47,7 @@ _UNAVAILABLE_CODES = frozenset(
 _UNAVAILABLE_STATUSES = frozenset({408, 429, 502, 503, 504})
 _NO_COLLECTION = re.compile(
     r"could not find class|class '?\w+'? not (present|found) in schema|: class not found"
-    r'|target class "\w+" does not exist|replace alias: class \w+ does not exist'
+    r'|class "\w+": not found|target class "\w+" does not exist|replace alias: class \w+ does not exist'
 )
 _COLLECTION_EXISTS = re.compile(
     r'(?:class|alias) name (\w+) already exists$|class already exists: found similar (?:class|alias) "(\w+)"'

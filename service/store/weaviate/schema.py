@@ -222,27 +222,59 @@ FLAGS = {"indexFilterable": "filterable", "indexSearchable": "searchable", "inde
 
 @dataclass(frozen=True, slots=True)
 class IndexChange:
-    """A request to Weaviate, with a path relative to that of the collection."""
+    """A change of one index of a property.
+
+    Attributes:
+        method: "put" to build the index or to cut its texts otherwise, "delete" to delete it.
+        index: Weaviate's name for it.
+        tokenization: how to cut texts; empty for an index of other values, or one to delete.
+        builds: whether there is no such index yet.
+    """
 
     method: Literal["put", "delete"]
-    path: str
-    body: Parameters
+    property_: str
+    index: str
+    tokenization: str = ""
+    builds: bool = False
+
+    @property
+    def path(self) -> str:
+        """Of the request, relative to that of the collection."""
+        return f"/properties/{self.property_}/index/{self.index}"
+
+    @property
+    def body(self) -> Parameters:
+        """Of the request."""
+        return {"tokenization": self.tokenization} if self.tokenization else {}
+
+    @property
+    def path_in_1_38(self) -> str:
+        """Of the request that Weaviate 1.38 has instead of a "put"."""
+        return f"/indexes/{self.property_}"
+
+    @property
+    def body_in_1_38(self) -> Parameters:
+        """Of that request."""
+        name = {"rangeFilters": "rangeable"}.get(self.index, self.index)
+        return {name: {**self.body, **({"enabled": True} if self.builds else {})}}
 
 
 def index_changes(schema: Mapping[str, Any], collection: Collection) -> Iterator[IndexChange]:
-    """Yield the requests that change the properties' indexes in Weaviate into those of a collection."""
+    """Yield what changes the properties' indexes in Weaviate into those of a collection."""
     there = {str(each["name"]): each for each in schema.get("properties") or ()}
     for wanted in collection.properties:
         present = there.get(wanted.name)
         if present is None:
             continue
-        tokenization = wanted.indexing.get("tokenization")
+        tokenization = str(wanted.indexing.get("tokenization") or "")
         for flag, index in FLAGS.items():
-            on, path = wanted.indexing.get(flag), f"/properties/{wanted.name}/index/{index}"
+            on = wanted.indexing.get(flag)
             if on is None or on == bool(present.get(flag)):
                 continue
-            body = {"tokenization": tokenization} if index == "searchable" else {}
-            yield IndexChange("put", path, body) if on else IndexChange("delete", path, {})
-        if tokenization != present.get("tokenization"):
+            if on:
+                yield IndexChange("put", wanted.name, index, tokenization if index == "searchable" else "", builds=True)
+            else:
+                yield IndexChange("delete", wanted.name, index)
+        if tokenization != str(present.get("tokenization") or ""):
             index = "searchable" if present.get("indexSearchable") else "filterable"
-            yield IndexChange("put", f"/properties/{wanted.name}/index/{index}", {"tokenization": tokenization})
+            yield IndexChange("put", wanted.name, index, tokenization)

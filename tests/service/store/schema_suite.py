@@ -27,6 +27,7 @@ from service.errors import CollectionNotFound, StoreRejected, StoreUnavailable, 
 from service.store.base import Store
 from tests.service.store.people import bare
 from tests.service.store.store_suite import make_collection, make_object, make_vector
+from tests.weaviate_versions import needs_removal
 
 SPACE = Space("space-1", 3, "model-1")
 HNSW = {
@@ -43,7 +44,7 @@ HNSW = {
 }
 INDEXES = {
     "hnsw": VectorIndex("hnsw", HNSW, Quantizer("none")),
-    "hnsw rq": VectorIndex("hnsw", {}, Quantizer("rq", {"bits": 4, "rescoreLimit": 7})),
+    "hnsw rq": VectorIndex("hnsw", {}, Quantizer("rq", {"bits": 1, "rescoreLimit": 7})),
     "hnsw bq": VectorIndex("hnsw", {}, Quantizer("bq")),
     "hnsw sq": VectorIndex("hnsw", {}, Quantizer("sq", {"trainingLimit": 500, "rescoreLimit": 7})),
     "hnsw pq": VectorIndex(
@@ -88,6 +89,18 @@ def index_covers(found: VectorIndex, wanted: VectorIndex) -> bool:
     )
 
 
+PAIR = {"first": make_vector(1, 2, 3), "second": make_vector(3, 2, 1)}
+
+
+async def make_pair(store: Store) -> str:
+    """Create a collection with two named vectors and an object that has both, and return its name."""
+    name = f"R{uuid4().hex}"
+    vectors = (NamedVector("first", SPACE), NamedVector("second", SPACE))
+    await store.create_collection(Collection(name, (), vectors, default_vector="first"))
+    assert await store.put_objects(name, [make_object(1, vectors=PAIR)]) == [None]
+    return name
+
+
 class SchemaSuite:
     """The contract of service/store/base.py on what collections are made of, as tests."""
 
@@ -98,6 +111,16 @@ class SchemaSuite:
         (vector,) = (await store.get_collection(name)).vectors
         assert index_covers(vector.index, wanted)
         assert vector.space == SPACE
+
+    async def test_keeps_an_index_of_four_bits_or_says_that_the_store_has_none(self, store: Store) -> None:
+        """Weaviate 1.38 has none."""
+        name, wanted = f"I{uuid4().hex}", VectorIndex("hnsw", {}, Quantizer("rq", {"bits": 4}))
+        try:
+            await store.create_collection(Collection(name, (), (NamedVector("main", SPACE, index=wanted),)))
+        except StoreRejected as error:
+            assert "RQ bits must be 8 or 1" in str(error)
+        else:
+            assert index_covers((await store.get_collection(name)).vectors[0].index, wanted)
 
     async def test_keeps_how_properties_are_indexed(self, store: Store) -> None:
         name = f"P{uuid4().hex}"
@@ -245,15 +268,9 @@ class SchemaSuite:
             seen.append(await store.get_collection(name))
         assert [dict(each.object_ttl) for each in seen] == [by_update, by_day, {**by_day, "enabled": False}]
 
-    async def test_a_removed_vector_is_searched_and_written_no_more_and_its_name_stays_taken(
-        self, store: Store
-    ) -> None:
-        name = f"R{uuid4().hex}"
-        both = {"first": make_vector(1, 2, 3), "second": make_vector(3, 2, 1)}
-        await store.create_collection(
-            Collection(name, (), (NamedVector("first", SPACE), NamedVector("second", SPACE)), default_vector="first")
-        )
-        assert await store.put_objects(name, [make_object(1, vectors=both)]) == [None]
+    @needs_removal
+    async def test_a_removed_vector_is_searched_no_more_and_its_name_stays_taken(self, store: Store) -> None:
+        name, both = await make_pair(store), PAIR
         await store.get_collection(name, fresh=False)
 
         for _ in range(2):
@@ -263,10 +280,6 @@ class SchemaSuite:
         assert ([each.name for each in left.vectors], left.removed_vectors) == (["first"], ("second",))
         with pytest.raises(VectorRemoved, match="'second'"):
             await store.search(name, SearchSpec(TargetVectors(both)))
-        with pytest.raises(StoreUnavailable, match="'second' was removed"):
-            await store.put_objects(name, [make_object(2, vectors=both), make_object(3, vectors=both)])
-        with pytest.raises(StoreUnavailable, match="'second' was removed"):
-            await store.update_object(name, ObjectChange(UUID(int=1), vectors={"second": make_vector(1, 1, 1)}))
         await store.update_collection(replace(left, description="new"))
         await store.update_object(name, ObjectChange(UUID(int=1), lost_vectors=["first"]))
         assert await store.put_objects(name, [make_object(2, vectors={"first": both["first"]})]) == [None]
@@ -275,6 +288,17 @@ class SchemaSuite:
         found = await store.get_collection(name)
         assert (found.description, found.vectors, found.removed_vectors) == ("new", left.vectors, ("second",))
 
+    @needs_removal
+    async def test_a_write_with_a_removed_vector_asks_to_be_sent_again(self, store: Store) -> None:
+        name = await make_pair(store)
+        await store.remove_vector(name, "second")
+        change = ObjectChange(UUID(int=1), vectors={"second": make_vector(1, 1, 1)})
+        with pytest.raises(StoreUnavailable, match="'second' was removed"):
+            await store.put_objects(name, [make_object(2, vectors=PAIR), make_object(3, vectors=PAIR)])
+        with pytest.raises(StoreUnavailable, match="'second' was removed"):
+            await store.update_object(name, change)
+
+    @needs_removal
     async def test_only_a_vector_that_is_there_can_be_removed(self, store: Store) -> None:
         name = f"R{uuid4().hex}"
         await store.create_collection(Collection(name, (), (NamedVector("first", SPACE),)))
