@@ -16,7 +16,18 @@ import pytest
 
 from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
-from vecgate.client import Client, Object, VecgateError, encode_vector, move, near_inputs, near_object, near_text, where
+from vecgate.client import (
+    Client,
+    Object,
+    TextImage,
+    VecgateError,
+    encode_vector,
+    move,
+    near_inputs,
+    near_object,
+    near_text,
+    where,
+)
 from vecgate.client.values import PilImage
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -40,6 +51,7 @@ SAMPLES: dict[type, Any] = {
     memoryview: memoryview(b"a picture"),
     PilImage: PIL.Image.new("RGB", (2, 3), "red"),
     Path: Path(__file__),
+    TextImage: TextImage("title", b"a picture"),
     UUID: ID,
     Object: Object({"title": "a"}, id=ID),
     tenant_pb.Tenant: tenant_pb.Tenant(name="title"),

@@ -9,7 +9,7 @@ import pytest
 from tests.client.conftest import Connect
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
-from vecgate.client import Reranking, VecgateError, bm25, encode_vector, hybrid, move, near_inputs, near_text
+from vecgate.client import Reranking, TextImage, VecgateError, bm25, encode_vector, hybrid, move, near_inputs, near_text
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1.input_pb2 import Image
 
@@ -31,7 +31,8 @@ def test_near_inputs_takes_texts_pictures_objects_and_vectors(tmp_path: Path) ->
     file = tmp_path / "a.png"
     file.write_bytes(b"picture")
 
-    query = near_inputs("red", file, b"other", ID, [1.0, 2.0], weights=(1, 2, 3, 4, 5))
+    both = TextImage("red", file)
+    query = near_inputs("red", file, b"other", ID, [1.0, 2.0], both, weights=(1, 2, 3, 4, 5, 6))
 
     contents = [
         {"text": "red"},
@@ -39,9 +40,22 @@ def test_near_inputs_takes_texts_pictures_objects_and_vectors(tmp_path: Path) ->
         {"image": Image(content=b"other")},
         {"near_object": pb.NearObject(id=str(ID))},
         {"near_vector": pb.NearVector(vector=encode_vector([1, 2]))},
+        {"text_image": {"text": "red", "image": {"content": b"picture"}}},
     ]
     assert list(query.inputs) == [pb.WeightedInput(**each, weight=at) for at, each in enumerate(contents, start=1)]
     assert not near_inputs("red").inputs[0].HasField("weight")
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (TextImage(b"red", b"picture"), "the text of a TextImage is a str, not bytes"),  # type: ignore[arg-type]
+        (TextImage("red", "a.png"), "an image is bytes, the Path of a file or a PIL image, not str"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_pair_of_wrong_types_is_refused_by_them(pair: TextImage, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        near_inputs(pair)
 
 
 def test_near_inputs_wants_a_weight_for_each_or_none() -> None:

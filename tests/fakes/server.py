@@ -141,7 +141,8 @@ class _Embedding(embedding_grpc.EmbeddingServiceServicer):
                 )
                 response.results.add(embedding=made)
             else:
-                response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(each.image.content)))
+                content = each.image.content or each.text_image.SerializeToString()
+                response.results.add(embedding=embedding_pb.Embedding(vector=vector_of(content)))
         return response
 
     def ListEmbedders(self, request: Any, context: Any) -> embedding_pb.ListEmbeddersResponse:  # noqa: N802

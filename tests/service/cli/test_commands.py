@@ -17,6 +17,7 @@ from service.cli import app
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.statuses import failure
 from tests.service.conftest import PNG, Run
+from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import vector_index_pb2 as index_pb
@@ -95,6 +96,14 @@ def test_create_sends_the_collection_and_says_its_space(run: Run, fake: FakeVecg
     assert made.description == "All things"
 
 
+def test_create_makes_the_fields_one_input_and_show_tells_it(run: Run, fake: FakeVecgate) -> None:
+    run("collections", "create", "Things", "--image-field", "photo", "--text-field", "name", "--joint")
+
+    made = fake.requests["CreateCollection"][0].collection
+    assert made.vectors[0].combination == collection_pb.COMBINATION_JOINT_INPUT
+    assert "photo, name as one input" in run("collections", "show", "Things").stdout
+
+
 @pytest.mark.parametrize("options", [("--property", "name"), ("--property", "name:string"), ("--image-field", "a=b")])
 def test_create_refuses_what_it_cannot_read_with_2(run: Run, fake: FakeVecgate, options: tuple[str, str]) -> None:
     result = run("collections", "create", "Things", *options)
@@ -145,6 +154,27 @@ def test_embed_prints_a_row_for_each_input(run: Run, tmp_path: Path) -> None:
     assert lines[0] == "fake: model fake-clip, space fake/space, 4 values"
     assert lines[3].split()[:6] == ["a", "dog", "4", "1.0000", "4", "no"]
     assert lines[4].startswith(str(file))
+
+
+def test_embed_sends_each_image_with_the_text_as_one_input(run: Run, fake: FakeVecgate, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.png", "b.png")]
+    for each in files:
+        each.write_bytes(each.name.encode())
+
+    result = run("embed", "a dog", "--joint", "--image", str(files[0]), "--image", str(files[1]), "--json")
+
+    assert [each["input"] for each in json.loads(result.stdout)["results"]] == [f"a dog + {each}" for each in files]
+    (request,) = fake.requests["EmbedInputs"]
+    pairs = [(each.text_image.text, each.text_image.image.content) for each in request.inputs]
+    assert pairs == [("a dog", b"a.png"), ("a dog", b"b.png")]
+
+
+@pytest.mark.parametrize("arguments", [("a",), ("a", "b", "--image", __file__), ("--image", __file__)])
+def test_embed_of_one_input_takes_one_text_and_images(run: Run, fake: FakeVecgate, arguments: tuple[str, ...]) -> None:
+    result = run("embed", "--joint", *arguments)
+
+    assert (result.exit_code, result.stderr) == (2, "error: --joint takes one text and --image FILE\n")
+    assert not fake.requests["EmbedInputs"]
 
 
 def test_embed_writes_rows_for_numpy_and_json_for_programs(run: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.server import FakeVecgate
 from tests.fakes.statuses import failure
 from tests.service.conftest import PNG, Run
-from vecgate.client import all_of, near_inputs, where
+from vecgate.client import TextImage, all_of, hybrid, near_inputs, where
 from vecgate.v1 import property_pb2 as property_pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.output_fields_pb2 import OutputFields
@@ -125,6 +125,8 @@ def test_search_by_keywords_by_both_or_by_an_object(
         ("dog", "--image", __file__, "--move-to", "cat"),
         ("--near-object", "x", "--move-away", "cat"),
         ("dog", "--keywords", "--move-to", "cat"),
+        ("dog", "--joint"),
+        ("--image", __file__, "--joint"),
     ],
 )
 def test_search_names_options_that_do_not_go_together(run: Run, arguments: tuple[str, ...]) -> None:
@@ -179,6 +181,18 @@ def test_search_by_picture_sends_the_file(run: Run, pictures: FakeVecgate, tmp_p
     assert alone.near_image.image.content == PNG
     assert mixed.near_inputs == near_inputs("red", PNG)
     assert (hybrid.hybrid.bm25.query, hybrid.hybrid.near_image.image.content) == ("red", PNG)
+
+
+def test_search_by_words_and_a_picture_as_one_input(run: Run, pictures: FakeVecgate, tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(PNG)
+
+    assert run("search", "red", "--image", str(file), "--joint").exit_code == 0
+    assert run("search", "red", "--image", str(file), "--joint", "--hybrid", "0.5").exit_code == 0
+
+    alone, both = pictures.requests["SearchObjects"]
+    assert alone.near_inputs == near_inputs(TextImage("red", PNG))
+    assert both.hybrid == hybrid("red", near_inputs(TextImage("red", PNG)), alpha=0.5)
 
 
 @pytest.mark.usefixtures("pictures")

@@ -202,6 +202,28 @@ def test_the_whole_has_values_for_helm_and_warns_of_what_the_module_cannot_do(ru
     assert "auth.clients_file" in result.stderr
 
 
+def test_fields_of_one_input_are_left_without_a_module_and_named(run: Run, fake: FakeVecgate) -> None:
+    fake.add_collection("Things", photo=property_pb.DATA_TYPE_BLOB, name=property_pb.DATA_TYPE_TEXT)
+    (plain,) = fake.collections["Things"].vectors
+    plain.text_fields.add(name="name")
+    fake.collections["Things"].vectors.add(
+        name="both",
+        model="fake-clip",
+        image_fields=[{"name": "photo"}],
+        text_fields=[{"name": "name"}],
+        combination=pb.COMBINATION_JOINT_INPUT,
+    )
+
+    result = run("Things", "--json")
+    said = run("Things")
+
+    vectors = json.loads(result.stdout)["vectorConfig"]
+    assert {name: list(vector["vectorizer"]) for name, vector in vectors.items()} == {
+        "default": ["multi2vec-nvidia"], "both": ["none"]
+    }  # fmt: skip
+    assert "cannot embed several fields as one input: both" in said.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [

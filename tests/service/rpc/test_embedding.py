@@ -1,17 +1,18 @@
 import hashlib
+from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 from grpc import StatusCode
 
-from embedders.contract import EmbedOptions, Priority, Purpose, TextInput
+from embedders.contract import SEPARATE, EmbedOptions, InputLimits, Modality, Priority, Purpose, TextInput
 from embedders.errors import EmbedderUnavailable
 from tests.conftest import assert_close
-from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.embedder import TEXT_ONLY, FakeEmbedder, picture
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire, unpack
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1.embedder_pb2 import EmbedderRef
-from vecgate.v1.input_pb2 import Image, Input
+from vecgate.v1.input_pb2 import Image, Input, TextImage
 
 
 def text(value: str) -> Input:
@@ -75,6 +76,89 @@ async def test_a_bad_input_fails_alone_with_its_path(wire: Wire, bad: Input, rea
     failure = unpack(response.results[1].error)
     assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, [field])
     assert_close(np.frombuffer(response.results[2].embedding.vector.data, "<f4"), wire.embedder.vector("after"))
+
+
+def pair(text: str, content: bytes) -> Input:
+    return Input(text_image=TextImage(text=text, image=Image(content=content)))
+
+
+@pytest.fixture
+async def reader() -> AsyncIterator[Wire]:
+    """A server with a model that reads a text and an image as one input."""
+    limits = InputLimits(max_image_bytes=100_000)
+    wire = await start_wire(FakeEmbedder(limits=limits, max_text_tokens=8, modalities=frozenset(Modality)))
+    yield wire
+    await stop_wire(wire)
+
+
+async def test_a_text_and_an_image_as_one_input_come_back_as_one_vector(reader: Wire) -> None:
+    red = picture((255, 0, 0))
+    long = "one two three four five six seven"
+    request = pb.EmbedInputsRequest(inputs=[pair("a cat", red), text("a cat"), pair(long, red)], truncate=True)
+
+    response = await reader.embedding.EmbedInputs(request)
+
+    contents = [("a cat", red), "a cat", ("one two three four five six", red)]
+    for result, content in zip(response.results, contents, strict=True):
+        assert_close(np.frombuffer(result.embedding.vector.data, "<f4"), reader.embedder.vector(content))
+    assert [result.embedding.truncated for result in response.results] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason", "field"),
+    [
+        (pair("one two three four five six seven", picture()), "TEXT_TOO_LONG", "inputs[1].text_image.text"),
+        (pair("  ", picture()), "INVALID_INPUT", "inputs[1].text_image"),
+        (pair("a cat", b""), "IMAGE_EMPTY", "inputs[1].text_image.image.content"),
+        (pair("a cat", b"just words"), "IMAGE_UNDECODABLE", "inputs[1].text_image.image.content"),
+        (pair("a cat", picture() + bytes(100_000)), "IMAGE_TOO_LARGE", "inputs[1].text_image.image.content"),
+    ],
+)
+async def test_what_is_wrong_with_a_part_of_one_input_fails_it_alone_with_the_path_of_the_part(
+    reader: Wire, bad: Input, reason: str, field: str
+) -> None:
+    request = pb.EmbedInputsRequest(inputs=[text("before"), bad, text("after")])
+
+    response = await reader.embedding.EmbedInputs(request)
+
+    assert [result.WhichOneof("outcome") for result in response.results] == ["embedding", "error", "embedding"]
+    failure = unpack(response.results[1].error)
+    assert (failure.code, failure.reason, failure.fields) == (StatusCode.INVALID_ARGUMENT, reason, [field])
+
+
+@pytest.mark.parametrize(
+    ("modalities", "bad", "field", "words"),
+    [
+        (
+            SEPARATE,
+            pair("a", b"a"),
+            "inputs[1].text_image",
+            "reads texts and pictures, each as an input of its own",
+        ),
+        (TEXT_ONLY, pair("a", b"a"), "inputs[1].text_image", "reads texts only, not text and picture as one input"),
+        (TEXT_ONLY, image(b"a"), "inputs[1].image.content", "reads texts only, not pictures"),
+    ],
+)
+async def test_an_input_of_a_kind_that_the_model_does_not_read_fails_alone_and_names_it(
+    modalities: frozenset[Modality], bad: Input, field: str, words: str
+) -> None:
+    wire = await start_wire(FakeEmbedder(modalities=modalities))
+
+    response = await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("before"), bad, text("after")]))
+    listed = await wire.embedding.ListEmbedders(pb.ListEmbeddersRequest())
+    await stop_wire(wire)
+
+    assert [result.WhichOneof("outcome") for result in response.results] == ["embedding", "error", "embedding"]
+    failure = unpack(response.results[1].error)
+    assert (failure.reason, failure.fields) == ("INVALID_INPUT", [field])
+    assert f"the model fake/model of embedder fake {words}" in failure.message
+    assert len(listed.embedders[0].modalities) == len(modalities)
+
+
+async def test_the_kinds_that_an_embedder_reads_are_listed(reader: Wire) -> None:
+    listed = await reader.embedding.ListEmbedders(pb.ListEmbeddersRequest())
+
+    assert list(listed.embedders[0].modalities) == [pb.MODALITY_TEXT, pb.MODALITY_IMAGE, pb.MODALITY_TEXT_IMAGE]
 
 
 async def test_a_long_text_is_cut_when_asked_for_and_the_answer_says_so(wire: Wire) -> None:

@@ -244,6 +244,24 @@ class SchemaSuite:
         assert quantizer is not None
         assert quantizer.type == kind
 
+    async def test_keeps_how_fields_become_a_vector_and_their_order(self, store: Store) -> None:
+        texts = (WeightedField("title"), WeightedField("about"))
+        fields = {"image_fields": (WeightedField("photo"),), "text_fields": texts}
+        vectors = (
+            NamedVector("joint", SPACE, weighted=False, joint=True, **fields),
+            NamedVector("mean", SPACE, **fields),
+        )
+        properties = (
+            Property("title", DataType.TEXT), Property("about", DataType.TEXT), Property("photo", DataType.BLOB)
+        )  # fmt: skip
+        await store.create_collection(Collection("Pictures", properties, vectors))
+
+        found = {each.name: each for each in (await store.get_collection("Pictures")).vectors}
+
+        assert [found[name].joint for name in ("joint", "mean")] == [True, False]
+        for each in found.values():
+            assert (each.image_fields, each.text_fields) == (fields["image_fields"], texts)
+
     async def test_keeps_and_changes_the_default_vector_beside_the_description(self, store: Store) -> None:
         name = f"D{uuid4().hex}"
         vectors = (NamedVector("first", SPACE), NamedVector("second", SPACE))

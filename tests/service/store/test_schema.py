@@ -69,6 +69,30 @@ def test_a_collection_becomes_a_schema_with_its_binding() -> None:
     assert to_schema(COLLECTION) == SCHEMA
 
 
+def test_fields_of_one_input_are_stated_in_the_binding_without_weights_and_come_back() -> None:
+    (vector,) = COLLECTION.vectors
+    texts = (WeightedField("title"), WeightedField("about"))
+    joint = replace(
+        COLLECTION,
+        properties=(*COLLECTION.properties, Property("about", DataType.TEXT)),
+        vectors=(
+            replace(vector, image_fields=(WeightedField("photo"),), text_fields=texts, weighted=False, joint=True),
+        ),
+    )
+
+    schema = to_schema(joint)
+
+    assert schema["vectorConfig"]["main"]["vectorizer"]["none"] == {
+        "space": "s",
+        "dimension": 4,
+        "model": "m",
+        "imageFields": ["photo"],
+        "textFields": ["title", "about"],
+        "combination": "joint",
+    }
+    assert bare(from_schema(schema)) == joint
+
+
 def test_a_schema_becomes_the_collection_that_it_came_from() -> None:
     assert bare(from_schema(SCHEMA)) == COLLECTION
 
