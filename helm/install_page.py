@@ -94,8 +94,8 @@ class Page:
             return
         yield "## Weights"
         yield "\n".join(f"- `{path}`, SHA-256 `{digest}`" for path, digest in self.weights.items()) or (
-            "Put the files of the weights into `weights/`, with the names that `settings.clip` has for them below "
-            "`weights.mountPath`."
+            "Put the files of the weights into `weights/`, with the names that embedders of kind clip have for them "
+            "below `weights.mountPath`."
         )
         if not image:
             yield "Put them where `weights.source` says, so that user 10001 can read them."

@@ -16,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 
 from helm.tools.dashboard import make_dashboard
 from service.settings import KINDS, Settings
+from service.settings.embedders import MAX_NAME_LENGTH, NAME
 from service.settings.table import shown_default, with_block
 
 CHART = Path(__file__).parents[1] / "vecgate"
@@ -46,9 +47,7 @@ def camel(name: str) -> str:
 def groups() -> Iterator[tuple[str, type[BaseModel]]]:
     """Yield each group of settings with its model."""
     for name, field in Settings.model_fields.items():
-        if name == "embedders":
-            yield from ((each, KINDS[each]) for each in ("clip", "nim"))
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield name, field.annotation
 
 
@@ -70,7 +69,6 @@ def mountable(model: type[BaseModel]) -> set[str]:
 def plain_fields(model: type[BaseModel]) -> list[str]:
     """Return a group's fields that may stand among the values: no secrets, and no files that come out of a Secret."""
     hidden = secret_fields(model) | {name for name in model.model_fields if name.endswith(FILE)} - HELD_FILES
-    hidden |= {"kind"}
     return [name for name in model.model_fields if name not in hidden]
 
 
@@ -87,9 +85,57 @@ def settings_schemas() -> tuple[dict[str, Any], dict[str, Any]]:
         )
         if files := sorted(mountable(model)):
             secrets[camel(name)] = _closed({camel(field): SECRET for field in files})
-    # The chart has an embedder of each of these kinds, named after it.
-    settings["embedder"]["properties"]["order"]["items"] = {"enum": ["clip", "nim"], "type": "string"}
+    settings["embedders"] = _by_name({"$ref": "#/$defs/embedder"}, "embedders and rerankers by name")
+    files = sorted(set().union(*map(mountable, KINDS.values())))
+    secrets["embedders"] = _by_name(_closed({camel(field): SECRET for field in files}), "secrets of each embedder")
     return _closed(settings), _closed(secrets)
+
+
+def embedder_schema() -> dict[str, Any]:
+    """Return the schema of one embedder, whose kind decides on its fields."""
+    return {
+        "type": ["object", "null"],
+        "required": ["kind"],
+        "properties": {"kind": {"enum": list(KINDS)}},
+        "allOf": [
+            {
+                "if": {"type": "object", "properties": {"kind": {"const": kind}}, "required": ["kind"]},
+                "then": {"$ref": f"#/$defs/{_definition(kind)}"},
+            }
+            for kind in KINDS
+        ],
+    }
+
+
+def kind_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the schema of an embedder of a kind."""
+    properties = model.model_json_schema()["properties"]
+    closed = _closed(
+        {
+            camel(field): _value_schema(properties[field], model.model_fields[field].description)
+            for field in plain_fields(model)
+        }
+    )
+    if "baseUrl" in closed["properties"]:
+        # Of a pod's own address there is no NIM.
+        closed["required"] = ["baseUrl"]
+        addresses = closed["properties"]["baseUrl"]
+        addresses["uniqueItems"] = True
+        addresses["items"] = {"$ref": "#/$defs/address"}
+    return closed
+
+
+def _definition(kind: str) -> str:
+    return f"embedder-{kind}"
+
+
+def _by_name(schema: dict[str, Any], description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "type": "object",
+        "propertyNames": {"pattern": f"^{NAME.pattern}$", "maxLength": MAX_NAME_LENGTH},
+        "additionalProperties": schema,
+    }
 
 
 def _closed(properties: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +164,10 @@ def _value_schema(schema: dict[str, Any], description: str | None) -> dict[str, 
 def with_settings(text: str) -> str:
     """Return the text of values.schema.json with the settings as they should be."""
     schema = json.loads(text)
-    schema["$defs"]["settings"], schema["$defs"]["secrets"] = settings_schemas()
+    definitions = schema["$defs"]
+    definitions["settings"], definitions["secrets"] = settings_schemas()
+    definitions["embedder"] = embedder_schema()
+    definitions |= {_definition(kind): kind_schema(model) for kind, model in KINDS.items()}
     return json.dumps(schema, indent=2) + "\n"
 
 
@@ -161,15 +210,16 @@ def make_values_table() -> str:
 def make_settings_table() -> str:
     """Return the table of settings in Markdown, by the names that they have among the values."""
     rows = ["| Value | Service's default | What it is |", "| --- | --- | --- |"]
-    for group, model in groups():
+    each = [(camel(group), model) for group, model in groups()]
+    for group, model in [*each, *((f"embedders.NAME ({kind})", model) for kind, model in KINDS.items())]:
         plain = plain_fields(model)
         for name, field in model.model_fields.items():
             variable = f"VECGATE_{group}__{name}".upper()
-            path = f"{camel(group)}.{camel(name)}"
+            path = f"{group}.{camel(name)}"
             if name in plain:
                 rows.append(f"| `settings.{path}` | {shown_default(variable, field)} | {field.description} |")
             if name.removesuffix(FILE) in mountable(model) - {name}:
-                path = f"{camel(group)}.{camel(name.removesuffix(FILE))}"
+                path = f"{group}.{camel(name.removesuffix(FILE))}"
                 rows.append(f"| `secrets.{path}` |  | {field.description} |")
     return "\n".join(rows) + "\n"
 

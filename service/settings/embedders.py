@@ -14,7 +14,7 @@ from embedders.nim.profiles import AUTO, PROFILES, check_profile, choose_profile
 from service.settings.types import MIB, CommaSeparated, Group, Seconds, SecretFile, read_secret_file, split_names
 
 MAX_NAME_LENGTH = 63
-_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def check_name(name: str) -> str:
@@ -23,7 +23,7 @@ def check_name(name: str) -> str:
     Raises:
         ValueError: it has other characters than a name may have, or too many.
     """
-    if len(name) > MAX_NAME_LENGTH or not _NAME.fullmatch(name):
+    if len(name) > MAX_NAME_LENGTH or not NAME.fullmatch(name):
         raise ValueError(
             f"an embedder's name has lower-case letters, digits and single dashes between them, at most "
             f"{MAX_NAME_LENGTH}; in a variable a dash is written as _"

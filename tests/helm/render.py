@@ -22,15 +22,31 @@ EVERYTHING: dict[str, Any] = {
     "image": {"digest": "sha256:" + "a1" * 32, "pullPolicy": "Always"},
     "settings": {
         "server": {"maxRequestBytes": 134217728, "drainDelayS": 0.5, "maxCallS": 2.5, "host": "[::]"},
-        "embedder": {"order": ["clip", "nim"], "cacheBytes": 0},
-        "clip": {"model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü", "device": "auto"},
-        "nim": {"baseUrl": ["https://nim.example/v1", "http://other.example:8123"]},
+        "embedder": {"order": ["clip", "nim-8b", "second"], "cacheBytes": 0},
+        "embedders": {
+            "clip": {
+                "kind": "clip",
+                "model": "/weights/clip $(HOME) \"quoted\" 'twice' # {{ no }} ü",
+                "device": "auto",
+            },
+            "nim-8b": {
+                "kind": "nim",
+                "baseUrl": ["https://nim.example/v1", "http://other.example:8123"],
+                "maxRequestBytes": 134217728,
+            },
+            "second": {"kind": "clip"},
+            "reranker": {"kind": "nim-rerank", "baseUrl": ["http://rerank.example:9123"]},
+            "gone": None,
+        },
         "weaviate": {"httpUrl": "https://weaviate", "grpcUrl": "grpcs://weaviate-grpc:50051"},
         "web": {"pathPrefix": "/embed"},
     },
     "tracing": {"endpoint": "https://collector.example:4318"},
     "secrets": {
-        "nim": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
+        "embedders": {
+            "nim-8b": {"apiKey": {"existingSecret": "nvidia", "key": "api-key"}},
+            "reranker": {"apiKey": {"existingSecret": "rerank", "key": "api.key"}},
+        },
         "weaviate": {"apiKey": {"existingSecret": "weaviate", "key": "vecgate.key"}},
         "auth": {"clients": {"existingSecret": "callers", "key": "clients.toml"}},
     },

@@ -197,6 +197,7 @@ def test_the_page_creates_every_secret_of_every_kind(bundle: ModuleType, tmp_pat
         "registry": pull,
         "other.registry": pull,
         "nvidia": ("Opaque", {"api-key"}),
+        "rerank": ("Opaque", {"api.key"}),
         "weaviate": ("Opaque", {"vecgate.key"}),
         "callers": ("Opaque", {"clients.toml"}),
         "tester": ("Opaque", {"key"}),

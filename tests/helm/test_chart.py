@@ -19,7 +19,7 @@ from tests.helm.rules import broken_rules
 
 SETS = {"defaults": {}, "everything": EVERYTHING, "extended": EXTENDED, "secured": SECURED, **PROFILES}
 HOST_PATH = {
-    "settings": {"embedder": {"order": ["clip"]}},
+    "settings": {"embedders": {"clip": {"kind": "clip"}}},
     "weights": {"source": "hostPath", "hostPath": {"path": "/srv/weights"}},
 }
 DOMAINS = ("", ".default", ".default.svc", ".default.svc.cluster.local")
@@ -216,12 +216,13 @@ def test_secrets_are_mounted_files_and_never_values() -> None:
     variables = {each["name"]: each.get("value") for each in server["env"]}
     sources = [each["secret"] for each in volume["projected"]["sources"]]
 
-    assert variables["VECGATE_EMBEDDERS__NIM__API_KEY_FILE"] == "/etc/vecgate/secrets/nim/api-key"
+    assert variables["VECGATE_EMBEDDERS__NIM_8B__API_KEY_FILE"] == "/etc/vecgate/secrets/embedders/nim-8b/api-key"
     assert variables["VECGATE_WEAVIATE__API_KEY_FILE"] == "/etc/vecgate/secrets/weaviate/api-key"
-    assert {"VECGATE_EMBEDDERS__NIM__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
+    assert {"VECGATE_EMBEDDERS__NIM_8B__API_KEY", "VECGATE_WEAVIATE__API_KEY"}.isdisjoint(variables)
     assert sources == [
         {"name": "callers", "items": [{"key": "clients.toml", "path": "auth/clients"}]},
-        {"name": "nvidia", "items": [{"key": "api-key", "path": "nim/api-key"}]},
+        {"name": "nvidia", "items": [{"key": "api-key", "path": "embedders/nim-8b/api-key"}]},
+        {"name": "rerank", "items": [{"key": "api.key", "path": "embedders/reranker/api-key"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.crt", "path": "server/tls-cert"}]},
         {"name": "vectors-tls", "items": [{"key": "tls.key", "path": "server/tls-key"}]},
         {"name": "weaviate", "items": [{"key": "vecgate.key", "path": "weaviate/api-key"}]},
@@ -276,7 +277,7 @@ def test_the_network_policy_opens_the_ports_that_the_settings_name() -> None:
     made = policy(render(EVERYTHING))
     ports = [[port["port"] for port in rule["ports"]] for rule in made["egress"]]
 
-    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 8000], [4318, 4317]]
+    assert ports == [[53, 53], [443, 50051, 8080], [443, 8123, 9123, 8000], [4318, 4317]]
     assert [port["port"] for port in made["ingress"][0]["ports"]] == ["grpc", "http"]
 
 

@@ -13,6 +13,14 @@ from tests.helm.rules import broken_rules
 ISSUED = {"enabled": True, "issuerRef": {"name": "site"}}
 SECRET = {"existingSecret": "a", "key": "b"}
 JWKS = {"auth": {"clients": SECRET, "jwks": SECRET}}
+CLIP: dict[str, Any] = {"embedders": {"clip": {"kind": "clip"}}}
+
+
+def nim(**fields: Any) -> dict[str, Any]:
+    """Return values with a NIM that has these settings."""
+    return {"settings": {"embedders": {"a": {"kind": "nim", "baseUrl": ["http://a"], **fields}}}}
+
+
 CRON: dict[str, Any] = {"type": "cron", "metadata": {"timezone": "UTC", "desiredReplicas": "4"}}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown value": ({"replica": 3}, "additional properties 'replica' not allowed"),
@@ -21,25 +29,73 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown group": ({"settings": {"servers": {}}}, "at '/settings'.*'servers' not allowed"),
     "a setting by its variable's name": ({"settings": {"server": {"max_call_s": 1}}}, "'max_call_s' not allowed"),
     "a setting out of bounds": ({"settings": {"server": {"port": 70000}}}, "/settings/server/port.*maximum"),
-    "a setting of another kind": ({"settings": {"nim": {"dimensions": "big"}}}, "got string, want integer"),
-    "a secret among the settings": ({"settings": {"nim": {"apiKey": "k"}}}, "'apiKey' not allowed"),
-    "a secret in plain words": ({"secrets": {"nim": {"apiKey": "k"}}}, "got string, want object"),
-    "a secret without its key": ({"secrets": {"nim": {"apiKey": {"existingSecret": "a"}}}}, "missing property 'key'"),
+    "a setting of another kind": (nim(dimensions="big"), "got string, want integer"),
+    "a secret among the settings": (nim(apiKey="k"), "'apiKey' not allowed"),
+    "a secret in plain words": ({"secrets": {"embedders": {"nim": {"apiKey": "k"}}}}, "got string, want object"),
+    "a secret without its key": (
+        {"secrets": {"embedders": {"nim": {"apiKey": {"existingSecret": "a"}}}}},
+        "missing property 'key'",
+    ),
+    "a secret of no embedder": (
+        {"secrets": {"embedders": {"other": {"apiKey": SECRET}}}},
+        "vecgate: secrets.embedders.other is for an embedder that settings.embedders does not have",
+    ),
+    "a key of a local model": (
+        {"settings": CLIP, "secrets": {"embedders": {"clip": {"apiKey": SECRET}}}},
+        "vecgate: secrets.embedders.clip.apiKey is nothing that an embedder of kind clip takes; it takes: probe",
+    ),
+    "a probe of a reranker": (
+        {
+            "settings": CLIP
+            | {"embedders": {**CLIP["embedders"], "r": {"kind": "nim-rerank", "baseUrl": ["http://r"]}}},
+            "secrets": {"embedders": {"r": {"probe": SECRET}}},
+        },
+        "vecgate: secrets.embedders.r.probe is nothing that an embedder of kind nim-rerank takes",
+    ),
+    "an embedder of no kind": ({"settings": {"embedders": {"a": {"model": "b"}}}}, "missing property 'kind'"),
+    "an embedder of an unknown kind": ({"settings": {"embedders": {"a": {"kind": "gpt"}}}}, "/embedders/a/kind"),
+    "an embedder with another kind's setting": (nim(device="cpu"), "'device' not allowed"),
+    "a name that no variable can have": (
+        {"settings": {"embedders": {"My_Nim": {"kind": "clip"}}}},
+        "invalid propertyName 'My_Nim'",
+    ),
+    "several embedders in no order": (
+        {"settings": {"embedders": {"a": {"kind": "clip"}, "b": {"kind": "clip"}}}},
+        r"vecgate: there are several embedders \(a, b\); name all of them in settings.embedder.order",
+    ),
+    "an order that leaves one out": (
+        {"settings": {"embedder": {"order": ["a"]}, "embedders": {"a": {"kind": "clip"}, "b": {"kind": "clip"}}}},
+        "vecgate: settings.embedder.order must name each embedder once, and they are: a, b",
+    ),
+    "an order with another name": (
+        {"settings": {"embedder": {"order": ["clip"]}}},
+        "vecgate: settings.embedder.order must name each embedder once, and they are: nim",
+    ),
+    "rerankers alone": (
+        {"settings": {"embedders": {"r": {"kind": "nim-rerank", "baseUrl": ["http://r"]}}}},
+        "vecgate: settings.embedders has rerankers alone",
+    ),
     "a secret of no setting": ({"secrets": {"limits": {}}}, "additional properties 'limits' not allowed"),
-    "a setting in the environment": ({"extraEnv": {"VECGATE_NIM__API_KEY": "k"}}, "VECGATE_NIM__API_KEY"),
+    "a setting in the environment": (
+        {"extraEnv": {"VECGATE_EMBEDDERS__NIM__API_KEY": "k"}},
+        "VECGATE_EMBEDDERS__NIM__API_KEY",
+    ),
     "a setting in the environment in small letters": (
-        {"extraEnv": {"vecgate_nim__api_key": "k"}},
-        "vecgate_nim__api_key",
+        {"extraEnv": {"vecgate_embedders__nim__api_key": "k"}},
+        "vecgate_embedders__nim__api_key",
     ),
     "a line break": ({"extraEnv": {"A": "b\nc"}}, "does not match pattern"),
-    "a control character": ({"settings": {"nim": {"model": "a\u0007"}}}, "does not match pattern"),
+    "a control character": (nim(model="a\u0007"), "does not match pattern"),
     "a server that nobody reaches": ({"settings": {"server": {"host": "127.0.0.1"}}}, "/settings/server/host"),
     "a port of root's": ({"settings": {"server": {"port": 443}}}, "want 1,024"),
     "an embedded Weaviate": ({"settings": {"weaviate": {"embedded": True}}}, "/settings/weaviate/embedded"),
     "an embedder twice": ({"settings": {"embedder": {"order": ["nim", "nim"]}}}, "/settings/embedder/order.*equal"),
-    "a NIM nowhere": ({"settings": {"nim": {"baseUrl": None}}}, "missing property 'baseUrl'"),
-    "a GPU for nobody": ({"gpu": {"enabled": True}}, "/settings/embedder/order"),
-    "weights for nobody": ({"weights": {"source": "hostPath", "hostPath": {"path": "/a"}}}, "/settings/embedder/order"),
+    "a NIM nowhere": ({"settings": {"embedders": {"a": {"kind": "nim"}}}}, "missing property 'baseUrl'"),
+    "a GPU for nobody": ({"gpu": {"enabled": True}}, "vecgate: gpu.enabled is for local models"),
+    "weights for nobody": (
+        {"weights": {"source": "hostPath", "hostPath": {"path": "/a"}}},
+        "vecgate: weights are for local models",
+    ),
     "a claim without a name": ({"weights": {"source": "existingClaim"}}, "/weights/existingClaim/name"),
     "an image of weights of any age": ({"weights": {"source": "image"}}, "/weights/image"),
     "weights over the temporary files": ({"weights": {"mountPath": "/tmp/models"}}, "/weights/mountPath"),
@@ -49,7 +105,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "weights over libraries": ({"weights": {"mountPath": "/lib64"}}, "/weights/mountPath"),
     "weights over what they are copied from": (
         {
-            "settings": {"embedder": {"order": ["clip"]}},
+            "settings": {"embedders": {"clip": {"kind": "clip"}}},
             "weights": {"source": "initContainer", "mountPath": "/weights", "image": {"tag": "a"}},
         },
         "vecgate: weights.mountPath hides /weights",
@@ -218,7 +274,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     },
     "a strategy that may not move on a GPU pool": (
         {
-            "settings": {"embedder": {"order": ["clip"]}},
+            "settings": {"embedders": {"clip": {"kind": "clip"}}},
             "gpu": {"enabled": True},
             "strategy": {"rollingUpdate": {"maxUnavailable": 0}},
         },

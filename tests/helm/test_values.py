@@ -23,7 +23,7 @@ from helm.tools.generate import (
 )
 from helm.tools.helm import HelmFailed
 from service.diagnosis import diagnose
-from service.settings import InvalidSettings, load_settings
+from service.settings import KINDS, InvalidSettings, load_settings
 from tests.helm.definitions import check_manifest
 from tests.helm.manifests import containers, pods
 from tests.helm.pod_security import violations
@@ -92,17 +92,20 @@ def loaded(values: dict[str, Any], secrets: Path) -> dict[str, dict[str, Any]]:
     }
     for value in environment.values():
         if value.startswith(str(secrets)):
-            Path(value).parent.mkdir(exist_ok=True)
+            Path(value).parent.mkdir(parents=True, exist_ok=True)
             Path(value).write_text("secret")
     with patch.dict(os.environ, environment):
-        found = load_settings().model_dump()
-        return found | found["embedders"]
+        return load_settings().model_dump()
 
 
 SETTING_SCHEMAS = {
     (group, field): schema
-    for group, each in ROOT["$defs"]["settings"]["properties"].items()
-    for field, schema in each["properties"].items()
+    for group, each in {
+        **ROOT["$defs"]["settings"]["properties"],
+        **{f"embedders.{kind}": ROOT["$defs"][f"embedder-{kind}"] for kind in KINDS},
+    }.items()
+    for field, schema in each.get("properties", {}).items()
+    if (group, field) != ("embedder", "order")
 }
 some_setting = st.sampled_from(sorted(SETTING_SCHEMAS)).flatmap(
     lambda path: st.tuples(st.just(path), values_of(SETTING_SCHEMAS[path], ROOT))
@@ -117,9 +120,9 @@ def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(tm
     def draw(drawn: tuple[tuple[str, str], Any]) -> None:
         (group, field), value = drawn
         try:
-            order = {"order": ["clip" if group == "clip" else "nim"]}
-            arrived = loaded({"settings": {"embedder": order} | {group: {field: value}}}, tmp_path)[snake(group)]
-            arrived = arrived[snake(field)]
+            arrived = loaded(values_with(group, {field: value}), tmp_path)
+            for each in (*group.replace(".", ".my-").split("."), field):
+                arrived = arrived[snake(each)]
         except HelmFailed as error:
             assert any(refusal in str(error) for refusal in REFUSALS), error
         except InvalidSettings as error:
@@ -132,6 +135,18 @@ def test_every_setting_among_the_values_reaches_the_service_as_it_was_written(tm
     draw()
 
     assert len(arrived_paths) > 15
+
+
+def values_with(group: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return values with some settings of a group, or of an embedder of a kind, which is called my-KIND."""
+    _, _, kind = group.partition(".")
+    if not kind:
+        return {"settings": {group: fields}}
+    needed = {} if kind == "clip" else {"baseUrl": ["http://nim"]}
+    embedders = {f"my-{kind}": {"kind": kind, **needed, **fields}}
+    if kind == "nim-rerank":
+        embedders["clip"] = {"kind": "clip"}
+    return {"settings": {"embedders": embedders}}
 
 
 def some_of(**values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -187,10 +202,16 @@ def snake(name: str) -> str:
 def test_every_way_through_the_templates_gives_settings_that_the_service_takes(tmp_path: Path) -> None:
     arrived, secured = loaded(EVERYTHING, tmp_path), loaded(SECURED, tmp_path)
 
-    assert arrived["clip"]["model"] == EVERYTHING["settings"]["clip"]["model"]
-    assert arrived["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
+    given, embedders = EVERYTHING["settings"]["embedders"], arrived["embedders"]
+    assert embedders.keys() == {"clip", "nim-8b", "second", "reranker"}
+    assert embedders["clip"]["model"] == given["clip"]["model"]
+    assert embedders["clip"]["device"] == "auto", "the settings win over what the chart sets for a GPU"
+    assert embedders["second"]["device"] == "cuda"
+    assert embedders["nim-8b"]["max_request_bytes"] == 134217728
+    assert embedders["reranker"]["api_key_file"] == tmp_path / "embedders" / "reranker" / "api-key"
+    assert arrived["embedder"]["order"] == ["clip", "nim-8b", "second"]
     assert arrived["server"]["max_request_bytes"] == 134217728
-    assert arrived["nim"]["api_key_file"] == tmp_path / "nim" / "api-key"
+    assert embedders["nim-8b"]["api_key_file"] == tmp_path / "embedders" / "nim-8b" / "api-key"
     assert arrived["server"]["tls_key_file"] == tmp_path / "server" / "tls-key"
     assert secured["server"]["tls_cert_file"] == tmp_path / "server" / "tls-cert"
     assert secured["server"]["tls_client_ca_file"] == tmp_path / "server" / "tls-client-ca"
@@ -202,8 +223,15 @@ def test_every_setting_can_be_set_and_every_secret_is_one() -> None:
         f"{group}.{field}"
         for part in ("settings", "secrets")
         for group, each in schema[part]["properties"].items()
-        for field in each["properties"]
+        for field in each.get("properties", {})
     }
+    assert schema["settings"]["properties"]["embedders"]["additionalProperties"] == {"$ref": "#/$defs/embedder"}
+    for kind, model in KINDS.items():
+        plain, secret = map(set, (plain_fields(model), mountable(model)))
+        assert schema[f"embedder-{kind}"]["properties"].keys() == set(map(camel, plain))
+        kept = schema["secrets"]["properties"]["embedders"]["additionalProperties"]["properties"]
+        assert set(map(camel, secret)) <= kept.keys()
+        assert secret_fields(model) <= secret, "a secret that no pod can be given"
     fields = {
         f"{camel(group)}.{camel(name)}"
         for group, model in groups()

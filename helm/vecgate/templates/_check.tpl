@@ -1,6 +1,7 @@
 {{/* What the schema cannot express: values that Kubernetes refuses, or with which a pod fails at start. */}}
 {{- define "vecgate.check" -}}
 {{- include "vecgate.checkUse" . -}}
+{{- include "vecgate.checkEmbedders" . -}}
 {{- include "vecgate.checkPorts" . -}}
 {{- include "vecgate.checkRollout" . -}}
 {{- include "vecgate.checkScaling" . -}}
@@ -26,6 +27,41 @@
 {{- if regexMatch "(?i)^image[-_]?(re?g|pull[-_]?s)" $name -}}
 {{- fail (printf "vecgate: global.%s is not a value of this chart; it must be one of 'imageRegistry', 'imagePullSecrets'" $name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecgate.checkEmbedders" -}}
+{{- $embedders := include "vecgate.embedders" . | fromYaml -}}
+{{- $names := include "vecgate.namesOfKind" (list . "clip" "nim") | fromYamlArray -}}
+{{- $order := (default dict .Values.settings.embedder).order -}}
+{{- if not $names -}}
+{{- fail "vecgate: settings.embedders has rerankers alone; add an embedder of kind clip or nim" -}}
+{{- end -}}
+{{- if and (gt (len $names) 1) (not $order) -}}
+{{- fail (printf "vecgate: there are several embedders (%s); name all of them in settings.embedder.order, the default one first" (join ", " $names)) -}}
+{{- end -}}
+{{- if and $order (ne (sortAlpha $order | toJson) (sortAlpha $names | toJson)) -}}
+{{- fail (printf "vecgate: settings.embedder.order must name each embedder once, and they are: %s" (join ", " $names)) -}}
+{{- end -}}
+{{- range $name, $fields := .Values.secrets.embedders -}}
+{{- if and $fields (not (hasKey $embedders $name)) -}}
+{{- fail (printf "vecgate: secrets.embedders.%s is for an embedder that settings.embedders does not have" $name) -}}
+{{- end -}}
+{{- range $field, $_ := $fields -}}
+{{- $kind := (get $embedders $name).kind -}}
+{{- $kept := eq $kind "nim-rerank" | ternary (list "apiKey" "ca" "proxy") (eq $kind "nim" | ternary (list "apiKey" "ca" "proxy" "probe") (list "probe")) -}}
+{{- if not (has $field $kept) -}}
+{{- fail (printf "vecgate: secrets.embedders.%s.%s is nothing that an embedder of kind %s takes; it takes: %s" $name $field $kind (join ", " $kept)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if not (include "vecgate.namesOfKind" (list . "clip") | fromYamlArray) -}}
+{{- if .Values.gpu.enabled -}}
+{{- fail "vecgate: gpu.enabled is for local models; add an embedder of kind clip to settings.embedders" -}}
+{{- end -}}
+{{- if ne .Values.weights.source "none" -}}
+{{- fail "vecgate: weights are for local models; add an embedder of kind clip to settings.embedders, or set weights.source to none" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

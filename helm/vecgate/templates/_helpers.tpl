@@ -63,7 +63,7 @@ annotations:
 {{- end -}}
 
 {{- define "vecgate.image" -}}
-{{- $flavour := has "clip" .Values.settings.embedder.order | ternary "clip" "gateway" -}}
+{{- $flavour := include "vecgate.namesOfKind" (list . "clip") | fromYamlArray | empty | ternary "gateway" "clip" -}}
 {{- $repository := default (printf "vecgate/%s" $flavour) .Values.image.repository -}}
 {{- include "vecgate.imageReference" (list . (merge (dict "repository" $repository) .Values.image) .Chart.AppVersion) -}}
 {{- end -}}
@@ -122,12 +122,39 @@ capabilities:
 readOnlyRootFilesystem: true
 {{- end -}}
 
-{{/* Variable of a setting. Takes a list of group and field in camelCase; the groups of embedders are their names. */}}
+{{/* Embedders and rerankers by name: those of the values, or else a NIM. */}}
+{{- define "vecgate.embedders" -}}
+{{- $embedders := dict -}}
+{{- range $name, $embedder := .Values.settings.embedders -}}
+{{- if $embedder -}}{{- $_ := set $embedders $name $embedder -}}{{- end -}}
+{{- end -}}
+{{- default (dict "nim" (dict "kind" "nim" "baseUrl" (list "http://nim:8000"))) $embedders | toYaml -}}
+{{- end -}}
+
+{{/* Names of the embedders of some kinds. Takes a list of the root and the kinds. */}}
+{{- define "vecgate.namesOfKind" -}}
+{{- $names := list -}}
+{{- range $name, $embedder := include "vecgate.embedders" (first .) | fromYaml -}}
+{{- if has $embedder.kind (rest $) -}}{{- $names = append $names $name -}}{{- end -}}
+{{- end -}}
+{{- toYaml $names -}}
+{{- end -}}
+
+{{/* Groups of settings by name, with their fields; the group of an embedder is called embedders.NAME. */}}
+{{- define "vecgate.groups" -}}
+{{- $groups := deepCopy (omit .Values.settings "embedders") -}}
+{{- range $name, $embedder := include "vecgate.embedders" . | fromYaml -}}
+{{- $own := and $.Values.gpu.enabled (eq $embedder.kind "clip") | ternary (dict "device" "cuda") dict -}}
+{{- $_ := set $groups (printf "embedders.%s" $name) (merge (deepCopy $embedder) $own) -}}
+{{- end -}}
+{{- toYaml $groups -}}
+{{- end -}}
+
+{{/* Variable of a setting. Takes a list of group and field in camelCase. */}}
 {{- define "vecgate.variable" -}}
-{{- if has (first .) (list "clip" "nim") }}EMBEDDERS__{{ end -}}
 {{- range $index, $part := . -}}
 {{- if $index }}__{{ end -}}
-{{- regexReplaceAll "([A-Z])" $part "_${1}" | upper -}}
+{{- regexReplaceAll "([A-Z])" $part "_${1}" | replace "." "__" | replace "-" "_" | upper -}}
 {{- end -}}
 {{- end -}}
 
@@ -151,7 +178,10 @@ readOnlyRootFilesystem: true
 
 {{/* Secrets by group and field: those of the values, the certificate of the servers that use TLS, and the authority of the collector. */}}
 {{- define "vecgate.secrets" -}}
-{{- $secrets := deepCopy .Values.secrets -}}
+{{- $secrets := deepCopy (omit .Values.secrets "embedders") -}}
+{{- range $name, $fields := .Values.secrets.embedders -}}
+{{- with $fields -}}{{- $_ := set $secrets (printf "embedders.%s" $name) . -}}{{- end -}}
+{{- end -}}
 {{- if .Values.tls.enabled -}}
 {{- $pair := dict -}}
 {{- range $field, $key := dict "tlsCert" "tls.crt" "tlsKey" "tls.key" -}}
@@ -201,7 +231,7 @@ grpc:
 
 {{/* File of a secret, below the folder of all. Takes a list of group and field in camelCase. */}}
 {{- define "vecgate.secretFile" -}}
-{{ include "vecgate.kebab" (index . 0) }}/{{ include "vecgate.kebab" (index . 1) }}
+{{ include "vecgate.kebab" (index . 0) | replace "." "/" }}/{{ include "vecgate.kebab" (index . 1) }}
 {{- end -}}
 
 {{- define "vecgate.kebab" -}}
@@ -217,27 +247,15 @@ grpc:
 {{- with .Values.tracing.endpoint -}}
 {{- $_ := set $env "OTEL_EXPORTER_OTLP_ENDPOINT" . -}}
 {{- end -}}
-{{- if .Values.gpu.enabled -}}
-{{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list "clip" "device"))) "cuda" -}}
-{{- end -}}
-{{- range .Values.settings.embedder.order -}}
-{{- $_ := set $env (printf "VECGATE_EMBEDDERS__%s__KIND" (upper .)) . -}}
-{{- end -}}
-{{- $unused := list -}}
-{{- range list "clip" "nim" -}}
-{{- if not (has . $.Values.settings.embedder.order) -}}
-{{- $unused = append $unused . -}}
-{{- end -}}
-{{- end -}}
-{{- range $group, $fields := .Values.settings -}}
+{{- range $group, $fields := include "vecgate.groups" . | fromYaml -}}
 {{- range $field, $value := $fields -}}
-{{- if not (or (kindIs "invalid" $value) (has $group $unused)) -}}
+{{- if not (kindIs "invalid" $value) -}}
 {{- $_ := set $env (printf "VECGATE_%s" (include "vecgate.variable" (list $group $field))) (include "vecgate.text" $value) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 {{- range $group, $fields := include "vecgate.secrets" . | fromYaml -}}
-{{- range $field, $secret := has $group $unused | ternary (dict) $fields -}}
+{{- range $field, $secret := $fields -}}
 {{- $name := eq $group "tracing" | ternary "OTEL_EXPORTER_OTLP_CERTIFICATE" (printf "VECGATE_%s_FILE" (include "vecgate.variable" (list $group $field))) -}}
 {{- $_ := set $env $name (printf "/etc/vecgate/secrets/%s" (include "vecgate.secretFile" (list $group $field))) -}}
 {{- end -}}

@@ -27,16 +27,18 @@ podSelector:
     {{- include "vecgate.componentLabels" . | nindent 4 }}
 {{- end -}}
 
-{{/* Whom pods may call: DNS, Weaviate, and the NIM and the collector of traces if there are any. */}}
+{{/* Whom pods may call: DNS, Weaviate, and the NIMs and the collector of traces if there are any. */}}
 {{- define "vecgate.egress" -}}
 {{- $egress := .Values.networkPolicy.egress -}}
 {{- $weaviate := .Values.settings.weaviate -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.dns.to $egress.dns.podPorts (list "UDP" "TCP")) -}}
 {{- $ports := concat (list (include "vecgate.portOfUrl" $weaviate.httpUrl) (include "vecgate.portOfUrl" $weaviate.grpcUrl)) $egress.weaviate.podPorts -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.weaviate.to $ports (list "TCP")) -}}
-{{- if has "nim" .Values.settings.embedder.order -}}
 {{- $ports := list -}}
-{{- range .Values.settings.nim.baseUrl -}}{{- $ports = append $ports (include "vecgate.portOfUrl" .) -}}{{- end -}}
+{{- range include "vecgate.embedders" . | fromYaml -}}
+{{- range .baseUrl -}}{{- $ports = append $ports (include "vecgate.portOfUrl" .) -}}{{- end -}}
+{{- end -}}
+{{- if $ports -}}
 {{- include "vecgate.networkPolicyRule" (list "to" $egress.nim.to (concat $ports $egress.nim.podPorts) (list "TCP")) -}}
 {{- end -}}
 {{- with .Values.tracing.endpoint -}}
