@@ -167,7 +167,7 @@ class NimEmbedder:
 
         Raises:
             EmbedderUnavailable: no connection, no answer in time, or a 5xx answer, after retries; 500 only if the NIM
-                fails on a canary, too. Or the model is not known yet. EmbedderRateLimited for 429.
+                fails on a canary, too. Or it answers under another name than before. EmbedderRateLimited for 429.
             CredentialRejected: the NIM answers 401, 402 or 403; CallerKeyRejected if the key is the caller's.
             ModelGone: the NIM answers 404 or 410, rejects every input because of the model's name, or serves another
                 model than before.
@@ -239,7 +239,7 @@ class NimEmbedder:
             # A gateway may lack this page, or want a key for it alone; a model that is set does not need it.
             if self._config.model is None and answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, key)
-            self._served.identify(read_models(answer.body) if answer.status == HTTPStatus.OK else [])
+            self._served.identify(read_models(answer.body) if answer.status == HTTPStatus.OK else ())
         answer = await self._ask_canary(key, checking=checking)
         if (
             answer.status in INPUT_AT_FAULT
@@ -252,6 +252,7 @@ class NimEmbedder:
             raise self._failures.of_canary(answer, Modality.TEXT, key)
         unit_length = self._served.profile.unit_length
         model, (vector,) = read_embeddings(answer.body, count=1, dimension=None, unit_length=unit_length)
+        self._in_doubt = True  # if it is another model, calls must not go on
         self._served.hold(vector, model)
         self._in_doubt = False
 

@@ -84,7 +84,7 @@ class ServedModel:
         """
         self.listed = listed
         if self.learnt:
-            if self._was_listed and self.spec.model not in listed:
+            if self._was_listed and listed and self.spec.model not in listed:
                 raise ModelGone(self._changed(f"the NIM serves {_shown(listed)} now instead of {self.spec.model}"))
             return
         name = choose_model(self._wanted, listed)
@@ -202,7 +202,5 @@ def read_models(body: bytes) -> list[str]:
 
 
 def _shown(names: Sequence[str]) -> str:
-    if not names:
-        return "no model"
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

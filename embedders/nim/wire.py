@@ -48,9 +48,6 @@ from embedders.nim.serving import ServedModel
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
 
-MAX_INPUTS = 64
-"""The most inputs of a request to an nvclip NIM."""
-
 READERS = 4
 """Threads that read pictures."""
 

@@ -160,6 +160,15 @@ async def test_a_nim_that_comes_back_as_it_was_is_used_on() -> None:
         assert len(vectors(await embedder.embed([CAT], QUERY))) == 1
 
 
+@pytest.mark.parametrize("listed", [None, []])
+async def test_a_list_that_is_gone_after_an_outage_says_nothing_of_the_model(listed: list[str] | None) -> None:
+    async with FakeNim(model=BF16) as nim, running(nim, model=BF16) as embedder:
+        await outage(nim, embedder)
+        nim.listed = listed
+
+        assert len(vectors(await embedder.embed([CAT], QUERY))) == 1
+
+
 @pytest.mark.parametrize("asked", ["embed", "check"])
 @pytest.mark.parametrize("model", [None, BF16])
 @pytest.mark.parametrize("now", [NVFP4, CLIP, OTHER])
@@ -220,8 +229,11 @@ async def test_other_weights_under_the_same_name_are_refused_and_another_precisi
         if gone:
             await outage(nim, embedder)
 
-        with pytest.raises(ModelGone, match=r"vector of one text is not what it was: cosine -?0\.\d\d; its vectors"):
-            await embedder.check()
+        for ask in (embedder.check, lambda: embedder.embed([CAT], QUERY)):
+            with pytest.raises(
+                ModelGone, match=r"vector of one text is not what it was: cosine -?0\.\d\d; its vectors"
+            ):
+                await ask()
 
 
 async def test_a_nim_that_answers_under_another_name_is_checked_before_its_vectors_are_used() -> None:

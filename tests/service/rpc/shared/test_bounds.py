@@ -270,7 +270,6 @@ TESTS = {
         "test_many_inputs_go_in_requests_of_64_and_no_more_at_once_than_connections": [
             "nim.max_batch",
             "nim.max_connections",
-            "embedders.nim.wire.MAX_INPUTS",
             "embedders.nim.embedder.NimConfig.max_connections",
             "embedders.nim.connection.ConnectionConfig.max_connections",
         ],
