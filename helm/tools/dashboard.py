@@ -152,6 +152,25 @@ ROWS: dict[str, list[Panel]] = {
             },
         ),
     ],
+    "Rerankers": [
+        (
+            "Reranked hits a second",
+            "reqps",
+            {
+                "{{reranker}} {{outcome}}": total("vecgate_reranker_passages_total", "reranker, outcome"),
+                "{{reranker}}: first orders kept a second": total("vecgate_reranker_kept_orders_total", "reranker"),
+            },
+        ),
+        ("Reranking, p95", "s", {"{{reranker}}": quantile(0.95, "vecgate_reranker_seconds", "reranker")}),
+        (
+            "Searches that wait, pods in which it works",
+            "short",
+            {
+                "{{reranker}}: searches": gauge("vecgate_reranker_waiting_calls", "reranker"),
+                "{{reranker}}: pods": gauge("vecgate_reranker_up", "reranker"),
+            },
+        ),
+    ],
     "Imports": [
         ("Objects a second", "reqps", {"{{outcome}}": total("vecgate_import_objects_total", "outcome")}),
         ("Vectors a second", "reqps", {"{{origin}}": total("vecgate_import_vectors_total", "origin")}),
