@@ -35,7 +35,23 @@ client.create_collection(
     )
 )
 """
-BEFORE = {"service/README.md": HOLIDAYS}
+# Bound as the page binds it, which then changes nothing.
+ARTICLES = """
+client.create_collection(
+    Collection(
+        name="Articles",
+        properties=[{"name": "title", "data_type": "DATA_TYPE_TEXT"}, {"name": "photo", "data_type": "DATA_TYPE_BLOB"}],
+        vectors=[
+            {
+                "name": "default",
+                "text_fields": [{"name": "title", "weight": 0.25}],
+                "image_fields": [{"name": "photo", "weight": 0.75}],
+            }
+        ],
+    )
+)
+"""
+BEFORE = {"service/README.md": HOLIDAYS + ARTICLES}
 
 
 @pytest.fixture(scope="module")
