@@ -256,6 +256,8 @@ class NimReranker:
         filling: dict[int, _Item] = {}
         size = 0
         for start in range(0, len(passages), READ_AT_ONCE):
+            # Long texts take milliseconds, and others are to have their turn.
+            await asyncio.sleep(0)
             for at, item in enumerate(await self._read(passages[start : start + READ_AT_ONCE]), start):
                 if isinstance(item, InputRejected):
                     outcomes[at] = item

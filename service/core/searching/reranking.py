@@ -12,7 +12,6 @@ from embedders.contract import Modality
 from embedders.errors import CallerKeyRejected, EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.reranking import Passage, RankOutcome, RerankerSpec
 from embedders.telemetry.timing import call_times, sooner
-from embedders.texts import cut_text
 from service.core.reranker_pool import RerankerGroup, RerankerPool
 from service.domain import (
     TEXTS,
@@ -32,7 +31,7 @@ from service.store.base import Store
 MAX_PICTURES_BYTES = 32 * 1024 * 1024
 """Bytes of the pictures that one call reranks. What a reranker works on at the same time lies in memory."""
 PICTURES_AT_ONCE = 4
-"""Objects whose pictures are read from the store in one call: it sends pictures of any size."""
+"""Pictures that are read from the store at the same time, each by its own call: they may have any size."""
 KEPT_SHARE, MAX_KEPT_S = 0.25, 2.0
 """The share of the caller's time, and the most seconds, that are left for the response if the first order may stand."""
 
@@ -165,8 +164,7 @@ class HitReranker:
 
     async def _scores(self, job: _Job, head: Sequence[Hit]) -> tuple[dict[UUID, float], RerankReport]:
         group, reranking = job.group, job.reranking
-        most = group.spec.limits.max_text_bytes
-        texts = {hit.object.id: _text_of(hit, reranking.property, most) for hit in head}
+        texts = {hit.object.id: _text_of(hit, reranking.property) for hit in head}
         async with group.turn():
             pictures: Mapping[UUID, bytes] = dict.fromkeys(texts, b"")
             if reranking.image_property:
@@ -195,7 +193,8 @@ class HitReranker:
         fields = ReturnFields(images=[property_])
         for start in range(0, len(ids), PICTURES_AT_ONCE):
             some = ids[start : start + PICTURES_AT_ONCE]
-            found = await self._store.get_objects(job.collection, some, fields, job.spec.scope)
+            read = (self._store.get_objects(job.collection, [id_], fields, job.spec.scope) for id_ in some)
+            found = {id_: each for objects in await asyncio.gather(*read) for id_, each in objects.items()}
             for id_ in some:
                 content = found[id_].images.get(property_, b"") if id_ in found else b""
                 size += len(content)
@@ -225,12 +224,12 @@ class HitReranker:
         return shown
 
 
-def _text_of(hit: Hit, property_: str, most: int) -> str:
+def _text_of(hit: Hit, property_: str) -> str:
     """Return the text that the reranker reads of a hit; the items of a list as lines."""
     value = hit.object.properties.get(property_) if property_ else None
     if isinstance(value, list):
         value = "\n".join(str(each) for each in value)
-    return cut_text(value, most) if isinstance(value, str) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _sorted(hits: Sequence[Hit], scores: Mapping[UUID, float]) -> list[Hit]:

@@ -475,3 +475,21 @@ async def test_a_built_reranker_has_a_breaker(nim: FakeRerankNim) -> None:
 
     assert fault is None
     assert (spec.name, spec.model, spec.slots) == ("rank", nim.model, 8)
+
+
+async def test_others_have_their_turn_while_many_long_texts_are_read(nim: FakeRerankNim, reranker: NimReranker) -> None:
+    turns, done = 0, asyncio.Event()
+
+    async def others() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    waiting = asyncio.ensure_future(others())
+    requests = [each async for each in reranker._requests(texts(*["a" * 30_000] * 64), {})]
+    done.set()
+    await waiting
+
+    assert [len(each) for each in requests] == [64]
+    assert turns >= 8
