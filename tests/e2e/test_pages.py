@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -15,6 +16,7 @@ import yaml
 
 from helm.tools.helm import HELM
 from service.access.clients import read_clients
+from service.settings import load_settings
 from tests.e2e.serving import Serving, serving
 from tests.e2e.stand_in import PROGRAMS
 from tests.helm.render import render
@@ -111,8 +113,13 @@ def run(block: Block, scope: dict[str, Any], running: Serving, site: Path) -> No
             subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, timeout=120)
         case "yaml":
             assert render(yaml.safe_load(code))
-        case "toml":
+        case "toml" if code.startswith("[clients."):
             assert read_clients(code.encode(), block.page)
+        case "toml":
+            file = site / "settings.toml"
+            file.write_text(code, encoding="utf-8")
+            with mock.patch.dict(os.environ, VECGATE_CONFIG_FILE=str(file)):
+                assert load_settings()
         case "json":
             json.loads(code)
         case _:
