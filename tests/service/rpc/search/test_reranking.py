@@ -26,9 +26,11 @@ from embedders.reranking import Passage
 from service.core import reranker_pool
 from service.core.searching import reranking
 from tests.fakes.clients import key_of, let_in
+from tests.fakes.collector import attributes_of
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.reranker import FakeReranker
 from tests.service.conftest import Failure, Wire, failure_of, start_wire, stop_wire, unpack
+from tests.service.process.test_tracing import traced
 from vecgate.v1 import admin_service_pb2 as admin_pb
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
@@ -618,3 +620,15 @@ async def test_an_object_that_is_deleted_while_hits_are_reranked_is_no_hit(wire:
     reranker.gate.set()
 
     assert places(await searching) == [0]
+
+
+async def test_the_work_of_a_reranker_is_a_span_without_what_it_read(wire: Wire) -> None:
+    await fill_titles(wire)
+    async with traced() as found:
+        await wire.search.SearchObjects(search(BY_TITLE))
+
+    (span,) = found.named("rerank fake/reranker")
+    told = attributes_of(span)
+    assert told["vecgate.passages"] == 5
+    assert (told["gen_ai.provider.name"], told["gen_ai.request.model"]) == ("fake-rerank", "fake/reranker")
+    assert QUERY not in str(told)
