@@ -25,7 +25,7 @@ from vecgate.v1 import embedding_service_pb2 as embedding_pb
 
 PICTURES = {
     file.stem.replace("-", " "): file.read_bytes()
-    for file in sorted((Path(__file__).parents[1] / "data" / "pictures").glob("*.png"))[::80]
+    for file in sorted((Path(__file__).parents[1] / "data" / "pictures").glob("*.png"))[::30]
 }
 """Some of the demo's pictures by their names, which the bundled model knows."""
 DATA_URL = "a picture data:image/png;base64,iVBORw0KGgo= in a text"
