@@ -318,8 +318,8 @@ async def test_closing_fails_a_call_that_waits_for_the_nim(nim: FakeNim, embedde
 
 
 async def test_one_failed_request_ends_the_others_of_its_call(nim: FakeNim, embedder: NimEmbedder) -> None:
-    nim.faults.extend([Fault(gate=asyncio.Event()), Fault(status=500)])
-    with pytest.raises(EmbedderUnavailable):
+    nim.faults.extend([Fault(gate=asyncio.Event()), Fault(status=503)])
+    with pytest.raises(EmbedderUnavailable, match="503"):
         await embedder.embed([TextInput(f"text {number}") for number in range(128)], DOCUMENT)
 
 
