@@ -176,6 +176,7 @@ class EmbedderSpec:
         max_batch: inputs that the backend takes at once.
         max_images: images that it takes at once, if fewer than max_batch; else None.
         slots: batches that the backend works on at the same time.
+        caller_keys: whether calls may have their own key; others' keys must not be sent to it.
     """
 
     name: str
@@ -189,6 +190,7 @@ class EmbedderSpec:
     max_batch: int
     max_images: int | None = None
     slots: int = 1
+    caller_keys: bool = False
 
 
 _KINDS = {

@@ -86,18 +86,20 @@ def _proven(
         return embedder
     stored = None if group.probe_file is None else read_probe(group.probe_file)
 
-    def nims() -> list[WatchedEmbedder]:
-        return [other for other in built if other.spec.name != "clip" and other.spec.space == space]
+    def references() -> list[WatchedEmbedder]:
+        """Return the other embedders that have the space by themselves."""
+        owns = (each.own if isinstance(each, ProvenEmbedder) else each for each in built)
+        return [own for own in owns if own is not embedder and own.spec.space == space]
 
     async def reference() -> ProbeVectors:
         if stored is not None:
             return stored
         fault: EmbedderError = EmbedderUnavailable(
-            f"no other embedder of this server has the space {space}, and there is no probe file"
+            f"no other embedder of this server is known to have the space {space}, and there is no probe file"
         )
-        for nim in nims():
+        for other in references():
             try:
-                return await probe_vectors(nim)
+                return await probe_vectors(other)
             except EmbedderError as error:
                 fault = error
         raise fault
@@ -107,8 +109,9 @@ def _proven(
         space=space,
         reference=reference,
         min_cosine=PROBE_MIN_COSINE,
-        outages=lambda: 0 if stored is not None else sum(nim.health.outages for nim in nims()),
+        outages=lambda: 0 if stored is not None else sum(other.health.outages for other in references()),
         timeout_s=timeout_s,
+        at_start=stored is not None and isinstance(group, ClipSettings),
     )
 
 
@@ -143,6 +146,7 @@ def _nim_configs(name: str, nim: NimSettings, limits: InputLimits) -> list[NimCo
         max_connections=nim.max_connections,
         max_request_bytes=nim.max_request_bytes,
         limits=limits,
+        learn_at_start=False,
     )
     names = replica_names(name, len(nim.base_url))
     return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]
@@ -162,6 +166,7 @@ def _rerank_configs(name: str, nim: NimRerankSettings, limits: InputLimits) -> l
         max_connections=nim.max_connections,
         max_request_bytes=nim.max_request_bytes,
         limits=limits,
+        learn_at_start=False,
     )
     names = replica_names(name, len(nim.base_url))
     return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]

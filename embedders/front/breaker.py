@@ -252,6 +252,17 @@ class BreakerEmbedder(Breaker, EmbedderWrapper):
         EmbedderWrapper.__init__(self, inner)
         Breaker.__init__(self, inner, rules, now_s=now_s)
 
+    async def start(self) -> None:
+        """Start the embedder.
+
+        Raises:
+            ModelUnusable: a local model cannot be loaded.
+        """
+        await super().start()
+        if self.spec.weights_digest is not None:
+            # A local model has embedded something as it started.
+            self._note_success()
+
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, or fail at once while the breaker is open.
 

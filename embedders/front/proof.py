@@ -40,9 +40,6 @@ FRESH = EmbedOptions(fresh=True)
 
 _WORDS = {Modality.TEXT: "text", Modality.IMAGE: "image", Modality.TEXT_IMAGE: "text and image as one input"}
 
-START_PROOF_S = 5.0
-"""Seconds that starting waits for the proof; later `check` makes it."""
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeVectors:
@@ -121,11 +118,12 @@ def read_probe(path: Path) -> ProbeVectors:
 
 
 class ProvenEmbedder(WatchedWrapper):
-    """An embedder that is declared to have another space, and serves only after a probe has proven it.
+    """An embedder that is declared to have a space, and serves only after a probe has proven it.
 
     It stands in front of the cache: until the proof no answer comes from the cache, and its vectors are not stored
-    under the declared space. The proof is made at the start and by checks, and again after the reference or the
-    embedder itself was unavailable, because it may have come back with another model.
+    under the declared space. The proof is made by checks, and again after the reference or the embedder itself was
+    unavailable, because it may have come back with another model. An embedder that has the space by itself, such as a
+    NIM whose model's name it is, needs no proof.
     """
 
     def __init__(
@@ -137,6 +135,7 @@ class ProvenEmbedder(WatchedWrapper):
         min_cosine: float,
         outages: Callable[[], int] = lambda: 0,
         timeout_s: float = 30.0,
+        at_start: bool = False,
     ) -> None:
         """Wrap `inner`, whose life this embedder takes over.
 
@@ -147,6 +146,8 @@ class ProvenEmbedder(WatchedWrapper):
             min_cosine: the least cosine between the vectors of the probe.
             outages: how often the reference has been unavailable.
             timeout_s: seconds that a proof may take.
+            at_start: whether starting makes the proof, and fails if the space is another; for a local model whose
+                reference is at hand, because starting waits for no other machine.
         """
         super().__init__(inner)
         self.specified_by = self
@@ -155,6 +156,7 @@ class ProvenEmbedder(WatchedWrapper):
         self._min_cosine = min_cosine
         self._outages = outages
         self._timeout_s = timeout_s
+        self._at_start = at_start
         self._fault: EmbedderError | None = self._unproven(EmbedderUnavailable(NOT_CHECKED))
         self._judged_at: tuple[int, int] | None = None
 
@@ -164,9 +166,16 @@ class ProvenEmbedder(WatchedWrapper):
         return replace(self._inner.spec, space=self._space)
 
     @property
+    def own(self) -> WatchedEmbedder:
+        """The embedder with the space that it has by itself."""
+        return self._inner
+
+    @property
     def health(self) -> Health:
         """The inner embedder's, if the space is proven. When a new proof is due, so is a check."""
         health = self._inner.health
+        if self._needs_none:
+            return health
         if self._fault is not None:
             return replace(health, fault=str(self._fault), last_success_s=-math.inf)
         if (stale := self._stale()) is not None:
@@ -174,15 +183,16 @@ class ProvenEmbedder(WatchedWrapper):
         return health if self._judged_at == self._now() else replace(health, last_success_s=-math.inf)
 
     async def start(self) -> None:
-        """Start the inner embedder, and prove its space if the reference is available already.
+        """Start the inner embedder, and prove its space if the start is to do that.
 
         Raises:
             ModelUnusable: a local model cannot be loaded, or is of another space.
         """
         await super().start()
-        await self._prove(min(START_PROOF_S, self._timeout_s))
-        if isinstance(self._fault, SpaceDisproved):
-            raise ModelUnusable(str(self._fault)) from self._fault
+        if self._at_start:
+            await self._prove()
+            if isinstance(self._fault, SpaceDisproved):
+                raise ModelUnusable(str(self._fault)) from self._fault
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs.
@@ -202,15 +212,20 @@ class ProvenEmbedder(WatchedWrapper):
             EmbedderError: as `embed`.
         """
         await super().check()
-        await self._prove(self._timeout_s)
+        await self._prove()
         self._require_proof()
+
+    @property
+    def _needs_none(self) -> bool:
+        """Whether the embedder has the declared space by itself, as far as is known."""
+        return self._inner.spec.space == self._space
 
     def _now(self) -> tuple[int, int]:
         """Return what changes when a new proof is due."""
         return self._outages(), self._inner.health.outages
 
     def _require_proof(self) -> None:
-        if (fault := self._fault or self._stale()) is not None:
+        if not self._needs_none and (fault := self._fault or self._stale()) is not None:
             raise fault.for_caller()
 
     def _stale(self) -> EmbedderError | None:
@@ -219,13 +234,13 @@ class ProvenEmbedder(WatchedWrapper):
             return None
         return self._unproven(EmbedderUnavailable("it was unavailable"))
 
-    async def _prove(self, timeout_s: float) -> None:
+    async def _prove(self) -> None:
         """Make the proof if it is due. If it cannot be made, the last result stands."""
         now = self._now()
-        if self._judged_at == now:
+        if self._needs_none or self._judged_at == now:
             return
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 expected, actual = await self._reference(), await probe_vectors(self._inner)
         except (EmbedderError, TimeoutError) as error:
             if self._judged_at is None:

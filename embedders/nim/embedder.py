@@ -74,6 +74,8 @@ class NimConfig:
         max_request_bytes: bytes of the inputs of one request as sent; a larger input goes alone.
         max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
         limits: bounds on one input.
+        learn_at_start: whether starting waits a while for the NIM to tell its model; if not, the first check or call
+            learns it.
     """
 
     name: str = "nim"
@@ -93,6 +95,7 @@ class NimConfig:
     max_request_bytes: int = 16 * 1024 * 1024
     max_converted_pixels: int = 2_000_000
     limits: InputLimits = field(default_factory=InputLimits)
+    learn_at_start: bool = True
 
 
 class NimEmbedder:
@@ -119,6 +122,7 @@ class NimEmbedder:
             limits=config.limits,
             max_batch=config.max_batch or PROFILES["plain"].batch,
             slots=config.max_connections,
+            caller_keys=config.caller_keys,
         )
         self._served = ServedModel(
             spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
@@ -157,6 +161,8 @@ class NimEmbedder:
     async def start(self) -> None:
         """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
         self._calls.open()
+        if not self._config.learn_at_start:
+            return
         with contextlib.suppress(EmbedderError, TimeoutError):
             async with asyncio.timeout(START_PROBE_S):
                 with self._keys_are_the_callers():

@@ -73,6 +73,8 @@ class NimRerankConfig:
         retry_max_s: seconds within which retries begin and end.
         max_request_bytes: bytes of the passages of one request as sent; a larger passage goes alone.
         max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
+        learn_at_start: whether starting waits a while for the NIM to tell its model; if not, the first check or call
+            learns it.
         limits: bounds on one text or picture.
     """
 
@@ -90,6 +92,7 @@ class NimRerankConfig:
     max_request_bytes: int = 16 * 1024 * 1024
     max_converted_pixels: int = 2_000_000
     limits: InputLimits = field(default_factory=InputLimits)
+    learn_at_start: bool = True
 
 
 class _Failures(NimFailures):
@@ -159,6 +162,8 @@ class NimReranker:
     async def start(self) -> None:
         """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
         self._calls.open()
+        if not self._config.learn_at_start:
+            return
         with contextlib.suppress(EmbedderError, TimeoutError):
             async with asyncio.timeout(START_PROBE_S):
                 with self._keys_are_the_callers():

@@ -1,7 +1,7 @@
 """Who may call and for what: clients, their keys and tokens, their permissions, and their quotas."""
 
 from service.access.authenticator import Authenticator
-from service.access.clients import EVERYBODY, Client, Permission
+from service.access.clients import CALLER_KEY, EVERYBODY, Client, Permission
 from service.access.policy import (
     authorize,
     authorize_method,
@@ -13,6 +13,7 @@ from service.access.policy import (
 from service.access.quotas import NOBODY, Account, calling_account
 
 __all__ = [
+    "CALLER_KEY",
     "EVERYBODY",
     "NOBODY",
     "Account",

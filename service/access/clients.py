@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.settings import InvalidSettings
 
+CALLER_KEY = "x-nvidia-api-key"
+"""The metadata with a caller's key; Weaviate's own modules for NVIDIA use the same header."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]

@@ -44,21 +44,36 @@ class BackendPool(Generic[Member]):
         self._check_interval_s = check_interval_s
         self._reported: dict[int, bool] = {}
         self._monitors: list[asyncio.Task[None]] = []
+        self._unchecked = set(map(id, self._members))
+        self._all_checked = asyncio.Event()
 
     async def start(self) -> None:
-        """Start all members, check each once, and go on checking in the background.
+        """Start all members at the same time, and check them in the background, at once and whenever they are idle.
+
+        It waits for local models to be loaded, and for no other machine: until a remote member's first check has
+        ended, its health says so.
 
         Raises:
-            ModelUnusable: a local model cannot be loaded.
+            ModelUnusable: a local model cannot be loaded; the others are not waited for.
         """
+        try:
+            async with asyncio.TaskGroup() as group:
+                for member in self._members:
+                    group.create_task(member.start())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         for member in self._members:
-            await member.start()
-        await asyncio.gather(*map(self._check, self._members))
+            self._report(member)
         # One task for each member, so that a check that hangs does not delay the others.
         self._monitors = [
             asyncio.create_task(self._check_forever(member), name=f"checks-{member.spec.name}")
             for member in self._members
         ]
+
+    async def first_checks(self) -> None:
+        """Wait until every member has been checked once."""
+        if self._unchecked:
+            await self._all_checked.wait()
 
     async def close(self) -> None:
         """Stop checking and close all members."""
@@ -85,10 +100,10 @@ class BackendPool(Generic[Member]):
 
     async def _check_forever(self, member: Member) -> None:
         while True:
-            await asyncio.sleep(self._check_interval_s)
             idle_s = time.monotonic() - member.health.last_success_s
-            if idle_s >= self._check_interval_s:
+            if id(member) in self._unchecked or idle_s >= self._check_interval_s:
                 await self._check(member)
+            await asyncio.sleep(self._check_interval_s)
 
     async def _check(self, member: Member) -> None:
         try:
@@ -98,6 +113,9 @@ class BackendPool(Generic[Member]):
         except Exception:
             log.exception("check_crashed", backend=member.spec.name)
         self._report(member)
+        self._unchecked.discard(id(member))
+        if not self._unchecked:
+            self._all_checked.set()
 
     def _report(self, member: Member) -> None:
         """Update the log and the metrics if a member's health has changed."""

@@ -12,10 +12,10 @@ from embedders.contract import NOT_CHECKED, Embedder, Embedding, EmbedOptions, I
 from embedders.errors import EmbedderUnavailable
 from embedders.front.failover import embed_with_first
 from embedders.telemetry import tracing
-from service.access import calling_account
-from service.core.backend_pool import BackendPool
+from service.access import CALLER_KEY, calling_account
+from service.core.backend_pool import CHECK_INTERVAL_S, BackendPool
 from service.domain import Collection, NamedVector, Space
-from service.errors import CollectionNotBound, EmbedderNotFound, SpaceMismatch
+from service.errors import CollectionNotBound, EmbedderNotFound, InvalidRequest, SpaceMismatch, Violation
 from service.process.metrics import EMBEDDER_UP
 
 log = structlog.get_logger(__name__)
@@ -41,8 +41,32 @@ def _tokens(outcomes: Sequence[Outcome]) -> int:
     return sum(each.token_count or 0 for each in outcomes if isinstance(each, Embedding))
 
 
+def _that_take_keys(embedders: Sequence[WatchedEmbedder]) -> Sequence[WatchedEmbedder]:
+    """Return those to which a call with a key may go, in their order.
+
+    Raises:
+        InvalidRequest: there are none. If the key were ignored, this server's would pay for what the caller means to.
+    """
+    found = [each for each in embedders if each.spec.caller_keys or each.spec.weights_digest is not None]
+    if not found:
+        names = [each.spec.name for each in embedders]
+        named = f"VECGATE_EMBEDDERS__{names[0].upper().replace('-', '_')}__ALLOW_CALLER_KEYS"
+        words = f"is not taken by embedder {', '.join(names)}; leave it out, or set {named}=true on the server"
+        raise InvalidRequest([Violation(f'metadata["{CALLER_KEY}"]', words)])
+    return found
+
+
 class EmbedderPool(BackendPool[WatchedEmbedder]):
-    """The server's embedders by name, in order of preference: the first one is the default."""
+    """The server's embedders by name, in order of preference: the first one is the default.
+
+    Args:
+        members: the embedders.
+        check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
+    """
+
+    def __init__(self, members: Sequence[WatchedEmbedder], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
+        super().__init__(members, check_interval_s=check_interval_s)
+        self._spaces: dict[str, str] = {}
 
     @property
     def default(self) -> WatchedEmbedder:
@@ -155,12 +179,23 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
     async def embed_with_first(
         self, embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions
     ) -> tuple[WatchedEmbedder, list[Outcome]]:
-        """Embed inputs with the first of some embedders of one space that works; see embedders.front.failover."""
+        """Embed inputs with the first of some embedders of one space that works; see embedders.front.failover.
+
+        A caller's key goes to embedders that take callers' keys only. A local model needs none, and gets none.
+
+        Raises:
+            InvalidRequest: the call has a key, and none of the embedders takes one.
+            EmbedderError: all failed; this is the first error.
+        """
+        if options.api_key is not None:
+            embedders = _that_take_keys(embedders)
         async with calling_account.get().embedding(len(inputs)):
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: WatchedEmbedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, and report the embedder's health; see Embedder.embed."""
+        if options.api_key is not None and not embedder.spec.caller_keys:
+            options = replace(options, api_key=None)
         try:
             with _embedding_span(embedder, inputs) as span:
                 outcomes = await embedder.embed(inputs, options)
@@ -172,6 +207,10 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
 
     def _note(self, member: WatchedEmbedder, fault: str | None) -> None:
         spec = member.spec
+        if (told := self._spaces.pop(spec.name, spec.space)) != spec.space:
+            # Its space was not known yet.
+            EMBEDDER_UP.remove(spec.name, told)
+        self._spaces[spec.name] = spec.space
         EMBEDDER_UP.labels(spec.name, spec.space).set(fault is None)
         if fault is None:
             log.info("embedder_ready", embedder=spec.name, space=spec.space)

@@ -153,6 +153,7 @@ async def _run(trace: Trace, nim: str, folder: Path) -> None:
     await store.start()
     pool = EmbedderPool(build_embedders(settings), check_interval_s=3600)
     await pool.start()
+    await pool.first_checks()
     server = GrpcServer(
         settings.server,
         RequestLimits.of(settings.limits),

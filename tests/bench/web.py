@@ -114,6 +114,7 @@ def serve_nothing(pipe: Connection) -> None:
     async def serve() -> None:
         pool = EmbedderPool([watched(NoEmbedder())], check_interval_s=3600)
         await pool.start()
+        await pool.first_checks()
         server = WebServer(WebSettings(port=0), ServerSettings(), embedders=pool)
         await server.start()
         pipe.send(server.port)

@@ -97,6 +97,7 @@ async def sides(weaviate_settings: WeaviateSettings, distance: VectorDistances) 
         embedder = NimEmbedder(NimConfig(base_url=nim.base_url, model=nim.model))
         pool = EmbedderPool([watched(embedder)], check_interval_s=60)
         await pool.start()
+        await pool.first_checks()
         await store.start()
         outcomes = await embedder.embed([TextInput(title) for title in TITLES], DOCUMENT)
         vectors = [outcome.vector for outcome in outcomes if isinstance(outcome, Embedding)]

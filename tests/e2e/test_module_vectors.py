@@ -96,6 +96,7 @@ async def test_an_adopted_vector_is_the_modules_own_to_the_bit(weaviate_settings
             check_interval_s=60,
         )
         await pool.start()
+        await pool.first_checks()
         await store.start()
         stored = {}
         for side in ("Theirs", "Ours"):

@@ -88,6 +88,7 @@ class FakeEmbedder:
         dimension: int = 8,
         max_batch: int = 32,
         max_images: int | None = None,
+        caller_keys: bool = True,
         slots: int = 1,
         max_text_tokens: int | None = None,
         limits: InputLimits | None = None,
@@ -106,6 +107,7 @@ class FakeEmbedder:
             max_batch=max_batch,
             max_images=max_images,
             slots=slots,
+            caller_keys=caller_keys,
         )
         self._known = dict(known or {})
         self._end = asyncio.Event()

@@ -90,6 +90,7 @@ async def main(max_bytes: int) -> None:
     )
     pool = EmbedderPool([front], check_interval_s=3600)
     await pool.start()
+    await pool.first_checks()
     open_to_all = Authenticator(AuthSettings())
     server = GrpcServer(
         ServerSettings(port=0, max_request_bytes=max_bytes),

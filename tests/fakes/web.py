@@ -49,6 +49,7 @@ async def running_web(
     fakes = embedders or (FakeEmbedder(),)
     pool = EmbedderPool(fakes if wrapped is None else (watched(wrapped),), check_interval_s=3600)
     await pool.start()
+    await pool.first_checks()
     bounds = {name: settings.pop(name) for name in [*settings] if name in WebBounds.__dataclass_fields__}
     shared = {name: settings.pop(name) for name in [*settings] if name not in WebSettings.model_fields}
     server = WebServer(

@@ -151,8 +151,10 @@ async def start_wire(
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
     await pool.start()
+    await pool.first_checks()
     reranking = RerankerPool(rerankers, check_interval_s=60)
     await reranking.start()
+    await reranking.first_checks()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
     running = GrpcServer(
         settings,

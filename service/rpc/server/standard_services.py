@@ -84,6 +84,8 @@ class _HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # untyp
 class HealthReporter:
     """Publishes the health: of each of our services by its name, of all of them together by "", and of the process.
 
+    An embedder has a name, too: that of EmbeddingService, a slash, and its own.
+
     Args:
         store: CollectionService, ObjectService and SearchService need it.
         embedders: EmbeddingService, ObjectService and SearchService need at least one of them.
@@ -108,7 +110,7 @@ class HealthReporter:
         """Report NOT_SERVING for everything but the process itself from now on."""
         await self.close()
         # The servicer's own graceful shutdown would report the process as dead while it finishes its calls.
-        for name in (*SERVICES, ""):
+        for name in (*SERVICES, "", *self._embedder_names()):
             await self.servicer.set(name, NOT_SERVING)
 
     async def close(self) -> None:
@@ -130,6 +132,12 @@ class HealthReporter:
         for name in (*SERVICES, ""):
             works = serving.get(name, store and embedder)
             await self.servicer.set(name, SERVING if works else NOT_SERVING)
+        for name, works in self._embedder_names().items():
+            await self.servicer.set(name, SERVING if works else NOT_SERVING)
+
+    def _embedder_names(self) -> dict[str, bool]:
+        """Return whether each embedder works, by the name that its health has."""
+        return {f"{EMBEDDING}/{each.spec.name}": self._embedders.fault(each) is None for each in self._embedders.all}
 
 
 def add_reflection(names: tuple[str, ...], server: grpc.aio.Server) -> None:

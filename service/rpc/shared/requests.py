@@ -8,6 +8,7 @@ import grpc
 
 from embedders.contract import EmbedderSpec
 from embedders.nim.address import check_key
+from service.access import CALLER_KEY
 from service.core.objects.checks import parse_id
 from service.domain import Consistency, ReturnNames, Scope
 from service.errors import InvalidRequest, Violation, Violations, noting
@@ -27,9 +28,6 @@ ScopedRequest = (
     | search_pb.SearchObjectsRequest
 )
 """A request about objects of a collection."""
-
-CALLER_KEY = "x-nvidia-api-key"
-"""The metadata with a caller's key; Weaviate's own modules for NVIDIA use the same header."""
 
 # Weaviate's own rule for the names of tenants.
 TENANT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -44,13 +44,17 @@ def local(*, noise: float = 0.0) -> FakeEmbedder:
     return FakeEmbedder(space="local", name="clip", known=known)
 
 
-def proven(inner: FakeEmbedder, reference: FakeEmbedder) -> ProvenEmbedder:
+def proven(
+    inner: FakeEmbedder, reference: FakeEmbedder, *, at_start: bool = True, timeout_s: float = 30
+) -> ProvenEmbedder:
     return ProvenEmbedder(
         inner,
         space=SPACE,
         reference=lambda: probe_vectors(reference),
         min_cosine=0.98,
         outages=lambda: reference.health.outages,
+        timeout_s=timeout_s,
+        at_start=at_start,
     )
 
 
@@ -70,7 +74,7 @@ class TestContract(EmbedderSuite):
         async def reference() -> ProbeVectors:
             return replace(await probe_vectors(small), space=SPACE)
 
-        embedder = ProvenEmbedder(inner, space=SPACE, reference=reference, min_cosine=0.98)
+        embedder = ProvenEmbedder(inner, space=SPACE, reference=reference, min_cosine=0.98, at_start=True)
         await embedder.start()
         return embedder
 
@@ -148,15 +152,47 @@ async def test_a_reference_that_refuses_the_probe_proves_nothing() -> None:
     assert "not proven yet: the embedder fake rejects" in (embedder.health.fault or "")
 
 
-async def test_a_reference_that_hangs_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedders.front.proof.START_PROOF_S", 0.01)
+async def test_a_reference_elsewhere_is_not_asked_at_the_start_and_one_that_hangs_ends_the_proof_in_time() -> None:
     nim = FakeEmbedder(space=SPACE)
     nim.gate = asyncio.Event()
-    embedder = proven(local(), nim)
+    embedder = proven(local(), nim, at_start=False, timeout_s=0.01)
 
     await embedder.start()
+    started = embedder.health.fault
+    asked = len(nim.calls)
+    with pytest.raises(EmbedderUnavailable, match="not proven yet: the proof took too long"):
+        await embedder.check()
 
-    assert "not proven yet: the proof took too long" in (embedder.health.fault or "")
+    assert started == f"its space {SPACE} is not proven yet: it has not been checked yet"
+    assert asked == 0
+
+
+async def test_an_embedder_that_has_the_space_by_itself_needs_no_proof() -> None:
+    nim = FakeEmbedder(space=SPACE)
+    inner = FakeEmbedder(space=SPACE, name="other")
+    embedder = proven(inner, nim, at_start=False)
+
+    await embedder.start()
+    await embedder.check()
+
+    assert len(vectors(await embedder.embed([TextInput("a")], QUERY))) == 1
+    assert embedder.health.fault is None
+    assert nim.calls == []
+
+
+async def test_a_model_that_is_known_later_is_proven_once_it_is_known() -> None:
+    nim, inner = FakeEmbedder(space=SPACE), local()
+    known, inner._spec = inner.spec, replace(inner.spec, space="", dimension=0)
+    embedder = proven(inner, nim, at_start=False)
+    await embedder.start()
+    with pytest.raises(EmbedderUnavailable, match="not proven yet"):
+        await embedder.embed([TextInput("a")], QUERY)
+
+    inner._spec = known
+    await embedder.check()
+
+    assert embedder.spec.space == SPACE
+    assert len(vectors(await embedder.embed([TextInput("a")], QUERY))) == 1
 
 
 async def test_calls_wait_for_no_proof() -> None:
@@ -258,6 +294,7 @@ async def test_a_proof_is_of_what_both_answer_now_and_not_of_what_the_cache_has(
     embedder = ProvenEmbedder(cached[1], space=SPACE, reference=lambda: probe_vectors(cached[0]), min_cosine=0.98)
 
     await embedder.start()
+    await embedder.check()
 
     assert (proofs(nim), proofs(inner)) == (2, 2)
 
@@ -285,15 +322,23 @@ async def test_stored_vectors_stand_in_for_the_reference(tmp_path: Path) -> None
     async def reference() -> ProbeVectors:
         return stored
 
-    embedder = ProvenEmbedder(local(), space=SPACE, reference=reference, min_cosine=0.9999)
+    embedder = ProvenEmbedder(local(), space=SPACE, reference=reference, min_cosine=0.9999, at_start=True)
     await embedder.start()
     await embedder.check()
-    other = ProvenEmbedder(local(), space="another", reference=reference, min_cosine=0.5)
+    other = ProvenEmbedder(local(), space="another", reference=reference, min_cosine=0.5, at_start=True)
     with pytest.raises(ModelUnusable, match="declared to be of the space another, but the probe is of nvidia/nvclip"):
         await other.start()
 
 
 ALL = frozenset(Modality)
+
+
+def named_otherwise(kinds: frozenset[Modality], *, wrong: Content | None = None) -> FakeEmbedder:
+    """Return a model of another space by itself, whose vectors of the probe are those of SPACE, but for a wrong one."""
+    truth = FakeEmbedder(space=SPACE)
+    inputs: tuple[Content, ...] = (PROBE_TEXT, probe_image(), (PROBE_TEXT, probe_image()))
+    known = {each: -truth.vector(each) if each == wrong else truth.vector(each) for each in inputs}
+    return FakeEmbedder(space="own", modalities=kinds, known=known)
 
 
 @pytest.mark.parametrize("kinds", [TEXT_ONLY, SEPARATE, ALL])
@@ -306,10 +351,8 @@ async def test_the_probe_has_what_a_model_reads_and_a_file_keeps_it(tmp_path: Pa
     async def reference() -> ProbeVectors:
         return stored
 
-    embedder = ProvenEmbedder(
-        FakeEmbedder(space=SPACE, modalities=kinds), space=SPACE, reference=reference, min_cosine=0.9999
-    )
-    await embedder.start()
+    embedder = ProvenEmbedder(named_otherwise(kinds), space=SPACE, reference=reference, min_cosine=0.9999)
+    await embedder.check()
 
     assert embedder.health.fault is None
     assert stored.vectors.keys() == kinds
@@ -326,7 +369,7 @@ async def test_the_probe_has_what_a_model_reads_and_a_file_keeps_it(tmp_path: Pa
     ],
 )
 async def test_a_model_that_differs_in_one_kind_of_input_is_refused_by_it(content: Content, words: str) -> None:
-    other = FakeEmbedder(space=SPACE, modalities=ALL, known={content: [1.0] * 8})
+    other = named_otherwise(ALL, wrong=content)
     embedder = proven(other, FakeEmbedder(space=SPACE, modalities=ALL))
 
     with pytest.raises(ModelUnusable, match=f"its vector of the probe's {words} is far"):
@@ -334,7 +377,7 @@ async def test_a_model_that_differs_in_one_kind_of_input_is_refused_by_it(conten
 
 
 async def test_a_model_that_reads_less_than_the_reference_is_proven_by_what_it_reads() -> None:
-    embedder = proven(FakeEmbedder(space=SPACE, modalities=TEXT_ONLY), FakeEmbedder(space=SPACE, modalities=ALL))
+    embedder = proven(named_otherwise(TEXT_ONLY), FakeEmbedder(space=SPACE, modalities=ALL))
 
     await embedder.start()
 
@@ -342,7 +385,7 @@ async def test_a_model_that_reads_less_than_the_reference_is_proven_by_what_it_r
 
 
 async def test_a_model_that_reads_more_than_the_reference_is_not_proven() -> None:
-    embedder = proven(FakeEmbedder(space=SPACE, modalities=ALL), FakeEmbedder(space=SPACE, modalities=SEPARATE))
+    embedder = proven(named_otherwise(ALL), FakeEmbedder(space=SPACE, modalities=SEPARATE))
 
     with pytest.raises(ModelUnusable, match="embeds text and image as one input, but the probe of that space has none"):
         await embedder.start()

@@ -193,6 +193,7 @@ async def test_a_check_that_crashes_makes_the_embedder_unavailable_and_checks_go
     breaker = BreakerEmbedder(embedder, BreakerRules())
     pool = EmbedderPool([breaker], check_interval_s=0.001)
     await pool.start()
+    await pool.first_checks()
     first = pool.fault(breaker)
     embedder.failure = None
     async with asyncio.timeout(5):
@@ -208,6 +209,7 @@ async def test_a_check_that_hangs_delays_no_other_embedder_s() -> None:
     hanging, failing = FakeEmbedder(name="a"), FakeEmbedder(name="b")
     pool = EmbedderPool([hanging, failing], check_interval_s=0.001)
     await pool.start()
+    await pool.first_checks()
     hanging.gate = asyncio.Event()
     hanging.entered.clear()
     async with asyncio.timeout(5):
@@ -226,6 +228,7 @@ async def test_a_dead_backend_is_found_out_however_often_the_cache_answers_for_i
     embedder = CachingEmbedder(BreakerEmbedder(backend, BreakerRules()), VectorCache(100_000))
     pool = EmbedderPool([embedder], check_interval_s=0.001)
     await pool.start()
+    await pool.first_checks()
     await pool.embed(embedder, [TextInput("a")], QUERY)
     backend.failure = EmbedderUnavailable("down")
 
@@ -305,6 +308,7 @@ async def test_an_embedder_that_cannot_be_closed_keeps_no_other_one_open(monkeyp
     monkeypatch.setattr(embedders[1], "close", fail)
     pool = EmbedderPool(embedders, check_interval_s=60)
     await pool.start()
+    await pool.first_checks()
     with pytest.raises(RuntimeError, match="stuck"):
         await pool.close()
     assert [embedders[0].closed, embedders[2].closed] == [1, 1]

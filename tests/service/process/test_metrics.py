@@ -203,6 +203,7 @@ async def test_an_embedder_that_fails_its_check_is_down_until_one_passes() -> No
     fake.failure = EmbedderUnavailable("down")
     pool = EmbedderPool([fake], check_interval_s=3600)
     await pool.start()
+    await pool.first_checks()
     down = value("vecgate_embedder_up", embedder="shaky", space="of/shaky")
     fake.failure = None
     await pool._check(fake)

@@ -1,5 +1,6 @@
 """Embedders that the settings declare to be of a space, over a real NIM's protocol: who serves, and who does not."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from embedders.contract import QUERY, Embedding, TextInput
-from embedders.errors import EmbedderUnavailable, ModelGone, ModelUnusable
+from embedders.errors import EmbedderUnavailable, ModelGone, SpaceDisproved
 from embedders.front.proof import probe_vectors, write_probe
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from service.core.embedder_pool import EmbedderPool
@@ -26,6 +27,7 @@ async def started() -> AsyncIterator[EmbedderPool]:
     pool = EmbedderPool(build_embedders(load_settings()), check_interval_s=3600)
     try:
         await pool.start()
+        await pool.first_checks()
         yield pool
     finally:
         await pool.close()
@@ -71,12 +73,15 @@ async def test_a_nim_with_another_name_for_the_model_serves_the_declared_space(n
     assert nim.requests[-1]["model"] == OWN_NAME
 
 
-async def test_a_nim_of_another_space_than_the_declared_one_is_refused_at_the_start(nim: FakeNim) -> None:
+async def test_a_nim_of_another_space_than_the_declared_one_serves_nothing_and_says_why(nim: FakeNim) -> None:
     nim.fault = Fault(change=change)
 
-    with pytest.raises(ModelUnusable, match=r"nim is declared to be of the space nvidia/nvclip.* cosine"):
-        async with started():
-            pass
+    async with started() as pool:
+        with pytest.raises(SpaceDisproved):
+            await pool.embed(pool.default, [TextInput("a cat")], QUERY)
+        fault = pool.fault(pool.default)
+
+    assert re.match(r"nim is declared to be of the space nvidia/nvclip.* cosine", fault or "")
 
 
 async def test_a_nim_that_comes_back_as_another_model_serves_no_more(nim: FakeNim) -> None:

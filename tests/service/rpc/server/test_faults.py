@@ -66,6 +66,7 @@ async def local(model: Path) -> AsyncIterator[Local]:
     batching = BatchingEmbedder(clip, bounds=QueueBounds(max_inputs=100, max_bytes=10**6), apart=True)
     pool = EmbedderPool([BreakerEmbedder(batching, RULES)], check_interval_s=0.1)
     await pool.start()
+    await pool.first_checks()
     server = GrpcServer(
         ServerSettings(port=0, drain_grace_s=5),
         LIMITS,

@@ -253,7 +253,7 @@ TESTS = {
         "test_stored_vectors_stand_in_for_the_reference": ["service.wiring.PROBE_MIN_COSINE"],
     },
     "service.rpc.test_spaces": {
-        "test_a_nim_of_another_space_than_the_declared_one_is_refused_at_the_start": [
+        "test_a_nim_of_another_space_than_the_declared_one_serves_nothing_and_says_why": [
             "service.wiring.PROBE_MIN_COSINE"
         ],
     },

@@ -103,7 +103,7 @@ async def test_a_callers_key_is_in_no_log_line(open_wire: Wire) -> None:
 
 async def test_a_key_that_the_nim_refuses_is_the_callers_fault_and_others_are_served() -> None:
     async with FakeNim(api_key="nvapi-right") as nim:
-        config = NimConfig(base_url=nim.base_url, model=nim.model, api_key="nvapi-right")
+        config = NimConfig(base_url=nim.base_url, model=nim.model, api_key="nvapi-right", caller_keys=True)
         wire = await start_wire(NimEmbedder(config), allow_caller_keys=True)  # type: ignore[arg-type]
         try:
             failure = await failure_of(wire.embedding.EmbedInputs(TEXT, metadata=KEY))
@@ -120,7 +120,7 @@ async def test_a_key_that_the_nim_refuses_is_the_callers_fault_and_others_are_se
 
 async def test_the_servers_own_key_that_the_nim_refuses_stays_the_servers_fault() -> None:
     async with FakeNim(api_key="nvapi-right") as nim:
-        config = NimConfig(base_url=nim.base_url, model=nim.model, api_key="nvapi-wrong")
+        config = NimConfig(base_url=nim.base_url, model=nim.model, api_key="nvapi-wrong", caller_keys=True)
         wire = await start_wire(NimEmbedder(config), allow_caller_keys=True)  # type: ignore[arg-type]
         try:
             failure = await failure_of(wire.embedding.EmbedInputs(TEXT))

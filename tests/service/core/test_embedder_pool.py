@@ -1,0 +1,141 @@
+"""The pool of embedders: how they start, whose key goes where, and what the metrics know of them."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from prometheus_client import REGISTRY
+
+from embedders.contract import NOT_CHECKED, QUERY, TextInput
+from embedders.errors import EmbedderUnavailable, ModelUnusable
+from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from service.core.embedder_pool import EmbedderPool
+from service.errors import InvalidRequest
+from tests.fakes.embedder import FakeEmbedder
+
+TEXT = TextInput("a")
+KEYED = replace(QUERY, api_key="nvapi-mine")
+
+
+class StartsSlowly(FakeEmbedder):
+    """A local model whose start lasts until the test lets it end."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self._spec = replace(self._spec, weights_digest="00")
+        self.starting, self.go = asyncio.Event(), asyncio.Event()
+
+    async def start(self) -> None:
+        self.starting.set()
+        await self.go.wait()
+        await super().start()
+
+
+def breaking(embedder: FakeEmbedder) -> BreakerEmbedder:
+    return BreakerEmbedder(embedder, BreakerRules())
+
+
+@pytest.mark.parametrize("down", ["refuses", "is silent"])
+async def test_an_embedder_elsewhere_that_is_down_delays_no_start_and_its_health_says_so(down: str) -> None:
+    backends = [FakeEmbedder(name=name) for name in ("a", "b", "c")]
+    away = backends[1]
+    if down == "refuses":
+        away.failure = EmbedderUnavailable("the NIM cannot be reached")
+    else:
+        away.gate = asyncio.Event()
+    pool = EmbedderPool([breaking(each) for each in backends], check_interval_s=3600)
+
+    await pool.start()
+    at_once = [pool.fault(each) for each in pool.all]
+    async with asyncio.timeout(5):
+        while [pool.fault(each) for each in pool.all].count(None) < 2 or not away.entered.is_set():
+            await asyncio.sleep(0)
+    then = [pool.fault(each) for each in pool.all]
+    await pool.close()
+
+    assert at_once == [NOT_CHECKED] * 3
+    assert then == [None, "the NIM cannot be reached" if down == "refuses" else NOT_CHECKED, None]
+
+
+async def test_local_models_are_loaded_at_the_same_time_and_work_once_the_start_has_ended() -> None:
+    models = [StartsSlowly("a"), StartsSlowly("b")]
+    pool = EmbedderPool([breaking(each) for each in models], check_interval_s=3600)
+
+    starting = asyncio.create_task(pool.start())
+    async with asyncio.timeout(5):
+        for each in models:
+            await each.starting.wait()
+        for each in reversed(models):
+            each.go.set()
+        await starting
+    faults = [pool.fault(each) for each in pool.all]
+    await pool.close()
+
+    assert faults == [None, None]
+
+
+async def test_a_local_model_that_cannot_be_loaded_ends_the_start_and_the_others_are_not_waited_for() -> None:
+    slow, broken = StartsSlowly("slow"), StartsSlowly("broken")
+
+    async def fail() -> None:
+        raise ModelUnusable("its files are missing")
+
+    broken.start = fail  # type: ignore[method-assign]
+    pool = EmbedderPool([slow, broken], check_interval_s=3600)
+
+    with pytest.raises(ModelUnusable, match="its files are missing"):
+        await asyncio.wait_for(pool.start(), 5)
+    await pool.close()
+
+    assert (slow.closed, broken.closed) == (1, 1)
+
+
+def keys(embedder: FakeEmbedder) -> list[str | None]:
+    return [options.api_key for inputs, options in embedder.calls if TEXT in inputs]
+
+
+async def test_a_callers_key_goes_only_to_embedders_that_take_one_and_a_local_model_gets_none() -> None:
+    takes, refuses = FakeEmbedder(name="takes"), FakeEmbedder(name="refuses", caller_keys=False)
+    local = FakeEmbedder(name="local", caller_keys=False)
+    local._spec = replace(local._spec, weights_digest="00")
+    pool = EmbedderPool([refuses, takes, local])
+
+    first, _ = await pool.embed_with_first(pool.all, [TEXT], KEYED)
+    takes.failure = EmbedderUnavailable("down")
+    second, _ = await pool.embed_with_first(pool.all, [TEXT], KEYED)
+    third, _ = await pool.embed_with_first(pool.all, [TEXT], QUERY)
+
+    assert [each.spec.name for each in (first, second, third)] == ["takes", "local", "refuses"]
+    assert (keys(takes)[0], keys(local), keys(refuses)) == ("nvapi-mine", [None], [None])
+
+
+async def test_a_call_with_a_key_that_no_embedder_takes_is_refused_and_nothing_is_asked() -> None:
+    refuses = FakeEmbedder(name="nemotron-8b", caller_keys=False)
+    pool = EmbedderPool([refuses])
+
+    with pytest.raises(InvalidRequest) as caught:
+        await pool.embed_with_first(pool.all, [TEXT], KEYED)
+
+    (violation,) = caught.value.violations
+    assert violation.field == 'metadata["x-nvidia-api-key"]'
+    assert "VECGATE_EMBEDDERS__NEMOTRON_8B__ALLOW_CALLER_KEYS=true" in violation.description
+    assert "nvapi-mine" not in str(caught.value)
+    assert refuses.calls == []
+
+
+async def test_the_metric_of_an_embedder_names_its_space_once_it_is_known_and_no_other() -> None:
+    backend = FakeEmbedder(name="learns-late")
+    known, backend._spec = backend.spec, replace(backend.spec, model="", space="", dimension=0)
+    backend.failure = EmbedderUnavailable("down")
+    pool = EmbedderPool([breaking(backend)])
+
+    await pool._check(pool.default)
+    before = up("learns-late", "")
+    backend._spec, backend.failure = known, None
+    await pool._check(pool.default)
+
+    assert (before, up("learns-late", ""), up("learns-late", known.space)) == (0, None, 1)
+
+
+def up(name: str, space: str) -> float | None:
+    return REGISTRY.get_sample_value("vecgate_embedder_up", {"embedder": name, "space": space})
