@@ -36,6 +36,7 @@ from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.tiny_clip import write_tiny_clip
 from tests.service.conftest import failure_of, unpack
+from tests.weaviate_versions import needs_removal
 from vecgate.client.values import Object
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import object_service_pb2 as pb
@@ -218,6 +219,7 @@ async def test_only_vectors_that_clients_supply_are_bound(make: Make, kind: str)
     assert ("several vectors" in failure.message) is (kind == "several")
 
 
+@needs_removal
 async def test_a_removed_vector_takes_its_binding_with_it(make: Make) -> None:
     made = await make(vector_config=[Configure.Vectors.self_provided(name=name) for name in ("one", "two")])
     await bind(made, vector={"name": "one"}, without_proof=True)
