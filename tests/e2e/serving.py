@@ -21,6 +21,10 @@ from vecgate.client import Client
 ROOT = Path(__file__).parents[2]
 START_S = 90
 
+CHECKED = ("embedder_ready", "embedder_unavailable")
+FIRST_CHECKS_S = 10
+"""Seconds to wait for the first checks: an embedder that says nothing at all is unavailable only later."""
+
 
 class Serving:
     """A running `vecgate serve`.
@@ -72,8 +76,15 @@ class Serving:
 
     @property
     def address(self) -> str:
-        """Where the gRPC server listens, waiting for it."""
-        return str(self.wait_for("serving")["grpc"])
+        """Where the gRPC server listens, waiting for it and for what it says of each embedder after the first check."""
+        line = self.wait_for("serving")
+        end = time.monotonic() + FIRST_CHECKS_S
+        while time.monotonic() < end and self.process.poll() is None:
+            told = {each["embedder"] for each in list(self.log) if each["event"] in CHECKED}
+            if told >= set(line["embedders"]):
+                break
+            time.sleep(0.05)
+        return str(line["grpc"])
 
     @property
     def url(self) -> str:
