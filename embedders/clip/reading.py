@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedders.clip.cleaning import FORMS, clean
-from embedders.clip.tokenizers import BytePairTokens, Tokens, tokens_digest
+from embedders.clip.tokenizers import Tokens, byte_pair_tokens, tokens_digest
 from embedders.contract import ImageInput, InputLimits, TextInput
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
 from embedders.images import decoding as images
@@ -70,7 +70,7 @@ class Reader:
         self.context_length: int = tokenizer.context_length
         self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
         self.tokens_digest = None if self.unpadded else tokens_digest(tokenizer)
-        self._byte_pairs = BytePairTokens(tokenizer) if self.unpadded else None
+        self._byte_pairs = byte_pair_tokens(tokenizer) if self.unpadded else None
         self.form = _form_of(tokenizer)
         # What it gets has been cleaned; doing that twice would change it.
         self._tokenizer.clean_fn = str

@@ -5,16 +5,21 @@ Files are read from the model's folder alone.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+import cachetools
+
 from embedders.errors import ModelUnusable
 
 SAMPLE = "A red Bicycle, 2 cars & a caf\u00e9\u2019s  <b>\u6771\u4eac</b>!"
 """A text that shows how a tokenizer cleans, splits and ends texts, which its vocabulary does not show."""
+
+_SHARED = 8
+"""Tokenizers that are kept for further models: more do not differ in one process."""
 
 _CACHED_WORDS = 16_384
 _LONGEST_CACHED = 64
@@ -36,7 +41,7 @@ def load_tokenizer(source: str) -> Any:
 
     text = open_clip.get_model_config(source)["text_cfg"]
     if not text.get("hf_tokenizer_name"):
-        return open_clip.get_tokenizer(source)
+        return _own_tokenizer(source, text)
     try:
         # A model's configuration may not decide that code of its folder is run.
         return open_clip.get_tokenizer(source, trust_remote_code=False)
@@ -54,6 +59,20 @@ def load_tokenizer(source: str) -> Any:
             f"the files of the tokenizer {text['hf_tokenizer_name']} are missing or broken: {fix}; "
             "nothing is downloaded"
         ) from error
+
+
+def _alike(_: str, text: Mapping[str, Any]) -> str:
+    return json.dumps([text.get("context_length"), text.get("tokenizer_kwargs")], sort_keys=True)
+
+
+# Models share it, which nobody changes: its tables take 22 MB, and what BytePairTokens makes of them 12 MB more.
+@cachetools.cached(cachetools.LRUCache(_SHARED), key=_alike)
+def _own_tokenizer(source: str, text: Mapping[str, Any]) -> Any:
+    """Return open_clip's own tokenizer, made as a model's configuration says."""
+    import open_clip
+
+    del text
+    return open_clip.get_tokenizer(source)
 
 
 def tokens_digest(tokenizer: Any) -> str | None:
@@ -78,6 +97,12 @@ class Tokens:
     ids: list[int]
     count: int
     exact: bool = True
+
+
+@lru_cache(_SHARED)
+def byte_pair_tokens(tokenizer: Any) -> "BytePairTokens":
+    """Return the tokens of an open_clip.SimpleTokenizer, the same for all models that share it."""
+    return BytePairTokens(tokenizer)
 
 
 class BytePairTokens:

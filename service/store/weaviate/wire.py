@@ -6,6 +6,7 @@ and retries. tests/service/store/test_wire.py compares both with what the client
 speaks differently is noticed.
 """
 
+import struct
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ JOINS = {
     TargetJoin.MANUAL_WEIGHTS: base_search_pb2.COMBINATION_METHOD_TYPE_MANUAL,
     TargetJoin.RELATIVE_SCORE: base_search_pb2.COMBINATION_METHOD_TYPE_RELATIVE_SCORE,
 }
+_DIMENSION_BYTES = 2
 MILLISECOND_DIGITS = 13
 """Weaviate gives times in milliseconds, which have so many digits until the year 2286; some versions in nanoseconds."""
 
@@ -251,13 +253,12 @@ def _add_vectors(
     near: base_search_pb2.NearVector, targets: TargetVectors, into: base_search_pb2.Targets, *, nameless: bool
 ) -> None:
     _add_targets(into, targets, nameless=nameless)
-    single = base_pb2.Vectors.VECTOR_TYPE_SINGLE_FP32
     if len(targets.vectors) == 1:
         (vector,) = targets.vectors.values()
-        near.vectors.add(vector_bytes=_bytes(vector), type=single)
+        near.vectors.append(_vectors_to_pb(vector))
         return
     for name, vector in targets.vectors.items():
-        near.vector_for_targets.add(name=name).vectors.add(name=name, vector_bytes=_bytes(vector), type=single)
+        near.vector_for_targets.add(name=name).vectors.append(_vectors_to_pb(vector, name))
 
 
 def _add_targets(into: base_search_pb2.Targets, targets: TargetVectors, *, nameless: bool) -> None:
@@ -272,6 +273,16 @@ def _add_targets(into: base_search_pb2.Targets, targets: TargetVectors, *, namel
         into.combination = JOINS[targets.join]
         for name, weight in targets.weights.items():
             into.weights_for_targets.add(target=name, weight=weight)
+
+
+def _vectors_to_pb(vector: Vector, name: str = "") -> base_pb2.Vectors:
+    """Return a vector, or several of an object (shape (vectors, dimension)), as ColBERT makes them."""
+    if vector.ndim == 1:
+        return base_pb2.Vectors(name=name, vector_bytes=_bytes(vector), type=base_pb2.Vectors.VECTOR_TYPE_SINGLE_FP32)
+    dimension = struct.pack("<H", vector.shape[1])
+    return base_pb2.Vectors(
+        name=name, vector_bytes=dimension + _bytes(vector), type=base_pb2.Vectors.VECTOR_TYPE_MULTI_FP32
+    )
 
 
 def _bytes(vector: Vector) -> bytes:
@@ -329,7 +340,10 @@ def _object(said: search_get_pb2.SearchResult, fields: ReturnFields) -> StoredOb
 
 
 def _vectors(metadata: search_get_pb2.MetadataResult, names: Iterable[str]) -> dict[str, Vector]:
-    said = {each.name: _vector(each.vector_bytes) for each in metadata.vectors if not _is_multiple(each)}
+    said = {
+        each.name: _several(each.vector_bytes) if _is_multiple(each) else _vector(each.vector_bytes)
+        for each in metadata.vectors
+    }
     if metadata.vector_bytes:
         said[NAMELESS] = _vector(metadata.vector_bytes)
     return {name: said[name] for name in names if name in said and len(said[name])}
@@ -341,6 +355,12 @@ def _is_multiple(said: base_pb2.Vectors) -> bool:
 
 def _vector(said: bytes) -> Vector:
     return np.frombuffer(said, "<f4")
+
+
+def _several(said: bytes) -> Vector:
+    """Return several vectors of an object: float32, shape (vectors, dimension)."""
+    (dimension,) = struct.unpack_from("<H", said)
+    return _vector(said[_DIMENSION_BYTES:]).reshape(-1, dimension)
 
 
 def _value(said: properties_pb2.Value) -> PropertyValue | None:

@@ -230,3 +230,18 @@ async def test_a_text_of_which_cleaning_leaves_nothing_fails_alone(tmp_path: Pat
 
     assert isinstance(bad, InputRejected)
     assert isinstance(good, Embedding)
+
+
+def test_models_with_the_same_own_tokenizer_share_its_tables_and_others_do_not(tmp_path: Path) -> None:
+    first, second, shorter = (
+        loading.load(
+            ClipConfig(name=name, model=str(write_tiny_clip(tmp_path / name, seed=seed, text=text)), device="cpu")
+        )
+        for seed, (name, text) in enumerate({"a": None, "b": None, "c": {"context_length": 12}}.items())
+    )
+
+    assert first.spec.space != second.spec.space
+    assert first.reader._byte_pairs is second.reader._byte_pairs
+    assert first.reader._tokenizer.encoder is second.reader._tokenizer.encoder
+    assert shorter.reader.context_length == 12
+    assert first.reader._tokenizer.encoder is not shorter.reader._tokenizer.encoder

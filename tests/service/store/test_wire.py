@@ -328,16 +328,23 @@ async def test_objects_are_the_client_s(
     assert list(map(comparable, read_objects(reply, wanted))) == list(map(comparable, theirs))
 
 
-def test_a_vector_of_several_rows_is_left_out() -> None:
+async def test_several_vectors_of_an_object_are_read_and_searched_with_as_the_client_does(
+    client: ClientQueries,
+) -> None:
+    rows = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
     metadata = search_get_pb2.MetadataResult(id_as_bytes=UUID(int=1).bytes)
     metadata.vectors.add(
-        name="main", vector_bytes=b"\x01\x00" + packed([1, 2], "<f4"), type=base_pb2.Vectors.VECTOR_TYPE_MULTI_FP32
+        name="main", vector_bytes=b"\x03\x00" + rows.tobytes(), type=base_pb2.Vectors.VECTOR_TYPE_MULTI_FP32
     )
     reply = search_get_pb2.SearchReply(results=[search_get_pb2.SearchResult(metadata=metadata)])
+    single = np.array([1, 2], np.float32)
 
     (found,) = read_objects(reply, ReturnFields(vectors=["main"]))
 
-    assert found == StoredObject(UUID(int=1))
+    np.testing.assert_array_equal(found.vectors["main"], rows)
+    for targets in (TargetVectors({"main": rows}), TargetVectors({"main": rows, "other": single}, TargetJoin.SUM)):
+        await client.search("Things", SearchSpec(targets))
+        assert search_request("Things", SearchSpec(targets), nameless=False) == client.request
 
 
 @pytest.mark.parametrize("said", [1_700_000_000_123, 1_700_000_000_123_000_000])
