@@ -1,7 +1,7 @@
 """The embedders and rerankers that the settings ask for."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from embedders.clip.config import ClipConfig
 from embedders.contract import InputLimits, WatchedEmbedder
@@ -63,7 +63,7 @@ def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
     limits, rules = _input_limits(settings.limits), BreakerRules()
     try:
         return [
-            [build_reranker(config, rules=rules) for config in _rerank_configs(name, group, limits)]
+            [build_reranker(NimRerankConfig(**each), rules=rules) for each in _calls(name, group, limits)]
             for name, group in settings.rerankers.items()
         ]
     except ValueError as error:
@@ -131,45 +131,29 @@ def _clip_config(name: str, clip: ClipSettings, limits: InputLimits) -> ClipConf
 
 def _nim_configs(name: str, nim: NimSettings, limits: InputLimits) -> list[NimConfig]:
     """Return a configuration for each address."""
-    first = NimConfig(
-        name=name,
-        base_url=nim.base_url[0],
-        model=nim.model,
-        profile=nim.profile,
-        dimensions=nim.dimensions,
-        api_key=read_secret(nim.api_key, nim.api_key_file),
-        caller_keys=nim.allow_caller_keys,
-        ca_file=nim.ca_file,
-        proxy=read_secret(nim.proxy, nim.proxy_file),
-        timeout_s=nim.timeout_s,
-        max_batch=nim.max_batch,
-        max_connections=nim.max_connections,
-        max_request_bytes=nim.max_request_bytes,
-        limits=limits,
-        learn_at_start=False,
-    )
-    names = replica_names(name, len(nim.base_url))
-    return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]
+    return [
+        NimConfig(**each, profile=nim.profile, dimensions=nim.dimensions, max_batch=nim.max_batch)
+        for each in _calls(name, nim, limits)
+    ]
 
 
-def _rerank_configs(name: str, nim: NimRerankSettings, limits: InputLimits) -> list[NimRerankConfig]:
-    """Return a configuration for each address."""
-    first = NimRerankConfig(
-        name=name,
-        base_url=nim.base_url[0],
-        model=nim.model,
-        api_key=read_secret(nim.api_key, nim.api_key_file),
-        caller_keys=nim.allow_caller_keys,
-        ca_file=nim.ca_file,
-        proxy=read_secret(nim.proxy, nim.proxy_file),
-        timeout_s=nim.timeout_s,
-        max_connections=nim.max_connections,
-        max_request_bytes=nim.max_request_bytes,
-        limits=limits,
-        learn_at_start=False,
-    )
-    names = replica_names(name, len(nim.base_url))
-    return [replace(first, name=each, base_url=address) for each, address in zip(names, nim.base_url, strict=True)]
+def _calls(name: str, nim: NimSettings | NimRerankSettings, limits: InputLimits) -> Iterator[dict[str, Any]]:
+    """Yield for each address how to reach and call it."""
+    for each, address in zip(replica_names(name, len(nim.base_url)), nim.base_url, strict=True):
+        yield {
+            "name": each,
+            "base_url": address,
+            "model": nim.model,
+            "api_key": read_secret(nim.api_key, nim.api_key_file),
+            "caller_keys": nim.allow_caller_keys,
+            "ca_file": nim.ca_file,
+            "proxy": read_secret(nim.proxy, nim.proxy_file),
+            "timeout_s": nim.timeout_s,
+            "max_connections": nim.max_connections,
+            "max_request_bytes": nim.max_request_bytes,
+            "limits": limits,
+            "learn_at_start": False,
+        }
 
 
 def _input_limits(limits: LimitSettings) -> InputLimits:

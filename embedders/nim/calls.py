@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Generic, TypeVar
 
+from embedders.contract import InputLimits
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
 from embedders.nim.failures import INFERENCE_FAILED
@@ -26,14 +28,58 @@ Item = TypeVar("Item")
 Row = TypeVar("Row")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NimCallConfig:
+    """The address of a NIM of any kind, and how to call it.
+
+    Attributes:
+        name: the name of the embedder or reranker.
+        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
+        model: the model's name as the NIM knows it; None for the one that the NIM lists.
+        api_key: sent as a bearer token unless the call has its own key.
+        caller_keys: whether calls may have their own key; others' keys are not sent to this NIM.
+        ca_file: certificates of the only trusted authorities; None for the usual ones.
+        proxy: an address, "environment" for the environment variables, or None for no proxy.
+        timeout_s: seconds for one request from connecting to the answer's last byte. A NIM works on a request for 120 s
+            by default, and a batch of page images on a small GPU needs more than 30; callers' deadlines end it sooner.
+        max_connections: requests with callers' inputs at the same time; checks have a separate connection.
+        retry_attempts: requests in all for the same inputs, after temporary failures.
+        retry_max_s: seconds within which retries begin and end.
+        max_request_bytes: bytes of the inputs of one request as sent; a larger input goes alone.
+        max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
+        limits: bounds on one input.
+        learn_at_start: whether starting waits a while for the NIM to tell its model; if not, the first check or call
+            learns it.
+    """
+
+    name: str = "nim"
+    base_url: str
+    model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    caller_keys: bool = False
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    timeout_s: float = 120.0
+    max_connections: int = 8
+    retry_attempts: int = 3
+    retry_max_s: float = 20.0
+    max_request_bytes: int = 16 * 1024 * 1024
+    max_converted_pixels: int = 2_000_000
+    limits: InputLimits = field(default_factory=InputLimits)
+    learn_at_start: bool = True
+
+    @property
+    def keyless(self) -> bool:
+        """Whether only callers have keys."""
+        return self.caller_keys and self.api_key is None
+
+
 class NimCalls:
     """Sends requests to a NIM through one pool of connections.
 
     Args:
-        config: how to reach the NIM; its max_connections are requests with callers' inputs at the same time, and checks
-            have one more connection.
-        timeout_s: seconds for one request from connecting to the answer's last byte.
-        retries: the rule of retries.
+        config: how to reach and call the NIM.
+        retries: instead of those of the configuration.
         failure: the error for an answer that is no success, by the answer and the caller's key.
 
     Raises:
@@ -42,16 +88,24 @@ class NimCalls:
 
     def __init__(
         self,
-        config: ConnectionConfig,
+        config: NimCallConfig,
         *,
-        timeout_s: float,
-        retries: Retries,
+        retries: Retries | None,
         failure: Callable[[Answer, str | None], EmbedderError],
     ) -> None:
-        # One more than slots, so that checks never wait behind slow requests.
-        self._connection = NimConnection(replace(config, max_connections=config.max_connections + 1))
-        self._timeout_s = timeout_s
-        self._retries = retries
+        self._connection = NimConnection(
+            ConnectionConfig(
+                name=config.name,
+                base_url=config.base_url,
+                api_key=config.api_key,
+                ca_file=config.ca_file,
+                proxy=config.proxy,
+                # One more than slots, so that checks never wait behind slow requests.
+                max_connections=config.max_connections + 1,
+            )
+        )
+        self._timeout_s = config.timeout_s
+        self._retries = retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s)
         self._failure = failure
         self._slots = asyncio.Semaphore(config.max_connections)
 

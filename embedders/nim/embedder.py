@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 
 from embedders.base import Lifetime
 from embedders.contract import (
@@ -14,7 +13,6 @@ from embedders.contract import (
     Embedding,
     EmbedOptions,
     Input,
-    InputLimits,
     Modality,
     Outcome,
     TextInput,
@@ -30,8 +28,8 @@ from embedders.errors import (
     ModelGone,
 )
 from embedders.nim.address import check_key
-from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCalls
-from embedders.nim.connection import Answer, ConnectionConfig
+from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCallConfig, NimCalls
+from embedders.nim.connection import Answer
 from embedders.nim.failures import INPUT_AT_FAULT, read_refusal
 from embedders.nim.profiles import AUTO, PROFILES
 from embedders.nim.retries import Retries
@@ -50,52 +48,19 @@ from embedders.nim.wire import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NimConfig:
-    """The address of a NIM, its model, and how to call it.
+class NimConfig(NimCallConfig):
+    """The address of an embedding NIM, and how to call it. Its model may be in upper or lower case.
 
     Attributes:
-        name: the embedder's name.
-        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one.
-        model: the model's name as the NIM knows it, in upper or lower case; None for the one embedding model that the
-            NIM lists.
         profile: a name in embedders.nim.profiles.PROFILES, or "auto" for the one that matches the model's name.
         dimensions: values of a vector to ask for, of a model that can shorten its vectors (Matryoshka); None for the
             model's own. One that is set is a part of the space, even if it is the model's own.
-        api_key: sent as a bearer token unless the call has its own key.
-        caller_keys: whether calls may have their own key.
-        ca_file: certificates of the only trusted authorities; None for the usual ones.
-        proxy: an address, "environment" for the environment variables, or None for no proxy.
-        timeout_s: seconds for one request from connecting to the answer's last byte. A NIM works on a request for 120 s
-            by default, and a batch of page images on a small GPU needs more than 30; callers' deadlines end it sooner.
         max_batch: inputs in one request; None for the profile's.
-        max_connections: requests with callers' inputs at the same time; checks have a separate connection.
-        retry_attempts: requests in all for the same inputs, after temporary failures.
-        retry_max_s: seconds within which retries begin and end.
-        max_request_bytes: bytes of the inputs of one request as sent; a larger input goes alone.
-        max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
-        limits: bounds on one input.
-        learn_at_start: whether starting waits a while for the NIM to tell its model; if not, the first check or call
-            learns it.
     """
 
-    name: str = "nim"
-    base_url: str
-    model: str | None = None
     profile: str = AUTO
     dimensions: int | None = None
-    api_key: str | None = field(default=None, repr=False)
-    caller_keys: bool = False
-    ca_file: Path | None = None
-    proxy: str | None = field(default=None, repr=False)
-    timeout_s: float = 120.0
     max_batch: int | None = None
-    max_connections: int = 8
-    retry_attempts: int = 3
-    retry_max_s: float = 20.0
-    max_request_bytes: int = 16 * 1024 * 1024
-    max_converted_pixels: int = 2_000_000
-    limits: InputLimits = field(default_factory=InputLimits)
-    learn_at_start: bool = True
 
 
 class NimEmbedder:
@@ -128,21 +93,8 @@ class NimEmbedder:
             spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
         )
         self._life = Lifetime(config.name)
-        keyless = config.caller_keys and config.api_key is None
-        self._failures = EmbeddingFailures(self._served, config.api_key, keyless=keyless)
-        self._calls = NimCalls(
-            ConnectionConfig(
-                name=config.name,
-                base_url=config.base_url,
-                api_key=config.api_key,
-                ca_file=config.ca_file,
-                proxy=config.proxy,
-                max_connections=config.max_connections,
-            ),
-            timeout_s=config.timeout_s,
-            retries=retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s),
-            failure=self._failures.of,
-        )
+        self._failures = EmbeddingFailures(self._served, config.api_key, keyless=config.keyless)
+        self._calls = NimCalls(config, retries=retries, failure=self._failures.of)
         self._wants_key = False
         self._in_doubt = True
         self._reader = ItemReader(

@@ -11,18 +11,17 @@ import io
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 
 import numpy as np
 import orjson
 from PIL import Image
 
 from embedders.base import Lifetime
-from embedders.contract import InputLimits, Modality
+from embedders.contract import Modality
 from embedders.errors import (
     AnswerInvalid,
     CallerKeyRejected,
@@ -32,8 +31,8 @@ from embedders.errors import (
 )
 from embedders.images import decoding as images
 from embedders.nim.address import HOSTED, check_key, parse_base_url
-from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCalls
-from embedders.nim.connection import Answer, ConnectionConfig
+from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCallConfig, NimCalls
+from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures
 from embedders.nim.retries import Retries
 from embedders.nim.serving import choose_name, read_models
@@ -55,44 +54,13 @@ MAX_SCORE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NimRerankConfig:
-    """The address of a reranking NIM, its model, and how to call it.
+class NimRerankConfig(NimCallConfig):
+    """The address of a reranking NIM, and how to call it.
 
-    Attributes:
-        name: the reranker's name.
-        base_url: http or https; with or without /v1 at its end, and with a path before that if a gateway needs one. One
-            that ends with /reranking is the whole path of the call, as of NVIDIA's hosted models.
-        model: the model's name as the NIM knows it; None for the one that the NIM lists.
-        api_key: sent as a bearer token unless the call has its own key.
-        caller_keys: whether calls may have their own key; others' keys are not sent to this NIM.
-        ca_file: certificates of the only trusted authorities; None for the usual ones.
-        proxy: an address, "environment" for the environment variables, or None for no proxy.
-        timeout_s: seconds for one request from connecting to the answer's last byte.
-        max_connections: requests with callers' passages at the same time; checks have a separate connection.
-        retry_attempts: requests in all for the same passages, after temporary failures.
-        retry_max_s: seconds within which retries begin and end.
-        max_request_bytes: bytes of the passages of one request as sent; a larger passage goes alone.
-        max_converted_pixels: pictures other than JPEG and PNG are scaled down to so many pixels; 0 for no bound.
-        learn_at_start: whether starting waits a while for the NIM to tell its model; if not, the first check or call
-            learns it.
-        limits: bounds on one text or picture.
+    A base_url that ends with /reranking is the whole path of the call, as of NVIDIA's hosted models; it needs a model.
     """
 
     name: str = "nim-rerank"
-    base_url: str
-    model: str | None = None
-    api_key: str | None = field(default=None, repr=False)
-    caller_keys: bool = False
-    ca_file: Path | None = None
-    proxy: str | None = field(default=None, repr=False)
-    timeout_s: float = 30.0
-    max_connections: int = 8
-    retry_attempts: int = 3
-    retry_max_s: float = 20.0
-    max_request_bytes: int = 16 * 1024 * 1024
-    max_converted_pixels: int = 2_000_000
-    limits: InputLimits = field(default_factory=InputLimits)
-    learn_at_start: bool = True
 
 
 class _Failures(NimFailures):
@@ -133,21 +101,8 @@ class NimReranker:
             raise ValueError(f"base_url ends with {HOSTED}, where no list of models is; set model")
         self._config = config
         self._life = Lifetime(config.name)
-        keyless = config.caller_keys and config.api_key is None
-        self._failures = _Failures(lambda: self.spec.model, config.api_key, keyless=keyless)
-        self._calls = NimCalls(
-            ConnectionConfig(
-                name=config.name,
-                base_url=config.base_url,
-                api_key=config.api_key,
-                ca_file=config.ca_file,
-                proxy=config.proxy,
-                max_connections=config.max_connections,
-            ),
-            timeout_s=config.timeout_s,
-            retries=retries or Retries(attempts=config.retry_attempts, max_s=config.retry_max_s),
-            failure=self._failures.of,
-        )
+        self._failures = _Failures(lambda: self.spec.model, config.api_key, keyless=config.keyless)
+        self._calls = NimCalls(config, retries=retries, failure=self._failures.of)
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix=f"{config.name}-passage")
         self._wants_key = False
         self.spec = RerankerSpec(
