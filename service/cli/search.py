@@ -128,7 +128,7 @@ RerankQueryOption = Annotated[
     ),
 ]
 RerankLimitOption = Annotated[
-    int, typer.Option("--rerank-limit", min=0, help="How many of the first hits are reranked; 0 for 50, or more.")
+    int, typer.Option("--rerank-limit", min=0, help="How many of the first hits are reranked; 0 for 50.")
 ]
 KeepOrderOption = Annotated[
     bool, typer.Option("--keep-order", help="Show the hits in their first order if the reranker fails.")

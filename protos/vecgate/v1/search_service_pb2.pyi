@@ -340,7 +340,8 @@ class Rerank(_message.Message):
     """
     limit: _builtins.int
     """Optional, with `reranker`. How many of the first hits to rerank, 1 to 512 and at most ServerLimits.max_hits, whatever
-    `SearchObjectsRequest.limit` and `offset` are. Default: 50, or offset and limit together if that is more.
+    `SearchObjectsRequest.limit` and `offset` are: pages with one `limit` here are parts of one list. Default: 50, or
+    ServerLimits.max_hits if that is less.
     """
     keep_order_on_failure: _builtins.bool
     """Optional, with `reranker`. Whether the hits keep their first order when the reranker fails; the response then says why, and the

@@ -34,6 +34,7 @@ from vecgate.v1 import search_service_pb2 as pb
 
 DEFAULT_LIMIT = 10
 DEFAULT_RERANKED_HITS = 50
+"""The same for every page: pages that were sorted with more hits than others would repeat and lose some."""
 MAX_RERANKED_HITS = 512
 """As many as a reranking NIM takes in one request."""
 BLANK_QUERY = "is blank; give the text that the reranker compares with"
@@ -58,7 +59,7 @@ def parse_search(request: pb.SearchObjectsRequest, limits: RequestLimits) -> Sea
     reach = limit + offset
     require(reach <= most, "limit", f"with offset is {reach}; this server returns the first {most} hits")
     options, targets, query = walk.options(), walk.targets(), walk.query()
-    reranking = walk.reranking(reach) if request.rerank.reranker else None
+    reranking = walk.reranking() if request.rerank.reranker else None
     if violations:
         raise InvalidRequest(violations)
     return Search(request.collection, query, limit, offset, targets, returned, options, scope, reranking)
@@ -128,8 +129,8 @@ class _Walk:
             require(not getattr(rerank, name), f"rerank.{name}", only)
         return Rerank(rerank.property, rerank.query)
 
-    def reranking(self, reach: int) -> Reranking:
-        """Return how a reranker of this server sorts the hits; `reach` is offset and limit together."""
+    def reranking(self) -> Reranking:
+        """Return how a reranker of this server sorts the hits."""
         request, rerank, require = self.request, self.request.rerank, self.violations.require
         most = min(MAX_RERANKED_HITS, self.limits.max_hits)
         require(
@@ -144,7 +145,7 @@ class _Walk:
             rerank.query,
             rerank.property,
             rerank.image_property,
-            rerank.limit or min(max(DEFAULT_RERANKED_HITS, reach), most),
+            rerank.limit or min(DEFAULT_RERANKED_HITS, most),
             rerank.keep_order_on_failure,
         )
 

@@ -151,25 +151,32 @@ async def test_hits_beyond_those_that_are_reranked_come_behind_them_in_their_ord
     assert [each.text for each in reranker.calls[0][1]] == list(TITLES[:3])
 
 
-@pytest.mark.parametrize(("limit", "offset", "sent"), [(10, 0, 50), (40, 30, 70), (1, 0, 50)])
-async def test_without_a_number_fifty_hits_are_reranked_or_all_that_are_returned(
-    wire: Wire, reranker: FakeReranker, limit: int, offset: int, sent: int
+async def test_pages_are_parts_of_one_list_of_which_the_first_fifty_are_reranked(
+    wire: Wire, reranker: FakeReranker
 ) -> None:
+    # The farther an object is, the better the reranker likes it.
+    letters = "".join(map(chr, range(0x400, 0x400 + 80)))
     await wire.create_pictures()
     for start in range(0, 80, 20):
         messages = [
             object_pb.DataObject(
                 id=str(UUID(int=place + 1)),
-                properties=Struct(fields={"title": {"string_value": f"x {place}"}}),
+                properties=Struct(fields={"title": {"string_value": letters[: place + 1]}}),
                 vectors={"default": vector(place)},
             )
             for place in range(start, start + 20)
         ]
         await wire.objects.ImportObjects(object_pb.ImportObjectsRequest(collection="Pictures", objects=messages))
+    by_letters = {**BY_TITLE, "query": letters}
 
-    await wire.search.SearchObjects(search(BY_TITLE, limit=limit, offset=offset))
+    pages = [
+        await wire.search.SearchObjects(search(by_letters, limit=20, offset=offset)) for offset in range(0, 80, 20)
+    ]
+    whole = await wire.search.SearchObjects(search(by_letters, limit=80))
 
-    assert len(reranker.calls[0][1]) == sent
+    assert [place for page in pages for place in places(page)] == places(whole)
+    assert places(whole) == [*range(49, -1, -1), *range(50, 80)]
+    assert {len(passages) for _, passages, _ in reranker.calls} == {50}
 
 
 async def test_objects_without_the_property_come_last_and_are_not_sent(wire: Wire, reranker: FakeReranker) -> None:
