@@ -96,14 +96,6 @@ TtlFromOption = Annotated[
         show_default=False,
     ),
 ]
-TtlHideOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--ttl-hide/--no-ttl-hide",
-        help="Leave out objects that have expired and are not deleted yet.",
-        show_default=False,
-    ),
-]
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
 
@@ -144,7 +136,6 @@ def create(
     auto_activation: AutoActivationOption = False,
     ttl: TtlOption = None,
     ttl_from: TtlFromOption = None,
-    ttl_hide: TtlHideOption = None,
     address: AddressOption = None,
 ) -> None:
     """Create a collection from options, with one named vector bound to the embedder's space, or from a file."""
@@ -165,7 +156,9 @@ def create(
     wanted = pb.Collection(
         name=name, description=description, properties=_properties(properties or (), vector), vectors=[vector]
     )
-    _set_ttl(wanted, ttl, ttl_from or (ttl and "creation"), ttl_hide)
+    if ttl is None and ttl_from is not None:
+        fail("--ttl-from needs --ttl: after what time do objects expire?", EXIT_WRONG_USE)
+    _set_ttl(wanted, ttl, "creation" if ttl_from is None and ttl not in (None, "off") else ttl_from)
     if tenants or auto_creation or auto_activation:
         wanted.multi_tenancy.enabled = True
         wanted.multi_tenancy.auto_tenant_creation = auto_creation
@@ -279,7 +272,6 @@ def update(
     ] = None,
     ttl: TtlOption = None,
     ttl_from: TtlFromOption = None,
-    ttl_hide: TtlHideOption = None,
     address: AddressOption = None,
 ) -> None:
     """Change a collection, add or remove named vectors, add properties; everything else stays unchanged."""
@@ -288,7 +280,7 @@ def update(
         property_pb.Property(name=each, data_type=data_type)
         for each, data_type in map(_parse_property, properties or ())
     )
-    _set_ttl(wanted, ttl, ttl_from, ttl_hide)
+    _set_ttl(wanted, ttl, ttl_from)
     given = {"description": description, "default_vector": default_vector}
     texts = {field: text for field, text in given.items() if text is not None}
     for field, text in texts.items():
@@ -325,9 +317,11 @@ def delete(
     say(f"{name} is deleted")
 
 
-def _set_ttl(wanted: pb.Collection, ttl: str | None, since: str | None, hide: bool | None) -> None:
+def _set_ttl(wanted: pb.Collection, ttl: str | None, since: str | None) -> None:
     """Set what the options say of the objects' time-to-live; end the command for what is not a time."""
     if ttl == "off":
+        if since is not None:
+            fail("--ttl off lets objects live for ever; leave out --ttl-from", EXIT_WRONG_USE)
         wanted.object_ttl.enabled = False
         return
     if ttl is not None:
@@ -335,8 +329,6 @@ def _set_ttl(wanted: pb.Collection, ttl: str | None, since: str | None, hide: bo
         wanted.object_ttl.default_ttl_seconds = _parse_time(ttl)
     if since is not None:
         wanted.object_ttl.delete_on = TIMES.get(since, since)
-    if hide is not None:
-        wanted.object_ttl.filter_expired_objects = hide
 
 
 def _parse_time(text: str) -> int:
@@ -350,8 +342,7 @@ def _parse_time(text: str) -> int:
 def _describe_ttl(ttl: pb.ObjectTtlConfig) -> str:
     names = {weaviate: f"their {name}" for name, weaviate in TIMES.items()}
     since = names.get(ttl.delete_on, f"the date in {ttl.delete_on}")
-    hidden = ", and are hidden from then on" if ttl.filter_expired_objects else ""
-    return f"Objects expire {ttl.default_ttl_seconds} s after {since}{hidden}."
+    return f"Objects expire {ttl.default_ttl_seconds} s after {since}."
 
 
 def read_collection(file: Path, name: str) -> pb.Collection:

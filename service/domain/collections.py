@@ -235,7 +235,7 @@ class Collection:
         replication: factor and deletionStrategy.
         sharding: desiredCount and virtualPerPhysical.
         inverted_index: as in Weaviate's invertedIndexConfig.
-        object_ttl: enabled, deleteOn, defaultTtl in seconds, and filterExpiredObjects; empty if objects live for ever.
+        object_ttl: enabled, deleteOn, and defaultTtl in seconds; empty if objects live for ever.
         default_vector: the named vector for searches that name none; empty lets the server choose.
         reranker: None if hits cannot be reranked.
         removed_vectors: the names of removed vectors whose data the store is still deleting.

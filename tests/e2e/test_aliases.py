@@ -213,13 +213,16 @@ async def test_an_alias_to_nothing_says_so_and_can_be_switched(versions: tuple[s
     await collections.DeleteCollection(collection_pb.DeleteCollectionRequest(name=f"Old{suffix}"))
 
     failure = await failure_of(search(first, suffix))
+    current = collection_pb.DeleteCollectionRequest(name=f"Current{suffix}")
+    deleting = await failure_of(collections.DeleteCollection(current))
     listed = await collections.ListAliases(alias_pb.ListAliasesRequest(collection=f"Old{suffix}"))
     await switch(first, suffix)
     found = await search(first, suffix)
     await collections.DeleteAlias(alias_pb.DeleteAliasRequest(name=f"Current{suffix}"))
     gone = await failure_of(search(first, suffix))
 
-    assert (failure.reason, "its collection was deleted" in failure.message) == ("COLLECTION_NOT_FOUND", True)
+    for each in (failure, deleting):
+        assert (each.reason, "its collection was deleted" in each.message) == ("COLLECTION_NOT_FOUND", True)
     assert [each.name for each in listed.aliases] == [f"Current{suffix}"]
     assert found == ("New", "other")
     assert (gone.reason, "alias" in gone.message) == ("COLLECTION_NOT_FOUND", False)

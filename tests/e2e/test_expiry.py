@@ -1,16 +1,20 @@
 """What Weaviate has off by default: objects that it deletes by itself, and named vectors that are removed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import grpc
 import pytest
 import pytest_asyncio
 from grpc import StatusCode
+from weaviate import WeaviateAsyncClient
+from weaviate.classes.config import DataType, Property
 
 from service.settings import WeaviateSettings
 from service.store.embedded import server
@@ -39,6 +43,7 @@ class Side:
     """A Vecgate before a Weaviate with some of its switches on."""
 
     channel: grpc.aio.Channel
+    direct: WeaviateAsyncClient
 
     async def create(self, name: str, *vectors: str, **fields: Any) -> collection_pb.Collection:
         wanted = collection_pb.Collection(
@@ -77,6 +82,36 @@ class Side:
         hits = (await SearchServiceStub(self.channel).SearchObjects(request)).hits
         return {each.object.properties["title"] for each in hits}
 
+    async def rename(self, name: str, title: str) -> None:
+        """Update the title of the first object."""
+        changed = object_pb.DataObject(id=str(UUID(int=1)))
+        changed.properties.update({"title": title})
+        request = object_pb.UpdateObjectRequest(collection=name, object=changed)
+        await ObjectServiceStub(self.channel).UpdateObject(request)
+
+    async def backfill(self, name: str) -> None:
+        """Fill the vectors that are missing."""
+        async for _ in ObjectServiceStub(self.channel).BackfillVectors(
+            object_pb.BackfillVectorsRequest(collection=name)
+        ):
+            pass
+
+    async def moves(self, name: str, change: Awaitable[Any]) -> set[str]:
+        """Return which times of the first object a change moves."""
+        before = await self._times(name)
+        # Weaviate counts milliseconds.
+        async with asyncio.timeout(30):
+            while datetime.now(UTC) <= max(before.values()) + timedelta(milliseconds=1):
+                await asyncio.sleep(0.001)
+        await change
+        after = await self._times(name)
+        return {each for each, time in after.items() if time != before[each]}
+
+    async def _times(self, name: str) -> dict[str, datetime]:
+        objects = self.direct.collections.use(name).query
+        found = await objects.fetch_object_by_id(UUID(int=1))
+        return {"creation": found.metadata.creation_time, "update": found.metadata.last_update_time}
+
     async def count(self, name: str) -> int:
         got = collection_pb.GetCollectionRequest(name=name)
         return (await CollectionServiceStub(self.channel).GetCollection(got)).collection.object_count
@@ -88,8 +123,8 @@ async def side(folder: Path) -> AsyncIterator[Side]:
     weaviate = EmbeddedWeaviate(settings, supervised=False)
     await weaviate.start()
     try:
-        async with beside(weaviate.client_settings, FakeEmbedder()) as (channel, _):
-            yield Side(channel)
+        async with beside(weaviate.client_settings, FakeEmbedder()) as (channel, direct):
+            yield Side(channel, direct)
     finally:
         await weaviate.stop()
 
@@ -138,15 +173,43 @@ async def test_a_time_to_live_that_is_set_later_counts_for_the_objects_that_are_
     assert await swept.put("Later", old=LONG_AGO) == ["stored"]
 
 
-async def test_expired_objects_are_left_out_at_once_if_wanted_and_may_be_sent_again(
-    weaviate_binary: None, tmp_path: Path
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def unswept(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Side]:
+    """One that deletes what has expired long after these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(server.SWITCHES, "OBJECTS_TTL_DELETE_SCHEDULE", "@every 24h")
+        async with side(tmp_path_factory.mktemp("unswept")) as running:
+            yield running
+
+
+async def test_until_they_are_deleted_expired_objects_are_found_like_others_and_may_get_a_later_date(
+    unswept: Side,
 ) -> None:
-    """Before Weaviate has deleted them, which it does here each minute."""
-    async with side(tmp_path) as hidden:
-        await hidden.create("Hidden", object_ttl={**BY_DAY, "filter_expired_objects": True})
-        for _ in range(2):
-            assert await hidden.put("Hidden", old=LONG_AGO, new=LATER) == ["stored", "stored"]
-        assert await hidden.find("Hidden") == {"new"}
+    await unswept.create("Waiting", object_ttl=BY_DAY)
+    for day in (LONG_AGO, LONG_AGO, LATER):
+        assert await unswept.put("Waiting", old=day, new=LATER) == ["stored", "stored"]
+        assert (await unswept.find("Waiting"), await unswept.count("Waiting")) == ({"old", "new"}, 2)
+
+
+async def test_a_new_import_moves_the_creation_unless_the_object_is_preserved_and_a_backfill_moves_the_update(
+    unswept: Side,
+) -> None:
+    moved: dict[str, list[set[str]]] = {}
+    for name, more in (("Renewed", ()), ("Preserved", (Property(name="phone", data_type=DataType.PHONE_NUMBER),))):
+        await unswept.create(name)
+        for each in more:
+            await unswept.direct.collections.use(name).config.add_property(each)
+        await unswept.put(name, one=LATER)
+        moved[name] = [await unswept.moves(name, unswept.put(name, one=LATER))]
+        moved[name].append(await unswept.moves(name, unswept.rename(name, "two")))
+        await unswept.update(name, vectors=[{"name": "later", "text_fields": [{"name": "title"}]}])
+        moved[name].append(await unswept.moves(name, unswept.backfill(name)))
+        moved[name].append(await unswept.moves(name, unswept.backfill(name)))
+
+    assert moved == {
+        "Renewed": [{"creation", "update"}, {"update"}, {"update"}, set()],
+        "Preserved": [{"update"}, {"update"}, {"update"}, set()],
+    }
 
 
 async def test_a_time_that_is_too_short_for_weaviate_is_refused_by_name(swept: Side) -> None:

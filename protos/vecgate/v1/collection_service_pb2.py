@@ -32,7 +32,7 @@ from vecgate.v1 import tenant_pb2 as vecgate_dot_v1_dot_tenant__pb2
 from vecgate.v1 import vector_index_pb2 as vecgate_dot_v1_dot_vector__index__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16vecgate/v1/alias.proto\x1a\x1fvecgate/v1/inverted_index.proto\x1a\x19vecgate/v1/property.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/tenant.proto\x1a\x1dvecgate/v1/vector_index.proto\"\xf9\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfig\x12/\n\nobject_ttl\x18\x0c \x01(\x0b\x32\x1b.vecgate.v1.ObjectTtlConfigB\x0f\n\r_object_count\"\xd3\x01\n\x0fObjectTtlConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tdelete_on\x18\x02 \x01(\tH\x01\x88\x01\x01\x12 \n\x13\x64\x65\x66\x61ult_ttl_seconds\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16\x66ilter_expired_objects\x18\x04 \x01(\x08H\x03\x88\x01\x01\x42\n\n\x08_enabledB\x0c\n\n_delete_onB\x16\n\x14_default_ttl_secondsB\x19\n\x17_filter_expired_objects\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xb8\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05space\x18\x06 \x01(\t\x12\x11\n\tdimension\x18\x07 \x01(\x05\x12&\n\x05index\x18\x08 \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\t \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\x12,\n\x0b\x63ombination\x18\x0b \x01(\x0e\x32\x17.vecgate.v1.Combination\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fremoved_vectors\x18\x03 \x03(\t\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"y\n\x11\x42indVectorRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x06vector\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x15\n\rwithout_proof\x18\x03 \x01(\x08\x12\x0f\n\x07replace\x18\x04 \x01(\x08\"i\n\x12\x42indVectorResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.BindingProof\"_\n\x0c\x42indingProof\x12\x10\n\x08\x63ompared\x18\x01 \x01(\x05\x12\x10\n\x08matching\x18\x02 \x01(\x05\x12\x14\n\x0cleast_cosine\x18\x03 \x01(\x02\x12\x15\n\rmedian_cosine\x18\x04 \x01(\x02*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03*f\n\x0b\x43ombination\x12\x1b\n\x17\x43OMBINATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMBINATION_WEIGHTED_MEAN\x10\x01\x12\x1b\n\x17\x43OMBINATION_JOINT_INPUT\x10\x02\x32\xc9\n\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12P\n\nBindVector\x12\x1d.vecgate.v1.BindVectorRequest\x1a\x1e.vecgate.v1.BindVectorResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x12N\n\x0b\x43reateAlias\x12\x1e.vecgate.v1.CreateAliasRequest\x1a\x1f.vecgate.v1.CreateAliasResponse\x12J\n\x08GetAlias\x12\x1b.vecgate.v1.GetAliasRequest\x1a\x1c.vecgate.v1.GetAliasResponse\"\x03\x90\x02\x01\x12S\n\x0bListAliases\x12\x1e.vecgate.v1.ListAliasesRequest\x1a\x1f.vecgate.v1.ListAliasesResponse\"\x03\x90\x02\x01\x12S\n\x0bUpdateAlias\x12\x1e.vecgate.v1.UpdateAliasRequest\x1a\x1f.vecgate.v1.UpdateAliasResponse\"\x03\x90\x02\x02\x12S\n\x0b\x44\x65leteAlias\x12\x1e.vecgate.v1.DeleteAliasRequest\x1a\x1f.vecgate.v1.DeleteAliasResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#vecgate/v1/collection_service.proto\x12\nvecgate.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16vecgate/v1/alias.proto\x1a\x1fvecgate/v1/inverted_index.proto\x1a\x19vecgate/v1/property.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/tenant.proto\x1a\x1dvecgate/v1/vector_index.proto\"\xf9\x03\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12(\n\nproperties\x18\x03 \x03(\x0b\x32\x14.vecgate.v1.Property\x12)\n\x07vectors\x18\x04 \x03(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x19\n\x0cobject_count\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x35\n\rmulti_tenancy\x18\x06 \x01(\x0b\x32\x1e.vecgate.v1.MultiTenancyConfig\x12\x32\n\x0breplication\x18\x07 \x01(\x0b\x32\x1d.vecgate.v1.ReplicationConfig\x12,\n\x08sharding\x18\x08 \x01(\x0b\x32\x1a.vecgate.v1.ShardingConfig\x12\x37\n\x0einverted_index\x18\t \x01(\x0b\x32\x1f.vecgate.v1.InvertedIndexConfig\x12\x16\n\x0e\x64\x65\x66\x61ult_vector\x18\n \x01(\t\x12,\n\x08reranker\x18\x0b \x01(\x0b\x32\x1a.vecgate.v1.RerankerConfig\x12/\n\nobject_ttl\x18\x0c \x01(\x0b\x32\x1b.vecgate.v1.ObjectTtlConfigB\x0f\n\r_object_count\"\x93\x01\n\x0fObjectTtlConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\tdelete_on\x18\x02 \x01(\tH\x01\x88\x01\x01\x12 \n\x13\x64\x65\x66\x61ult_ttl_seconds\x18\x03 \x01(\x03H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x0c\n\n_delete_onB\x16\n\x14_default_ttl_seconds\"J\n\x0eRerankerConfig\x12\x0e\n\x06module\x18\x01 \x01(\t\x12(\n\x07options\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x9a\x01\n\x11ReplicationConfig\x12\x13\n\x06\x66\x61\x63tor\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x1a\n\rasync_enabled\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x37\n\x11\x64\x65letion_strategy\x18\x03 \x01(\x0e\x32\x1c.vecgate.v1.DeletionStrategyB\t\n\x07_factorB\x10\n\x0e_async_enabled\"\xa6\x01\n\x0eShardingConfig\x12\x1a\n\rdesired_count\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12!\n\x14virtual_per_physical\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0c\x61\x63tual_count\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x10\n\x0e_desired_countB\x17\n\x15_virtual_per_physicalB\x0f\n\r_actual_count\"\xb2\x01\n\x12MultiTenancyConfig\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12!\n\x14\x61uto_tenant_creation\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12#\n\x16\x61uto_tenant_activation\x18\x03 \x01(\x08H\x02\x88\x01\x01\x42\n\n\x08_enabledB\x17\n\x15_auto_tenant_creationB\x19\n\x17_auto_tenant_activation\"=\n\rWeightedField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xb8\x02\n\x0cVectorConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65mbedder\x18\x02 \x01(\t\x12/\n\x0cimage_fields\x18\x03 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12.\n\x0btext_fields\x18\x04 \x03(\x0b\x32\x19.vecgate.v1.WeightedField\x12\r\n\x05model\x18\x05 \x01(\t\x12\r\n\x05space\x18\x06 \x01(\t\x12\x11\n\tdimension\x18\x07 \x01(\x05\x12&\n\x05index\x18\x08 \x01(\x0b\x32\x17.vecgate.v1.VectorIndex\x12\x0e\n\x06native\x18\t \x01(\x08\x12\x10\n\x08\x62\x61se_url\x18\n \x01(\t\x12,\n\x0b\x63ombination\x18\x0b \x01(\x0e\x32\x17.vecgate.v1.Combination\"E\n\x17\x43reateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x18\x43reateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"F\n\x14GetCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"C\n\x15GetCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"?\n\x16ListCollectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x17ListCollectionsResponse\x12+\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x16.vecgate.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8f\x01\n\x17UpdateCollectionRequest\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x17\n\x0fremoved_vectors\x18\x03 \x03(\t\"F\n\x18UpdateCollectionResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\"\'\n\x17\x44\x65leteCollectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteCollectionResponse\"y\n\x11\x42indVectorRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12(\n\x06vector\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.VectorConfig\x12\x15\n\rwithout_proof\x18\x03 \x01(\x08\x12\x0f\n\x07replace\x18\x04 \x01(\x08\"i\n\x12\x42indVectorResponse\x12*\n\ncollection\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.Collection\x12\'\n\x05proof\x18\x02 \x01(\x0b\x32\x18.vecgate.v1.BindingProof\"_\n\x0c\x42indingProof\x12\x10\n\x08\x63ompared\x18\x01 \x01(\x05\x12\x10\n\x08matching\x18\x02 \x01(\x05\x12\x14\n\x0cleast_cosine\x18\x03 \x01(\x02\x12\x15\n\rmedian_cosine\x18\x04 \x01(\x02*\xbb\x01\n\x10\x44\x65letionStrategy\x12!\n\x1d\x44\x45LETION_STRATEGY_UNSPECIFIED\x10\x00\x12-\n)DELETION_STRATEGY_NO_AUTOMATED_RESOLUTION\x10\x01\x12(\n$DELETION_STRATEGY_DELETE_ON_CONFLICT\x10\x02\x12+\n\'DELETION_STRATEGY_TIME_BASED_RESOLUTION\x10\x03*f\n\x0b\x43ombination\x12\x1b\n\x17\x43OMBINATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMBINATION_WEIGHTED_MEAN\x10\x01\x12\x1b\n\x17\x43OMBINATION_JOINT_INPUT\x10\x02\x32\xc9\n\n\x11\x43ollectionService\x12]\n\x10\x43reateCollection\x12#.vecgate.v1.CreateCollectionRequest\x1a$.vecgate.v1.CreateCollectionResponse\x12Y\n\rGetCollection\x12 .vecgate.v1.GetCollectionRequest\x1a!.vecgate.v1.GetCollectionResponse\"\x03\x90\x02\x01\x12_\n\x0fListCollections\x12\".vecgate.v1.ListCollectionsRequest\x1a#.vecgate.v1.ListCollectionsResponse\"\x03\x90\x02\x01\x12\x62\n\x10UpdateCollection\x12#.vecgate.v1.UpdateCollectionRequest\x1a$.vecgate.v1.UpdateCollectionResponse\"\x03\x90\x02\x02\x12\x62\n\x10\x44\x65leteCollection\x12#.vecgate.v1.DeleteCollectionRequest\x1a$.vecgate.v1.DeleteCollectionResponse\"\x03\x90\x02\x02\x12P\n\nBindVector\x12\x1d.vecgate.v1.BindVectorRequest\x1a\x1e.vecgate.v1.BindVectorResponse\"\x03\x90\x02\x02\x12Y\n\rCreateTenants\x12 .vecgate.v1.CreateTenantsRequest\x1a!.vecgate.v1.CreateTenantsResponse\"\x03\x90\x02\x02\x12S\n\x0bListTenants\x12\x1e.vecgate.v1.ListTenantsRequest\x1a\x1f.vecgate.v1.ListTenantsResponse\"\x03\x90\x02\x01\x12Y\n\rUpdateTenants\x12 .vecgate.v1.UpdateTenantsRequest\x1a!.vecgate.v1.UpdateTenantsResponse\"\x03\x90\x02\x02\x12Y\n\rDeleteTenants\x12 .vecgate.v1.DeleteTenantsRequest\x1a!.vecgate.v1.DeleteTenantsResponse\"\x03\x90\x02\x02\x12N\n\x0b\x43reateAlias\x12\x1e.vecgate.v1.CreateAliasRequest\x1a\x1f.vecgate.v1.CreateAliasResponse\x12J\n\x08GetAlias\x12\x1b.vecgate.v1.GetAliasRequest\x1a\x1c.vecgate.v1.GetAliasResponse\"\x03\x90\x02\x01\x12S\n\x0bListAliases\x12\x1e.vecgate.v1.ListAliasesRequest\x1a\x1f.vecgate.v1.ListAliasesResponse\"\x03\x90\x02\x01\x12S\n\x0bUpdateAlias\x12\x1e.vecgate.v1.UpdateAliasRequest\x1a\x1f.vecgate.v1.UpdateAliasResponse\"\x03\x90\x02\x02\x12S\n\x0b\x44\x65leteAlias\x12\x1e.vecgate.v1.DeleteAliasRequest\x1a\x1f.vecgate.v1.DeleteAliasResponse\"\x03\x90\x02\x02\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,52 +66,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLLECTIONSERVICE'].methods_by_name['UpdateAlias']._serialized_options = b'\220\002\002'
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteAlias']._loaded_options = None
   _globals['_COLLECTIONSERVICE'].methods_by_name['DeleteAlias']._serialized_options = b'\220\002\002'
-  _globals['_DELETIONSTRATEGY']._serialized_start=3023
-  _globals['_DELETIONSTRATEGY']._serialized_end=3210
-  _globals['_COMBINATION']._serialized_start=3212
-  _globals['_COMBINATION']._serialized_end=3314
+  _globals['_DELETIONSTRATEGY']._serialized_start=2959
+  _globals['_DELETIONSTRATEGY']._serialized_end=3146
+  _globals['_COMBINATION']._serialized_start=3148
+  _globals['_COMBINATION']._serialized_end=3250
   _globals['_COLLECTION']._serialized_start=280
   _globals['_COLLECTION']._serialized_end=785
   _globals['_OBJECTTTLCONFIG']._serialized_start=788
-  _globals['_OBJECTTTLCONFIG']._serialized_end=999
-  _globals['_RERANKERCONFIG']._serialized_start=1001
-  _globals['_RERANKERCONFIG']._serialized_end=1075
-  _globals['_REPLICATIONCONFIG']._serialized_start=1078
-  _globals['_REPLICATIONCONFIG']._serialized_end=1232
-  _globals['_SHARDINGCONFIG']._serialized_start=1235
-  _globals['_SHARDINGCONFIG']._serialized_end=1401
-  _globals['_MULTITENANCYCONFIG']._serialized_start=1404
-  _globals['_MULTITENANCYCONFIG']._serialized_end=1582
-  _globals['_WEIGHTEDFIELD']._serialized_start=1584
-  _globals['_WEIGHTEDFIELD']._serialized_end=1645
-  _globals['_VECTORCONFIG']._serialized_start=1648
-  _globals['_VECTORCONFIG']._serialized_end=1960
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1962
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=2031
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=2033
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=2103
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=2105
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=2175
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=2177
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=2244
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=2246
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=2309
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=2311
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=2406
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=2409
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=2552
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=2554
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2624
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2626
-  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2665
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2667
-  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2693
-  _globals['_BINDVECTORREQUEST']._serialized_start=2695
-  _globals['_BINDVECTORREQUEST']._serialized_end=2816
-  _globals['_BINDVECTORRESPONSE']._serialized_start=2818
-  _globals['_BINDVECTORRESPONSE']._serialized_end=2923
-  _globals['_BINDINGPROOF']._serialized_start=2925
-  _globals['_BINDINGPROOF']._serialized_end=3020
-  _globals['_COLLECTIONSERVICE']._serialized_start=3317
-  _globals['_COLLECTIONSERVICE']._serialized_end=4670
+  _globals['_OBJECTTTLCONFIG']._serialized_end=935
+  _globals['_RERANKERCONFIG']._serialized_start=937
+  _globals['_RERANKERCONFIG']._serialized_end=1011
+  _globals['_REPLICATIONCONFIG']._serialized_start=1014
+  _globals['_REPLICATIONCONFIG']._serialized_end=1168
+  _globals['_SHARDINGCONFIG']._serialized_start=1171
+  _globals['_SHARDINGCONFIG']._serialized_end=1337
+  _globals['_MULTITENANCYCONFIG']._serialized_start=1340
+  _globals['_MULTITENANCYCONFIG']._serialized_end=1518
+  _globals['_WEIGHTEDFIELD']._serialized_start=1520
+  _globals['_WEIGHTEDFIELD']._serialized_end=1581
+  _globals['_VECTORCONFIG']._serialized_start=1584
+  _globals['_VECTORCONFIG']._serialized_end=1896
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=1898
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1967
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1969
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=2039
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=2041
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=2111
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=2113
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=2180
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=2182
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=2245
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=2247
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=2342
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=2345
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=2488
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=2490
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=2560
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=2562
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=2601
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=2603
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=2629
+  _globals['_BINDVECTORREQUEST']._serialized_start=2631
+  _globals['_BINDVECTORREQUEST']._serialized_end=2752
+  _globals['_BINDVECTORRESPONSE']._serialized_start=2754
+  _globals['_BINDVECTORRESPONSE']._serialized_end=2859
+  _globals['_BINDINGPROOF']._serialized_start=2861
+  _globals['_BINDINGPROOF']._serialized_end=2956
+  _globals['_COLLECTIONSERVICE']._serialized_start=3253
+  _globals['_COLLECTIONSERVICE']._serialized_end=4606
 # @@protoc_insertion_point(module_scope)

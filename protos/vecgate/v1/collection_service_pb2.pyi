@@ -178,7 +178,8 @@ Global___Collection: _TypeAlias = Collection  # noqa: Y015
 @_typing.final
 class ObjectTtlConfig(_message.Message):
     """ObjectTtlConfig says when Weaviate deletes the objects of a collection by itself: their time-to-live. Weaviate needs
-    OBJECTS_TTL_DELETE_SCHEDULE for it (STORE_REJECTED), and deletes what has expired at the times of that schedule.
+    OBJECTS_TTL_DELETE_SCHEDULE for it (STORE_REJECTED), and deletes what has expired at the times of that schedule. Until then, listings
+    and searches return such objects like any other.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -186,9 +187,8 @@ class ObjectTtlConfig(_message.Message):
     ENABLED_FIELD_NUMBER: _builtins.int
     DELETE_ON_FIELD_NUMBER: _builtins.int
     DEFAULT_TTL_SECONDS_FIELD_NUMBER: _builtins.int
-    FILTER_EXPIRED_OBJECTS_FIELD_NUMBER: _builtins.int
     enabled: _builtins.bool
-    """Optional. Whether objects expire. An update with false lets objects live for ever again. Default: false."""
+    """Required if objects do not expire yet (INVALID_INPUT). Whether they do. An update with false lets objects live for ever again."""
     delete_on: _builtins.str
     """Required if enabled (INVALID_INPUT). What the time counts from: "_creationTimeUnix", "_lastUpdateTimeUnix", or a property of type
     date that is filterable or has an index of ranges; objects without a value in it stay. The first two need
@@ -198,19 +198,16 @@ class ObjectTtlConfig(_message.Message):
     """Optional. The seconds from then until an object expires, at least 60 unless delete_on is a property, which may also take 0 and less
     (INVALID_INPUT). Default: 0.
     """
-    filter_expired_objects: _builtins.bool
-    """Optional. Whether searches and reads leave out objects that have expired and are not deleted yet. Default: false."""
     def __init__(
         self,
         *,
         enabled: _builtins.bool | None = ...,
         delete_on: _builtins.str | None = ...,
         default_ttl_seconds: _builtins.int | None = ...,
-        filter_expired_objects: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "_filter_expired_objects", b"_filter_expired_objects", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled", "filter_expired_objects", b"filter_expired_objects"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "_filter_expired_objects", b"_filter_expired_objects", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled", "filter_expired_objects", b"filter_expired_objects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds", "_delete_on", b"_delete_on", "_enabled", b"_enabled", "default_ttl_seconds", b"default_ttl_seconds", "delete_on", b"delete_on", "enabled", b"enabled"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__default_ttl_seconds: _TypeAlias = _typing.Literal["default_ttl_seconds"]  # noqa: Y015
     _WhichOneofArgType__default_ttl_seconds: _TypeAlias = _typing.Literal["_default_ttl_seconds", b"_default_ttl_seconds"]  # noqa: Y015
@@ -218,16 +215,12 @@ class ObjectTtlConfig(_message.Message):
     _WhichOneofArgType__delete_on: _TypeAlias = _typing.Literal["_delete_on", b"_delete_on"]  # noqa: Y015
     _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
     _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
-    _WhichOneofReturnType__filter_expired_objects: _TypeAlias = _typing.Literal["filter_expired_objects"]  # noqa: Y015
-    _WhichOneofArgType__filter_expired_objects: _TypeAlias = _typing.Literal["_filter_expired_objects", b"_filter_expired_objects"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__default_ttl_seconds) -> _WhichOneofReturnType__default_ttl_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__delete_on) -> _WhichOneofReturnType__delete_on | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__filter_expired_objects) -> _WhichOneofReturnType__filter_expired_objects | None: ...
 
 Global___ObjectTtlConfig: _TypeAlias = ObjectTtlConfig  # noqa: Y015
 

@@ -46,9 +46,10 @@ class CollectionServiceStub:
     UpdateCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]
     """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
     the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, the
-    objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties in the background; GetCollection shows the result. A
-    change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
-    be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
+    in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
+    field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
@@ -117,9 +118,10 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     UpdateCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.UpdateCollectionRequest, _collection_service_pb2.UpdateCollectionResponse]  # type: ignore[assignment]
     """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
     the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, the
-    objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties in the background; GetCollection shows the result. A
-    change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
-    be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+    objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
+    in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
+    field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
+    COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
     """
     DeleteCollection: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.DeleteCollectionRequest, _collection_service_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
     """DeleteCollection deletes a collection and all its objects; its aliases stay, and lead to nothing. Errors: INVALID_INPUT if the
@@ -209,9 +211,10 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_collection_service_pb2.UpdateCollectionResponse, _abc.Awaitable[_collection_service_pb2.UpdateCollectionResponse]]:
         """UpdateCollection adds properties and named vectors, and changes what Weaviate can change: descriptions, the default vector,
         the reranker, query parameters of an index, automatic creation and activation of tenants, replication, the inverted index, the
-        objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties in the background; GetCollection shows the result. A
-        change of any other field is INVALID_INPUT with the path of each such field, and changes nothing. A call that fails later may
-        be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
+        objects' time-to-live, and how properties are indexed and tokenized. It also removes named vectors. Weaviate indexes properties
+        in the background; GetCollection shows the result. A change of any other field is INVALID_INPUT with the path of each such
+        field, and changes nothing. A call that fails later may be repeated. Errors: INVALID_INPUT, UNKNOWN_VECTOR,
+        COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, STORE_REJECTED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -75,7 +75,7 @@ class CollectionChange:
         multi_tenancy: enabled, autoTenantCreation, autoTenantActivation.
         default_vector: None for no change; empty lets the server choose.
         reranker: None for no change.
-        object_ttl: enabled, deleteOn, defaultTtl and filterExpiredObjects.
+        object_ttl: enabled, deleteOn and defaultTtl.
         removed_vectors: the names of named vectors to remove.
     """
 
@@ -119,7 +119,7 @@ def apply_change(collection: Collection, change: CollectionChange) -> Collection
         left = tuple(each for each in changed.vectors if each.name not in change.removed_vectors)
         violations += default_vector_faults(replace(changed, vectors=left))
     if change.object_ttl or change.properties:
-        violations += ttl_faults(changed)
+        violations += ttl_faults(changed, change.object_ttl)
     violations += _immutable_in(collection.sharding, change.sharding, (), "collection.sharding")
     inverted = MUTABLE_OF_INVERTED_INDEX
     violations += _immutable_in(collection.inverted_index, change.inverted_index, inverted, "collection.inverted_index")
@@ -136,10 +136,13 @@ def default_vector_faults(collection: Collection) -> Iterator[Violation]:
         yield Violation("collection.default_vector", message, "UNKNOWN_VECTOR")
 
 
-def ttl_faults(collection: Collection) -> Iterator[Violation]:
-    """Yield why the objects of a collection cannot expire as its time-to-live says."""
+def ttl_faults(collection: Collection, given: Parameters) -> Iterator[Violation]:
+    """Yield why the objects of a collection cannot expire as its time-to-live says, or as the given part of it."""
     ttl, path = collection.object_ttl, "collection.object_ttl.delete_on"
     if not ttl.get("enabled"):
+        if given and "enabled" not in given:
+            message = "is required, because objects do not expire yet; set it to true"
+            yield Violation("collection.object_ttl.enabled", message)
         return
     name = str(ttl.get("deleteOn") or "")
     if name in TIMES:
@@ -153,8 +156,8 @@ def ttl_faults(collection: Collection) -> Iterator[Violation]:
         return
     found = collection.find_property(name)
     if found is None or found.data_type is not DataType.DATE:
-        given = f"{name!r} is not a property of type date" if name else "is required"
-        yield Violation(path, f"{given}; name one, or {' or '.join(TIMES)}")
+        fault = f"{name!r} is not a property of type date" if name else "is required"
+        yield Violation(path, f"{fault}; name one, or {' or '.join(TIMES)}")
     elif not found.filterable:
         yield Violation(
             path, f"{name!r} needs index_filterable or index_range_filters, so that Weaviate finds old objects"

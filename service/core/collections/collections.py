@@ -53,7 +53,7 @@ class Collections:
             drafts = self._bind(vectors, range(len(vectors)), violations)
             wanted = replace(draft, vectors=tuple(each.vector for each in drafts))
             violations.extend(default_vector_faults(wanted))
-            violations.extend(ttl_faults(wanted))
+            violations.extend(ttl_faults(wanted, wanted.object_ttl))
             for index, vector in enumerate(wanted.vectors):
                 path = f"collection.vectors[{index}]"
                 violations.extend(module_faults(wanted, vector, path))
@@ -79,8 +79,11 @@ class Collections:
         ]
         default = self._embedders.default_vector(present) if change.default_vector is None else None
         with collecting() as violations:
-            if default is not None and default.name in change.removed_vectors:
-                violations.append(_default_removed(change.removed_vectors.index(default.name), default.name))
+            removed = change.removed_vectors
+            left = [each for each in present.vectors if each.name not in removed]
+            # Where none is left, no other one could be the default, and another violation says so.
+            if default is not None and default.name in removed and left:
+                violations.append(_default_removed(removed.index(default.name), default.name))
             drafts = self._bind(change.vectors, asked, violations)
             with noting(violations):
                 changed = apply_change(present, replace(change, vectors=drafts))

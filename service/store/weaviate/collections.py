@@ -158,11 +158,11 @@ class WeaviateCollections:
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and its objects."""
         name = check_name(name)
+        # Weaviate reports success for a name that does not exist, and for an alias.
+        if (await self.get_collection(name)).name != name:
+            message = f"{name!r} is an alias; name the collection that it leads to, as GetCollection gives it"
+            raise InvalidRequest([Violation("name", message)])
         async with self._connection.call(name) as client:
-            # Weaviate reports success for a name that does not exist, and for an alias.
-            if (await _get_json(client, f"/schema/{name}"))["class"] != name:
-                message = f"{name!r} is an alias; name the collection that it leads to, as GetCollection gives it"
-                raise InvalidRequest([Violation("name", message)])
             await client.collections.delete(name)
         self._forget(name)
 

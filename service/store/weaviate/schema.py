@@ -36,7 +36,7 @@ INVERTED_INDEX = {"indexNullState": True, "indexPropertyLength": True, "indexTim
 # Weaviate omits values that are false.
 SWITCHES = dict.fromkeys(INVERTED_INDEX, False)
 REPLICATION = ("factor", "asyncEnabled", "deletionStrategy")
-OBJECT_TTL = ("enabled", "deleteOn", "defaultTtl", "filterExpiredObjects")
+OBJECT_TTL = ("enabled", "deleteOn", "defaultTtl")
 SHARDING = ("desiredCount", "virtualPerPhysical", "actualCount")
 RERANKER = "reranker-"
 
@@ -89,7 +89,7 @@ def patch_schema(schema: Mapping[str, Any], collection: Collection) -> tuple[Sch
         patched["multiTenancyConfig"] = {**tenancy, **_tenancy_to_schema(collection.multi_tenancy)}
     patched["replicationConfig"] = {**as_mapping(schema.get("replicationConfig")), **collection.replication}
     if collection.object_ttl:
-        patched["objectTtlConfig"] = dict(collection.object_ttl)
+        patched["objectTtlConfig"] = {**as_mapping(schema.get("objectTtlConfig")), **collection.object_ttl}
     patched["invertedIndexConfig"] = {**as_mapping(schema.get("invertedIndexConfig")), **collection.inverted_index}
     return patched, [_property_to_schema(each) for each in new]
 

@@ -152,10 +152,9 @@ def test_update_removes_named_vectors(fake: FakeVecgate) -> None:
     [
         (
             "create",
-            ["--ttl", "30d", "--ttl-hide"],
-            {"enabled": True, "delete_on": "_creationTimeUnix", "default_ttl_seconds": 2_592_000,
-             "filter_expired_objects": True},
-            "Objects expire 2592000 s after their creation, and are hidden from then on.",
+            ["--ttl", "30d"],
+            {"enabled": True, "delete_on": "_creationTimeUnix", "default_ttl_seconds": 2_592_000},
+            "Objects expire 2592000 s after their creation.",
         ),
         (
             "create",
@@ -164,8 +163,7 @@ def test_update_removes_named_vectors(fake: FakeVecgate) -> None:
             "Objects expire -90 s after the date in day.",
         ),
         ("update", ["--ttl", "12h"], {"enabled": True, "default_ttl_seconds": 43_200}, ""),
-        ("update", ["--ttl-from", "update", "--no-ttl-hide"],
-         {"delete_on": "_lastUpdateTimeUnix", "filter_expired_objects": False}, ""),
+        ("update", ["--ttl-from", "update"], {"delete_on": "_lastUpdateTimeUnix"}, ""),
         ("update", ["--ttl", "off"], {"enabled": False}, ""),
         ("update", ["--description", "x", "--ttl", "off"], {"enabled": False}, ""),
         ("update", [], None, ""),
@@ -193,6 +191,22 @@ def test_what_is_not_a_time_ends_with_2(fake: FakeVecgate, time: str) -> None:
     result = run(fake, "create", "Pictures", "--ttl", time)
     assert (result.exit_code, "CreateCollection" in fake.requests) == (2, False)
     assert "30d" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "fix"),
+    [
+        ("create", ["--ttl-from", "day"], "--ttl-from needs --ttl"),
+        ("create", ["--ttl", "off", "--ttl-from", "day"], "leave out --ttl-from"),
+        ("update", ["--ttl", "off", "--ttl-from", "update"], "leave out --ttl-from"),
+    ],
+)
+def test_what_a_time_counts_from_is_refused_where_there_is_no_time(
+    fake: FakeVecgate, command: str, options: list[str], fix: str
+) -> None:
+    result = run(fake, command, "Pictures", *options)
+    assert (result.exit_code, list(fake.requests)) == (2, [])
+    assert fix in result.stderr
 
 
 def test_the_client_updates_with_a_mask_and_returns_the_collection(fake: FakeVecgate) -> None:

@@ -277,8 +277,8 @@ class SchemaSuite:
     async def test_keeps_changes_and_switches_off_how_long_objects_live(self, store: Store) -> None:
         name = f"L{uuid4().hex}"
         made = {"day": Property("day", DataType.DATE), "main": NamedVector("main", SPACE)}
-        by_update = {"enabled": True, "deleteOn": "_lastUpdateTimeUnix", "defaultTtl": 90, "filterExpiredObjects": True}
-        by_day = {"enabled": True, "deleteOn": "day", "defaultTtl": -5, "filterExpiredObjects": False}
+        by_update = {"enabled": True, "deleteOn": "_lastUpdateTimeUnix", "defaultTtl": 90}
+        by_day = {"enabled": True, "deleteOn": "day", "defaultTtl": -5}
         await store.create_collection(Collection(name, (made["day"],), (made["main"],), object_ttl=by_update))
         seen = [await store.get_collection(name)]
         for wanted in (by_day, {**by_day, "enabled": False}):

@@ -423,3 +423,14 @@ def test_a_collection_of_references_alone_keeps_no_binding() -> None:
     schema["properties"] = schema["properties"][:1]
 
     assert not add_binding(schema, BOUND)
+
+
+def test_an_update_keeps_what_another_client_said_of_expired_objects() -> None:
+    ttl = {"enabled": True, "deleteOn": "day", "defaultTtl": 5}
+    schema = {**SCHEMA, "objectTtlConfig": {**ttl, "filterExpiredObjects": True}}
+    found = from_schema(schema)
+
+    patched, _ = patch_schema(schema, replace(found, object_ttl={**found.object_ttl, "defaultTtl": 9}))
+
+    assert found.object_ttl == ttl
+    assert patched["objectTtlConfig"] == {**ttl, "defaultTtl": 9, "filterExpiredObjects": True}

@@ -153,11 +153,13 @@ async def test_an_alias_whose_collection_is_deleted_leads_to_nothing_until_it_is
     await wire.collections.DeleteCollection(pb.DeleteCollectionRequest(name="Old"))
 
     failure = await failure_of(search(wire, "Current"))
+    deleting = await failure_of(wire.collections.DeleteCollection(pb.DeleteCollectionRequest(name="Current")))
     got = (await wire.collections.GetAlias(alias_pb.GetAliasRequest(name="Current"))).alias
     switched = await switch(wire, "Current", "New")
 
-    assert failure.reason == "COLLECTION_NOT_FOUND"
-    assert "it is an alias, and its collection was deleted; switch it with UpdateAlias" in failure.message
+    for each in (failure, deleting):
+        assert each.reason == "COLLECTION_NOT_FOUND"
+        assert "it is an alias, and its collection was deleted; switch it with UpdateAlias" in each.message
     assert (got.collection, switched.previous_collection) == ("Old", "Old")
     assert await titles(wire, "Current") == ["new one"]
 

@@ -33,7 +33,7 @@ async def update(wire: Wire, *mask: str, **fields: Any) -> pb.Collection:
 
 
 async def test_a_time_to_live_is_set_changed_in_part_and_switched_off(wire: Wire) -> None:
-    seen = [await create(wire, object_ttl={**BY_UPDATE, "filter_expired_objects": True})]
+    seen = [await create(wire, object_ttl=BY_UPDATE)]
     seen += [await update(wire, object_ttl={"default_ttl_seconds": 90})]
     seen += [await update(wire, object_ttl={"delete_on": "day", "default_ttl_seconds": -1})]
     seen += [await update(wire, "object_ttl", object_ttl={"enabled": False}, description="not in the mask")]
@@ -43,7 +43,6 @@ async def test_a_time_to_live_is_set_changed_in_part_and_switched_off(wire: Wire
     assert [each.enabled for each in ttls] == [True, True, True, False, False]
     assert [each.default_ttl_seconds for each in ttls] == [60, 90, -1, -1, -1]
     assert [each.delete_on for each in ttls] == ["_lastUpdateTimeUnix"] * 2 + ["day"] * 3
-    assert {each.filter_expired_objects for each in ttls} == {True}
     assert seen[-1].description == "in the mask"
 
 
@@ -79,6 +78,23 @@ async def test_a_time_to_live_that_cannot_work_is_refused_by_name(
 
     assert (failure.code, failure.fields) == (StatusCode.INVALID_ARGUMENT, [f"collection.object_ttl.{field}"])
     assert words in failure.message
+
+
+@pytest.mark.parametrize("before", [None, {**BY_DAY, "enabled": False}], ids=["never", "off"])
+@pytest.mark.parametrize("field", [{"delete_on": "title"}, {"delete_on": "day"}, {"default_ttl_seconds": 90}])
+async def test_a_part_of_a_time_to_live_is_refused_while_objects_do_not_expire(
+    wire: Wire, before: dict[str, Any] | None, field: dict[str, Any]
+) -> None:
+    """It would be answered as done, and no object would ever be deleted."""
+    if before is None:
+        created = await failure_of(create(wire, object_ttl=field))
+        assert created.fields == ["collection.object_ttl.enabled"]
+    await create(wire, object_ttl=before)
+
+    failure = await failure_of(update(wire, object_ttl=field))
+
+    assert (failure.code, failure.fields) == (StatusCode.INVALID_ARGUMENT, ["collection.object_ttl.enabled"])
+    assert "set it to true" in failure.message
 
 
 async def test_the_property_that_objects_expire_by_keeps_an_index(wire: Wire) -> None:
