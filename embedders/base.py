@@ -66,10 +66,10 @@ class WatchedWrapper(EmbedderWrapper):
 
 
 class Lifetime:
-    """Runs an embedder's calls, and cancels them when the embedder is closed."""
+    """Runs the calls of an embedder or a reranker, and cancels them when it is closed."""
 
     def __init__(self, name: str) -> None:
-        """Make one for the embedder `name`."""
+        """Make one for the embedder or reranker `name`."""
         self._name = name
         self._closed = False
         self._calls: set[asyncio.Task[Any]] = set()
@@ -78,7 +78,7 @@ class Lifetime:
         """Await a call.
 
         Raises:
-            EmbedderUnavailable: the embedder is closed, or was closed during the call.
+            EmbedderUnavailable: it is closed, or was closed during the call.
         """
         if self._closed:
             call.close()
@@ -105,4 +105,4 @@ class Lifetime:
             await asyncio.wait(calls)
 
     def _closed_error(self) -> EmbedderUnavailable:
-        return EmbedderUnavailable(f"the embedder {self._name} is closed")
+        return EmbedderUnavailable(f"{self._name} is closed")

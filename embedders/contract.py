@@ -69,8 +69,8 @@ class TextInput:
     Attributes:
         text: the text; not blank.
         truncate: whether it may be cut to the length that the model reads.
-        at_start: whether it is cut at its start, so that its end is kept. An embedder that cannot do so rejects a text
-            that it would have to cut.
+        at_start: whether it is cut at its start, so that its end is kept. A local model rejects a text that it would
+            have to cut so, and a NIM without `truncate` each text that may be cut so.
     """
 
     text: str
@@ -167,8 +167,7 @@ class EmbedderSpec:
         name: what callers ask for.
         model: the model's name, such as "nvidia/nvclip"; empty while it is unknown.
         space: the id of the vector space that weights and preprocessing produce; empty while it is unknown.
-        dimension: values in a vector. It is 0 until a remote model has been learnt; until then nothing may be bound to
-            its space, and the other attributes may still change.
+        dimension: values in a vector; 0 while it is unknown.
         modalities: what it embeds.
         limits: bounds on one input.
         max_text_tokens: tokens that the model reads with start and end tokens; None where the backend does not say.
@@ -177,6 +176,8 @@ class EmbedderSpec:
         max_images: images that it takes at once, if fewer than max_batch; else None.
         slots: batches that the backend works on at the same time.
         caller_keys: whether calls may have their own key; others' keys must not be sent to it.
+        learnt: whether the backend has shown which model it serves. Until then nothing may be bound to the space, and
+            the other attributes may still change.
     """
 
     name: str
@@ -191,6 +192,7 @@ class EmbedderSpec:
     max_images: int | None = None
     slots: int = 1
     caller_keys: bool = False
+    learnt: bool = True
 
 
 _KINDS = {

@@ -362,7 +362,7 @@ class BatchingEmbedder(EmbedderWrapper):
     def _unread(self, inputs: Sequence[Input]) -> dict[int, InputRejected]:
         """Return the refusals of inputs of a kind that the model does not read, by their places."""
         spec = self._inner.spec
-        if not spec.dimension:
+        if not spec.learnt:
             return {}  # what a remote model reads may be unknown, too
         unread = {at: refused(spec, each) for at, each in enumerate(inputs) if modality(each) not in spec.modalities}
         if unread:

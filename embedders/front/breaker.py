@@ -162,6 +162,7 @@ class Breaker:
             EmbedderError: as the backend.
         """
         self._checks += 1
+        began_s = self._now_s()
         try:
             async with asyncio.timeout(self._rules.check_timeout_s):
                 await self._inner.check()
@@ -174,7 +175,9 @@ class Breaker:
             raise
         except TimeoutError as error:
             late = EmbedderUnavailable(f"it did not answer a check within {self._rules.check_timeout_s:g} s")
-            self._note_failure(late, at_once=True)
+            # A backend that answered calls meanwhile works, and is busy.
+            if self.health.last_success_s < began_s:
+                self._note_failure(late, at_once=True)
             raise late from error
         except Exception as error:
             fault = f"its check failed with {type(error).__name__}; see the server's log"

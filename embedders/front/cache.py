@@ -82,8 +82,8 @@ class CachingEmbedder(WatchedWrapper):
             EmbedderError: as the inner embedder.
         """
         spec = self.specified_by.spec
-        # While the dimension is unknown, so may be the space, by which vectors are stored.
-        if options.api_key is not None or options.fresh or not inputs or not spec.dimension:
+        # Until the model is learnt, the space may be unknown, by which vectors are stored.
+        if options.api_key is not None or options.fresh or not inputs or not spec.learnt:
             return await self._inner.embed(inputs, options)
         keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}

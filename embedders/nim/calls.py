@@ -179,7 +179,7 @@ class Culprits(Generic[Item, Row]):
     """
 
     ask: Callable[[Sequence[Item]], Awaitable[Answer]]
-    read: Callable[[Answer, int], Sequence[Row]]
+    read: Callable[[Answer, int], Awaitable[Sequence[Row]]]
     require_sense: Callable[[], Awaitable[None]]
     blame: Callable[[Item, Answer], InputRejected]
 
@@ -191,14 +191,14 @@ class Culprits(Generic[Item, Row]):
         """
         answer = await self.ask(items)
         if answer.status == HTTPStatus.OK:
-            return list(self.read(answer, len(items)))
+            return list(await self.read(answer, len(items)))
         # Before the items are tried one by one: a NIM that rejects everything would get 127 requests for 64 of them.
         await self.require_sense()
         if answer.status == INFERENCE_FAILED:
             # The NIM works, so the failure may have passed: no item is blamed before a second attempt.
             answer = await self.ask(items)
             if answer.status == HTTPStatus.OK:
-                return list(self.read(answer, len(items)))
+                return list(await self.read(answer, len(items)))
         rows = await self._halved(items, answer)
         if answer.status == INFERENCE_FAILED and all(isinstance(row, InputRejected) for row in rows):
             # All items failed: the NIM itself may have begun to fail.
@@ -210,14 +210,14 @@ class Culprits(Generic[Item, Row]):
             if refusal.status == INFERENCE_FAILED:
                 refusal = await self.ask(items)
                 if refusal.status == HTTPStatus.OK:
-                    return list(self.read(refusal, 1))
+                    return list(await self.read(refusal, 1))
             return [self.blame(items[0], refusal)]
         rows: list[Row | InputRejected] = []
         half = len(items) // 2
         for part in (items[:half], items[half:]):
             answer = await self.ask(part)
             if answer.status == HTTPStatus.OK:
-                rows += self.read(answer, len(part))
+                rows += await self.read(answer, len(part))
             else:
                 rows += await self._halved(part, answer)
         return rows

@@ -158,7 +158,7 @@ class NimConnection:
         timeout_s: float,
     ) -> Answer:
         if self._session is None:
-            raise EmbedderUnavailable("the embedder is not started")
+            raise EmbedderUnavailable(f"{self._config.name} is not started")
         body = None
         if content is not None:
             headers["Content-Type"] = "application/json"

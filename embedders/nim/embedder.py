@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 from embedders.base import Lifetime
@@ -35,6 +36,7 @@ from embedders.nim.profiles import AUTO, PROFILES
 from embedders.nim.retries import Retries
 from embedders.nim.serving import ServedModel, read_models, space_of
 from embedders.nim.wire import (
+    READ_IN_THREAD_BYTES,
     EmbeddingFailures,
     Item,
     ItemReader,
@@ -84,6 +86,7 @@ class NimEmbedder:
             model=model,
             space=space_of(model, config.dimensions),
             dimension=0,
+            learnt=False,
             limits=config.limits,
             max_batch=config.max_batch or PROFILES["plain"].batch,
             slots=config.max_connections,
@@ -107,7 +110,7 @@ class NimEmbedder:
 
     @property
     def spec(self) -> EmbedderSpec:
-        """Identity and bounds. Model and space may be empty, and the dimension is 0, until the NIM has answered."""
+        """Identity and bounds. Model and space may be empty, and the dimension may be 0, until the NIM has answered."""
         return self._served.spec
 
     async def start(self) -> None:
@@ -178,7 +181,9 @@ class NimEmbedder:
             # Some gateways lack this page; then the text alone decides.
             if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
                 raise self._failures.of(answer, None)
-            if not self._wants_key:
+            if self._wants_key:
+                self._in_doubt = True  # the next call with a key shows whether it is still the same model
+            else:
                 await self._learn(None, checking=True)
 
     @contextlib.contextmanager
@@ -247,12 +252,17 @@ class NimEmbedder:
         if answer.status != HTTPStatus.OK:
             raise self._failures.of_canary(answer, plain.modality, key)
 
-    def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
-        unit_length = self._served.profile.unit_length
+    async def _read(self, answer: Answer, count: int) -> Sequence[Vector]:
+        reading = partial(
+            read_embeddings,
+            answer.body,
+            count=count,
+            dimension=self.spec.dimension,
+            unit_length=self._served.profile.unit_length,
+        )
         try:
-            model, rows = read_embeddings(
-                answer.body, count=count, dimension=self.spec.dimension, unit_length=unit_length
-            )
+            long = len(answer.body) > READ_IN_THREAD_BYTES
+            model, rows = await asyncio.to_thread(reading) if long else reading()
         except AnswerInvalid:
             self._in_doubt = True
             raise
@@ -269,7 +279,7 @@ class NimEmbedder:
         served = self._served
         fields = request_fields(served.profile, items[0].kind, modalities, served.dimensions)
         content = embeddings_request(served.spec.model, contents, fields)
-        max_bytes = max_answer_bytes(len(items), served.spec.dimension or None)
+        max_bytes = max_answer_bytes(len(items), served.spec.dimension if served.learnt else None)
         answer = await self._send("POST", "/v1/embeddings", content, key, max_bytes, checking=checking)
         if answer.status != HTTPStatus.OK and answer.status not in INPUT_AT_FAULT:
             failure = self._failures.of(answer, key)

@@ -3,7 +3,9 @@
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from http import HTTPStatus
+from itertools import takewhile
 
 from embedders.errors import (
     AnswerInvalid,
@@ -31,6 +33,9 @@ INPUT_AT_FAULT = frozenset(
 """Statuses that reject an input, if a canary shows that the NIM accepts others."""
 
 MAX_REFUSAL_LENGTH = 200
+
+_KEY_PART = 8
+"""So many characters of a key's beginning are taken for the key, or for what is left of it."""
 
 _MAX_DEPTH = 4
 
@@ -91,9 +96,7 @@ class NimFailures(ABC):
         """
         if answer.status == INFERENCE_FAILED:
             return self.of(answer, key)
-        words = read_refusal(answer.body)
-        for secret in filter(None, (key, self._api_key)):
-            words = words.replace(secret, "...")
+        words = read_refusal(answer.body, secrets=[each for each in (key, self._api_key) if each])
         message = f"the NIM rejects even a plain {what} with status {answer.status}"
         if words:
             message += f' and says "{words}"'
@@ -113,10 +116,14 @@ class NimFailures(ABC):
         return ModelGone(message) if re.search(r"\bmodel\b", words, re.IGNORECASE) else AnswerInvalid(message)
 
 
-def read_refusal(body: bytes) -> str:
+def read_refusal(body: bytes, *, secrets: Sequence[str] = ()) -> str:
     """Return a refusal's message, detail or title, shortened; empty if there is none.
 
     It may quote the request, so it must not be shown to other callers.
+
+    Args:
+        body: of the answer.
+        secrets: keys that are cut out, also where the NIM gives only their beginning.
     """
     try:
         answer = json.loads(body)
@@ -124,7 +131,24 @@ def read_refusal(body: bytes) -> str:
         return ""
     words = _words(answer)
     printable = "".join(each if each.isprintable() else " " for each in words)
-    return " ".join(printable.split())[:MAX_REFUSAL_LENGTH]
+    words = " ".join(printable.split())
+    # Before the words are shortened: a key that is cut in two would not be found.
+    for secret in secrets:
+        words = words.replace(secret, "...")
+    for secret in secrets:
+        words = _without(words, secret)
+    return words[:MAX_REFUSAL_LENGTH]
+
+
+def _without(words: str, secret: str) -> str:
+    """Return words with "..." for each part of them with which a secret begins."""
+    kept: list[str] = []
+    # More of them fill all that is shown.
+    while (at := words.find(secret[:_KEY_PART])) >= 0 and 3 * len(kept) <= MAX_REFUSAL_LENGTH:
+        kept.append(f"{words[:at]}...")
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(words[at:], secret, strict=False))
+        words = words[at + sum(1 for _ in same) :]
+    return "".join((*kept, words))
 
 
 def _words(answer: object, depth: int = 0) -> str:

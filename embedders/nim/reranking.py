@@ -7,7 +7,6 @@ image-only passage has no `text`; `truncate` NONE or END; `rankings` of `index` 
 
 import asyncio
 import contextlib
-import io
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,6 @@ from http import HTTPStatus
 
 import numpy as np
 import orjson
-from PIL import Image
 
 from embedders.base import Lifetime
 from embedders.contract import Modality
@@ -36,7 +34,7 @@ from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures
 from embedders.nim.retries import Retries
 from embedders.nim.serving import choose_name, read_models
-from embedders.nim.wire import READ_AT_ONCE, READERS, image_item
+from embedders.nim.wire import READ_AT_ONCE, READERS, image_item, white_picture
 from embedders.reranking import Passage, RankOutcome, RerankerSpec, RerankOptions
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text, cut_text, is_blank
@@ -141,6 +139,8 @@ class NimReranker:
     async def check(self) -> None:
         """Ask whether the NIM is ready, then rerank a short text, and learn the model if it is unknown.
 
+        A NIM that refused a plain picture is asked again whether it takes one.
+
         If only callers have keys, a NIM that requires a key passes the check.
 
         Raises:
@@ -180,7 +180,10 @@ class NimReranker:
                     raise self._failures.of(answer, None)
             if not self._wants_key:
                 await self._learn(None, checking=True)
-                await self._require_plain(_Asked("ready", "END", None), checking=True)
+                plain = _Asked("ready", "END", None)
+                await self._require_plain(plain, checking=True)
+                if self.spec.modalities != _reads(self.spec.model):
+                    await self._try_pictures(plain)
 
     @contextlib.contextmanager
     def _keys_are_the_callers(self) -> Iterator[None]:
@@ -263,7 +266,7 @@ class NimReranker:
         """Score items in one request; if the NIM rejects it or fails on it, find the invalid items."""
         culprits: Culprits[_Item, float] = Culprits(
             ask=lambda some: self._ask(asked, some),
-            read=lambda answer, count: read_rankings(answer.body, count=count),
+            read=_read,
             require_sense=lambda: self._require_sense(asked, items),
             blame=_blame,
         )
@@ -289,6 +292,11 @@ class NimReranker:
                 self.spec = replace(self.spec, modalities=TEXTS)
                 raise InputRejected(_no_pictures(self.spec))
         raise InputRejected("the NIM rejects the query; send a shorter text")
+
+    async def _try_pictures(self, asked: "_Asked") -> None:
+        """Send pictures again to a NIM that refused a plain one, if it takes one now."""
+        if (await self._ask(asked, [plain_item(pictures=True)], checking=True)).status == HTTPStatus.OK:
+            self.spec = replace(self.spec, modalities=_reads(self.spec.model))
 
     async def _require_plain(self, asked: "_Asked", *, checking: bool = False) -> None:
         answer = await self._ask(asked, [plain_item(pictures=False)], checking=checking)
@@ -371,9 +379,11 @@ def plain_item(*, pictures: bool) -> _Item:
     """Return a passage, a text or a picture, that no working NIM rejects."""
     if not pictures:
         return _Item(b'{"text":"ready"}', Modality.TEXT)
-    file = io.BytesIO()
-    Image.new("RGB", (224, 224), "white").save(file, "PNG")
-    return _Item(orjson.dumps({"image": image_item("image/png", file.getvalue())}), Modality.IMAGE)
+    return _Item(orjson.dumps({"image": white_picture()}), Modality.IMAGE)
+
+
+async def _read(answer: Answer, count: int) -> list[float]:
+    return read_rankings(answer.body, count=count)
 
 
 def _reads(model: str) -> frozenset[Modality]:

@@ -1,8 +1,10 @@
 """Which model a NIM serves: learnt from /v1/models and from the first answer, and held to afterwards.
 
 A NIM that comes back from an outage may serve another model, under another name, of another dimension, or under the
-same name with vectors that have nothing in common with the former ones. None of these may meet the former vectors in
-an index, so that such a NIM is refused until the former model is back.
+same name with vectors that have nothing in common with the former ones. Some change so without an outage. None of
+these may meet the former vectors in an index: such a NIM is refused until the former model is back. Each check of the
+embedder compares, and the server checks at least once a minute, whatever the traffic; until then a change of weights
+under the same name and dimension is not noticed. Where only callers have keys, a call after a check compares.
 """
 
 import json
@@ -28,7 +30,8 @@ class ServedModel:
     """What is known of the model that a NIM serves. Requests are written and answers are read by it.
 
     Attributes:
-        spec: the embedder's; `model` and `space` may be empty and `dimension` 0 until they are learnt.
+        spec: the embedder's; until it is learnt, `model` and `space` may be empty, or spelt otherwise than by the NIM,
+            and `dimension` may be 0.
         profile: of the model's family.
         dimensions: values of a vector to ask for; None for the model's own.
         listed: the models in the NIM's list when it was last asked.
@@ -62,7 +65,7 @@ class ServedModel:
         self._max_batch = max_batch
         self._was_listed = False
         self._ready: Vector | None = None
-        self.spec = spec
+        self.spec = replace(spec, dimension=dimensions or 0)
         self.profile = choose_profile(profile, spec.model)
         if spec.model or profile != AUTO:
             self._take(spec.model)
@@ -112,7 +115,7 @@ class ServedModel:
             )
         if self._ready is None:
             self._ready = ready
-            self.spec = replace(self.spec, dimension=len(ready))
+            self.spec = replace(self.spec, dimension=len(ready), learnt=True)
         elif len(ready) != len(self._ready):
             were = len(self._ready)
             raise ModelGone(self._changed(f"the NIM answers vectors of {len(ready)} values, and of {were} before"))

@@ -1,10 +1,11 @@
-"""What the pools of embedders and of rerankers have in common: start, end, and checks of idle members."""
+"""What the pools of embedders and of rerankers have in common: start, end, and checks of their members."""
 
 import asyncio
 import contextlib
+import math
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -17,6 +18,9 @@ log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL_S = 10.0
 """Seconds between checks of a member without a successful call: a broken one is noticed before most callers do."""
+
+RECHECK_INTERVAL_S = 60.0
+"""Seconds between checks of a member whose calls succeed: only a check notices that a NIM's weights have changed."""
 
 
 class Watched(Backend, Protocol):
@@ -36,19 +40,29 @@ class BackendPool(Generic[Member]):
 
     Args:
         members: what it holds.
-        check_interval_s: seconds between checks of a member that had no successful call meanwhile.
+        check_interval_s: seconds between checks of a member that had no successful call meanwhile; others are checked
+            each RECHECK_INTERVAL_S.
+        now_s: stands in for time.monotonic.
     """
 
-    def __init__(self, members: Sequence[Member], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        *,
+        check_interval_s: float = CHECK_INTERVAL_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._members = list(members)
         self._check_interval_s = check_interval_s
+        self._now_s = now_s
+        self._checked_s: dict[int, float] = {}
         self._reported: dict[int, bool] = {}
         self._monitors: list[asyncio.Task[None]] = []
         self._unchecked = set(map(id, self._members))
         self._all_checked = asyncio.Event()
 
     async def start(self) -> None:
-        """Start all members at the same time, and check them in the background, at once and whenever they are idle.
+        """Start all members at the same time, and check them in the background, at once and then again and again.
 
         It waits for local models to be loaded, and for no other machine: until a remote member's first check has
         ended, its health says so.
@@ -100,8 +114,10 @@ class BackendPool(Generic[Member]):
 
     async def _check_forever(self, member: Member) -> None:
         while True:
-            idle_s = time.monotonic() - member.health.last_success_s
-            if id(member) in self._unchecked or idle_s >= self._check_interval_s:
+            now_s = self._now_s()
+            idle = now_s - member.health.last_success_s >= self._check_interval_s
+            if idle or now_s - self._checked_s.get(id(member), -math.inf) >= RECHECK_INTERVAL_S:
+                self._checked_s[id(member)] = now_s
                 await self._check(member)
             await asyncio.sleep(self._check_interval_s)
 

@@ -1,6 +1,7 @@
 """The embedders of the server: which one embeds."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -56,16 +57,30 @@ def _that_take_keys(embedders: Sequence[WatchedEmbedder]) -> Sequence[WatchedEmb
     return found
 
 
+def _may_have(embedder: WatchedEmbedder, space: str) -> bool:
+    """Return whether an embedder may turn out to have a space once its NIM has answered."""
+    spec = embedder.spec
+    # The settings may spell the model in other letters than the NIM, whose spelling counts.
+    return not spec.learnt and spec.space.lower() in ("", space.lower())
+
+
 class EmbedderPool(BackendPool[WatchedEmbedder]):
     """The server's embedders by name, in order of preference: the first one is the default.
 
     Args:
         members: the embedders.
         check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
+        now_s: stands in for time.monotonic.
     """
 
-    def __init__(self, members: Sequence[WatchedEmbedder], *, check_interval_s: float = CHECK_INTERVAL_S) -> None:
-        super().__init__(members, check_interval_s=check_interval_s)
+    def __init__(
+        self,
+        members: Sequence[WatchedEmbedder],
+        *,
+        check_interval_s: float = CHECK_INTERVAL_S,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(members, check_interval_s=check_interval_s, now_s=now_s)
         self._spaces: dict[str, str] = {}
 
     @property
@@ -153,7 +168,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
-        unknown = next((each for each in self._members if not each.spec.space), None)
+        unknown = next((each for each in self._members if _may_have(each, vector.space.id)), None)
         if not embedders and unknown is not None:
             raise EmbedderUnavailable(
                 f"no embedder has the space {vector.space.id}, but the model of {unknown.spec.name} is not known yet: "

@@ -222,7 +222,7 @@ class NimSettings(SpaceSettings, NimConnectionSettings):
     max_batch: int | None = Field(
         None,
         ge=1,
-        description="inputs in one request; without it: 64, or what the profile says; nvclip takes at most 64",
+        description="inputs in one request; without it: what the profile says, 16 to 64; nvclip takes at most 64",
     )
 
     @field_validator("max_batch", "dimensions")

@@ -108,6 +108,7 @@ class FakeEmbedder:
             max_images=max_images,
             slots=slots,
             caller_keys=caller_keys,
+            learnt=dimension > 0,
         )
         self._known = dict(known or {})
         self._end = asyncio.Event()
@@ -138,7 +139,7 @@ class FakeEmbedder:
         try:
             await self._pass_gate()
             if self._end.is_set():
-                raise EmbedderUnavailable(f"the embedder {self._spec.name} is closed")
+                raise EmbedderUnavailable(f"{self._spec.name} is closed")
             if self.failure is not None:
                 raise self.failure.with_traceback(None)
             self.health.fault, self.health.last_success_s = None, time.monotonic()

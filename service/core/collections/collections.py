@@ -176,7 +176,7 @@ class Collections:
             if spec.model and draft.model not in ("", spec.model):
                 message = f"embedder {spec.name!r} has the model {spec.model!r}; give that model, or another embedder"
                 violations.append(Violation(f"{path}.model", message))
-            if spec.dimension:
+            if spec.learnt:
                 violations.extend(_unread_faults(draft.vector, spec, path))
             else:
                 unknown.append(spec)
@@ -187,7 +187,7 @@ class Collections:
         if unknown and not violations:
             spec = unknown[0]
             raise EmbedderUnavailable(
-                f"the dimension of {spec.model or 'its model'} is unknown until embedder {spec.name} answers; try again"
+                f"the model of embedder {spec.name} is not known until it has answered; try again"
             )
         return tuple(bound)
 

@@ -298,6 +298,24 @@ async def test_a_check_that_takes_too_long_is_a_failure(inner: FakeEmbedder) -> 
     assert breaker.open
 
 
+async def test_a_check_that_waits_behind_calls_that_are_answered_is_no_failure(
+    inner: FakeEmbedder, clock: Clock
+) -> None:
+    breaker = BreakerEmbedder(inner, BreakerRules(check_timeout_s=0.01), now_s=clock)
+    inner.gate = asyncio.Event()
+    inner.entered.clear()
+    checking = asyncio.create_task(breaker.check())
+    await inner.entered.wait()
+    inner.gate, held = None, inner.gate
+    await breaker.embed(A, QUERY)
+
+    with pytest.raises(EmbedderUnavailable, match="did not answer a check"):
+        await checking
+
+    assert not held.is_set()
+    assert (breaker.open, breaker.health.fault) == (False, None)
+
+
 async def test_a_probe_ends_with_the_embedder(breaker: BreakerEmbedder, inner: FakeEmbedder, clock: Clock) -> None:
     inner.failure = ModelGone("gone")
     await fail(breaker)

@@ -182,7 +182,7 @@ async def test_an_embedder_that_has_the_space_by_itself_needs_no_proof() -> None
 
 async def test_a_model_that_is_known_later_is_proven_once_it_is_known() -> None:
     nim, inner = FakeEmbedder(space=SPACE), local()
-    known, inner._spec = inner.spec, replace(inner.spec, space="", dimension=0)
+    known, inner._spec = inner.spec, replace(inner.spec, space="", dimension=0, learnt=False)
     embedder = proven(inner, nim, at_start=False)
     await embedder.start()
     with pytest.raises(EmbedderUnavailable, match="not proven yet"):

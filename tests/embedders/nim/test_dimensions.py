@@ -58,6 +58,20 @@ async def test_the_models_own_dimension_is_a_space_of_its_own_too_when_it_is_ask
         np.testing.assert_allclose(rows[0], nim.vector(CAT.text, "passage"), atol=1e-6)
 
 
+@pytest.mark.parametrize("model", [VL, None])
+async def test_the_dimension_is_known_before_the_nim_has_answered(model: str | None) -> None:
+    async with FakeNim(model=VL) as nim:
+        await nim.die()
+        async with running(nim, 8, model) as embedder:
+            spec = embedder.spec
+            await nim.rise()
+            await embedder.check()
+            then = embedder.spec
+
+    assert (spec.dimension, spec.learnt, spec.space) == (8, False, f"{VL}@8" if model else "")
+    assert (then.dimension, then.learnt, then.space) == (8, True, f"{VL}@8")
+
+
 @pytest.mark.parametrize("dimensions", [384, 512, 768, 1024, 2048])
 async def test_each_documented_value_is_taken(dimensions: int) -> None:
     async with (

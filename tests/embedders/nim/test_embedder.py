@@ -3,6 +3,7 @@
 import asyncio
 import math
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from embedders.errors import (
     ModelGone,
 )
 from embedders.nim.embedder import NimConfig, NimEmbedder
+from embedders.nim.wire import TEXT_AT_ONCE, Embeddings, read_embeddings
 from tests.embedders.nim.starting import start_learnt
 from tests.embedders.suite import CAT, DOG, LIMITS, MIXED, RED, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
@@ -371,3 +373,46 @@ async def test_a_check_does_not_wait_behind_slow_requests(nim: FakeNim, embedder
 
     gate.set()
     await asyncio.gather(*calls)
+
+
+async def test_other_work_has_its_turn_between_the_texts_of_a_large_batch(nim: FakeNim) -> None:
+    nim.become("acme/plain")
+    embedder = NimEmbedder(NimConfig(base_url=nim.base_url, max_batch=64))
+    await start_learnt(embedder, nim)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while not nim.requests:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await embedder.embed([TextInput("x" + "data:image" * 3270)] * 64, QUERY)
+    await counting
+    await embedder.close()
+
+    # Of eight texts at a time, eight times, one beside the others of the request.
+    assert turns >= 64 * 32_700 // TEXT_AT_ONCE
+
+
+@pytest.mark.parametrize(("dimension", "own"), [(16, False), (8192, True)])
+async def test_a_long_answer_is_read_in_a_thread(
+    nim: FakeNim, monkeypatch: pytest.MonkeyPatch, dimension: int, *, own: bool
+) -> None:
+    nim.become("acme/plain")
+    nim.dimension, nim.floats = dimension, True
+    embedder = NimEmbedder(NimConfig(base_url=nim.base_url))
+    await start_learnt(embedder, nim)
+    threads = []
+
+    def read(*args: Any, **kwargs: Any) -> Embeddings:
+        threads.append(threading.current_thread())
+        return read_embeddings(*args, **kwargs)
+
+    monkeypatch.setattr("embedders.nim.embedder.read_embeddings", read)
+    rows = vectors(await embedder.embed([CAT, DOG], QUERY))
+    await embedder.close()
+
+    assert rows.shape == (2, dimension)
+    assert [each is not threading.main_thread() for each in threads] == [own]

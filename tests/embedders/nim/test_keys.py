@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from embedders.contract import DOCUMENT, QUERY, TextInput
-from embedders.errors import CallerKeyRejected, CredentialRejected, EmbedderError, EmbedderUnavailable
+from embedders.errors import CallerKeyRejected, CredentialRejected, EmbedderError, EmbedderUnavailable, ModelGone
 from embedders.front.batching import BatchingEmbedder
 from embedders.front.breaker import BreakerEmbedder, BreakerRules
 from embedders.front.queueing import QueueBounds
@@ -84,6 +84,30 @@ async def test_callers_with_keys_are_served_where_the_server_has_none_and_the_ni
     assert outcomes.shape == (2, 16)
     # A gateway may count requests without a key against this server; only what tells that it wants one may be such.
     assert keys(nim).count(None) == 1
+
+
+async def test_a_nim_that_only_callers_have_keys_for_is_compared_by_the_next_call_after_a_check() -> None:
+    async with FakeNim(api_key=ALICES) as nim:
+        embedder = NimEmbedder(NimConfig(base_url=nim.base_url, caller_keys=True, retry_attempts=1))
+        await start_learnt(embedder, nim)
+        await embedder.embed([CAT], ALICE)
+        row = nim._row
+        nim._row = lambda content, role: row(content, role)[::-1].copy()  # type: ignore[method-assign]
+        await embedder.check()
+
+        with pytest.raises(ModelGone, match="vector of one text is not what it was"):
+            await embedder.embed([CAT], ALICE)
+        await embedder.close()
+
+
+async def test_a_key_is_cut_out_also_where_the_words_are_shortened(nim: FakeNim, embedder: NimEmbedder) -> None:
+    said = "x" * 190
+    nim.refuses, nim.said = (lambda _: True), {"detail": f"{said} {ALICES} {OURS}"}
+
+    with pytest.raises(EmbedderError) as failure:
+        await embedder.embed([CAT], ALICE)
+
+    assert f'{said} ... ..."' in str(failure.value)
 
 
 async def test_a_call_without_a_key_is_told_to_bring_one_and_harms_nobody(nim: FakeNim, config: NimConfig) -> None:

@@ -226,6 +226,26 @@ async def test_a_model_that_reads_no_pictures_says_so_once_and_gets_none_from_th
     assert len(nim.requests) == asked + 1
 
 
+async def test_a_nim_that_refused_one_plain_picture_gets_pictures_again_once_a_check_shows_that_it_takes_them(
+    nim: FakeRerankNim,
+) -> None:
+    nim.pictures = False
+    async with running(nim) as reranker:
+        with pytest.raises(InputRejected, match="reads texts only"):
+            await reranker.rerank("abc", [Passage("b", GREEN)], RERANK)
+        await reranker.check()
+        refused = reranker.spec.modalities
+        nim.pictures = True
+        await reranker.check()
+        nim.forget()
+        await reranker.check()
+
+        assert rejected(await reranker.rerank("abc", [Passage("b", GREEN)], RERANK)) == []
+        assert Modality.IMAGE in reranker.spec.modalities
+    assert refused == {Modality.TEXT}
+    assert len(nim.requests) == 2
+
+
 async def test_a_nim_that_fails_on_all_pictures_is_unavailable_and_not_taken_for_a_text_model(
     nim: FakeRerankNim, reranker: NimReranker
 ) -> None:

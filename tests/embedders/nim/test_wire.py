@@ -150,9 +150,10 @@ def test_lengths_of_half_precision_are_near_enough() -> None:
         (answer(packed(ROWS[0]), "AA=A"), "not base64"),
         (answer(packed(ROWS[0]), "AAAA"), "not base64"),
         (answer(packed(ROWS[0]), "é"), "not base64"),
-        (answer(packed(ROWS[0]), [10**400, 0, 0]), "beyond float32"),
+        (answer(packed(ROWS[0]), [10**400, 0, 0]), "not JSON"),
         (answer(packed(ROWS[0]), [1e300, 0, 0]), "finite"),
-        (answer(packed(ROWS[0]), [math.nan, 0, 0]), "finite"),
+        (answer(packed(ROWS[0]), [math.nan, 0, 0]), "not JSON"),
+        (answer(packed(ROWS[0]), [10**39, 0, 0]), "finite"),
         (answer(packed(ROWS[0]), packed([math.inf, 0, 0])), "finite"),
         (answer(packed(ROWS[0]), [0, 0, 0]), "unit length"),
         (answer(packed(ROWS[0]), [3e38, 3e38, 3e38]), "unit length"),
@@ -225,6 +226,25 @@ def test_vectors_without_a_direction_are_refused_whatever_the_model_promises(row
 )
 def test_what_a_refusal_says_is_one_short_line(body: object, words: str) -> None:
     assert read_refusal(json.dumps(body).encode()) == words
+
+
+KEY = "nvapi-0123456789-0123456789"
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (f"{KEY} and {KEY}.", "... and ...."),
+        (f"{'x' * 190} {KEY}", f"{'x' * 190} ..."),
+        (f"{'x' * 195} {KEY}", f"{'x' * 195} ..."),
+        (f"the key {KEY[:12]}", "the key ..."),
+        (f"the key {KEY[:12]}*** is wrong", "the key ...*** is wrong"),
+        (f"the key {KEY[:-1]}? is wrong", "the key ...? is wrong"),
+        ("nvapi is no key", "nvapi is no key"),
+    ],
+)
+def test_no_part_of_a_key_stays_in_a_refusal_wherever_it_is_cut(said: str, words: str) -> None:
+    assert read_refusal(json.dumps({"detail": said}).encode(), secrets=["other-key", KEY]) == words
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

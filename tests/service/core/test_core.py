@@ -1,6 +1,7 @@
 """Pieces of core by themselves; what core does as a whole is tested through the wire."""
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID
 
 import numpy as np
@@ -249,11 +250,14 @@ def bound_collection(embedder: FakeEmbedder) -> Collection:
     return Collection("Pictures", (Property("title", DataType.TEXT),), (vector,))
 
 
-async def test_nothing_is_bound_to_a_space_whose_dimension_is_not_known_yet() -> None:
-    pool = EmbedderPool([FakeEmbedder(dimension=0)], check_interval_s=60)
+@pytest.mark.parametrize("dimension", [0, 8])
+async def test_nothing_is_bound_to_a_space_before_the_backend_has_shown_its_model(dimension: int) -> None:
+    embedder = FakeEmbedder(dimension=dimension)
+    embedder._spec = replace(embedder.spec, learnt=False)
+    pool = EmbedderPool([embedder], check_interval_s=60)
     vectors = [VectorDraft(NamedVector("default", None))]
 
-    with pytest.raises(EmbedderUnavailable, match="dimension of fake/model is unknown until"):
+    with pytest.raises(EmbedderUnavailable, match="the model of embedder fake is not known until"):
         await Collections(FakeStore(), pool).create(Collection("Pictures", (), ()), vectors)
 
 
@@ -283,6 +287,20 @@ def test_an_adopted_vector_is_of_the_space_of_this_server_s_embedder_of_its_mode
             pool.for_vector("C", resolved.vectors[0])
     else:
         assert [each.spec.model for each in pool.for_vector("C", resolved.vectors[0])] == [model]
+
+
+@pytest.mark.parametrize(("learnt", "error"), [(False, EmbedderUnavailable), (True, SpaceMismatch)])
+def test_a_space_in_other_letters_is_a_mismatch_only_once_the_nim_has_told_how_it_spells_its_model(
+    *, learnt: bool, error: type[Exception]
+) -> None:
+    nim = FakeEmbedder(name="nim", model="NVIDIA/NVCLIP", space="NVIDIA/NVCLIP@8", dimension=8)
+    nim._spec = replace(nim.spec, learnt=learnt)
+    pool = EmbedderPool([nim], check_interval_s=60)
+
+    with pytest.raises(error):
+        pool.for_vector("C", NamedVector("v", Space("nvidia/nvclip@8", 8, "nvidia/nvclip")))
+    with pytest.raises(SpaceMismatch):
+        pool.for_vector("C", NamedVector("v", Space("nvidia/nvclip@16", 16, "nvidia/nvclip")))
 
 
 def test_a_nim_that_has_not_told_its_model_yet_may_have_any_space_and_shares_it_with_nobody() -> None:

@@ -1,14 +1,16 @@
 """The pool of embedders: how they start, whose key goes where, and what the metrics know of them."""
 
 import asyncio
+import math
 from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
 
-from embedders.contract import NOT_CHECKED, QUERY, TextInput
+from embedders.contract import NOT_CHECKED, QUERY, Health, TextInput
 from embedders.errors import EmbedderUnavailable, ModelUnusable
 from embedders.front.breaker import BreakerEmbedder, BreakerRules
+from service.core.backend_pool import RECHECK_INTERVAL_S
 from service.core.embedder_pool import EmbedderPool
 from service.errors import InvalidRequest
 from tests.fakes.embedder import FakeEmbedder
@@ -29,6 +31,16 @@ class StartsSlowly(FakeEmbedder):
         self.starting.set()
         await self.go.wait()
         await super().start()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return self.now_s
 
 
 def breaking(embedder: FakeEmbedder) -> BreakerEmbedder:
@@ -90,6 +102,37 @@ async def test_a_local_model_that_cannot_be_loaded_ends_the_start_and_the_others
     assert (slow.closed, broken.closed) == (1, 1)
 
 
+class Busy(FakeEmbedder):
+    """An embedder that somebody calls all the time, with success."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.health = Health(None, math.inf)
+        self._clock = clock
+        self.checked_s: list[float] = []
+
+    async def check(self) -> None:
+        self.checked_s.append(self._clock.now_s)
+
+
+async def test_an_embedder_whose_calls_succeed_is_checked_once_a_minute_because_its_weights_may_change() -> None:
+    clock = Clock()
+    busy = Busy(clock)
+    pool = EmbedderPool([busy], check_interval_s=0.0001, now_s=clock)
+    await pool.start()
+    await pool.first_checks()
+    async with asyncio.timeout(20):
+        for _ in range(130):
+            clock.now_s += 1
+            asked = clock.asked
+            while clock.asked == asked:
+                await asyncio.sleep(0)
+    await pool.close()
+
+    assert RECHECK_INTERVAL_S == 60
+    assert busy.checked_s == [100, 160, 220]
+
+
 def keys(embedder: FakeEmbedder) -> list[str | None]:
     return [options.api_key for inputs, options in embedder.calls if TEXT in inputs]
 
@@ -125,7 +168,7 @@ async def test_a_call_with_a_key_that_no_embedder_takes_is_refused_and_nothing_i
 
 async def test_the_metric_of_an_embedder_names_its_space_once_it_is_known_and_no_other() -> None:
     backend = FakeEmbedder(name="learns-late")
-    known, backend._spec = backend.spec, replace(backend.spec, model="", space="", dimension=0)
+    known, backend._spec = backend.spec, replace(backend.spec, model="", space="", dimension=0, learnt=False)
     backend.failure = EmbedderUnavailable("down")
     pool = EmbedderPool([breaking(backend)])
 
