@@ -260,17 +260,17 @@ TESTS = {
     "embedders.nim.test_faults": {
         "test_a_slow_answer_ends_with_the_time_out_and_is_not_asked_for_again": [
             "nim.timeout_s",
-            "embedders.nim.embedder.NimConfig.timeout_s",
+            "embedders.nim.calls.NimCallConfig.timeout_s",
         ],
         "test_a_wait_asked_for_beyond_the_bound_is_handed_on_instead_of_waited_for": [
-            "embedders.nim.embedder.NimConfig.retry_max_s"
+            "embedders.nim.calls.NimCallConfig.retry_max_s"
         ],
     },
     "embedders.nim.test_embedder": {
         "test_many_inputs_go_in_requests_of_64_and_no_more_at_once_than_connections": [
             "nim.max_batch",
             "nim.max_connections",
-            "embedders.nim.embedder.NimConfig.max_connections",
+            "embedders.nim.calls.NimCallConfig.max_connections",
             "embedders.nim.connection.ConnectionConfig.max_connections",
         ],
     },
@@ -280,24 +280,24 @@ TESTS = {
     "embedders.nim.test_reranking": {
         "test_a_request_has_at_most_512_passages": ["embedders.nim.reranking.MAX_PASSAGES"],
         "test_requests_are_cut_by_bytes_and_a_larger_passage_goes_alone": [
-            "embedders.nim.reranking.NimRerankConfig.max_request_bytes",
+            "embedders.nim.calls.NimCallConfig.max_request_bytes",
         ],
         "test_no_more_requests_run_at_once_than_connections_and_a_check_passes_them": [
-            "embedders.nim.reranking.NimRerankConfig.max_connections"
+            "embedders.nim.calls.NimCallConfig.max_connections"
         ],
-        "test_a_slow_answer_ends_with_the_time_out": ["embedders.nim.reranking.NimRerankConfig.timeout_s"],
-        "test_a_wait_beyond_the_time_for_retries_is_not_begun": ["embedders.nim.reranking.NimRerankConfig.retry_max_s"],
+        "test_a_slow_answer_ends_with_the_time_out": ["embedders.nim.calls.NimCallConfig.timeout_s"],
+        "test_a_wait_beyond_the_time_for_retries_is_not_begun": ["embedders.nim.calls.NimCallConfig.retry_max_s"],
         "test_pictures_that_have_to_be_converted_are_scaled_down": [
-            "embedders.nim.reranking.NimRerankConfig.max_converted_pixels"
+            "embedders.nim.calls.NimCallConfig.max_converted_pixels"
         ],
     },
     "embedders.nim.test_pictures": {
         "test_requests_are_cut_by_bytes_and_a_larger_input_goes_alone": [
             "nim.max_request_bytes",
-            "embedders.nim.embedder.NimConfig.max_request_bytes",
+            "embedders.nim.calls.NimCallConfig.max_request_bytes",
         ],
         "test_photos_that_have_to_be_converted_take_bounded_memory_and_requests": [
-            "embedders.nim.embedder.NimConfig.max_converted_pixels"
+            "embedders.nim.calls.NimCallConfig.max_converted_pixels"
         ],
         "test_a_large_body_goes_out_in_pieces_of_a_length_that_was_told": ["embedders.nim.connection.PIECE_BYTES"],
     },
