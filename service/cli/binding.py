@@ -6,7 +6,8 @@ import typer
 
 from service.cli.collections import parse_weighted_field
 from service.cli.connection import AddressOption, connected
-from service.cli.output import say
+from service.cli.output import describe_error, fail, say
+from vecgate.client import VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 
 Fields = list[str] | None
@@ -60,7 +61,14 @@ def bind(
         combination=pb.COMBINATION_JOINT_INPUT if joint else pb.COMBINATION_UNSPECIFIED,
     )
     with connected(context, address) as client:
-        answer = client.bind_vector(name, wanted, without_proof=without_proof, replace=replace)
+        try:
+            answer = client.bind_vector(name, wanted, without_proof=without_proof, replace=replace)
+        except VecgateError as error:
+            # The server names the fields of a request.
+            text, code = describe_error(error, target=client.target)
+            fail(
+                text.replace("set without_proof", "give --without-proof").replace("set replace", "give --replace"), code
+            )
     _report(answer, wanted)
 
 
@@ -72,6 +80,8 @@ def _report(answer: pb.BindVectorResponse, wanted: pb.VectorConfig) -> None:
         return
     say(f"{what} is bound to the space {bound.space} ({bound.dimension} values)")
     proof = answer.proof
+    if proof.zeros:
+        say(f"{proof.zeros} stored vectors of zeros were left out.")
     say(
         f"{proof.matching} of {proof.compared} compared vectors are as {wanted.embedder} makes them: "
         f"least cosine {proof.least_cosine:.4f}, median {proof.median_cosine:.4f}"

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,7 +17,10 @@ from weaviate.classes.tenants import Tenant, TenantActivityStatus
 
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.contract import DOCUMENT, Embedding, ImageInput, TextInput
+from service.domain import Space
+from service.errors import StoreRejected
 from service.settings import WeaviateSettings
+from service.store.weaviate import collections
 from tests.conftest import assert_close
 from tests.e2e.adopting import (
     MODEL,
@@ -245,6 +249,63 @@ async def test_another_binding_at_the_same_time_is_not_overwritten(make: Make) -
     assert len(failed) == 1
     assert failed[0].reason in ("STORE_REJECTED", "INVALID_INPUT")
     assert await space_of(made) == MODEL
+
+
+async def test_the_later_of_two_bindings_says_that_another_was_made_meanwhile(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other binding comes between the look at the schema and its change."""
+    made = await make(**KINDS["a name"])
+    (vector,) = (await made.store.get_collection(made.name)).vectors
+    wanted = [replace(vector, space=Space(space, 8, space)) for space in ("first", "second")]
+    others = [made.store.bind_vector(made.name, wanted[0])]
+    read = collections._get_json
+
+    async def read_late(client: Any, path: str) -> Any:
+        schema = await read(client, path)
+        if others:
+            await others.pop()
+        return schema
+
+    monkeypatch.setattr(collections, "_get_json", read_late)
+
+    with pytest.raises(StoreRejected, match="bound or removed meanwhile"):
+        await made.store.bind_vector(made.name, wanted[1])
+
+    assert await space_of(made) == "first"
+
+
+@pytest.mark.parametrize("made_by", [12, 0])
+async def test_vectors_of_zeros_are_left_out_and_counted(make: Make, made_by: int) -> None:
+    """They have no direction: they neither prove nor disprove."""
+    made = await make(**KINDS["a name"])
+    for number in range(30):
+        title = f"thing {number}"
+        vector = VECTOR(title) if number < made_by else np.zeros(8)
+        await made.theirs.data.insert({"title": title}, uuid=UUID(int=number + 1), vector={"default": vector.tolist()})
+
+    if made_by:
+        proof = (await bind(made)).proof
+        assert (proof.compared, proof.matching, proof.zeros) == (12, 12, 18)
+        return
+    failure = await failure_of(bind(made))
+    trusted = await bind(made, without_proof=True)
+    assert "no stored vector could be compared (30 of zeros were left out)" in failure.message
+    assert (trusted.proof.zeros, await space_of(made)) == (30, MODEL)
+
+
+async def test_the_newest_objects_are_compared_where_ids_follow_the_time(make: Make) -> None:
+    """As UUIDs of version 7 do, which all are at one place."""
+    made = await make(**KINDS["a name"])
+    for number in range(60):
+        title, maker = f"thing {number}", VECTOR if number < 40 else OTHER.vector
+        timed = UUID(int=(0x019400000000 + number << 80) + (7 << 76) + (2 << 62) + number)
+        await made.theirs.data.insert({"title": title}, uuid=timed, vector={"default": maker(title).tolist()})
+
+    failure = await failure_of(bind(made))
+
+    assert failure.reason == "BINDING_UNPROVEN"
+    assert (failure.metadata["compared"], failure.metadata["matching"]) == ("40", "20")
 
 
 @pytest.mark.parametrize("kind", KINDS)

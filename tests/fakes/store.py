@@ -334,8 +334,12 @@ def _listed(objects: Sequence[StoredObject], options: SearchOptions) -> list[Sto
     listed = sorted(
         (each for each in objects if options.after is None or each.id > options.after), key=lambda each: each.id
     )
+    made = {each.id: number for number, each in enumerate(objects)}
     for order in reversed(options.sort):
         name = order.property
+        if name == "_creationTimeUnix":
+            listed.sort(key=lambda each: made[each.id], reverse=order.descending)
+            continue
         # As Weaviate: what has no value comes first, and last when descending.
         listed.sort(key=lambda each: (name in each.properties, each.properties.get(name)), reverse=order.descending)
     return listed

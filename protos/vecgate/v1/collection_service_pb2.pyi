@@ -834,6 +834,7 @@ class BindingProof(_message.Message):
     MATCHING_FIELD_NUMBER: _builtins.int
     LEAST_COSINE_FIELD_NUMBER: _builtins.int
     MEDIAN_COSINE_FIELD_NUMBER: _builtins.int
+    ZEROS_FIELD_NUMBER: _builtins.int
     compared: _builtins.int
     """The number of objects that were compared."""
     matching: _builtins.int
@@ -842,6 +843,8 @@ class BindingProof(_message.Message):
     """The least cosine; 0 if none was compared."""
     median_cosine: _builtins.float
     """The median of the cosines; 0 if none was compared."""
+    zeros: _builtins.int
+    """The number of stored vectors of zeros, which have no direction and were left out."""
     def __init__(
         self,
         *,
@@ -849,10 +852,11 @@ class BindingProof(_message.Message):
         matching: _builtins.int = ...,
         least_cosine: _builtins.float = ...,
         median_cosine: _builtins.float = ...,
+        zeros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "least_cosine", b"least_cosine", "matching", b"matching", "median_cosine", b"median_cosine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "least_cosine", b"least_cosine", "matching", b"matching", "median_cosine", b"median_cosine", "zeros", b"zeros"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

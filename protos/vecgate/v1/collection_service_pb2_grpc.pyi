@@ -58,10 +58,11 @@ class CollectionServiceStub:
     BindVector: _grpc.UnaryUnaryMultiCallable[_collection_service_pb2.BindVectorRequest, _collection_service_pb2.BindVectorResponse]
     """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
     then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
-    embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
-    embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
-    field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
-    (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+    embed the given fields. Stored vectors prove the binding: up to 40 objects, half of them the newest, with tenants those of up to 8
+    active ones, are embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored
+    vector. With several fields, the same is true of those that have each field and of those that have several, of at least 3 each
+    (BINDING_UNPROVEN). The dimension is always compared (INVALID_VECTOR). A call that means the same as the present binding, such as
+    one with the weights 3 and 7 for 0.3 and 0.7, changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
     INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
     STORE_REJECTED, STORE_UNAVAILABLE.
     """
@@ -130,10 +131,11 @@ class CollectionServiceAsyncStub(CollectionServiceStub):
     BindVector: _aio.UnaryUnaryMultiCallable[_collection_service_pb2.BindVectorRequest, _collection_service_pb2.BindVectorResponse]  # type: ignore[assignment]
     """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
     then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
-    embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
-    embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
-    field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
-    (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+    embed the given fields. Stored vectors prove the binding: up to 40 objects, half of them the newest, with tenants those of up to 8
+    active ones, are embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored
+    vector. With several fields, the same is true of those that have each field and of those that have several, of at least 3 each
+    (BINDING_UNPROVEN). The dimension is always compared (INVALID_VECTOR). A call that means the same as the present binding, such as
+    one with the weights 3 and 7 for 0.3 and 0.7, changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
     INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
     STORE_REJECTED, STORE_UNAVAILABLE.
     """
@@ -235,10 +237,11 @@ class CollectionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_collection_service_pb2.BindVectorResponse, _abc.Awaitable[_collection_service_pb2.BindVectorResponse]]:
         """BindVector binds a vector that another client made, for vectors of its own, to the space of the embedder that made these. From
         then on, the collection is like one of CreateCollection: texts and images find its objects, and imports, updates and backfills
-        embed the given fields. Stored vectors prove the binding: up to 40 objects, with tenants those of up to 8 active ones, are
-        embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored vector; each
-        field is in one of them, and one has several fields if there are several (BINDING_UNPROVEN). The dimension is always compared
-        (INVALID_VECTOR). The same call again changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
+        embed the given fields. Stored vectors prove the binding: up to 40 objects, half of them the newest, with tenants those of up to 8
+        active ones, are embedded again and compared. At least 10 are needed, 90 % of which have a cosine of 0.995 or more to their stored
+        vector. With several fields, the same is true of those that have each field and of those that have several, of at least 3 each
+        (BINDING_UNPROVEN). The dimension is always compared (INVALID_VECTOR). A call that means the same as the present binding, such as
+        one with the weights 3 and 7 for 0.3 and 0.7, changes nothing. The binding lasts as long as the collection. Errors: INVALID_INPUT,
         INVALID_VECTOR, UNKNOWN_VECTOR, COLLECTION_NOT_FOUND, EMBEDDER_NOT_FOUND, BINDING_UNPROVEN, EMBEDDER_UNAVAILABLE,
         STORE_REJECTED, STORE_UNAVAILABLE.
         """

@@ -10,47 +10,20 @@ measurements with the bundled model over 40 objects, each a picture and its titl
 - Another of the fields: 0.65 at most. One field instead of the mean of both: 0.94 at most.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from itertools import product
-from uuid import UUID
 
 import numpy as np
 
 from embedders.contract import EmbedOptions, Vector
 from embedders.errors import EmbedderError
-from embedders.texts import is_blank
 from service.core.collections.changes import VectorDraft, field_faults, joint_faults
+from service.core.collections.sampling import Sample, filled
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.vectorizing import BULK_DOCUMENTS, Candidate, Vectorizer, join, vector_fields
-from service.domain import (
-    TEXTS,
-    Collection,
-    Distance,
-    NamedVector,
-    PropertyValue,
-    ReturnFields,
-    Scope,
-    SearchOptions,
-    SearchSpec,
-    Space,
-    StoredObject,
-    TenantActivity,
-    WeightedField,
-    some_of,
-    unknown_vector,
-)
-from service.errors import (
-    BindingUnproven,
-    InvalidRequest,
-    ObjectNotFound,
-    StoreRejected,
-    TenantInactive,
-    TenantNotFound,
-    Violation,
-    collecting,
-)
+from service.domain import Collection, Distance, NamedVector, Space, unknown_vector
+from service.errors import BindingUnproven, InvalidRequest, Violation, collecting
 from service.store.base import Store
 
 MIN_COSINE = 0.995
@@ -62,14 +35,11 @@ MIN_SHARE = 0.9
 MIN_COMPARED = 10
 """Fewer objects prove nothing."""
 
+MIN_SHOWN = 3
+"""Fewer objects with a field prove nothing of the field, and fewer with several of them nothing of the weights."""
+
 MAX_COMPARED = 40
 """More objects prove nothing else."""
-
-MAX_READ = 1000
-"""Objects that are read until enough of them have the vector and its fields."""
-
-MAX_TENANTS = 8
-"""Active tenants whose objects are compared, spread over all of them by name."""
 
 CONTRARY = 0.5
 """A lower median says that another model made the vectors, or of something else; nobody's word changes that."""
@@ -77,27 +47,11 @@ CONTRARY = 0.5
 MAX_LENGTH_ERROR = 0.01
 """By how much stored vectors may differ from unit length where the distance depends on the length."""
 
-PLACES = 8
-"""From how many places by id objects are taken, so that the oldest and newest are compared, too."""
-
-PAGE = 5
-"""Objects that are read at a place, before it is the next one's turn."""
-
-BATCH = 8
-BATCH_BYTES = 16 * 1024 * 1024
-"""Objects, and bytes of their texts and pictures, that are embedded at a time."""
-
-MAX_GUESSES = 10
-"""Properties that are tried on their own where a proof fails."""
-
 MODULE = "multi2vec-nvidia"
 """The module of a native vector."""
 
 ASKED = ""
 """The name of the vector as the binding would make it, among guesses, which have the names of properties."""
-
-TOGETHER = "+"
-"""The name of the guess that all fields are one input; no property has it."""
 
 IF_SURE = "; if you are sure all the same, set without_proof"
 
@@ -126,19 +80,22 @@ class Proof:
         matching: those whose vectors are the same.
         least: the least cosine; 0 if none was compared.
         median: the median of the cosines; 0 if none was compared.
+        zeros: stored vectors of zeros, which have no direction and were left out.
     """
 
     compared: int = 0
     matching: int = 0
     least: float = 0.0
     median: float = 0.0
+    zeros: int = 0
 
     def __str__(self) -> str:
+        zeros = f" ({self.zeros} of zeros were left out)" if self.zeros else ""
         if not self.compared:
-            return "no stored vector could be compared"
+            return f"no stored vector could be compared{zeros}"
         return (
-            f"of {self.compared} stored vectors, {self.matching} are as this embedder makes them (cosine {MIN_COSINE} "
-            f"or more; least {self.least:.4f}, median {self.median:.4f})"
+            f"of {self.compared} stored vectors{zeros}, {self.matching} are as this embedder makes them (cosine "
+            f"{MIN_COSINE} or more; least {self.least:.4f}, median {self.median:.4f})"
         )
 
 
@@ -150,12 +107,28 @@ class _Compared:
     stored: Vector
     made: Mapping[str, Vector]
 
-    def cosine(self, guess: str = ASKED) -> float:
-        return _cosine(self.stored, self.made[guess])
+    def cosine(self) -> float:
+        return _cosine(self.stored, self.made[ASKED])
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Those of the compared objects that prove one thing, how many of them it needs, and how many match."""
+
+    kind: str
+    needed: int
+    size: int
+    matching: int
+
+    @property
+    def differs(self) -> bool:
+        return self.matching < MIN_SHARE * self.size
 
 
 def bound_vector(collection: Collection, wish: BindingWish) -> NamedVector:
     """Return the vector of a collection that is to be bound, with the fields and the space that it is to have.
+
+    It is the present one if that is bound so already, in other words.
 
     Raises:
         InvalidRequest: it cannot be bound so; all violations are listed.
@@ -174,12 +147,24 @@ def bound_vector(collection: Collection, wish: BindingWish) -> NamedVector:
         joint=wanted.joint,
         weighted=wanted.weighted,
     )
+    if _means(present) == _means(bound):
+        bound = present
     with collecting() as violations:
         violations.extend(field_faults(collection, bound, "vector"))
         violations.extend(joint_faults(bound, "vector"))
         if (fault := _fault(present, bound, wish)) is not None:
             violations.add("vector.name", f"{name!r} {fault}")
     return bound
+
+
+def _means(vector: NamedVector) -> tuple[object, ...]:
+    """Return what a binding says of how vectors are made, alike for those that make the same vectors."""
+    kinds = (vector.text_fields, vector.image_fields)
+    space = vector.space and vector.space.id
+    if vector.joint:
+        return space, True, *(tuple(each.name for each in fields) for fields in kinds)
+    whole = sum(each.weight for fields in kinds for each in fields)
+    return space, False, *({each.name: round(each.weight / whole, 6) for each in fields} for fields in kinds)
 
 
 def _fault(present: NamedVector, bound: NamedVector, wish: BindingWish) -> str | None:
@@ -225,130 +210,72 @@ class Prover:
             StoreUnavailable: the store failed.
         """
         options = replace(BULK_DOCUMENTS, api_key=api_key)
-        compared = await self._compare(collection, vector, (), MAX_COMPARED, options)
-        cosines = [each.cosine() for each in compared]
-        same = sum(_same(each, vector.distance) for each in compared)
-        proof = Proof(len(compared), same, min(cosines, default=0.0), float(np.median(cosines)) if cosines else 0.0)
+        if (first := await Sample(self._store, collection, vector.name, 1).first()) is not None:
+            _check_dimension(vector, first.vectors[vector.name])
+        compared, zeros = await self._compare(collection, vector, options)
+        proof = _proof(compared, zeros, vector.distance)
         if compared and proof.median < CONTRARY:
             hint = await self._hint(collection, vector, options)
             raise _unproven(vector, proof, hint or "another model made them, or it made them of other texts or images")
         if trusted:
             return proof
-        if same < MIN_SHARE * len(compared):
+        groups = _groups(compared, vector)
+        if (differing := next((each for each in groups if each.differs), None)) is not None:
             hint = _length_hint(compared, vector) or await self._hint(collection, vector, options)
-            if proof.median >= MIN_COSINE:
+            if proof.median >= MIN_COSINE and differing is groups[0]:
                 hint = hint or "the others were changed without their vectors, or another model made them"
-            raise _unproven(vector, proof, f"{hint or 'the fields or their weights differ'}{IF_SURE}")
-        if len(compared) < MIN_COMPARED:
-            reason = f"a proof needs {MIN_COMPARED} objects with this vector and its fields"
+            which = f"of the {differing.size} {differing.kind}, {differing.matching} are; "
+            reason = f"{'' if differing is groups[0] else which}{hint or 'the fields or their weights differ'}"
             raise _unproven(vector, proof, f"{reason}{IF_SURE}")
-        if (unseen := _unseen(compared, vector)) is not None:
-            raise _unproven(vector, proof, f"{unseen}{IF_SURE}")
+        if (small := next((each for each in groups if each.size < each.needed), None)) is not None:
+            reason = f"a proof needs {small.needed} objects {small.kind}, and has {small.size}"
+            raise _unproven(vector, proof, f"{reason}{IF_SURE}")
         return proof
 
     async def _compare(
+        self, collection: Collection, vector: NamedVector, options: EmbedOptions, most: int = MAX_COMPARED
+    ) -> tuple[list[_Compared], int]:
+        """Return objects with what is made of them, and how many were left out because their vector is of zeros."""
+        trial = replace(collection, vectors=(replace(vector, name=ASKED),))
+        return await self._make(trial, vector, options, most)
+
+    async def _make(
         self,
-        collection: Collection,
+        trial: Collection,
         vector: NamedVector,
-        guesses: Sequence[NamedVector],
-        most: int,
         options: EmbedOptions,
-    ) -> list[_Compared]:
-        """Return objects with what is made of them, as the binding would and by guesses."""
-        trial = replace(collection, vectors=(replace(vector, name=ASKED), *guesses))
+        most: int,
+        needed: frozenset[str] = frozenset(),
+    ) -> tuple[list[_Compared], int]:
+        """Return objects that have all the needed fields, with their vectors as the trial's vectors make them."""
+        fields = replace(vector_fields(trial), vectors=[])
+        if not (fields.properties or fields.images):
+            return [], 0
         found: list[_Compared] = []
-        async with aclosing(self._batches(trial, vector)) as batches:
+        sample = Sample(self._store, trial, vector.name, most)
+        async with aclosing(sample.batches(fields, needed)) as batches:
             async for batch in batches:
                 chunk = [Candidate(f"objects[{each.id}]", replace(each, vectors={})) for each in batch]
                 await self._vectorizer.fill(trial, chunk, options, truncate=True, stored={}, used={}, partly=True)
                 found += [
-                    _Compared(_filled(each), each.vectors[vector.name], candidate.object.vectors)
+                    _Compared(filled(each), each.vectors[vector.name], candidate.object.vectors)
                     for each, candidate in zip(batch, chunk, strict=True)
-                    if ASKED in candidate.object.vectors
+                    if len(candidate.object.vectors) == len(trial.vectors)
                 ]
                 if len(found) >= most:
                     break
-        return found[:most]
-
-    async def _batches(self, collection: Collection, vector: NamedVector) -> AsyncGenerator[list[StoredObject]]:
-        """Yield stored objects with the fields of the collection's vectors and a stored one, a few at a time.
-
-        Raises:
-            InvalidRequest: a stored vector does not have the dimension of the space.
-        """
-        fields = replace(vector_fields(collection), vectors=[])
-        batch: list[StoredObject] = []
-        size = 0
-        async with aclosing(self._sample(collection, vector)) as sample:
-            async for scope, listed in sample:
-                _check_dimension(vector, listed.vectors[vector.name])
-                if not (fields.properties or fields.images):
-                    return
-                try:
-                    # One by one, because the images of several objects could be too large for one answer.
-                    read = await self._store.get_object(collection.name, listed.id, fields, scope)
-                except (ObjectNotFound, StoreRejected):
-                    continue
-                if not _filled(read):
-                    continue
-                batch.append(replace(read, vectors=listed.vectors))
-                size += _size(read)
-                if len(batch) == BATCH or size > BATCH_BYTES:
-                    yield batch
-                    batch, size = [], 0
-        if batch:
-            yield batch
-
-    async def _sample(self, collection: Collection, vector: NamedVector) -> AsyncGenerator[tuple[Scope, StoredObject]]:
-        """Yield objects that have a vector, from places that are spread over ids and active tenants."""
-        starts = [None, *(UUID(int=place << 125) for place in range(1, PLACES))]
-        cursors = [(scope, start) for start, scope in product(starts, await self._scopes(collection))]
-        fields = ReturnFields(vectors=[vector.name])
-        seen: set[tuple[str, UUID]] = set()
-        read = 0
-        while cursors and read < MAX_READ:
-            scope, after = cursors.pop(0)
-            spec = SearchSpec(limit=PAGE, fields=fields, options=SearchOptions(after=after), scope=scope)
-            try:
-                page = [hit.object for hit in await self._store.search(collection.name, spec)]
-            except (TenantInactive, TenantNotFound):
-                continue
-            read += len(page)
-            if len(page) == PAGE:
-                cursors.append((scope, page[-1].id))
-            for each in page:
-                if (scope.tenant, each.id) not in seen and vector.name in each.vectors:
-                    seen.add((scope.tenant, each.id))
-                    yield scope, each
-
-    async def _scopes(self, collection: Collection) -> list[Scope]:
-        if collection.multi_tenancy is None:
-            return [Scope()]
-        found = await self._store.list_tenants(collection.name)
-        active = [each.name for each in found if each.activity is TenantActivity.ACTIVE]
-        return [Scope(name) for name in active[:: max(1, len(active) // MAX_TENANTS)][:MAX_TENANTS]]
+        return found[:most], sample.zeros
 
     async def _hint(self, collection: Collection, vector: NamedVector, options: EmbedOptions) -> str:
-        """Return what the stored vectors are made of, by this embedder or another one; or nothing."""
+        """Return with which weights, or by which other embedder, the stored vectors are made; or nothing."""
         fields = [each.name for each in (*vector.text_fields, *vector.image_fields)]
-        texts = [each.name for each in collection.properties if each.data_type in TEXTS]
-        images = [name for name in collection.blobs if name not in collection.hashes]
-        names = list(dict.fromkeys([*fields, *texts, *images]))[:MAX_GUESSES]
-        guesses = [_alone(vector, name, image=name in collection.blobs) for name in names]
-        if not vector.joint and vector.text_fields and len(vector.image_fields) == 1:
-            guesses.append(replace(vector, name=TOGETHER, joint=True))
-        compared = await self._compare(collection, vector, guesses, MIN_COMPARED, options)
-        for name in (*names, TOGETHER):
-            cosines = [each.cosine(name) for each in compared if name in each.made]
-            if fields != [name] and len(cosines) > len(compared) / 2 and np.median(cosines) >= MIN_COSINE:
-                how = "the fields as one input" if name == TOGETHER else f"{name!r} alone"
-                return f"they are as it makes them of {how}"
-        whole = [
-            (each.stored, [each.made[name] for name in fields]) for each in compared if each.made.keys() > {*fields}
-        ]
-        if len(fields) > 1 and (weights := fitted_weights(whole)) is not None:
-            listed = ", ".join(f"{name}={weight:.2f}" for name, weight in zip(fields, weights, strict=True))
-            return f"they are as it makes them of each field by itself with the weights {listed}"
+        if len(fields) > 1:
+            trial = replace(collection, vectors=tuple(_alone(vector)))
+            compared, _ = await self._make(trial, vector, options, MIN_COMPARED, frozenset(fields))
+            whole = [(each.stored, [each.made[name] for name in fields]) for each in compared]
+            if (weights := fitted_weights(whole)) is not None:
+                listed = ", ".join(f"{name}={weight:.2f}" for name, weight in zip(fields, weights, strict=True))
+                return f"they are as it makes them of each field by itself with the weights {listed}"
         # A caller's own key is for the embedder that they named.
         return await self._maker(collection, vector, replace(options, api_key=None))
 
@@ -360,10 +287,33 @@ class Prover:
                 continue
             other = replace(vector, space=Space(spec.space, spec.dimension, spec.model))
             with suppress(EmbedderError):
-                compared = await self._compare(collection, other, (), MIN_COMPARED, options)
+                compared, _ = await self._compare(collection, other, options, MIN_COMPARED)
                 if compared and np.median([one.cosine() for one in compared]) >= MIN_COSINE:
                     return f"they are as the embedder {spec.name} makes them"
         return ""
+
+
+def _proof(compared: Sequence[_Compared], zeros: int, distance: Distance | None) -> Proof:
+    cosines = [each.cosine() for each in compared] or [0.0]
+    matching = sum(_same(each, distance) for each in compared)
+    return Proof(len(compared), matching, min(cosines), float(np.median(cosines)), zeros)
+
+
+def _groups(compared: Sequence[_Compared], vector: NamedVector) -> list[_Group]:
+    """Return all compared objects, those with each field, and those with several, where there are several fields.
+
+    Objects with the rest of the fields would otherwise hide that none was made of this one.
+    """
+    names = [each.name for each in (*vector.text_fields, *vector.image_fields)]
+    groups = [("with this vector and its fields", MIN_COMPARED, list(compared))]
+    if len(names) > 1:
+        groups += [(f"with {name!r}", MIN_SHOWN, [each for each in compared if name in each.filled]) for name in names]
+        several = [each for each in compared if len(each.filled) > 1]
+        groups.append(("with several of the fields", MIN_SHOWN, several))
+    return [
+        _Group(kind, needed, len(objects), sum(_same(each, vector.distance) for each in objects))
+        for kind, needed, objects in groups
+    ]
 
 
 def fitted_weights(objects: Sequence[tuple[Vector, Sequence[Vector]]]) -> list[float] | None:
@@ -392,7 +342,7 @@ def fitted_weights(objects: Sequence[tuple[Vector, Sequence[Vector]]]) -> list[f
 
 def _unproven(vector: NamedVector, proof: Proof, reason: str) -> BindingUnproven:
     assert vector.space is not None, "it has the space that it would be bound to"
-    numbers = {name: getattr(proof, name) for name in ("compared", "matching")}
+    numbers = {name: getattr(proof, name) for name in ("compared", "matching", "zeros")}
     cosines = {f"{name}_cosine": f"{getattr(proof, name):.4f}" for name in ("least", "median")}
     message = f"vector {vector.name!r} is not bound to the space {vector.space.id!r}: {proof}; {reason}"
     return BindingUnproven(message, {name: str(value) for name, value in {**numbers, **cosines}.items()})
@@ -430,33 +380,9 @@ def _length_hint(compared: Sequence[_Compared], vector: NamedVector) -> str:
     return f"stored vectors do not have the length 1 as Vecgate's do, and {name} depends on the length"
 
 
-def _unseen(compared: Sequence[_Compared], vector: NamedVector) -> str | None:
-    """Return what the compared objects prove nothing about: a field that none has, or weights where none has two."""
-    names = [each.name for each in (*vector.text_fields, *vector.image_fields)]
-    absent = [name for name in names if not any(name in each.filled for each in compared)]
-    if absent:
-        return f"none of these objects has {some_of(absent)}"
-    if len(names) > 1 and not any(len(each.filled) > 1 for each in compared):
-        return "none of these objects has several of the fields, so their weights are not proven"
-    return None
-
-
-def _filled(object_: StoredObject) -> frozenset[str]:
-    """Return which properties and images of an object hold something to embed."""
-    worded = {name for name, value in object_.properties.items() if _holds_words(value)}
-    return frozenset(worded | object_.images.keys())
-
-
-def _holds_words(value: PropertyValue) -> bool:
-    return any(isinstance(each, str) and not is_blank(each) for each in (value if isinstance(value, list) else [value]))
-
-
-def _size(object_: StoredObject) -> int:
-    return sum(map(len, object_.images.values())) + sum(len(str(value)) for value in object_.properties.values())
-
-
-def _alone(vector: NamedVector, name: str, *, image: bool) -> NamedVector:
-    """Return a vector that is made of one property alone, and has the property's name."""
-    field = (WeightedField(name),)
-    images, texts = (field, ()) if image else ((), field)
-    return replace(vector, name=name, image_fields=images, text_fields=texts, joint=False)
+def _alone(vector: NamedVector) -> Iterator[NamedVector]:
+    """Yield for each field of a vector one that is made of it alone, and has its name."""
+    for each in vector.text_fields:
+        yield replace(vector, name=each.name, text_fields=(each,), image_fields=(), joint=False)
+    for each in vector.image_fields:
+        yield replace(vector, name=each.name, text_fields=(), image_fields=(each,), joint=False)

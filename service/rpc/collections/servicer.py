@@ -108,6 +108,7 @@ class CollectionServicer(pb_grpc.CollectionServiceServicer):
         response = pb.BindVectorResponse(collection=self._to_pb(bound))
         if proof is not None:
             response.proof.compared, response.proof.matching = proof.compared, proof.matching
+            response.proof.zeros = proof.zeros
             response.proof.least_cosine, response.proof.median_cosine = proof.least, proof.median
         return response
 

@@ -118,16 +118,22 @@ class WeaviateCollections:
         self._forget(name)
         async with self._connection.call(name) as client:
             schema = await _get_json(client, f"/schema/{name}")
-            present = from_schema(schema).find_vector(vector.name)
-            if present is None or present.binding != vector.binding:
-                raise StoreRejected(
-                    f"vector {vector.name!r} of {name!r} was bound or removed meanwhile; look at it again"
-                )
+            changed = StoreRejected(
+                f"vector {vector.name!r} of {name!r} was bound or removed meanwhile; look at it again"
+            )
+            if not _has_binding(schema, vector):
+                raise changed
             if not add_binding(schema, vector):
                 raise StoreRejected(
                     f"collection {name!r} has no property, and Weaviate keeps the binding with one: add a property"
                 )
-            await _send_json(client, "put", f"/schema/{name}", schema)
+            try:
+                await _send_json(client, "put", f"/schema/{name}", schema)
+            except UnexpectedStatusCodeError as error:
+                # Weaviate refuses to change the binding that another call has made since.
+                if _has_binding(await _get_json(client, f"/schema/{name}"), vector):
+                    raise
+                raise changed from error
         self._forget(name)
 
     async def remove_vector(self, collection: str, vector: str) -> None:
@@ -244,6 +250,12 @@ class WeaviateCollections:
         name = check_name(collection)
         async with self._connection.call(name) as client:
             await client.collections.use(name).tenants.remove(list(names))
+
+
+def _has_binding(schema: Mapping[str, Any], vector: NamedVector) -> bool:
+    """Return whether a vector has the same binding in a schema, which may be none."""
+    present = from_schema(schema).find_vector(vector.name)
+    return present is not None and present.binding == vector.binding
 
 
 def check_name(name: str) -> str:

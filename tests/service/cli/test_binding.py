@@ -25,6 +25,25 @@ def test_bind_sends_the_embedder_and_the_fields_and_says_what_was_compared(run: 
     assert "least cosine 0.2500, median 1.0000" in result.stdout
 
 
+def test_bind_says_how_many_vectors_of_zeros_were_left_out(run: Run, pictures: FakeVecgate) -> None:
+    pictures.proof = pb.BindingProof(compared=40, matching=40, zeros=3)
+
+    result = run("collections", "bind", "Pictures", "--embedder", "fake")
+
+    assert "3 stored vectors of zeros were left out." in result.stdout
+
+
+@pytest.mark.parametrize(("said", "option"), [("without_proof", "--without-proof"), ("replace", "--replace")])
+def test_bind_names_the_option_instead_of_the_field(run: Run, pictures: FakeVecgate, said: str, option: str) -> None:
+    failure = status_pb2.Status(code=code_pb2.FAILED_PRECONDITION, message=f"if you are sure, set {said}")
+    pictures.failing["BindVector"].append(failure)
+
+    result = run("collections", "bind", "Pictures", "--embedder", "fake")
+
+    assert (result.exit_code, f"if you are sure, give {option}" in result.stderr) == (1, True)
+    assert f"set {said}" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("proof", "words"),
     [(pb.BindingProof(), "No stored vector could be compared."), (None, "default was bound so already")],

@@ -11,8 +11,9 @@ from grpc import StatusCode
 
 from embedders.contract import DOCUMENT, Embedding, Modality, TextImageInput
 from embedders.errors import EmbedderUnavailable
-from service.core.collections import binding
-from service.core.collections.binding import MAX_COMPARED, MAX_TENANTS, MIN_COMPARED, MIN_COSINE, fitted_weights
+from service.core.collections import sampling
+from service.core.collections.binding import MAX_COMPARED, MIN_COMPARED, MIN_COSINE, MIN_SHOWN, fitted_weights
+from service.core.collections.sampling import MAX_TENANTS
 from service.core.objects.vectorizing import join
 from service.domain import (
     Collection,
@@ -58,6 +59,14 @@ def pictured(number: int) -> StoredObject:
     vector = join([FAKE.vector(title), FAKE.vector(photo)], [0.25, 0.75])
     assert vector is not None
     return StoredObject(UUID(int=number), {"title": title, "tags": ["some"]}, {"photo": photo}, {"own": vector})
+
+
+def mixed(number: int) -> StoredObject:
+    """Return an object with a title and a tag, and their vector."""
+    title = f"thing {number}"
+    vector = join([FAKE.vector(title), FAKE.vector("some")], [0.5, 0.5])
+    assert vector is not None
+    return StoredObject(UUID(int=number), {"title": title, "tags": ["some"]}, {}, {"own": vector})
 
 
 async def fill(wire: Wire, made: Made = titled, *, count: int = 12, vector: NamedVector = OWN) -> None:
@@ -130,7 +139,7 @@ WRONG: dict[str, tuple[Made, pb.BindVectorRequest, str]] = {
         asked("title"),
         "another model made them",
     ),
-    "another field": (titled, asked("tags", "title"), "of 'title' alone"),
+    "another field": (titled, asked("tags", "title"), "with the weights tags=0.00, title=1.00"),
     "weights": (pictured, asked("title", images=("photo",)), "with the weights title=0.25, photo=0.75"),
     "one field of two": (pictured, asked("title"), "another model made them, or it made them of other"),
     "half of them by another model": (
@@ -150,10 +159,128 @@ async def test_stored_vectors_that_differ_are_refused_with_numbers_and_the_fix(w
 
     assert (failure.code, failure.reason) == (StatusCode.FAILED_PRECONDITION, "BINDING_UNPROVEN")
     assert fix in failure.message
-    assert failure.metadata.keys() == {"compared", "matching", "least_cosine", "median_cosine"}
+    assert failure.metadata.keys() == {"compared", "matching", "zeros", "least_cosine", "median_cosine"}
     assert failure.metadata["compared"] == "12"
     assert float(failure.metadata["least_cosine"]) < MIN_COSINE
     assert await unbound(wire)
+
+
+@pytest.mark.parametrize(
+    ("made", "count", "refusal"),
+    [
+        (titled, 3, "of the 3 with 'tags', 0 are"),
+        (titled, 1, "of the 1 with 'tags', 0 are"),
+        (mixed, 2, f"a proof needs {MIN_SHOWN} objects with 'tags', and has 2"),
+        (mixed, 3, None),
+    ],
+    ids=["three without it", "one without it", "two with it", "three with it"],
+)
+async def test_objects_without_a_field_do_not_prove_it(wire: Wire, made: Made, count: int, refusal: str | None) -> None:
+    """Most objects have a title alone, and match whatever the vectors of those with tags are made of."""
+    tagged = {"tags": ["some"]}
+    few = [replace(made(number), properties={"title": f"thing {number}", **tagged}) for number in range(1, count + 1)]
+    await fill(wire, lambda number: few[number - 1] if number <= count else titled(number), count=36)
+
+    if refusal is None:
+        assert (await wire.collections.BindVector(asked("title", "tags"))).proof.matching == 36
+        return
+    failure = await failure_of(wire.collections.BindVector(asked("title", "tags")))
+
+    assert failure.reason == "BINDING_UNPROVEN"
+    assert refusal in failure.message
+    assert await unbound(wire)
+
+
+async def test_objects_with_several_fields_prove_the_weights_though_others_match(wire: Wire) -> None:
+    """Objects with one field match with any weights."""
+
+    def made(number: int) -> StoredObject:
+        if number <= 3:
+            return pictured(number)
+        photo = picture((number, 0, 0))
+        return (
+            titled(number)
+            if number % 2
+            else StoredObject(UUID(int=number), {}, {"photo": photo}, {"own": FAKE.vector(photo)})
+        )
+
+    await fill(wire, made, count=36)
+
+    wrong = await failure_of(wire.collections.BindVector(asked("title=0.9", images=("photo=0.1",))))
+    right = await wire.collections.BindVector(asked("title=0.25", images=("photo=0.75",)))
+
+    assert (wrong.reason, wrong.metadata["matching"]) == ("BINDING_UNPROVEN", "33")
+    assert "with 'title'" in wrong.message
+    assert right.proof.matching == 36
+
+
+async def test_the_newest_objects_are_compared_where_ids_follow_the_time(wire: Wire) -> None:
+    """Such as UUIDs of version 7: all begin alike, and only the oldest would be read."""
+    await wire.store.create_collection(Collection("Plain", PROPERTIES, (OWN,)))
+    objects = [titled(number, FAKE if number < 40 else OTHER) for number in range(60)]
+    timed = [replace(each, id=UUID(int=(0x019400000000 << 80) + (7 << 76) + each.id.int)) for each in objects]
+    await wire.store.put_objects("Plain", timed)
+
+    failure = await failure_of(wire.collections.BindVector(asked("title")))
+
+    assert (failure.reason, failure.metadata["matching"]) == ("BINDING_UNPROVEN", "20")
+
+
+async def test_objects_of_all_places_are_compared_where_ids_are_spread(wire: Wire) -> None:
+    await wire.store.create_collection(Collection("Plain", PROPERTIES, (OWN,)))
+    for number in range(30):
+        for place in range(8):
+            each = titled(8 * number + place, OTHER if place in (5, 6) else FAKE)
+            await wire.store.put_objects("Plain", [replace(each, id=UUID(int=(place << 125) + number + 1))])
+
+    failure = await failure_of(wire.collections.BindVector(asked("title")))
+
+    assert failure.reason == "BINDING_UNPROVEN"
+
+
+ALIKE: dict[str, tuple[pb.BindVectorRequest, pb.BindVectorRequest, bool]] = {
+    "another order": (asked("title", "tags"), asked("tags", "title"), True),
+    "weights of another sum": (asked("title=0.3", "tags=0.7"), asked("title=0.6", "tags=1.4"), True),
+    "equal weights": (asked("title", "tags"), asked("title=0.5", "tags=0.5"), True),
+    "one field with a weight": (asked("title"), asked("title=3"), True),
+    "another embedder of the space": (asked("title"), asked("title", embedder="twin"), True),
+    "other weights": (asked("title=0.3", "tags=0.7"), asked("title=0.7", "tags=0.3"), False),
+    "a field less": (asked("title", "tags"), asked("title"), False),
+    "a joint input": (
+        asked("title", "tags"),
+        asked("title", "tags", vector={"combination": pb.COMBINATION_JOINT_INPUT}),
+        False,
+    ),
+    "another order of a joint input": (
+        asked("title", "tags", vector={"combination": pb.COMBINATION_JOINT_INPUT}),
+        asked("tags", "title", vector={"combination": pb.COMBINATION_JOINT_INPUT}),
+        False,
+    ),
+    "another space": (asked("title"), asked("title", embedder="other"), False),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+async def test_a_call_that_means_the_same_changes_nothing_and_another_needs_replace(case: str) -> None:
+    first, second, alike = ALIKE[case]
+    every = frozenset(Modality)
+    others = FakeEmbedder(name="twin", modalities=every), FakeEmbedder(name="other", space="other", modalities=every)
+    wire = await start_wire(FakeEmbedder(modalities=every), *others)
+    trusted = []
+    for each in (first, second):
+        trusted.append(pb.BindVectorRequest(without_proof=True))
+        trusted[-1].MergeFrom(each)
+    try:
+        await fill(wire, count=0)
+        bound = (await wire.collections.BindVector(trusted[0])).collection
+        if alike:
+            answer = await wire.collections.BindVector(trusted[1])
+            assert (answer.HasField("proof"), answer.collection) == (False, bound)
+        else:
+            failure = await failure_of(wire.collections.BindVector(trusted[1]))
+            assert (failure.fields, "set replace" in failure.message) == (["vector.name"], True)
+    finally:
+        await stop_wire(wire)
 
 
 async def test_a_few_objects_may_have_changed_without_their_vectors(wire: Wire) -> None:
@@ -196,7 +323,12 @@ UNPROVEN: dict[str, tuple[Made, int, pb.BindVectorRequest, str]] = {
         asked("title", images=("stamp",)),
         "no stored vector could",
     ),
-    "a field that no object has": (titled, 12, asked("title", images=("photo",)), "none of these objects has photo"),
+    "a field that no object has": (
+        titled,
+        12,
+        asked("title", images=("photo",)),
+        f"a proof needs {MIN_SHOWN} objects with 'photo', and has 0",
+    ),
     "weights that no object shows": (
         lambda number: replace(
             titled(number) if number % 2 else pictured(number),
@@ -205,7 +337,7 @@ UNPROVEN: dict[str, tuple[Made, int, pb.BindVectorRequest, str]] = {
         ),
         12,
         asked("title", images=("photo",)),
-        "none of these objects has several of the fields",
+        f"a proof needs {MIN_SHOWN} objects with several of the fields, and has 0",
     ),
 }
 
@@ -380,7 +512,7 @@ async def test_fields_that_are_one_input_are_proven_as_such() -> None:
         joint = {"combination": pb.COMBINATION_JOINT_INPUT}
         answer = await wire.collections.BindVector(asked("title", images=("photo",), vector=joint))
 
-        assert "the fields as one input" in one_by_one.message
+        assert one_by_one.reason == "BINDING_UNPROVEN"
         assert answer.proof.matching == 12
         assert answer.collection.vectors[0].combination == pb.COMBINATION_JOINT_INPUT
     finally:
@@ -402,32 +534,23 @@ async def test_objects_that_cannot_be_read_or_embedded_are_left_out(wire: Wire) 
 
 
 async def test_a_proof_reads_so_many_objects_and_no_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binding, "MAX_READ", 20)
-    await fill(wire, lambda number: bare(number) if number <= 20 else titled(number), count=40)
+    await fill(wire, lambda number: titled(number) if number == 15 else bare(number), count=40)
 
-    failure = await failure_of(wire.collections.BindVector(asked("title")))
+    found = await failure_of(wire.collections.BindVector(asked("title")))
+    monkeypatch.setattr(sampling, "MAX_READ", 20)
+    missed = await failure_of(wire.collections.BindVector(asked("title")))
 
-    assert failure.metadata["compared"] == "0"
+    assert (found.metadata["compared"], missed.metadata["compared"]) == ("1", "0")
 
 
 async def test_large_objects_are_embedded_one_by_one(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binding, "BATCH_BYTES", 5)
+    monkeypatch.setattr(sampling, "BATCH_BYTES", 5)
     await fill(wire)
     wire.embedder.calls.clear()
 
     await wire.collections.BindVector(asked("title"))
 
     assert [len(inputs) for inputs, _ in wire.embedder.calls] == [1] * 12
-
-
-async def test_so_many_properties_are_tried_and_no_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binding, "MAX_GUESSES", 1)
-    await fill(wire, lambda number: replace(titled(number), properties={"title": f"thing {number}", "tags": ["some"]}))
-
-    failure = await failure_of(wire.collections.BindVector(asked("tags")))
-
-    assert failure.reason == "BINDING_UNPROVEN"
-    assert "alone" not in failure.message
 
 
 async def test_tenants_are_compared_from_the_first_to_the_last_and_a_few_of_them(wire: Wire) -> None:
@@ -445,6 +568,22 @@ async def test_tenants_are_compared_from_the_first_to_the_last_and_a_few_of_them
     read = sorted({scope.tenant for scope in wire.store.scopes})
     assert (answer.proof.compared, answer.proof.matching) == (MAX_COMPARED, MAX_COMPARED)
     assert (len(read), read[0] < "t03", read[-1] > "t12") == (MAX_TENANTS, True, True)
+
+
+@pytest.mark.parametrize("count", [9, 10, 15, 16, 17])
+async def test_tenants_after_the_eighth_are_compared_too(wire: Wire, count: int) -> None:
+    collection = Collection("Plain", PROPERTIES, (OWN,), multi_tenancy=MultiTenancy())
+    await wire.store.create_collection(collection)
+    names = [f"t{number:02}" for number in range(count)]
+    await wire.store.create_tenants("Plain", [Tenant(name) for name in names])
+    for number, name in enumerate(names):
+        maker = OTHER if number >= count / 2 else FAKE
+        await wire.store.put_objects("Plain", [titled(each, maker) for each in range(1, 7)], Scope(name))
+
+    failure = await failure_of(wire.collections.BindVector(asked("title")))
+
+    assert failure.reason == "BINDING_UNPROVEN"
+    assert int(failure.metadata["matching"]) <= 0.65 * int(failure.metadata["compared"])
 
 
 def test_weights_are_found_from_the_vectors_of_fields() -> None:
