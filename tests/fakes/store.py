@@ -233,7 +233,7 @@ class FakeStore(FakeCollections):
     ) -> StoreRejected | None:
         removed = next((name for name in object_.vectors if name in collection.removed_vectors), None)
         if removed is not None:
-            raise StoreUnavailable(f"named vector {removed!r} was removed during the write; send it again")
+            raise StoreUnavailable(f"named vector {removed!r} was removed a moment ago; send it again")
         fault = self.rejected.get(object_.id) or next(_faults(collection, object_, list(objects.values())), None)
         if fault is not None:
             return StoreRejected(fault)

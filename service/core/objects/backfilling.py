@@ -19,7 +19,7 @@ from service.core.objects.vectorizing import (
     check_bound,
     vector_fields,
 )
-from service.core.objects.writing import PARALLEL, IndexEntries, Mending, Writes, all_of, keys_of
+from service.core.objects.writing import PARALLEL, IndexEntries, Mending, Writes, all_of, find_moved, keys_of
 from service.domain import (
     Collection,
     NamedVector,
@@ -117,17 +117,14 @@ class Backfiller:
             EmbedderError: the embedders of all spaces failed.
             StoreUnavailable: the store failed.
         """
-        collection = _targets(self._embedders.resolve(await self._store.get_collection(name)), wishes.vectors)
-        check_bound(collection)
+        collection, computed = await self._look(name, wishes)
         name = collection.name
-        fields = ReturnFields(vectors=[each.name for each in collection.vectors])
-        computed = self._computable(collection, named=bool(wishes.vectors))
-        filling = replace(collection, vectors=computed)
         options = replace(BULK_DOCUMENTS, api_key=api_key)
         last = wishes.after
         while True:
             # Waits until the quota has recovered, so that other calls of the client have to wait for one page at most.
             await asyncio.sleep(calling_account.get().retry_after_s())
+            fields = ReturnFields(vectors=[each.name for each in collection.vectors])
             spec = SearchSpec(limit=self._page_size, fields=fields, options=SearchOptions(after=last), scope=scope)
             hits = await self._store.search(name, spec)
             if not hits:
@@ -136,11 +133,21 @@ class Backfiller:
             last = page[-1].id
             progress = BackfillProgress(last, len(page))
             lacking = [each.id for each in page if any(vector.name not in each.vectors for vector in computed)]
+            filling = replace(collection, vectors=computed)
             await self._fill(filling, lacking, options, progress, scope, truncate=wishes.truncate)
             if wishes.verify:
                 for vector in collection.vectors:
                     await self._repair(name, vector, page, progress, scope)
             yield progress
+            # A page takes long, and the reader may take longer; the collection may be another one by now.
+            collection, computed = await self._look(name, wishes)
+
+    async def _look(self, name: str, wishes: BackfillWishes) -> tuple[Collection, tuple[NamedVector, ...]]:
+        """Return a collection with the named vectors of the wishes, and those of them to compute; see run."""
+        found = self._embedders.resolve(await self._store.get_collection(name))
+        collection = _targets(found, wishes.vectors)
+        check_bound(collection)
+        return collection, self._computable(collection, named=bool(wishes.vectors))
 
     def _computable(self, collection: Collection, *, named: bool) -> tuple[NamedVector, ...]:
         """Return the named vectors that have fields, and unless they are named only those of this server's spaces.
@@ -209,7 +216,11 @@ class Backfiller:
         if not vectors or candidate.error is not None:
             return True
 
-        async def write() -> bool:
+        async def write() -> bool | StoreUnavailable:
+            _, moved = await find_moved(self._store, self._embedders, collection, vectors)
+            if moved:
+                # Returned, because a write that raises counts as one that may have stored something.
+                return next(iter(moved.values()))
             # Weaviate has no conditional writes; reading right before the write leaves the least time for a change.
             now = await self._store.get_object(collection.name, id_, vector_fields(collection), scope)
             if _differs(now, read):
@@ -225,8 +236,10 @@ class Backfiller:
         except StoreRejected as error:
             progress.failures[id_] = error
         else:
-            progress.filled += current
-            return current
+            if isinstance(current, bool):
+                progress.filled += current
+                return current
+            progress.failures[id_] = current
         return True
 
     async def _repair(

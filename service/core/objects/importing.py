@@ -109,7 +109,7 @@ class Importer:
         self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
-        self._writer = Writer(store, writes)
+        self._writer = Writer(store, embedders, writes)
         self._max_chunk_objects = max_chunk_objects
         self._max_chunk_bytes = max_chunk_bytes
 

@@ -67,7 +67,7 @@ class Updater:
         self._writes = writes
         self._embedders = embedders
         self._vectorizer = Vectorizer(embedders)
-        self._writer = Writer(store, writes)
+        self._writer = Writer(store, embedders, writes)
 
     async def update(
         self,

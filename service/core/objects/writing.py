@@ -6,6 +6,7 @@ for it, or no other entry links to its entry. Writing the same object again chan
 
 - `Writes` runs each write to its end, even if the caller leaves, runs writes of one object one after the other, and
   remembers which objects other calls wrote, and which objects a failed write may have written.
+- `find_moved` looks again, right before a write, whether vectors still belong where they are about to be written.
 - `overwrite` replaces objects, and keeps what this version does not handle.
 - `IndexEntries` searches an object by its own vectors, and adds an index entry where the search does not find it.
 - `Writer` does so before it acknowledges an object that was stored before with the same vector, or whose last write
@@ -29,6 +30,7 @@ import numpy as np
 import structlog
 
 from embedders.contract import Vector
+from service.core.embedder_pool import EmbedderPool
 from service.domain import (
     BLOBS,
     Collection,
@@ -46,7 +48,7 @@ from service.domain import (
     Target,
     TargetVectors,
 )
-from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
+from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable, TenantNotFound
 from service.store.base import Store, WriteFailure
 
 log = structlog.get_logger(__name__)
@@ -196,6 +198,39 @@ class Writes:
         while len(self._last) > MAX_REMEMBERED:
             forgotten, _ = self._last.popitem(last=False)
             self._failed.pop(forgotten, None)
+
+
+async def find_moved(
+    store: Store, embedders: EmbedderPool, collection: Collection, names: Iterable[str]
+) -> tuple[Collection, dict[str, StoreUnavailable]]:
+    """Look at a collection again, right before vectors are written into it.
+
+    Making the vectors takes time, in which another call may remove a named vector and add one of the same name for
+    another space, replace its binding, or delete the collection and create another one.
+
+    Args:
+        store: has the collection.
+        embedders: the embedders of this server; see EmbedderPool.resolve.
+        collection: the collection for which the vectors were made.
+        names: the named vectors to be written.
+
+    Returns:
+        The collection as it is now, and why vectors must not be written, by name: those that are gone, or bound to
+        another space.
+
+    Raises:
+        CollectionNotFound: it was deleted.
+        StoreUnavailable: the store failed.
+    """
+    now = embedders.resolve(await store.get_collection(collection.name))
+    message = "of collection {!r} was bound to another space or removed meanwhile; send it again"
+    moved = [name for name in names if _space_of(now, name) != _space_of(collection, name)]
+    return now, {name: StoreUnavailable(f"named vector {name!r} {message.format(now.name)}") for name in moved}
+
+
+def _space_of(collection: Collection, name: str) -> str | None:
+    vector = collection.find_vector(name)
+    return None if vector is None or vector.space is None else vector.space.id
 
 
 async def overwrite(
@@ -427,10 +462,14 @@ class IndexEntries:
 
 
 class Writer:
-    """Writes and changes objects, so that those which it acknowledges are found."""
+    """Writes and changes objects, so that those which it acknowledges are found.
 
-    def __init__(self, store: Store, writes: Writes) -> None:
+    A vector whose name is bound to another space by then is not written, and its object is not either.
+    """
+
+    def __init__(self, store: Store, embedders: EmbedderPool, writes: Writes) -> None:
         self._store = store
+        self._embedders = embedders
         self._writes = writes
         self._entries = IndexEntries(store)
 
@@ -477,7 +516,11 @@ class Writer:
         """
         keys = keys_of(collection.name, scope, [change.id])
 
-        async def write() -> None:
+        async def write() -> StoreUnavailable | None:
+            _, moved = await find_moved(self._store, self._embedders, collection, change.vectors)
+            if moved:
+                # Returned, because a write that raises counts as one that may have stored something.
+                return next(iter(moved.values()))
             await self._store.update_object(collection.name, change, scope)
             vectors = kept
             if self._writes.since(mark, keys):
@@ -485,8 +528,10 @@ class Writer:
                 vectors = (await self._store.get_object(collection.name, change.id, every, scope)).vectors
             for error in (await self._enter_lost(collection, {change.id: vectors}, scope)).values():
                 raise error
+            return None
 
-        await self._writes.run(keys, write)
+        if (error := await self._writes.run(keys, write)) is not None:
+            raise error
 
     async def _put(
         self,
@@ -497,19 +542,45 @@ class Writer:
         scope: Scope,
     ) -> dict[UUID, ServiceError]:
         doubted = self._writes.since(mark, keys_of(collection.name, scope, (each.id for each in objects)))
-        outcomes = await overwrite(self._store, collection, objects, stored, scope)
+        names = {name for each in objects for name in each.vectors}
+        collection, moved = await find_moved(self._store, self._embedders, collection, names)
         failures: dict[UUID, ServiceError] = {
-            each.id: outcome for each, outcome in zip(objects, outcomes, strict=True) if outcome is not None
+            each.id: moved[name] for each in objects for name in each.vectors if name in moved
         }
+        objects = [each for each in objects if each.id not in failures]
+        stored = {**stored, **await self._find_new(collection, objects, stored, scope)}
+        outcomes = await overwrite(self._store, collection, objects, stored, scope) if objects else []
+        failures |= {each.id: outcome for each, outcome in zip(objects, outcomes, strict=True) if outcome is not None}
         # Another call, or a write that failed, may have stored the same vectors meanwhile.
         before = {**stored, **{each.id: each for each in objects if each.id in doubted}}
         same = {each.id: unchanged(each, before[each.id]) for each in objects if each.id in before}
         failures |= await self._enter_lost(collection, _without(same, failures), scope)
         if await self._writes.outwait(keys_of(collection.name, scope, doubted)):
             failures |= await self._enter_lost(collection, _without(same, failures), scope)
-        cut = [id_ for id_, error in failures.items() if isinstance(error, StoreUnavailable)]
-        self._writes.doubt(keys_of(collection.name, scope, cut))
+        unsure = [each.id for each in objects if isinstance(failures.get(each.id), StoreUnavailable)]
+        self._writes.doubt(keys_of(collection.name, scope, unsure))
         return failures
+
+    async def _find_new(
+        self,
+        collection: Collection,
+        objects: Sequence[StoredObject],
+        stored: Mapping[UUID, StoredObject],
+        scope: Scope,
+    ) -> Mapping[UUID, StoredObject]:
+        """Return which of some objects were stored while their vectors were made, if this matters for them.
+
+        Replacing such an object would delete what this version does not handle.
+        """
+        new = [each.id for each in objects if each.id not in stored]
+        if not collection.preserving or not new:
+            return {}
+        fields = ReturnFields(vectors=[each.name for each in collection.bound_part.vectors])
+        try:
+            return await self._store.get_objects(collection.name, new, fields, scope)
+        except TenantNotFound:
+            # The write creates the tenant, or fails for the same reason.
+            return {}
 
     async def _enter_lost(
         self, collection: Collection, vectors: Mapping[UUID, Mapping[str, Vector]], scope: Scope

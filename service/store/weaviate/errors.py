@@ -60,7 +60,8 @@ _NO_TENANT = re.compile(r'tenant not found: "([^"]*)"')
 _CALLERS_WORDS = re.compile(r" value(?! too small)")
 _TTL_TOO_SHORT = re.compile(r'defaultTtl value too small .* Required minimum "(\d+)" seconds')
 _NO_VECTOR = re.compile(r'index for target vector "(\w+)" not found|does not have named vector (\w+) configured')
-_REMOVED_VECTOR = re.compile(r"vector index for (\w+) was dropped")
+# The second until Weaviate, some seconds later, has deleted the vectors of the objects, too.
+_REMOVED_VECTOR = re.compile(r"vector index for (\w+) was dropped|for target vector (\w+): vector index not found$")
 _NO_RERANKER = re.compile("unknown capability: rerank")
 _NO_WORDS = re.compile("invalid search term, only stopwords provided")
 _NO_BLOB_HASH = re.compile("unknown primitive data type '?blobHash")
@@ -122,7 +123,8 @@ def _find_subject(message: str, collection: str) -> ServiceError | None:
     if (tenant := _NO_TENANT.search(message)) is not None:
         return TenantNotFound(tenant[1])
     if (removed := _REMOVED_VECTOR.search(message)) is not None:
-        return StoreUnavailable(f"named vector {removed[1]!r} was removed during the write; send it again")
+        name = removed[removed.lastindex or 0]
+        return StoreUnavailable(f"named vector {name!r} was removed a moment ago; send it again")
     if (vector := _NO_VECTOR.search(message)) is not None:
         return VectorRemoved(vector[1] or vector[2])
     inactive = _INACTIVE.search(message)
