@@ -210,7 +210,7 @@ class Prover:
             StoreUnavailable: the store failed.
         """
         options = replace(BULK_DOCUMENTS, api_key=api_key)
-        if (first := await Sample(self._store, collection, vector.name, 1).first()) is not None:
+        if (first := await Sample(self._store, collection, vector.name, MAX_COMPARED).first()) is not None:
             _check_dimension(vector, first.vectors[vector.name])
         compared, zeros = await self._compare(collection, vector, options)
         proof = _proof(compared, zeros, vector.distance)

@@ -76,7 +76,7 @@ class Sample:
         """
         batch: list[StoredObject] = []
         size = 0
-        async with aclosing(self._listed()) as listing:
+        async with aclosing(self._listed(await self._pages())) as listing:
             async for scope, listed in listing:
                 if not listed.vectors[self._vector].any():
                     self.zeros += 1
@@ -98,14 +98,16 @@ class Sample:
 
     async def first(self) -> StoredObject | None:
         """Return an object with the vector and nothing else; None if none has it."""
-        async with aclosing(self._listed()) as listing:
+        # Not one of the newest: sorting is slow in large collections, and once is enough.
+        pages = [each for each in await self._pages() if not each.options.sort]
+        async with aclosing(self._listed(pages)) as listing:
             async for _, each in listing:
                 return each
         return None
 
-    async def _listed(self) -> AsyncGenerator[tuple[Scope, StoredObject]]:
+    async def _listed(self, first: list[SearchSpec]) -> AsyncGenerator[tuple[Scope, StoredObject]]:
         """Yield objects with the vector alone, each once."""
-        pages = deque(await self._pages())
+        pages = deque(first)
         seen: set[tuple[str, UUID]] = set()
         read = 0
         while pages and read < MAX_READ:
