@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from embedders.contract import EmbedderSpec, ImageInput, Input, Modality, TextImageInput, TextInput, modality, refused
+from embedders.texts import is_blank
 from service.errors import InvalidRequest, Violations
 
 WINDOW = 64 * 1024
@@ -22,11 +23,22 @@ MAX_LINE = 76
 _START = re.compile(r"\s{0,80}(?=data:image)", re.IGNORECASE)
 _PARAMETERS = r"(?:;[\w.+-]{1,40}=[\w.+-]{1,40}){0,4}"
 _IMAGE_URL = re.compile(rf"data:image/[\w.+-]{{1,40}}{_PARAMETERS};base64,", re.IGNORECASE | re.ASCII)
+"""The form that is read."""
+
+_COLON, _SEMICOLON, _COMMA = "(?::|%3A)", "(?:;|%3B)", r"(?:,|%2C|&#44;|\\u002c)"
+_TYPE = r"(?:/|\\/|%2F)[\w.+-]{1,80}"
+# Of up to 1,000 characters, and up to the next data URL, so that each character is looked at once.
+_ANYTHING = rf"(?:(?!data{_COLON}).){{0,1000}}?"
 _ANY_URL = re.compile(
-    rf"data:(?P<kind>[\w.+-]{{1,40}})/[\w.+-]{{1,80}}{_PARAMETERS};base64,(?=\s{{0,80}}[A-Za-z0-9+/])",
-    re.IGNORECASE | re.ASCII,
+    rf"data{_COLON}(?:"
+    rf"(?P<kind>[\w.+=-]{{0,80}})(?:{_TYPE})?\s{{0,8}}(?={_SEMICOLON}){_ANYTHING}"
+    rf"{_SEMICOLON}\s{{0,8}}base64\s{{0,8}}{_COMMA}(?=\s{{0,80}}(?:[A-Za-z0-9+/%\\_-]|\Z))"
+    rf"|image{_TYPE}\s{{0,8}}(?:{_SEMICOLON}{_ANYTHING})?(?<!base64){_COMMA}(?=[^\s.\u2026]))",
+    re.IGNORECASE | re.ASCII | re.DOTALL,
 )
-_LONGEST_URL = 640
+"""What is meant as a data URL, also as HTML, JSON and URLs write it: base64 of any kind, and images as they are."""
+
+_LONGEST_URL = 1536
 """At least the characters that the pattern takes, so that a data URL is found that begins at a window's end."""
 
 _PICTURE_LIKE = re.compile(r"\s*+(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/]{20,}+={0,2}\s*+$)")
@@ -34,11 +46,12 @@ _PICTURE_LIKE = re.compile(r"\s*+(?:(?i:data:)|(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)
 
 _LINE = re.compile(rb"[^ \t\r\n]{1,%d}([ \t\r\n]{1,2})" % MAX_LINE)
 _SPACES = b" \t\r\n"
+_AS_TEXT = 'or set "modality" to "text" to embed its characters'
+_PLACE = "send the text, a space or a line end, and one data URL at the end"
 _BROKEN = (
     f"the image is not base64; use the standard alphabet, in one piece or in lines of at most {MAX_LINE} characters, "
-    "with nothing behind it"
+    f"with nothing behind it. If there is a text, {_PLACE}"
 )
-_AS_TEXT = 'or set "modality" to "text" to embed its characters'
 
 _MISDECLARED: dict[Modality | None, str] = {
     Modality.IMAGE: "is not an image alone, as modality says; send data:image/png;base64,... and nothing else",
@@ -102,8 +115,8 @@ class InputReader:
         if declared not in (None, modality(each)):
             raise _Unreadable(_MISDECLARED[declared])
         if modality(each) not in spec.modalities:
-            fix = f"; send them as two inputs, {_AS_TEXT}" if isinstance(each, TextImageInput) else ""
-            raise _Unreadable(f"{refused(spec, each)}{fix}")
+            fix = "send them as two inputs" if Modality.IMAGE in spec.modalities else "leave the image out"
+            raise _Unreadable(f"{refused(spec, each)}; {fix}, {_AS_TEXT}")
         if declared is None and isinstance(each, TextInput) and self._strict_images and _PICTURE_LIKE.match(item):
             raise _Unreadable(
                 "looks like an image without its prefix, or a data URL of another kind, and would be embedded as a "
@@ -115,34 +128,38 @@ class InputReader:
 def _sort(item: str) -> Input:
     """Return what a string stands for. A NIM tells it by the data URL: alone, or behind a text and white space."""
     if start := _START.match(item):
-        url = _IMAGE_URL.match(item, start.end())
-        if url is None:
-            raise _Unreadable(
-                "begins like an image, whose form is data:image/png;base64,... or data:image/jpeg;base64,...; "
-                + _AS_TEXT
-            )
-        return ImageInput(_decode(item[url.end() :]))
-    found = _find_url(item)
-    if found is None:
+        begin = start.end()
+    elif found := _find_url(item):
+        begin = found.start()
+        if found["kind"] is not None and found["kind"].lower() != "image":
+            raise _Unreadable(f"holds a data URL that is not of an image by its media type; leave it out, {_AS_TEXT}")
+    else:
         return TextInput(item)
-    if found["kind"].lower() != "image":
-        raise _Unreadable(f"holds a data URL that is not of an image; leave it out, {_AS_TEXT}")
-    text, packed = item[: found.start()], item[found.end() :]
-    if not text[-1:].isspace() or ":" in packed:
+    url = _IMAGE_URL.match(item, begin)
+    if url is None:
         raise _Unreadable(
-            "holds an image as a data URL where it is not read; send the text, a space or a line end, and one data URL "
-            f"at the end, {_AS_TEXT}"
+            f"{'begins like' if start else 'holds'} an image, whose form is data:image/png;base64,... or "
+            f"data:image/jpeg;base64,...; send it so, {_AS_TEXT}"
         )
+    text, packed = item[:begin], item[url.end() :]
+    blank = _is_blank(text)
+    if not (blank or text[-1].isspace()) or ":" in packed:
+        raise _Unreadable(f"holds an image as a data URL where it is not read; {_PLACE}, {_AS_TEXT}")
     content = _decode(packed)
-    return TextImageInput(text.rstrip(), content) if text.strip() else ImageInput(content)
+    return ImageInput(content) if blank else TextImageInput(text.rstrip(), content)
+
+
+def _is_blank(text: str) -> bool:
+    return all(is_blank(text[at : at + WINDOW]) for at in range(0, len(text), WINDOW))
 
 
 def _find_url(item: str) -> re.Match[str] | None:
-    if "," not in item:
-        return None
-    windows = range(0, len(item), WINDOW)
-    found = (_ANY_URL.search(item, start, start + WINDOW + _LONGEST_URL) for start in windows)
-    return next(filter(None, found), None)
+    for start in range(0, len(item), WINDOW):
+        found = _ANY_URL.search(item, start, start + WINDOW + _LONGEST_URL)
+        # One that begins behind the window is seen whole in the next.
+        if found and found.start() < start + WINDOW:
+            return found
+    return None
 
 
 def _decode(packed: str) -> bytes:

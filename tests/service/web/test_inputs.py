@@ -60,16 +60,22 @@ def test_a_text_white_space_and_a_data_url_are_one_input_of_both(separator: str)
     assert read(f"a red bag{separator}{URL}\n", Modality.TEXT_IMAGE) == joint
 
 
-@pytest.mark.parametrize("spec", [CLIP, TEXTS], ids=["clip", "texts-only"])
-def test_a_text_with_an_image_is_refused_where_the_model_does_not_read_both_at_once(spec: EmbedderSpec) -> None:
-    message = refusal(f"a red bag {URL}", spec=spec)
-
-    assert "text and picture as one input" in message
-    assert "send them as two inputs" in message
+@pytest.mark.parametrize(
+    ("spec", "fix"),
+    [
+        (CLIP, "each as an input of its own, not text and picture as one input; send them as two inputs, or set"),
+        (TEXTS, "reads texts only, not text and picture as one input; leave the image out, or set"),
+    ],
+    ids=["clip", "texts-only"],
+)
+def test_a_text_with_an_image_is_refused_where_the_model_does_not_read_both_at_once(
+    spec: EmbedderSpec, fix: str
+) -> None:
+    assert fix in refusal(f"a red bag {URL}", spec=spec)
 
 
 def test_an_image_is_refused_where_the_model_reads_texts_only() -> None:
-    assert "reads texts only, not pictures" in refusal(URL, spec=TEXTS)
+    assert "reads texts only, not pictures; leave the image out, or set" in refusal(URL, spec=TEXTS)
 
 
 @pytest.mark.parametrize("item", [URL, f"a red bag {URL}", f"<img src='{URL}'>", "data:images are free", "a cat"])
@@ -99,6 +105,68 @@ def test_a_data_url_anywhere_else_is_never_letters_and_never_a_picture(item: str
     assert re.search("where it is not read|not base64", message)
 
 
+PACKED = base64.b64encode(PNG).decode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"data:image/png;name=a%20b.png;base64,{PACKED}",
+        f'data:image/png;name="x.png";base64,{PACKED}',
+        f'data:image/png;name="a, b: c.png";base64,{PACKED}',
+        f"data:image/png;name=my file.png;base64,{PACKED}",
+        f"data:image/png;name={'x' * 900};base64,{PACKED}",
+        f"data:image/png; base64,{PACKED}",
+        f"data:image/png ;base64 , {PACKED}",
+        f"data:image/png;\r\n base64,{PACKED}",
+        f"data:image/png;a=1;b=2;c=3;d=4;e=5;base64,{PACKED}",
+        f"data:image/png;base64;q=1;base64,{PACKED}",
+        f"data:image/png;base64%2C{PACKED}",
+        f"data:image/png;base64&#44;{PACKED}",
+        f"data%3Aimage%2Fpng%3Bbase64%2C{PACKED}",
+        f"DATA:IMAGE\\/PNG;BASE64,{PACKED}",
+        f"data:image/{'x' * 50};base64,{PACKED}",
+        f"data:image;base64,{PACKED}",
+        "data:image/png;base64,_-8A",
+        "data:image/svg+xml;utf8,<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "data:image/svg+xml; charset=utf-8,<svg/>",
+        "data:image/svg+xml,%3Csvg/%3E",
+        "data:image/png,%89PNG",
+    ],
+)
+@pytest.mark.parametrize("form", ["a cat\n{}", "a cat {} and more", "<img src='{}'>", "see data: {}", "{}"])
+def test_a_data_url_of_an_image_in_any_other_form_is_never_letters(url: str, form: str) -> None:
+    item = form.format(url)
+
+    assert re.search("image, whose form is data:image/png;base64,|not base64|where it is not read", refusal(item))
+    assert read(item, Modality.TEXT) == TextInput(item, truncate=True)
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+@pytest.mark.parametrize("words", ["a cat", "x" * (WINDOW - 30), "x" * (WINDOW + 1536 - 23)])
+def test_a_text_with_a_data_url_without_content_has_an_empty_image(words: str, end: str) -> None:
+    assert read(f"{words} data:image/png;base64,{end}") == TextImageInput(words, b"", truncate=True)
+    assert read(f"{words} data:image/png;base64,... {end}") == TextInput(
+        f"{words} data:image/png;base64,... {end}", truncate=True
+    )
+
+
+@pytest.mark.parametrize("url", [f"data:;base64,{PACKED}", f"data:name=x.png;base64,{PACKED}"])
+def test_a_data_url_that_does_not_say_that_it_is_of_an_image_is_refused(url: str) -> None:
+    assert "not of an image by its media type" in refusal(f"a cat\n{url}")
+
+
+@pytest.mark.parametrize("blank", ["\ufeff", "\u200b ", "\u200b\n", " \u2060", "\u200b" * (WINDOW + 9)])
+def test_what_cannot_be_seen_before_a_data_url_is_no_text(blank: str) -> None:
+    assert read(blank + URL) == ImageInput(PNG)
+    assert read(f"{blank}a{blank} {URL}") == TextImageInput(f"{blank}a{blank}".rstrip(), PNG, truncate=True)
+
+
+@pytest.mark.parametrize("item", [f"{URL} a cat", f"{URL} https://example.com", f"a cat {URL} and", f"a {URL} b: c"])
+def test_a_text_behind_a_data_url_is_told_where_it_stands(item: str) -> None:
+    assert "send the text, a space or a line end, and one data URL at the end" in refusal(item)
+
+
 @pytest.mark.parametrize("at", range(WINDOW - 40, WINDOW + 10))
 def test_a_data_url_across_the_end_of_a_window_is_found(at: int) -> None:
     assert read("x" * (at - 1) + " " + URL) == TextImageInput("x" * (at - 1), PNG, truncate=True)
@@ -119,7 +187,11 @@ def test_a_data_url_of_another_kind_is_refused(item: str) -> None:
         "see data:image/png",
         "metadata:image/png, base64",
         "data: image/png;base64,AAAA",
-        '<img src="data:image/svg+xml;utf8,<svg/>">',
+        "use data:image/png, or data:image/jpeg",
+        "of type data:image/png; pictures are base64, and texts are not",
+        "I store metadata:json; pictures are base64, and texts are not",
+        "an image is data:image/<type>;base64,<data>",
+        "data:text/plain,AAAA",
         "data:,",
         "base64,AAAA",
         ",",
