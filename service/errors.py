@@ -4,7 +4,7 @@ ServiceError
   InvalidRequest                the caller's mistake: every violation is listed
   NotFound                      EmbedderNotFound, RerankerNotFound, CollectionNotFound, TenantNotFound, ObjectNotFound
   CollectionAlreadyExists
-  SpaceMismatch                 the embedder's space is not the named vector's
+  SpaceMismatch                 the embedder's space is not the named vector's: SpaceAmbiguous
   CollectionNotBound            the named vector is bound to no space
   BindingUnproven               stored vectors do not prove to which space they belong
   CredentialsMissing            nothing says who calls
@@ -214,10 +214,18 @@ class SpaceMismatch(ServiceError):
     """A named vector is bound to another space than the embedder's or the supplied vector's."""
 
     def __init__(
-        self, *, vector: str, bound: str, given: str, bound_dimension: int, given_dimension: int | None
+        self,
+        *,
+        vector: str,
+        bound: str,
+        given: str,
+        bound_dimension: int,
+        given_dimension: int | None,
+        message: str = "",
     ) -> None:
         super().__init__(
-            f"named vector {vector!r} is bound to space {bound!r}, but the vectors would come from space {given!r}; "
+            message
+            or f"named vector {vector!r} is bound to space {bound!r}, but the vectors would come from space {given!r}; "
             "vectors of two spaces cannot be compared: use an embedder of the bound space, or a new collection"
         )
         self.metadata = {
@@ -227,6 +235,22 @@ class SpaceMismatch(ServiceError):
             "bound_dimension": str(bound_dimension),
             "given_dimension": "" if given_dimension is None else str(given_dimension),
         }
+
+
+class SpaceAmbiguous(SpaceMismatch):
+    """An adopted vector names its model only, and this server has several spaces of that model."""
+
+    def __init__(self, *, vector: str, model: str, spaces: Sequence[str]) -> None:
+        listed = ", ".join(spaces)
+        message = (
+            f"Weaviate's schema says of vector {vector!r} that its model is {model!r}, and this server has several "
+            f"vector spaces of that model: {listed}; which of them its vectors belong to is not known. Leave only that "
+            "embedder on this server, or create a new collection with the id of a space as the module's model "
+            "(`vecgate weaviate-config`)"
+        )
+        super().__init__(
+            vector=vector, bound=model, given=listed, bound_dimension=0, given_dimension=None, message=message
+        )
 
 
 class CollectionNotBound(ServiceError):

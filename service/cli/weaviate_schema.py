@@ -86,7 +86,8 @@ def _module(vector: pb.VectorConfig, url: str) -> dict[str, Any]:
         for kind, fields in (("imageFields", vector.image_fields), ("textFields", vector.text_fields))
         if fields
     }
-    module: dict[str, Any] = {"baseURL": url, "model": vector.model}
+    # The id of the space, because several spaces may share the name of a model.
+    module: dict[str, Any] = {"baseURL": url, "model": vector.space or vector.model}
     module |= {kind: [each.name for each in fields] for kind, fields in kinds.items()}
     if is_weighted(vector):
         module["weights"] = {kind: [_weight(each) for each in fields] for kind, fields in kinds.items()}

@@ -16,7 +16,14 @@ from embedders.telemetry import tracing
 from service.access import CALLER_KEY, calling_account
 from service.core.backend_pool import CHECK_INTERVAL_S, BackendPool
 from service.domain import Collection, NamedVector, Space
-from service.errors import CollectionNotBound, EmbedderNotFound, InvalidRequest, SpaceMismatch, Violation
+from service.errors import (
+    CollectionNotBound,
+    EmbedderNotFound,
+    InvalidRequest,
+    SpaceAmbiguous,
+    SpaceMismatch,
+    Violation,
+)
 from service.process.metrics import EMBEDDER_UP
 
 log = structlog.get_logger(__name__)
@@ -62,6 +69,12 @@ def _may_have(embedder: WatchedEmbedder, space: str) -> bool:
     spec = embedder.spec
     # The settings may spell the model in other letters than the NIM, whose spelling counts.
     return not spec.learnt and spec.space.lower() in ("", space.lower())
+
+
+def spaces_meant(name: str, embedders: Sequence[WatchedEmbedder]) -> Sequence[str]:
+    """Return the spaces of some embedders that a name means: the space of that id alone, or else all of them."""
+    spaces = tuple(dict.fromkeys(each.spec.space for each in embedders))
+    return (name,) if name in spaces else spaces
 
 
 class EmbedderPool(BackendPool[WatchedEmbedder]):
@@ -124,8 +137,8 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
     def resolve(self, collection: Collection) -> Collection:
         """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
 
-        The space is that of the server's embedder of the same space or, for a local model, of the same model: the HTTP
-        endpoint that made such vectors chooses the embedder by the model's name, too.
+        The space is the one that the model's name means to the HTTP endpoint, too, which made such vectors. If it may
+        mean several, the vector stays as it is.
         """
         if all(each.space is None or each.space.dimension for each in collection.vectors):
             return collection
@@ -134,13 +147,31 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
     def _resolve(self, vector: NamedVector) -> NamedVector:
         if vector.space is None or vector.space.dimension:
             return vector
-        specs = [each.spec for each in self._members]
-        named = [spec for spec in specs if spec.space == vector.space.id] or [
-            spec for spec in specs if spec.model == vector.space.model
-        ]
-        if not named:
+        model = vector.space.model
+        named = self.named(model)
+        spaces = spaces_meant(model, named)
+        if len(spaces) != 1 or self.may_be_of(model, named) is not None:
             return vector
-        return replace(vector, space=Space(named[0].space, named[0].dimension, vector.space.model))
+        # The schema may have the id of a space where a model's name is expected.
+        spec = next(each.spec for each in named if each.spec.space in spaces)
+        return replace(vector, space=Space(spec.space, spec.dimension, spec.model))
+
+    def named(self, name: str) -> list[WatchedEmbedder]:
+        """Return the embedders that a model's name or the id of a space may mean: of the model first, then others."""
+        spaces = {each.spec.space for each in self._members if name and name in (each.spec.model, each.spec.space)}
+        found = [each for each in self._members if each.spec.space in spaces]
+        return sorted(found, key=lambda each: each.spec.model != name)
+
+    def may_be_of(self, model: str, named: Sequence[WatchedEmbedder]) -> WatchedEmbedder | None:
+        """Return an embedder that may turn out to have the space of a model, or None.
+
+        Args:
+            model: the model's name.
+            named: the embedders that it may mean so far.
+        """
+        if not named or any(not each.spec.space.startswith(f"{model}@") for each in named):
+            return None  # the space of the model at its full dimension is known, or it is a local model's
+        return next((each for each in self._members if _may_have(each, model)), None)
 
     def default_vector(self, collection: Collection) -> NamedVector | None:
         """Return the named vector for searches that name none, or None if they must name one.
@@ -163,11 +194,14 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         Raises:
             CollectionNotBound: the named vector is bound to no space.
             SpaceMismatch: no embedder of the server has that space and dimension.
+            SpaceAmbiguous: Weaviate's schema has the model's name only, and several embedders have spaces of it.
             EmbedderUnavailable: one may have it, whose model is not known yet.
         """
         if vector.space is None:
             raise CollectionNotBound(collection, vector.name)
         embedders = self.of_space(vector.space.id)
+        if not embedders and not vector.space.dimension:
+            self._check_meaning(vector.name, vector.space.model)
         unknown = next((each for each in self._members if _may_have(each, vector.space.id)), None)
         if not embedders and unknown is not None:
             raise EmbedderUnavailable(
@@ -186,6 +220,12 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
                 given_dimension=given.dimension,
             )
         return embedders
+
+    def _check_meaning(self, vector: str, model: str) -> None:
+        named = self.named(model)
+        spaces = spaces_meant(model, named)
+        if len(spaces) > 1 and self.may_be_of(model, named) is None:
+            raise SpaceAmbiguous(vector=vector, model=model, spaces=spaces)
 
     def name_for(self, vector: NamedVector) -> str:
         """Return the name of the preferred embedder of a named vector's space; empty if there is none."""

@@ -123,7 +123,12 @@ class Endpoint:
         if rejected:
             raise InvalidRequest(rejected)
         embeddings = [each for each in outcomes if isinstance(each, Embedding)]
-        return await self._write(chosen.embedders[0].spec.model, inputs, embeddings, wanted), embedder
+        model, length = chosen.embedders[0].spec.model, len(embeddings[0].vector)
+        if wanted.dimensions not in (None, length):
+            # It was not known when the embedder was chosen.
+            fault = RequestRefused(f"is {wanted.dimensions}; {model} has {length} on this server", "dimensions")
+            raise _refused(fault)
+        return await self._write(model, inputs, embeddings, wanted), embedder
 
     async def get_live(self, exchange: Exchange) -> web.Response:
         """Report that the process answers."""

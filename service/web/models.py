@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from embedders.contract import WatchedEmbedder
-from service.core.embedder_pool import EmbedderPool
-
-ROLES = ("query", "passage")
-"""What may stand behind a model's name, after a dash, instead of `input_type`; NIMs of version 1 read it so."""
+from embedders.contract import NOT_CHECKED, WatchedEmbedder
+from embedders.errors import EmbedderUnavailable
+from embedders.nim.profiles import ROLE_SUFFIXES
+from service.core.embedder_pool import EmbedderPool, spaces_meant
 
 
 class ModelUnknown(Exception):
-    """There is no model of that name."""
+    """A name means no model of this server, or several of different spaces."""
 
 
 class DimensionUnknown(Exception):
@@ -33,32 +32,40 @@ class Chosen(NamedTuple):
 class Models:
     """The names under which a server's embedders are asked for.
 
-    A model's name means the preferred embedder of the model, and others of its space. The id of a space means the
-    embedders of that space, and an embedder's own name means that embedder alone.
+    A name that is the id of a space means the embedders of that space. The name of a model means them too, if all
+    embedders of the model have one space, or one of them after the dimension has been considered. An embedder's own
+    name means that embedder alone.
     """
 
     def __init__(self, pool: EmbedderPool) -> None:
         self._pool = pool
 
     def listed(self) -> dict[str, WatchedEmbedder]:
-        """Return the preferred embedder of each model, and by the ids of their spaces those of its other spaces.
+        """Return the preferred embedder of each space, by its model's name if that means the space, else by its id.
 
         A NIM's model may be unknown until it has answered; then it is not listed.
         """
         listed: dict[str, WatchedEmbedder] = {}
         for each in self._pool.all:
-            if not each.spec.model:
-                continue  # a NIM that has not told yet what it serves
-            first = listed.setdefault(each.spec.model, each)
-            if first.spec.space != each.spec.space:
-                listed.setdefault(each.spec.space, each)
+            if each.spec.model:
+                means = spaces_meant(each.spec.model, self._pool.named(each.spec.model)) == (each.spec.space,)
+                listed.setdefault(each.spec.model if means else each.spec.space, each)
         return listed
 
     def names(self) -> list[str]:
-        """Return all names that a request may have."""
-        of_all = [each.spec for each in self._pool.all]
-        names = [name for spec in of_all for name in (spec.model, spec.space, spec.name) if name]
-        return list(dict.fromkeys([*names, *(f"{name}-{role}" for name in names for role in ROLES)]))
+        """Return all names that a request may have, some of them with a dimension only."""
+        names = [name for each in self._pool.all for name in (each.spec.model, each.spec.space, each.spec.name)]
+        usable = [name for name in dict.fromkeys(names) if name and self._is_usable(name)]
+        return list(dict.fromkeys([*usable, *(name + suffix for name in usable for suffix in ROLE_SUFFIXES)]))
+
+    def _is_usable(self, name: str) -> bool:
+        for dimension in (None, *self.dimensions()):
+            try:
+                self.choose(name, dimension)
+            except (ModelUnknown, DimensionUnknown, EmbedderUnavailable):
+                continue
+            return True
+        return False
 
     def dimensions(self) -> set[int]:
         """Return the dimensions of all models, as far as they are known."""
@@ -69,34 +76,41 @@ class Models:
 
         Args:
             name: a model, space or embedder, maybe with a role behind it.
-            dimension: the wanted dimension; None for that of the preferred embedder.
+            dimension: the wanted dimension; None for that of the space of that name, or of the only one.
 
         Raises:
-            ModelUnknown: nothing has that name.
+            ModelUnknown: nothing has that name, or several spaces have it.
             DimensionUnknown: no embedder of the model has that dimension.
+            EmbedderUnavailable: an embedder may have the space of that name, whose model is not known yet.
         """
-        role = None
-        found = self._named(name)
+        role, found = None, self._named(name)
         if not found:
-            base, _, role = name.rpartition("-")
-            found = self._named(base) if role in ROLES else []
+            suffix = next(filter(name.endswith, ROLE_SUFFIXES), "")
+            if suffix:
+                name, role = name.removesuffix(suffix), suffix[1:]
+                found = self._named(name)
         if not found:
             known = ", ".join(self.listed()) or "none, because no embedder has answered yet"
-            raise ModelUnknown(f"this server has no model {name[:200]!r}; it has: {known}")
+            asked = f"{name}-{role}" if role else name
+            raise ModelUnknown(f"this server has no model {asked[:200]!r}; it has: {known}")
+        waiting = self._pool.may_be_of(name, found)
+        if waiting is not None and dimension not in {each.spec.dimension for each in found}:
+            raise EmbedderUnavailable(
+                f"{name} may be the model of embedder {waiting.spec.name}, which is not known yet: "
+                f"{waiting.health.fault or NOT_CHECKED}; try again, or ask for {found[0].spec.space}"
+            )
         if dimension is not None:
             found = _of_dimension(found, dimension)
-        first = found[0].spec
-        return Chosen([each for each in found if each.spec.space == first.space], role)
+        spaces = spaces_meant(name, found)
+        if len(spaces) > 1:
+            raise ModelUnknown(
+                f"the model {name!r} has several vector spaces on this server; ask for one of them by its id: "
+                f"{', '.join(spaces)}; or by an embedder's name: {', '.join(each.spec.name for each in found)}"
+            )
+        return Chosen([each for each in found if each.spec.space in spaces], role)
 
     def _named(self, name: str) -> list[WatchedEmbedder]:
-        if not name:
-            return []
-        of_model = [each for each in self._pool.all if each.spec.model == name]
-        if of_model:
-            # Others of the space may serve the same weights under another name.
-            spaces = {each.spec.space for each in of_model}
-            return of_model + [each for each in self._pool.all if each.spec.space in spaces and each not in of_model]
-        return self._pool.of_space(name) or [each for each in self._pool.all if each.spec.name == name]
+        return self._pool.named(name) or [each for each in self._pool.all if each.spec.name == name]
 
 
 def _of_dimension(embedders: Sequence[WatchedEmbedder], dimension: int) -> list[WatchedEmbedder]:

@@ -22,6 +22,9 @@ MODULE = "multi2vec-nvidia"
 MODULE_MODEL = "nvidia/nvclip"
 """The module's model if the schema names none."""
 
+SERVED_MODEL = "servedModel"
+"""The key of the model's name where the module's model is the id of a space."""
+
 NAMELESS = "default"
 """Weaviate's name for the vector without a name; searches and reads do not accept it."""
 
@@ -54,8 +57,14 @@ def vector_to_schema(vector: NamedVector) -> Schema:
 
 def _binding(vector: NamedVector) -> Schema:
     assert vector.space is not None, "it is bound to a space"
-    binding: Schema = {"space": vector.space.id, "dimension": vector.space.dimension, "model": vector.space.model}
-    return binding | (_native_fields(vector) if vector.native else _fields(vector))
+    space = vector.space
+    binding: Schema = {"space": space.id, "dimension": space.dimension, "model": space.model}
+    if not vector.native:
+        return binding | _fields(vector)
+    if space.id != space.model:
+        # The module asks for its model by this name; several spaces may share the name of a model.
+        binding |= {"model": space.id, SERVED_MODEL: space.model}
+    return binding | _native_fields(vector)
 
 
 def add_binding(collection: Schema, vector: NamedVector) -> bool:
@@ -234,7 +243,7 @@ def _space_from_schema(config: Mapping[str, Any]) -> Space | None:
     id_, dimension = config.get("space"), config.get("dimension")
     if not isinstance(id_, str) or not isinstance(dimension, int | float):
         return None
-    return Space(id_, int(dimension), str(config.get("model") or ""))
+    return Space(id_, int(dimension), str(config.get(SERVED_MODEL) or config.get("model") or ""))
 
 
 def _adopted_space(config: Mapping[str, Any]) -> Space:

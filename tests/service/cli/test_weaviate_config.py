@@ -33,6 +33,7 @@ def fake() -> Iterator[FakeVecgate]:
         running.collections["Things"].vectors.add(
             name="both",
             model="fake-clip",
+            space="clip:fake-clip:1",
             index=index_pb.VectorIndex(distance=index_pb.DISTANCE_DOT),
             image_fields=[{"name": "zebra", "weight": 0.7}, {"name": "apple"}],
             text_fields=[{"name": "name", "weight": 0.1}],
@@ -63,7 +64,7 @@ SCHEMA = {
             "vectorizer": {
                 "multi2vec-nvidia": {
                     "baseURL": "http://vecgate:8070",
-                    "model": "fake-clip",
+                    "model": "clip:fake-clip:1",
                     "imageFields": ["apple", "zebra"],
                     "textFields": ["name"],
                     "weights": {"imageFields": [1.0, 0.7], "textFields": [0.1]},

@@ -22,7 +22,7 @@ from service.core.objects.importing import Importer
 from service.core.objects.vectorizing import join
 from service.core.objects.writing import Writes
 from service.domain import Collection, DataType, NamedVector, Property, Space, WeightedField
-from service.errors import InvalidRequest, SpaceMismatch, StoreUnavailable
+from service.errors import InvalidRequest, SpaceAmbiguous, SpaceMismatch, StoreUnavailable
 from service.rpc.objects.messages import parse_object
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder
@@ -301,6 +301,53 @@ def test_a_space_in_other_letters_is_a_mismatch_only_once_the_nim_has_told_how_i
         pool.for_vector("C", NamedVector("v", Space("nvidia/nvclip@8", 8, "nvidia/nvclip")))
     with pytest.raises(SpaceMismatch):
         pool.for_vector("C", NamedVector("v", Space("nvidia/nvclip@16", 16, "nvidia/nvclip")))
+
+
+CHECKPOINTS = ("clip:ViT-B-32:aaa", "clip:ViT-B-32:bbb")
+
+
+def adopted(model: str) -> Collection:
+    return Collection("C", (), (NamedVector("v", Space(model, 0, model)),))
+
+
+@pytest.mark.parametrize("others", [[], [FakeEmbedder(name="late", model="", space="", dimension=0)]])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_adopted_vector_of_a_model_of_several_spaces_is_of_none_until_its_schema_or_the_server_says_which(
+    order: tuple[int, int],
+    others: list[FakeEmbedder],
+) -> None:
+    two = [FakeEmbedder(name=f"e{at}", model="ViT-B-32", space=CHECKPOINTS[at]) for at in order]
+    pool = EmbedderPool([*two, *others], check_interval_s=60)
+    (unclear,) = pool.resolve(adopted("ViT-B-32")).vectors
+    (by_space,) = pool.resolve(adopted(CHECKPOINTS[1])).vectors
+    (alone,) = EmbedderPool(two[:1], check_interval_s=60).resolve(adopted("ViT-B-32")).vectors
+
+    with pytest.raises(
+        SpaceAmbiguous, match=r"several vector spaces of that model: .*Leave only that embedder"
+    ) as caught:
+        pool.for_vector("C", unclear)
+
+    assert unclear.space == Space("ViT-B-32", 0, "ViT-B-32")
+    assert set(caught.value.metadata["given_space"].split(", ")) == set(CHECKPOINTS)
+    assert by_space.space == Space(CHECKPOINTS[1], 8, "ViT-B-32")
+    assert [each.spec.space for each in pool.for_vector("C", by_space)] == [CHECKPOINTS[1]]
+    assert alone.space == Space(CHECKPOINTS[order[0]], 8, "ViT-B-32")
+
+
+def test_an_adopted_vector_is_of_its_model_s_full_dimension_wherever_that_one_stands_and_waits_for_it() -> None:
+    cut = FakeEmbedder(name="cut", model="m", space="m@8", dimension=8)
+    full = FakeEmbedder(name="full", model="m", space="m", dimension=16)
+    late = FakeEmbedder(name="late", model="", space="", dimension=0)
+    resolved = [
+        EmbedderPool(members, check_interval_s=60).resolve(adopted("m")).vectors[0].space
+        for members in ([cut, full], [full, cut], [cut], [cut, late])
+    ]
+
+    with pytest.raises(EmbedderUnavailable, match="the model of late is not known yet"):
+        EmbedderPool([cut, late], check_interval_s=60).for_vector("C", adopted("m").vectors[0])
+
+    full_space = Space("m", 16, "m")
+    assert resolved == [full_space, full_space, Space("m@8", 8, "m"), Space("m", 0, "m")]
 
 
 def test_a_nim_that_has_not_told_its_model_yet_may_have_any_space_and_shares_it_with_nobody() -> None:

@@ -164,7 +164,8 @@ def test_a_native_vector_is_the_module_s_in_the_order_that_it_counts_in() -> Non
         "multi2vec-nvidia": {
             "space": "s",
             "dimension": 2,
-            "model": "m",
+            "model": "s",
+            "servedModel": "m",
             "baseURL": "http://vecgate:8070",
             "textFields": ["alt", "title"],
             "weights": {"textFields": [0.75, 0.25]},
@@ -284,11 +285,33 @@ def test_a_vector_without_our_keys_is_bound_to_no_space(vectorizer: Any) -> None
         ({}, Space("nvidia/nvclip", 0, "nvidia/nvclip")),
         ({"model": "ViT-H-14"}, Space("ViT-H-14", 0, "ViT-H-14")),
         ({"model": "a", "space": "s", "dimension": 8}, Space("s", 8, "a")),
+        ({"model": "s", "servedModel": "a", "space": "s", "dimension": 8}, Space("s", 8, "a")),
     ],
 )
 def test_a_vector_that_weaviate_s_own_module_fills_is_of_its_model_s_space(config: Any, space: Space) -> None:
     (vector,) = from_schema({"class": "C", "vectorConfig": {"v": {"vectorizer": {"multi2vec-nvidia": config}}}}).vectors
     assert vector.space == space
+
+
+@pytest.mark.parametrize(
+    ("space", "names"),
+    [
+        (Space("nvidia/nvclip", 4, "nvidia/nvclip"), {"model": "nvidia/nvclip"}),
+        (Space("m@4", 4, "m"), {"model": "m@4", "servedModel": "m"}),
+        (Space("clip:ViT-B-32:aaa", 4, "ViT-B-32"), {"model": "clip:ViT-B-32:aaa", "servedModel": "ViT-B-32"}),
+    ],
+)
+def test_the_module_asks_for_the_space_of_a_native_vector_and_the_model_s_name_comes_back(
+    space: Space, names: dict[str, str]
+) -> None:
+    (own,) = COLLECTION.vectors
+    native = replace(own, space=space, native=True, base_url="http://vecgate:8070")
+
+    schema = to_schema(replace(COLLECTION, vectors=(native,)))
+
+    module = schema["vectorConfig"]["main"]["vectorizer"]["multi2vec-nvidia"]
+    assert {key: module[key] for key in ("model", "servedModel") if key in module} == names
+    assert bare(from_schema(schema)).vectors == (native,)
 
 
 def test_fields_and_weights_of_a_module_are_read() -> None:

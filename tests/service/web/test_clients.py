@@ -28,8 +28,9 @@ from service.core.embedder_pool import EmbedderPool
 from service.error_table import TABLE
 from service.settings import AuthSettings, WebSettings
 from service.web.endpoint import API_VERSION
-from service.web.models import ROLES, Models
+from service.web.models import Models
 from service.web.openapi import ERROR_STATUSES, openapi_document
+from service.web.wire import CHOICES
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, web_in_thread
@@ -147,7 +148,7 @@ def has_what_the_document_cannot_refuse(body: object) -> bool:
     texts = given if isinstance(given, list) else [given]
     blank = any(isinstance(text, str) and is_blank(text) for text in texts)
     role = str(body.get("model")).rpartition("-")[2]
-    two_roles = role in ROLES and body.get("input_type") not in (None, role)
+    two_roles = role in CHOICES["input_type"] and body.get("input_type") not in (None, role)
     return blank or two_roles or body.get("modality") not in (None, "text", ["text"])
 
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,8 +26,10 @@ from embedders.errors import (
     EmbedderUnavailable,
     ModelGone,
 )
+from service.domain import NamedVector, Space, WeightedField
 from service.rpc.server.standard_services import HealthReporter
 from service.store.base import Store
+from service.store.weaviate.vector_schema import vector_to_schema
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, running_web
 
@@ -351,6 +354,133 @@ async def test_a_space_of_a_model_is_listed_by_its_id(several: tuple[Web, httpx.
         ("o-query", "o-query", 4),
     ]
     assert (cut["id"], cut["embedder"], cut["space"]) == ("m@8", "cut", "m@8")
+
+
+@pytest.fixture
+async def checkpoints() -> AsyncIterator[tuple[Web, httpx.AsyncClient]]:
+    """Run a server with three checkpoints of one architecture, of which the last has vectors of another length."""
+    embedders = (
+        FakeEmbedder(name="a", model="ViT-B-32", space="clip:ViT-B-32:aaa"),
+        FakeEmbedder(name="b", model="ViT-B-32", space="clip:ViT-B-32:bbb"),
+        FakeEmbedder(name="b-2", model="ViT-B-32", space="clip:ViT-B-32:bbb"),
+        FakeEmbedder(name="c", model="ViT-B-32", space="clip:ViT-B-32:ccc", dimension=4),
+    )
+    async with running_web(*embedders) as web, httpx.AsyncClient(base_url=web.url) as http:
+        yield web, http
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"model": "ViT-B-32-passage"}, {"dimensions": 8}, {"model": "ViT-B-32-query", "dimensions": 8}]
+)
+async def test_the_name_of_a_model_of_several_spaces_is_never_a_guess(
+    checkpoints: tuple[Web, httpx.AsyncClient], asked: dict[str, object]
+) -> None:
+    _, http = checkpoints
+
+    body = refusal(await http.post("/v1/embeddings", json={"input": "a cat", "model": "ViT-B-32", **asked}), 422)
+
+    assert "the model 'ViT-B-32' has several vector spaces on this server; ask for one" in body["message"]
+    assert "by its id: clip:ViT-B-32:aaa, clip:ViT-B-32:bbb" in body["message"]
+    assert "an embedder's name: a, b, b-2" in body["message"]
+    assert (body["error"]["param"], body["error"]["code"]) == ("model", "model_not_found")
+
+
+async def test_a_model_of_several_spaces_is_listed_by_names_that_a_request_may_have(
+    checkpoints: tuple[Web, httpx.AsyncClient],
+) -> None:
+    web, http = checkpoints
+    listed = (await http.get("/v1/models")).json()["data"]
+    document = (await http.get("/openapi.json")).json()
+    asked = [
+        await http.post("/v1/embeddings", json={"input": "a cat", "model": name})
+        for name in (*(each["id"] for each in listed), "b-2")
+    ]
+    by_length = await http.post("/v1/embeddings", json={"input": "a cat", "model": "ViT-B-32", "dimensions": 4})
+    unclear = refusal(await http.get("/v1/models/ViT-B-32"), 404)
+
+    assert [(each["id"], each["embedder"]) for each in listed] == [
+        ("clip:ViT-B-32:aaa", "a"),
+        ("clip:ViT-B-32:bbb", "b"),
+        ("clip:ViT-B-32:ccc", "c"),
+    ]
+    assert [each.headers["vecgate-embedder"] for each in (*asked, by_length)] == ["a", "b", "c", "b-2", "c"]
+    assert "several vector spaces" in unclear["message"]
+    names = document["components"]["schemas"]["EmbeddingsRequest"]["properties"]["model"]["enum"]
+    assert {"clip:ViT-B-32:bbb", "b-2", "ViT-B-32", "ViT-B-32-query"} <= set(names)
+    assert web.pool.default.spec.name == "a"
+
+
+async def test_the_module_of_a_native_vector_asks_for_the_embedder_of_its_space(
+    checkpoints: tuple[Web, httpx.AsyncClient],
+) -> None:
+    web, http = checkpoints
+    for name in ("a", "b"):
+        spec = web.pool.get(name).spec
+        vector = NamedVector(
+            "v",
+            Space(spec.space, spec.dimension, spec.model),
+            text_fields=(WeightedField("title"),),
+            native=True,
+            base_url=web.url,
+        )
+        model = vector_to_schema(vector)["vectorizer"]["multi2vec-nvidia"]["model"]
+
+        answer = await http.post("/v1/embeddings", json={"input": "a cat", "model": model})
+
+        assert (answer.headers["vecgate-embedder"], answer.headers["vecgate-space"]) == (name, spec.space)
+
+
+@pytest.mark.parametrize("order", [("cut", "full"), ("full", "cut")])
+async def test_a_name_that_is_the_id_of_a_space_means_that_space_in_any_order(order: tuple[str, str]) -> None:
+    made = {
+        "cut": FakeEmbedder(name="cut", model="m", space="m@8", dimension=8),
+        "full": FakeEmbedder(name="full", model="m", space="m", dimension=16),
+    }
+    async with running_web(*(made[each] for each in order)) as web, httpx.AsyncClient(base_url=web.url) as http:
+        listed = (await http.get("/v1/models")).json()["data"]
+        answers = [
+            await http.post("/v1/embeddings", json={"input": "a cat", **asked})
+            for asked in ({"model": "m"}, {"model": "m-query"}, {"model": "m", "dimensions": 8}, {"model": "m@8"})
+        ]
+
+    assert {each["id"]: each["embedder"] for each in listed} == {"m": "full", "m@8": "cut"}
+    assert [each["embedder"] for each in listed] == [*order]
+    assert [each.headers["vecgate-embedder"] for each in answers] == ["full", "full", "cut", "cut"]
+
+
+async def test_a_model_at_its_full_dimension_is_waited_for_before_a_shorter_one_takes_its_name() -> None:
+    cut = FakeEmbedder(name="cut", model="m", space="m@8", dimension=8)
+    other = FakeEmbedder(name="other", model="o", space="clip:o:1", dimension=4)
+    late = FakeEmbedder(name="late", model="", space="", dimension=0)
+    late.failure = EmbedderUnavailable("down")
+    async with running_web(cut, other, late) as web, httpx.AsyncClient(base_url=web.url) as http:
+        waits = [
+            refusal(await http.post("/v1/embeddings", json={"input": "a cat", "model": "m", **asked}), 503)
+            for asked in ({}, {"dimensions": 16})
+        ]
+        answers = [
+            await http.post("/v1/embeddings", json={"input": "a cat", **asked})
+            for asked in ({"model": "m", "dimensions": 8}, {"model": "m@8"}, {"model": "cut"}, {"model": "o"})
+        ]
+
+    for each in waits:
+        assert each["message"].startswith("m may be the model of embedder late, which is not known yet: ")
+        assert each["message"].endswith("; try again, or ask for m@8")
+    assert [each.headers["vecgate-embedder"] for each in answers] == ["cut", "cut", "cut", "other"]
+
+
+async def test_a_dimension_that_is_learnt_from_the_answer_is_checked_before_it_is_sent() -> None:
+    embedder = FakeEmbedder(dimension=8)
+    async with running_web(embedder) as web, httpx.AsyncClient(base_url=web.url) as http:
+        embedder._spec = replace(embedder.spec, dimension=0)
+        embedder.vector = lambda _: np.eye(8, dtype=np.float32)[0]  # type: ignore[method-assign]
+
+        fits, other = await post(http, input="a cat", dimensions=8), await post(http, input="a cat", dimensions=12)
+
+    body = refusal(other, 422)
+    assert vectors(fits).shape == (1, 8)
+    assert body["message"] == "dimensions: is 12; fake/model has 8 on this server"
+    assert (body["error"]["param"], body["error"]["code"]) == ("dimensions", "invalid_input")
 
 
 async def test_embedders_of_one_space_stand_in_for_each_other_whatever_their_models_are_called() -> None:
