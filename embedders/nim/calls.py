@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from embedders.base import Lifetime
 from embedders.contract import InputLimits
-from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.errors import CallerKeyRejected, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.nim.address import check_key
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
-from embedders.nim.failures import INFERENCE_FAILED
+from embedders.nim.failures import INFERENCE_FAILED, NimFailures
 from embedders.nim.retries import PASSING, Retries, Transient
 from embedders.telemetry.timing import call_times
 
@@ -165,6 +168,65 @@ class NimCalls:
             deadline_s=math.inf if times is None else times.deadline_s,
             key=key,
         )
+
+
+class NimBackend(ABC):
+    """What embeds or reranks on a NIM: how it starts, and whose keys it has.
+
+    Args:
+        config: how to reach and call the NIM.
+        retries: instead of those of the configuration.
+        failures: maps the NIM's failures to errors.
+
+    Raises:
+        ValueError: an address or key is invalid, or ca_file holds no certificates.
+    """
+
+    def __init__(self, config: NimCallConfig, *, retries: Retries | None, failures: NimFailures) -> None:
+        self._learn_at_start = config.learn_at_start
+        self._life = Lifetime(config.name)
+        self._calls = NimCalls(config, retries=retries, failure=failures.of)
+        self._wants_key = False
+
+    async def start(self) -> None:
+        """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
+        self._calls.open()
+        if not self._learn_at_start:
+            return
+        with contextlib.suppress(EmbedderError, TimeoutError):
+            async with asyncio.timeout(START_PROBE_S):
+                with self._keys_are_the_callers():
+                    await self._life.run(self._learn(None, checking=True))
+
+    @abstractmethod
+    async def _learn(self, key: str | None, *, checking: bool = False) -> None:
+        """Learn the model from the NIM, or hold the NIM to it.
+
+        Raises:
+            EmbedderError: the NIM fails, or does not serve what the settings say.
+        """
+
+    @contextlib.contextmanager
+    def _keys_are_the_callers(self) -> Iterator[None]:
+        """Count a NIM that requires a key as working if only callers have keys."""
+        try:
+            yield
+        except CallerKeyRejected:
+            # No further probe without a key, because gateways may count it against this server.
+            self._wants_key = True
+
+
+def check_callers_key(key: str | None) -> None:
+    """Refuse a caller's key that no header carries.
+
+    Raises:
+        CallerKeyRejected: it is such a key.
+    """
+    if key is not None:
+        try:
+            check_key(key)
+        except ValueError as error:
+            raise CallerKeyRejected(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

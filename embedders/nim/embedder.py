@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
-from embedders.base import Lifetime
 from embedders.contract import (
     QUERY,
     EmbedderSpec,
@@ -21,15 +20,19 @@ from embedders.contract import (
 )
 from embedders.errors import (
     AnswerInvalid,
-    CallerKeyRejected,
-    EmbedderError,
     EmbedderRateLimited,
     EmbedderUnavailable,
     InputRejected,
     ModelGone,
 )
-from embedders.nim.address import check_key
-from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCallConfig, NimCalls
+from embedders.nim.calls import (
+    MODELS_PAGE_BYTES,
+    READY_PAGE_BYTES,
+    Culprits,
+    NimBackend,
+    NimCallConfig,
+    check_callers_key,
+)
 from embedders.nim.connection import Answer
 from embedders.nim.failures import INPUT_AT_FAULT, read_refusal
 from embedders.nim.profiles import AUTO, PROFILES
@@ -65,7 +68,7 @@ class NimConfig(NimCallConfig):
     max_batch: int | None = None
 
 
-class NimEmbedder:
+class NimEmbedder(NimBackend):
     """Embeds on a NIM, with one pool of connections.
 
     It learns the model's name and dimension from the NIM, and learns them again after an outage: a NIM that came back
@@ -95,10 +98,8 @@ class NimEmbedder:
         self._served = ServedModel(
             spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
         )
-        self._life = Lifetime(config.name)
         self._failures = EmbeddingFailures(self._served, config.api_key, keyless=config.keyless)
-        self._calls = NimCalls(config, retries=retries, failure=self._failures.of)
-        self._wants_key = False
+        super().__init__(config, retries=retries, failures=self._failures)
         self._in_doubt = True
         self._reader = ItemReader(
             config.name,
@@ -112,16 +113,6 @@ class NimEmbedder:
     def spec(self) -> EmbedderSpec:
         """Identity and bounds. Model and space may be empty, and the dimension may be 0, until the NIM has answered."""
         return self._served.spec
-
-    async def start(self) -> None:
-        """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
-        self._calls.open()
-        if not self._config.learn_at_start:
-            return
-        with contextlib.suppress(EmbedderError, TimeoutError):
-            async with asyncio.timeout(START_PROBE_S):
-                with self._keys_are_the_callers():
-                    await self._life.run(self._learn(None, checking=True))
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs in requests of at most max_batch, some at the same time.
@@ -154,11 +145,7 @@ class NimEmbedder:
         await self._calls.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        if options.api_key is not None:
-            try:
-                check_key(options.api_key)
-            except ValueError as error:
-                raise CallerKeyRejected(str(error)) from error
+        check_callers_key(options.api_key)
         if self._in_doubt:
             await self._learn(options.api_key)
         size = self.spec.max_batch
@@ -185,15 +172,6 @@ class NimEmbedder:
                 self._in_doubt = True  # the next call with a key shows whether it is still the same model
             else:
                 await self._learn(None, checking=True)
-
-    @contextlib.contextmanager
-    def _keys_are_the_callers(self) -> Iterator[None]:
-        """Count a NIM that requires a key as working if only callers have keys."""
-        try:
-            yield
-        except CallerKeyRejected:
-            # No further probe without a key, because gateways may count it against this server.
-            self._wants_key = True
 
     async def _learn(self, key: str | None, *, checking: bool = False) -> None:
         """Learn the model, or hold the NIM to it: by its list of models if there is a doubt, and by a short text."""

@@ -8,7 +8,7 @@ image-only passage has no `text`; `truncate` NONE or END; `rankings` of `index` 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -18,18 +18,22 @@ from http import HTTPStatus
 import numpy as np
 import orjson
 
-from embedders.base import Lifetime
 from embedders.contract import Modality
 from embedders.errors import (
     AnswerInvalid,
-    CallerKeyRejected,
-    EmbedderError,
     InputRejected,
     ModelGone,
 )
 from embedders.images import decoding as images
-from embedders.nim.address import HOSTED, check_key, parse_base_url
-from embedders.nim.calls import MODELS_PAGE_BYTES, READY_PAGE_BYTES, START_PROBE_S, Culprits, NimCallConfig, NimCalls
+from embedders.nim.address import HOSTED, parse_base_url
+from embedders.nim.calls import (
+    MODELS_PAGE_BYTES,
+    READY_PAGE_BYTES,
+    Culprits,
+    NimBackend,
+    NimCallConfig,
+    check_callers_key,
+)
 from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures
 from embedders.nim.retries import Retries
@@ -82,7 +86,7 @@ class _Item:
     kind: Modality
 
 
-class NimReranker:
+class NimReranker(NimBackend):
     """Reranks on a NIM, with one pool of connections.
 
     Scores are the NIM's logits. They are of pairs of query and passage, so that passages of several requests compare.
@@ -98,11 +102,9 @@ class NimReranker:
         if self._hosted and config.model is None:
             raise ValueError(f"base_url ends with {HOSTED}, where no list of models is; set model")
         self._config = config
-        self._life = Lifetime(config.name)
         self._failures = _Failures(lambda: self.spec.model, config.api_key, keyless=config.keyless)
-        self._calls = NimCalls(config, retries=retries, failure=self._failures.of)
+        super().__init__(config, retries=retries, failures=self._failures)
         self._threads = ThreadPoolExecutor(READERS, thread_name_prefix=f"{config.name}-passage")
-        self._wants_key = False
         self.spec = RerankerSpec(
             name=config.name,
             model=config.model or "",
@@ -111,16 +113,6 @@ class NimReranker:
             slots=config.max_connections,
             caller_keys=config.caller_keys,
         )
-
-    async def start(self) -> None:
-        """Make the pool of connections, which open when they are needed, and learn the model if the NIM answers."""
-        self._calls.open()
-        if not self._config.learn_at_start:
-            return
-        with contextlib.suppress(EmbedderError, TimeoutError):
-            async with asyncio.timeout(START_PROBE_S):
-                with self._keys_are_the_callers():
-                    await self._life.run(self._learn(None, checking=True))
 
     async def rerank(self, query: str, passages: Sequence[Passage], options: RerankOptions) -> list[RankOutcome]:
         """Score passages in requests of at most MAX_PASSAGES.
@@ -156,11 +148,7 @@ class NimReranker:
 
     async def _rerank(self, query: str, passages: Sequence[Passage], options: RerankOptions) -> list[RankOutcome]:
         key = options.api_key
-        if key is not None:
-            try:
-                check_key(key)
-            except ValueError as error:
-                raise CallerKeyRejected(str(error)) from error
+        check_callers_key(key)
         query = check_text(query, self.spec.limits, truncate=False)
         if not self.spec.model:
             await self._learn(key)
@@ -184,15 +172,6 @@ class NimReranker:
                 await self._require_plain(plain, checking=True)
                 if self.spec.modalities != _reads(self.spec.model):
                     await self._try_pictures(plain)
-
-    @contextlib.contextmanager
-    def _keys_are_the_callers(self) -> Iterator[None]:
-        """Count a NIM that requires a key as working if only callers have keys."""
-        try:
-            yield
-        except CallerKeyRejected:
-            # No further probe without a key, because gateways may count it against this server.
-            self._wants_key = True
 
     async def _learn(self, key: str | None, *, checking: bool = False) -> None:
         """Take the model's name from the NIM's list if none is set and none is known."""

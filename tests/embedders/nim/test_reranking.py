@@ -513,3 +513,14 @@ async def test_others_have_their_turn_while_many_long_texts_are_read(nim: FakeRe
 
     assert [len(each) for each in requests] == [64]
     assert turns >= 8
+
+
+async def test_what_is_not_started_or_closed_is_named_and_called_no_embedder(nim: FakeRerankNim) -> None:
+    reranker = NimReranker(NimRerankConfig(name="rr", base_url=nim.base_url, model=nim.model))
+
+    with pytest.raises(EmbedderUnavailable, match=r"^rr is not started$"):
+        await reranker.rerank("abc", [Passage("a")], RERANK)
+    await reranker.start()
+    await reranker.close()
+    with pytest.raises(EmbedderUnavailable, match=r"^rr is closed$"):
+        await reranker.rerank("abc", [Passage("a")], RERANK)
