@@ -12,15 +12,17 @@ import grpc
 import numpy as np
 import pytest
 from grpc import StatusCode
+from weaviate import WeaviateAsyncClient
 from weaviate.classes.config import Configure
 from weaviate.classes.tenants import Tenant, TenantActivityStatus
 
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.contract import DOCUMENT, Embedding, ImageInput, TextInput
-from service.domain import Space
+from service.domain import Parameters, Space
 from service.errors import StoreRejected
 from service.settings import WeaviateSettings
 from service.store.weaviate import collections
+from service.store.weaviate import collections as weaviate_collections
 from tests.conftest import assert_close
 from tests.e2e.adopting import (
     MODEL,
@@ -234,6 +236,32 @@ async def test_a_removed_vector_takes_its_binding_with_it(make: Make) -> None:
     schema = (await made.rest.get(f"/v1/schema/{made.name}")).json()
     bindings = {key: each for p in schema["properties"] for key, each in (p.get("moduleConfig") or {}).items()}
     assert (bindings["vecgate-1"]["space"], bindings["vecgate-2"]) == (MODEL, {"vector": "one"})
+
+
+@needs_removal
+async def test_a_binding_ends_before_its_vector_and_returns_if_the_vector_stays(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await make(vector_config=[Configure.Vectors.self_provided(name=name) for name in ("one", "two")])
+    await bind(made, vector={"name": "one"}, without_proof=True)
+    spaces = []
+
+    async def refuse(client: WeaviateAsyncClient, method: str, path: str, body: Parameters) -> None:
+        if method == "delete":
+            spaces.append((await made.collections.GetCollection(request)).collection.vectors[0].space)
+            path += "/none"
+        await send(client, method, path, body)  # type: ignore[arg-type]
+
+    request = collection_pb.GetCollectionRequest(name=made.name)
+    send = weaviate_collections._send_json
+    monkeypatch.setattr(weaviate_collections, "_send_json", refuse)
+    wanted = {"collection": {"name": made.name, "default_vector": "two"}, "removed_vectors": ["one"]}
+    failure = await failure_of(made.collections.UpdateCollection(collection_pb.UpdateCollectionRequest(**wanted)))
+
+    after = (await made.collections.GetCollection(request)).collection.vectors
+    assert failure.code is StatusCode.FAILED_PRECONDITION
+    assert spaces == [""]
+    assert {each.name: each.space for each in after} == {"one": MODEL, "two": ""}
 
 
 async def test_another_binding_at_the_same_time_is_not_overwritten(make: Make) -> None:

@@ -22,7 +22,7 @@ from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, T
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
 from service.store.weaviate.connection import Connection, measured
 from service.store.weaviate.schema import IndexChange, from_schema, index_changes, patch_schema, to_schema
-from service.store.weaviate.vector_schema import NAMELESS, add_binding, drop_binding
+from service.store.weaviate.vector_schema import NAMELESS, add_binding, drop_binding, restore_binding
 
 SWITCH = "ENABLE_EXPERIMENTAL_ALTER_SCHEMA_DROP_VECTOR_INDEX_ENDPOINT"
 """What a Weaviate before 1.40 needs to remove named vectors; its refusal names it."""
@@ -147,18 +147,21 @@ class WeaviateCollections:
                     f"{vector!r} stays: after Weaviate {version} removes a named vector, it fails updates of objects; "
                     "take version 1.39 or newer"
                 )
+            # First, so that no vector of the same name, made right after the removal, gets the binding.
+            schema = await _get_json(client, f"/schema/{name}")
+            if dropped := drop_binding(schema, vector):
+                await _send_json(client, "put", f"/schema/{name}", schema)
             try:
                 await _send_json(client, "delete", f"/schema/{name}/vectors/{vector}/index", {})
             except UnexpectedStatusCodeError as error:
+                if dropped:
+                    await _rebind(client, name, vector)
                 if not _unknown_call(error) and SWITCH not in str(error):
                     raise
                 raise StoreRejected(
                     f"this Weaviate does not remove named vectors; {vector!r} stays. Start Weaviate with "
                     f"{SWITCH}=true, or take version 1.40 or newer"
                 ) from error
-            schema = await _get_json(client, f"/schema/{name}")
-            if drop_binding(schema, vector):
-                await _send_json(client, "put", f"/schema/{name}", schema)
         self._forget(name)
 
     async def delete_collection(self, name: str) -> None:
@@ -291,6 +294,13 @@ async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
         path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
     )
     return (await executor.aresult(response)).json()
+
+
+async def _rebind(client: WeaviateAsyncClient, name: str, vector: str) -> None:
+    """Bind a vector again that Weaviate did not remove."""
+    schema = await _get_json(client, f"/schema/{name}")
+    if restore_binding(schema, vector):
+        await _send_json(client, "put", f"/schema/{name}", schema)
 
 
 async def _check_module(client: WeaviateAsyncClient, name: str) -> None:

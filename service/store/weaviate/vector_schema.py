@@ -7,6 +7,10 @@ its own, is bound later: its binding lives in the moduleConfig of a property, wh
 and refuses to change or remove it, too. Elsewhere it would not be safe (measured on 1.38 and 1.39): the vectorizer
 config is closed by then, a class with an unknown key in its own moduleConfig cannot be restored from a backup, and
 other clients replace descriptions.
+
+A binding made later goes by the vector's name, since Weaviate gives a vector no other identity. Vecgate ends it when it
+removes the vector. If another client removes such a vector and adds its own of the same name, nothing tells the two
+apart, and the new one has the old binding until it is bound again.
 """
 
 import re
@@ -82,6 +86,14 @@ def drop_binding(collection: Schema, name: str) -> bool:
     """
     _, binding = latest_bindings(collection).get(name, (0, {}))
     return _space_from_schema(binding) is not None and _record(collection, {"vector": name})
+
+
+def restore_binding(collection: Schema, name: str) -> bool:
+    """Put the binding that drop_binding ended into a collection's schema again, and return whether there is one."""
+    _, latest = latest_bindings(collection).get(name, (0, {}))
+    numbered = sorted(_bindings(collection), key=lambda each: each[0])
+    ended = [each for _, each in numbered if each.get("vector") == name and _space_from_schema(each) is not None]
+    return not _space_from_schema(latest) and bool(ended) and _record(collection, ended[-1])
 
 
 def _record(collection: Schema, binding: Mapping[str, Any]) -> bool:
