@@ -25,7 +25,7 @@ from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
 from service.web.server import AddressTaken, WebServer
-from service.wiring import build_embedders, build_rerankers
+from service.wiring import build_embedders, build_rerankers, replicas
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +103,7 @@ async def _start(settings: Settings, ends: AsyncExitStack) -> None:
     """Start everything. `ends` gets the callbacks that stop it, in reverse order: the embedded Weaviate stops last."""
     # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
     authenticator = Authenticator(settings.auth)
-    embedders = EmbedderPool(build_embedders(settings))
+    embedders = EmbedderPool(build_embedders(settings), replicas=replicas(settings))
     rerankers = RerankerPool(build_rerankers(settings))
     web = None
     if settings.web.enabled:

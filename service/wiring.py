@@ -54,6 +54,15 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     return built
 
 
+def replicas(settings: Settings) -> dict[str, list[str]]:
+    """Return the names of the embedders at the addresses of each NIM that has several, by the NIM's own name."""
+    return {
+        name: replica_names(name, len(group.base_url))
+        for name, group in settings.ordered.items()
+        if isinstance(group, NimSettings) and len(group.base_url) > 1
+    }
+
+
 def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
     """Build the rerankers, for each those at its addresses; none is started yet.
 
@@ -61,13 +70,14 @@ def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
         InvalidSettings: a key file cannot be read, or an address or a key is invalid.
     """
     limits, rules = _input_limits(settings.limits), BreakerRules()
-    try:
-        return [
-            [build_reranker(NimRerankConfig(**each), rules=rules) for each in _calls(name, group, limits)]
-            for name, group in settings.rerankers.items()
-        ]
-    except ValueError as error:
-        raise InvalidSettings(f"a reranker: {error}") from error
+    built: list[list[WatchedReranker]] = []
+    for name, group in settings.rerankers.items():
+        try:
+            configs = [NimRerankConfig(**each) for each in _calls(name, group, limits)]
+            built.append([build_reranker(each, rules=rules) for each in configs])
+        except ValueError as error:
+            raise InvalidSettings(f"{name}: {error}") from error
+    return built
 
 
 def embedder_configs(

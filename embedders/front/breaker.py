@@ -68,6 +68,19 @@ class Backend(Protocol):
         ...
 
 
+class Watched(Backend, Protocol):
+    """A backend that knows whether it works: an embedder or a reranker."""
+
+    @property
+    def health(self) -> Health:
+        """Whether it works."""
+        ...
+
+    def note_silence(self, since_s: float) -> None:
+        """Record that a call which began then, by time.monotonic, was given up."""
+        ...
+
+
 class Named(Protocol):
     """What has a name."""
 

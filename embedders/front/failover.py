@@ -4,35 +4,17 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from embedders.contract import EmbedOptions, Health, Input, Outcome, Priority, WatchedEmbedder
+from embedders.contract import EmbedOptions, Input, Outcome, Priority, WatchedEmbedder
 from embedders.errors import CredentialRejected, EmbedderError, EmbedderUnavailable, InputRejected
-from embedders.front.breaker import Named
+from embedders.front.breaker import Watched
 from embedders.telemetry.metrics import FAILOVERS
 from embedders.telemetry.timing import call_times, sooner
 
-Backend = TypeVar("Backend", bound="Watched")
+Backend = TypeVar("Backend", bound=Watched)
 T = TypeVar("T")
 Embed = Callable[[WatchedEmbedder, Sequence[Input], EmbedOptions], Awaitable[list[Outcome]]]
-
-
-class Watched(Protocol):
-    """A backend that knows whether it works: an embedder or a reranker."""
-
-    @property
-    def spec(self) -> Named:
-        """What it says of itself."""
-        ...
-
-    @property
-    def health(self) -> Health:
-        """Whether it works."""
-        ...
-
-    def note_silence(self, since_s: float) -> None:
-        """Record that a call which began then, by time.monotonic, was given up."""
-        ...
 
 
 async def embed_with_first(

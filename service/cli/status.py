@@ -66,7 +66,7 @@ def _kinds(info: pb.EmbedderInfo | pb.RerankerInfo) -> str:
 
 def _state(info: pb.EmbedderInfo | pb.RerankerInfo) -> str:
     if info.health == pb.EMBEDDER_HEALTH_READY:
-        return "ready"
+        return f"ready, but {info.health_detail}" if info.health_detail else "ready"
     return f"unavailable: {info.health_detail}".rstrip(": ")
 
 

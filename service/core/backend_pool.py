@@ -6,13 +6,13 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 
-from embedders.contract import NOT_CHECKED, Health
+from embedders.contract import NOT_CHECKED
 from embedders.errors import EmbedderError
-from embedders.front.breaker import Backend
+from embedders.front.breaker import Watched
 
 log = structlog.get_logger(__name__)
 
@@ -21,15 +21,6 @@ CHECK_INTERVAL_S = 10.0
 
 RECHECK_INTERVAL_S = 60.0
 """Seconds between checks of a member whose calls succeed: only a check notices that a NIM's weights have changed."""
-
-
-class Watched(Backend, Protocol):
-    """A backend that knows whether it works."""
-
-    @property
-    def health(self) -> Health:
-        """Whether it works."""
-        ...
 
 
 Member = TypeVar("Member", bound=Watched)

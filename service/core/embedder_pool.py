@@ -1,7 +1,7 @@
 """The embedders of the server: which one embeds."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -9,7 +9,16 @@ import structlog
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
-from embedders.contract import NOT_CHECKED, Embedder, Embedding, EmbedOptions, Input, Outcome, WatchedEmbedder
+from embedders.contract import (
+    NOT_CHECKED,
+    Embedder,
+    EmbedderSpec,
+    Embedding,
+    EmbedOptions,
+    Input,
+    Outcome,
+    WatchedEmbedder,
+)
 from embedders.errors import EmbedderUnavailable
 from embedders.front.failover import embed_with_first
 from embedders.telemetry import tracing
@@ -50,18 +59,23 @@ def _tokens(outcomes: Sequence[Outcome]) -> int:
 
 
 def _that_take_keys(embedders: Sequence[WatchedEmbedder]) -> Sequence[WatchedEmbedder]:
-    """Return those to which a call with a key may go, in their order.
+    """Return those to which a call with a key may go, in their order. A local model needs no key."""
+    return [each for each in embedders if each.spec.caller_keys or each.spec.weights_digest is not None]
 
-    Raises:
-        InvalidRequest: there are none. If the key were ignored, this server's would pay for what the caller means to.
+
+def key_refused(kind: str, names: Sequence[str], setting: str) -> InvalidRequest:
+    """Return the error for a call whose key no NIM takes that it asks.
+
+    If the key were ignored, this server's would pay for what the caller means to pay for.
+
+    Args:
+        kind: "embedder" or "reranker".
+        names: those that do not take it.
+        setting: the name of one of them in the settings.
     """
-    found = [each for each in embedders if each.spec.caller_keys or each.spec.weights_digest is not None]
-    if not found:
-        names = [each.spec.name for each in embedders]
-        named = f"VECGATE_EMBEDDERS__{names[0].upper().replace('-', '_')}__ALLOW_CALLER_KEYS"
-        words = f"is not taken by embedder {', '.join(names)}; leave it out, or set {named}=true on the server"
-        raise InvalidRequest([Violation(f'metadata["{CALLER_KEY}"]', words)])
-    return found
+    variable = f"VECGATE_EMBEDDERS__{setting.upper().replace('-', '_')}__ALLOW_CALLER_KEYS"
+    words = f"is not taken by {kind} {', '.join(names)}; leave it out, or set {variable}=true on the server"
+    return InvalidRequest([Violation(f'metadata["{CALLER_KEY}"]', words)])
 
 
 def _may_have(embedder: WatchedEmbedder, space: str) -> bool:
@@ -77,11 +91,18 @@ def spaces_meant(name: str, embedders: Sequence[WatchedEmbedder]) -> Sequence[st
     return (name,) if name in spaces else spaces
 
 
+def _first_learnt(embedders: Sequence[WatchedEmbedder]) -> EmbedderSpec:
+    """Return what the first embedder is whose model is certain; the first one's if none is."""
+    return next((each.spec for each in embedders if each.spec.learnt), embedders[0].spec)
+
+
 class EmbedderPool(BackendPool[WatchedEmbedder]):
     """The server's embedders by name, in order of preference: the first one is the default.
 
     Args:
         members: the embedders.
+        replicas: the names of those at the several addresses of one NIM, by the NIM's name in the settings, which is
+            the first one's, too.
         check_interval_s: seconds between checks of an embedder that had no successful call meanwhile.
         now_s: stands in for time.monotonic.
     """
@@ -90,10 +111,14 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         self,
         members: Sequence[WatchedEmbedder],
         *,
+        replicas: Mapping[str, Sequence[str]] | None = None,
         check_interval_s: float = CHECK_INTERVAL_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(members, check_interval_s=check_interval_s, now_s=now_s)
+        self._replicas = dict(replicas or {})
+        self._settings = {each: name for name, names in self._replicas.items() for each in names}
+        self._apart: set[str] = set()
         self._spaces: dict[str, str] = {}
 
     @property
@@ -102,7 +127,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         return self._members[0]
 
     def get(self, name: str) -> WatchedEmbedder:
-        """Return the embedder of a name; empty means the default one.
+        """Return the embedder of its own name; empty means the default one.
 
         Raises:
             EmbedderNotFound: the embedder does not exist.
@@ -125,14 +150,42 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         return [each for each in self._members if space and each.spec.space == space]
 
     def asked_for(self, name: str) -> list[WatchedEmbedder]:
-        """Return the embedder of a name; for an empty name the default one, and others of its space.
+        """Return the embedders of one space that a name means, in order of preference; at least one.
+
+        The name of a NIM with several addresses means the embedders at all of them, as far as they have the space of
+        the first one that has told it. Another embedder's name means that one alone. An empty name means the default
+        embedder, and others of its space.
 
         Raises:
             EmbedderNotFound: the embedder does not exist.
         """
+        first = self.get(name)
+        named = self._at_addresses(first.spec.name)
+        space = _first_learnt(named).space
         if name:
-            return [self.get(name)]
-        return self.of_space(self.default.spec.space) or [self.default]
+            return [each for each in named if space and each.spec.space == space] or [first]
+        return self.of_space(space) or [first]
+
+    def works(self, name: str) -> bool:
+        """Return whether any embedder works that a name means; see asked_for."""
+        return any(self.fault(embedder) is None for embedder in self.asked_for(name))
+
+    def why_apart(self, embedder: WatchedEmbedder) -> str | None:
+        """Return why an embedder does not stand in for the first address of its NIM; None if it does, or may."""
+        own = embedder.spec
+        named = self._at_addresses(self._settings.get(own.name, own.name))
+        first = _first_learnt(named)
+        if not (own.learnt and first.learnt) or own.space == first.space:
+            return None
+        setting = f"VECGATE_EMBEDDERS__{self._settings[own.name].upper().replace('-', '_')}__SPACE"
+        return (
+            f"it has the space {own.space} and {first.name} has {first.space}, so neither stands in for the other; if "
+            f"both serve one model, set {setting} to one of the two, otherwise name two embedders"
+        )
+
+    def _at_addresses(self, name: str) -> list[WatchedEmbedder]:
+        """Return the embedders at all addresses of a NIM by its name in the settings, or else the one of that name."""
+        return [self.get(each) for each in self._replicas.get(name, [name])]
 
     def resolve(self, collection: Collection) -> Collection:
         """Return a collection with the spaces of adopted named vectors, for which the schema names the model only.
@@ -232,18 +285,32 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         return next((each.spec.name for each in self.of_space(vector.space.id if vector.space else "")), "")
 
     async def embed_with_first(
-        self, embedders: Sequence[WatchedEmbedder], inputs: Sequence[Input], options: EmbedOptions
+        self,
+        embedders: Sequence[WatchedEmbedder],
+        inputs: Sequence[Input],
+        options: EmbedOptions,
+        *,
+        key_taken: bool = False,
     ) -> tuple[WatchedEmbedder, list[Outcome]]:
         """Embed inputs with the first of some embedders of one space that works; see embedders.front.failover.
 
         A caller's key goes to embedders that take callers' keys only. A local model needs none, and gets none.
 
+        Args:
+            embedders: in order of preference.
+            inputs: what to embed.
+            options: how to.
+            key_taken: whether another NIM of the call takes the caller's key, so that these need not.
+
         Raises:
-            InvalidRequest: the call has a key, and none of the embedders takes one.
+            InvalidRequest: the call has a key, and no NIM takes it.
             EmbedderError: all failed; this is the first error.
         """
         if options.api_key is not None:
-            embedders = _that_take_keys(embedders)
+            if not (able := _that_take_keys(embedders)) and not key_taken:
+                names = [each.spec.name for each in embedders]
+                raise key_refused("embedder", names, self._settings.get(names[0], names[0]))
+            embedders = able or embedders
         async with calling_account.get().embedding(len(inputs)):
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
@@ -269,5 +336,13 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         EMBEDDER_UP.labels(spec.name, spec.space).set(fault is None)
         if fault is None:
             log.info("embedder_ready", embedder=spec.name, space=spec.space)
+            self._tell_apart(spec.name)
         else:
             log.warning("embedder_unavailable", embedder=spec.name, fault=fault)
+
+    def _tell_apart(self, name: str) -> None:
+        """Warn once of each address that turns out to have another space than the first one of its NIM."""
+        for each in self._at_addresses(self._settings.get(name, name)):
+            if each.spec.name not in self._apart and (reason := self.why_apart(each)) is not None:
+                self._apart.add(each.spec.name)
+                log.warning("addresses_of_two_spaces", embedder=each.spec.name, reason=reason)

@@ -125,7 +125,8 @@ class RerankerPool(BackendPool[WatchedReranker]):
             group: which reranker.
             query: what to compare the passages with.
             passages: at least one.
-            api_key: the caller's own key; it is sent to a reranker that takes callers' keys only.
+            api_key: the caller's own key; it is sent to a reranker that takes callers' keys only. Where this one does
+                not, an embedder of the search does.
 
         Raises:
             EmbedderError: as Reranker.rerank.

@@ -113,7 +113,8 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
 
     async def ListEmbedders(self, request: pb.ListEmbeddersRequest, context: Context) -> pb.ListEmbeddersResponse:
         """List embedders and rerankers."""
-        infos = [_details_to_pb(each.spec, self._embedders.fault(each)) for each in self._embedders.all]
+        pool = self._embedders
+        infos = [_details_to_pb(each.spec, pool.fault(each), pool.why_apart(each)) for each in pool.all]
         rerankers = map(_reranker_to_pb, self._rerankers.groups)
         return pb.ListEmbeddersResponse(embedders=infos, rerankers=rerankers, limits=self._server_limits)
 
@@ -153,7 +154,7 @@ def _embedding_to_pb(embedding: Embedding) -> pb.Embedding:
     )
 
 
-def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
+def _details_to_pb(spec: EmbedderSpec, fault: str | None, apart: str | None) -> pb.EmbedderInfo:
     return pb.EmbedderInfo(
         name=spec.name,
         model=spec.model,
@@ -162,7 +163,7 @@ def _details_to_pb(spec: EmbedderSpec, fault: str | None) -> pb.EmbedderInfo:
         modalities=sorted(MODALITIES[each] for each in spec.modalities),
         limits=_limits_to_pb(spec.limits, spec.max_text_tokens),
         health=_health_to_pb(fault),
-        health_detail=fault or "",
+        health_detail=fault or apart or "",
         weights_digest=spec.weights_digest or "",
     )
 

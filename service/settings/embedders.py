@@ -146,7 +146,7 @@ class NimConnectionSettings(Group):
     allow_caller_keys: bool = Field(
         False,
         description="whether calls may bring their own key for this NIM in the metadata x-nvidia-api-key; "
-        "otherwise such calls are refused",
+        "without it the key is not sent to it, and a call is refused if none of the NIMs that it asks takes the key",
     )
 
     @field_validator("base_url")
@@ -232,9 +232,10 @@ class NimSettings(SpaceSettings, NimConnectionSettings):
         model, profile = info.data.get("model"), info.data.get("profile", AUTO)
         if value is not None and (model is not None or profile != AUTO):
             only = info.field_name
+            # The model's name itself is checked with all settings, so that the fault has its name; see _misnamed.
             check_profile(
                 choose_profile(profile, model or ""),
-                model or "",
+                "",
                 max_batch=value if only == "max_batch" else None,
                 dimensions=value if only == "dimensions" else None,
             )
@@ -294,6 +295,7 @@ def check_embedders(order: Sequence[str] | None, embedders: Mapping[str, NamedSe
     if order is not None and (missing := [name for name in named if name not in order]):
         yield f"{where}: lacks {', '.join(missing)}; add each embedder, or remove its settings"
     yield from _clashes(embedders)
+    yield from _misnamed(embedders)
     yield from _unprovable(embedders)
 
 
@@ -308,6 +310,15 @@ def _clashes(embedders: Mapping[str, NamedSettings]) -> Iterator[str]:
             for number, replica in enumerate(replica_names(name, len(group.base_url))[1:], 2):
                 if replica in embedders:
                     yield f"embedders.{replica}: is the name of address {number} of {name}, too; rename one of the two"
+
+
+def _misnamed(embedders: Mapping[str, NamedSettings]) -> Iterator[str]:
+    for name, group in embedders.items():
+        if isinstance(group, NimSettings) and group.model is not None:
+            try:
+                check_profile(choose_profile(group.profile, group.model), group.model, max_batch=None, dimensions=None)
+            except ValueError as error:
+                yield f"embedders.{name}.model: {error}"
 
 
 def _unprovable(embedders: Mapping[str, NamedSettings]) -> Iterator[str]:

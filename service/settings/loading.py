@@ -32,7 +32,7 @@ from service.settings.embedders import (
 from service.settings.removed import REMOVED
 from service.settings.servers import AuthSettings, LimitSettings, LogSettings, ServerSettings, WebSettings
 from service.settings.tracing import tracing_faults
-from service.settings.types import Group, InvalidSettings
+from service.settings.types import FROM_FILE, Group, InvalidSettings
 from service.settings.weaviate import WeaviateSettings
 
 PREFIX = "VECGATE_"
@@ -50,6 +50,26 @@ class _Environment(EnvSettingsSource):
         if isinstance(named, dict):
             found[EMBEDDERS] = {name.replace("_", "-"): group for name, group in named.items()}
         return found
+
+
+class _File(TomlConfigSettingsSource):
+    """The file of settings, without what a variable sets as another field: a secret, or the file that holds it."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _without_twins(super().__call__(), self.current_state)
+
+
+def _without_twins(table: Mapping[str, Any], won: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without API_KEY where `won` has API_KEY_FILE, and the other way round."""
+    kept = {}
+    for name, value in table.items():
+        twin = name.removesuffix(FROM_FILE) if name.endswith(FROM_FILE) else f"{name}{FROM_FILE}"
+        inner = won.get(name)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            kept[name] = _without_twins(value, inner)
+        elif twin not in won:
+            kept[name] = value
+    return kept
 
 
 def _bundled_model() -> dict[str, NamedSettings]:
@@ -91,7 +111,7 @@ class Settings(BaseSettings):
         return (
             init_settings,
             _Environment(settings_cls),
-            TomlConfigSettingsSource(settings_cls, toml_file=_config_file()),
+            _File(settings_cls, toml_file=_config_file()),
         )
 
     @property
@@ -208,8 +228,19 @@ def _unknown_variables() -> dict[str, str]:
 
 def _advice(name: str) -> str:
     """Return what to do about a variable that names no setting."""
-    gone = REMOVED.get(name.removeprefix(PREFIX))
-    return "there is no such setting; see `vecgate serve --help`" if gone is None else f"this setting is gone: {gone}"
+    bare = name.removeprefix(PREFIX)
+    if (gone := REMOVED.get(bare)) is not None:
+        return f"this setting is gone: {gone}"
+    group, *path = bare.split("__")
+    if group == EMBEDDERS.upper() and (of_all := _of_all_embedders(path)) is not None:
+        return f"there is no such setting; set {of_all}"
+    return "there is no such setting; see `vecgate serve --help`"
+
+
+def _of_all_embedders(path: Sequence[str]) -> str | None:
+    """Return the variable that was meant where a setting of all embedders stands in the place of an embedder's name."""
+    known = len(path) == 1 and path[0].lower() in EmbedderSettings.model_fields
+    return variable("embedder", path[0]) if known else None
 
 
 class _Names:
@@ -230,7 +261,10 @@ class _Names:
                 path.append("kind")
                 words = f"is not {'set; it is ' if what == 'union_tag_not_found' else ''}one of {', '.join(KINDS)}"
             case "model_type" | "model_attributes_type" | "dict_type":
+                of_all = _of_all_embedders(path[1:]) if path[0] == EMBEDDERS else None
                 words = "must be a group of settings, each with a name and a value"
+                if of_all is not None:
+                    words = f"is no embedder; set embedder.{path[1]} ({of_all})"
             case "extra_forbidden" if path[0] == EMBEDDERS:
                 words = f"an embedder of kind {error['loc'][2]} has no such setting; see `vecgate serve --help`"
             case "extra_forbidden":

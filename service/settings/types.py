@@ -2,9 +2,18 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 MIB = 1024 * 1024
@@ -45,10 +54,24 @@ class InvalidSettings(Exception):
     """Settings break rules; the message lists all of them, a line each, without the values."""
 
 
+FROM_FILE = "_file"
+"""The end of the name of a setting that names a file which holds another one: API_KEY_FILE of API_KEY."""
+
+
 class Group(BaseModel):
     """A group of settings: frozen, and without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _set_once(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse a secret beside the file that holds it; nobody could tell which of the two is the current one."""
+        name = info.field_name or ""
+        other = name.removesuffix(FROM_FILE)
+        if value is not None and name != other and info.data.get(other) is not None:
+            raise ValueError(f"{other} is set, too; remove one of the two")
+        return value
 
 
 def read_secret(value: SecretStr | None, file: Path | None) -> str | None:

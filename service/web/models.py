@@ -33,8 +33,8 @@ class Models:
     """The names under which a server's embedders are asked for.
 
     A name that is the id of a space means the embedders of that space. The name of a model means them too, if all
-    embedders of the model have one space, or one of them after the dimension has been considered. An embedder's own
-    name means that embedder alone.
+    embedders of the model have one space, or one of them after the dimension has been considered. An embedder's
+    name means what it means in every call; see EmbedderPool.asked_for.
     """
 
     def __init__(self, pool: EmbedderPool) -> None:
@@ -110,7 +110,8 @@ class Models:
         return Chosen([each for each in found if each.spec.space in spaces], role)
 
     def _named(self, name: str) -> list[WatchedEmbedder]:
-        return self._pool.named(name) or [each for each in self._pool.all if each.spec.name == name]
+        own_name = any(each.spec.name == name for each in self._pool.all)
+        return self._pool.named(name) or (self._pool.asked_for(name) if name and own_name else [])
 
 
 def _of_dimension(embedders: Sequence[WatchedEmbedder], dimension: int) -> list[WatchedEmbedder]:

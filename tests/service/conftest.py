@@ -1,6 +1,6 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -145,11 +145,12 @@ async def start_wire(
     chunk_objects: int = 3,
     limits: RequestLimits = LIMITS,
     rerankers: Sequence[Sequence[FakeReranker]] = (),
+    replicas: Mapping[str, Sequence[str]] | None = None,
 ) -> Wire:
     """Start a server over fakes; the caller ends it with stop_wire."""
     store = store or FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
-    pool = EmbedderPool([watched(each) for each in fakes], check_interval_s=60)
+    pool = EmbedderPool([watched(each) for each in fakes], replicas=replicas, check_interval_s=60)
     await pool.start()
     await pool.first_checks()
     reranking = RerankerPool(rerankers, check_interval_s=60)

@@ -2,20 +2,21 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from embedders.contract import NOT_CHECKED, QUERY, Embedding, TextInput, Vector
+from embedders.contract import NOT_CHECKED, QUERY, Embedding, TextInput, Vector, WatchedEmbedder
 from embedders.errors import EmbedderUnavailable
 from service.core.embedder_pool import EmbedderPool
 from service.domain import NamedVector, Space
 from service.settings import load_settings
-from service.wiring import build_embedders
+from service.wiring import build_embedders, replicas
 from tests.fakes.nim import FakeNim
 from tests.fakes.tiny_clip import write_tiny_clip
 
@@ -31,7 +32,8 @@ def configured(monkeypatch: pytest.MonkeyPatch, order: str, **fields: str) -> No
 
 @asynccontextmanager
 async def started() -> AsyncIterator[EmbedderPool]:
-    pool = EmbedderPool(build_embedders(load_settings()), check_interval_s=3600)
+    settings = load_settings()
+    pool = EmbedderPool(build_embedders(settings), replicas=replicas(settings), check_interval_s=3600)
     try:
         await pool.start()
         yield pool
@@ -257,3 +259,72 @@ async def test_the_same_local_model_twice_is_two_embedders_of_one_space(
     assert names == ["first", "second"]
     np.testing.assert_array_equal(*vectors)
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("checks-")]
+
+
+def names(embedders: Sequence[WatchedEmbedder]) -> list[str]:
+    return [each.spec.name for each in embedders]
+
+
+@pytest.mark.parametrize("name", ["", "open"])
+async def test_the_name_of_a_nim_means_all_its_addresses_and_that_of_one_address_means_that_one(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async with FakeNim() as first, FakeNim() as second:
+        urls = f"{first.base_url},{second.base_url}"
+        configured(monkeypatch, "open", OPEN__KIND="nim", OPEN__BASE_URL=urls)
+        async with started() as pool:
+            await checked(pool, "open", "open-2")
+            all_up, _ = await pool.embed_with_first(pool.asked_for(name), [TextInput("a")], QUERY)
+            await first.die()
+            one_down, _ = await pool.embed_with_first(pool.asked_for(name), [TextInput("b")], QUERY)
+            meant = names(pool.asked_for(name)), names(pool.asked_for("open-2"))
+
+    assert names([all_up, one_down]) == ["open", "open-2"]
+    assert meant == (["open", "open-2"], ["open-2"])
+
+
+@pytest.mark.parametrize("name", ["", "open"])
+async def test_an_address_that_has_never_answered_is_stood_in_for_until_it_does(
+    monkeypatch: pytest.MonkeyPatch, refusing: str, name: str
+) -> None:
+    async with FakeNim() as second:
+        configured(monkeypatch, "open", OPEN__KIND="nim", OPEN__BASE_URL=f"{refusing},{second.base_url}")
+        async with started() as pool:
+            unknown = names(pool.asked_for(name))
+            await checked(pool, "open", "open-2")
+            answered, _ = await pool.embed_with_first(pool.asked_for(name), [TextInput("a")], QUERY)
+
+    assert (unknown, names([answered])) == (["open"], ["open-2"])
+
+
+async def test_addresses_that_serve_two_models_never_stand_in_for_each_other_and_one_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with FakeNim(model=BF16) as first, FakeNim(model=NVFP4) as second:
+        urls = f"{first.base_url},{second.base_url}"
+        configured(monkeypatch, "open,clip", OPEN__KIND="nim", OPEN__BASE_URL=urls, CLIP__KIND="clip")
+        with capture_logs() as logs:
+            async with started() as pool:
+                await pool.first_checks()
+                await checked(pool, "open", "open-2")
+                meant = [names(pool.asked_for(name)) for name in ("", "open", "open-2", "clip")]
+                why = [pool.why_apart(each) for each in pool.all]
+    told = [line for line in logs if line["event"] == "addresses_of_two_spaces"]
+
+    assert meant == [["open"], ["open"], ["open-2"], ["clip"]]
+    assert [line["embedder"] for line in told] == ["open-2"]
+    assert (why[0], why[1], why[2]) == (None, told[0]["reason"], None)
+    for part in (BF16, NVFP4, "VECGATE_EMBEDDERS__OPEN__SPACE"):
+        assert part in told[0]["reason"]
+
+
+async def test_addresses_of_one_declared_space_stand_in_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with FakeNim(model=BF16) as first, FakeNim(model=NVFP4) as second:
+        urls = f"{first.base_url},{second.base_url}"
+        configured(monkeypatch, "open", OPEN__KIND="nim", OPEN__BASE_URL=urls, OPEN__SPACE=BF16)
+        async with started() as pool:
+            await checked(pool, "open", "open-2")
+            meant = names(pool.asked_for("open"))
+            why = [pool.why_apart(each) for each in pool.all]
+
+    assert (meant, why) == (["open", "open-2"], [None, None])

@@ -347,7 +347,7 @@ class EmbedderInfo(_message.Message):
     health: Global___EmbedderHealth.ValueType
     """Whether it works now."""
     health_detail: _builtins.str
-    """Why it does not work; empty if it works."""
+    """Why it does not work, or why it does not stand in for another address of its NIM; empty otherwise."""
     weights_digest: _builtins.str
     """The SHA-256 digest of the weights in lower-case hex; empty for a model on another server."""
     @_builtins.property

@@ -167,7 +167,8 @@ class Collections:
         for index in asked:
             draft, path = drafts[index], place.format(index)
             try:
-                spec = self._embedders.get(draft.embedder).spec
+                named = [each.spec for each in self._embedders.asked_for(draft.embedder)]
+                spec = next((each for each in named if each.learnt), named[0])
             except EmbedderNotFound as error:
                 missing.append(error)
                 violations.append(Violation(f"{path}.embedder", str(error)))

@@ -11,7 +11,7 @@ import structlog
 from embedders.contract import EmbedderSpec
 from embedders.errors import CallerKeyRejected, EmbedderError
 from embedders.telemetry.metrics import FAILOVERS
-from service.core.embedder_pool import EmbedderPool
+from service.core.embedder_pool import EmbedderPool, key_refused
 from service.core.objects.checks import check_return_fields
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.checks import (
@@ -34,6 +34,7 @@ from service.domain import (
     NamedVector,
     Near,
     NearObject,
+    Query,
     Search,
     SearchSpec,
     TargetVectors,
@@ -103,17 +104,34 @@ class Searcher:
     async def _search(self, collection: Collection, search: Search, api_key: str | None) -> SearchResult:
         query = search.query
         spec, targets = await self._check(collection, search)
+        asked = self._asked(collection, search, targets, api_key)
         embedders: Sequence[EmbedderSpec] = ()
         if isinstance(query, Keywords):
             spec = replace(spec, query=query)
         else:
-            vectors, embedders = await self._embed(Asked(collection, search.scope, api_key), search, targets)
+            vectors, embedders = await self._embed(asked, search, targets)
             spec = replace(spec, query=replace(query.blend, targets=vectors) if isinstance(query, Hybrid) else vectors)
         name = collection.name
         if search.reranking is None:
             return SearchResult(await self._store.search(name, spec), embedders)
         hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
         return SearchResult(hits, embedders, report)
+
+    def _asked(
+        self, collection: Collection, search: Search, targets: Sequence[NamedVector], api_key: str | None
+    ) -> Asked:
+        """Return what is searched and with whose key, which one of embedder and reranker must take.
+
+        Raises:
+            InvalidRequest: the reranker does not take the caller's key, and no embedder of the query does.
+            RerankerNotFound: this server has no such reranker.
+        """
+        if api_key is None or search.reranking is None:
+            return Asked(collection, search.scope, api_key)
+        reranker, near = self._reranker.find(search.reranking).spec, _near_of(search.query)
+        if not reranker.caller_keys and (near is None or not self._vectors.take_keys(targets, near)):
+            raise key_refused("reranker", [reranker.name], reranker.name)
+        return Asked(collection, search.scope, api_key, reranker.caller_keys)
 
     async def _check(self, collection: Collection, search: Search) -> tuple[SearchSpec, list[NamedVector]]:
         """Return what the store is to find, but for the query, and the named vectors to search; see _targets.
@@ -123,7 +141,7 @@ class Searcher:
             RerankerNotFound: this server has no such reranker.
         """
         query, options = search.query, search.options
-        near = query.near if isinstance(query, Hybrid) else query if isinstance(query, Near) else None
+        near = _near_of(query)
         reranker = None if search.reranking is None else self._reranker.find(search.reranking).spec
         linked = {} if options.filters is None else await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
@@ -202,3 +220,10 @@ class Searcher:
                 log.info("search_target_switched", collection=name, failed=target.name, reason=str(error))
                 FAILOVERS.labels(*map(self._embedders.name_for, (target, other))).inc()
         return await self._vectors.make(asked, targets[-1], near)
+
+
+def _near_of(query: Query) -> Near | None:
+    """Return the part of a query that is embedded, if it has one."""
+    if isinstance(query, Hybrid):
+        return query.near
+    return query if isinstance(query, Near) else None

@@ -30,11 +30,19 @@ from service.store.base import Store
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is searched, and the caller's key for the embedder's backend; None for this server's."""
+    """What is searched, and with whose key.
+
+    Attributes:
+        collection: what is searched.
+        scope: tenant and consistency.
+        api_key: the caller's key for the NIMs of the call; None for this server's.
+        key_taken: whether the reranker of the call takes the key, so that embedders need not.
+    """
 
     collection: Collection
     scope: Scope
     api_key: str | None = None
+    key_taken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,12 @@ class QueryVectors:
                     check_text(part.content.text, limits, truncate=part.content.truncate)
                 except InputRejected as error:
                     violations.extend(_rejection(part.content, error, part.path).violations)
+
+    def take_keys(self, targets: Sequence[NamedVector], near: Near) -> bool:
+        """Return whether a query is embedded by an embedder that takes callers' keys."""
+        embedded = any(isinstance(each.content, TextInput | ImageInput | TextImageInput) for each in _all_parts(near))
+        spaces = [each.space.id for each in targets if each.space is not None]
+        return embedded and any(each.spec.caller_keys for space in spaces for each in self._embedders.of_space(space))
 
     async def make(self, asked: Asked, target: NamedVector, near: Near) -> QueryVector:
         """Return a query as a vector."""
@@ -155,7 +169,9 @@ class QueryVectors:
     ) -> tuple[EmbedderSpec, dict[str, Vector]]:
         embedders = self._embedders.for_vector(asked.collection.name, target)
         options = replace(QUERY, api_key=asked.api_key)
-        embedder, outcomes = await self._embedders.embed_with_first(embedders, list(inputs.values()), options)
+        embedder, outcomes = await self._embedders.embed_with_first(
+            embedders, list(inputs.values()), options, key_taken=asked.key_taken
+        )
         rows = dict(zip(inputs, outcomes, strict=True))
         with collecting() as violations:
             for path, row in rows.items():

@@ -258,7 +258,14 @@ class _Walk:
         module = self.message.reranker.module
         rule = "must be the name of a reranker module of Weaviate, e.g. reranker-nvidia"
         self.violations.require(RERANKER.fullmatch(module), "collection.reranker.module", rule)
-        return Reranker(module, json_format.MessageToDict(self.message.reranker.options))
+        options = {}
+        for name, value in self.message.reranker.options.fields.items():
+            try:
+                options[name] = json_format.MessageToDict(value)
+            except ValueError:  # NaN and the infinities are in no JSON
+                path = f'collection.reranker.options["{name}"]'
+                self.violations.add(path, "holds a number that is not finite; give finite numbers")
+        return Reranker(module, options)
 
     def properties(self) -> tuple[Property, ...]:
         """Return the properties."""

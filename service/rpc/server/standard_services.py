@@ -84,7 +84,8 @@ class _HealthServicer(health_aio.HealthServicer):  # type: ignore[misc]  # untyp
 class HealthReporter:
     """Publishes the health: of each of our services by its name, of all of them together by "", and of the process.
 
-    An embedder has a name, too: that of EmbeddingService, a slash, and its own.
+    An embedder has a name, too: that of EmbeddingService, a slash, and its own. The name of a NIM with several
+    addresses serves while any of them does.
 
     Args:
         store: CollectionService, ObjectService and SearchService need it.
@@ -137,7 +138,8 @@ class HealthReporter:
 
     def _embedder_names(self) -> dict[str, bool]:
         """Return whether each embedder works, by the name that its health has."""
-        return {f"{EMBEDDING}/{each.spec.name}": self._embedders.fault(each) is None for each in self._embedders.all}
+        names = [each.spec.name for each in self._embedders.all]
+        return {f"{EMBEDDING}/{name}": self._embedders.works(name) for name in names}
 
 
 def add_reflection(names: tuple[str, ...], server: grpc.aio.Server) -> None:

@@ -229,6 +229,16 @@ def test_status_shows_rerankers_with_what_they_read_and_why_they_do_not_work(run
     assert "old unavailable: the NIM does not answer" in lines
 
 
+def test_status_says_why_a_working_address_does_not_stand_in_for_the_others(run: Run, fake: FakeVecgate) -> None:
+    fake.rerankers = [
+        embedding_pb.RerankerInfo(
+            name="rank", health=embedding_pb.EMBEDDER_HEALTH_READY, health_detail="it has the space b"
+        )
+    ]
+
+    assert "ready, but it has the space b" in " ".join(run("status").stdout.split())
+
+
 def test_status_ends_with_1_when_not_all_is_well_and_still_shows_the_rest(run: Run, fake: FakeVecgate) -> None:
     fake.healthy[""] = False
     fake.embedder.health = embedding_pb.EMBEDDER_HEALTH_UNAVAILABLE

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from embedders.contract import NOT_CHECKED, QUERY, Health, TextInput
 from embedders.errors import EmbedderUnavailable, ModelUnusable
@@ -178,6 +179,42 @@ async def test_the_metric_of_an_embedder_names_its_space_once_it_is_known_and_no
     await pool._check(pool.default)
 
     assert (before, up("learns-late", ""), up("learns-late", known.space)) == (0, None, 1)
+
+
+@pytest.mark.parametrize("later", [0, 1])
+async def test_that_two_addresses_have_two_spaces_is_told_once_and_as_soon_as_both_are_known(later: int) -> None:
+    backends = [FakeEmbedder(name="open", space="a"), FakeEmbedder(name="open-2", space="b")]
+    late = backends[later]
+    known, late._spec = late.spec, replace(late.spec, model="", space="", dimension=0, learnt=False)
+    late.failure = EmbedderUnavailable("down")
+    pool = EmbedderPool([breaking(each) for each in backends], replicas={"open": ["open", "open-2"]})
+
+    with capture_logs() as before:
+        for each in pool.all:
+            await pool._check(each)
+    early = [pool.why_apart(each) for each in pool.all]
+    late._spec, late.failure = known, None
+    with capture_logs() as after:
+        await pool._check(pool.all[later])
+        late.failure = EmbedderUnavailable("down")
+        await pool._check(pool.all[later])
+        late.failure = None
+        await pool._check(pool.all[later])
+
+    told = [[line for line in logs if line["event"] == "addresses_of_two_spaces"] for logs in (before, after)]
+    assert (early, told[0]) == ([None, None], [])
+    assert [(line["embedder"], line["log_level"]) for line in told[1]] == [("open-2", "warning")]
+    assert [pool.why_apart(each) is None for each in pool.all] == [True, False]
+
+
+async def test_the_setting_that_lets_a_key_in_is_that_of_the_nim_not_of_its_second_address() -> None:
+    pool = EmbedderPool(
+        [FakeEmbedder(name=name, caller_keys=False) for name in ("open", "open-2")],
+        replicas={"open": ["open", "open-2"]},
+    )
+
+    with pytest.raises(InvalidRequest, match="set VECGATE_EMBEDDERS__OPEN__ALLOW_CALLER_KEYS=true"):
+        await pool.embed_with_first(pool.asked_for("open-2"), [TEXT], KEYED)
 
 
 def up(name: str, space: str) -> float | None:

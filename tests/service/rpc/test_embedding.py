@@ -245,3 +245,34 @@ async def test_a_picture_of_more_than_grpcs_own_four_megabytes_passes(wire: Wire
 
     assert len(content) > 5_000_000
     assert unpack(response.results[0].error).reason == "IMAGE_TOO_LARGE", "the embedder's own bound, not gRPC's"
+
+
+async def test_a_named_nim_is_answered_for_by_its_other_address_and_an_address_by_itself_alone() -> None:
+    first, second = FakeEmbedder(name="open"), FakeEmbedder(name="open-2")
+    wire = await start_wire(first, second, replicas={"open": ["open", "open-2"]})
+    first.failure = EmbedderUnavailable("down")
+
+    answers = [
+        await wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("a cat")], embedder=name))
+        for name in ("", "open", "open-2")
+    ]
+    first.failure, second.failure = None, EmbedderUnavailable("down")
+    failure = await failure_of(wire.embedding.EmbedInputs(pb.EmbedInputsRequest(inputs=[text("b")], embedder="open-2")))
+    await stop_wire(wire)
+
+    assert [each.embedder.name for each in answers] == ["open-2"] * 3
+    assert failure.code is StatusCode.UNAVAILABLE
+
+
+async def test_an_address_of_another_space_is_listed_with_the_reason_why_it_stands_in_for_nothing() -> None:
+    spaces = {"open": "one", "open-2": "other"}
+    wire = await start_wire(
+        *(FakeEmbedder(name=name, space=space) for name, space in spaces.items()), replicas={"open": list(spaces)}
+    )
+
+    listed = (await wire.embedding.ListEmbedders(pb.ListEmbeddersRequest())).embedders
+    await stop_wire(wire)
+
+    assert [each.health for each in listed] == [pb.EMBEDDER_HEALTH_READY] * 2
+    assert listed[0].health_detail == ""
+    assert "it has the space other and open has one" in listed[1].health_detail

@@ -14,6 +14,8 @@ from service.settings import (
     Settings,
     load_settings,
     masked_settings,
+    read_secret,
+    variable,
 )
 from service.wiring import build_rerankers
 
@@ -369,3 +371,97 @@ def test_the_settings_are_the_same_whatever_they_come_from(monkeypatch: pytest.M
 
 def groups(settings: Settings) -> dict[str, object]:
     return settings.model_dump(exclude={"config_file"})
+
+
+SECRETS = [("embedders.a", "api_key"), ("embedders.a", "proxy"), ("embedders.r", "api_key"), ("weaviate", "api_key")]
+"""Groups and fields that may also be given by a file."""
+OLD, NEW = "http://old:1", "http://new:1"
+BASE = 'embedders.a.kind = "nim"\nembedders.r.kind = "nim-rerank"\n'
+
+
+def secret(group: str, field: str) -> str | None:
+    """Return the secret that a server would use."""
+    found = load_settings()
+    part = found.weaviate if group == "weaviate" else found.embedders[group.partition(".")[2]]
+    return read_secret(getattr(part, field), getattr(part, f"{field}_file"))
+
+
+def as_variable(group: str, field: str) -> str:
+    return variable(*group.split("."), field)
+
+
+@pytest.mark.parametrize("by_file", ["the file", "the variable"])
+@pytest.mark.parametrize(("group", "field"), SECRETS)
+def test_a_variable_wins_over_the_file_whichever_of_the_two_names_a_file_with_the_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, field: str, by_file: str
+) -> None:
+    held = tmp_path / "secret"
+    if by_file == "the variable":
+        held.write_text(NEW, encoding="utf-8")
+        in_file(monkeypatch, tmp_path, f'{BASE}{group}.{field} = "{OLD}"')
+        monkeypatch.setenv(as_variable(group, f"{field}_file"), str(held))
+    else:
+        held.write_text(OLD, encoding="utf-8")
+        in_file(monkeypatch, tmp_path, f'{BASE}{group}.{field}_file = "{held}"')
+        monkeypatch.setenv(as_variable(group, field), NEW)
+
+    assert secret(group, field) == NEW
+
+
+@pytest.mark.parametrize("source", ["variables", "file"])
+@pytest.mark.parametrize(("group", "field"), SECRETS)
+def test_a_secret_and_the_file_that_holds_it_are_not_both_set_in_one_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str, field: str, source: str
+) -> None:
+    held = tmp_path / "secret"
+    held.write_text(OLD, encoding="utf-8")
+    both = {field: NEW, f"{field}_file": str(held)}
+    lines = [f'{group}.{name} = "{value}"' for name, value in both.items()] if source == "file" else []
+    file = in_file(monkeypatch, tmp_path, BASE + "\n".join(lines))
+    if source == "variables":
+        for name, value in both.items():
+            monkeypatch.setenv(as_variable(group, name), value)
+
+    where = f"{file}: {group}.{field}_file" if source == "file" else as_variable(group, f"{field}_file")
+    assert faults() == [f"{where}: {field} is set, too; remove one of the two"]
+
+
+@pytest.mark.parametrize("more", [{}, {"MAX_BATCH": "8"}, {"DIMENSIONS": "512"}])
+@pytest.mark.parametrize("role", ["query", "passage"])
+def test_a_models_name_with_a_role_is_refused_by_the_name_of_its_own_setting(
+    monkeypatch: pytest.MonkeyPatch, role: str, more: dict[str, str]
+) -> None:
+    fields = {"KIND": "nim", "MODEL": f"nvidia/llama-nemotron-embed-1b-v2-{role}", **more}
+    configured(monkeypatch, **{f"EMBEDDERS__A__{name}": value for name, value in fields.items()})
+
+    (fault,) = faults()
+
+    assert fault.startswith(f"VECGATE_EMBEDDERS__A__MODEL: model ends with -{role}")
+    assert "give the name without it" in fault
+
+
+@pytest.mark.parametrize("field", ["order", "max_queued_inputs", "cache_bytes"])
+def test_a_setting_of_all_embedders_in_the_place_of_a_name_is_told_where_it_belongs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str
+) -> None:
+    meant = f"VECGATE_EMBEDDER__{field.upper()}"
+    monkeypatch.setenv(f"VECGATE_EMBEDDERS__{field.upper()}", "1")
+    by_variable = faults()
+    monkeypatch.delenv(f"VECGATE_EMBEDDERS__{field.upper()}")
+    file = in_file(monkeypatch, tmp_path, f'{BASE}embedders.{field} = "1"')
+
+    assert by_variable == [f"VECGATE_EMBEDDERS__{field.upper()}: there is no such setting; set {meant}"]
+    assert f"{file}: embedders.{field}: is no embedder; set embedder.{field} ({meant})" in faults()
+
+
+def test_a_reranker_that_cannot_be_built_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("nvapi-1", encoding="utf-8")
+    configured(monkeypatch, EMBEDDERS__A__KIND="clip", EMBEDDERS__R_2__KIND="nim-rerank")
+    configured(monkeypatch, EMBEDDERS__R_2__API_KEY_FILE=str(key))
+    settings = load_settings()
+    # Somebody writes another one meanwhile.
+    key.write_text("two\nlines", encoding="utf-8")
+
+    with pytest.raises(InvalidSettings, match=r"^r-2: "):
+        build_rerankers(settings)

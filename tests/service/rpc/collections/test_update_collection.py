@@ -1,6 +1,7 @@
 """UpdateCollection over the wire: what can be changed, and what is refused by its name before anything is."""
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -97,6 +98,28 @@ async def test_descriptions_are_changed_and_a_mask_can_empty_them(wire: Wire) ->
     assert (await update(wire, "properties", description="other")).description == "new"
     assert (await update(wire, "description")).description == ""
     assert (await update(wire, "*", description="all")).description == "all"
+
+
+NUMBERS: dict[str, Callable[[float], object]] = {
+    "one": lambda number: number,
+    "in a list": lambda number: [1, number],
+    "in a group": lambda number: {"inner": number},
+}
+
+
+@pytest.mark.parametrize("place", NUMBERS)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+async def test_a_number_in_a_rerankers_options_that_is_not_finite_is_refused_by_name(
+    wire: Wire, number: float, place: str
+) -> None:
+    await create(wire)
+    reranker = {"module": "reranker-nvidia", "options": {"model": "m", "top_k": NUMBERS[place](number)}}
+
+    updating = await failure_of(update(wire, reranker=reranker))
+    creating = await failure_of(create(wire, name="Other", reranker=reranker))
+
+    for failure in (updating, creating):
+        assert (failure.code, failure.fields) == (StatusCode.INVALID_ARGUMENT, ['collection.reranker.options["top_k"]'])
 
 
 async def test_a_reranker_is_exchanged_with_its_options(wire: Wire) -> None:

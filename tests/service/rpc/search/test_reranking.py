@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -598,13 +599,22 @@ async def test_hits_that_are_reranked_use_up_a_quota_as_inputs_do(tmp_path: Path
 KEY = (("x-nvidia-api-key", "nvapi-mine"),)
 
 
+def local(name: str) -> FakeEmbedder:
+    """Return an embedder of a local model, which needs no key."""
+    embedder = FakeEmbedder(name=name, caller_keys=False)
+    embedder._spec = replace(embedder._spec, weights_digest="00")
+    return embedder
+
+
 async def test_a_caller_s_key_goes_to_rerankers_that_take_such_keys_only() -> None:
     closed, open_ = FakeReranker(name="closed"), FakeReranker(name="open", caller_keys=True)
     wire = await start_wire(FakeEmbedder(), rerankers=[[closed], [open_]], allow_caller_keys=True)
     await fill_titles(wire)
 
     for name in ("closed", "open"):
-        await wire.search.SearchObjects(search({**BY_TITLE, "reranker": name}), metadata=KEY)
+        await wire.search.SearchObjects(
+            search({**BY_TITLE, "reranker": name}, near_text={"concepts": ["a"]}), metadata=KEY
+        )
     open_.failure = CallerKeyRejected("not yours")
     failure = await failure_of(
         wire.search.SearchObjects(search({**BY_TITLE, "reranker": "open", "keep_order_on_failure": True}), metadata=KEY)
@@ -613,6 +623,52 @@ async def test_a_caller_s_key_goes_to_rerankers_that_take_such_keys_only() -> No
 
     assert [each.calls[0][2].api_key for each in (closed, open_)] == [None, "nvapi-mine"]
     assert (failure.code, failure.reason) == (StatusCode.UNAUTHENTICATED, "UPSTREAM_KEY_REJECTED")
+
+
+QUERIES: list[dict[str, Any]] = [
+    {"near_text": {"concepts": ["a"]}},
+    {"near_inputs": {"inputs": [{"text": "a"}]}},
+    {"hybrid": {"bm25": {"query": "a"}}},
+    {"near_vector": {"vector": vector(0)}},
+    {"near_object": {"id": str(UUID(int=1))}},
+    {"bm25": {"query": "a"}},
+    {"hybrid": {"bm25": {"query": "a"}, "alpha": 0}},
+]
+EMBEDDED = QUERIES[:3]
+
+
+@pytest.mark.parametrize("query", QUERIES, ids=lambda query: next(iter(query)))
+@pytest.mark.parametrize("embedder", ["takes", "refuses", "local"])
+@pytest.mark.parametrize("takes", [True, False], ids=["reranker takes", "reranker refuses"])
+async def test_a_search_with_a_key_needs_one_nim_that_takes_it_and_the_key_goes_to_no_other(
+    embedder: str, query: dict[str, Any], *, takes: bool
+) -> None:
+    fake = local("fake") if embedder == "local" else FakeEmbedder(caller_keys=embedder == "takes")
+    reranker = FakeReranker(caller_keys=takes)
+    wire = await start_wire(fake, rerankers=[[reranker]], allow_caller_keys=True)
+    await fill_titles(wire)
+    fake.calls.clear()
+    used = takes or (embedder == "takes" and query in EMBEDDED)
+
+    searching = wire.search.SearchObjects(search(BY_TITLE, **query), metadata=KEY)
+    failure = None if used else await failure_of(searching)
+    if used:
+        await searching
+    await stop_wire(wire)
+
+    sent = {options.api_key for _, options in fake.calls}
+    assert {options.api_key for *_, options in reranker.calls} <= ({"nvapi-mine"} if takes else {None})
+    assert sent <= ({"nvapi-mine"} if embedder == "takes" else {None})
+    if failure is not None:
+        assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "INVALID_INPUT")
+        assert (
+            "is not taken by reranker fake-rerank" in failure.message
+            or "is not taken by embedder fake" in failure.message
+        )
+        assert "nvapi-mine" not in failure.message
+        assert (sent, reranker.calls) == (set(), [])
+    elif query in EMBEDDED:
+        assert sent
 
 
 async def test_an_object_that_is_deleted_while_hits_are_reranked_is_no_hit(wire: Wire, reranker: FakeReranker) -> None:

@@ -1,6 +1,7 @@
 """The server as a whole: health, drain, its port."""
 
 import asyncio
+from collections.abc import Collection
 
 import grpc
 import pytest
@@ -26,7 +27,7 @@ SERVICES = ("EmbeddingService", "CollectionService", "ObjectService", "SearchSer
 
 
 async def health(wire: Wire, service: str = "") -> str:
-    name = f"vecgate.v1.{service}" if service in SERVICES else service
+    name = f"vecgate.v1.{service}" if service.partition("/")[0] in SERVICES else service
     response = await HealthStub(wire.channel).Check(health_pb2.HealthCheckRequest(service=name))
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
@@ -220,3 +221,34 @@ async def test_an_embedder_that_was_down_at_the_start_is_found_again_by_its_chec
         await stop_wire(wire)
 
     assert before == "NOT_SERVING"
+
+
+async def test_each_embedder_has_its_own_health_and_a_nim_that_of_any_of_its_addresses() -> None:
+    one, two, clip = embedders = [FakeEmbedder(name=name) for name in ("open", "open-2", "clip")]
+    wire = await start_wire(*embedders, replicas={"open": ["open", "open-2"]})
+    names = [f"EmbeddingService/{each.spec.name}" for each in embedders]
+
+    async def after(failing: Collection[FakeEmbedder], changed: FakeEmbedder) -> list[str]:
+        """Return what all embedders' health is once that of one has changed, because these fail now."""
+        name = f"vecgate.v1.EmbeddingService/{changed.spec.name}"
+        states = aiter(HealthStub(wire.channel).Watch(health_pb2.HealthCheckRequest(service=name)))
+        await anext(states)
+        for member, each in zip(wire.pool.all, embedders, strict=True):
+            each.failure = EmbedderUnavailable("down") if each in failing else None
+            await wire.pool._check(member)
+        async with asyncio.timeout(10):
+            await anext(states)
+        return [await health(wire, each) for each in names]
+
+    at_first = [await health(wire, each) for each in names]
+    first_address_down = await after([one, clip], clip)
+    both_down = await after([one, two], two)
+    all_up = await after([], two)
+    with pytest.raises(grpc.aio.AioRpcError) as unknown:
+        await health(wire, "EmbeddingService/nobody")
+    await stop_wire(wire)
+
+    assert at_first == all_up == ["SERVING"] * 3
+    assert first_address_down == ["SERVING", "SERVING", "NOT_SERVING"]
+    assert both_down == ["NOT_SERVING", "NOT_SERVING", "SERVING"]
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
