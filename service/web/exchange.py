@@ -103,7 +103,8 @@ class BodyReader:
         parts: list[bytes] = []
         try:
             await self._receive(exchange, parts)
-            yield parts[0] if len(parts) == 1 else b"".join(parts)
+            # A body may have tens of megabytes, whose copying would keep all other requests waiting.
+            yield parts[0] if len(parts) == 1 else await asyncio.to_thread(b"".join, parts)
         finally:
             self._release(sum(map(len, parts)))
 
