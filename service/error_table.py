@@ -79,6 +79,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.ObjectNotFound: _rule(Code.NOT_FOUND, "OBJECT_NOT_FOUND"),
     errors.CollectionAlreadyExists: _rule(Code.ALREADY_EXISTS, "COLLECTION_ALREADY_EXISTS"),
     errors.SpaceMismatch: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
+    errors.SpaceAmbiguous: _rule(Code.FAILED_PRECONDITION, "EMBEDDING_SPACE_MISMATCH"),
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
     errors.ImageNotStored: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_STORED"),
     errors.BindingUnproven: _rule(Code.FAILED_PRECONDITION, "BINDING_UNPROVEN"),

@@ -141,13 +141,18 @@ async def code_of(wire: Wire, method: MethodDescriptor, request: Any) -> grpc.St
     """Call a method on a collection that is there, and return how it ended."""
     await make_ready(wire)
     assert method.containing_service is not None
-    call = wire.channel.unary_unary(
+    make = wire.channel.unary_stream if method.server_streaming else wire.channel.unary_unary
+    call = make(
         f"/{method.containing_service.full_name}/{method.name}",
         request_serializer=type(request).SerializeToString,
         response_deserializer=GetMessageClass(method.output_type).FromString,
-    )
+    )(request, timeout=CALL_S)
     try:
-        await call(request, timeout=CALL_S)
+        if method.server_streaming:
+            async for _ in call:
+                pass
+        else:
+            await call
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK
