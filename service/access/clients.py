@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from service.domain import collection_name
 from service.settings import InvalidSettings
 
 CALLER_KEY = "x-nvidia-api-key"
@@ -87,7 +88,7 @@ class Client:
 
     def may_touch(self, collection: str) -> bool:
         """Return whether the client may use a collection; the case of the first letter is ignored, as in Weaviate."""
-        return _matches(_capital(collection), (_capital(each) for each in self.collections))
+        return _matches(collection_name(collection), (collection_name(each) for each in self.collections))
 
     @property
     def may_touch_every_collection(self) -> bool:
@@ -153,10 +154,6 @@ def _repeated(entries: dict[str, _Entry], field_: str, where: str) -> Iterator[s
         for value in getattr(entry, field_):
             if owner.setdefault(value, name) != name:
                 yield f"{where}: clients.{name}.{field_}: one of them also belongs to {owner[value]}"
-
-
-def _capital(name: str) -> str:
-    return name[:1].upper() + name[1:]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

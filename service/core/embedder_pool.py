@@ -34,6 +34,7 @@ from service.errors import (
     Violation,
 )
 from service.process.metrics import EMBEDDER_UP
+from service.settings import variable
 
 log = structlog.get_logger(__name__)
 
@@ -73,8 +74,8 @@ def key_refused(kind: str, names: Sequence[str], setting: str) -> InvalidRequest
         names: those that do not take it.
         setting: the name of one of them in the settings.
     """
-    variable = f"VECGATE_EMBEDDERS__{setting.upper().replace('-', '_')}__ALLOW_CALLER_KEYS"
-    words = f"is not taken by {kind} {', '.join(names)}; leave it out, or set {variable}=true on the server"
+    allowed = variable("embedders", setting, "allow_caller_keys")
+    words = f"is not taken by {kind} {', '.join(names)}; leave it out, or set {allowed}=true on the server"
     return InvalidRequest([Violation(f'metadata["{CALLER_KEY}"]', words)])
 
 
@@ -177,7 +178,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         first = _first_learnt(named)
         if not (own.learnt and first.learnt) or own.space == first.space:
             return None
-        setting = f"VECGATE_EMBEDDERS__{self._settings[own.name].upper().replace('-', '_')}__SPACE"
+        setting = variable("embedders", self._settings[own.name], "space")
         return (
             f"it has the space {own.space} and {first.name} has {first.space}, so neither stands in for the other; if "
             f"both serve one model, set {setting} to one of the two, otherwise name two embedders"

@@ -296,6 +296,17 @@ class Collection:
         return {each.name: each for each in reversed(self.vectors)}
 
 
+def collection_name(name: str) -> str:
+    """Return the name of a collection or an alias in Weaviate's spelling, with a capital letter first."""
+    return name[:1].upper() + name[1:]
+
+
+def is_alias(name: str, collection: Collection) -> bool:
+    """Return whether the name by which a collection was found is an alias of it."""
+    # Weaviate has no two names that differ in the case of letters only.
+    return collection.name.lower() != name.lower()
+
+
 def unknown_property(collection: Collection, path: str, names: Iterable[str], kind: str = "property") -> Violation:
     """Return that a collection has no such property; `names` are those that it has."""
     return unknown_name(collection, path, kind, names, "UNKNOWN_PROPERTY")

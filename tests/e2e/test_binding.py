@@ -287,7 +287,7 @@ async def test_the_later_of_two_bindings_says_that_another_was_made_meanwhile(
     (vector,) = (await made.store.get_collection(made.name)).vectors
     wanted = [replace(vector, space=Space(space, 8, space)) for space in ("first", "second")]
     others = [made.store.bind_vector(made.name, wanted[0])]
-    read = collections._get_json
+    read = collections.read_json
 
     async def read_late(client: Any, path: str) -> Any:
         schema = await read(client, path)
@@ -295,7 +295,7 @@ async def test_the_later_of_two_bindings_says_that_another_was_made_meanwhile(
             await others.pop()
         return schema
 
-    monkeypatch.setattr(collections, "_get_json", read_late)
+    monkeypatch.setattr(collections, "read_json", read_late)
 
     with pytest.raises(StoreRejected, match="bound or removed meanwhile"):
         await made.store.bind_vector(made.name, wanted[1])

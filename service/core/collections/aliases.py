@@ -1,7 +1,7 @@
 """Creates, lists, switches and deletes aliases."""
 
 from service.access import calling_account, check_collection
-from service.domain import Alias
+from service.domain import Alias, collection_name, is_alias
 from service.errors import AliasNotFound, InvalidRequest, Violation
 from service.store.base import Store
 
@@ -53,7 +53,7 @@ class Aliases:
         found = await self._store.list_aliases()
         if collection:
             targets = {each.name: each.collection for each in found}
-            wanted = collection[:1].upper() + collection[1:]
+            wanted = collection_name(collection)
             wanted = targets.get(wanted, wanted)
             check_collection(client, collection, wanted)
             found = [each for each in found if each.collection == wanted]
@@ -86,7 +86,6 @@ class Aliases:
         """Check that an alias may lead to a collection."""
         check_collection(calling_account.get().client, name)
         found = await self._store.get_collection(name)
-        # Weaviate has no two names that differ in the case of letters only.
-        if found.name.lower() != name.lower():
+        if is_alias(name, found):
             message = "is an alias itself; name the collection that it leads to, as GetCollection gives it"
             raise InvalidRequest([Violation("alias.collection", message)])

@@ -1,6 +1,6 @@
 """Where aliases and the references of filters lead."""
 
-from service.domain import Collection, Filter, conditions
+from service.domain import Collection, Filter, conditions, is_alias
 from service.errors import CollectionNotFound
 from service.store.base import Store
 
@@ -37,7 +37,7 @@ async def real_name(store: Store, name: str) -> str:
     """
     try:
         found = await store.get_collection(name, fresh=False)
-        if found.name.lower() != name.lower():
+        if is_alias(name, found):
             # Another server may have switched the alias, and deleted the collection that it led to.
             found = await store.get_collection(name)
     except CollectionNotFound:

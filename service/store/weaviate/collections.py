@@ -18,9 +18,9 @@ from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
 from weaviate.exceptions import UnexpectedStatusCodeError, WeaviateUnsupportedFeatureError
 
-from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity
+from service.domain import Alias, Collection, NamedVector, Parameters, Tenant, TenantActivity, collection_name
 from service.errors import LEADS_NOWHERE, AliasNotFound, CollectionNotFound, InvalidRequest, StoreRejected, Violation
-from service.store.weaviate.connection import Connection, measured
+from service.store.weaviate.connection import Connection, measured, read_json
 from service.store.weaviate.schema import IndexChange, from_schema, index_changes, patch_schema, to_schema
 from service.store.weaviate.vector_schema import NAMELESS, add_binding, drop_binding, restore_binding
 
@@ -53,7 +53,7 @@ class WeaviateCollections:
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
-        async with self._connection.call(_real_name(collection.name)) as client:
+        async with self._connection.call(collection_name(collection.name)) as client:
             await client.collections.create_from_dict(to_schema(collection))
 
     async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
@@ -65,7 +65,7 @@ class WeaviateCollections:
         changes = self._changes
         try:
             async with self._connection.call(name) as client:
-                found = from_schema(await _get_json(client, f"/schema/{name}"))
+                found = from_schema(await read_json(client, f"/schema/{name}"))
         except CollectionNotFound:
             raise await self._missing(name) from None
         if changes == self._changes:
@@ -93,7 +93,7 @@ class WeaviateCollections:
     async def list_collections(self) -> list[Collection]:
         """Return all collections, sorted by name."""
         async with self._connection.call() as client:
-            schema = await _get_json(client, "/schema")
+            schema = await read_json(client, "/schema")
         return sorted((from_schema(each) for each in schema.get("classes") or ()), key=lambda each: each.name)
 
     async def update_collection(self, collection: Collection) -> None:
@@ -101,7 +101,7 @@ class WeaviateCollections:
         name = check_name(collection.name)
         self._forget(name)
         async with self._connection.call(name) as client:
-            present = await _get_json(client, f"/schema/{name}")
+            present = await read_json(client, f"/schema/{name}")
             if collection.reranker is not None and collection.reranker != from_schema(present).reranker:
                 await _check_module(client, collection.reranker.module)
             schema, properties = patch_schema(present, collection)
@@ -117,7 +117,7 @@ class WeaviateCollections:
         name = check_name(collection)
         self._forget(name)
         async with self._connection.call(name) as client:
-            schema = await _get_json(client, f"/schema/{name}")
+            schema = await read_json(client, f"/schema/{name}")
             changed = StoreRejected(
                 f"vector {vector.name!r} of {name!r} was bound or removed meanwhile; look at it again"
             )
@@ -131,7 +131,7 @@ class WeaviateCollections:
                 await _send_json(client, "put", f"/schema/{name}", schema)
             except UnexpectedStatusCodeError as error:
                 # Weaviate refuses to change the binding that another call has made since.
-                if _has_binding(await _get_json(client, f"/schema/{name}"), vector):
+                if _has_binding(await read_json(client, f"/schema/{name}"), vector):
                     raise
                 raise changed from error
         self._forget(name)
@@ -141,14 +141,14 @@ class WeaviateCollections:
         name = check_name(collection)
         self._forget(name)
         async with self._connection.call(name) as client:
-            version = str((await _get_json(client, "/meta")).get("version"))
+            version = str((await read_json(client, "/meta")).get("version"))
             if _numbers(version) < REMOVES_SOUNDLY:
                 raise StoreRejected(
                     f"{vector!r} stays: after Weaviate {version} removes a named vector, it fails updates of objects; "
                     "take version 1.39 or newer"
                 )
             # First, so that no vector of the same name, made right after the removal, gets the binding.
-            schema = await _get_json(client, f"/schema/{name}")
+            schema = await read_json(client, f"/schema/{name}")
             if dropped := drop_binding(schema, vector):
                 await _send_json(client, "put", f"/schema/{name}", schema)
             try:
@@ -185,7 +185,9 @@ class WeaviateCollections:
     async def create_alias(self, alias: Alias) -> None:
         """Give a collection another name."""
         async with self._connection.call(alias.collection) as client:
-            await client.alias.create(alias_name=_real_name(alias.name), target_collection=check_name(alias.collection))
+            await client.alias.create(
+                alias_name=collection_name(alias.name), target_collection=check_name(alias.collection)
+            )
 
     async def get_alias(self, name: str) -> Alias:
         """Return an alias, even if its collection does not exist any more."""
@@ -270,7 +272,7 @@ def check_name(name: str) -> str:
     # Names become parts of paths.
     if not _COLLECTION_NAME.fullmatch(name):
         raise CollectionNotFound(name)
-    return _real_name(name)
+    return collection_name(name)
 
 
 def _alias_name(name: str) -> str:
@@ -281,31 +283,19 @@ def _alias_name(name: str) -> str:
     """
     if not _COLLECTION_NAME.fullmatch(name):
         raise AliasNotFound(name)
-    return _real_name(name)
-
-
-def _real_name(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
-async def _get_json(client: WeaviateAsyncClient, path: str) -> Any:
-    # The client's own parser of schemas raises for types and indexes that are newer than the client.
-    response = client._connection.get(  # noqa: SLF001
-        path, error_msg="schema", status_codes=_ExpectedStatusCodes(ok_in=[200], error="schema")
-    )
-    return (await executor.aresult(response)).json()
+    return collection_name(name)
 
 
 async def _rebind(client: WeaviateAsyncClient, name: str, vector: str) -> None:
     """Bind a vector again that Weaviate did not remove."""
-    schema = await _get_json(client, f"/schema/{name}")
+    schema = await read_json(client, f"/schema/{name}")
     if restore_binding(schema, vector):
         await _send_json(client, "put", f"/schema/{name}", schema)
 
 
 async def _check_module(client: WeaviateAsyncClient, name: str) -> None:
     # Weaviate accepts any name in an update, and cannot remove it later.
-    modules = (await _get_json(client, "/meta")).get("modules") or {}
+    modules = (await read_json(client, "/meta")).get("modules") or {}
     if name not in modules:
         raise StoreRejected(f"Weaviate refused: module with name {name} doesn't exist")
 

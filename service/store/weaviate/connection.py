@@ -5,7 +5,7 @@ import contextlib
 import functools
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -270,6 +270,21 @@ def _send_once(client: WeaviateAsyncClient) -> None:
             raise StoreUnavailable("Weaviate became unavailable during a write") from error
 
     stub.BatchObjects = send_once
+
+
+async def read_json(client: Any, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    """Return what Weaviate's REST interface says under a path, through a client or a handle on a collection.
+
+    The client's own parsers raise for types and indexes of a schema that are newer than the client, and change an
+    object's values of types that this version does not handle.
+    """
+    answer = client._connection.get(  # noqa: SLF001
+        path,
+        params=dict(parameters or {}),
+        error_msg="read",
+        status_codes=_ExpectedStatusCodes(ok_in=[200], error="read"),
+    )
+    return (await executor.aresult(answer)).json()
 
 
 async def _probe(client: WeaviateAsyncClient) -> None:

@@ -19,6 +19,7 @@ from weaviate.exceptions import (
 from service.domain import DataType, Filter, ObjectChange, StoredObject
 from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import Deletion, WriteFailure
+from service.store.weaviate.connection import read_json
 from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.objects import Objects, to_weaviate
@@ -105,7 +106,7 @@ async def update_in_weaviate(within: Objects, change: ObjectChange) -> None:
     gone = [name for values in (change.properties, change.images) for name, value in values.items() if value is None]
     properties = {**(given.properties or {}), **dict.fromkeys(gone)}
     try:
-        schema = await _read_json(within, f"/schema/{within.name}", {}) if change.lost_vectors else {}
+        schema = await read_json(within, f"/schema/{within.name}") if change.lost_vectors else {}
         hashed = _hashed_properties(schema)
         if set(hashed) - change.images.keys():
             _check_rewritable(change, hashed, await _read_object(within, change.id))
@@ -159,7 +160,8 @@ def _hashed_properties(schema: Mapping[str, Any]) -> list[str]:
 async def _read_object(within: Objects, id_: UUID) -> Mapping[str, Any]:
     """Return an object as JSON, so that values of unhandled types stay as they are."""
     parameters = {"include": "vector", **_level(within), **_tenant(within)}
-    return await _read_json(within, f"/objects/{within.name}/{id_}", parameters)
+    found: Mapping[str, Any] = await read_json(within, f"/objects/{within.name}/{id_}", parameters)
+    return found
 
 
 def _level(within: Objects) -> dict[str, Any]:
@@ -185,17 +187,6 @@ def _check_rewritable(change: ObjectChange, hashed: Sequence[str], found: Mappin
             f"object again, which would spoil {spoilt!r}, a blobHash; send its image too, or keep a value in one of "
             "the vector's fields"
         )
-
-
-async def _read_json(within: Objects, path: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    read = within._connection.get(  # noqa: SLF001
-        path,
-        params=dict(parameters),
-        error_msg="object",
-        status_codes=_ExpectedStatusCodes(ok_in=[200], error="read"),
-    )
-    answer: Mapping[str, Any] = (await executor.aresult(read)).json()
-    return answer
 
 
 async def delete_fitting(within: Objects, filters: Filter) -> Deletion:
