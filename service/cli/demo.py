@@ -51,7 +51,7 @@ def demo(
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
 
-        from service.app import describe_port_fault, run  # noqa: PLC0415 -- loads the server
+        from service.app import describe_port_fault, run  # noqa: PLC0415 -- for this command only
     except ModuleNotFoundError:
         fail(NEEDS_DEMO, EXIT_WRONG_USE)
     if fault := describe_port_fault(settings):

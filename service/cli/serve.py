@@ -57,7 +57,9 @@ def serve() -> None:
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
 
-        from service.app import run  # noqa: PLC0415 -- loads Weaviate's client and more, for this command only
+        from service.app import run  # noqa: PLC0415 -- for this command only
+
+        serving = run(settings)
     except ModuleNotFoundError as error:
         fail(f"{NEEDS_SERVER} (there is no module {error.name})", EXIT_WRONG_USE)
-    raise typer.Exit(uvloop.run(run(settings)))
+    raise typer.Exit(uvloop.run(serving))

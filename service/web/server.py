@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import socket
 from http import HTTPStatus
 
 from aiohttp import StreamReader, web
@@ -13,6 +12,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 
 from service.access import Authenticator
 from service.core.embedder_pool import EmbedderPool
+from service.process.addresses import BACKLOG, check_address, listen
 from service.process.tls import certificates_of
 from service.settings import AuthSettings, ServerSettings, WebSettings
 from service.web.bounds import WebBounds
@@ -20,7 +20,6 @@ from service.web.calls import Calls
 from service.web.endpoint import Endpoint
 from service.web.refusals import JSON, Refused, answer_for, head_too_large, invalid_http
 
-BACKLOG = 1024
 DEFAULT_BOUNDS = WebBounds()
 
 LINGER_S = 2.0
@@ -41,10 +40,6 @@ MAX_PIECES = 256
 
 LAST_S = 0.1
 """Seconds that a connection may take to end after the time for draining."""
-
-
-class AddressTaken(Exception):
-    """The HTTP server cannot listen on its address."""
 
 
 class _Connection(web.RequestHandler):
@@ -265,7 +260,7 @@ class WebServer:
         self.port: int = settings.port
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        _listen(settings).close()
+        check_address(settings)
 
     @property
     def address(self) -> str:
@@ -280,7 +275,7 @@ class WebServer:
         Raises:
             AddressTaken: another program has taken the address meanwhile.
         """
-        listener = _listen(self._settings)
+        listener = listen(self._settings)
         self.port = listener.getsockname()[1]
         self._server = server = web.Server(self._answer, handler_cancellation=True)
         self._listener = await asyncio.get_running_loop().create_server(
@@ -310,25 +305,3 @@ class WebServer:
         answer = await self.calls.answer(request)
         await connection.go_on(request, keep_alive=bool(answer.keep_alive))
         return answer
-
-
-def _listen(settings: WebSettings) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise AddressTaken(
-            f"cannot listen on {settings.host}:{settings.port} for HTTP: another program does, or the address is not "
-            "this machine's; set VECGATE_WEB__PORT, VECGATE_WEB__HOST, or VECGATE_WEB__ENABLED to false"
-        ) from error
-    listener.setblocking(False)
-    return listener

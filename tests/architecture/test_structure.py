@@ -76,7 +76,7 @@ def test_everything_exported_exists(name: str) -> None:
 
 
 def test_loading_the_server_loads_no_torch() -> None:
-    code = "import sys, service.app; print(sorted({'torch', 'open_clip', 'torchvision'} & set(sys.modules)))"
+    code = "import sys, service.one_server; print(sorted({'torch', 'open_clip', 'torchvision'} & set(sys.modules)))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
 
     assert answer.stdout.strip() == "[]"

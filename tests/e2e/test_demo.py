@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 DRIVER = """
 import asyncio, os, pickle, sys
 from pathlib import Path
-from service import app
+from service import app, one_server as server
 from service.cli import app as command
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.store import FakeStore
@@ -53,8 +53,8 @@ class NoWeaviate:
 
 cake, dog = (1, 0), (0, 1)
 known = {"birthday party": cake, "birthday cake": cake, picture(): cake, "dog": dog, picture((9, 9, 9)): dog}
-app.EmbeddedWeaviate, app.WeaviateStore = NoWeaviate, KeptStore
-app.build_embedders = lambda settings: [FakeEmbedder(dimension=2, known=known)]
+server.EmbeddedWeaviate, server.WeaviateStore = NoWeaviate, KeptStore
+server.build_embedders = lambda settings: [FakeEmbedder(dimension=2, known=known)]
 command(["demo", sys.argv[1]])
 """
 READY = "Ctrl-C ends the server; the data stays."

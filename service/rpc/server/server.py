@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import resource
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from service.core.objects.writing import Settler, Writes
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.references import real_name
 from service.core.searching.searcher import Searcher
+from service.process.addresses import AddressTaken, check_address
 from service.process.tls import Certificates, certificates_of
 from service.rpc.admin import AdminServicer
 from service.rpc.collections.servicer import CollectionServicer
@@ -66,34 +66,6 @@ EXCHANGE_S = 0.1
 """How long connections wait before and after gRPC exchanges its certificate, which takes a thousandth of that."""
 
 
-class PortTaken(Exception):
-    """The gRPC server cannot listen on its address."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__(
-            f"cannot listen on {address}: another program does, or the address is not this machine's; "
-            "set VECGATE_SERVER__PORT or VECGATE_SERVER__HOST"
-        )
-
-
-def check_address(settings: ServerSettings) -> None:
-    """Check that the server can listen on its address, before anything slow is started.
-
-    Raises:
-        PortTaken: another program listens on the address, or the address is not one of this machine.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen()
-    except OSError as error:
-        raise PortTaken(f"{settings.host}:{settings.port}") from error
-
-
 class GrpcServer:
     """Serves the API of core over gRPC.
 
@@ -112,7 +84,7 @@ class GrpcServer:
 
     Raises:
         InvalidSettings: the files for TLS cannot be used.
-        PortTaken: another program listens on the address, or the address is not one of this machine.
+        AddressTaken: another program listens on the address, or the address is not one of this machine.
     """
 
     def __init__(
@@ -178,13 +150,13 @@ class GrpcServer:
                 return self._server.add_insecure_port(address)
             return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
-            raise PortTaken(address) from error
+            raise AddressTaken(self._settings) from error
 
     async def start(self) -> None:
         """Listen, answer calls, and report health.
 
         Raises:
-            PortTaken: another program has started to listen on the address.
+            AddressTaken: another program has started to listen on the address.
         """
         self.port = self._take_port()
         await self._health.start()

@@ -16,10 +16,11 @@ from embedders.errors import EmbedderUnavailable
 from embedders.front.batching import BatchingEmbedder
 from embedders.front.queueing import QueueBounds
 from service.core.embedder_pool import EmbedderPool
+from service.process.addresses import AddressTaken
 from service.settings import InvalidSettings, ServerSettings, WebSettings
 from service.store.embedded.ports import free_ports
 from service.web.endpoint import READ_IN_THREAD_BYTES
-from service.web.server import AddressTaken, WebServer
+from service.web.server import WebServer
 from service.web.wire import EmbeddingsRequest, RequestReader
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.embedder import FakeEmbedder

@@ -10,7 +10,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from embedders.errors import EmbedderUnavailable
-from service.rpc.server.server import GrpcServer, PortTaken
+from service.process.addresses import AddressTaken
+from service.rpc.server.server import GrpcServer
 from service.settings import ServerSettings
 from service.store.embedded.ports import free_ports
 from tests.fakes.embedder import FakeEmbedder
@@ -174,7 +175,7 @@ async def _failure_code(wire: Wire) -> StatusCode:
 async def test_a_taken_port_is_told_with_the_setting_to_change(wire: Wire) -> None:
     settings = ServerSettings(port=wire.server.port)
 
-    with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{wire.server.port}.*VECGATE_SERVER__PORT"):
+    with pytest.raises(AddressTaken, match=rf"127\.0\.0\.1:{wire.server.port}.*VECGATE_SERVER__PORT"):
         GrpcServer(settings, LIMITS, store=wire.store, embedders=wire.pool)
 
 
@@ -202,7 +203,7 @@ async def test_who_loses_the_race_for_a_port_is_told_when_it_starts(wire: Wire) 
     servers = [GrpcServer(settings, LIMITS, store=wire.store, embedders=wire.pool) for _ in range(2)]
     await servers[0].start()
 
-    with pytest.raises(PortTaken):
+    with pytest.raises(AddressTaken):
         await servers[1].start()
 
     await servers[0].stop()

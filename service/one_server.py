@@ -1,0 +1,99 @@
+"""One server in one process: builds everything from the settings, starts it and stops it, in the right order."""
+
+import asyncio
+import gc
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from service.access import Authenticator
+from service.core.embedder_pool import EmbedderPool
+from service.core.reranker_pool import RerankerPool
+from service.process.addresses import check_address
+from service.process.tracing import Tracing
+from service.rpc.server.server import GrpcServer
+from service.rpc.shared.bounds import RequestLimits
+from service.settings import NimConnectionSettings, Settings
+from service.store.embedded.server import EmbeddedWeaviate
+from service.store.weaviate import WeaviateStore
+from service.web.server import WebServer
+from service.wiring import build_embedders, build_rerankers, replicas
+
+
+async def start_server(settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]") -> dict[str, Any]:
+    """Start everything.
+
+    Args:
+        settings: of the service.
+        ends: gets the callbacks that stop it, in reverse order: the embedded Weaviate stops last.
+        end: done once the service is to stop; this never does it.
+
+    Returns:
+        What serves, and where.
+    """
+    del end
+    # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
+    authenticator = Authenticator(settings.auth)
+    embedders = EmbedderPool(build_embedders(settings), replicas=replicas(settings))
+    rerankers = RerankerPool(build_rerankers(settings))
+    web = None
+    if settings.web.enabled:
+        web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
+    tracing = Tracing()
+    ends.push_async_callback(tracing.close)
+    where = settings.weaviate
+    if where.embedded:
+        check_address(settings.server)
+        weaviate = EmbeddedWeaviate(where)
+        ends.push_async_callback(weaviate.stop)
+        await weaviate.start()
+        where = weaviate.client_settings
+    store = WeaviateStore(where)
+    server = GrpcServer(
+        settings.server,
+        RequestLimits.of(settings.limits),
+        store=store,
+        embedders=embedders,
+        rerankers=rerankers,
+        authenticator=authenticator,
+        allow_caller_keys=_allows_caller_keys(settings),
+    )
+    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
+    ends.push_async_callback(authenticator.close)
+    await authenticator.start()
+    ends.push_async_callback(store.close)
+    await store.start()
+    for pool in (embedders, rerankers):
+        ends.push_async_callback(pool.close)
+        await pool.start()
+    ends.push_async_callback(_stop_all, servers)
+    for each in servers:
+        await each.start()
+    _calm_collector()
+    # Without this, libraries complain at exit about objects that were never collected.
+    ends.callback(gc.unfreeze)
+    return {
+        "grpc": f"{settings.server.host}:{server.port}",
+        "http": None if web is None else web.address,
+        "weaviate": str(where.http),
+        "weaviate_grpc": str(where.grpc),
+        "embedders": [embedder.spec.name for embedder in embedders.all],
+        "rerankers": [group.spec.name for group in rerankers.groups],
+    }
+
+
+def _allows_caller_keys(settings: Settings) -> bool:
+    return any(
+        isinstance(group, NimConnectionSettings) and group.allow_caller_keys for group in settings.embedders.values()
+    )
+
+
+def _calm_collector() -> None:
+    """Keep the garbage collector from scanning what lives as long as the process, such as torch and the stubs."""
+    gc.collect()
+    gc.freeze()
+
+
+async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:
+    """Stop all servers at the same time, so that their load balancers notice at the same time."""
+    await asyncio.gather(*(each.stop() for each in servers))
