@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
+
 from embedders.base import Lifetime
 from embedders.clip.cleaning import is_slow
 from embedders.clip.cleaning_process import PROCESSES, CleaningProcesses
@@ -64,7 +66,11 @@ class _Device:
 
     def encode_pictures(self, pictures: Sequence[Picture | InputRejected]) -> list[Outcome]:
         """Embed pictures that have been read, in the worker's thread."""
-        return _outcomes(pictures, lambda ready: self._pictures.run(self.replica.encode_pictures, ready, self._own[1]))
+
+        def encode(some: Sequence[Picture]) -> Any:
+            return self.replica.encode_pictures(np.stack([each.pixels for each in some]))
+
+        return _outcomes(pictures, lambda ready: self._pictures.run(encode, ready, self._own[1]))
 
 
 class ClipEmbedder:

@@ -280,7 +280,7 @@ def _png(image: Image.Image) -> bytes:
 
 def _vectors(replica: Replica, texts: list[Text], pictures: list[Picture]) -> NDArray[np.float32]:
     """Return the probes' vectors: float32, shape (probes, dimension)."""
-    rows = replica.encode_texts(texts), replica.encode_pictures(pictures)
+    rows = replica.encode_texts(texts), replica.encode_pictures(np.stack([each.pixels for each in pictures]))
     if rows[0].shape[1] != rows[1].shape[1] or not all(np.isfinite(each).all() for each in rows):
         raise ModelUnusable("the model's text and image vectors differ in dimension or are not finite")
     return np.concatenate(rows)

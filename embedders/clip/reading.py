@@ -6,6 +6,9 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedders.clip.cleaning import FORMS, clean
 from embedders.clip.tokenizers import Tokens, byte_pair_tokens, tokens_digest
 from embedders.contract import ImageInput, InputLimits, TextInput
@@ -31,9 +34,9 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as the model reads it: a float32 tensor of shape (3, height, width)."""
+    """An image in the model's size: uint8, shape (height, width, 3)."""
 
-    pixels: Any
+    pixels: NDArray[np.uint8]
 
 
 class Reader:
@@ -44,6 +47,8 @@ class Reader:
         tokenizer_kind: the class of the tokenizer.
         tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
         form: how texts are cleaned before they are tokenised; see embedders.clip.cleaning.
+        mean: of each colour, from 0 to 1, which the model's pixels are relative to.
+        std: the same for the standard deviation.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
     """
 
@@ -61,7 +66,9 @@ class Reader:
 
         self._tokenizer = copy(tokenizer)
         self._tokenizer_lock = threading.Lock()
-        self._transform = transform
+        # Its last two steps, to floats and relative to mean and deviation, are the replica's.
+        self._transform = transform.transforms[:-2]
+        self.mean, self.std = (_three(preprocessing[key]) for key in ("mean", "std"))
         self._resize_mode = preprocessing["resize_mode"]
         self._limits = limits
         size = preprocessing["size"]
@@ -88,9 +95,11 @@ class Reader:
         if self._resize_mode == "shortest":
             decoded = images.without_far_ends(decoded)
         try:
-            return Picture(self._transform(decoded))
+            for step in self._transform:
+                decoded = step(decoded)
         except ValueError:
             return ImageUndecodable("the picture is too narrow to be scaled to what the model reads; crop it")
+        return Picture(np.asarray(decoded))
 
     def check(self, each: TextInput) -> str:
         """Return what is to be cleaned of a text; see embedders.texts.check_text."""
@@ -134,6 +143,11 @@ class Reader:
         with self._tokenizer_lock:  # Hugging Face's keep the settings of the last call, and fail when two overlap
             whole = tokenizer.tokenizer(cleaned, truncation=False).input_ids
             return Tokens(tokenizer([cleaned])[0].tolist(), len(whole))
+
+
+def _three(value: float | Sequence[float]) -> tuple[float, ...]:
+    """Return a value for each colour, of which open_clip takes one for all, too."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * 3
 
 
 def _may_be_cut(each: TextInput) -> bool:

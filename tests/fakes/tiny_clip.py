@@ -9,8 +9,15 @@ DIMENSION = 24
 CONTEXT_LENGTH = 16
 
 
-def write_tiny_clip(folder: Path, *, seed: int = 0, text: dict[str, Any] | None = None, **model: Any) -> Path:
-    """Write a model of 24 dimensions, 16 tokens and 32 x 32 pixels; `text` and `model` change its configuration."""
+def write_tiny_clip(
+    folder: Path,
+    *,
+    seed: int = 0,
+    text: dict[str, Any] | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    **model: Any,
+) -> Path:
+    """Write a model of 24 dimensions, 16 tokens and 32 x 32 pixels; the other arguments change its configuration."""
     import open_clip
     import torch
     from safetensors.torch import save_file
@@ -28,10 +35,15 @@ def write_tiny_clip(folder: Path, *, seed: int = 0, text: dict[str, Any] | None 
         },
         **model,
     }
-    preprocessing = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25], "resize_mode": "shortest"}
+    preprocess = {
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+        "resize_mode": "shortest",
+        **(preprocessing or {}),
+    }
     folder.mkdir(parents=True)
     (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocessing}), encoding="utf-8"
+        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}), encoding="utf-8"
     )
     torch.manual_seed(seed)
     made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)

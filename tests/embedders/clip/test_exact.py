@@ -3,6 +3,7 @@
 import gc
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from embedders.clip import ClipConfig
+from embedders.clip.loading import load
 from embedders.clip.packed import PackedTower
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.contract import ImageInput, InputLimits, TextInput
+from tests.fakes.tiny_clip import write_tiny_clip
 
 TEXTS = ["a dog", "two red cars in front of a house", "!", "many words " * 40]
 UNPADDED = {"ViT-B-32", "ViT-H-14", "RN50", "convnext_base"}
@@ -94,5 +98,27 @@ def test_image_vectors_are_open_clip_s_own(architecture: tuple[str, Any, Any], r
     read = [reader.picture(ImageInput(file)) for file in files]
     pictures = [each for each in read if isinstance(each, Picture)]
 
-    actual = Replica(model, device="cpu", reader=reader).encode_pictures(pictures)
+    actual = Replica(model, device="cpu", reader=reader).encode_pictures(np.stack([each.pixels for each in pictures]))
     np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)), (0.5, 0.25)]
+)
+def test_pixels_become_the_very_floats_that_open_clip_s_transform_makes_of_them(
+    tmp_path: Path, mean: Any, std: Any
+) -> None:
+    import torch
+    from open_clip.transform import image_transform
+
+    folder = write_tiny_clip(tmp_path / "model", preprocessing={"mean": mean, "std": std})
+    reader, replica = (model := load(ClipConfig(model=str(folder), device="cpu"))).reader, model.replicas[0]
+    transform = image_transform(32, is_train=False, mean=mean, std=std)
+    files = [photo(1, (320, 240)), photo(2, (200, 400)), photo(3, (32, 32))]
+    expected = torch.stack([transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+
+    read = [each for file in files if isinstance(each := reader.picture(ImageInput(file)), Picture)]
+    pixels = np.stack([each.pixels for each in read])
+
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 32, 32, 3))
+    np.testing.assert_array_equal(replica._floats(torch.from_numpy(pixels)).numpy(), expected.numpy())
