@@ -26,9 +26,10 @@ from service.rpc.shared.bounds import RequestLimits
 from service.settings import LimitSettings, LogSettings, ServerSettings, WeaviateSettings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
+from tests.bench.calls import bench_call
 from tests.bench.nim import bench_nim
 from tests.bench.quotas import bench_quotas
-from tests.bench.serving import bench_call_cost, bench_overload, bench_pictures, bench_texts, write_random_clip
+from tests.bench.serving import bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.bench.store import bench_memory, bench_store_import, bench_store_search
 from tests.bench.trace import bench_trace
@@ -194,7 +195,7 @@ BENCHMARKS: dict[str, Work] = {
     "import": bench_import,
     "texts": lambda: bench_serving(bench_texts),
     "pictures": lambda: bench_serving(bench_pictures),
-    "call": bench_call_cost,
+    "call": in_thread(bench_call),
     "nim": bench_nim,
     "overload": lambda: bench_serving(bench_overload),
     "store-import": in_thread(bench_store_import),

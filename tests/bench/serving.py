@@ -10,7 +10,6 @@ import itertools
 import json
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ import psutil
 from PIL import Image
 
 from tests.e2e.serving import Serving
-from tests.fakes.tiny_clip import write_tiny_clip
 from tests.fakes.weaviate import variables_at_ports
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
@@ -199,37 +197,6 @@ async def bench_pictures(folder: Path) -> None:
     with server(folder) as running:
         to_pb: Callable[[Any], PbInput] = lambda file: PbInput(image=PbImage(content=file))  # noqa: E731
         await _compare("pictures", bare.pictures, new_pictures(), to_pb, running.address)
-
-
-async def bench_call_cost() -> None:
-    """Print the server's CPU time for a call beyond its model's, with a model that costs next to nothing."""
-    import torch
-
-    with tempfile.TemporaryDirectory() as parent:
-        folder = write_tiny_clip(Path(parent) / "tiny", text={"context_length": 77})
-        bare = BareLoop(folder)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # here and in the server, because threads that wait for each other spin
-        texts = new_texts()
-        batches = [list(itertools.islice(texts, 32)) for _ in range(100)]
-        bare.texts(batches[0])
-        begun_s = time.process_time()
-        for batch in batches:
-            bare.texts(batch)
-        model_s = (time.process_time() - begun_s) / (32 * len(batches))
-        torch.set_num_threads(threads)
-        with server(folder, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1") as running:
-            process = psutil.Process(running.process.pid)
-            requests = (Request(inputs=[PbInput(text=text)]) for text in texts)
-            await served_rate(running.address, requests, 32, 2)
-            before = process.cpu_times()
-            rate = await served_rate(running.address, requests, 32, SECONDS)
-            after = process.cpu_times()
-            total_s = (after.user + after.system - before.user - before.system) / (rate * SECONDS)
-    print(
-        f"CPU of a call with one text from 32 callers: {total_s * 1000:.2f} ms in all, the model's own "
-        f"{model_s * 1000:.2f} ms, so {(total_s - model_s) * 1000:.2f} ms for serving it (goal 0.5; {rate:.0f} calls/s)"
-    )
 
 
 async def bench_overload(folder: Path) -> None:
