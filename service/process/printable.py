@@ -18,4 +18,6 @@ def printable(text: str) -> str:
 def printable_json(text: str) -> str:
     r"""Return JSON of the same values, in which such characters are JSON's own escapes, such as `\u202e`."""
     # JSON escapes C0 itself, and has none of the others outside of strings.
+    if text.isascii() and "\x7f" not in text:
+        return text  # as nearly every line of the log
     return _IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

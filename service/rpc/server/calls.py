@@ -29,6 +29,7 @@ from embedders.telemetry.timing import begin_times, note_deadline
 from service.access import Authenticator, authorize, authorize_method, follow_alias
 from service.error_table import log_failure, to_status
 from service.errors import MessageTooLarge, Overloaded
+from service.process.deadlines import Deadlines
 from service.process.log import milliseconds, new_request_id
 from service.process.metrics import IN_FLIGHT, note_call
 from service.rpc.server.standard_services import OURS, Context, Continuation, MethodHandler, authorization_in
@@ -124,6 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # One thread: Python runs one thread at a time, and each busy thread delays the event loop more.
         self._reading = ThreadPoolExecutor(1, thread_name_prefix="requests")
         self._real_name = real_name
+        self._deadlines = Deadlines()
         self._in_flight = 0
         self._bounded = 0
         self._bytes = 0
@@ -237,10 +239,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
         left_s = self._time_left(context)
         note_deadline(left_s)
-        ends_s = asyncio.get_running_loop().time() + left_s
-        async with asyncio.timeout(min(left_s, REQUEST_TIMEOUT_S)) as limit:
+        with self._deadlines.after(min(left_s, REQUEST_TIMEOUT_S)) as deadline:
             content = await _first(context)
-            limit.reschedule(ends_s)
+            deadline.extend(max(left_s - REQUEST_TIMEOUT_S, 0.0))
             if method not in UNBOUNDED_METHODS:
                 # Other calls may have arrived meanwhile.
                 self._check_bounds()

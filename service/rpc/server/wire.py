@@ -112,7 +112,7 @@ class WireCheck:
         """
         rules, at, end = self._rules, 0, len(content)
         outer: list[tuple[Rules, int]] = []
-        left = [each.most for each in self._counters]
+        counted: dict[int, int] = {}
         # One step more than fields: the end is found after the last field.
         for _ in repeat(None, most + 1):
             while at == end:
@@ -125,26 +125,28 @@ class WireCheck:
             rule = rules.get(tag)
             if rule is None or rule.inner is None:
                 if rule is not None:
-                    self._check(rule, left, content, at, behind)
+                    self._check(rule, counted, content, at, behind)
                 at = behind
                 continue
             if rule.counter is not None or rule.bytes is not None:
-                self._check(rule, left, content, at, behind)
+                self._check(rule, counted, content, at, behind)
             if len(outer) == MAX_DEPTH:
                 raise unreadable()
             outer.append((rules, end))
             rules, end = rule.inner, behind
         return False
 
-    def _check(self, rule: _Rule, left: list[int], content: bytes, at: int, behind: int) -> None:
+    def _check(self, rule: _Rule, counted: dict[int, int], content: bytes, at: int, behind: int) -> None:
         """Measure a string; count an element of a list, or the numbers that are packed into one field."""
         size, bound = behind - at, rule.bytes
         if bound is not None and size > bound.most:
             raise _refused(rule, f"has {size} bytes; give at most {bound.most}", bound)
         if rule.counter is not None:
             bound = self._counters[rule.counter]
-            left[rule.counter] -= _numbers(content[at:behind], rule.width, bound.most) if rule.width else 1
-            if left[rule.counter] < 0:
+            number = _numbers(content[at:behind], rule.width, bound.most) if rule.width else 1
+            number += counted.get(rule.counter, 0)
+            counted[rule.counter] = number
+            if number > bound.most:
                 message = f"has more than {bound.most} items, which is the most in one call"
                 raise _refused(rule, f"{message}; leave some out, or split the call", bound)
 

@@ -8,6 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -209,3 +210,13 @@ def test_no_line_of_an_exceptions_message_looks_like_one_of_the_log(capsys: pyte
     assert all(each == "\n" or each.isprintable() for each in written)
     lines = [line for line in written.splitlines() if not line.startswith("  ")]
     assert [line.split()[-1] for line in lines] == ["crashed", "crashed"]
+
+
+@pytest.mark.parametrize("now_ns", [1_796_032_800_000_000_000, 1_796_032_800_390_144_999, 1_796_032_861_000_001_000])
+def test_lines_are_stamped_with_the_time_in_utc(now_ns: int, written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.process.log.time.time_ns", lambda: now_ns)
+
+    structlog.get_logger("service.test").info("call")
+
+    expected = datetime.fromtimestamp(now_ns // 10**9, UTC) + timedelta(microseconds=now_ns // 1000 % 10**6)
+    assert written.lines()[0]["timestamp"] == f"{expected:%Y-%m-%dT%H:%M:%S.%fZ}"
