@@ -149,7 +149,9 @@ class Slots:
     def worth_waiting_until_s(self, size: int, *, bulk: bool) -> float:
         """Return until when a batch should wait to grow to `size`."""
         # Callers that were just answered are about to call again: one batch of all is better than two.
-        until_s = self._gather_until_s if self.coming < min(self._expected, size) else 0.0
+        # Whoever calls alone waits for nobody.
+        gathers = self.coming < size and self.queue.calls + len(self._read_calls()) < self._expected
+        until_s = self._gather_until_s if gathers else 0.0
         if self.ahead is None:
             return until_s
         return max(until_s, self.ahead.worth_waiting_until_s(size, self._free_s, self._batch_s, bulk=bulk))
@@ -170,7 +172,8 @@ class Slots:
         self.turn_s = TIME_MEMORY * self.turn_s + (1 - TIME_MEMORY) * turn_s if self.turn_s else turn_s
         self._free_s, self._batch_s = now_s, took_s
         self._gather_until_s = now_s + min(max_gather_s, GATHER_SHARE * took_s)
-        self._expected = self.coming + len(batch.places)
+        reading = self._read_calls()
+        self._expected = self.queue.calls + len(reading.union(each for each in batch.calls if not each.waiting))
         return took_s
 
     def _busy(self) -> list[Batch]:
@@ -180,6 +183,10 @@ class Slots:
     def coming(self) -> int:
         """Inputs that are not in a batch yet."""
         return self.queue.inputs + (self.ahead.held if self.ahead else 0)
+
+    def _read_calls(self) -> set[QueuedCall]:
+        """Return the calls of which no input is in the queue any more, but one between the queue and a batch."""
+        return {each.call for each in self.ahead.inputs if not each.call.waiting} if self.ahead else set()
 
 
 Gauges = tuple[Callable[[], float], Callable[[], float], Callable[[], float], Callable[[], float]]
@@ -272,11 +279,11 @@ class Meter:
 class BatchingEmbedder(EmbedderWrapper):
     """Puts a bounded queue in front of an embedder, and begins a batch as soon as a slot is free.
 
-    A batch takes equal parts of all waiting calls with equal options, so that a small call never waits for a large one.
-    Interactive calls go before bulk calls, which still get every fourth batch and leave some of many slots free. When a
-    caller leaves, its inputs leave the queue at once, and a batch without callers is cancelled. An interactive call is
-    refused at once if it cannot be answered before its deadline: otherwise, in overload, the backend would work on
-    calls that expire.
+    A batch takes equal parts of all clients' waiting calls with equal options, and of a client's those with the fewest
+    inputs left, so that a small call never waits for a large one. Interactive calls go before bulk calls, which still
+    get every fourth batch and leave some of many slots free. When a caller leaves, its inputs leave the queue at once,
+    and a batch without callers is cancelled. An interactive call is refused at once if it cannot be answered before its
+    deadline: otherwise, in overload, the backend would work on calls that expire.
     """
 
     def __init__(

@@ -84,7 +84,11 @@ class QueuedCall:
 
     def take(self, count: int) -> list[int]:
         """Take up to `count` inputs out of the queue, by their places."""
-        taken = [self.waiting.popleft() for _ in range(min(count, len(self.waiting)))]
+        if count >= len(self.waiting):
+            taken, self.bytes = list(self.waiting), 0
+            self.waiting.clear()
+            return taken
+        taken = [self.waiting.popleft() for _ in range(count)]
         self.bytes -= sum(input_bytes(self.inputs[each]) for each in taken)
         return taken
 
@@ -101,12 +105,76 @@ class QueuedCall:
         self.done.set_exception(error.for_caller() if isinstance(error, EmbedderError) else error)
 
 
+class _ClientsCalls:
+    """The calls of one client in a line.
+
+    The call with the fewest inputs left goes first, so that a small call never waits for a large one, and large ones
+    end one after the other instead of all at the end. Of n calls, every nth input is one of the oldest call's, so that
+    no call waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._by_age: OrderedDict[QueuedCall, None] = OrderedDict()
+        self._by_left: dict[int, OrderedDict[QueuedCall, None]] = {}
+        self._since_oldest = 0
+
+    def __len__(self) -> int:
+        return len(self._by_age)
+
+    def __iter__(self) -> Iterator[QueuedCall]:
+        return iter(self._by_age)
+
+    def add(self, call: QueuedCall) -> None:
+        """Add a call."""
+        self._by_age[call] = None
+        self._file(call)
+
+    def remove(self, call: QueuedCall) -> None:
+        """Remove a call."""
+        del self._by_age[call]
+        self._unfile(call)
+
+    def turns(self, count: int) -> int:
+        """Return about how many inputs are taken until a new call of `count` inputs has none left."""
+        first = count + sum(left * len(calls) for left, calls in self._by_left.items() if left <= count)
+        # The oldest call has its share meanwhile, whatever its size.
+        return first + first // len(self._by_age) if any(left > count for left in self._by_left) else first
+
+    def take(self, most: int) -> list[tuple[QueuedCall, int]]:
+        """Take up to `most` inputs, by their calls and their places in these."""
+        places: list[tuple[QueuedCall, int]] = []
+        while self._by_age and len(places) < most:
+            oldest, first = next(iter(self._by_age)), next(iter(self._by_left[min(self._by_left)]))
+            until_oldest = len(self._by_age) - 1 - self._since_oldest
+            count = most - len(places)
+            if first is not oldest:
+                first, count = (oldest, 1) if until_oldest <= 0 else (first, min(count, until_oldest))
+            self._unfile(first)
+            taken = first.take(count)
+            self._since_oldest = 0 if first is oldest else self._since_oldest + len(taken)
+            places += [(first, at) for at in taken]
+            if first.waiting:
+                self._file(first)
+            else:
+                del self._by_age[first]
+        return places
+
+    def _file(self, call: QueuedCall) -> None:
+        self._by_left.setdefault(len(call.waiting), OrderedDict())[call] = None
+
+    def _unfile(self, call: QueuedCall) -> None:
+        calls = self._by_left[len(call.waiting)]
+        del calls[call]
+        if not calls:
+            del self._by_left[len(call.waiting)]
+
+
 @dataclass(eq=False, slots=True)
 class _Line:
-    """Calls that may share batches, by client. Clients and calls are ordered by when they were last served."""
+    """Calls that may share batches, by client. Clients are ordered by when they were last served."""
 
     options: EmbedOptions
-    clients: OrderedDict[str, "OrderedDict[QueuedCall, None]"] = field(default_factory=OrderedDict)
+    clients: OrderedDict[str, _ClientsCalls] = field(default_factory=OrderedDict)
 
     @property
     def calls(self) -> Iterator[QueuedCall]:
@@ -114,42 +182,31 @@ class _Line:
         return chain.from_iterable(self.clients.values())
 
     def add(self, call: QueuedCall) -> None:
-        """Add a call behind the others of its client."""
-        self.clients.setdefault(call.client, OrderedDict())[call] = None
+        """Add a call."""
+        if (calls := self.clients.get(call.client)) is None:
+            calls = self.clients[call.client] = _ClientsCalls()
+        calls.add(call)
         call.line = self
 
     def remove(self, call: QueuedCall) -> None:
         """Remove a call."""
         calls = self.clients[call.client]
-        del calls[call]
+        calls.remove(call)
         if not calls:
             del self.clients[call.client]
 
     def take(self, most: int) -> list[tuple[QueuedCall, int]]:
-        """Take a batch: equal parts of each client, and within a client of each call."""
+        """Take a batch: equal parts of each client."""
         places: list[tuple[QueuedCall, int]] = []
         while self.clients and len(places) < most:
             for left in range(len(self.clients), 0, -1):
                 if len(places) == most:
                     break
                 client, calls = self.clients.popitem(last=False)
-                places += _take_from(calls, max(1, (most - len(places)) // left))
+                places += calls.take(max(1, (most - len(places)) // left))
                 if calls:
                     self.clients[client] = calls
         return places
-
-
-def _take_from(calls: OrderedDict[QueuedCall, None], most: int) -> list[tuple[QueuedCall, int]]:
-    places: list[tuple[QueuedCall, int]] = []
-    while calls and len(places) < most:
-        for left in range(len(calls), 0, -1):
-            if len(places) == most:
-                break
-            call, _ = calls.popitem(last=False)
-            places += [(call, at) for at in call.take(max(1, (most - len(places)) // left))]
-            if call.waiting:
-                calls[call] = None
-    return places
 
 
 class WaitingQueue:
@@ -166,21 +223,29 @@ class WaitingQueue:
         self._lines: dict[EmbedOptions, _Line] = {}
         self._urgent_in_a_row = 0
 
+    @property
+    def calls(self) -> int:
+        """How many calls wait."""
+        return sum(len(each) for line in self._lines.values() for each in line.clients.values())
+
     def add(self, options: EmbedOptions, call: QueuedCall) -> None:
         """Add a call."""
-        self._lines.setdefault(options, _Line(options)).add(call)
+        if (line := self._lines.get(options)) is None:
+            line = self._lines[options] = _Line(options)
+        line.add(call)
         self.inputs += len(call.waiting)
         self.bytes += call.bytes
 
     def ahead(self, options: EmbedOptions, client: str, count: int) -> int:
         """Return about how many inputs go before the last of `count` inputs of an interactive call that comes now.
 
-        Lines, clients and calls take turns, so that these are fewer than all that wait.
+        Lines and clients take turns, and smaller calls go first, so that these are fewer than all that wait.
         """
         line = self._lines.get(options, _Line(options))
         urgent = {each for each in self._lines if each.priority is Priority.INTERACTIVE}
-        own = len(line.clients.get(client, ()))
-        turns = count * (own + 1) * len({*line.clients, client}) * len({*urgent, options})
+        own = line.clients.get(client)
+        turns = count if own is None else own.turns(count)
+        turns *= len({*line.clients, client}) * len({*urgent, options})
         if len(urgent) < len(self._lines):
             turns = turns * BULK_EVERY // (BULK_EVERY - 1)
         return min(self.inputs, turns)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -125,6 +125,11 @@ class ReadAhead:
         """Inputs that are being read or ready."""
         return self._held.total()
 
+    @property
+    def inputs(self) -> Iterator[ReadInput]:
+        """Those that are being read or ready."""
+        return chain(self._reading.values(), *self._ready.values())
+
     def begin(self) -> None:
         """Give each free reader its next input."""
         self._drop_unwanted()
@@ -164,7 +169,7 @@ class ReadAhead:
     async def close(self) -> None:
         """Fail the calls whose inputs are being read or ready."""
         reading = dict(self._reading)
-        for each in chain(reading.values(), *self._ready.values()):
+        for each in self.inputs:
             each.call.fail(EmbedderUnavailable("the embedder was closed"))
         for task in reading:
             task.cancel()

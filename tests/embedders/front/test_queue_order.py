@@ -58,7 +58,8 @@ async def test_batches_of_one_go_to_clients_in_turn() -> None:
     ("client", "count", "ahead"),
     [
         pytest.param("modest", 2, 4, id="each of two clients in turn"),
-        pytest.param("greedy", 1, 31, id="behind the client's own calls"),
+        pytest.param("greedy", 1, 1, id="before larger calls of the client"),
+        pytest.param("greedy", 10, 300, id="behind calls of the client that are no larger"),
         pytest.param("greedy", 1000, 300, id="never more than wait"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import pytest
@@ -286,6 +286,32 @@ async def test_callers_that_were_just_answered_are_waited_for_and_nobody_else(in
     assert [len(batch) for batch in batches(inner)] == [1, 1]
     assert loop.time() - began < 60, "it waits no longer than a part of the last batch's time"
     await embedder.close()
+
+
+class SlowByItsClock(FakeEmbedder):
+    """Each batch takes a thousand seconds of a clock that nothing else moves."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
+        self.now_s += 1000.0
+        return await super().embed(inputs, options)
+
+
+async def test_a_caller_alone_is_never_made_to_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = SlowByItsClock(max_batch=4)
+    monkeypatch.setattr("embedders.front.batching.time", inner)
+    embedder = BatchingEmbedder(inner, bounds=bounds(100), max_gather_s=60.0)
+
+    async with asyncio.timeout(10):
+        for count in (4, 2, 1, 6, 1):
+            await embedder.embed(texts(str(count), count), QUERY)
+    await embedder.close()
+
+    assert [len(batch) for batch in batches(inner)] == [4, 2, 1, 4, 2, 1]
 
 
 async def test_a_thousand_random_calls_leave_nothing_behind(inner: FakeEmbedder) -> None:
