@@ -9,6 +9,7 @@ import structlog
 
 from embedders.front.queueing import calling_client
 from service.access.clients import EVERYBODY, Client, digest_of, read_clients
+from service.access.ledger import Ledger
 from service.access.quotas import Account, calling_account
 from service.access.tokens import TokenVerifier, looks_like_a_token
 from service.errors import CredentialsInvalid, CredentialsMissing
@@ -26,13 +27,15 @@ class Authenticator:
 
     Args:
         settings: the files, what tokens must contain, and what is open to everyone.
+        ledger: what clients have used of their quotas; by default in this process alone.
 
     Raises:
         InvalidSettings: a file cannot be read or breaks rules; all its faults are listed.
     """
 
-    def __init__(self, settings: AuthSettings) -> None:
+    def __init__(self, settings: AuthSettings, ledger: Ledger | None = None) -> None:
         self.settings = settings
+        self._ledger = ledger or Ledger()
         self._contents: dict[Path, bytes] = {}
         self._clients: tuple[Client, ...] = ()
         self._tokens: TokenVerifier | None = None
@@ -84,7 +87,7 @@ class Authenticator:
         client = self.identify(authorization)
         account = self._accounts.get(client.name)
         if account is None or account.client.quota != client.quota:
-            account = self._accounts[client.name] = Account(client)
+            account = self._accounts[client.name] = Account(client, row=self._ledger.row(client.name))
         account.client = client
         calling_account.set(account)
         if not self.open:
