@@ -5,8 +5,11 @@ import contextlib
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -14,15 +17,24 @@ import structlog
 from embedders.errors import ModelUnusable
 from service.process.addresses import AddressTaken, check_address
 from service.process.log import configure_logging
+from service.process.shared_metrics import share_metrics
 from service.settings import InvalidSettings, Settings, masked_settings
 from service.store.embedded.binary import WeaviateBinaryMissing
 from service.store.embedded.server import EmbeddedWeaviateFailed
+from service.workers.link import ParentLink, WorkersFailed
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-CANNOT_START = (AddressTaken, EmbeddedWeaviateFailed, InvalidSettings, ModelUnusable, WeaviateBinaryMissing)
+CANNOT_START = (
+    AddressTaken,
+    EmbeddedWeaviateFailed,
+    InvalidSettings,
+    ModelUnusable,
+    WeaviateBinaryMissing,
+    WorkersFailed,
+)
 
 Start = Callable[[Settings, AsyncExitStack, "asyncio.Future[None]"], Coroutine[Any, Any, dict[str, Any]]]
 """Starts what serves and returns what the log says of it. The stack gets what ends it; a failure ends the future."""
@@ -44,7 +56,7 @@ def run(
     Raises:
         ModuleNotFoundError: at once: packages of the server are not installed.
     """
-    from service.one_server import start_server  # noqa: PLC0415 -- loads gRPC, Weaviate's client and more
+    start = _starter(settings)
 
     async def told(serving: dict[str, Any]) -> int:
         log.info("serving", **serving)
@@ -56,15 +68,67 @@ def run(
         os.umask(0o077)
         raise_file_limit()
         log.info("settings", **masked_settings(settings))
-        return await serve(settings, start_server, told)
+        try:
+            return await _serve(settings, start, told)
+        except CANNOT_START as error:
+            log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the traceback adds nothing
+            return 2 if isinstance(error, InvalidSettings) else 1
 
     return running()
 
 
-async def serve(
+def run_worker() -> None:
+    """Be one of the server processes; the arguments of the program are its number and the folder that all share."""
+    number, folder = int(sys.argv[1]), Path(sys.argv[2])
+    share_metrics(folder, number)
+    parent = ParentLink(folder)
+    # What makes metrics is loaded now that they are shared.
+    import uvloop  # noqa: PLC0415
+
+    from service.access.ledger import SharedLedger  # noqa: PLC0415
+    from service.one_server import start_server  # noqa: PLC0415
+    from service.process.metrics import show_gauges  # noqa: PLC0415
+
+    try:
+        settings = parent.settings()
+    except EOFError:
+        return
+
+    async def told(serving: dict[str, Any]) -> int:
+        parent.tell(serving=serving)
+        log.info("worker_serving")
+        return 0
+
+    async def running() -> int:
+        configure_logging(settings.log, worker=number)
+        ledger = SharedLedger(folder / "quotas", workers=settings.server.workers, worker=number)
+        showing = asyncio.create_task(show_gauges(), name="gauges")
+        try:
+            return await _serve(settings, partial(start_server, ledger=ledger), told)
+        except CANNOT_START as error:
+            parent.tell(fault=str(error), is_setting=isinstance(error, InvalidSettings))
+            return 1
+        finally:
+            showing.cancel()
+
+    sys.exit(uvloop.run(running()))
+
+
+def _starter(settings: Settings) -> Start:
+    """Return what starts the service; loads no more than that needs."""
+    if settings.server.workers == 1:
+        from service.one_server import start_server  # noqa: PLC0415 -- loads gRPC, Weaviate's client and more
+
+        return start_server
+    from service.workers.supervisor import start_workers  # noqa: PLC0415
+
+    return start_workers
+
+
+async def _serve(
     settings: Settings, start: Start, once_serving: Callable[[dict[str, Any]], Coroutine[Any, Any, int]]
 ) -> int:
-    """Start, tell `once_serving` what serves, and stop after a signal; return the exit code as `run` does."""
+    """Start, tell `once_serving` what serves, and stop after a signal; return the exit code of `once_serving`."""
     end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def stop() -> None:
@@ -74,18 +138,14 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
     code = 0
-    try:
-        async with AsyncExitStack() as ends:
-            # A signal during a slow start ends the start; what has been started by then is ended as always.
-            serving = await _unless_ended(end, start(settings, ends, end))
-            if serving is not None:
-                code = await _unless_ended(end, once_serving(serving)) or 0
-            if not code:
-                await end
-            log.info("stopping")
-    except CANNOT_START as error:
-        log.error("cannot_start", reason=str(error))  # noqa: TRY400  # the traceback adds nothing
-        return 2 if isinstance(error, InvalidSettings) else 1
+    async with AsyncExitStack() as ends:
+        # A signal during a slow start ends the start; what has been started by then is ended as always.
+        serving = await _unless_ended(end, start(settings, ends, end))
+        if serving is not None:
+            code = await _unless_ended(end, once_serving(serving)) or 0
+        if not code:
+            await end
+        log.info("stopping")
     log.info("stopped")
     return code
 

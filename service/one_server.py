@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from service.access import Authenticator
+from service.access.ledger import Ledger
 from service.core.embedder_pool import EmbedderPool
 from service.core.reranker_pool import RerankerPool
 from service.process.addresses import check_address
@@ -20,20 +21,23 @@ from service.web.server import WebServer
 from service.wiring import build_embedders, build_rerankers, replicas
 
 
-async def start_server(settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]") -> dict[str, Any]:
+async def start_server(
+    settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]", *, ledger: Ledger | None = None
+) -> dict[str, Any]:
     """Start everything.
 
     Args:
         settings: of the service.
         ends: gets the callbacks that stop it, in reverse order: the embedded Weaviate stops last.
         end: done once the service is to stop; this never does it.
+        ledger: what clients have used of their quotas, where several processes share it.
 
     Returns:
         What serves, and where.
     """
     del end
     # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
-    authenticator = Authenticator(settings.auth)
+    authenticator = Authenticator(settings.auth, ledger)
     embedders = EmbedderPool(build_embedders(settings), replicas=replicas(settings))
     rerankers = RerankerPool(build_rerankers(settings))
     web = None
@@ -49,15 +53,7 @@ async def start_server(settings: Settings, ends: AsyncExitStack, end: "asyncio.F
         await weaviate.start()
         where = weaviate.client_settings
     store = WeaviateStore(where)
-    server = GrpcServer(
-        settings.server,
-        RequestLimits.of(settings.limits),
-        store=store,
-        embedders=embedders,
-        rerankers=rerankers,
-        authenticator=authenticator,
-        allow_caller_keys=_allows_caller_keys(settings),
-    )
+    server = _grpc_server(settings, authenticator, store, embedders, rerankers)
     servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
     ends.push_async_callback(authenticator.close)
     await authenticator.start()
@@ -82,9 +78,24 @@ async def start_server(settings: Settings, ends: AsyncExitStack, end: "asyncio.F
     }
 
 
-def _allows_caller_keys(settings: Settings) -> bool:
-    return any(
-        isinstance(group, NimConnectionSettings) and group.allow_caller_keys for group in settings.embedders.values()
+def _grpc_server(
+    settings: Settings,
+    authenticator: Authenticator,
+    store: WeaviateStore,
+    embedders: EmbedderPool,
+    rerankers: RerankerPool,
+) -> GrpcServer:
+    return GrpcServer(
+        settings.server,
+        RequestLimits.of(settings.limits),
+        store=store,
+        embedders=embedders,
+        rerankers=rerankers,
+        authenticator=authenticator,
+        allow_caller_keys=any(
+            isinstance(group, NimConnectionSettings) and group.allow_caller_keys
+            for group in settings.embedders.values()
+        ),
     )
 
 

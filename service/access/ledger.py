@@ -32,10 +32,10 @@ class Row:
 
     look_every_s: float | None = None
 
-    def __init__(self, numbers: "memoryview[float]", in_flight: memoryview, worker: int) -> None:
+    def __init__(self, numbers: "memoryview[float]", in_flight: memoryview, column: int) -> None:
         self.inputs, self.bytes = numbers[:2], numbers[2:]
         self._in_flight = in_flight
-        self._worker = worker
+        self._column = column
 
     @property
     def inputs_in_flight(self) -> int:
@@ -44,7 +44,7 @@ class Row:
 
     def add_in_flight(self, inputs: int) -> None:
         """Note that inputs are in flight in this process, or no longer are."""
-        self._in_flight[self._worker] += inputs
+        self._in_flight[self._column] += inputs
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -65,9 +65,9 @@ class _SharedRow(Row):
     look_every_s = LOOK_EVERY_S
 
     def __init__(
-        self, numbers: "memoryview[float]", in_flight: memoryview, worker: int, file: int, offset: int
+        self, numbers: "memoryview[float]", in_flight: memoryview, column: int, file: int, offset: int
     ) -> None:
-        super().__init__(numbers, in_flight, worker)
+        super().__init__(numbers, in_flight, column)
         self._file = file
         self._offset = offset
 
@@ -111,11 +111,11 @@ class SharedLedger(Ledger):
 
         Args:
             file: where it is; nothing else may open it in this process, because closing it ends this process's locks.
-            workers: server processes, numbered from 0.
-            worker: number of this one.
+            workers: server processes, numbered from 1.
+            worker: number of this one; 0 for their parent, which uses nothing.
         """
         self._row_bytes = NAME_BYTES + NUMBER_BYTES * (NUMBERS + workers)
-        self._worker = worker
+        self._column = worker - 1
         size = NUMBER_BYTES + MAX_ROWS * self._row_bytes
         self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._file, size)
@@ -140,12 +140,12 @@ class SharedLedger(Ledger):
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
         in_flight_at = NAME_BYTES + NUMBERS * NUMBER_BYTES
         numbers = self._part(at, NAME_BYTES, in_flight_at).cast("d")
-        return _SharedRow(numbers, self._in_flight(at), self._worker, self._file, self._offset(at))
+        return _SharedRow(numbers, self._in_flight(at), self._column, self._file, self._offset(at))
 
     def forget(self, worker: int) -> None:
         """Note that nothing is in flight in a server process, because it has died."""
         for at in range(self._count[0]):
-            self._in_flight(at)[worker] = 0
+            self._in_flight(at)[worker - 1] = 0
 
     def _in_flight(self, at: int) -> memoryview:
         return self._part(at, NAME_BYTES + NUMBERS * NUMBER_BYTES, self._row_bytes).cast("q")

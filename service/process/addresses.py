@@ -30,25 +30,54 @@ def check_address(settings: ServerSettings | WebSettings) -> None:
     listen(settings).close()
 
 
-def listen(settings: ServerSettings | WebSettings) -> socket.socket:
+def listen(settings: ServerSettings | WebSettings, *, shared: bool = False) -> socket.socket:
     """Return a socket that listens on a server's address.
+
+    Args:
+        settings: with the address.
+        shared: whether other processes, which `hold` has kept the address for, listen on it too.
 
     Raises:
         AddressTaken: another program listens on the address, or the address is not one of this machine.
     """
+    listener = _bind(settings, shared=shared)
+    try:
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise AddressTaken(settings) from error
+    return listener
+
+
+def hold(settings: ServerSettings | WebSettings) -> socket.socket:
+    """Return a socket that keeps an address for processes that share it. It does not listen, so it gets no connections.
+
+    Raises:
+        AddressTaken: another program has the address, or the address is not one of this machine.
+    """
+    # A program of the same user that shares its address too could listen on it beside us; it would get our callers.
+    check_address(settings)
+    held = _bind(settings, shared=True)
+    # It was needed to bind beside connections that are closing. From now on it would let others bind beside us.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return held
+
+
+def _bind(settings: ServerSettings | WebSettings, *, shared: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
+        bound = socket.socket(family, kind, protocol)
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(address)
         except OSError:
-            listener.close()
+            bound.close()
             raise
     except OSError as error:
         raise AddressTaken(settings) from error
-    listener.setblocking(False)
-    return listener
+    bound.setblocking(False)
+    return bound

@@ -96,16 +96,22 @@ class _ToLines(logging.Handler):
         return True
 
 
-def configure_logging(settings: LogSettings) -> None:
+def configure_logging(settings: LogSettings, worker: int | None = None) -> None:
     """Send every log line to standard error, in the format of the settings.
 
     Our own lines skip the logging package, because each call writes one. The few lines of libraries go through it.
+
+    Args:
+        settings: format and level.
+        worker: number of this process that each line says, if it is one of several.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         _Clock(),
     ]
+    if worker is not None:
+        shared.append(_of_worker(worker))
     if settings.format == "json":
         render: list[Processor] = [
             structlog.processors.format_exc_info,
@@ -152,6 +158,15 @@ class _Clock:
             self._second = (second, text)
         line["timestamp"] = f"{text}.{micro:06}Z"
         return line
+
+
+def _of_worker(number: int) -> Processor:
+    def add(logger: Any, method: str, line: EventDict) -> EventDict:
+        del logger, method
+        line.setdefault("worker", number)
+        return line
+
+    return add
 
 
 def _to_json(line: Any, **options: Any) -> str:

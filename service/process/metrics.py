@@ -7,10 +7,26 @@ import asyncio
 import platform
 from importlib.metadata import version
 
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    GC_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+)
 
 from embedders.front.queueing import calling_client
-from embedders.telemetry.metrics import SECONDS
+from embedders.telemetry.metrics import SECONDS, ReadGauge, read_gauges
+from service.process.shared_metrics import all_metrics
+
+# Several processes cannot show these together, so one does not show them either.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+REGISTRY.unregister(GC_COLLECTOR)
+
+SHOW_EVERY_S = 1.0
 
 ANONYMOUS = "anonymous"
 """The client of calls without a key."""
@@ -23,29 +39,45 @@ CALLS = Counter(
 CALL_SECONDS = Histogram(
     "vecgate_grpc_call_seconds", "Duration of gRPC calls of Vecgate's API.", ["method"], buckets=SECONDS
 )
-IN_FLIGHT = Gauge("vecgate_grpc_calls_in_flight", "Calls of Vecgate's API whose response has not been taken yet.")
+IN_FLIGHT = Gauge(
+    "vecgate_grpc_calls_in_flight",
+    "Calls of Vecgate's API whose response has not been taken yet.",
+    multiprocess_mode="livesum",
+)
 REQUESTS = Counter(
     "vecgate_http_requests_total",
     "HTTP requests that ended, by status code (499: the caller left) and by the client that its key names.",
     ["route", "code", "client"],
 )
 REQUEST_SECONDS = Histogram("vecgate_http_request_seconds", "Duration of HTTP requests.", ["route"], buckets=SECONDS)
-HTTP_IN_FLIGHT = Gauge("vecgate_http_requests_in_flight", "HTTP requests that are being answered.")
+HTTP_IN_FLIGHT = Gauge(
+    "vecgate_http_requests_in_flight", "HTTP requests that are being answered.", multiprocess_mode="livesum"
+)
 FAILURES = Counter(
     "vecgate_failures_total",
     "Calls and requests that failed, by reason, such as EMBEDDING_SPACE_MISMATCH, and by who is to blame.",
     ["reason", "blame"],
 )
 EMBEDDER_UP = Gauge(
-    "vecgate_embedder_up", "1 if an embedder's last call or check succeeded, else 0.", ["embedder", "space"]
+    "vecgate_embedder_up",
+    "1 if an embedder's last call or check succeeded, else 0.",
+    ["embedder", "space"],
+    multiprocess_mode="livemin",
 )
-RERANKER_UP = Gauge("vecgate_reranker_up", "1 if a reranker's last call or check succeeded, else 0.", ["reranker"])
+RERANKER_UP = Gauge(
+    "vecgate_reranker_up",
+    "1 if a reranker's last call or check succeeded, else 0.",
+    ["reranker"],
+    multiprocess_mode="livemin",
+)
 KEPT_ORDERS = Counter(
     "vecgate_reranker_kept_orders_total",
     "Searches whose hits kept their first order because the reranker failed, which their callers allowed.",
     ["reranker"],
 )
-STORE_UP = Gauge("vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.")
+STORE_UP = Gauge(
+    "vecgate_store_up", "1 while Weaviate answers on both of its ports, else 0.", multiprocess_mode="livemin"
+)
 STORE_SECONDS = Histogram(
     "vecgate_store_seconds", "Duration of calls to Weaviate, by operation.", ["operation"], buckets=SECONDS
 )
@@ -70,7 +102,9 @@ for _outcome in ("stored", "rejected", "failed"):
 for _origin in ("computed", "supplied", "absent", "missing"):
     IMPORT_VECTORS.labels(_origin)
 
-TASKS = Gauge("vecgate_tasks", "Tasks of the event loop; more than the calls need is a leak.")
+TASKS = ReadGauge(
+    "vecgate_tasks", "Tasks of the event loop; more than the calls need is a leak.", multiprocess_mode="livesum"
+)
 
 
 def _count_tasks() -> int:
@@ -84,6 +118,19 @@ TASKS.set_function(_count_tasks)
 
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
+
+
+async def exposed() -> CollectorRegistry:
+    """Return the metrics of the whole server, whichever of its processes is asked."""
+    read_gauges()
+    return await all_metrics([BUILD])
+
+
+async def show_gauges() -> None:
+    """Let the other processes of the server see the gauges of this one that are read."""
+    while True:
+        read_gauges()
+        await asyncio.sleep(SHOW_EVERY_S)
 
 
 def note_call(method: str, code: str, took_s: float) -> None:

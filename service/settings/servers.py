@@ -28,6 +28,13 @@ class ServerSettings(Group):
 
     host: Host = Field("127.0.0.1", description="address that the gRPC server listens on")
     port: Port = Field(50070, description="port that the gRPC server listens on; 0 takes a free one")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="processes that answer calls at both addresses; they share an embedded Weaviate, local models and "
+        "quotas; other limits count for each",
+    )
     tls_cert_file: ReadableFile | None = Field(
         None,
         description="certificate chain in PEM for gRPC and HTTP, read again when it changes; both then take TLS only",

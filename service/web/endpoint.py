@@ -16,6 +16,7 @@ from embedders.contract import Embedder, Embedding, EmbedOptions, Input, Priorit
 from embedders.errors import InputRejected
 from service.core.embedder_pool import EmbedderPool
 from service.errors import InvalidRequest, rejection
+from service.process.metrics import exposed
 from service.settings import AuthSettings, WebSettings
 from service.web.bounds import WebBounds
 from service.web.exchange import BodyReader, Exchange, LongAnswer
@@ -203,9 +204,9 @@ class Endpoint:
         return _json(openapi_document(self._settings, self._access, self._models, API_VERSION))
 
     async def get_metrics(self, exchange: Exchange) -> web.Response:
-        """Return the process's metrics for Prometheus."""
+        """Return the server's metrics for Prometheus."""
         del exchange
-        return web.Response(body=generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(await exposed()), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _read(self, body: bytes) -> tuple[EmbeddingsRequest, Chosen, list[Input]]:
         """Return a request, the embedders that it asks for, and its inputs."""

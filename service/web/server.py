@@ -260,7 +260,8 @@ class WebServer:
         self.port: int = settings.port
         self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        check_address(settings)
+        if server.workers == 1:
+            check_address(settings)
 
     @property
     def address(self) -> str:
@@ -275,7 +276,7 @@ class WebServer:
         Raises:
             AddressTaken: another program has taken the address meanwhile.
         """
-        listener = listen(self._settings)
+        listener = listen(self._settings, shared=self._shared.workers > 1)
         self.port = listener.getsockname()[1]
         self._server = server = web.Server(self._answer, handler_cancellation=True)
         self._listener = await asyncio.get_running_loop().create_server(

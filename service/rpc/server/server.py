@@ -106,7 +106,8 @@ class GrpcServer:
         self._server = grpc.aio.server(
             interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
         )
-        check_address(settings)
+        if settings.workers == 1:
+            check_address(settings)
         certificates = certificates_of(settings, settings.tls_client_ca_file, group="server")
         self._credentials = None if certificates is None else _credentials(certificates)
         self.port: int = settings.port
@@ -200,8 +201,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         # The time to wait for the response to a ping without other traffic, by default a minute.
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", ms(MIN_PING_INTERVAL_S)),
-        # Two servers on one port would silently share its callers.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port would silently share its callers; only workers may.
+        ("grpc.so_reuseport", int(settings.workers > 1)),
     ]
 
 

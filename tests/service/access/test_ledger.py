@@ -22,7 +22,7 @@ from service.access import Account, Client, Permission
 from service.access.clients import Quota
 from service.access.ledger import SharedLedger
 
-ledger = SharedLedger(Path(sys.argv[1]), workers=2, worker=1)
+ledger = SharedLedger(Path(sys.argv[1]), workers=2, worker=2)
 client = Client("a", frozenset(Permission), quota=Quota.model_validate_json(sys.argv[2]))
 account = Account(client, row=ledger.row("a"))
 
@@ -43,7 +43,7 @@ Other = Callable[[Quota, int], "subprocess.Popen[str]"]
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> SharedLedger:
-    return SharedLedger(tmp_path / "quotas", workers=2)
+    return SharedLedger(tmp_path / "quotas", workers=2, worker=1)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ async def test_a_killed_process_leaves_no_lock_and_nothing_in_flight(ledger: Sha
         process.wait()
     assert ours.inputs_in_flight == 3
 
-    ledger.forget(1)
+    ledger.forget(2)
 
     async with asyncio.timeout(10):
         await embed(ours, 3)

@@ -1,0 +1,1 @@
+"""Several server processes for one address, and the parent that starts, watches and ends them."""

@@ -1,0 +1,262 @@
+"""Several server processes for one address: how callers, operators and Prometheus meet them."""
+
+import os
+import signal
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.serving import Serving, serving
+from tests.e2e.test_prometheus import page, use
+from tests.e2e.test_rolling_restart import free_port, nim
+from tests.fakes.clients import key_of, write_clients
+from vecgate.client import Client, Health, VecgateError
+
+CONNECTIONS = 16
+"""So many, that no worker gets none of them but once in 30,000 times."""
+
+
+@pytest.fixture(scope="module")
+def nim_settings() -> Iterator[dict[str, str]]:
+    with nim() as address:
+        yield {"VECGATE_EMBEDDERS__NIM__KIND": "nim", "VECGATE_EMBEDDERS__NIM__BASE_URL": address}
+
+
+@pytest.fixture(scope="module")
+def running(
+    weaviate_binary: None, nim_settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serving]:
+    folder = tmp_path_factory.mktemp("workers")
+    with serving(folder / "data", **nim_settings, VECGATE_SERVER__WORKERS="2") as server:
+        yield server
+
+
+def workers_of(server: Serving) -> list[psutil.Process]:
+    """Return the server processes."""
+    return [each for each in psutil.Process(server.process.pid).children() if "run_worker" in str(each.cmdline())]
+
+
+def connections(server: Serving, ends: ExitStack, **options: str) -> list[Client]:
+    """Return clients with a connection each; the log names the calls of the first one conn-0."""
+    return [
+        ends.enter_context(
+            Client(
+                server.address,
+                timeout_s=10,
+                metadata=[("x-request-id", f"conn-{number}")],
+                options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)],
+                **options,
+            )
+        )
+        for number in range(CONNECTIONS)
+    ]
+
+
+def worker_of(server: Serving, number: int) -> int:
+    """Return the worker that has the connection of a client, waiting for its line."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        for line in reversed(list(server.log)):
+            if line.get("request_id") == f"conn-{number}":
+                return int(line["worker"])
+        time.sleep(0.05)
+    raise AssertionError(f"no call of connection {number}")
+
+
+def test_connections_are_spread_and_a_killed_worker_fails_its_own_calls_alone_and_comes_back(running: Serving) -> None:
+    ended = threading.Event()
+
+    def call_until_the_end(client: Client) -> list[str]:
+        failures = []
+        while not ended.is_set():
+            try:
+                client.embed(["a dog"])
+            except VecgateError as error:
+                failures.append(error.code.name)
+                time.sleep(0.1)
+        return failures
+
+    with ExitStack() as ends:
+        clients = connections(running, ends)
+        for client in clients:
+            client.embed(["a cat"])
+        workers = [worker_of(running, number) for number in range(CONNECTIONS)]
+        pool = ends.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        ends.callback(ended.set)
+        calling = [pool.submit(call_until_the_end, client) for client in clients]
+        killed = workers_of(running)[0]
+        killed.kill()
+        line = running.wait_for("worker_died")
+        again = wait_for_another_worker(running, line["worker"])
+        ended.set()
+        failures = [each.result() for each in calling]
+        for client in clients:
+            client.embed(["a bird"])
+
+    assert set(workers) == {1, 2}
+    assert line["signal"] == "SIGKILL"
+    assert again
+    assert {code for each in failures for code in each} <= {"UNAVAILABLE"}
+    hit = {worker for worker, failed in zip(workers, failures, strict=True) if failed}
+    assert hit <= {line["worker"]}
+    assert len(workers_of(running)) == 2
+
+
+def wait_for_another_worker(server: Serving, number: int) -> bool:
+    """Wait until a worker serves for the second time."""
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
+        serving = [line for line in list(server.log) if line["event"] == "worker_serving" and line["worker"] == number]
+        if len(serving) > 1:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_every_worker_is_healthy_and_one_line_says_that_the_server_serves(running: Serving) -> None:
+    with ExitStack() as ends:
+        for client in connections(running, ends):
+            assert client.health() is Health.SERVING
+    for _ in range(CONNECTIONS):
+        with urllib.request.urlopen(f"{running.url}/v1/health/ready") as answer:
+            assert answer.status == 200
+    told = [line for line in running.log if line["event"] == "serving"]
+    assert [line["workers"] for line in told] == [2]
+
+
+def families(text: str) -> dict[str, set[tuple[str, ...]]]:
+    """Return the names of the samples of a page, each with the names of its labels."""
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).add(tuple(sorted(sample.labels)))
+    return found
+
+
+def test_each_worker_shows_the_metrics_of_the_whole_server_by_the_names_of_one_process(
+    running: Serving, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    with serving(tmp_path / "data", **nim_settings) as one:
+        use(one)
+        of_one = families(page(one))
+    use(running)
+
+    pages = [page(running) for _ in range(CONNECTIONS)]
+
+    # Nothing was refused or killed there, and what has not happened yet has no labels.
+    assert {name: labels for name, labels in families(pages[0]).items() if name in of_one} == of_one
+    assert {name for name in families(pages[0]) if name not in of_one} == set()
+    asked = 'vecgate_http_requests_total{client="anonymous",code="200",route="GET /metrics"}'
+    counted = [float(line.split()[-1]) for text in pages for line in text.splitlines() if line.startswith(asked)]
+    assert counted == sorted(counted)
+    assert counted[-1] - counted[0] >= CONNECTIONS - 2
+
+
+def test_a_quota_counts_whatever_worker_a_connection_reaches(
+    weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    quota = "[clients.poor.quota]\ninputs_per_second = 0.01"
+    file = write_clients(tmp_path / "clients.toml", poor=f'permissions = ["embed"]\n{quota}')
+    settings = {"VECGATE_AUTH__CLIENTS_FILE": str(file), "VECGATE_SERVER__WORKERS": "2"}
+    with serving(tmp_path / "data", **nim_settings, **settings) as server, ExitStack() as ends:
+        clients = connections(server, ends, api_key=key_of("poor"))
+        clients[0].embed(["a dog", "a cat"])
+        refused = []
+        for client in clients:
+            with pytest.raises(VecgateError) as caught:
+                client.embed(["a dog"])
+            refused.append(caught.value)
+        workers = {worker_of(server, number) for number in range(CONNECTIONS)}
+
+        # A key that is gone is refused by each worker once it has read the file again.
+        write_clients(file, rich='permissions = ["embed"]')
+        end = time.monotonic() + 30
+        while len({line["worker"] for line in server.log if line["event"] == "clients_read_again"}) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        for client in clients:
+            with pytest.raises(VecgateError, match="unknown API key"):
+                client.embed(["a dog"])
+
+    assert workers == {1, 2}
+    assert {(error.code.name, error.reason) for error in refused} == {("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")}
+    assert all(100 < (error.retry_after_s or 0) <= 200 for error in refused)
+
+
+def test_a_drain_lets_calls_finish_in_all_workers_and_leaves_nothing(
+    weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    with serving(tmp_path / "data", **nim_settings, VECGATE_SERVER__WORKERS="2") as server, ExitStack() as ends:
+        clients = connections(server, ends)
+        for client in clients:
+            client.embed(["a dog"])
+        processes = psutil.Process(server.process.pid).children(recursive=True)
+        workers = workers_of(server)
+        # A terminal sends Ctrl-C to the whole group of the program.
+        groups = {os.getpgid(each.pid) for each in workers} | {os.getpgid(server.process.pid)}
+        pool = ends.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        calls = [pool.submit(client.embed, [f"{n}" for n in range(500)]) for client in clients]
+        time.sleep(0.05)
+        for each in workers:
+            each.send_signal(signal.SIGTERM)
+        code = server.end(signal.SIGINT)
+        failures = [error for call in calls if (error := call.exception()) is not None]
+
+    assert code == 0
+    assert len(groups) == 3
+    assert {error.code.name for error in failures if isinstance(error, VecgateError)} <= {"UNAVAILABLE"}
+    assert psutil.wait_procs(processes, timeout=1)[1] == []
+
+
+def test_a_kill_of_the_parent_ends_the_workers_and_frees_the_address(
+    weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    settings = nim_settings | {"VECGATE_SERVER__WORKERS": "2", "VECGATE_SERVER__PORT": str(free_port())}
+    with serving(tmp_path / "data", **settings) as first:
+        first.wait_for("serving")
+        workers = workers_of(first)
+        first.process.kill()
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+        with serving(tmp_path / "data", **settings) as second, second.client() as client:
+            assert client.embed(["a dog"]).items[0].vector is not None
+
+
+@pytest.mark.parametrize("port", ["VECGATE_SERVER__PORT", "VECGATE_WEB__PORT"])
+def test_a_port_that_another_program_shares_ends_the_start_before_anything_is_started(
+    port: str, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        taken = str(other.getsockname()[1])
+        settings = nim_settings | {"VECGATE_SERVER__WORKERS": "2", port: taken}
+        with serving(tmp_path / "data", **settings) as server:
+            line = server.wait_for("cannot_start")
+            code = server.process.wait(30)
+
+    assert code == 1
+    assert taken in line["reason"]
+    assert port in line["reason"]
+    assert [each["event"] for each in server.log] == ["settings", "cannot_start"]
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_signal_during_a_slow_start_ends_it(nim_settings: dict[str, str], tmp_path: Path) -> None:
+    with serving(tmp_path / "data", **nim_settings, VECGATE_SERVER__WORKERS="2") as server:
+        server.wait_for("settings")
+        end = time.monotonic() + 30
+        while not (processes := psutil.Process(server.process.pid).children(recursive=True)):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        code = server.end(signal.SIGTERM)
+
+    assert code == 0
+    assert psutil.wait_procs(processes, timeout=1)[1] == []

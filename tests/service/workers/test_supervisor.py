@@ -1,0 +1,194 @@
+"""The parent of several server processes, with tiny processes in their place."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.settings import InvalidSettings, ServerSettings, Settings
+from service.workers import supervisor
+from service.workers.link import WorkersFailed
+from service.workers.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[3]
+
+TINY = """
+import json, os, signal, socket, struct, sys, time
+number, folder = int(sys.argv[1]), sys.argv[2]
+parent = socket.socket(fileno=0)
+def told():
+    size, = struct.unpack("!Q", parent.recv(8, socket.MSG_WAITALL))
+    return parent.recv(size, socket.MSG_WAITALL)
+def serve():
+    told()
+    with open(os.path.join(folder, f"{number}.is"), "w") as file:
+        file.write(str(os.getpid()))
+    parent.sendall(json.dumps({"serving": {"grpc": "here"}}).encode() + b"\\n")
+    signal.pause()
+"""
+SERVE = "serve()"
+DIE = "told(); os.kill(os.getpid(), signal.SIGABRT)"
+REFUSE = 'told(); parent.sendall(json.dumps({"fault": "no such key", "is_setting": True}).encode() + b"\\n")'
+DIE_AFTER_THE_FIRST = f"""
+if number == 1 and os.path.exists(os.path.join(folder, "1.is")):
+    {DIE}
+{SERVE}
+"""
+IGNORE_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN); serve()"
+NEVER_ASKED = "time.sleep(100)"
+
+
+Start = Callable[[str], AbstractAsyncContextManager["Running"]]
+
+
+class Running:
+    """A supervisor with two tiny workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.settings = Settings(server=ServerSettings(workers=2, drain_grace_s=0.1))
+        self.supervisor = Supervisor(self.settings, folder, self.end)
+        self._folder = folder
+
+    def pid(self, number: int) -> int:
+        """Return the process id of a worker that has served; 0 if none has."""
+        file = self._folder / f"{number}.is"
+        return int(file.read_text() or "0") if file.exists() else 0
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.0, 0.01))
+    monkeypatch.setattr(supervisor, "END_S", 0.5)
+
+    @asynccontextmanager
+    async def start(program: str) -> AsyncIterator[Running]:
+        monkeypatch.setattr(supervisor, "PROGRAM", TINY + program)
+        made = Running(tmp_path)
+        made.supervisor.start()
+        try:
+            async with asyncio.timeout(60):
+                yield made
+        finally:
+            await made.supervisor.stop()
+        assert psutil.Process().children() == []
+
+    return start
+
+
+async def test_the_start_ends_when_all_workers_serve(running: Start) -> None:
+    async with running(SERVE) as made:
+        serving = await made.supervisor.serve(made.settings)
+
+        assert serving == {"grpc": "here", "workers": 2}
+        assert made.pid(1) != made.pid(2)
+
+
+async def test_a_killed_worker_is_replaced_and_the_other_one_stays(running: Start) -> None:
+    async with running(SERVE) as made:
+        await made.supervisor.serve(made.settings)
+        first, second = made.pid(1), made.pid(2)
+
+        os.kill(first, signal.SIGKILL)
+        while made.pid(1) in {first, 0}:
+            await asyncio.sleep(0.01)
+
+        assert made.pid(2) == second
+        assert psutil.pid_exists(second)
+        assert not made.end.done()
+
+
+async def test_a_worker_that_keeps_dying_at_the_start_ends_the_server_with_its_signal(running: Start) -> None:
+    async with running(DIE) as made:
+        serving = asyncio.create_task(made.supervisor.serve(made.settings))
+
+        with pytest.raises(WorkersFailed, match=r"worker [12] died 5 times before it served.*SIGABRT"):
+            await made.end
+        serving.cancel()
+
+
+async def test_a_wrong_setting_that_a_worker_finds_ends_the_server_at_once(running: Start) -> None:
+    async with running(REFUSE) as made:
+        serving = asyncio.create_task(made.supervisor.serve(made.settings))
+
+        with pytest.raises(InvalidSettings, match="no such key"):
+            await made.end
+        serving.cancel()
+
+
+async def test_while_one_worker_serves_the_server_goes_on_whatever_becomes_of_the_other(
+    running: Start, tmp_path: Path
+) -> None:
+    async with running(DIE_AFTER_THE_FIRST) as made:
+        await made.supervisor.serve(made.settings)
+        os.kill(made.pid(1), signal.SIGKILL)
+        await asyncio.sleep(2)
+
+        assert not made.end.done()
+        (tmp_path / "1.is").unlink()
+        while not made.pid(1):
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("program", [NEVER_ASKED, IGNORE_SIGTERM], ids=["still loading", "does not end"])
+async def test_a_stop_leaves_no_worker(running: Start, program: str) -> None:
+    async with running(program) as made:
+        if program == IGNORE_SIGTERM:
+            await made.supervisor.serve(made.settings)
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from service.settings import ServerSettings, Settings
+from service.workers import supervisor
+
+supervisor.PROGRAM = '''
+import signal, sys
+from pathlib import Path
+from service.workers.link import ParentLink
+parent = ParentLink(Path(sys.argv[2]))
+parent.settings()
+parent.tell(serving={})
+while True:
+    signal.pause()
+'''
+
+async def run():
+    settings = Settings(server=ServerSettings(workers=2))
+    end = asyncio.get_running_loop().create_future()
+    made = supervisor.Supervisor(settings, Path(sys.argv[1]), end)
+    made.start()
+    await made.serve(settings)
+    print("serving", flush=True)
+    await end
+
+asyncio.run(run())
+"""
+
+
+def test_workers_end_when_their_parent_is_killed_and_leave_no_files(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    command = [sys.executable, "-c", PARENT, str(shared)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "serving\n"
+        workers = psutil.Process(parent.pid).children()
+        parent.kill()
+
+    assert len(workers) == 2
+    gone, alive = psutil.wait_procs(workers, timeout=30)
+    end = time.monotonic() + 10
+    while shared.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert (len(gone), alive) == (2, [])
+    assert not shared.exists()
