@@ -62,9 +62,11 @@ def hash_image(content: bytes) -> str:
     return hashlib.sha256(b64encode(content)).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredObject:
     """An object as the store takes and returns it.
+
+    Not frozen, as searches make one for each hit, and a frozen one takes twice as long.
 
     Attributes:
         images: encoded images by blob property.

@@ -324,9 +324,9 @@ class Group:
     rerank_score: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hit:
-    """An object found.
+    """An object found; not frozen, for the reason of StoredObject.
 
     Attributes:
         distance: None when nothing was measured, as the certainty.

@@ -28,6 +28,8 @@ from vecgate.v1 import object_service_pb2 as object_pb
 DEFAULT_PAGE_SIZE = 100
 MASKED = ("properties", "images", "vectors")
 ORIGINS = {origin: object_pb.VectorOrigin.Value(f"VECTOR_ORIGIN_{origin.name}") for origin in VectorOrigin}
+SCALARS: dict[type, str] = {str: "string_value", float: "number_value", int: "number_value", bool: "bool_value"}
+"""The field of a Struct's value that holds a Python value; other values are lists and objects."""
 
 
 def parse_listing(request: object_pb.ListObjectsRequest, limits: RequestLimits) -> Listing:
@@ -152,10 +154,17 @@ class _Values:
             raise _TooMany
 
 
-def object_to_pb(each: StoredObject) -> object_pb.DataObject:
-    """Return an object."""
-    message = object_pb.DataObject(id=str(each.id))
-    message.properties.update({name: value for name, value in each.properties.items() if value is not None})
+def object_to_pb(each: StoredObject, message: object_pb.DataObject | None = None) -> object_pb.DataObject:
+    """Return an object as a new message, or as one that is already part of another."""
+    message = object_pb.DataObject() if message is None else message
+    message.id = str(each.id)
+    values = message.properties.fields
+    for name, value in each.properties.items():
+        if (kind := SCALARS.get(type(value))) is not None:
+            # Struct.update does the same, in Python and in four times the time.
+            setattr(values[name], kind, value)
+        elif value is not None:
+            message.properties.update({name: value})
     for name, content in each.images.items():
         message.images[name].content = content
     for name, vector in each.vectors.items():

@@ -2,11 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from service.core.searching.reranking import RerankReport
 from service.core.searching.searcher import Searcher
@@ -19,7 +17,7 @@ from service.rpc.shared.requests import CallerKeys, embedder_to_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import search_service_pb2_grpc as pb_grpc
 
-HITS_AT_ONCE = 10
+HITS_AT_ONCE = 20
 """Hits that become messages before other calls have their turn."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -42,28 +40,33 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             groups=_groups_to_pb(result.hits),
             reranking=None if result.reranking is None else _reranking_to_pb(result.reranking),
         )
-        for start in range(0, len(result.hits), HITS_AT_ONCE):
-            if start:
+        hits = response.hits
+        for index, each in enumerate(result.hits, start=1):
+            _fill_hit(hits.add(), each)
+            if index % HITS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            response.hits.extend(_hits_to_pb(result.hits[start : start + HITS_AT_ONCE]))
         return response
 
 
-def _hits_to_pb(hits: Sequence[Hit]) -> list[pb.Hit]:
-    return [
-        pb.Hit(
-            object=object_to_pb(each.object),
-            distance=each.distance,
-            certainty=each.certainty,
-            score=each.score,
-            creation_time=_time_to_pb(each.created) if each.created else None,
-            update_time=_time_to_pb(each.updated) if each.updated else None,
-            explain_score=each.explain_score,
-            rerank_score=each.rerank_score,
-            group=each.group.name if each.group is not None else "",
-        )
-        for each in hits
-    ]
+def _fill_hit(message: pb.Hit, hit: Hit) -> None:
+    # In place and field by field: to make a message and copy it into the response takes twice as long.
+    object_to_pb(hit.object, message.object)
+    if hit.distance is not None:
+        message.distance = hit.distance
+    if hit.certainty is not None:
+        message.certainty = hit.certainty
+    if hit.score is not None:
+        message.score = hit.score
+    if hit.created is not None:
+        message.creation_time.FromDatetime(hit.created)
+    if hit.updated is not None:
+        message.update_time.FromDatetime(hit.updated)
+    if hit.explain_score:
+        message.explain_score = hit.explain_score
+    if hit.rerank_score is not None:
+        message.rerank_score = hit.rerank_score
+    if hit.group is not None:
+        message.group = hit.group.name
 
 
 def _reranking_to_pb(report: RerankReport) -> pb.Reranking:
@@ -73,12 +76,6 @@ def _reranking_to_pb(report: RerankReport) -> pb.Reranking:
         scored=report.scored,
         error=None if report.error is None else to_status(report.error, ""),
     )
-
-
-def _time_to_pb(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
 
 
 def _groups_to_pb(hits: Sequence[Hit]) -> list[pb.Group]:

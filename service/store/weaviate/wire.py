@@ -64,6 +64,10 @@ JOINS = {
     TargetJoin.MANUAL_WEIGHTS: base_search_pb2.COMBINATION_METHOD_TYPE_MANUAL,
     TargetJoin.RELATIVE_SCORE: base_search_pb2.COMBINATION_METHOD_TYPE_RELATIVE_SCORE,
 }
+PLAIN_KINDS = frozenset(
+    {"text_value", "int_value", "number_value", "bool_value", "date_value", "uuid_value", "blob_value"}
+)
+"""The fields of a value that hold what a property has."""
 _DIMENSION_BYTES = 2
 MILLISECOND_DIGITS = 13
 """Weaviate gives times in milliseconds, which have so many digits until the year 2286; some versions in nanoseconds."""
@@ -141,7 +145,7 @@ def objects_request(
 
 def read_objects(reply: Reply, fields: ReturnFields) -> list[StoredObject]:
     """Return the objects of a reply."""
-    return [_object(each, fields) for each in reply.results]
+    return [_object(each, each.metadata, fields) for each in reply.results]
 
 
 def read_hits(reply: Reply, spec: SearchSpec) -> list[Hit]:
@@ -159,8 +163,9 @@ def read_hits(reply: Reply, spec: SearchSpec) -> list[Hit]:
             each.rerank.score if reranked and each.HasField("rerank") else None,
         )
         for one in each.objects:
-            distance = one.metadata.distance if one.metadata.distance_present else None
-            hits.append(Hit(_object(one, spec.fields), distance=distance, group=group))
+            metadata = one.metadata
+            distance = metadata.distance if metadata.distance_present else None
+            hits.append(Hit(_object(one, metadata, spec.fields), distance, group=group))
     return hits
 
 
@@ -306,14 +311,14 @@ def _add_operator(operator: base_search_pb2.SearchOperatorOptions, keywords: Key
 def _hit(said: search_get_pb2.SearchResult, fields: ReturnFields, *, reranked: bool) -> Hit:
     metadata = said.metadata
     return Hit(
-        _object(said, fields),
-        distance=metadata.distance if metadata.distance_present else None,
-        certainty=metadata.certainty if metadata.certainty_present else None,
-        score=metadata.score if metadata.score_present else None,
-        created=_time(metadata.creation_time_unix) if metadata.creation_time_unix_present else None,
-        updated=_time(metadata.last_update_time_unix) if metadata.last_update_time_unix_present else None,
-        explain_score=metadata.explain_score if metadata.explain_score_present else "",
-        rerank_score=metadata.rerank_score if reranked and metadata.rerank_score_present else None,
+        _object(said, metadata, fields),
+        metadata.distance if metadata.distance_present else None,
+        metadata.certainty if metadata.certainty_present else None,
+        metadata.score if metadata.score_present else None,
+        _time(metadata.creation_time_unix) if metadata.creation_time_unix_present else None,
+        _time(metadata.last_update_time_unix) if metadata.last_update_time_unix_present else None,
+        metadata.explain_score if metadata.explain_score_present else "",
+        metadata.rerank_score if reranked and metadata.rerank_score_present else None,
     )
 
 
@@ -322,21 +327,27 @@ def _time(since_1970: int) -> datetime:
     return datetime.fromtimestamp(since_1970 / per_second, tz=UTC)
 
 
-def _object(said: search_get_pb2.SearchResult, fields: ReturnFields) -> StoredObject:
+def _object(
+    said: search_get_pb2.SearchResult, metadata: search_get_pb2.MetadataResult, fields: ReturnFields
+) -> StoredObject:
     """Return an object with the fields that were asked for; what it lacks is left out."""
+    # It runs for every hit: what is read from a message is kept, and loops over nothing are left out.
     values = said.properties.non_ref_props.fields
-    properties = {}
+    properties: dict[str, PropertyValue] = {}
     for name in fields.properties:
-        if name in values and (value := _value(values[name])) is not None:
+        found = values.get(name)
+        if found is not None and (value := _value(found)) is not None:
             properties[name] = value
-    images = {name: b64decode(values[name].blob_value) for name in fields.images if name in values}
-    return StoredObject(
-        UUID(bytes=said.metadata.id_as_bytes),
-        properties,
-        {name: image for name, image in images.items() if image},
-        _vectors(said.metadata, fields.vectors) if fields.vectors else {},
-        {name: said_hash for name in fields.hashes if name in values and (said_hash := values[name].blob_value)},
-    )
+    made = StoredObject(UUID(bytes=metadata.id_as_bytes), properties)
+    if fields.images:
+        images = {name: b64decode(values[name].blob_value) for name in fields.images if name in values}
+        made.images = {name: image for name, image in images.items() if image}
+    if fields.vectors:
+        made.vectors = _vectors(metadata, fields.vectors)
+    if fields.hashes:
+        hashes = {name: values[name].blob_value for name in fields.hashes if name in values}
+        made.hashes = {name: each for name, each in hashes.items() if each}
+    return made
 
 
 def _vectors(metadata: search_get_pb2.MetadataResult, names: Iterable[str]) -> dict[str, Vector]:
@@ -365,10 +376,11 @@ def _several(said: bytes) -> Vector:
 
 def _value(said: properties_pb2.Value) -> PropertyValue | None:
     """Return a value; None for none, and for one of a type that this version does not handle."""
-    match kind := said.WhichOneof("kind"):
-        case "text_value" | "int_value" | "number_value" | "bool_value" | "date_value" | "uuid_value" | "blob_value":
-            plain: PropertyValue = getattr(said, kind)
-            return plain
+    kind = said.WhichOneof("kind")
+    if kind in PLAIN_KINDS:
+        plain: PropertyValue = getattr(said, kind)
+        return plain
+    match kind:
         case "list_value":
             return _list(said.list_value)
         case "object_value":
