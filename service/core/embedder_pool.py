@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import NamedTuple
 
 import structlog
+from cachetools import LRUCache
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
@@ -35,6 +37,9 @@ from service.errors import (
 )
 from service.process.metrics import EMBEDDER_UP
 from service.settings import variable
+
+RESOLVED = 1024
+"""Collections whose spaces are kept; searches read a collection's schema once a second, and use it many times."""
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +102,19 @@ def _first_learnt(embedders: Sequence[WatchedEmbedder]) -> EmbedderSpec:
     return next((each.spec for each in embedders if each.spec.learnt), embedders[0].spec)
 
 
+def _all_told(collection: Collection) -> bool:
+    """Return whether the schema tells the space of every named vector that has one."""
+    return all(each.space is None or each.space.dimension for each in collection.vectors)
+
+
+class _Resolved(NamedTuple):
+    """A collection with the spaces of its adopted named vectors, and what they were found from."""
+
+    collection: Collection
+    specs: list[EmbedderSpec]
+    resolved: Collection
+
+
 class EmbedderPool(BackendPool[WatchedEmbedder]):
     """The server's embedders by name, in order of preference: the first one is the default.
 
@@ -121,6 +139,7 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         self._settings = {each: name for name, names in self._replicas.items() for each in names}
         self._apart: set[str] = set()
         self._spaces: dict[str, str] = {}
+        self._resolved: LRUCache[str, _Resolved] = LRUCache(RESOLVED)
 
     @property
     def default(self) -> WatchedEmbedder:
@@ -194,9 +213,14 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         The space is the one that the model's name means to the HTTP endpoint, too, which made such vectors. If it may
         mean several, the vector stays as it is.
         """
-        if all(each.space is None or each.space.dimension for each in collection.vectors):
+        if collection.once(_all_told):
             return collection
-        return replace(collection, vectors=tuple(map(self._resolve, collection.vectors)))
+        specs = [each.spec for each in self._members]
+        known = self._resolved.get(collection.name)
+        if known is None or known.collection is not collection or known.specs != specs:
+            resolved = replace(collection, vectors=tuple(map(self._resolve, collection.vectors)))
+            known = self._resolved[collection.name] = _Resolved(collection, specs, resolved)
+        return known.resolved
 
     def _resolve(self, vector: NamedVector) -> NamedVector:
         if vector.space is None or vector.space.dimension:

@@ -1,13 +1,15 @@
 """Collections: their properties, named vectors and tenants."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from service.errors import Violation
+
+Made = TypeVar("Made")
 
 MAX_NAMES = 20
 """Names that an error lists."""
@@ -254,6 +256,17 @@ class Collection:
     reranker: Reranker | None = None
     removed_vectors: tuple[str, ...] = ()
 
+    def once(self, work: "Callable[[Collection], Made]") -> Made:
+        """Return what a function makes of this collection, which is made once: the same collection never changes.
+
+        Args:
+            work: a function of a module, which is kept as long as the collection.
+        """
+        if work not in self._made:
+            self._made[work] = work(self)
+        made: Made = self._made[work]
+        return made
+
     def find_property(self, name: str) -> Property | None:
         """Return the property of a name, or None."""
         return self._properties.get(name)
@@ -286,6 +299,10 @@ class Collection:
     def hashes(self) -> frozenset[str]:
         """The names of the properties that take images, and of which the store keeps only the hashes."""
         return frozenset(each.name for each in self.properties if each.data_type is DataType.BLOB_HASH)
+
+    @cached_property
+    def _made(self) -> dict[Any, Any]:
+        return {}
 
     @cached_property
     def _properties(self) -> dict[str, Property]:

@@ -38,6 +38,8 @@ NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 CHECK_IN_THREAD_BYTES = 256 * 1024
 """Larger objects are checked in a thread, because hashing megabytes takes long."""
 
+TINY, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""The smallest normal float32, and the largest. Weaviate computes the length of a vector in float32."""
 GEO_BOUNDS = {"latitude": 90, "longitude": 180}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
@@ -141,29 +143,31 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
     Raises:
         InvalidRequest: wrong length, NaN, infinity, only zeros, or values whose squares float32 cannot hold.
     """
-    fault = ""
     if not data or len(data) % 4:
         fault = f"has {len(data)} bytes, but needs 4 for each float32 value; send 4 x dimension bytes"
     elif dimension is not None and len(data) != 4 * dimension:
         fault = f"has {len(data) // 4} values, but the named vector has {dimension}; send a vector of its space"
     else:
-        vector: Vector = np.frombuffer(data, "<f4").astype(np.float32)
-        if not np.isfinite(vector).all():
-            fault = "contains NaN or infinity; all values must be finite"
-        elif not vector.any():
-            fault = "contains only zeros, so it has no direction; leave it out"
-        elif not _measurable(vector):
-            fault = "has values so large or so small that float32 cannot hold their squares; scale it"
-        else:
+        vector: Vector = np.frombuffer(data, "<f4").astype(np.float32, copy=False)
+        if not (fault := _find_fault(vector)):
             return vector
     raise InvalidRequest([Violation(path, fault, "INVALID_VECTOR")])
 
 
-def _measurable(vector: Vector) -> bool:
-    """Return whether a vector's length, which Weaviate computes in float32, is neither 0 nor infinite."""
+def _find_fault(vector: Vector) -> str:
+    """Return what is wrong with the values of a vector; nothing if its length in float32 is neither 0 nor infinite."""
     wide = vector.astype(np.float64)
-    bounds = np.finfo(np.float32)
-    return bool(np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max)
+    # Doubles hold the squares of all finite float32: the sum says at once whether there is anything to look for.
+    squares = float(wide @ wide)
+    if 2 * vector.size * TINY <= squares <= LARGEST:
+        return ""  # the largest square is at least the mean, and so no less than TINY
+    if not math.isfinite(squares):
+        return "contains NaN or infinity; all values must be finite"
+    if not squares:
+        return "contains only zeros, so it has no direction; leave it out"
+    if squares > LARGEST or np.square(wide).max() < TINY:
+        return "has values so large or so small that float32 cannot hold their squares; scale it"
+    return ""
 
 
 def check_return_fields(collection: Collection, returned: ReturnNames, violations: Violations) -> ReturnFields:
@@ -173,6 +177,16 @@ def check_return_fields(collection: Collection, returned: ReturnNames, violation
 
     A field that is named twice is returned once. Unknown properties, blobs and named vectors are noted.
     """
+    if not (returned.properties or returned.images or returned.vectors):
+        return collection.once(_all_fields)
+    return _find_fields(collection, returned, violations)
+
+
+def _all_fields(collection: Collection) -> ReturnFields:
+    return _find_fields(collection, ReturnNames(), Violations())
+
+
+def _find_fields(collection: Collection, returned: ReturnNames, violations: Violations) -> ReturnFields:
 
     @cache
     def parts(names: tuple[str, ...]) -> dict[str, Property]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -25,8 +26,9 @@ from service.core.searching.checks import (
 )
 from service.core.searching.references import linked_collections
 from service.core.searching.reranking import HitReranker, RerankReport, check_reranking
-from service.core.searching.vectors import Asked, QueryVector, QueryVectors
+from service.core.searching.vectors import Asked, OwnVectors, QueryVector, QueryVectors
 from service.domain import (
+    Blend,
     Collection,
     Hit,
     Hybrid,
@@ -35,7 +37,9 @@ from service.domain import (
     Near,
     NearObject,
     Query,
+    ReturnFields,
     Search,
+    SearchOptions,
     SearchSpec,
     TargetVectors,
 )
@@ -60,6 +64,22 @@ class SearchResult:
     hits: list[Hit]
     embedders: Sequence[EmbedderSpec] = ()
     reranking: RerankReport | None = None
+
+
+class _Checked(NamedTuple):
+    """What is known of a search before anything is embedded.
+
+    Attributes:
+        fields: what to return of the hits.
+        options: those of the search, with filters in the types of the collection.
+        targets: the named vectors to search; see Searcher._targets.
+        own: the caller's own vectors.
+    """
+
+    fields: ReturnFields
+    options: SearchOptions
+    targets: list[NamedVector]
+    own: OwnVectors
 
 
 class Searcher:
@@ -103,23 +123,24 @@ class Searcher:
 
     async def _search(self, collection: Collection, search: Search, api_key: str | None) -> SearchResult:
         query = search.query
-        spec, targets = await self._check(collection, search)
-        asked = self._asked(collection, search, targets, api_key)
+        checked = await self._check(collection, search)
+        asked = self._asked(collection, search, checked, api_key)
+        found: TargetVectors | Keywords | Blend
         embedders: Sequence[EmbedderSpec] = ()
         if isinstance(query, Keywords):
-            spec = replace(spec, query=query)
+            found = query
         else:
-            vectors, embedders = await self._embed(asked, search, targets)
-            spec = replace(spec, query=replace(query.blend, targets=vectors) if isinstance(query, Hybrid) else vectors)
+            found, embedders = await self._embed(asked, search, checked.targets)
+            if isinstance(query, Hybrid):
+                found = replace(query.blend, targets=found)
+        spec = SearchSpec(found, search.limit, search.offset, checked.fields, checked.options, search.scope)
         name = collection.name
         if search.reranking is None:
             return SearchResult(await self._store.search(name, spec), embedders)
         hits, report = await self._reranker.search(name, spec, search.reranking, api_key)
         return SearchResult(hits, embedders, report)
 
-    def _asked(
-        self, collection: Collection, search: Search, targets: Sequence[NamedVector], api_key: str | None
-    ) -> Asked:
+    def _asked(self, collection: Collection, search: Search, checked: _Checked, api_key: str | None) -> Asked:
         """Return what is searched and with whose key, which one of embedder and reranker must take.
 
         Raises:
@@ -127,14 +148,14 @@ class Searcher:
             RerankerNotFound: this server has no such reranker.
         """
         if api_key is None or search.reranking is None:
-            return Asked(collection, search.scope, api_key)
+            return Asked(collection, search.scope, api_key, own=checked.own)
         reranker, near = self._reranker.find(search.reranking).spec, _near_of(search.query)
-        if not reranker.caller_keys and (near is None or not self._vectors.take_keys(targets, near)):
+        if not reranker.caller_keys and (near is None or not self._vectors.take_keys(checked.targets, near)):
             raise key_refused("reranker", [reranker.name], reranker.name)
-        return Asked(collection, search.scope, api_key, reranker.caller_keys)
+        return Asked(collection, search.scope, api_key, reranker.caller_keys, checked.own)
 
-    async def _check(self, collection: Collection, search: Search) -> tuple[SearchSpec, list[NamedVector]]:
-        """Return what the store is to find, but for the query, and the named vectors to search; see _targets.
+    async def _check(self, collection: Collection, search: Search) -> _Checked:
+        """Return what is known of a search before anything is embedded.
 
         Raises:
             InvalidRequest: something does not fit the collection; all violations are listed.
@@ -143,6 +164,7 @@ class Searcher:
         query, options = search.query, search.options
         near = _near_of(query)
         reranker = None if search.reranking is None else self._reranker.find(search.reranking).spec
+        own: OwnVectors = {}
         linked = {} if options.filters is None else await linked_collections(self._store, collection, options.filters)
         with collecting() as violations:
             fields = check_return_fields(collection, search.returned, violations)
@@ -161,12 +183,11 @@ class Searcher:
                 if options.certainty is not None:
                     check_certainty(searched, violations)
                 if near is not None:
-                    self._vectors.check_vectors(searched, near, violations)
+                    own = self._vectors.check_vectors(searched, near, violations)
             if violations and near is not None:
                 # The embedder, which otherwise checks texts, is not asked.
                 self._vectors.check_texts(near, violations)
-        spec = SearchSpec(None, search.limit, search.offset, fields, options, search.scope)
-        return spec, targets
+        return _Checked(fields, options, targets, own)
 
     def _targets(self, collection: Collection, search: Search) -> list[NamedVector]:
         """Return the named vectors to search: all that are named, or else the one to search and its substitutes."""

@@ -1,8 +1,7 @@
 """A query as a vector of the space that a named vector is bound to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import numpy as np
@@ -27,6 +26,9 @@ from service.errors import (
 )
 from service.store.base import Store
 
+OwnVectors = Mapping[tuple[str, str], Vector]
+"""Vectors that a caller supplies, checked, by the named vector that is searched and by the path of the part."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -37,12 +39,14 @@ class Asked:
         scope: tenant and consistency.
         api_key: the caller's key for the NIMs of the call; None for this server's.
         key_taken: whether the reranker of the call takes the key, so that embedders need not.
+        own: the caller's own vectors as far as they are checked.
     """
 
     collection: Collection
     scope: Scope
     api_key: str | None = None
     key_taken: bool = False
+    own: OwnVectors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +74,19 @@ class QueryVectors:
         self._store = store
         self._embedders = embedders
 
-    def check_vectors(self, targets: Sequence[NamedVector], near: Near, violations: Violations) -> None:
-        """Note which of the caller's own vectors do not fit some named vectors."""
-        own = [part.content for part in near.parts if isinstance(part.content, OwnVector)]
-        for target, each in product(targets, own):
-            if not _differs(target, each):
-                with noting(violations):
-                    _parse(target, each)
+    def check_vectors(self, targets: Sequence[NamedVector], near: Near, violations: Violations) -> OwnVectors:
+        """Return the caller's own vectors, and note which do not fit some named vectors.
+
+        Those of another space are left out.
+        """
+        checked: dict[tuple[str, str], Vector] = {}
+        for part in near.parts:
+            if isinstance(own := part.content, OwnVector):
+                for target in targets:
+                    if not _differs(target, own):
+                        with noting(violations):
+                            checked[target.name, part.path] = _parse(target, own)
+        return checked
 
     def check_texts(self, near: Near, violations: Violations) -> None:
         """Note which texts cannot be embedded, without embedding them."""
@@ -151,7 +161,8 @@ class QueryVectors:
         for part in parts:
             match part.content:
                 case OwnVector():
-                    vectors[part.path] = _own_vector(target, part.content)
+                    known = asked.own.get((target.name, part.path))
+                    vectors[part.path] = _own_vector(target, part.content) if known is None else known
                 case UUID():
                     ids[part.path] = part.content
                 case TextInput() | ImageInput() | TextImageInput():

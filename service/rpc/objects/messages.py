@@ -165,10 +165,12 @@ def object_to_pb(each: StoredObject, message: object_pb.DataObject | None = None
             setattr(values[name], kind, value)
         elif value is not None:
             message.properties.update({name: value})
-    for name, content in each.images.items():
-        message.images[name].content = content
-    for name, vector in each.vectors.items():
-        message.vectors[name].CopyFrom(vector_to_pb(vector))
+    if each.images:
+        for name, content in each.images.items():
+            message.images[name].content = content
+    if each.vectors:
+        for name, vector in each.vectors.items():
+            message.vectors[name].CopyFrom(vector_to_pb(vector))
     return message
 
 

@@ -97,6 +97,8 @@ class _Walk:
     def _check_thresholds(self, query: str | None) -> None:
         request, require = self.request, self.violations.require
         certain, distant = request.HasField("certainty"), request.HasField("distance")
+        if not (certain or distant):
+            return
         require(not (certain and distant), "certainty", "cannot be combined with distance; give one of them")
         near = query in NEAR
         require(near or not certain, "certainty", "goes with near_* queries only")

@@ -349,6 +349,8 @@ def _timed(operation: str, function: Callable[..., Awaitable[Any]]) -> Callable[
     async def timed(*arguments: Any, **named: Any) -> Any:
         began_s = time.perf_counter()
         try:
+            if not tracing.active():
+                return await function(*arguments, **named)
             with tracing.span(operation, _attributes(operation, arguments), kind=SpanKind.CLIENT):
                 return await function(*arguments, **named)
         except StoreUnavailable:
