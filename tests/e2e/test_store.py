@@ -115,6 +115,33 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
         await store.update_collection(replace(named, description="adopted"))
         assert (await store.get_collection(named.name)).description == "adopted"
 
+    async def test_calls_at_the_same_time_share_one_reading_of_a_schema(
+        self, monkeypatch: pytest.MonkeyPatch, store: WeaviateStore, pictures: str
+    ) -> None:
+        read = mock.AsyncMock(wraps=collections.read_json)
+        monkeypatch.setattr(collections, "read_json", read)
+        given_up = asyncio.create_task(store.get_collection(pictures, fresh=False))
+        others = [asyncio.create_task(store.get_collection(pictures, fresh=False)) for _ in range(8)]
+        await asyncio.sleep(0)
+
+        given_up.cancel()
+        found = await asyncio.gather(*others)
+
+        assert read.await_count == 1
+        assert bare(found[0]) == make_collection(pictures)
+        assert all(each is found[0] for each in found)
+
+    async def test_a_schema_that_is_being_read_is_not_taken_for_one_after_a_change(
+        self, store: WeaviateStore, pictures: str
+    ) -> None:
+        before = asyncio.create_task(store.get_collection(pictures, fresh=False))
+        await asyncio.sleep(0)
+
+        await store.update_collection(replace(make_collection(pictures), description="changed"))
+
+        await before
+        assert (await store.get_collection(pictures, fresh=False)).description == "changed"
+
     async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
         self, monkeypatch: pytest.MonkeyPatch, weaviate_settings: WeaviateSettings, pictures: str
     ) -> None:

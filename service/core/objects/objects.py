@@ -30,6 +30,7 @@ from service.errors import (
     InvalidRequest,
     ObjectNotFound,
     StoreRejected,
+    VectorRemoved,
     Violation,
     collecting,
     noting,
@@ -149,7 +150,15 @@ class Objects:
                 that does not fit, a page behind the window.
             StoreUnavailable: the store failed.
         """
-        collection = self._embedders.resolve(await self._store.get_collection(listing.collection))
+        collection = self._embedders.resolve(await self._store.get_collection(listing.collection, fresh=False))
+        try:
+            return await self._list(collection, listing)
+        except (CollectionNotFound, VectorRemoved):
+            return await self._list(
+                self._embedders.resolve(await self._store.get_collection(listing.collection)), listing
+            )
+
+    async def _list(self, collection: Collection, listing: Listing) -> ObjectPage:
         name, returned = collection.name, listing.returned
         linked = await linked_collections(self._store, collection, listing.filters)
         options = SearchOptions(listing.filters, sort=listing.sort)

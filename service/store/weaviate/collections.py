@@ -1,8 +1,10 @@
 """Collections, their aliases and their tenants in Weaviate."""
 
+import asyncio
 import contextlib
 import re
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from cachetools import LRUCache, TTLCache
@@ -50,6 +52,7 @@ class WeaviateCollections:
         # From the last time that a caller read the collection.
         self._nameless: LRUCache[str, bool] = LRUCache(MAX_SCHEMAS)
         self._changes = 0
+        self._readings: dict[str, asyncio.Task[Collection]] = {}
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
@@ -59,9 +62,24 @@ class WeaviateCollections:
     async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
         """Return a collection, even if another program created it."""
         name = check_name(name)
-        if not fresh and self._connection.available and (seen := self._schemas.get(name)) is not None:
+        if fresh or not self._connection.available:
+            self._schemas.pop(name, None)
+            return await self._read(name)
+        if (seen := self._schemas.get(name)) is not None:
             return seen
-        self._schemas.pop(name, None)
+        # All that find it too old at once share one answer.
+        if (reading := self._readings.get(name)) is None:
+            reading = self._readings[name] = asyncio.create_task(self._read(name), name="weaviate-schema")
+            reading.add_done_callback(partial(self._end_reading, name))
+        return await asyncio.shield(reading)
+
+    def _end_reading(self, name: str, reading: asyncio.Task[Collection]) -> None:
+        if self._readings.get(name) is reading:
+            del self._readings[name]
+        if not reading.cancelled():
+            reading.exception()  # those who waited have raised it; none may be left
+
+    async def _read(self, name: str) -> Collection:
         changes = self._changes
         try:
             async with self._connection.call(name) as client:
@@ -178,6 +196,7 @@ class WeaviateCollections:
     def _forget(self, name: str) -> None:
         """Forget the schema of a collection, which may be cached under aliases, too, or of an alias."""
         self._changes += 1
+        self._readings.clear()  # what is being read may be from before the change
         self._nameless.pop(name, None)
         for each in [key for key, found in self._schemas.items() if name in (key, found.name)]:
             self._schemas.pop(each, None)

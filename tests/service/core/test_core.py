@@ -79,6 +79,40 @@ def test_any_bytes_are_a_vector_of_finite_values_not_all_zero_or_refused(data: b
         assert 0 < np.linalg.norm(vector) < np.inf
 
 
+def fault_of(values: np.ndarray) -> str:
+    """Return the words of the first rule that a vector breaks, each looked at by itself; nothing for a good one."""
+    wide, bounds = values.astype(np.float64), np.finfo(np.float32)
+    if not np.isfinite(values).all():
+        return "NaN or infinity"
+    if not values.any():
+        return "only zeros"
+    measurable = np.square(wide).max() >= bounds.tiny and wide @ wide <= bounds.max
+    return "" if measurable else "so large or so small"
+
+
+@given(st.lists(st.floats(width=32) | st.sampled_from([0.0, 1e-20, -1.1e-19, 1.3e19]), min_size=1, max_size=6))
+def test_the_first_rule_that_a_vector_breaks_is_named(values: list[float]) -> None:
+    data = np.array(values, "<f4")
+
+    if fault := fault_of(data):
+        with pytest.raises(InvalidRequest, match=fault):
+            parse_vector(data.tobytes(), None, "path")
+    else:
+        np.testing.assert_array_equal(parse_vector(data.tobytes(), None, "path"), data)
+
+
+def test_what_is_made_of_a_collection_is_made_once() -> None:
+    seen = []
+
+    def names(collection: Collection) -> int:
+        seen.append(collection)
+        return len(collection.properties)
+
+    assert EVERY_TYPE.once(names) == EVERY_TYPE.once(names) == len(EVERY_TYPE.properties)
+    assert seen == [EVERY_TYPE]
+    assert replace(EVERY_TYPE, properties=()).once(names) == 0
+
+
 def test_the_id_of_a_content_never_changes() -> None:
     draft = DraftObject(
         "objects[0]", properties={"b": 1.0, "a": ["x"], "none": None}, images={"image": b"i"}, vectors={"v": b"1234"}

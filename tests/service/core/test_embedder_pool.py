@@ -13,6 +13,7 @@ from embedders.errors import EmbedderUnavailable, ModelUnusable
 from embedders.front.breaker import BreakerEmbedder, BreakerRules
 from service.core.backend_pool import RECHECK_INTERVAL_S
 from service.core.embedder_pool import EmbedderPool
+from service.domain import Collection, NamedVector, Space
 from service.errors import InvalidRequest
 from tests.fakes.embedder import FakeEmbedder
 
@@ -179,6 +180,23 @@ async def test_the_metric_of_an_embedder_names_its_space_once_it_is_known_and_no
     await pool._check(pool.default)
 
     assert (before, up("learns-late", ""), up("learns-late", known.space)) == (0, None, 1)
+
+
+async def test_the_space_of_an_adopted_vector_is_found_once_and_again_when_an_embedder_has_told_its_space() -> None:
+    backend = FakeEmbedder(space="late")
+    known, backend._spec = backend.spec, replace(backend.spec, model="", space="", dimension=0, learnt=False)
+    pool = EmbedderPool([breaking(backend)])
+    vector = NamedVector("default", Space(known.model, 0, known.model))
+    adopted = Collection("Adopted", (), (vector,))
+
+    before = pool.resolve(adopted)
+    backend._spec = known
+    after = pool.resolve(adopted)
+
+    assert before.vectors == (vector,)
+    assert [each.space for each in after.vectors] == [Space("late", known.dimension, known.model)]
+    assert pool.resolve(adopted) is after
+    assert pool.resolve(replace(adopted, description="read again")).description == "read again"
 
 
 @pytest.mark.parametrize("later", [0, 1])

@@ -1,5 +1,6 @@
 """What becomes the vector of a query."""
 
+from unittest import mock
 from uuid import UUID
 
 import numpy as np
@@ -8,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from embedders.contract import QUERY, ImageInput, TextInput
+from service.core.searching import vectors
 from tests.conftest import assert_close
 from tests.service.conftest import Wire, failure_of
 from tests.service.rpc.search.test_search import RED, fill, search
@@ -25,6 +27,19 @@ async def id_of(wire: Wire, title: str) -> str:
 
 def unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
+
+
+async def test_a_vector_that_a_caller_supplies_is_read_once(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(wire, "a cat")
+    read = mock.Mock(wraps=vectors.parse_vector)
+    monkeypatch.setattr(vectors, "parse_vector", read)
+
+    response = await wire.search.SearchObjects(
+        search(near_vector={"vector": Vector(data=wire.embedder.vector("a cat").tobytes())})
+    )
+
+    assert response.hits[0].object.properties["title"] == "a cat"
+    assert read.call_count == 1
 
 
 async def test_moves_shift_the_query_by_the_plain_means_of_what_they_name(wire: Wire) -> None:
