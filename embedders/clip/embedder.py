@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from embedders.base import Lifetime
-from embedders.clip.cleaning import is_slow
-from embedders.clip.cleaning_process import PROCESSES, CleaningProcesses
+from embedders.cleaning import is_slow
 from embedders.clip.config import ClipConfig
 from embedders.clip.loading import LoadedModel, load
 from embedders.clip.reading import Picture, Reader, Text
@@ -33,6 +32,7 @@ from embedders.contract import (
     refused,
 )
 from embedders.errors import EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.images.decoders import Decoders
 from embedders.telemetry.metrics import MODEL_BYTES
 from embedders.telemetry.timing import preprocessing
 
@@ -76,12 +76,13 @@ class _Device:
 class ClipEmbedder:
     """Runs forward passes in one thread per device, and decoding and tokenising in several others."""
 
-    def __init__(self, config: ClipConfig) -> None:
-        """Make one; `start` loads the model."""
+    def __init__(self, config: ClipConfig, *, decoders: Decoders | None = None) -> None:
+        """Make one; `start` loads the model. Without decoders it has its own."""
         self._config = config
+        self._decoders = decoders or Decoders()
+        self._own_decoders = None if decoders else self._decoders
         threads = self.readers + self.large_readers + TOKENIZERS
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix=f"{config.name}-input")
-        self._cleaning = CleaningProcesses()
         self._life = Lifetime(config.name)
         self._spec: EmbedderSpec | None = None
         self._reader: Reader | None = None
@@ -143,7 +144,7 @@ class ClipEmbedder:
     @property
     def slow_text_readers(self) -> int:
         """Slow texts to read at the same time."""
-        return PROCESSES
+        return self._decoders.large_jobs
 
     def is_slow(self, text: str) -> bool:
         """Return whether reading a text may take long."""
@@ -178,7 +179,8 @@ class ClipEmbedder:
     async def close(self) -> None:
         """Fail the calls in flight, wait for the threads and free the model. May be called twice."""
         await self._life.end()
-        await self._cleaning.close()
+        if self._own_decoders is not None:
+            await self._own_decoders.close()
         await asyncio.to_thread(self._readers.shutdown, wait=True, cancel_futures=True)
         for device in self._devices:
             await asyncio.to_thread(device.worker.close)
@@ -240,7 +242,7 @@ class ClipEmbedder:
         """Read a text that is cleaned in a separate process, within a bound of time."""
         try:
             checked = reader.check(each)
-            cleaned = await self._cleaning.clean(checked, reader.form)
+            cleaned = await self._decoders.clean(checked, reader.form)
         except InputRejected as error:
             return error
         return await self._read(reader.tokenize, each, checked, cleaned)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedders.clip.cleaning import FORMS, clean
+from embedders.cleaning import FORMS, clean
 from embedders.clip.tokenizers import Tokens, byte_pair_tokens, tokens_digest
 from embedders.contract import ImageInput, InputLimits, TextInput
 from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
@@ -46,7 +46,7 @@ class Reader:
         context_length: tokens that the model reads.
         tokenizer_kind: the class of the tokenizer.
         tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
-        form: how texts are cleaned before they are tokenised; see embedders.clip.cleaning.
+        form: how texts are cleaned before they are tokenised; see embedders.cleaning.
         mean: of each colour, from 0 to 1, which the model's pixels are relative to.
         std: the same for the standard deviation.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.

@@ -135,7 +135,7 @@ class BytePairTokens:
         """Return the tokens of a text.
 
         Args:
-            cleaned: the text, as embedders.clip.cleaning leaves it.
+            cleaned: the text, as embedders.cleaning leaves it.
             bound: the most tokens to return.
             cut: whether to return the first tokens of a text that has more.
         """

@@ -19,6 +19,7 @@ from PIL import BmpImagePlugin, ExifTags, GifImagePlugin, Image, TiffImagePlugin
 
 from embedders.contract import InputLimits
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable
+from embedders.images import budget
 from embedders.images.formats import SUFFIXES
 from embedders.images.misread import (
     check_form,
@@ -158,6 +159,21 @@ def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: i
     return _NIM_TYPES["PNG"], file.getvalue()
 
 
+def check_bytes(content: bytes, limits: InputLimits) -> None:
+    """Check the number of a file's bytes.
+
+    Raises:
+        ImageEmpty: there are none.
+        ImageTooLarge: there are more than limits.max_image_bytes.
+    """
+    if not content:
+        raise ImageEmpty("the image has no bytes; send a picture file's content")
+    if len(content) > limits.max_image_bytes:
+        raise ImageTooLarge(
+            f"the image has {len(content)} bytes; the limit is {limits.max_image_bytes}; send a smaller file"
+        )
+
+
 def without_far_ends(image: Image.Image) -> Image.Image:
     """Crop a picture more than 16 times as long as wide to that ratio, about its centre.
 
@@ -173,13 +189,8 @@ def without_far_ends(image: Image.Image) -> Image.Image:
 
 
 def _plain(content: bytes, limits: InputLimits) -> bytes:
-    """Check bounds that need no parsing, and return the file without data that no pixel depends on."""
-    if not content:
-        raise ImageEmpty("the image has no bytes; send a picture file's content")
-    if len(content) > limits.max_image_bytes:
-        raise ImageTooLarge(
-            f"the image has {len(content)} bytes; the limit is {limits.max_image_bytes}; send a smaller file"
-        )
+    """Check bounds that need no library, and return the file without data that no pixel depends on."""
+    check_bytes(content, limits)
     check_structure(content, limits)
     return plain_copy(content)
 
@@ -193,9 +204,12 @@ def _open(plain: bytes, limits: InputLimits) -> Image.Image:
             f"the image has {value[0] if value else 'too many'} pixels; the limit is "
             f"{min(limits.max_image_pixels, MAX_PIXELS)}; scale it down"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # broken bytes raise any error in Pillow
         raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
     check_pixels(image.width, image.height, limits)
+    budget.allow(image.width * image.height)
     _check_format(image, len(plain), limits)
     # Pillow takes the orientation from there if EXIF has none; browsers do not.
     image.info.pop("xmp", None)
@@ -269,6 +283,8 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
 def _decoding() -> Iterator[None]:
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:  # broken bytes raise any error in Pillow
         raise ImageUndecodable(BROKEN) from error
 

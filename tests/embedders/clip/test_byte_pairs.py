@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedders.clip.cleaning import clean
+from embedders.cleaning import clean
 from embedders.clip.tokenizers import BytePairTokens, Tokens
 
 

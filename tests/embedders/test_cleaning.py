@@ -1,17 +1,15 @@
 """Texts are cleaned as open_clip cleans them, and those that may take long are told from the others."""
 
-import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embedders.clip.cleaning import FORMS, clean, is_slow
+from embedders.cleaning import FORMS, clean, is_slow
+from embedders.errors import InputRejected
+from embedders.images.decoders import Decoders
 
 CAFE = "Il \u00e9tait un caf\u00e9\u2026 \u00ab\u00a0\u00c7a alors\u00a0!\u00bb dit-il. "
 PIECES = st.one_of(
@@ -100,34 +98,16 @@ def test_what_is_not_slow_keeps_ftfy_for_three_rounds_at_most(text: str) -> None
     assert rounds <= 3 * (text.count("\n") + 1)
 
 
-def ask(process: "subprocess.Popen[bytes]", text: str) -> str | bool | None:
-    assert process.stdin is not None
-    message = json.dumps([text, "lower"]).encode()
-    process.stdin.write(len(message).to_bytes(4) + message)
-    process.stdin.flush()
-    return receive(process)
+async def test_cleaning_gives_up_in_time_and_goes_on() -> None:
+    decoders = Decoders(1)
+    prose = "".join(
+        random.Random(3).choices([CAFE, CAFE.encode().decode("latin-1"), "&eacute;t&eacute; ", "a\n"], k=400)
+    )
 
+    for make in SLOW.values():
+        with pytest.raises(InputRejected, match=r"more than 0\.1 s: it holds nested HTML .* send plain text"):
+            await decoders.clean(make(32_000), "lower")
+        assert await decoders.clean("A caf\u00e9 &amp; a  BAR", "lower") == "a caf\u00e9 & a bar"
+    assert await decoders.clean(prose[:32_000], "lower") == clean(prose[:32_000], "lower")
 
-def receive(process: "subprocess.Popen[bytes]") -> str | bool | None:
-    assert process.stdout is not None
-    body = process.stdout.read(int.from_bytes(process.stdout.read(4)))
-    answer: str | bool | None = json.loads(body or b"null")
-    return answer
-
-
-def test_the_process_gives_up_in_time_and_goes_on() -> None:
-    command = [sys.executable, "-c", "from embedders.clip.cleaning import serve; serve(0.1)"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
-        receive(process)
-
-        for make in SLOW.values():
-            assert ask(process, make(32_000)) is None
-            assert ask(process, "A caf\u00e9 &amp; a  BAR") == "a caf\u00e9 & a bar"
-        assert ask(process, f"&#{'9' * 5000};") is False
-        prose = "".join(
-            random.Random(3).choices([CAFE, CAFE.encode().decode("latin-1"), "&eacute;t&eacute; ", "a\n"], k=400)
-        )
-        assert isinstance(ask(process, prose[:32_000]), str)
-
-    assert process.returncode == 0
+    await decoders.close()

@@ -2,25 +2,16 @@
 
 ftfy repairs a text until nothing changes, so that a few KiB of nested character references ("&amp;amp;amp;"), nested
 escape sequences or repeated mojibake take seconds or minutes. `is_slow` finds the texts for which this cannot be
-excluded; `serve` cleans them within a bound of CPU time, in a separate process, because pure Python in a thread would
-block the event loop and the model.
+excluded; those are cleaned by a decoder's process (embedders.images.decoders), within a bound of CPU time, because pure
+Python in a thread would block the event loop and the model.
 """
 
 import html
-import json
-import os
 import re
-import signal
 import string
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from typing import Final
-
-HEADER_BYTES: Final = 4
-"""Bytes of the length in front of each message to and from `serve`."""
-
-_NICENESS = 5
 
 _PLAIN_AT_MOST = 4096
 """Characters of a plain text that is never slow."""
@@ -99,47 +90,3 @@ def is_slow(text: str) -> bool:
     if "&" in text and _REFERENCE_ENDS.search(text):
         return True
     return is_bad(unicodedata.normalize("NFC", fix_character_width(fix_latin_ligatures(text))))
-
-
-class _GaveUp(BaseException):
-    """The time is over. Not an Exception, so that no handler in a library catches it."""
-
-
-def _give_up(*_: object) -> None:
-    raise _GaveUp
-
-
-def serve(cpu_s: float) -> None:
-    """Clean texts from standard input until it ends, each in so many seconds of CPU time.
-
-    A message is its length and JSON. In: the text and the form. Out: first an empty message, once everything is loaded;
-    then, for each text, the cleaned text, null if the time was over, or false if the text is invalid.
-    """
-    # The few slow texts give way to all other work.
-    os.nice(_NICENESS)
-    # A Ctrl-C in the terminal is for the server, which closes standard input on shutdown.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, _give_up)
-    import ftfy  # noqa: F401 -- before the first text comes
-
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    answer = b""
-    while True:
-        sink.write(len(answer).to_bytes(HEADER_BYTES) + answer)
-        sink.flush()
-        if not (header := source.read(HEADER_BYTES)):
-            return
-        text, form = json.loads(source.read(int.from_bytes(header)))
-        answer = json.dumps(_in_time(text, form, cpu_s)).encode()
-
-
-def _in_time(text: str, form: str, cpu_s: float) -> str | bool | None:
-    try:
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        return clean(text, form)
-    except _GaveUp:
-        return None
-    except ValueError:
-        return False
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
