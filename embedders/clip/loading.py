@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import math
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from PIL import Image
 
 from embedders.clip.config import ClipConfig
 from embedders.clip.files import ModelFiles, locate, weights_digest
+from embedders.clip.libraries import import_open_clip, load_towers
 from embedders.clip.reading import Picture, Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.tokenizers import load_tokenizer
@@ -93,8 +93,9 @@ def published_preprocessing(source: str, open_clip: Any) -> dict[str, Any]:
 
 
 def _load(config: ClipConfig) -> LoadedModel:
-    torch, open_clip = _import_open_clip()
+    torch, open_clip = import_open_clip()
     files = locate(config, open_clip.list_models())
+    load_towers(open_clip.get_model_config(files.source))
     devices = _devices(config.device, torch)
     tokenizer = load_tokenizer(files.source)
     digest = weights_digest(files.weights, config.expected_digest)
@@ -206,24 +207,6 @@ def _quiet_about_missing_weights() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(others)
-
-
-def _import_open_clip() -> tuple[Any, Any]:
-    # The libraries behind open_clip fetch what they miss unless they are told otherwise, before their import or after.
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    # A torch thread that waits for another one spins, and takes the core that the other one needs. Asleep it leaves
-    # the core: about half more answers on two cores under five times their load, and no difference at rest.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import huggingface_hub.constants  # noqa: PLC0415 -- a gateway without a local model has no torch
-        import open_clip
-        import torch
-    except ImportError as error:
-        raise ModelUnusable(
-            f"a local model needs packages that are not installed ({error.name}): pip install 'vecgate[clip]'"
-        ) from error
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    return torch, open_clip
 
 
 def _devices(wanted: str, torch: Any) -> list[str]:

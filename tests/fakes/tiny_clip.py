@@ -46,7 +46,7 @@ def write_tiny_clip(
         json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}), encoding="utf-8"
     )
     torch.manual_seed(seed)
-    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    made = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     save_file(made.state_dict(), folder / "open_clip_model.safetensors")
     return folder
 
