@@ -2,13 +2,16 @@
 
 import sys
 
+from service.process import collector
+
 EXIT_WRONG_USE = 2
 
 
 def main() -> None:
     """Run the command line, or say what it needs to be installed."""
     try:
-        from service.cli import app  # noqa: PLC0415 -- the package alone has no command line
+        with collector.paused():
+            from service.cli import app  # noqa: PLC0415 -- the package alone has no command line
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
             raise

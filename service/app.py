@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import structlog
 
 from embedders.errors import ModelUnusable
+from service.process import collector
 from service.process.addresses import AddressTaken, check_address
 from service.process.log import configure_logging
 from service.process.shared_metrics import share_metrics
@@ -56,7 +57,8 @@ def run(
     Raises:
         ModuleNotFoundError: at once: packages of the server are not installed.
     """
-    start = _starter(settings)
+    with collector.paused():
+        start = _starter(settings)
 
     async def told(serving: dict[str, Any]) -> int:
         log.info("serving", **serving)

@@ -1,15 +1,15 @@
 """One server in one process: builds everything from the settings, starts it and stops it, in the right order."""
 
 import asyncio
-import gc
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from service.access import Authenticator
 from service.access.ledger import Ledger
 from service.core.embedder_pool import EmbedderPool
 from service.core.reranker_pool import RerankerPool
+from service.process import collector
 from service.process.addresses import check_address
 from service.process.tracing import Tracing
 from service.rpc.server.server import GrpcServer
@@ -46,28 +46,31 @@ async def start_server(
     tracing = Tracing()
     ends.push_async_callback(tracing.close)
     where = settings.weaviate
+    weaviate = None
     if where.embedded:
         check_address(settings.server)
         weaviate = EmbeddedWeaviate(where)
         ends.push_async_callback(weaviate.stop)
-        await weaviate.start()
-        where = weaviate.client_settings
-    store = WeaviateStore(where)
-    server = _grpc_server(settings, authenticator, store, embedders, rerankers)
-    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
-    ends.push_async_callback(authenticator.close)
-    await authenticator.start()
-    ends.push_async_callback(store.close)
-    await store.start()
     for pool in (embedders, rerankers):
         ends.push_async_callback(pool.close)
-        await pool.start()
+    # Loading a local model takes as long as all the rest.
+    async with _beside(embedders.start()):
+        if weaviate is not None:
+            await weaviate.start()
+            where = weaviate.client_settings
+        store = WeaviateStore(where)
+        server = _grpc_server(settings, authenticator, store, embedders, rerankers)
+        ends.push_async_callback(authenticator.close)
+        await authenticator.start()
+        ends.push_async_callback(store.close)
+        await store.start()
+        await rerankers.start()
+    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
     ends.push_async_callback(_stop_all, servers)
     for each in servers:
         await each.start()
-    _calm_collector()
-    # Without this, libraries complain at exit about objects that were never collected.
-    ends.callback(gc.unfreeze)
+    collector.keep()
+    ends.callback(collector.release)
     return {
         "grpc": f"{settings.server.host}:{server.port}",
         "http": None if web is None else web.address,
@@ -76,6 +79,17 @@ async def start_server(
         "embedders": [embedder.spec.name for embedder in embedders.all],
         "rerankers": [group.spec.name for group in rerankers.groups],
     }
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do something during the block, and wait for it; what fails first ends the other, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(work)
+            yield
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _grpc_server(
@@ -97,12 +111,6 @@ def _grpc_server(
             for group in settings.embedders.values()
         ),
     )
-
-
-def _calm_collector() -> None:
-    """Keep the garbage collector from scanning what lives as long as the process, such as torch and the stubs."""
-    gc.collect()
-    gc.freeze()
 
 
 async def _stop_all(servers: Sequence[GrpcServer | WebServer]) -> None:

@@ -3,14 +3,13 @@
 import asyncio
 import os
 from importlib.metadata import version
-
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from typing import TYPE_CHECKING
 
 from embedders.telemetry.tracing import use_tracer
 from service.settings import trace_collector
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 
 class Tracing:
@@ -19,12 +18,9 @@ class Tracing:
     def __init__(self) -> None:
         """Begin tracing, if the environment names a collector."""
         self._provider: TracerProvider | None = None
-        if trace_collector(os.environ) is None:
-            return
-        ours = Resource.create({"service.version": version("vecgate"), "service.name": "vecgate"})
-        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        use_tracer(self._provider.get_tracer("vecgate", version("vecgate")))
+        if trace_collector(os.environ) is not None:
+            self._provider = _send_spans()
+            use_tracer(self._provider.get_tracer("vecgate", version("vecgate")))
 
     async def close(self) -> None:
         """Send what is left, within the exporter's timeout, and stop tracing. May be called twice."""
@@ -32,3 +28,16 @@ class Tracing:
         provider, self._provider = self._provider, None
         if provider is not None:
             await asyncio.to_thread(provider.shutdown)
+
+
+def _send_spans() -> "TracerProvider":
+    # Here and not above: loading them takes a twentieth of the start, and most servers have no collector.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.resources import OTELResourceDetector, Resource  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+
+    ours = Resource.create({"service.version": version("vecgate"), "service.name": "vecgate"})
+    provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider

@@ -268,3 +268,15 @@ def test_a_model_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
 
     assert code == 1
     assert "set its checkpoint" in failed.wait_for("cannot_start")["reason"]
+
+
+def test_the_model_loads_while_weaviate_comes_up_and_its_fault_ends_both(tmp_path: Path) -> None:
+    hanging = tmp_path / "weaviate"
+    hanging.write_text("#!/bin/sh\nexec sleep 600\n")
+    hanging.chmod(0o700)
+    clip = {"VECGATE_EMBEDDERS__CLIP__KIND": "clip", "VECGATE_EMBEDDERS__CLIP__MODEL": "ViT-B-32"}
+
+    code, failed = start_and_fail(tmp_path / "data", VECGATE_WEAVIATE__BINARY=str(hanging), **clip)
+
+    assert code == 1
+    assert "set its checkpoint" in failed.wait_for("cannot_start")["reason"]
