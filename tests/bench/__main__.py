@@ -32,7 +32,8 @@ from tests.bench.quotas import bench_quotas
 from tests.bench.serving import bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.bench.start import bench_start
-from tests.bench.store import bench_memory, bench_store_import, bench_store_search
+from tests.bench.store import bench_memory, bench_store_import
+from tests.bench.store_search import bench_store_search
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
 from tests.fakes.store import FakeStore

@@ -1,4 +1,4 @@
-"""Import and search beside Weaviate's own client and module.
+"""Imports beside Weaviate's own client and module.
 
 All run against the same Weaviate and, where something is embedded, the same simulated NIM: 20 ms and 1 ms an input for
 a pass of at most 64. Ratios compare what was measured in the same run, in turns.
@@ -6,10 +6,9 @@ a pass of at most 64. Ratios compare what was measured in the same run, in turns
 
 import base64
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -42,10 +41,6 @@ from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
 
 OBJECTS = 1000
-FOUND = 10
-SEARCHED = 5000
-SEARCHES = 300
-CALLERS = 16
 MEMORY_OBJECTS = int(os.environ.get("BENCH_OBJECTS", "50000"))
 MEMORY_STEP = 5000
 MODEL = "nvidia/nvclip"
@@ -177,54 +172,6 @@ def bench_store_import() -> None:
           f"{rates['vecgate'] / bound:.2f} of the lower of ready vectors ({rates['written']:.0f}) and the NIM's "
           f"ceiling ({rates['ceiling']:.0f}; goal 0.9), {rates['vecgate'] / rates['module']:.1f} x the module "
           f"({rates['module']:.0f}; goal 5)")  # fmt: skip
-
-
-def fill(client: Client, rows: np.ndarray) -> None:
-    """Import objects with ready vectors."""
-    create(client, "Searched")
-    objects = (Object({"title": f"picture {at}"}, vectors={"default": row}) for at, row in enumerate(rows))
-    assert not [outcome for outcome in client.import_objects("Searched", objects, chunk_objects=500) if outcome.error]
-
-
-def seconds_of(search: Callable[[np.ndarray], object], queries: Sequence[np.ndarray]) -> float:
-    """Return the median seconds of one search, one at a time."""
-    took = []
-    for query in queries:
-        started = time.perf_counter()
-        search(query)
-        took.append(time.perf_counter() - started)
-    return statistics.median(took)
-
-
-def rate_of(search: Callable[[np.ndarray], object], queries: Sequence[np.ndarray]) -> float:
-    """Return searches a second from several callers."""
-    with ThreadPoolExecutor(CALLERS) as pool:
-        started = time.perf_counter()
-        list(pool.map(search, queries))
-        return len(queries) / (time.perf_counter() - started)
-
-
-def bench_store_search() -> None:
-    """Print what a search by vector costs through Vecgate, beside Weaviate's own client."""
-    rows = unit_rows(SEARCHED)
-    queries = list(rows[:SEARCHES])
-    with parts() as with_:
-        fill(with_.client, rows)
-        collection = with_.direct.collections.use("Searched")
-
-        def direct(query: np.ndarray) -> None:
-            found = collection.query.near_vector(query.tolist(), target_vector="default", limit=FOUND)
-            assert len(found.objects) == FOUND
-
-        def between(query: np.ndarray) -> None:
-            assert len(with_.client.search("Searched", vector=query, limit=FOUND).hits) == FOUND
-
-        single = in_turns(direct=lambda: seconds_of(direct, queries), between=lambda: seconds_of(between, queries))
-        many = in_turns(direct=lambda: rate_of(direct, queries), between=lambda: rate_of(between, queries))
-    print(f"near_vector among {SEARCHED}, one caller: p50 {single['direct'] * 1000:.2f} ms by Weaviate's client, "
-          f"{(single['between'] - single['direct']) * 1000:+.2f} ms through Vecgate (goal +1.5); "
-          f"{CALLERS} callers: {many['direct']:.0f} searches/s, "
-          f"{many['between'] / many['direct']:.2f} of that through Vecgate (goal 0.8)")  # fmt: skip
 
 
 def bench_memory() -> None:
