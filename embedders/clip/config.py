@@ -25,6 +25,8 @@ class ClipConfig:
             decodes them at full size.
         readers: pictures to read at the same time; 0: as many as there are cores, from 4 to 16.
         limits: bounds on one input.
+        served_by: a folder with the sockets of processes that run this model for several servers; see
+            embedders.clip.processes. None: the embedder has its own.
     """
 
     name: str = "clip"
@@ -37,3 +39,4 @@ class ClipConfig:
     jpeg_draft_factor: int = 4
     readers: int = 0
     limits: InputLimits = field(default_factory=InputLimits)
+    served_by: Path | None = None

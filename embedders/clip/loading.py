@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import math
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from PIL import Image
 from embedders.clip.config import ClipConfig
 from embedders.clip.files import ModelFiles, locate, weights_digest
 from embedders.clip.libraries import import_open_clip, load_towers
-from embedders.clip.reading import Picture, Reader, Text
+from embedders.clip.messages import Facts
+from embedders.clip.reading import Reader, Text
 from embedders.clip.replica import Replica
 from embedders.clip.tokenizers import load_tokenizer
-from embedders.contract import EmbedderSpec, ImageInput, TextInput
+from embedders.contract import EmbedderSpec, TextInput
 from embedders.errors import ModelUnusable
+from embedders.images.scaling import Scaling, scaled
 
 PROBE_TEXTS = (
     "ready",
@@ -33,46 +34,46 @@ PROBE_TEXTS = (
 CPU_PICTURES_AT_ONCE = 8
 """Pictures in one forward pass on a CPU: more are hardly faster, and the next caller would wait for all of them."""
 
+GPU_SLOTS = 3
+"""Batches for each GPU at the same time: it is kept busy by some that are read while another one is computed. A CPU
+does both itself, so that a batch better waits and grows."""
+
 LEAST_PARITY = 0.999
 """The least cosine between a probe's vector in half precision and in 32 bits."""
 
 GIB = 1024**3
-
-_LOADING = threading.Lock()
-"""Models load one after the other: on one GPU, each must see the memory that the others have left."""
 
 _MISSING_WEIGHTS = ("No pretrained weights loaded", "Local config loaded, but no CLIP weights")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model that is ready.
+    """A model that is ready, on one device.
 
     Attributes:
-        reader: reads inputs.
-        replicas: the model, for each device.
-        spec: what the embedder says of itself.
+        reader: reads texts.
+        replica: the model.
+        facts: what there is to know of it; `devices` are all that are wanted, the first of which it is on.
         own_text: our own test input, for which the model has given a good vector.
-        own_picture: the same.
+        own_pixels: the same for a picture: uint8, shape (height, width, 3).
     """
 
     reader: Reader
-    replicas: list[Replica]
-    spec: EmbedderSpec
+    replica: Replica
+    facts: Facts
     own_text: Text
-    own_picture: Picture
+    own_pixels: NDArray[np.uint8]
 
 
 def load(config: ClipConfig) -> LoadedModel:
-    """Load a model onto its devices, and run a few texts and images through it.
+    """Load a model onto the first of its devices, and run a few texts and images through it.
 
     Raises:
         ModelUnusable: it is not known, its files are missing, broken or others than expected, a device is not there or
             has too little free memory, or its vectors are invalid.
     """
     try:
-        with _LOADING:
-            return _load(config)
+        return _load(config)
     except ModelUnusable as error:
         raise ModelUnusable(f"embedder {config.name}: {error}") from error
     except Exception as error:  # broken files may raise any error in the libraries
@@ -89,7 +90,7 @@ def published_preprocessing(source: str, open_clip: Any) -> dict[str, Any]:
     keys = ("mean", "std", "interpolation", "resize_mode")
     first = {key: configs[0][key] for key in keys if key in configs[0]} if configs else {}
     same = all({key: each[key] for key in keys if key in each} == first for each in configs)
-    return {f"image_{key}": value for key, value in first.items()} if same else {}
+    return first if same else {}
 
 
 def _load(config: ClipConfig) -> LoadedModel:
@@ -97,37 +98,24 @@ def _load(config: ClipConfig) -> LoadedModel:
     files = locate(config, open_clip.list_models())
     load_towers(open_clip.get_model_config(files.source))
     devices = _devices(config.device, torch)
+    device = devices[0]
     tokenizer = load_tokenizer(files.source)
     digest = weights_digest(files.weights, config.expected_digest)
-    first, transform = _create(files, devices[0], "fp32")
-    preprocessing: dict[str, Any] = first.visual.preprocess_cfg
-    reader = Reader(
-        tokenizer,
-        transform,
-        preprocessing=preprocessing,
-        limits=config.limits,
-        jpeg_draft_factor=config.jpeg_draft_factor,
-    )
-    texts, pictures = _probes(reader)
-    exact = Replica(first, device=devices[0], reader=reader)
-    exact.check_packing(texts)
-    expected = _vectors(exact, texts, pictures)
-    precision = config.precision if config.precision != "auto" else "fp32" if devices[0] == "cpu" else "fp16"
-    may_pack, replicas = exact.packs, [exact]
-
-    def replicate(device: str) -> Replica:
-        model, _ = _create(files, device, precision)
-        replica = Replica(model, device=device, reader=reader, precision=precision, may_pack=may_pack)
-        _check_parity(_vectors(replica, texts, pictures), expected, f"{precision} on {device}")
-        return replica
-
+    model = _create(files, device, "fp32")
+    preprocessing: dict[str, Any] = model.visual.preprocess_cfg
+    scaling = Scaling.of(preprocessing, draft_factor=config.jpeg_draft_factor)
+    reader = Reader(tokenizer, limits=config.limits)
+    texts, pixels = _probes(reader, scaling)
+    replica = Replica(model, device=device, reader=reader)
+    replica.check_packing(texts)
+    expected = _vectors(replica, texts, pixels)
+    precision = config.precision if config.precision != "auto" else "fp32" if device == "cpu" else "fp16"
     if precision != "fp32":
-        replicas.clear()
-        del exact, first
-        replicas.append(replicate(devices[0]))
-    for device in devices[1:]:
-        # One set of weights serves all threads of a CPU.
-        replicas.append(replicas[0] if device == "cpu" else replicate(device))
+        may_pack = replica.packs
+        del replica, model
+        model = _create(files, device, precision)
+        replica = Replica(model, device=device, reader=reader, precision=precision, may_pack=may_pack)
+        _check_parity(_vectors(replica, texts, pixels), expected, f"{precision} on {device}")
     spec = EmbedderSpec(
         name=config.name,
         model=files.name,
@@ -137,32 +125,40 @@ def _load(config: ClipConfig) -> LoadedModel:
         max_text_tokens=reader.context_length,
         weights_digest=digest,
         max_batch=config.max_batch,
-        max_images=min(config.max_batch, CPU_PICTURES_AT_ONCE) if devices[0] == "cpu" else None,
-        slots=_slots(devices),
+        max_images=min(config.max_batch, CPU_PICTURES_AT_ONCE) if device == "cpu" else None,
+        slots=1 if device == "cpu" else GPU_SLOTS,
     )
-    return LoadedModel(reader, replicas, spec, texts[0], pictures[0])
+    facts = Facts(
+        spec=spec,
+        form=reader.form,
+        scaling=scaling,
+        devices=tuple(devices),
+        weights_bytes=replica.weights_bytes,
+        cores=torch.get_num_threads(),
+    )
+    return LoadedModel(reader, replica, facts, texts[0], pixels[0])
 
 
-def _create(files: ModelFiles, device: str, precision: str) -> tuple[Any, Any]:
-    """Return the model on a device, and its image transform."""
+def _create(files: ModelFiles, device: str, precision: str) -> Any:
+    """Return the model on a device."""
     import open_clip
 
     if device != "cpu":
         _require_memory(files, device)
     # open_clip by itself looks in a folder for files of certain names only.
     with _quiet_about_missing_weights():
-        model, _, transform = open_clip.create_model_and_transforms(
+        model = open_clip.create_model(
             files.source,
             pretrained=None if files.in_folder else str(files.weights),
             load_weights=not files.in_folder,
             device=device,
             precision=precision,
             pretrained_text=False,
-            **published_preprocessing(files.source, open_clip),
+            force_preprocess_cfg=published_preprocessing(files.source, open_clip),
         )
     if files.in_folder:
         open_clip.load_checkpoint(model, str(files.weights))
-    return model.eval(), transform
+    return model.eval()
 
 
 def _require_memory(files: ModelFiles, device: str) -> None:
@@ -210,7 +206,7 @@ def _quiet_about_missing_weights() -> Iterator[None]:
 
 
 def _devices(wanted: str, torch: Any) -> list[str]:
-    """Return the devices to run on, a worker each."""
+    """Return the devices to run on."""
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)]
     if wanted == "auto":
         return gpus or ["cpu"]
@@ -229,16 +225,8 @@ def _devices(wanted: str, torch: Any) -> list[str]:
     return devices
 
 
-def _slots(devices: list[str]) -> int:
-    """Return how many batches to work on at the same time.
-
-    A GPU is kept busy by batches that are read while another one is computed. A CPU does both itself, so that a batch
-    better waits and grows.
-    """
-    return len(devices) if devices[0] == "cpu" else 3 * len(devices)
-
-
-def _probes(reader: Reader) -> tuple[list[Text], list[Picture]]:
+def _probes(reader: Reader, scaling: Scaling) -> tuple[list[Text], NDArray[np.uint8]]:
+    """Return texts, and pixels of pictures: uint8, shape (pictures, height, width, 3)."""
     texts = [
         each
         for each in reader.texts([TextInput(text, truncate=True) for text in PROBE_TEXTS])
@@ -248,11 +236,8 @@ def _probes(reader: Reader) -> tuple[list[Text], list[Picture]]:
     gradient = np.stack(
         [np.tile(ramp, (64, 1)), np.tile(ramp[:64, None], (1, 96)), np.full((64, 96), 128, np.uint8)], 2
     )
-    pictures = [
-        reader.picture(ImageInput(_png(image)))
-        for image in (Image.new("RGB", (64, 64), "white"), Image.fromarray(gradient))
-    ]
-    return texts, [each for each in pictures if isinstance(each, Picture)]
+    pictures = Image.new("RGB", (64, 64), "white"), Image.fromarray(gradient)
+    return texts, np.stack([scaled(_png(each), reader.limits, scaling) for each in pictures])
 
 
 def _png(image: Image.Image) -> bytes:
@@ -261,9 +246,9 @@ def _png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _vectors(replica: Replica, texts: list[Text], pictures: list[Picture]) -> NDArray[np.float32]:
+def _vectors(replica: Replica, texts: list[Text], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the probes' vectors: float32, shape (probes, dimension)."""
-    rows = replica.encode_texts(texts), replica.encode_pictures(np.stack([each.pixels for each in pictures]))
+    rows = replica.encode_texts(texts), replica.encode_pictures(pixels)
     if rows[0].shape[1] != rows[1].shape[1] or not all(np.isfinite(each).all() for each in rows):
         raise ModelUnusable("the model's text and image vectors differ in dimension or are not finite")
     return np.concatenate(rows)

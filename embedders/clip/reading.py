@@ -1,19 +1,16 @@
-"""Inputs as a model reads them: token ids and pixels. Any thread may read."""
+"""Texts as a model reads them: token ids. Any thread may read."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedders.cleaning import FORMS, clean
+from embedders.clip.messages import CleanedText
 from embedders.clip.tokenizers import Tokens, byte_pair_tokens, tokens_digest
-from embedders.contract import ImageInput, InputLimits, TextInput
-from embedders.errors import ImageUndecodable, InputRejected, TextTooLong
-from embedders.images import decoding as images
+from embedders.contract import InputLimits, TextInput
+from embedders.errors import InputRejected, TextTooLong
 from embedders.texts import check_text, is_blank, unreadable
 
 
@@ -32,47 +29,25 @@ class Text:
     truncated: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """An image in the model's size: uint8, shape (height, width, 3)."""
-
-    pixels: NDArray[np.uint8]
-
-
 class Reader:
-    """Tokenises texts, decodes and scales images.
+    """Tokenises texts.
 
     Attributes:
+        limits: bounds on a text.
         context_length: tokens that the model reads.
         tokenizer_kind: the class of the tokenizer.
         tokens_digest: SHA-256 of what a tokenizer from files makes of texts; None for open_clip's own.
         form: how texts are cleaned before they are tokenised; see embedders.cleaning.
-        mean: of each colour, from 0 to 1, which the model's pixels are relative to.
-        std: the same for the standard deviation.
         unpadded: whether texts come without padding, as only open_clip's own tokenizer gives them.
     """
 
-    def __init__(
-        self,
-        tokenizer: Any,
-        transform: Any,
-        *,
-        preprocessing: Mapping[str, Any],
-        limits: InputLimits,
-        jpeg_draft_factor: int = 0,
-    ) -> None:
-        """Make one of open_clip's tokenizer, image transform and what it says of that."""
+    def __init__(self, tokenizer: Any, *, limits: InputLimits) -> None:
+        """Make one of open_clip's tokenizer."""
         import open_clip
 
         self._tokenizer = copy(tokenizer)
         self._tokenizer_lock = threading.Lock()
-        # Its last two steps, to floats and relative to mean and deviation, are the replica's.
-        self._transform = transform.transforms[:-2]
-        self.mean, self.std = (_three(preprocessing[key]) for key in ("mean", "std"))
-        self._resize_mode = preprocessing["resize_mode"]
-        self._limits = limits
-        size = preprocessing["size"]
-        self._draft_side: int = jpeg_draft_factor * (size if isinstance(size, int) else max(size))
+        self.limits = limits
         self.tokenizer_kind = type(tokenizer).__name__
         self.context_length: int = tokenizer.context_length
         self.unpadded: bool = isinstance(tokenizer, open_clip.SimpleTokenizer) and tokenizer.reduction_fn is None
@@ -86,52 +61,37 @@ class Reader:
         """Tokenise texts, and cut those that may be and have to."""
         return [self.text(each) for each in texts]
 
-    def picture(self, image: ImageInput) -> Picture | InputRejected:
-        """Decode an image and give it the model's size and scale."""
+    def cleaned(self, each: CleanedText) -> Text | InputRejected:
+        """Tokenise a text that was cleaned elsewhere."""
         try:
-            decoded = images.decode(image.content, self._limits, draft_side=self._draft_side)
+            return self._tokenize(each.source, each.text, was_cut=each.was_cut)
         except InputRejected as error:
             return error
-        if self._resize_mode == "shortest":
-            decoded = images.without_far_ends(decoded)
-        try:
-            for step in self._transform:
-                decoded = step(decoded)
-        except ValueError:
-            return ImageUndecodable("the picture is too narrow to be scaled to what the model reads; crop it")
-        return Picture(np.asarray(decoded))
-
-    def check(self, each: TextInput) -> str:
-        """Return what is to be cleaned of a text; see embedders.texts.check_text."""
-        try:
-            return check_text(each.text, self._limits, truncate=_may_be_cut(each))
-        except TextTooLong as error:
-            raise _too_long(each, str(error)) from error
-
-    def tokenize(self, each: TextInput, checked: str, cleaned: str) -> Text | InputRejected:
-        """Tokenise what was left of a text when it was checked, and then cleaned; cut it if that is allowed."""
-        bound = self.context_length
-        if is_blank(cleaned):
-            return InputRejected("nothing is left of the text after cleaning; send words")
-        try:
-            read = self._tokens(cleaned, cut=_may_be_cut(each))
-        except Exception:  # noqa: BLE001 -- a tokenizer from files may raise any error
-            return unreadable()
-        if read.count > bound and not _may_be_cut(each):
-            count = f"{read.count}" if read.exact else f"{read.count} or more"
-            message = f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation"
-            return _too_long(each, message)
-        return Text(read.ids, min(read.count, bound), read.count > bound or len(checked) < len(each.text))
 
     def text(self, each: TextInput) -> Text | InputRejected:
         """Read a text; one that `is_slow` may take minutes."""
         try:
-            checked = self.check(each)
-            return self.tokenize(each, checked, clean(checked, self.form))
+            text = checked(each, self.limits)
+            return self._tokenize(each, clean(text, self.form), was_cut=len(text) < len(each.text))
         except InputRejected as error:
             return error
         except ValueError:
             return unreadable()
+
+    def _tokenize(self, each: TextInput, cleaned: str, *, was_cut: bool) -> Text:
+        """Tokenise what was left of a text when it was checked, and then cleaned; cut it if that is allowed."""
+        bound = self.context_length
+        if is_blank(cleaned):
+            raise InputRejected("nothing is left of the text after cleaning; send words")
+        try:
+            read = self._tokens(cleaned, cut=_may_be_cut(each))
+        except Exception as error:  # a tokenizer from files may raise any error
+            raise unreadable() from error
+        if read.count > bound and not _may_be_cut(each):
+            count = f"{read.count}" if read.exact else f"{read.count} or more"
+            message = f"the text has {count} tokens; the model reads {bound}; shorten it or allow truncation"
+            raise _too_long(each, message)
+        return Text(read.ids, min(read.count, bound), read.count > bound or was_cut)
 
     def _tokens(self, cleaned: str, *, cut: bool) -> Tokens:
         """Return what open_clip's tokenizer returns, cut to the context length, and the count before that."""
@@ -145,9 +105,16 @@ class Reader:
             return Tokens(tokenizer([cleaned])[0].tolist(), len(whole))
 
 
-def _three(value: float | Sequence[float]) -> tuple[float, ...]:
-    """Return a value for each colour, of which open_clip takes one for all, too."""
-    return tuple(value) if isinstance(value, Sequence) else (value,) * 3
+def checked(each: TextInput, limits: InputLimits) -> str:
+    """Return what is to be cleaned of a text; see embedders.texts.check_text.
+
+    Raises:
+        InputRejected: the text is blank, no valid Unicode, or too long.
+    """
+    try:
+        return check_text(each.text, limits, truncate=_may_be_cut(each))
+    except TextTooLong as error:
+        raise _too_long(each, str(error)) from error
 
 
 def _may_be_cut(each: TextInput) -> bool:

@@ -33,7 +33,8 @@ class Replica:
         self._model = model
         self.device = device
         self._context_length = reader.context_length
-        self._mean, self._std = reader.mean, reader.std
+        preprocessing = model.visual.preprocess_cfg
+        self._mean, self._std = (_three(preprocessing[key]) for key in ("mean", "std"))
         self._dtype = open_clip.get_input_dtype(precision)
         self._packed = PackedTower.of(model) if may_pack and reader.unpadded else None
 
@@ -80,12 +81,12 @@ class Replica:
         held = itertools.chain(self._model.parameters(), self._model.buffers())
         return sum(each.numel() * each.element_size() for each in held)
 
-    def share_cores(self, threads: int) -> None:
-        """Let the calling thread compute on its share of the cores, where several threads share a CPU."""
+    def compute_on(self, cores: int) -> None:
+        """Let forward passes from now on use so many cores, if the model is on the CPU."""
         import torch
 
-        if self.on_cpu and threads > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // threads))
+        if self.on_cpu and torch.get_num_threads() != cores:
+            torch.set_num_threads(cores)
 
     def check_packing(self, texts: Sequence[Text]) -> None:
         """Go back to open_clip's own padding if some text's vector differs without it.
@@ -118,3 +119,8 @@ class Replica:
 
         rows: NDArray[np.float32] = functional.normalize(encoded.float(), dim=-1).cpu().numpy()
         return rows
+
+
+def _three(value: float | Sequence[float]) -> tuple[float, ...]:
+    """Return a value for each colour, of which open_clip takes one for all, too."""
+    return tuple(value) if isinstance(value, Sequence) else (value,) * 3

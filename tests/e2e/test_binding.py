@@ -16,7 +16,7 @@ from weaviate import WeaviateAsyncClient
 from weaviate.classes.config import Configure
 from weaviate.classes.tenants import Tenant, TenantActivityStatus
 
-from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.clip import ClipConfig
 from embedders.contract import DOCUMENT, Embedding, ImageInput, TextInput
 from service.domain import Parameters, Space
 from service.errors import StoreRejected
@@ -40,6 +40,7 @@ from tests.e2e.adopting import (
 )
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder, picture
+from tests.fakes.models import in_process
 from tests.fakes.tiny_clip import write_tiny_clip
 from tests.service.conftest import failure_of, unpack
 from tests.weaviate_versions import needs_removal
@@ -372,8 +373,8 @@ async def test_the_bundled_model_is_told_from_a_random_one_and_from_other_weight
     weaviate_settings: WeaviateSettings, tmp_path: Path
 ) -> None:
     tiny = write_tiny_clip(tmp_path / "tiny", embed_dim=1024)
-    bundled = ClipEmbedder(ClipConfig(device="cpu"))
-    random = ClipEmbedder(ClipConfig(name="random", model=str(tiny), device="cpu"))
+    bundled = in_process(ClipConfig(device="cpu"))
+    random = in_process(ClipConfig(name="random", model=str(tiny), device="cpu"))
     async with beside(weaviate_settings, bundled, random) as (channel, direct):
         name, collections = f"Plain{uuid4().hex}", CollectionServiceStub(channel)
         theirs = await direct.collections.create(name, properties=PROPERTIES[:2], **KINDS["no name"])

@@ -1,12 +1,13 @@
 """Fixtures of the contract tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder
 from tests.embedders.suite import LIMITS
+from tests.fakes.models import ServedModels, in_process
 from tests.fakes.nim import FakeNim
 from tests.fakes.tiny_clip import write_tiny_clip
 
@@ -30,10 +31,18 @@ def config(tiny_clip: Path) -> ClipConfig:
     return ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
 
 
+@pytest.fixture(scope="session")
+def served() -> Iterator[ServedModels]:
+    """Return what gives a configuration to processes that run its model, which tests share."""
+    models = ServedModels()
+    yield models
+    models.close()
+
+
 @pytest.fixture
 async def embedder(config: ClipConfig) -> AsyncIterator[ClipEmbedder]:
     """Run the tiny model; a module that tests another embedder has its own fixture of this name."""
-    embedder = ClipEmbedder(config)
+    embedder = in_process(config)
     await embedder.start()
     yield embedder
     await embedder.close()

@@ -18,6 +18,7 @@ from tests.conftest import assert_close
 from tests.embedders.suite import vectors
 from tests.fakes.embedder import picture
 from tests.fakes.hostile import hostile_images, hostile_texts
+from tests.fakes.models import ServedModels
 from tests.fakes.nim import FakeNim
 
 # As a production server treats what Pillow warns of.
@@ -40,10 +41,10 @@ NEIGHBOURS: list[Input] = [
 
 
 @pytest.fixture
-async def local(config: ClipConfig) -> AsyncIterator[Embedder]:
+async def local(config: ClipConfig, served: ServedModels) -> AsyncIterator[Embedder]:
     """The tiny model behind the queue that the service puts in front of it."""
     embedder = build_embedder(
-        replace(config, limits=LIMITS, max_batch=32), bounds=QueueBounds(max_inputs=256, max_bytes=2**28)
+        served(replace(config, limits=LIMITS, max_batch=32)), bounds=QueueBounds(max_inputs=256, max_bytes=2**28)
     )
     await embedder.start()
     yield embedder

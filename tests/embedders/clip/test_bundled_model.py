@@ -9,6 +9,7 @@ import embedders
 from embedders.clip import ClipConfig, ClipEmbedder
 from embedders.contract import QUERY, ImageInput, TextInput
 from tests.embedders.suite import vectors
+from tests.fakes.models import in_process
 
 FOLDER = Path(embedders.__file__).parent / "models" / "pictogram-clip"
 PICTURES = Path(__file__).parents[2] / "data" / "pictures"
@@ -17,7 +18,7 @@ INPUTS = [TextInput("a dog"), ImageInput((PICTURES / "dog.png").read_bytes()), T
 
 @pytest.fixture
 async def bundled() -> ClipEmbedder:
-    embedder = ClipEmbedder(ClipConfig(device="cpu"))
+    embedder = in_process(ClipConfig(device="cpu"))
     await embedder.start()
     return embedder
 
@@ -35,7 +36,7 @@ async def test_its_card_names_the_digest_and_the_weights_are_at_most_20_megabyte
 async def test_loaded_twice_it_gives_equal_vectors_that_mean_something(bundled: ClipEmbedder) -> None:
     first = vectors(await bundled.embed(INPUTS, QUERY))
     await bundled.close()
-    again = ClipEmbedder(ClipConfig(device="cpu"))
+    again = in_process(ClipConfig(device="cpu"))
     await again.start()
     second = vectors(await again.embed(INPUTS, QUERY))
     await again.close()

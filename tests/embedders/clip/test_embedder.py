@@ -22,6 +22,7 @@ from embedders.errors import EmbedderUnavailable, ModelUnusable, TextTooLong
 from embedders.images.decoding import decode
 from tests.embedders.suite import CAT, DOG, LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import picture
+from tests.fakes.models import in_process, loaded
 from tests.fakes.tiny_clip import CONTEXT_LENGTH, DIMENSION, write_tiny_clip
 
 TEXTS = ["cat", "a small red car", "Ünïcode &amp; entities", "x" * 60, "many words " * 30, "<end_of_text> inside", "!"]
@@ -116,7 +117,7 @@ async def test_a_tower_that_reads_its_padding_gets_open_clip_s_own_vectors(tmp_p
     model, _, tokenizer = reference(folder)
     with torch.inference_mode():
         expected = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
-    embedder = ClipEmbedder(ClipConfig(model=str(folder), device="cpu"))
+    embedder = in_process(ClipConfig(model=str(folder), device="cpu"))
     await embedder.start()
     try:
         outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], QUERY)
@@ -148,20 +149,6 @@ def test_tokens_are_those_of_open_clip(tiny_clip: Path, config: ClipConfig) -> N
         assert (read.count, read.truncated) == (min(count, CONTEXT_LENGTH), count > CONTEXT_LENGTH)
 
 
-@pytest.mark.parametrize(
-    ("readers", "cores", "small", "large"), [(0, 1, 4, 1), (0, 8, 8, 2), (0, 64, 16, 4), (1, 8, 1, 1), (64, 8, 64, 16)]
-)
-async def test_pictures_are_read_by_as_many_threads_as_are_set_or_else_there_are_cores(
-    config: ClipConfig, monkeypatch: pytest.MonkeyPatch, readers: int, cores: int, small: int, large: int
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    embedder = ClipEmbedder(replace(config, readers=readers))
-
-    assert (embedder.readers, embedder.large_readers) == (small, large)
-
-    await embedder.close()
-
-
 async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:
     assert embedder.spec.dimension == DIMENSION
     assert embedder.spec.max_text_tokens == CONTEXT_LENGTH
@@ -169,7 +156,7 @@ async def test_the_spec_is_read_from_the_model(embedder: ClipEmbedder) -> None:
 
 
 async def space(config: ClipConfig) -> str:
-    embedder = ClipEmbedder(config)
+    embedder = in_process(config)
     await embedder.start()
     await embedder.close()
     digest = embedder.spec.weights_digest
@@ -200,7 +187,7 @@ async def test_the_space_changes_with_weights_preprocessing_and_activation(tmp_p
 
 
 async def test_the_event_loop_stays_live_while_the_model_loads(config: ClipConfig) -> None:
-    embedder = ClipEmbedder(config)
+    embedder = in_process(config)
     start = asyncio.create_task(embedder.start())
     turns = 0
     while not start.done():
@@ -212,13 +199,13 @@ async def test_the_event_loop_stays_live_while_the_model_loads(config: ClipConfi
 
 
 async def test_starting_twice_loads_once(embedder: ClipEmbedder) -> None:
-    loaded = embedder._reader
+    first = loaded(embedder)
     await embedder.start()
-    assert embedder._reader is loaded
+    assert loaded(embedder) is first
 
 
 async def test_calls_before_the_start_are_refused(config: ClipConfig) -> None:
-    embedder = ClipEmbedder(config)
+    embedder = in_process(config)
     with pytest.raises(EmbedderUnavailable):
         await embedder.embed([CAT], QUERY)
     with pytest.raises(EmbedderUnavailable):
@@ -243,7 +230,7 @@ async def test_a_model_that_cannot_be_used_is_explained(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    embedder = ClipEmbedder(replace(config, **changes))
+    embedder = in_process(replace(config, **changes))
     with pytest.raises(ModelUnusable, match=message):
         await embedder.start()
     await embedder.close()
@@ -268,7 +255,7 @@ async def test_broken_model_files_are_explained(
         (folder / "open_clip_config.json").write_text(json.dumps(settings))
     else:
         (folder / "open_clip_config.json").write_text("{")
-    embedder = ClipEmbedder(replace(config, model=str(folder)))
+    embedder = in_process(replace(config, model=str(folder)))
     with pytest.raises(ModelUnusable, match="model"):
         await embedder.start()
     await embedder.close()
@@ -310,8 +297,8 @@ async def test_a_named_model_loads_from_its_checkpoint(
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Tiny-For-Test", settings)
     checkpoint = tmp_path / "weights.pt"
     torch.save({"state_dict": load_file(tiny_clip / "open_clip_model.safetensors")}, checkpoint)
-    named = ClipEmbedder(replace(config, model="Tiny-For-Test", checkpoint=checkpoint))
-    folder = ClipEmbedder(config)
+    named = in_process(replace(config, model="Tiny-For-Test", checkpoint=checkpoint))
+    folder = in_process(config)
     await named.start()
     await folder.start()
     try:
@@ -330,7 +317,7 @@ async def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, confi
 
     checkpoint = tmp_path / "evil.pt"
     torch.save({"state_dict": Path("code")}, checkpoint)
-    embedder = ClipEmbedder(replace(config, model="ViT-B-32", checkpoint=checkpoint))
+    embedder = in_process(replace(config, model="ViT-B-32", checkpoint=checkpoint))
     with pytest.raises(ModelUnusable):
         await embedder.start()
     await embedder.close()
@@ -340,7 +327,7 @@ async def test_a_model_whose_weights_were_published_with_one_preprocessing_gets_
     import open_clip
 
     siglip = published_preprocessing("ViT-B-16-SigLIP", open_clip)
-    assert siglip["image_mean"] == (0.5, 0.5, 0.5)
-    assert siglip["image_resize_mode"] == "squash"
+    assert siglip["mean"] == (0.5, 0.5, 0.5)
+    assert siglip["resize_mode"] == "squash"
     assert published_preprocessing("ViT-H-14-quickgelu", open_clip) == {}
     assert published_preprocessing("local-dir:models/some", open_clip) == {}

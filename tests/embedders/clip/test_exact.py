@@ -14,9 +14,10 @@ from PIL import Image
 from embedders.clip import ClipConfig
 from embedders.clip.loading import load
 from embedders.clip.packed import PackedTower
-from embedders.clip.reading import Picture, Reader, Text
+from embedders.clip.reading import Reader, Text
 from embedders.clip.replica import Replica
-from embedders.contract import ImageInput, InputLimits, TextInput
+from embedders.contract import InputLimits, TextInput
+from embedders.images.scaling import Scaling, scaled
 from tests.fakes.tiny_clip import write_tiny_clip
 
 TEXTS = ["a dog", "two red cars in front of a house", "!", "many words " * 40]
@@ -52,10 +53,10 @@ def architecture(request: pytest.FixtureRequest) -> Iterator[tuple[str, Any, Any
 def reader(architecture: tuple[str, Any, Any]) -> Reader:
     import open_clip
 
-    _, model, transform = architecture
+    _, model, _ = architecture
     # The published tokenizer of SigLIP is fetched from elsewhere; any ids do for the tower.
     tokenizer = open_clip.SimpleTokenizer(context_length=getattr(model, "text", model).context_length)
-    return Reader(tokenizer, transform, preprocessing=model.visual.preprocess_cfg, limits=InputLimits())
+    return Reader(tokenizer, limits=InputLimits())
 
 
 def test_text_vectors_are_open_clip_s_own(architecture: tuple[str, Any, Any], reader: Reader) -> None:
@@ -95,10 +96,10 @@ def test_image_vectors_are_open_clip_s_own(architecture: tuple[str, Any, Any], r
         pixels = torch.stack([transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
         expected = unit(model.encode_image(pixels))
 
-    read = [reader.picture(ImageInput(file)) for file in files]
-    pictures = [each for each in read if isinstance(each, Picture)]
+    scaling = Scaling.of(model.visual.preprocess_cfg)
+    pictures = np.stack([scaled(file, InputLimits(), scaling) for file in files])
 
-    actual = Replica(model, device="cpu", reader=reader).encode_pictures(np.stack([each.pixels for each in pictures]))
+    actual = Replica(model, device="cpu", reader=reader).encode_pictures(pictures)
     np.testing.assert_allclose(actual, expected, atol=1e-6, rtol=0)
 
 
@@ -112,13 +113,13 @@ def test_pixels_become_the_very_floats_that_open_clip_s_transform_makes_of_them(
     from open_clip.transform import image_transform
 
     folder = write_tiny_clip(tmp_path / "model", preprocessing={"mean": mean, "std": std})
-    reader, replica = (model := load(ClipConfig(model=str(folder), device="cpu"))).reader, model.replicas[0]
+    model = load(ClipConfig(model=str(folder), device="cpu"))
     transform = image_transform(32, is_train=False, mean=mean, std=std)
     files = [photo(1, (320, 240)), photo(2, (200, 400)), photo(3, (32, 32))]
     expected = torch.stack([transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
 
-    read = [each for file in files if isinstance(each := reader.picture(ImageInput(file)), Picture)]
-    pixels = np.stack([each.pixels for each in read])
+    read = [scaled(file, InputLimits(), model.facts.scaling) for file in files]
+    pixels = np.stack(read)
 
     assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 32, 32, 3))
-    np.testing.assert_array_equal(replica._floats(torch.from_numpy(pixels)).numpy(), expected.numpy())
+    np.testing.assert_array_equal(model.replica._floats(torch.from_numpy(pixels)).numpy(), expected.numpy())

@@ -10,10 +10,12 @@ from tests.fakes.tiny_clip import write_tiny_clip, write_wordpiece_tokenizer
 PROGRAM = """
 import asyncio, json, sys
 from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.clip.running import InProcessModel
 from embedders.contract import QUERY, Embedding, TextInput
 
 async def embeds(model):
-    embedder = ClipEmbedder(ClipConfig(model=model))
+    config = ClipConfig(model=model)
+    embedder = ClipEmbedder(config, model=InProcessModel(config))
     await embedder.start()
     (outcome,) = await embedder.embed([TextInput("two red cars")], QUERY)
     await embedder.close()

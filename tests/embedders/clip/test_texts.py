@@ -20,6 +20,7 @@ from embedders.front.queueing import QueueBounds
 from embedders.images.decoders import Decoders
 from tests.embedders.suite import vectors
 from tests.embedders.test_cleaning import CAFE, SLOW
+from tests.fakes.models import ServedModels, in_process
 
 DOG = TextInput("a dog")
 LATE = TextInput(SLOW["repeated mojibake"](32_000))
@@ -33,15 +34,15 @@ def long_texts(config: ClipConfig) -> ClipConfig:
 
 @pytest.fixture
 async def alone(long_texts: ClipConfig) -> AsyncIterator[ClipEmbedder]:
-    embedder = ClipEmbedder(long_texts)
+    embedder = in_process(long_texts)
     await embedder.start()
     yield embedder
     await embedder.close()
 
 
 @pytest.fixture
-async def queued(long_texts: ClipConfig) -> AsyncIterator[Embedder]:
-    embedder = build_embedder(long_texts, bounds=QueueBounds(max_inputs=4000, max_bytes=2**28))
+async def queued(long_texts: ClipConfig, served: ServedModels) -> AsyncIterator[Embedder]:
+    embedder = build_embedder(served(long_texts), bounds=QueueBounds(max_inputs=4000, max_bytes=2**28))
     await embedder.start()
     yield embedder
     await embedder.close()
@@ -54,7 +55,9 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    """Return the processes that clean texts: not those that run models, which tests share."""
+    found = psutil.Process().children(recursive=True)
+    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "model" not in " ".join(each.cmdline())]
 
 
 @pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)

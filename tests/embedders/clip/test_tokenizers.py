@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedders.clip import ClipConfig, ClipEmbedder, loading
+from embedders.clip import ClipConfig, loading
 from embedders.contract import QUERY, Embedding, ImageInput, TextInput
 from embedders.errors import InputRejected, ModelUnusable
 from tests.embedders.suite import vectors
 from tests.fakes.embedder import picture
+from tests.fakes.models import in_process
 from tests.fakes.tiny_clip import (
     CONTEXT_LENGTH,
     write_tiny_clip,
@@ -108,7 +109,7 @@ async def test_vectors_and_counts_are_those_of_open_clip_and_the_tokenizer(tmp_p
         expected = model.encode_text(tokenizer(TEXTS), normalize=True).numpy()
     counts = [len(tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False).input_ids) for text in TEXTS]
 
-    embedder = ClipEmbedder(config(folder))
+    embedder = in_process(config(folder))
     await embedder.start()
     outcomes = await embedder.embed([TextInput(text, truncate=True) for text in TEXTS], QUERY)
     await embedder.close()
@@ -125,7 +126,7 @@ async def test_nvidia_s_checkpoint_is_taken_as_it_is_in_the_folder_or_beside_it(
 ) -> None:
     inputs = [TextInput("red car"), ImageInput(picture())]
     folder = FORMS["nvclip"].write(tmp_path / "nvclip")
-    renamed = ClipEmbedder(config(shutil.copytree(folder, tmp_path / "other" / "nvclip")))
+    renamed = in_process(config(shutil.copytree(folder, tmp_path / "other" / "nvclip")))
     await renamed.start()
     expected = vectors(await renamed.embed(inputs, QUERY))
     await renamed.close()
@@ -134,7 +135,7 @@ async def test_nvidia_s_checkpoint_is_taken_as_it_is_in_the_folder_or_beside_it(
     inside = loading.load(config(folder))
     elsewhere = checkpoint.rename(tmp_path / NVIDIA_FILE)
     caplog.clear()
-    beside = ClipEmbedder(config(folder, elsewhere))
+    beside = in_process(config(folder, elsewhere))
     await beside.start()
     actual = vectors(await beside.embed(inputs, QUERY))
     await beside.close()
@@ -223,7 +224,7 @@ def test_code_in_a_model_s_folder_is_never_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["!", "\u200b!?", "&nbsp;", "_ -"])
 async def test_a_text_of_which_cleaning_leaves_nothing_fails_alone(tmp_path: Path, text: str) -> None:
-    embedder = ClipEmbedder(config(FORMS["siglip"].write(tmp_path / "model")))
+    embedder = in_process(config(FORMS["siglip"].write(tmp_path / "model")))
     await embedder.start()
     bad, good = await embedder.embed([TextInput(text), TextInput("red car")], QUERY)
     await embedder.close()

@@ -16,13 +16,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.clip import ClipConfig
 from embedders.clip import weights as clip_weights
 from embedders.clip.weights import DownloadFailed, NotFetchable, fetch_weights, require_tensors
 from embedders.contract import QUERY
 from embedders.errors import ModelUnusable
 from service.cli import app
 from tests.embedders.suite import MIXED, vectors
+from tests.fakes.models import in_process
 
 MODEL, TAG = "Tiny-For-Fetching", "made_here"
 
@@ -145,7 +146,7 @@ async def test_fetched_weights_load_and_embed_as_the_model_that_they_are_of(
     name = "open_clip_model.safetensors" if form == "safetensors" else "open_clip_pytorch_model.bin"
     assert sorted(each.name for each in folder.iterdir()) == sorted(["manifest.json", name, "open_clip_config.json"])
     assert [each.name for each in folder.parent.iterdir()] == ["tiny"]
-    fetched, original = ClipEmbedder(ClipConfig(model=str(folder), device="cpu")), ClipEmbedder(config)
+    fetched, original = in_process(ClipConfig(model=str(folder), device="cpu")), in_process(config)
     await fetched.start()
     await original.start()
     try:
@@ -321,7 +322,7 @@ async def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
     result = fetch(tmp_path / "models" / "tiny")
     with pytest.raises(DownloadFailed, match="loading it could run code"):
         require_tensors(evil)
-    embedder = ClipEmbedder(ClipConfig(model=MODEL, checkpoint=evil, device="cpu"))
+    embedder = in_process(ClipConfig(model=MODEL, checkpoint=evil, device="cpu"))
     with pytest.raises(ModelUnusable):
         await embedder.start()
     await embedder.close()

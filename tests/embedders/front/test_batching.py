@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from embedders import factory
-from embedders.clip import ClipConfig, ClipEmbedder
+from embedders.clip import ClipConfig
 from embedders.contract import (
     DOCUMENT,
     QUERY,
@@ -35,6 +35,7 @@ from embedders.nim.embedder import NimConfig, NimEmbedder
 from tests.embedders.front.waiting import batches, bounds, call, occupy, release, texts
 from tests.embedders.suite import LIMITS, EmbedderSuite, vectors
 from tests.fakes.embedder import TEXT_ONLY, FakeEmbedder, picture
+from tests.fakes.models import in_process
 from tests.fakes.nim import FakeNim
 
 
@@ -86,7 +87,7 @@ class TestOverClip(EmbedderSuite):
     @pytest.fixture
     async def embedder(self, tiny_clip: Path) -> AsyncIterator[BatchingEmbedder]:
         config = ClipConfig(model=str(tiny_clip), device="cpu", max_batch=4, limits=LIMITS)
-        clip = ClipEmbedder(config)
+        clip = in_process(config)
         embedder = BatchingEmbedder(clip, bounds=bounds(1000), apart=True, reading=clip, max_gather_s=0.005)
         await embedder.start()
         yield embedder
@@ -271,7 +272,7 @@ async def test_a_backend_that_cannot_even_begin_leaves_nobody_waiting(
 
 
 async def test_calls_before_the_start_of_a_local_model_are_refused(tiny_clip: Path) -> None:
-    embedder = BatchingEmbedder(ClipEmbedder(ClipConfig(model=str(tiny_clip))), bounds=bounds(9))
+    embedder = BatchingEmbedder(in_process(ClipConfig(model=str(tiny_clip))), bounds=bounds(9))
     with pytest.raises(EmbedderUnavailable, match="not started"):
         await embedder.embed(texts("a", 1), QUERY)
     await embedder.close()

@@ -19,6 +19,7 @@ from embedders.front.queueing import QueueBounds
 from service.core.embedder_pool import EmbedderPool
 from service.rpc.server.server import GrpcServer
 from service.settings import ServerSettings
+from tests.fakes.models import in_process, loaded
 from tests.fakes.store import FakeStore
 from tests.fakes.tiny_clip import write_tiny_clip
 from tests.service.conftest import LIMITS, failure_of
@@ -50,7 +51,7 @@ class Local:
                 await asyncio.sleep(0.02)
 
     def patch(self, monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Encode], Encode]) -> None:
-        replica = self.clip._devices[0].replica
+        replica = loaded(self.clip).replica
         monkeypatch.setattr(replica, "encode_texts", wrap(replica.encode_texts))
 
 
@@ -62,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def local(model: Path) -> AsyncIterator[Local]:
     tasks_before, threads_before = asyncio.all_tasks(), set(threading.enumerate())
-    clip = ClipEmbedder(ClipConfig(model=str(model), device="cpu"))
+    clip = in_process(ClipConfig(model=str(model), device="cpu"))
     batching = BatchingEmbedder(clip, bounds=QueueBounds(max_inputs=100, max_bytes=10**6), apart=True)
     pool = EmbedderPool([BreakerEmbedder(batching, RULES)], check_interval_s=0.1)
     await pool.start()
@@ -100,20 +101,6 @@ async def test_a_forward_pass_that_always_raises_is_unavailable_and_not_healthy_
             failure = await failure_of(local.embedding.EmbedInputs(A_TEXT, timeout=IN_TIME_S))
             assert (failure.code, failure.reason) == (StatusCode.UNAVAILABLE, "EMBEDDER_UNAVAILABLE")
             assert failure.retry_s is not None
-        await local.becomes(NOT_SERVING)
-    await recovers(local)
-
-
-async def test_a_thread_that_dies_fails_its_calls_and_health_until_a_new_one_works(
-    local: Local, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(_: Any) -> Any:
-        raise SystemExit
-
-    with monkeypatch.context() as patch:
-        local.patch(patch, lambda _: die)
-        failure = await failure_of(local.embedding.EmbedInputs(A_TEXT, timeout=IN_TIME_S))
-        assert failure.reason == "EMBEDDER_UNAVAILABLE"
         await local.becomes(NOT_SERVING)
     await recovers(local)
 
