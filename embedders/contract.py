@@ -22,6 +22,9 @@ class Modality(Enum):
     IMAGE = "image"
     TEXT_IMAGE = "text_image"
 
+    # Enum's own hash is that of the member's name, in Python; every call looks some up.
+    __hash__ = object.__hash__
+
 
 SEPARATE = frozenset({Modality.TEXT, Modality.IMAGE})
 """What a model with a tower for texts and one for images embeds, such as CLIP."""
@@ -33,12 +36,16 @@ class Purpose(Enum):
     QUERY = "query"
     DOCUMENT = "document"
 
+    __hash__ = object.__hash__
+
 
 class Priority(Enum):
     """Who goes first when work waits: a person at a screen, or a bulk load."""
 
     INTERACTIVE = "interactive"
     BULK = "bulk"
+
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)

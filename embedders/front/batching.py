@@ -65,6 +65,8 @@ class Kind(Enum):
     LARGE_PICTURE = auto()
     SLOW_TEXT = auto()
 
+    __hash__ = object.__hash__
+
 
 PICTURES = frozenset({Kind.PICTURE, Kind.LARGE_PICTURE})
 READ_AHEAD = PICTURES | {Kind.SLOW_TEXT}
@@ -136,9 +138,10 @@ class Slots:
 
     def rests(self) -> dict[str | None, Rest]:
         """Return the rest of each rate-limited key, during which further calls wait; of several the longest."""
-        batches = [(each.options.api_key, each.times.rest) for each in self.running.values()]
-        resting = [(key, rest) for key, rest in batches if rest is not None]
-        return dict(sorted(resting, key=lambda each: each[1].until_s))
+        resting = [
+            (each.options.api_key, rest) for each in self.running.values() if (rest := each.times.rest) is not None
+        ]
+        return dict(sorted(resting, key=lambda each: each[1].until_s)) if resting else {}
 
     def has_work(self, *, bulk: bool) -> bool:
         """Return whether a batch could begin: no bulk one unless allowed, and none with a resting key."""
@@ -269,7 +272,8 @@ class Meter:
         """Count the outcomes of a batch."""
         embedded = sum(isinstance(outcome, Embedding) for outcome in outcomes)
         self._embedded.inc(embedded)
-        self._rejected.inc(len(outcomes) - embedded)
+        if embedded < len(outcomes):
+            self._rejected.inc(len(outcomes) - embedded)
 
     def note_failure(self, inputs: int) -> None:
         """Count the inputs of a batch that failed as a whole."""
@@ -313,6 +317,7 @@ class BatchingEmbedder(EmbedderWrapper):
         self._max_gather_s = max_gather_s
         self._slots: dict[Kind, Slots] = {}
         self._pump_handle: asyncio.Handle | None = None
+        self._pumps_at_once = False
         self._closed = False
         self._own_meter: Meter | None = None
 
@@ -360,11 +365,13 @@ class BatchingEmbedder(EmbedderWrapper):
             EmbedderError: as the inner embedder, when a batch with inputs of this call fails.
         """
         unread = {} if self._closed else self._unread(inputs)
-        if not unread:
+        if unread:
+            rest = [each for at, each in enumerate(inputs) if at not in unread]
+            embedded = iter(await self.embed(rest, options))
+            return [unread[at] if at in unread else next(embedded) for at in range(len(inputs))]
+        if options.priority is Priority.BULK:
             return await self._embed_pieces(inputs, options)
-        rest = [each for at, each in enumerate(inputs) if at not in unread]
-        embedded = iter(await self._embed_pieces(rest, options))
-        return [unread[at] if at in unread else next(embedded) for at in range(len(inputs))]
+        return await self._embed(inputs, options, self._bounds)
 
     def _unread(self, inputs: Sequence[Input]) -> dict[int, InputRejected]:
         """Return the refusals of inputs of a kind that the model does not read, by their places."""
@@ -377,8 +384,6 @@ class BatchingEmbedder(EmbedderWrapper):
         return unread
 
     async def _embed_pieces(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
-        if options.priority is not Priority.BULK:
-            return await self._embed(inputs, options, self._bounds)
         bounds = self._bounds.bulk()
         outcomes: list[Outcome] = []
         for piece in bounds.pieces(inputs):
@@ -413,7 +418,7 @@ class BatchingEmbedder(EmbedderWrapper):
         await super().close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions, bounds: QueueBounds) -> list[Outcome]:
-        kinds = await self._kinds(inputs)
+        kinds = {self._kind(inputs[0]): [0]} if len(inputs) == 1 else await self._kinds(inputs)
         if self._closed:
             raise EmbedderUnavailable("the embedder is closed")
         if not inputs:
@@ -435,9 +440,10 @@ class BatchingEmbedder(EmbedderWrapper):
             if len(calls) == 1:
                 return await next(iter(calls.values())).done
             parts = await asyncio.gather(*(call.done for call in calls.values()))
-        finally:
+        except BaseException:
             for kind, call in calls.items():
                 self._forget(self._slots[kind], call)
+            raise
         ordered = dict(zip(chain(*kinds.values()), chain(*parts), strict=True))
         return [ordered[at] for at in range(len(inputs))]
 
@@ -526,18 +532,20 @@ class BatchingEmbedder(EmbedderWrapper):
 
     def _pump_soon(self) -> None:
         # Calls that arrive in the same turn of the event loop share a batch.
-        self._pump_at(0.0)
+        if not self._pumps_at_once:
+            self._pump_at(0.0)
 
     def _pump_at(self, when_s: float) -> None:
         loop = asyncio.get_running_loop()
         if self._pump_handle is not None:
             self._pump_handle.cancel()
         delay_s = when_s - time.monotonic()
-        now = delay_s <= 0
+        self._pumps_at_once = now = delay_s <= 0
         self._pump_handle = loop.call_soon(self._pump) if now else loop.call_later(max(delay_s, TICK_S), self._pump)
 
     def _pump(self) -> None:
         self._pump_handle = None
+        self._pumps_at_once = False
         try:
             again_s = [until_s for kind, slots in self._slots.items() if (until_s := self._begin_batches(kind, slots))]
         except Exception as error:  # noqa: BLE001 -- no caller may be left waiting

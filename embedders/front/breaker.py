@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from embedders.base import EmbedderWrapper
 from embedders.contract import Embedder, Embedding, EmbedOptions, Health, Input, Outcome
@@ -22,8 +22,6 @@ from embedders.errors import (
 )
 from embedders.reranking import Passage, RankOutcome, Reranker, RerankerSpec, RerankOptions
 from embedders.telemetry.metrics import BREAKER_OPEN, BREAKER_OPENED
-
-T = TypeVar("T")
 
 SILENT_S = 0.5
 """Seconds without an answer that count as a failure; a call given up sooner says nothing about the backend."""
@@ -133,33 +131,27 @@ class Breaker:
         BREAKER_OPEN.labels(self._name).set(0)
         BREAKER_OPENED.labels(self._name)
 
-    async def _pass(self, call: Callable[[], Awaitable[T]], *, own_key: bool, answered: Callable[[T], bool]) -> T:
-        """Return what a call of the backend gives, or fail at once while the breaker is open.
+    def _admit(self, *, own_key: bool) -> None:
+        """Let a call pass, or fail it at once while the breaker is open.
 
         Args:
-            call: asks the backend.
             own_key: whether the caller's own key is sent.
-            answered: whether the result shows that the backend works.
 
         Raises:
-            EmbedderError: as the backend, now or when it was last asked.
+            EmbedderError: as the backend when it was last asked.
         """
         # A rejected key of this server does not affect callers with their own keys.
         if self._fault is not None and not (own_key and isinstance(self._fault, CredentialRejected)):
             self._probe_if_due()
             raise self._refusal(self._fault)
-        try:
-            result = await call()
-        except (EmbedderOverloaded, EmbedderRateLimited, CallerKeyRejected, InputRejected):
-            raise  # busy is not broken, and what is wrong with a caller's key or input says nothing about the backend
-        except EmbedderError as error:
-            # While the breaker is open, failures of earlier calls say nothing new, and must not delay the probe.
-            if self._fault is None and not own_key:
-                self._note_failure(error, at_once=isinstance(error, (CredentialRejected, ModelGone)))
-            raise
-        if not own_key and answered(result):
-            self._note_success()
-        return result
+
+    def _note_error(self, error: EmbedderError, *, own_key: bool) -> None:
+        """Count a call that the backend failed."""
+        if isinstance(error, EmbedderOverloaded | EmbedderRateLimited | CallerKeyRejected | InputRejected):
+            return  # busy is not broken, and what is wrong with a caller's key or input says nothing about the backend
+        # While the breaker is open, failures of earlier calls say nothing new, and must not delay the probe.
+        if self._fault is None and not own_key:
+            self._note_failure(error, at_once=isinstance(error, CredentialRejected | ModelGone))
 
     def note_silence(self, since_s: float) -> None:
         """Count a call that was given up as a failure, unless the backend has answered others since it began."""
@@ -285,12 +277,17 @@ class BreakerEmbedder(Breaker, EmbedderWrapper):
         Raises:
             EmbedderError: as the inner embedder, now or when it was last asked.
         """
+        own_key = options.api_key is not None
+        self._admit(own_key=own_key)
+        try:
+            outcomes = await self._inner.embed(inputs, options)
+        except EmbedderError as error:
+            self._note_error(error, own_key=own_key)
+            raise
         # Inputs that are rejected before the backend is asked say nothing about it.
-        return await self._pass(
-            lambda: self._inner.embed(inputs, options),
-            own_key=options.api_key is not None,
-            answered=lambda outcomes: any(isinstance(each, Embedding) for each in outcomes),
-        )
+        if not own_key and any(isinstance(each, Embedding) for each in outcomes):
+            self._note_success()
+        return outcomes
 
 
 class BreakerReranker(Breaker):
@@ -309,8 +306,13 @@ class BreakerReranker(Breaker):
         Raises:
             EmbedderError: as the inner reranker, now or when it was last asked.
         """
-        return await self._pass(
-            lambda: self._inner.rerank(query, passages, options),
-            own_key=options.api_key is not None,
-            answered=lambda outcomes: any(isinstance(each, float) for each in outcomes),
-        )
+        own_key = options.api_key is not None
+        self._admit(own_key=own_key)
+        try:
+            outcomes = await self._inner.rerank(query, passages, options)
+        except EmbedderError as error:
+            self._note_error(error, own_key=own_key)
+            raise
+        if not own_key and any(isinstance(each, float) for each in outcomes):
+            self._note_success()
+        return outcomes

@@ -65,6 +65,8 @@ async def ask_first(
     Raises:
         EmbedderError: all failed; this is the first error.
     """
+    if len(backends) == 1 and not tell_last:
+        return backends[0], await ask(backends[0])
     first: EmbedderError | None = None
     for at, backend in enumerate(backends):
         others = backends[at + 1 :]

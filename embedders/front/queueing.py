@@ -94,6 +94,10 @@ class QueuedCall:
 
     def put(self, at: int, outcome: Outcome) -> None:
         """Set the outcome of the input at a place."""
+        if self._count == 1:
+            if not self.done.done():
+                self.done.set_result([outcome])
+            return
         self._outcomes[at] = outcome
         if len(self._outcomes) == self._count and not self.done.done():
             self.done.set_result([self._outcomes[each] for each in sorted(self._outcomes)])

@@ -86,7 +86,7 @@ class Authenticator:
         """
         client = self.identify(authorization)
         account = self._accounts.get(client.name)
-        if account is None or account.client.quota != client.quota:
+        if account is None or (account.client is not client and account.client.quota != client.quota):
             account = self._accounts[client.name] = Account(client, row=self._ledger.row(client.name))
         account.client = client
         calling_account.set(account)

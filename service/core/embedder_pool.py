@@ -46,8 +46,6 @@ log = structlog.get_logger(__name__)
 
 def _embedding_span(embedder: Embedder, inputs: Sequence[Input]) -> AbstractContextManager[Span]:
     """Return a span for the work of an embedder for one call."""
-    if not tracing.active():
-        return tracing.NOTHING
     spec = embedder.spec
     attributes: dict[str, AttributeValue] = {
         "gen_ai.operation.name": "embeddings",
@@ -180,6 +178,8 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
             EmbedderNotFound: the embedder does not exist.
         """
         first = self.get(name)
+        if len(self._members) == 1:
+            return [first]
         named = self._at_addresses(first.spec.name)
         space = _first_learnt(named).space
         if name:
@@ -344,10 +344,11 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
         if options.api_key is not None and not embedder.spec.caller_keys:
             options = replace(options, api_key=None)
         try:
+            if not tracing.active():
+                return await embedder.embed(inputs, options)
             with _embedding_span(embedder, inputs) as span:
                 outcomes = await embedder.embed(inputs, options)
-                if span.is_recording():
-                    span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
+                span.set_attribute("gen_ai.usage.input_tokens", _tokens(outcomes))
                 return outcomes
         finally:
             self._report(embedder)

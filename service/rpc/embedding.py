@@ -91,7 +91,7 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
                 await asyncio.sleep(0)
             outcome = None if each is None else next(rest)
             if isinstance(outcome, Embedding):
-                response.results.add(embedding=_embedding_to_pb(outcome))
+                _fill(response.results.add().embedding, outcome)
             else:
                 response.results.add(error=to_status(_refusal(outcome, each, index), ""))
         return response
@@ -102,14 +102,17 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         Raises:
             InvalidRequest: with all violations, but for those of single inputs.
         """
-        violations = Violations()
-        violations.require_count(len(request.inputs), self._limits.max_inputs, "inputs", "inputs")
-        known = request.purpose in PURPOSES
-        violations.require(known, "purpose", f"{request.purpose} is not a Purpose that this server knows")
-        known = request.priority in PRIORITIES
-        violations.require(known, "priority", f"{request.priority} is not a Priority that this server knows")
-        violations.raise_if_any()
-        return EmbedOptions(PURPOSES[request.purpose], PRIORITIES[request.priority], self._keys.of(context))
+        purpose, priority = PURPOSES.get(request.purpose), PRIORITIES.get(request.priority)
+        count = len(request.inputs)
+        if purpose is None or priority is None or not 0 < count <= self._limits.max_inputs:
+            violations = Violations()
+            violations.require_count(count, self._limits.max_inputs, "inputs", "inputs")
+            violations.require(purpose, "purpose", f"{request.purpose} is not a Purpose that this server knows")
+            violations.require(priority, "priority", f"{request.priority} is not a Priority that this server knows")
+            violations.raise_if_any()
+        assert purpose is not None
+        assert priority is not None
+        return EmbedOptions(purpose, priority, self._keys.of(context))
 
     async def ListEmbedders(self, request: pb.ListEmbeddersRequest, context: Context) -> pb.ListEmbeddersResponse:
         """List embedders and rerankers."""
@@ -121,7 +124,11 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
 
 def vector_to_pb(vector: Vector) -> vector_pb2.Vector:
     """Return a vector, float32 of shape (dimension,), as little-endian bytes."""
-    return vector_pb2.Vector(data=np.ascontiguousarray(vector, "<f4").tobytes())
+    return vector_pb2.Vector(data=_vector_bytes(vector))
+
+
+def _vector_bytes(vector: Vector) -> bytes:
+    return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
 def _input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
@@ -148,10 +155,12 @@ def _refusal(outcome: InputRejected | None, input_: Input | None, index: int) ->
     return rejection(outcome, f"{field}.text")
 
 
-def _embedding_to_pb(embedding: Embedding) -> pb.Embedding:
-    return pb.Embedding(
-        vector=vector_to_pb(embedding.vector), token_count=embedding.token_count, truncated=embedding.truncated
-    )
+def _fill(message: pb.Embedding, embedding: Embedding) -> None:
+    message.vector.data = _vector_bytes(embedding.vector)
+    if embedding.token_count is not None:
+        message.token_count = embedding.token_count
+    if embedding.truncated:
+        message.truncated = True
 
 
 def _details_to_pb(spec: EmbedderSpec, fault: str | None, apart: str | None) -> pb.EmbedderInfo:
