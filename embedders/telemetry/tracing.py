@@ -109,6 +109,8 @@ def here() -> Span | None:
 
 def trace_names(traced: Span) -> dict[str, str]:
     """Return the fields that tie log lines to a span's trace; empty if it has none."""
+    if _tracer is None:
+        return {}
     identity = traced.get_span_context()
     return {"trace_id": f"{identity.trace_id:032x}"} if identity.is_valid else {}
 

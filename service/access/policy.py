@@ -189,6 +189,8 @@ def authorize(client: Client, method: str, request: Any) -> None:
         PermissionDenied: it may not. The error does not reveal whether the collection or tenant exists.
     """
     rule = authorize_method(client, method)
+    if client.may_touch_every_collection and client.may_touch_every_tenant:
+        return
     if rule.collection:
         check_collection(client, _get(request, rule.collection))
     tenants = rule.tenants(request)

@@ -11,7 +11,7 @@ reflection pass unchanged.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,6 +63,7 @@ UNBOUNDED_METHODS = QUIET_METHODS | {"/vecgate.v1.AdminService/GetServerStatus"}
 
 Handler = Callable[[Any, Context], Awaitable[Any]]
 Parse = Callable[[bytes], Any]
+Metadata = Iterable[tuple[str, str | bytes]]
 
 
 @dataclass(slots=True)
@@ -95,6 +96,29 @@ class _Reader:
             return self.parse(content)
         except DecodeError:
             raise unreadable() from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """What all calls of a method have in common.
+
+    Attributes:
+        path: as gRPC has it.
+        ruled: its name in the rules of access; a method of another version has no rule and is refused.
+        ours: whether it is of our API, and callers must be known.
+        bounded: whether its calls count towards the bounds on calls.
+        reader: of its requests.
+        inner: answers a request.
+        write: makes bytes of an answer; None for methods that write their answers to their context.
+    """
+
+    path: str
+    ruled: str
+    ours: bool
+    bounded: bool
+    reader: _Reader
+    inner: Handler
+    write: Callable[[Any], bytes] | None
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -154,49 +178,58 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _around(self, handler: "MethodHandler", method: str) -> "MethodHandler":
         """Return a handler that receives the one request of a call as a stream, and calls the handler of its method."""
-        call = cast("Any", self._wrap(handler, method, self._reader(handler, method)))
+        call = cast("Any", self._wrap(self._method(handler, method)))
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(call, response_serializer=handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(call)
 
-    def _reader(self, handler: "MethodHandler", method: str) -> "_Reader":
-        name = method.removeprefix("/").replace("/", ".")
+    def _method(self, handler: "MethodHandler", path: str) -> _Method:
+        name = path.removeprefix("/").replace("/", ".")
         kind = descriptor_pool.Default().FindMethodByName(name).input_type
         assert handler.request_deserializer is not None
-        return _Reader(WireCheck(kind, self._limits), handler.request_deserializer)
+        return _Method(
+            path,
+            path.removeprefix(RULED),
+            ours=path.startswith(OURS),
+            bounded=path not in UNBOUNDED_METHODS,
+            reader=_Reader(WireCheck(kind, self._limits), handler.request_deserializer),
+            inner=cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary),
+            write=None if handler.response_streaming else handler.response_serializer,
+        )
 
-    def _wrap(self, handler: "MethodHandler", method: str, reader: "_Reader") -> Handler:
+    def _wrap(self, method: _Method) -> Handler:
         """Return a handler that takes and returns bytes."""
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes | None:
-            del requests  # see _first
-            request_id = _request_id(context)
+            del requests  # see _answer
+            metadata = context.invocation_metadata() or ()
+            request_id = _request_id(metadata)
             times = begin_times()
             context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
             started = time.perf_counter()
             held, answered = _Held(), False
             self._begin(method, held, context)
-            with _span(method, context) as span:
+            with _span(method.path, metadata) as span:
                 # Not unbound later: gRPC runs each call in a task, and so in a context, of its own.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
-                    answer = await self._answer(handler, method, context, held, reader)
+                    answer = await self._answer(method, context, metadata, held)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
                 except Exception as error:  # noqa: BLE001  # every error becomes a status
-                    await _abort(error, method, context)
+                    await _abort(error, method.path, context)
                 else:
                     return answer
                 finally:
                     code = _code_name(context, answered=answered)
                     took_s = time.perf_counter() - started
-                    note_call(method, code, took_s)
+                    note_call(method.path, code, took_s)
                     _note_span(span, code)
-                    if method not in QUIET_METHODS:
+                    if method.path not in QUIET_METHODS:
                         log.info(
                             "call",
-                            method=method,
+                            method=method.path,
                             code=code,
                             **milliseconds(took_s, times),
                             request_bytes=held.request_bytes,
@@ -206,16 +239,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return call
 
-    def _begin(self, method: str, held: _Held, context: Context) -> None:
-        bounded = method not in UNBOUNDED_METHODS
+    def _begin(self, method: _Method, held: _Held, context: Context) -> None:
         self._in_flight += 1
-        self._bounded += bounded
+        self._bounded += method.bounded
         IN_FLIGHT.inc()
         self.idle.clear()
 
         def end(_: Context) -> None:
             self._in_flight -= 1
-            self._bounded -= bounded
+            self._bounded -= method.bounded
             self._bytes -= held.request_bytes + held.response_bytes
             IN_FLIGHT.dec()
             if not self._in_flight:
@@ -223,26 +255,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         context.add_done_callback(cast("Any", end))
 
-    async def _answer(
-        self, handler: "MethodHandler", method: str, context: Context, held: _Held, reader: "_Reader"
-    ) -> bytes | None:
+    async def _answer(self, method: _Method, context: Context, metadata: Metadata, held: _Held) -> bytes | None:
         """Return the response to a call as bytes; None if the method has written it.
 
         Raises:
             Exception: anything of the table of errors.
         """
-        if method not in UNBOUNDED_METHODS:
+        if method.bounded:
             self._check_bounds()
-        ours = method.startswith(OURS)
-        # A method of another version has no rule and is refused.
-        ruled = method.removeprefix(RULED)
-        account = self._authenticator.admit(authorization_in(context.invocation_metadata())) if ours else None
+        account = self._authenticator.admit(authorization_in(metadata)) if method.ours else None
         left_s = self._time_left(context)
         note_deadline(left_s)
         with self._deadlines.after(min(left_s, REQUEST_TIMEOUT_S)) as deadline:
-            content = await _first(context)
-            deadline.extend(max(left_s - REQUEST_TIMEOUT_S, 0.0))
-            if method not in UNBOUNDED_METHODS:
+            # gRPC's iterator over requests would keep the last request until the garbage collector runs.
+            content = await context.read()
+            if content is grpc.aio.EOF:
+                # gRPC has already refused it with the same code; no client library sends a call without a message.
+                raise MessageTooLarge("the request has more bytes than a message may have")
+            if left_s > REQUEST_TIMEOUT_S:
+                deadline.extend(left_s - REQUEST_TIMEOUT_S)
+            if method.bounded:
                 # Other calls may have arrived meanwhile.
                 self._check_bounds()
             held.request_bytes = len(content)
@@ -250,21 +282,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             if account is not None:
                 # Refused requests count, too: the server has received them.
                 account.receive(held.request_bytes)
-                authorize_method(account.client, ruled)
-            if reader.takes_long(content):
-                request = await asyncio.get_running_loop().run_in_executor(self._reading, reader.read, content)
+                authorize_method(account.client, method.ruled)
+            if method.reader.takes_long(content):
+                reading = asyncio.get_running_loop().run_in_executor(self._reading, method.reader.read, content)
+                request = await reading
             else:
-                request = reader.read(content)
+                request = method.reader.read(content)
             del content  # the message holds a copy
             if account is not None:
-                await follow_alias(account.client, ruled, request, self._real_name)
-                authorize(account.client, ruled, request)
-            inner = cast("Handler", handler.unary_stream if handler.response_streaming else handler.unary_unary)
-            response = await inner(request, context)
-        if handler.response_streaming:
+                await follow_alias(account.client, method.ruled, request, self._real_name)
+                authorize(account.client, method.ruled, request)
+            response = await method.inner(request, context)
+        if method.write is None:
             return None
-        assert handler.response_serializer is not None
-        answer = handler.response_serializer(response)
+        answer = method.write(response)
         if len(answer) > MAX_RESPONSE_BYTES:
             raise MessageTooLarge(
                 f"the response has {len(answer)} bytes, and a message at most {MAX_RESPONSE_BYTES}; ask for fewer "
@@ -292,15 +323,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return min(self._settings.max_call_s, remaining - min(0.05, remaining * 0.1))
 
 
-async def _first(context: Context) -> bytes:
-    # gRPC's iterator over requests would keep the last request until the garbage collector runs.
-    request = await context.read()
-    if request is grpc.aio.EOF:
-        # gRPC has already refused the request with the same code; no client library sends a call without a message.
-        raise MessageTooLarge("the request has more bytes than a message may have")
-    return cast("bytes", request)
-
-
 async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     log_failure(error, method)
@@ -309,23 +331,25 @@ async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
 
 
 def _note_span(span: Span, code: str) -> None:
+    if not span.is_recording():
+        return
     span.set_attribute("rpc.response.status_code", code)
     if code in FAULTS:
         tracing.fail(span, code)
 
 
-def _span(method: str, context: Context) -> AbstractContextManager[Span]:
+def _span(method: str, metadata: Metadata) -> AbstractContextManager[Span]:
     """Return the span of a call, in its caller's trace; health checks have none."""
     if not tracing.active() or method in QUIET_METHODS:
         return tracing.NOTHING
     name = method.removeprefix("/")
-    carrier = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    carrier = {key: value for key, value in metadata if isinstance(value, str)}
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
     return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
 
 
-def _request_id(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
+def _request_id(metadata: Metadata) -> str:
+    for key, value in metadata:
         if key == REQUEST_ID_KEY and 0 < len(value) <= MAX_REQUEST_ID_LENGTH:
             return str(value)
     return new_request_id()
