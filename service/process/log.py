@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import io
 import logging
 import random
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import orjson
 import structlog
@@ -77,6 +78,18 @@ class _Lines:
                 self._writer = 0
 
 
+class _CallLines(NamedTuple):
+    """What the access log's lines pass through, and where they go."""
+
+    processors: list[Processor]
+    lines: _Lines
+    shown: bool
+
+
+_calls: _CallLines | None = None
+"""None until the log is configured."""
+
+
 class _ToLines(logging.Handler):
     """Passes the lines of libraries to our own, which keeps them in order."""
 
@@ -124,8 +137,11 @@ def configure_logging(settings: LogSettings, worker: int | None = None) -> None:
         render = foreign = [_on_one_line, console]
     # JSON is UTF-8 everywhere.
     lines = _Lines(sys.stderr.buffer, "utf-8" if settings.format == "json" else sys.stderr.encoding)
+    processors = [*shared, *render]
+    global _calls  # noqa: PLW0603  # one process has one log
+    _calls = _CallLines(processors, lines, shown=settings.level in ("debug", "info"))
     structlog.configure(
-        processors=[*shared, *render],
+        processors=processors,
         logger_factory=lambda *_: lines,
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
         cache_logger_on_first_use=True,
@@ -192,13 +208,41 @@ def new_request_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def milliseconds(took_s: float, times: CallTimes) -> dict[str, float]:
-    """Return a call's times as the access log shows them, without the stages that it did not pass."""
-    named = {
-        "duration_ms": took_s,
-        "queue_ms": times.queue_s,
-        "preprocess_ms": times.preprocess_s,
-        "backend_ms": times.backend_s,
-        "store_ms": times.store_s,
-    }
-    return {name: round(seconds * 1000, 1) for name, seconds in named.items() if seconds or name == "duration_ms"}
+def log_call(
+    method: str,
+    code: str | int,
+    took_s: float,
+    times: CallTimes,
+    *,
+    request_bytes: int,
+    response_bytes: int,
+    peer: str,
+) -> None:
+    """Write the line that the access log has of each call."""
+    # Tests configure structlog for themselves.
+    ours = _calls if _calls is not None and structlog.get_config()["processors"] is _calls.processors else None
+    if ours is not None and not ours.shown:
+        return
+    line: EventDict = {"method": method, "code": code, "duration_ms": round(took_s * 1000, 1)}
+    # Without the stages that the call did not pass.
+    if times.queue_s:
+        line["queue_ms"] = round(times.queue_s * 1000, 1)
+    if times.preprocess_s:
+        line["preprocess_ms"] = round(times.preprocess_s * 1000, 1)
+    if times.backend_s:
+        line["backend_ms"] = round(times.backend_s * 1000, 1)
+    if times.store_s:
+        line["store_ms"] = round(times.store_s * 1000, 1)
+    line["request_bytes"] = request_bytes
+    line["response_bytes"] = response_bytes
+    line["peer"] = peer
+    if ours is None:
+        structlog.get_logger(__name__).info("call", **line)
+        return
+    # The way through structlog's loggers costs as much as all processors.
+    line["event"] = "call"
+    with contextlib.suppress(structlog.DropEvent):
+        rendered: Any = line
+        for processor in ours.processors:
+            rendered = processor(ours.lines, "info", rendered)
+        ours.lines.info(rendered)

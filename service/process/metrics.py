@@ -118,6 +118,8 @@ TASKS.set_function(_count_tasks)
 
 _calls: dict[tuple[str, str, str], Counter] = {}
 _call_seconds: dict[str, Histogram] = {}
+_requests: dict[tuple[str, int, str], Counter] = {}
+_request_seconds: dict[str, Histogram] = {}
 
 
 async def exposed() -> CollectorRegistry:
@@ -148,5 +150,9 @@ def note_call(method: str, code: str, took_s: float) -> None:
 def note_request(route: str, code: int, took_s: float) -> None:
     """Count and time an HTTP request; the route is a method and a path without the caller's values."""
     client = calling_client.get() or ANONYMOUS
-    REQUESTS.labels(route, str(code), client).inc()
-    REQUEST_SECONDS.labels(route).observe(took_s)
+    key = (route, code, client)
+    if (requests := _requests.get(key)) is None:
+        requests = _requests[key] = REQUESTS.labels(route, str(code), client)
+        _request_seconds[route] = REQUEST_SECONDS.labels(route)
+    requests.inc()
+    _request_seconds[route].observe(took_s)

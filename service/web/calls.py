@@ -15,15 +15,14 @@ from embedders.telemetry import tracing
 from embedders.telemetry.timing import begin_times, note_deadline
 from service.access import NOBODY, Authenticator, authorize_route, calling_account
 from service.error_table import log_failure
-from service.process.log import milliseconds
+from service.process.deadlines import Deadlines
+from service.process.log import log_call
 from service.process.metrics import HTTP_IN_FLIGHT, note_request
 from service.settings import WebSettings
 from service.web.bounds import WebBounds
 from service.web.endpoint import OTHER, Endpoint
 from service.web.exchange import REQUEST_ID, Exchange
 from service.web.refusals import Refused, answer_for, head_too_large, invalid_http, note_refusal, path_not_found
-
-log = structlog.get_logger(__name__)
 
 HEALTH = frozenset({"/v1/health/live", "/v1/health/ready"})
 """Paths without a key, a bound on requests, or a line in the log."""
@@ -66,6 +65,7 @@ class Calls:
         self._settings = settings
         self._bounds = bounds
         self._authenticator = authenticator
+        self._deadlines = Deadlines()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request. Cancelled when the caller leaves."""
@@ -99,11 +99,11 @@ class Calls:
                 if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     tracing.fail(span, str(code))
                 if path not in HEALTH:
-                    log.info(
-                        "call",
-                        method=exchange.method,
-                        code=code,
-                        **milliseconds(took_s, times),
+                    log_call(
+                        exchange.method,
+                        code,
+                        took_s,
+                        times,
                         request_bytes=exchange.request_bytes,
                         response_bytes=exchange.response_bytes,
                         peer=exchange.peer,
@@ -113,7 +113,7 @@ class Calls:
         try:
             self._admit(exchange)
             note_deadline(self._bounds.timeout_s)
-            async with asyncio.timeout(self._bounds.timeout_s):
+            with self._deadlines.after(self._bounds.timeout_s):
                 return await self._endpoint.handler(exchange)(exchange)
         except Exception as error:  # noqa: BLE001  # the caller always gets an answer
             if isinstance(error, Refused):
@@ -128,7 +128,7 @@ class Calls:
         answer.headers["server"] = "vecgate"
         exchange.status = answer.status
         try:
-            async with asyncio.timeout(self._bounds.idle_timeout_s):
+            with self._deadlines.after(self._bounds.idle_timeout_s):
                 await answer.prepare(exchange.request)
                 await answer.write_eof()
         except TimeoutError:

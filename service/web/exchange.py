@@ -9,6 +9,7 @@ from aiohttp import HttpVersion11, web
 
 from service.access import calling_account
 from service.errors import Overloaded
+from service.process.deadlines import Deadlines
 from service.process.log import new_request_id
 from service.settings import WebSettings
 from service.web.bounds import WebBounds
@@ -85,6 +86,7 @@ class BodyReader:
         self._max_held = max(bounds.max_bodies_bytes, settings.max_body_bytes)
         self._timeout_s = bounds.body_timeout_s
         self._held = 0
+        self._deadlines = Deadlines()
 
     @asynccontextmanager
     async def read(self, exchange: Exchange) -> AsyncIterator[bytes]:
@@ -128,9 +130,9 @@ class BodyReader:
         if exchange.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        deadline = asyncio.timeout(timeout_s)
+        deadline = self._deadlines.after(timeout_s)
         try:
-            async with deadline:
+            with deadline:
                 while part := await request.content.readany():
                     exchange.request_bytes += len(part)
                     # At once, so that callers cannot send more before the first requests are answered.
@@ -144,7 +146,7 @@ class BodyReader:
         except web.RequestPayloadError as error:
             raise invalid_http("the body does not match its headers") from error
         except TimeoutError:
-            if not deadline.expired():
+            if not deadline.expired:
                 raise
             raise Refused(
                 HTTPStatus.REQUEST_TIMEOUT,

@@ -30,14 +30,12 @@ from service.access import Authenticator, authorize, authorize_method, follow_al
 from service.error_table import log_failure, to_status
 from service.errors import MessageTooLarge, Overloaded
 from service.process.deadlines import Deadlines
-from service.process.log import milliseconds, new_request_id
+from service.process.log import log_call, new_request_id
 from service.process.metrics import IN_FLIGHT, note_call
 from service.rpc.server.standard_services import OURS, Context, Continuation, MethodHandler, authorization_in
 from service.rpc.server.wire import WireCheck, unreadable
 from service.rpc.shared.bounds import RequestLimits
 from service.settings import ServerSettings
-
-log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_REQUEST_ID_LENGTH = 128
@@ -227,11 +225,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     note_call(method.path, code, took_s)
                     _note_span(span, code)
                     if method.path not in QUIET_METHODS:
-                        log.info(
-                            "call",
-                            method=method.path,
-                            code=code,
-                            **milliseconds(took_s, times),
+                        log_call(
+                            method.path,
+                            code,
+                            took_s,
+                            times,
                             request_bytes=held.request_bytes,
                             response_bytes=held.response_bytes,
                             peer=context.peer(),

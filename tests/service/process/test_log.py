@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
-from service.process.log import configure_logging
+from embedders.telemetry.timing import CallTimes
+from service.process.log import configure_logging, log_call
 from service.settings import LogSettings
 
 SECRET = "sesame-open-up"  # what a caller sent
@@ -220,3 +221,37 @@ def test_lines_are_stamped_with_the_time_in_utc(now_ns: int, written: Written, m
 
     expected = datetime.fromtimestamp(now_ns // 10**9, UTC) + timedelta(microseconds=now_ns // 1000 % 10**6)
     assert written.lines()[0]["timestamp"] == f"{expected:%Y-%m-%dT%H:%M:%S.%fZ}"
+
+
+CALL = {"request_bytes": 55, "response_bytes": 4444, "peer": "ipv4:127.0.0.1:50070"}
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_a_calls_line_is_what_structlog_writes_of_the_same_fields(
+    form: str, level: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.process.log.time.time_ns", lambda: 1_796_032_800_390_144_999)
+    configure_logging(LogSettings(format=form, level=level))
+    times = CallTimes(queue_s=0.00123, backend_s=0.0206)
+    fields = {"method": "/a.B/C", "code": "OK", "duration_ms": 30.0, "queue_ms": 1.2, "backend_ms": 20.6}
+
+    with structlog.contextvars.bound_contextvars(request_id="1", client=FORGED):
+        log_call("/a.B/C", "OK", 0.03, times, **CALL)
+        structlog.get_logger("service.test").info("call", **fields, **CALL)
+
+    written = capsys.readouterr().err.splitlines()
+    assert len(written) == (2 if level == "info" else 0)
+    assert len(set(written)) <= 1
+
+
+def test_calls_lines_can_be_captured_before_and_after_the_log_is_configured() -> None:
+    captured = []
+    for configure in (structlog.reset_defaults, lambda: configure_logging(LogSettings()), structlog.reset_defaults):
+        configure()
+        with structlog.testing.capture_logs() as lines:
+            log_call("/a.B/C", "OK", 0.03, CallTimes(store_s=0.01, preprocess_s=0.002), **CALL)
+        captured.append(lines)
+
+    fields = {"method": "/a.B/C", "code": "OK", "duration_ms": 30.0, "preprocess_ms": 2.0, "store_ms": 10.0}
+    assert captured == [[{**fields, **CALL, "event": "call", "log_level": "info"}]] * 3
