@@ -152,7 +152,7 @@ class Slots:
     def worth_waiting_until_s(self, size: int, *, bulk: bool) -> float:
         """Return until when a batch should wait to grow to `size`."""
         # Callers that were just answered are about to call again: one batch of all is better than two.
-        # Whoever calls alone waits for nobody.
+        # A caller alone waits for nobody.
         gathers = self.coming < size and self.queue.calls + len(self._read_calls()) < self._expected
         until_s = self._gather_until_s if gathers else 0.0
         if self.ahead is None:
