@@ -154,9 +154,9 @@ class Objects:
         try:
             return await self._list(collection, listing)
         except (CollectionNotFound, VectorRemoved):
-            return await self._list(
-                self._embedders.resolve(await self._store.get_collection(listing.collection)), listing
-            )
+            # What was seen a moment ago has changed.
+            now = self._embedders.resolve(await self._store.get_collection(listing.collection))
+            return await self._list(now, listing)
 
     async def _list(self, collection: Collection, listing: Listing) -> ObjectPage:
         name, returned = collection.name, listing.returned

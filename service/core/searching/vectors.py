@@ -179,7 +179,7 @@ class QueryVectors:
         self, asked: Asked, target: NamedVector, inputs: Mapping[str, Input]
     ) -> tuple[EmbedderSpec, dict[str, Vector]]:
         embedders = self._embedders.for_vector(asked.collection.name, target)
-        options = replace(QUERY, api_key=asked.api_key)
+        options = QUERY if asked.api_key is None else replace(QUERY, api_key=asked.api_key)
         embedder, outcomes = await self._embedders.embed_with_first(
             embedders, list(inputs.values()), options, key_taken=asked.key_taken
         )

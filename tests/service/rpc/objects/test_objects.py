@@ -8,6 +8,7 @@ from google.protobuf import json_format
 from grpc import StatusCode
 
 from service.core.objects import objects
+from service.errors import CollectionNotFound, ServiceError, VectorRemoved
 from service.rpc.objects import servicer
 from tests.service.conftest import Wire, failure_of, unpack
 from vecgate.client import where
@@ -56,6 +57,18 @@ async def test_pages_give_every_object_once_by_id(pictures: Wire, size: int) -> 
 
     assert [number for page in found for number in numbers(page)] == list(range(COUNT))
     assert all(len(page) == (size or COUNT) for page in found[:-1])
+
+
+@pytest.mark.parametrize("error", [CollectionNotFound("Pictures"), VectorRemoved("default")])
+async def test_a_page_whose_collection_has_changed_is_read_by_the_new_schema(
+    pictures: Wire, error: ServiceError
+) -> None:
+    pictures.store.fail_next_of("search", error)
+
+    (page,) = await pages(pictures)
+
+    assert numbers(page) == list(range(COUNT))
+    assert pictures.store.calls.count("search") == 2
 
 
 async def test_a_page_has_what_is_asked_for(pictures: Wire) -> None:
