@@ -133,6 +133,7 @@ def _clip_config(name: str, clip: ClipSettings, limits: InputLimits) -> ClipConf
         expected_digest=clip.expected_digest,
         device=clip.device,
         precision=clip.precision,
+        graphs=clip.graphs,
         max_batch=clip.max_batch,
         readers=clip.readers,
         limits=limits,

@@ -20,6 +20,7 @@ class ClipConfig:
         expected_digest: SHA-256 of the weights in hex; other weights are refused. None takes any.
         device: auto (every GPU, else the CPU), cpu, cuda (every GPU), or a list such as "cuda:0,cuda:1", a worker each.
         precision: what the model computes in; auto is fp16 on a GPU and fp32 on a CPU.
+        graphs: whether a GPU runs the model by CUDA graphs; see embedders.clip.graphs.
         max_batch: inputs in one forward pass.
         jpeg_draft_factor: large JPEGs are decoded scaled down to no less than so many times what the model reads; 0
             decodes them at full size.
@@ -35,6 +36,7 @@ class ClipConfig:
     expected_digest: str | None = None
     device: str = "auto"
     precision: Precision = "auto"
+    graphs: bool = False
     max_batch: int = 32
     jpeg_draft_factor: int = 4
     readers: int = 0

@@ -108,7 +108,7 @@ class ClipEmbedder:
         self._memory = PixelMemory(height * width * 3, pictures)
         # Each process works on batches of its own.
         self._facts = replace(facts, spec=replace(facts.spec, slots=facts.spec.slots * facts.processes))
-        self._note_bytes(facts.weights_bytes)
+        self._note_bytes(facts.held_bytes)
 
     async def embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         """Embed inputs, max_batch at a time; CLIP has one role for queries and documents.
@@ -179,10 +179,10 @@ class ClipEmbedder:
         assert self._model is not None
         return await self._model.start()
 
-    def _note_bytes(self, weights_bytes: int) -> None:
+    def _note_bytes(self, held_bytes: int) -> None:
         devices = self._known.devices
         for device in set(devices):
-            MODEL_BYTES.labels(self._config.name, device).set(weights_bytes)
+            MODEL_BYTES.labels(self._config.name, device).set(held_bytes)
 
     async def _check(self) -> None:
         model, _ = self._running

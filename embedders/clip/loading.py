@@ -99,6 +99,8 @@ def _load(config: ClipConfig) -> LoadedModel:
     load_towers(open_clip.get_model_config(files.source))
     devices = _devices(config.device, torch)
     device = devices[0]
+    if config.graphs and device == "cpu":
+        raise ModelUnusable("CUDA graphs need a GPU: set its graphs to false, or its device to cuda")
     tokenizer = load_tokenizer(files.source)
     digest = weights_digest(files.weights, config.expected_digest)
     model = _create(files, device, "fp32")
@@ -115,7 +117,9 @@ def _load(config: ClipConfig) -> LoadedModel:
         del replica, model
         model = _create(files, device, precision)
         replica = Replica(model, device=device, reader=reader, precision=precision, may_pack=may_pack)
-        _check_parity(_vectors(replica, texts, pixels), expected, f"{precision} on {device}")
+        _check_parity(_vectors(replica, texts, pixels), expected, f"in {precision} on {device}")
+    if config.graphs:
+        _record(replica, config.max_batch, texts, pixels, expected)
     spec = EmbedderSpec(
         name=config.name,
         model=files.name,
@@ -133,7 +137,7 @@ def _load(config: ClipConfig) -> LoadedModel:
         form=reader.form,
         scaling=scaling,
         devices=tuple(devices),
-        weights_bytes=replica.weights_bytes,
+        held_bytes=replica.held_bytes,
         cores=torch.get_num_threads(),
     )
     return LoadedModel(reader, replica, facts, texts[0], pixels[0])
@@ -254,12 +258,40 @@ def _vectors(replica: Replica, texts: list[Text], pixels: NDArray[np.uint8]) -> 
     return np.concatenate(rows)
 
 
+def _record(
+    replica: Replica,
+    max_batch: int,
+    texts: list[Text],
+    pixels: NDArray[np.uint8],
+    expected: NDArray[np.float32],
+) -> None:
+    """Record a replica's passes as CUDA graphs, and check each of them with the probes.
+
+    Raises:
+        ModelUnusable: memory does not suffice, the model cannot be recorded, or its vectors differ from `expected`.
+            It does not go on without: after a recording that fails, torch does not give its memory back.
+    """
+    _, height, width, _ = pixels.shape
+    try:
+        replica.record(max_batch, (height, width))
+    except RuntimeError as error:  # of which shortage of memory is one
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ModelUnusable(
+            f"CUDA graphs cannot be recorded on {replica.device}: {reason}; set its graphs to false, or its "
+            "max_batch lower"
+        ) from error
+    for rows in replica.recorded_texts(texts):
+        _check_parity(rows, expected[: len(rows)], f"by CUDA graphs on {replica.device}")
+    for rows in replica.recorded_pictures(pixels):
+        _check_parity(rows, expected[len(texts) :][: len(rows)], f"by CUDA graphs on {replica.device}")
+
+
 def _check_parity(actual: NDArray[np.float32], expected: NDArray[np.float32], what: str) -> None:
     least = float((actual * expected).sum(axis=1).min())
     if not least >= LEAST_PARITY:
         raise ModelUnusable(
-            f"the model's vectors in {what} are too far from those in fp32: cosine {least:.4f}, "
-            f"at least {LEAST_PARITY} is needed; set its precision to fp32, or to bf16 if it was fp16"
+            f"the model's vectors {what} are too far from those in fp32: cosine {least:.4f}, at least {LEAST_PARITY} "
+            "is needed; set its precision to fp32, or to bf16 if it was fp16, and its graphs to false"
         )
 
 

@@ -33,7 +33,7 @@ class Facts:
         form: how texts are cleaned before they are tokenised; see embedders.cleaning.
         scaling: how pictures are scaled.
         devices: where the model runs.
-        weights_bytes: bytes of its weights on a device.
+        held_bytes: what it takes on a device: its weights, and its CUDA graphs.
         cores: threads that compute if one process works alone.
         processes: how many processes serve it.
         last_end: how the process before this one ended, in words; empty if there was none.
@@ -43,7 +43,7 @@ class Facts:
     form: str
     scaling: Scaling
     devices: tuple[str, ...]
-    weights_bytes: int
+    held_bytes: int
     cores: int
     processes: int = 1
     last_end: str = ""

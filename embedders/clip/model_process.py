@@ -104,7 +104,7 @@ def _processes(facts: Facts) -> int:
     """Return how many processes run the model on a CPU."""
     if len(facts.devices) > 1:
         return len(facts.devices)
-    return 1 if facts.weights_bytes > MAX_SHARED_BYTES else min(facts.cores, MOST_PROCESSES)
+    return 1 if facts.held_bytes > MAX_SHARED_BYTES else min(facts.cores, MOST_PROCESSES)
 
 
 def _listener(path: Path) -> socket.socket:

@@ -70,8 +70,29 @@ class PackedTower:
             attended = _attend(block.attn, block.ln_1(hidden), slots, mask, len(rows))
             hidden = hidden + block.ls_1(attended)
             hidden = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
-        pooled = tower.ln_final(hidden[there(ends[: len(texts)])])
-        projection = tower.text_projection
+        return self._project(hidden[there(ends[: len(texts)])])
+
+    def encode_padded(self, ids: Any) -> Any:
+        """Return the same for ids padded with zeros to any length up to the context length, and no bit-equal rounding.
+
+        Everything depends on the shape alone, as a CUDA graph needs it.
+
+        Args:
+            ids: a tensor of shape (texts, length) on the tower's device.
+        """
+        import torch
+
+        tower, length = self._tower, ids.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        hidden = tower.token_embedding(ids).to(dtype) + tower.positional_embedding[:length].to(dtype)
+        hidden = tower.transformer(hidden, attn_mask=tower.attn_mask[:length, :length])
+        ends = ids.argmax(1) if self._end_token is None else (ids == self._end_token).int().argmax(1)
+        return self._project(hidden[torch.arange(len(ids), device=ids.device), ends])
+
+    def _project(self, ends: Any) -> Any:
+        """Return the vectors of what the layers gave for the end tokens."""
+        pooled = self._tower.ln_final(ends)
+        projection = self._tower.text_projection
         if projection is None:
             return pooled
         return projection(pooled) if callable(projection) else pooled @ projection

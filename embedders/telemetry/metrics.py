@@ -118,7 +118,7 @@ RERANKER_WAITING = Gauge(
 )
 MODEL_BYTES = Gauge(
     "vecgate_model_bytes",
-    "Bytes of a local model's weights on a device.",
+    "Bytes of a local model's weights, and of its CUDA graphs, on a device.",
     ["embedder", "device"],
     multiprocess_mode="livemax",
 )

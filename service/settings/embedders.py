@@ -99,6 +99,11 @@ class ClipSettings(SpaceSettings):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto", description="number format of the model; auto is fp16 on a GPU after a check that it is close to fp32"
     )
+    graphs: bool = Field(
+        False,
+        description="whether a GPU runs the model by CUDA graphs, which are recorded at the start for batches of some "
+        "sizes: faster for small models and single inputs, at the cost of memory and of seconds at the start",
+    )
     max_batch: int = Field(32, ge=1, le=4096, description="inputs in one forward pass")
     readers: int = Field(
         0,

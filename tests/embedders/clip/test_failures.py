@@ -156,7 +156,7 @@ def test_half_precision_is_refused_below_a_cosine_of_0_999_to_fp32_with_what_to_
     half = replace(config, precision=precision)
 
     if accepted:
-        assert loading.load(half).replica.weights_bytes > 0
+        assert loading.load(half).replica.held_bytes > 0
     else:
         with pytest.raises(
             ModelUnusable, match=rf"in {precision} on cpu are too far .*{cosine}.* set its precision to fp32"
