@@ -41,6 +41,9 @@ at the same time, and one input would take one core much too long."""
 SEND_TIMEOUT_S = 10.0
 """Seconds after which a server that reads no answers is given up, so that others get theirs."""
 
+GPU_THREADS = 2
+"""Jobs at the same time on a GPU: one is read, copied and started while the other one is computed."""
+
 READ_BYTES = 2**20
 LONG_LIFE_S = 1.0
 LONGEST_PAUSE_S = 10.0
@@ -190,7 +193,11 @@ def _in_words(code: int) -> str:
 
 
 class _Server:
-    """Does the jobs of all connections, the most urgent one first."""
+    """Does the jobs of all connections, the most urgent one first.
+
+    On a CPU one thread does all: while a job runs, messages wait in their sockets, because a second thread would cost
+    each job two switches. On a GPU threads do the jobs, and this one only reads what comes.
+    """
 
     def __init__(self, model: LoadedModel, facts: Facts, listener: socket.socket, owner: socket.socket) -> None:
         self._encoder = Encoder(model)
@@ -205,17 +212,39 @@ class _Server:
         self._jobs: list[tuple[int, int, socket.socket, Job]] = []
         self._cancelled: set[tuple[socket.socket, int]] = set()
         self._turns = count()
+        # Held where jobs and connections are looked up or changed.
+        self._changed = threading.Condition()
+        # Held where an answer is sent: pieces of two must not mix.
+        self._sending = threading.Lock()
 
     def run(self) -> None:
         """Go on until the process ends."""
         threading.Thread(target=self._end_with_owner, daemon=True).start()
+        on_cpu = self._replica.on_cpu
+        for _ in range(0 if on_cpu else GPU_THREADS):
+            threading.Thread(target=self._work, daemon=True).start()
         while True:
-            # While a job runs, messages wait in their sockets: a second thread would cost each job two switches.
-            for key, _ in self._selector.select(0 if self._jobs else None):
-                self._read(key.fileobj)
-            if self._jobs:
-                _, _, connection, job = heapq.heappop(self._jobs)
+            for key, _ in self._selector.select(0 if on_cpu and self._jobs else None):
+                with self._changed:
+                    self._read(key.fileobj)
+                    self._changed.notify_all()
+            if on_cpu and self._jobs:
+                self._do(*self._next())
+
+    def _work(self) -> None:
+        """Do jobs in a thread; a fault that no job has caused ends the process."""
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._jobs)
+                    connection, job = self._next()
                 self._do(connection, job)
+        finally:
+            os._exit(1)
+
+    def _next(self) -> tuple[socket.socket, Job]:
+        _, _, connection, job = heapq.heappop(self._jobs)
+        return connection, job
 
     def _end_with_owner(self) -> None:
         # The template ends them as well, but may have been killed before.
@@ -243,21 +272,30 @@ class _Server:
                 heapq.heappush(self._jobs, (message.urgency, next(self._turns), source, message))
 
     def _do(self, connection: socket.socket, job: Job) -> None:
-        if connection not in self._received:
+        with self._changed:
+            gone, cancelled = connection not in self._received, (connection, job.number) in self._cancelled
+        if gone:
             return
-        if (connection, job.number) in self._cancelled:
+        if cancelled:
+            answer = Answer(job.number)
+        else:
+            self._replica.compute_on(self._cores if job.alone else self._share)
+            answer = self._encoder.answer(job)
+        self._send(connection, packed(answer))
+        with self._changed:
             self._cancelled.discard((connection, job.number))
-            self._send(connection, packed(Answer(job.number)))
-            return
-        self._replica.compute_on(self._cores if job.alone else self._share)
-        self._send(connection, packed(self._encoder.answer(job)))
-        self._cancelled.discard((connection, job.number))
+        if answer.error is not None and not self._replica.works:
+            # After some errors of CUDA nothing works any more in this process.
+            os._exit(1)
 
     def _send(self, connection: socket.socket, message: bytes) -> None:
-        try:
-            connection.sendall(message)
-        except OSError:
-            self._forget(connection)
+        with self._sending:
+            try:
+                connection.sendall(message)
+            except OSError:
+                # Whoever reads from it notices, and forgets it.
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, connection: socket.socket) -> None:
         """Drop a connection that has ended, and with it its jobs."""

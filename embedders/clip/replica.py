@@ -144,6 +144,18 @@ class Replica:
         return self.device == "cpu"
 
     @property
+    def works(self) -> bool:
+        """Whether the device still answers; after some errors of CUDA it never does again in this process."""
+        import torch
+
+        if not self.on_cpu:
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError:
+                return False
+        return True
+
+    @property
     def packs(self) -> bool:
         """Whether texts go without padding."""
         return self._packed is not None

@@ -21,8 +21,8 @@ PATIENCE_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
 """Seconds between attempts to connect to a process."""
 
-GPU_JOBS = 2
-"""Jobs that a process with a GPU is given at the same time: it has the next one when it is done with the first."""
+GPU_JOBS = 3
+"""Jobs that a process with a GPU is given at the same time: it does two, and has the next one when one is done."""
 
 READY: Content = [TextInput("ready")]
 
