@@ -36,6 +36,7 @@ from tests.bench.store import bench_memory, bench_store_import
 from tests.bench.store_search import bench_store_search
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
+from tests.bench.workers import bench_workers
 from tests.fakes.store import FakeStore
 from tests.fakes.weaviate import at_ports
 from vecgate.v1 import collection_service_pb2 as collection_pb
@@ -203,6 +204,7 @@ BENCHMARKS: dict[str, Work] = {
     "web": in_thread(bench_web),
     "web-nim": in_thread(bench_web_nim),
     "web-batches": in_thread(bench_web_batches),
+    "workers": bench_workers,
 }
 LONG: dict[str, Work] = {"quotas": bench_quotas, "soak": bench_soak, "memory": in_thread(bench_memory)}
 """Those that run only when they are named."""
