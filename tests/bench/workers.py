@@ -62,7 +62,7 @@ def _bench() -> None:
             costs = {number: statistics.median(each[number][1] for each in rounds) * 1e6 for number in servers}
             ratio = statistics.median(each[2][0] / each[1][0] for each in rounds)
             print(
-                f"{method.rpartition('/')[2]} with two workers on {os.cpu_count()} cores: {ratio:.2f} x the calls of one "
+                f"{method.rpartition('/')[2]} with two workers on {os.cpu_count()} cores: {ratio:.2f} x one's calls "
                 f"({rates[2]:.0f} and {rates[1]:.0f} a second; CPU of a call {costs[2]:.0f} and {costs[1]:.0f} us)"
             )
 
