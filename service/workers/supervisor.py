@@ -1,6 +1,7 @@
 """The parent of several server processes: it holds their addresses, starts what they share, and replaces who dies."""
 
 import asyncio
+import os
 import signal
 import socket
 import sys
@@ -148,8 +149,10 @@ class Supervisor:
         try:
             with theirs:
                 worker = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-c", PROGRAM, str(number), str(self._folder)),
+                    *(sys.executable, "-P", "-c", PROGRAM, str(number), str(self._folder)),
                     stdin=theirs.fileno(),
+                    # What is in the working folder may have the names of our packages.
+                    env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                     # A Ctrl-C in the terminal is for the parent, which lets the workers drain.
                     start_new_session=True,
                 )

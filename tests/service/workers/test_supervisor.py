@@ -2,18 +2,21 @@
 
 import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
-from service.settings import InvalidSettings, ServerSettings, Settings
+from service.process.addresses import AddressTaken, check_address
+from service.settings import EmbedderSettings, InvalidSettings, NimSettings, ServerSettings, Settings, WebSettings
 from service.workers import supervisor
 from service.workers.link import WorkersFailed
 from service.workers.supervisor import Supervisor
@@ -143,6 +146,43 @@ async def test_a_stop_leaves_no_worker(running: Start, program: str) -> None:
     async with running(program) as made:
         if program == IGNORE_SIGTERM:
             await made.supervisor.serve(made.settings)
+
+
+TOLD = """
+size, = struct.unpack("!Q", parent.recv(8, socket.MSG_WAITALL))
+with open(os.environ["TOLD"] + str(number), "wb") as file:
+    file.write(parent.recv(size, socket.MSG_WAITALL))
+parent.sendall(json.dumps({"serving": {}}).encode() + b"\\n")
+signal.pause()
+"""
+
+
+async def test_workers_get_the_held_ports_and_equal_shares_of_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "PROGRAM", TINY + TOLD)
+    monkeypatch.setenv("TOLD", f"{tmp_path}/")
+    end = asyncio.get_running_loop().create_future()
+    settings = Settings(
+        server=ServerSettings(port=0, workers=2),
+        web=WebSettings(port=0),
+        embedder=EmbedderSettings(cache_bytes=1000),
+        embedders={"nim": NimSettings(api_key=SecretStr("a secret"))},
+    )
+    async with asyncio.timeout(60), AsyncExitStack() as ends:
+        await supervisor.start_workers(settings, ends, end)
+        commands = str([each.cmdline() for each in psutil.Process().children()])
+        told = [pickle.loads((tmp_path / f"{number}").read_bytes()) for number in (1, 2)]
+        with pytest.raises(AddressTaken):
+            check_address(told[0].server)
+        with pytest.raises(AddressTaken):
+            check_address(told[0].web)
+
+    assert told[0] == told[1]
+    assert told[0].embedder.cache_bytes == 500
+    assert told[0].embedders["nim"].api_key.get_secret_value() == "a secret"
+    assert "a secret" not in commands
+    assert psutil.Process().children() == []
 
 
 PARENT = """
