@@ -53,15 +53,24 @@ def build_reranker(config: NimRerankConfig, *, rules: BreakerRules | None = None
     return BreakerReranker(NimReranker(config), rules or BreakerRules())
 
 
-def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
-    if isinstance(config, NimConfig):
-        # Reading pictures takes long; texts should not wait for them.
-        return BatchingEmbedder(NimEmbedder(config), bounds=bounds, apart=True)
+def check_packages() -> None:
+    """Check that what local models need is installed.
+
+    Raises:
+        ModelUnusable: it is not.
+    """
     missing = [package for package in ("torch", "open_clip") if find_spec(package) is None]
     if missing:
         raise ModelUnusable(
             f"a local model needs packages that are not installed ({', '.join(missing)}): pip install 'vecgate[clip]'"
         )
+
+
+def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
+    if isinstance(config, NimConfig):
+        # Reading pictures takes long; texts should not wait for them.
+        return BatchingEmbedder(NimEmbedder(config), bounds=bounds, apart=True)
+    check_packages()
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
     clip = ClipEmbedder(config)

@@ -85,14 +85,15 @@ def run_worker() -> None:
     share_metrics(folder, number)
     parent = ParentLink(folder)
     # What makes metrics is loaded now that they are shared.
-    import uvloop  # noqa: PLC0415
+    with collector.paused():
+        import uvloop  # noqa: PLC0415
 
-    from service.access.ledger import SharedLedger  # noqa: PLC0415
-    from service.one_server import start_server  # noqa: PLC0415
-    from service.process.metrics import show_gauges  # noqa: PLC0415
+        from service.access.ledger import SharedLedger  # noqa: PLC0415
+        from service.one_server import Shared, start_server  # noqa: PLC0415
+        from service.process.metrics import show_gauges  # noqa: PLC0415
 
     try:
-        settings = parent.settings()
+        settings, models = parent.assignment()
     except EOFError:
         return
 
@@ -103,10 +104,10 @@ def run_worker() -> None:
 
     async def running() -> int:
         configure_logging(settings.log, worker=number)
-        ledger = SharedLedger(folder / "quotas", workers=settings.server.workers, worker=number)
+        shared = Shared(SharedLedger(folder / "quotas", workers=settings.server.workers, worker=number), models)
         showing = asyncio.create_task(show_gauges(), name="gauges")
         try:
-            return await _serve(settings, partial(start_server, ledger=ledger), told)
+            return await _serve(settings, partial(start_server, shared=shared), told)
         except CANNOT_START as error:
             parent.tell(fault=str(error), is_setting=isinstance(error, InvalidSettings))
             return 1

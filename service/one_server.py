@@ -1,8 +1,10 @@
 """One server in one process: builds everything from the settings, starts it and stops it, in the right order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from service.access import Authenticator
@@ -21,8 +23,24 @@ from service.web.server import WebServer
 from service.wiring import build_embedders, build_rerankers, replicas
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What several server processes share.
+
+    Attributes:
+        ledger: what clients have used of their quotas.
+        models: folders with the sockets of the processes that run local models, by embedder.
+    """
+
+    ledger: Ledger
+    models: Mapping[str, Path]
+
+
+ALONE = Shared(Ledger(), {})
+
+
 async def start_server(
-    settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]", *, ledger: Ledger | None = None
+    settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]", *, shared: Shared = ALONE
 ) -> dict[str, Any]:
     """Start everything.
 
@@ -30,15 +48,15 @@ async def start_server(
         settings: of the service.
         ends: gets the callbacks that stop it, in reverse order: the embedded Weaviate stops last.
         end: done once the service is to stop; this never does it.
-        ledger: what clients have used of their quotas, where several processes share it.
+        shared: what the process has in common with others.
 
     Returns:
         What serves, and where.
     """
     del end
     # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
-    authenticator = Authenticator(settings.auth, ledger)
-    embedders = EmbedderPool(build_embedders(settings), replicas=replicas(settings))
+    authenticator = Authenticator(settings.auth, shared.ledger)
+    embedders = EmbedderPool(build_embedders(settings, models=shared.models), replicas=replicas(settings))
     rerankers = RerankerPool(build_rerankers(settings))
     web = None
     if settings.web.enabled:

@@ -1,12 +1,14 @@
 """The embedders and rerankers that the settings ask for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from embedders.clip.config import ClipConfig
 from embedders.contract import InputLimits, WatchedEmbedder
 from embedders.errors import EmbedderError, EmbedderUnavailable
-from embedders.factory import build_embedder, build_reranker
+from embedders.factory import build_embedder, build_reranker, check_packages
 from embedders.front.breaker import BreakerRules
 from embedders.front.cache import VectorCache
 from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
@@ -27,12 +29,13 @@ from service.settings import (
 
 MAX_QUEUED_BYTES = 512 * 1024 * 1024
 """Bytes of texts and images that may wait for an embedder: as many as all calls together may hold."""
+NONE_SERVED: Mapping[str, Path] = MappingProxyType({})
 PROBE_MIN_COSINE = 0.98
 """How close a model's vectors of the probe must be to those of the space that it is declared to belong to: two runtimes
 and precisions of one checkpoint stay above it, another checkpoint stays far below."""
 
 
-def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
+def build_embedders(settings: Settings, *, models: Mapping[str, Path] = NONE_SERVED) -> list[WatchedEmbedder]:
     """Build the embedders of `embedder.order`, the default one first; none is started yet.
 
     Raises:
@@ -46,12 +49,25 @@ def build_embedders(settings: Settings) -> list[WatchedEmbedder]:
     built: list[WatchedEmbedder] = []
     for name, group in settings.ordered.items():
         try:
-            for config in embedder_configs(name, group, _input_limits(settings.limits)):
+            for config in embedder_configs(name, group, _input_limits(settings.limits), models.get(name)):
                 one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
                 built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
+
+
+def local_models(settings: Settings) -> list[ClipConfig]:
+    """Return the configurations of the local models, which processes for several servers may run.
+
+    Raises:
+        ModelUnusable: the packages of a local model are not installed.
+    """
+    limits = _input_limits(settings.limits)
+    groups = {name: group for name, group in settings.ordered.items() if isinstance(group, ClipSettings)}
+    if groups:
+        check_packages()
+    return [_clip_config(name, group, limits, None) for name, group in groups.items()]
 
 
 def replicas(settings: Settings) -> dict[str, list[str]]:
@@ -81,10 +97,14 @@ def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
 
 
 def embedder_configs(
-    name: str, group: ClipSettings | NimSettings, limits: InputLimits
+    name: str, group: ClipSettings | NimSettings, limits: InputLimits, served_by: Path | None = None
 ) -> Sequence[ClipConfig | NimConfig]:
     """Return the configurations of a named embedder: of a NIM, one for each address."""
-    return [_clip_config(name, group, limits)] if isinstance(group, ClipSettings) else _nim_configs(name, group, limits)
+    return (
+        [_clip_config(name, group, limits, served_by)]
+        if isinstance(group, ClipSettings)
+        else _nim_configs(name, group, limits)
+    )
 
 
 def _proven(
@@ -125,7 +145,7 @@ def _proven(
     )
 
 
-def _clip_config(name: str, clip: ClipSettings, limits: InputLimits) -> ClipConfig:
+def _clip_config(name: str, clip: ClipSettings, limits: InputLimits, served_by: Path | None) -> ClipConfig:
     return ClipConfig(
         name=name,
         model=clip.model,
@@ -137,6 +157,7 @@ def _clip_config(name: str, clip: ClipSettings, limits: InputLimits) -> ClipConf
         max_batch=clip.max_batch,
         readers=clip.readers,
         limits=limits,
+        served_by=served_by,
     )
 
 

@@ -12,9 +12,10 @@ import shutil
 import socket
 import struct
 import threading
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -23,6 +24,18 @@ from service.settings import Settings
 log = structlog.get_logger(__name__)
 
 LENGTH = struct.Struct("!Q")
+
+
+class Assignment(NamedTuple):
+    """What a worker has to serve.
+
+    Attributes:
+        settings: of the service.
+        models: folders with the sockets of the processes that run local models, by embedder.
+    """
+
+    settings: Settings
+    models: Mapping[str, Path]
 
 
 class WorkersFailed(Exception):
@@ -41,10 +54,10 @@ class WorkerLink:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def tell(self, settings: Settings) -> dict[str, Any]:
-        """Send the settings, and return what the worker says: `serving` or `fault`, or nothing if it has died."""
+    async def tell(self, what: Assignment) -> dict[str, Any]:
+        """Send what to serve, and return what the worker says: `serving` or `fault`, or nothing if it has died."""
         self._reader, self._writer = await asyncio.open_connection(sock=self._ours)
-        content = pickle.dumps(settings)
+        content = pickle.dumps(what)
         self._writer.write(LENGTH.pack(len(content)) + content)
         try:
             await self._writer.drain()
@@ -71,8 +84,8 @@ class ParentLink:
             os.dup2(nothing.fileno(), 0)
         self._folder = folder
 
-    def settings(self) -> Settings:
-        """Return the settings; waits until the parent knows them. From then on the parent is watched.
+    def assignment(self) -> Assignment:
+        """Return what to serve; waits until the parent knows it. From then on the parent is watched.
 
         Raises:
             EOFError: the parent has died, or has no need of this worker any more.
@@ -81,10 +94,10 @@ class ParentLink:
             head = received.read(LENGTH.size)
             if len(head) < LENGTH.size:
                 raise EOFError
-            settings = pickle.loads(received.read(*LENGTH.unpack(head)))  # noqa: S301 -- from our own parent
+            assignment = pickle.loads(received.read(*LENGTH.unpack(head)))  # noqa: S301 -- from our own parent
         threading.Thread(target=self._end_with_parent, name="parent", daemon=True).start()
-        assert isinstance(settings, Settings)
-        return settings
+        assert isinstance(assignment, Assignment)
+        return assignment
 
     def tell(self, **what: Any) -> None:
         """Say once what has become of the start."""

@@ -7,18 +7,21 @@ import socket
 import sys
 import tempfile
 from asyncio.subprocess import Process
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from embedders.clip.processes import ModelProcesses
 from service.access.ledger import SharedLedger
 from service.process.addresses import hold
 from service.process.shared_metrics import forget_metrics
 from service.settings import InvalidSettings, ServerSettings, Settings, WebSettings
 from service.store.embedded.server import EmbeddedWeaviate
-from service.workers.link import WorkerLink, WorkersFailed
+from service.wiring import local_models
+from service.workers.link import Assignment, WorkerLink, WorkersFailed
 
 log = structlog.get_logger(__name__)
 
@@ -50,18 +53,32 @@ async def start_workers(settings: Settings, ends: AsyncExitStack, end: "asyncio.
         held = ends.enter_context(hold(group))
         settings = _with(settings, group, port=held.getsockname()[1])
     folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="vecgate-")))
-    supervisor = Supervisor(settings, folder, end)
+    supervisor = Supervisor(settings.server, folder, end)
+    models = {config.name: ModelProcesses(config) for config in local_models(settings)}
+    for each in models.values():
+        ends.push_async_callback(each.close)
     weaviate = EmbeddedWeaviate(settings.weaviate) if settings.weaviate.embedded else None
     if weaviate is not None:
         ends.push_async_callback(weaviate.stop)
     ends.push_async_callback(supervisor.stop)
-    # They load their modules while Weaviate starts.
+    # They load their modules while Weaviate and the models start.
     supervisor.start()
+    await _all([*([] if weaviate is None else [weaviate.start()]), *(each.start() for each in models.values())])
     if weaviate is not None:
-        await weaviate.start()
         settings = settings.model_copy(update={"weaviate": weaviate.client_settings})
     share = settings.embedder.cache_bytes // settings.server.workers
-    return await supervisor.serve(_with(settings, settings.embedder, cache_bytes=share))
+    settings = _with(settings, settings.embedder, cache_bytes=share)
+    return await supervisor.serve(Assignment(settings, {name: each.folder for name, each in models.items()}))
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do several things at the same time; what fails first ends the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def _with(settings: Settings, group: Any, **changes: Any) -> Settings:
@@ -74,16 +91,17 @@ class Supervisor:
     """Keeps the workers running.
 
     Args:
-        settings: of the service.
+        server: how many workers, and how long they may take to end.
         folder: of the files that the workers share.
         end: fails if the workers do.
     """
 
-    def __init__(self, settings: Settings, folder: Path, end: "asyncio.Future[None]") -> None:
-        self._settings = settings
+    def __init__(self, server: ServerSettings, folder: Path, end: "asyncio.Future[None]") -> None:
+        self._server = server
         self._folder = folder
         self._end = end
-        self._ledger = SharedLedger(folder / "quotas", workers=settings.server.workers)
+        self._ledger = SharedLedger(folder / "quotas", workers=server.workers)
+        self._assignment: Assignment | None = None
         self._known = asyncio.Event()
         self._all_serve = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -92,15 +110,15 @@ class Supervisor:
         self._serving: dict[int, dict[str, Any]] = {}
 
     def start(self) -> None:
-        """Start the workers; they wait for their settings."""
+        """Start the workers; they wait for what to serve."""
         self._keepers = [
             asyncio.create_task(self._keep(number), name=f"worker-{number}")
-            for number in range(1, self._settings.server.workers + 1)
+            for number in range(1, self._server.workers + 1)
         ]
 
-    async def serve(self, settings: Settings) -> dict[str, Any]:
-        """Give the workers their settings, and return what serves once all of them do."""
-        self._settings = settings
+    async def serve(self, what: Assignment) -> dict[str, Any]:
+        """Tell the workers what to serve, and return what serves once all of them do."""
+        self._assignment = what
         self._known.set()
         await self._all_serve.wait()
         return {**self._serving[1], "workers": len(self._serving)}
@@ -111,10 +129,10 @@ class Supervisor:
         self._known.set()
         for worker in self._workers.values():
             _send(worker, signal.SIGTERM)
-        server = self._settings.server
         if not self._keepers:
             return
-        _, left = await asyncio.wait(self._keepers, timeout=server.drain_delay_s + server.drain_grace_s + END_S)
+        calls_s = self._server.drain_delay_s + self._server.drain_grace_s
+        _, left = await asyncio.wait(self._keepers, timeout=calls_s + END_S)
         if left:
             log.warning("workers_killed", workers=[keeper.get_name() for keeper in left])
             for worker in self._workers.values():
@@ -158,13 +176,13 @@ class Supervisor:
                 )
             self._workers[number] = worker
             await self._known.wait()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or self._assignment is None:
                 _send(worker, signal.SIGTERM)
                 return {}, await worker.wait()
-            said = await link.tell(self._settings)
+            said = await link.tell(self._assignment)
             if "serving" in said:
                 self._serving[number] = said["serving"]
-                if len(self._serving) == self._settings.server.workers:
+                if len(self._serving) == self._server.workers:
                     self._all_serve.set()
             return said, await worker.wait()
         finally:

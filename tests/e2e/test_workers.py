@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.serving import Serving, serving
+from tests.e2e.serving import Serving, serving, tiny_model
 from tests.e2e.test_prometheus import page, use
 from tests.e2e.test_rolling_restart import free_port, nim
 from tests.fakes.clients import key_of, write_clients
@@ -190,6 +191,38 @@ def test_a_quota_counts_whatever_worker_a_connection_reaches(
     assert workers == {1, 2}
     assert {(error.code.name, error.reason) for error in refused} == {("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")}
     assert all(100 < (error.retry_after_s or 0) <= 200 for error in refused)
+
+
+def test_workers_share_the_processes_of_a_local_model_which_outlive_them_but_not_their_parent(
+    weaviate_binary: None, tmp_path: Path
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    with serving(tmp_path / "data", **model, VECGATE_SERVER__WORKERS="2") as server, ExitStack() as ends:
+        clients = connections(server, ends)
+        before = [client.embed(["a dog"]).items[0].vector for client in clients]
+        workers = {worker_of(server, number) for number in range(CONNECTIONS)}
+        models = models_of(psutil.Process(server.process.pid))
+        in_workers = [models_of(each) for each in workers_of(server)]
+        for each in workers_of(server):
+            each.kill()
+        for number in (1, 2):
+            assert wait_for_another_worker(server, number)
+        again = ends.enter_context(server.client(timeout_s=10)).embed(["a dog"]).items[0].vector
+        same = models_of(psutil.Process(server.process.pid))
+        server.process.kill()
+        left = psutil.wait_procs(models, timeout=30)[1]
+
+    assert workers == {1, 2}
+    assert models
+    assert in_workers == [[], []]
+    assert same == models
+    assert all(np.array_equal(vector, again) for vector in before)
+    assert left == []
+
+
+def models_of(process: psutil.Process) -> list[psutil.Process]:
+    """Return the processes below another that run a model."""
+    return [each for each in process.children(recursive=True) if "model_process" in str(each.cmdline())]
 
 
 def test_a_drain_lets_calls_finish_in_all_workers_and_leaves_nothing(

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from service.process.addresses import AddressTaken, check_address
 from service.settings import EmbedderSettings, InvalidSettings, NimSettings, ServerSettings, Settings, WebSettings
 from service.workers import supervisor
-from service.workers.link import WorkersFailed
+from service.workers.link import Assignment, WorkersFailed
 from service.workers.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[3]
@@ -58,8 +58,9 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.settings = Settings(server=ServerSettings(workers=2, drain_grace_s=0.1))
-        self.supervisor = Supervisor(self.settings, folder, self.end)
+        self.supervisor = Supervisor(self.settings.server, folder, self.end)
         self._folder = folder
+        self.assignment = Assignment(self.settings, {})
 
     def pid(self, number: int) -> int:
         """Return the process id of a worker that has served; 0 if none has."""
@@ -89,7 +90,7 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 async def test_the_start_ends_when_all_workers_serve(running: Start) -> None:
     async with running(SERVE) as made:
-        serving = await made.supervisor.serve(made.settings)
+        serving = await made.supervisor.serve(made.assignment)
 
         assert serving == {"grpc": "here", "workers": 2}
         assert made.pid(1) != made.pid(2)
@@ -97,7 +98,7 @@ async def test_the_start_ends_when_all_workers_serve(running: Start) -> None:
 
 async def test_a_killed_worker_is_replaced_and_the_other_one_stays(running: Start) -> None:
     async with running(SERVE) as made:
-        await made.supervisor.serve(made.settings)
+        await made.supervisor.serve(made.assignment)
         first, second = made.pid(1), made.pid(2)
 
         os.kill(first, signal.SIGKILL)
@@ -111,7 +112,7 @@ async def test_a_killed_worker_is_replaced_and_the_other_one_stays(running: Star
 
 async def test_a_worker_that_keeps_dying_at_the_start_ends_the_server_with_its_signal(running: Start) -> None:
     async with running(DIE) as made:
-        serving = asyncio.create_task(made.supervisor.serve(made.settings))
+        serving = asyncio.create_task(made.supervisor.serve(made.assignment))
 
         with pytest.raises(WorkersFailed, match=r"worker [12] died 5 times before it served.*SIGABRT"):
             await made.end
@@ -120,7 +121,7 @@ async def test_a_worker_that_keeps_dying_at_the_start_ends_the_server_with_its_s
 
 async def test_a_wrong_setting_that_a_worker_finds_ends_the_server_at_once(running: Start) -> None:
     async with running(REFUSE) as made:
-        serving = asyncio.create_task(made.supervisor.serve(made.settings))
+        serving = asyncio.create_task(made.supervisor.serve(made.assignment))
 
         with pytest.raises(InvalidSettings, match="no such key"):
             await made.end
@@ -131,7 +132,7 @@ async def test_while_one_worker_serves_the_server_goes_on_whatever_becomes_of_th
     running: Start, tmp_path: Path
 ) -> None:
     async with running(DIE_AFTER_THE_FIRST) as made:
-        await made.supervisor.serve(made.settings)
+        await made.supervisor.serve(made.assignment)
         os.kill(made.pid(1), signal.SIGKILL)
         await asyncio.sleep(2)
 
@@ -145,7 +146,7 @@ async def test_while_one_worker_serves_the_server_goes_on_whatever_becomes_of_th
 async def test_a_stop_leaves_no_worker(running: Start, program: str) -> None:
     async with running(program) as made:
         if program == IGNORE_SIGTERM:
-            await made.supervisor.serve(made.settings)
+            await made.supervisor.serve(made.assignment)
 
 
 TOLD = """
@@ -172,7 +173,7 @@ async def test_workers_get_the_held_ports_and_equal_shares_of_the_cache(
     async with asyncio.timeout(60), AsyncExitStack() as ends:
         await supervisor.start_workers(settings, ends, end)
         commands = str([each.cmdline() for each in psutil.Process().children()])
-        told = [pickle.loads((tmp_path / f"{number}").read_bytes()) for number in (1, 2)]
+        told = [pickle.loads((tmp_path / f"{number}").read_bytes()).settings for number in (1, 2)]
         with pytest.raises(AddressTaken):
             check_address(told[0].server)
         with pytest.raises(AddressTaken):
@@ -190,13 +191,14 @@ import asyncio, sys
 from pathlib import Path
 from service.settings import ServerSettings, Settings
 from service.workers import supervisor
+from service.workers.link import Assignment
 
 supervisor.PROGRAM = '''
 import signal, sys
 from pathlib import Path
 from service.workers.link import ParentLink
 parent = ParentLink(Path(sys.argv[2]))
-parent.settings()
+parent.assignment()
 parent.tell(serving={})
 while True:
     signal.pause()
@@ -205,9 +207,9 @@ while True:
 async def run():
     settings = Settings(server=ServerSettings(workers=2))
     end = asyncio.get_running_loop().create_future()
-    made = supervisor.Supervisor(settings, Path(sys.argv[1]), end)
+    made = supervisor.Supervisor(settings.server, Path(sys.argv[1]), end)
     made.start()
-    await made.serve(settings)
+    await made.serve(Assignment(settings, {}))
     print("serving", flush=True)
     await end
 
