@@ -11,12 +11,15 @@ PYTEST_ARGS ?=
 VERSIONS ?= 1.38.x 1.39.x
 BUNDLE_ARGS ?=
 TARGET ?= gateway
+GPU_PYTHON ?= $(firstword $(wildcard $(VENV)/bin/python) python3)
+GPU_CHECK_ARGS ?=
+GPU_ARCHIVE_ARGS ?=
 # Named, because uv would rather take an environment that the caller has activated.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-package vecgate-client --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench model clean clean-data
+.PHONY: help setup helm run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench gpu-check gpu-archive model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -101,6 +104,12 @@ lock: setup ## resolve the dependencies anew
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench $(BENCH)
+
+gpu-check: ## run the tests marked gpu and measure on a machine with a GPU, in 8 minutes; GPU_PYTHON is a Python that has torch
+	$(GPU_PYTHON) tests/gpu_check/start.py $(GPU_CHECK_ARGS)
+
+gpu-archive: setup ## all that gpu-check needs on a machine without a network; GPU_ARCHIVE_ARGS="--python 3.12 --with-torch"
+	$(BIN)/python tests/gpu_check/archive.py $(GPU_ARCHIVE_ARGS)
 
 model: setup ## train the bundled model anew
 	$(INSTALL) --require-hashes --requirement requirements-model.txt

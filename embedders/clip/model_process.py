@@ -293,7 +293,7 @@ class _Server:
             try:
                 connection.sendall(message)
             except OSError:
-                # Whoever reads from it notices, and forgets it.
+                # The thread that reads from it notices, and forgets it.
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
