@@ -9,6 +9,7 @@ from embedders.front.batching import BatchingEmbedder
 from embedders.front.breaker import BreakerEmbedder, BreakerReranker, BreakerRules
 from embedders.front.cache import CachingEmbedder, VectorCache
 from embedders.front.queueing import QueueBounds
+from embedders.images.decoders import Decoders
 from embedders.nim.embedder import NimConfig, NimEmbedder
 from embedders.nim.reranking import NimRerankConfig, NimReranker
 from embedders.reranking import WatchedReranker
@@ -25,6 +26,7 @@ def build_embedder(
     config: "ClipConfig | NimConfig",
     *,
     bounds: QueueBounds,
+    decoders: Decoders | None = None,
     rules: BreakerRules | None = None,
     cache: VectorCache | None = None,
 ) -> WatchedEmbedder:
@@ -33,6 +35,7 @@ def build_embedder(
     Args:
         config: of the backend.
         bounds: of its queue.
+        decoders: read pictures and slow texts; embedders and rerankers may share them. None: it has its own.
         rules: of its circuit breaker.
         cache: for its vectors; embedders may share one. None: nothing is cached.
 
@@ -40,17 +43,24 @@ def build_embedder(
         ModelUnusable: a local model is asked for, but torch or open_clip is not installed.
         ValueError: a NIM's address or batch size is invalid.
     """
-    breaker = BreakerEmbedder(_batching(config, bounds), rules or BreakerRules())
+    breaker = BreakerEmbedder(_batching(config, bounds, decoders), rules or BreakerRules())
     return breaker if cache is None else CachingEmbedder(breaker, cache)
 
 
-def build_reranker(config: NimRerankConfig, *, rules: BreakerRules | None = None) -> WatchedReranker:
+def build_reranker(
+    config: NimRerankConfig, *, decoders: Decoders | None = None, rules: BreakerRules | None = None
+) -> WatchedReranker:
     """Build the reranker that a configuration describes, with a circuit breaker, not yet started.
+
+    Args:
+        config: of the NIM.
+        decoders: read pictures; embedders and rerankers may share them. None: it has its own.
+        rules: of its circuit breaker.
 
     Raises:
         ValueError: a NIM's address is invalid, or its model is missing.
     """
-    return BreakerReranker(NimReranker(config), rules or BreakerRules())
+    return BreakerReranker(NimReranker(config, decoders=decoders), rules or BreakerRules())
 
 
 def check_packages() -> None:
@@ -66,12 +76,12 @@ def check_packages() -> None:
         )
 
 
-def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds) -> Embedder:
+def _batching(config: "ClipConfig | NimConfig", bounds: QueueBounds, decoders: Decoders | None) -> Embedder:
     if isinstance(config, NimConfig):
         # Reading pictures takes long; texts should not wait for them.
-        return BatchingEmbedder(NimEmbedder(config), bounds=bounds, apart=True)
+        return BatchingEmbedder(NimEmbedder(config, decoders=decoders), bounds=bounds, apart=True)
     check_packages()
     from embedders.clip import ClipEmbedder  # noqa: PLC0415 -- needed for local models only
 
-    clip = ClipEmbedder(config)
+    clip = ClipEmbedder(config, decoders=decoders)
     return BatchingEmbedder(clip, bounds=bounds, apart=True, reading=clip, max_gather_s=MAX_GATHER_S)

@@ -20,7 +20,7 @@ from service.settings import NimConnectionSettings, Settings
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from service.web.server import WebServer
-from service.wiring import build_embedders, build_rerankers, replicas
+from service.wiring import build_decoders, build_embedders, build_rerankers, replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,9 @@ async def start_server(
     del end
     # Wrong settings of an embedder, and taken addresses, are reported before anything runs.
     authenticator = Authenticator(settings.auth, shared.ledger)
-    embedders = EmbedderPool(build_embedders(settings, models=shared.models), replicas=replicas(settings))
-    rerankers = RerankerPool(build_rerankers(settings))
+    decoders = build_decoders(settings)
+    embedders = EmbedderPool(build_embedders(settings, decoders, models=shared.models), replicas=replicas(settings))
+    rerankers = RerankerPool(build_rerankers(settings, decoders))
     web = None
     if settings.web.enabled:
         web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
@@ -69,6 +70,7 @@ async def start_server(
         check_address(settings.server)
         weaviate = EmbeddedWeaviate(where)
         ends.push_async_callback(weaviate.stop)
+    ends.push_async_callback(decoders.close)
     for pool in (embedders, rerankers):
         ends.push_async_callback(pool.close)
     # Loading a local model takes as long as all the rest.

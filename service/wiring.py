@@ -1,5 +1,6 @@
 """The embedders and rerankers that the settings ask for."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +14,7 @@ from embedders.front.breaker import BreakerRules
 from embedders.front.cache import VectorCache
 from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
 from embedders.front.queueing import QueueBounds
+from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
 from embedders.reranking import WatchedReranker
@@ -35,8 +37,22 @@ PROBE_MIN_COSINE = 0.98
 and precisions of one checkpoint stay above it, another checkpoint stays far below."""
 
 
-def build_embedders(settings: Settings, *, models: Mapping[str, Path] = NONE_SERVED) -> list[WatchedEmbedder]:
+def build_decoders(settings: Settings) -> Decoders:
+    """Build the pool of processes that read pictures and slow texts for all embedders of a server; none is started yet.
+
+    It has as many as the local embedder that asks for most; by default a server's share of the cores.
+    """
+    asked = [group.readers for group in settings.ordered.values() if isinstance(group, ClipSettings)]
+    share = max(LEAST_PROCESSES, (os.cpu_count() or 1) // settings.server.workers)
+    return Decoders(max(asked, default=0) or min(share, MOST_PROCESSES))
+
+
+def build_embedders(
+    settings: Settings, decoders: Decoders | None = None, *, models: Mapping[str, Path] = NONE_SERVED
+) -> list[WatchedEmbedder]:
     """Build the embedders of `embedder.order`, the default one first; none is started yet.
+
+    They share the decoders, which the caller closes after them; without, each has its own.
 
     Raises:
         InvalidSettings: a key file cannot be read, or an address or a key is invalid.
@@ -50,7 +66,7 @@ def build_embedders(settings: Settings, *, models: Mapping[str, Path] = NONE_SER
     for name, group in settings.ordered.items():
         try:
             for config in embedder_configs(name, group, _input_limits(settings.limits), models.get(name)):
-                one = build_embedder(config, bounds=bounds, rules=rules, cache=cache)
+                one = build_embedder(config, bounds=bounds, decoders=decoders, rules=rules, cache=cache)
                 built.append(_proven(one, group, built, timeout_s=rules.check_timeout_s))
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
@@ -79,8 +95,8 @@ def replicas(settings: Settings) -> dict[str, list[str]]:
     }
 
 
-def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
-    """Build the rerankers, for each those at its addresses; none is started yet.
+def build_rerankers(settings: Settings, decoders: Decoders | None = None) -> list[list[WatchedReranker]]:
+    """Build the rerankers, for each those at its addresses; none is started yet. Decoders as in `build_embedders`.
 
     Raises:
         InvalidSettings: a key file cannot be read, or an address or a key is invalid.
@@ -90,7 +106,7 @@ def build_rerankers(settings: Settings) -> list[list[WatchedReranker]]:
     for name, group in settings.rerankers.items():
         try:
             configs = [NimRerankConfig(**each) for each in _calls(name, group, limits)]
-            built.append([build_reranker(each, rules=rules) for each in configs])
+            built.append([build_reranker(each, decoders=decoders, rules=rules) for each in configs])
         except ValueError as error:
             raise InvalidSettings(f"{name}: {error}") from error
     return built
@@ -155,7 +171,6 @@ def _clip_config(name: str, clip: ClipSettings, limits: InputLimits, served_by: 
         precision=clip.precision,
         graphs=clip.graphs,
         max_batch=clip.max_batch,
-        readers=clip.readers,
         limits=limits,
         served_by=served_by,
     )

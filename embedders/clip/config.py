@@ -24,7 +24,6 @@ class ClipConfig:
         max_batch: inputs in one forward pass.
         jpeg_draft_factor: large JPEGs are decoded scaled down to no less than so many times what the model reads; 0
             decodes them at full size.
-        readers: pictures to read at the same time; 0: as many as there are cores, from 4 to 16.
         limits: bounds on one input.
         served_by: a folder with the sockets of processes that run this model for several servers; see
             embedders.clip.processes. None: the embedder has its own.
@@ -39,6 +38,5 @@ class ClipConfig:
     graphs: bool = False
     max_batch: int = 32
     jpeg_draft_factor: int = 4
-    readers: int = 0
     limits: InputLimits = field(default_factory=InputLimits)
     served_by: Path | None = None

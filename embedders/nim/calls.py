@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from embedders.base import Lifetime
 from embedders.contract import InputLimits
 from embedders.errors import CallerKeyRejected, EmbedderError, EmbedderUnavailable, InputRejected
+from embedders.images.decoders import Decoders
 from embedders.nim.address import check_key
 from embedders.nim.connection import Answer, ConnectionConfig, NimConnection
 from embedders.nim.failures import INFERENCE_FAILED, NimFailures
@@ -177,15 +178,20 @@ class NimBackend(ABC):
         config: how to reach and call the NIM.
         retries: instead of those of the configuration.
         failures: maps the NIM's failures to errors.
+        decoders: read pictures; None for own ones.
 
     Raises:
         ValueError: an address or key is invalid, or ca_file holds no certificates.
     """
 
-    def __init__(self, config: NimCallConfig, *, retries: Retries | None, failures: NimFailures) -> None:
+    def __init__(
+        self, config: NimCallConfig, *, retries: Retries | None, failures: NimFailures, decoders: Decoders | None
+    ) -> None:
         self._learn_at_start = config.learn_at_start
         self._life = Lifetime(config.name)
         self._calls = NimCalls(config, retries=retries, failure=failures.of)
+        self._decoders = decoders or Decoders()
+        self._own_decoders = None if decoders else self._decoders
         self._wants_key = False
 
     async def start(self) -> None:
@@ -197,6 +203,13 @@ class NimBackend(ABC):
             async with asyncio.timeout(START_PROBE_S):
                 with self._keys_are_the_callers():
                     await self._life.run(self._learn(None, checking=True))
+
+    async def close(self) -> None:
+        """Fail the calls in flight and close the connections. May be called twice."""
+        await self._life.end()
+        if self._own_decoders is not None:
+            await self._own_decoders.close()
+        await self._calls.close()
 
     @abstractmethod
     async def _learn(self, key: str | None, *, checking: bool = False) -> None:

@@ -25,6 +25,7 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
+from embedders.images.decoders import Decoders
 from embedders.nim.calls import (
     MODELS_PAGE_BYTES,
     READY_PAGE_BYTES,
@@ -75,8 +76,8 @@ class NimEmbedder(NimBackend):
     with another model is refused. See embedders.nim.serving.
     """
 
-    def __init__(self, config: NimConfig, *, retries: Retries | None = None) -> None:
-        """Make one; `retries` replaces those of the configuration.
+    def __init__(self, config: NimConfig, *, retries: Retries | None = None, decoders: Decoders | None = None) -> None:
+        """Make one; `retries` replaces those of the configuration. Without decoders it has its own.
 
         Raises:
             ValueError: an address, a key, ca_file or profile is invalid, or the profile does not take the model's name,
@@ -99,10 +100,10 @@ class NimEmbedder(NimBackend):
             spec, profile=config.profile, max_batch=config.max_batch, dimensions=config.dimensions
         )
         self._failures = EmbeddingFailures(self._served, config.api_key, keyless=config.keyless)
-        super().__init__(config, retries=retries, failures=self._failures)
+        super().__init__(config, retries=retries, failures=self._failures, decoders=decoders)
         self._in_doubt = True
         self._reader = ItemReader(
-            config.name,
+            self._decoders,
             self._served,
             config.limits,
             max_converted_pixels=config.max_converted_pixels,
@@ -137,12 +138,6 @@ class NimEmbedder(NimBackend):
             EmbedderError: as `embed`.
         """
         await self._life.run(self._check())
-
-    async def close(self) -> None:
-        """Fail the calls in flight and close the connections. May be called twice."""
-        await self._life.end()
-        await self._reader.close()
-        await self._calls.close()
 
     async def _embed(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
         check_callers_key(options.api_key)

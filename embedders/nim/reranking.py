@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -24,7 +23,7 @@ from embedders.errors import (
     InputRejected,
     ModelGone,
 )
-from embedders.images import decoding as images
+from embedders.images.decoders import Decoders
 from embedders.nim.address import HOSTED, parse_base_url
 from embedders.nim.calls import (
     MODELS_PAGE_BYTES,
@@ -38,7 +37,7 @@ from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures
 from embedders.nim.retries import Retries
 from embedders.nim.serving import choose_name, read_models
-from embedders.nim.wire import READ_AT_ONCE, READERS, image_item, white_picture
+from embedders.nim.wire import READ_AT_ONCE, WRITE_IN_THREAD_BYTES, image_item, white_picture
 from embedders.reranking import Passage, RankOutcome, RerankerSpec, RerankOptions
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text, cut_text, is_blank
@@ -92,8 +91,10 @@ class NimReranker(NimBackend):
     Scores are the NIM's logits. They are of pairs of query and passage, so that passages of several requests compare.
     """
 
-    def __init__(self, config: NimRerankConfig, *, retries: Retries | None = None) -> None:
-        """Make one; `retries` replaces those of the configuration.
+    def __init__(
+        self, config: NimRerankConfig, *, retries: Retries | None = None, decoders: Decoders | None = None
+    ) -> None:
+        """Make one; `retries` replaces those of the configuration. Without decoders it has its own.
 
         Raises:
             ValueError: an address, a key or ca_file is invalid, or the model of a hosted one is missing.
@@ -103,8 +104,7 @@ class NimReranker(NimBackend):
             raise ValueError(f"base_url ends with {HOSTED}, where no list of models is; set model")
         self._config = config
         self._failures = _Failures(lambda: self.spec.model, config.api_key, keyless=config.keyless)
-        super().__init__(config, retries=retries, failures=self._failures)
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix=f"{config.name}-passage")
+        super().__init__(config, retries=retries, failures=self._failures, decoders=decoders)
         self.spec = RerankerSpec(
             name=config.name,
             model=config.model or "",
@@ -139,12 +139,6 @@ class NimReranker(NimBackend):
             EmbedderError: as `rerank`.
         """
         await self._life.run(self._check())
-
-    async def close(self) -> None:
-        """Fail the calls in flight and close the connections. May be called twice."""
-        await self._life.end()
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
-        await self._calls.close()
 
     async def _rerank(self, query: str, passages: Sequence[Passage], options: RerankOptions) -> list[RankOutcome]:
         key = options.api_key
@@ -214,25 +208,29 @@ class NimReranker(NimBackend):
             yield filling
 
     async def _read(self, passages: Sequence[Passage]) -> list[_Item | InputRejected]:
-        """Return passages as they are sent; pictures are read by a few threads."""
-        loop = asyncio.get_running_loop()
+        """Return passages as they are sent."""
         with preprocessing():
-            reading = [loop.run_in_executor(self._threads, self._item, each) for each in passages if each.content]
+            reading = [self._with_picture(each) for each in passages if each.content]
             pictures = iter(await asyncio.gather(*reading) if reading else [])
             return [next(pictures) if each.content else self._item(each) for each in passages]
 
-    def _item(self, passage: Passage) -> _Item | InputRejected:
-        limits, sent = self.spec.limits, dict[str, str]()
-        text = cut_text(passage.text, limits.max_text_bytes)
+    async def _with_picture(self, passage: Passage) -> _Item | InputRejected:
+        try:
+            picture = await self._decoders.nim_image(
+                passage.content, self.spec.limits, max_converted_pixels=self._config.max_converted_pixels
+            )
+        except InputRejected as error:
+            return error
+        if len(picture[1]) > WRITE_IN_THREAD_BYTES:
+            return await asyncio.to_thread(self._item, passage, picture)
+        return self._item(passage, picture)
+
+    def _item(self, passage: Passage, picture: tuple[str, bytes] | None = None) -> _Item | InputRejected:
+        sent = dict[str, str]()
+        text = cut_text(passage.text, self.spec.limits.max_text_bytes)
         if not is_blank(text):
             sent["text"] = text
-        if passage.content:
-            try:
-                picture = images.as_nim_image(
-                    passage.content, limits, max_converted_pixels=self._config.max_converted_pixels
-                )
-            except InputRejected as error:
-                return error
+        if picture:
             sent["image"] = image_item(*picture)
         if not sent:
             return InputRejected("the passage has neither a text nor a picture")

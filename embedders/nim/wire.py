@@ -1,7 +1,7 @@
 """Requests to a NIM's /v1/embeddings, and its answers.
 
-Inputs are checked, read by a few threads and cut into requests of a bounded size. Answers are read as vectors, or as
-the error that their status means.
+Inputs are checked and cut into requests of a bounded size; decoders read the pictures. Answers are read as vectors, or
+as the error that their status means.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import binascii
 import io
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ from embedders.errors import (
     InputRejected,
     ModelUnusable,
 )
-from embedders.images import decoding as images
+from embedders.images.decoders import Decoders
 from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, NimFailures, read_refusal
 from embedders.nim.profiles import MAX_DIMENSION, NimProfile
@@ -47,10 +46,7 @@ from embedders.nim.serving import ServedModel
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text
 
-READERS = 4
-"""Threads that read pictures."""
-
-READ_AT_ONCE = 2 * READERS
+READ_AT_ONCE = 8
 """Inputs of a batch that are read at a time, so that full requests are sent before all inputs are read."""
 
 TEXT_AT_ONCE = 256 * 1024
@@ -58,6 +54,9 @@ TEXT_AT_ONCE = 256 * 1024
 
 READ_IN_THREAD_BYTES = 256 * 1024
 """Longer answers are read in a thread: one of 64 vectors as lists of 2048 numbers takes tens of milliseconds."""
+
+WRITE_IN_THREAD_BYTES = 1024 * 1024
+"""Larger pictures are written into requests in a thread."""
 
 _DATA_URL = re.compile(r":(?=image)(?<=data:)", re.IGNORECASE)
 
@@ -97,7 +96,7 @@ class ItemReader:
     """Reads inputs and cuts them into requests.
 
     Args:
-        name: the embedder's, for the names of the threads.
+        decoders: read pictures.
         served: what the NIM serves.
         limits: bounds on one input.
         max_converted_pixels: converted pictures are scaled down to so many pixels; 0 for no bound.
@@ -106,7 +105,7 @@ class ItemReader:
 
     def __init__(
         self,
-        name: str,
+        decoders: Decoders,
         served: ServedModel,
         limits: InputLimits,
         *,
@@ -117,7 +116,7 @@ class ItemReader:
         self._limits = limits
         self._max_converted_pixels = max_converted_pixels
         self._max_request_bytes = max_request_bytes
-        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix=f"{name}-input")
+        self._decoders = decoders
 
     async def requests(
         self, inputs: Sequence[Input], options: EmbedOptions, rejected: dict[int, InputRejected]
@@ -144,18 +143,9 @@ class ItemReader:
         for request in filling.values():
             yield request
 
-    async def close(self) -> None:
-        """End the threads, and wait for them. May be called twice."""
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
-
     async def _read(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Item | InputRejected]:
-        loop = asyncio.get_running_loop()
         with preprocessing():
-            reading = [
-                loop.run_in_executor(self._threads, self._item, each, options)
-                for each in inputs
-                if not isinstance(each, TextInput)
-            ]
+            reading = [self._with_picture(each, options) for each in inputs if not isinstance(each, TextInput)]
             pictures = iter(await asyncio.gather(*reading) if reading else [])
             items = []
             size = TEXT_AT_ONCE
@@ -168,16 +158,33 @@ class ItemReader:
                 items.append(self._item(each, options) if isinstance(each, TextInput) else next(pictures))
             return items
 
-    def _item(self, each: Input, options: EmbedOptions) -> Item | InputRejected:
+    async def _with_picture(self, each: ImageInput | TextImageInput, options: EmbedOptions) -> Item | InputRejected:
+        if modality(each) not in self._served.profile.reads:
+            return refused(self._served.spec, each)
+        try:
+            if isinstance(each, TextImageInput):
+                self._text(each)  # before anything is decoded
+            picture = await self._decoders.nim_image(
+                each.content, self._limits, max_converted_pixels=self._max_converted_pixels
+            )
+        except InputRejected as error:
+            return error
+        if len(picture[1]) > WRITE_IN_THREAD_BYTES:
+            return await asyncio.to_thread(self._item, each, options, picture)
+        return self._item(each, options, picture)
+
+    def _item(
+        self, each: Input, options: EmbedOptions, picture: tuple[str, bytes] | None = None
+    ) -> Item | InputRejected:
         profile = self._served.profile
         kind, what = request_kind(profile, each, options), modality(each)
         if what not in profile.reads:
             return refused(self._served.spec, each)
         try:
             text = "" if isinstance(each, ImageInput) else self._text(each)
-            url = "" if isinstance(each, TextInput) else self._image_url(each.content)
         except InputRejected as error:
             return error
+        url = image_item(*picture) if picture else ""
         truncated = not isinstance(each, ImageInput) and len(text) < len(each.text)
         match what:
             case Modality.TEXT:
@@ -196,9 +203,6 @@ class ItemReader:
                 f"a NIM of profile {profile.name} cuts no text at its start; let it be cut at its end, or not at all"
             )
         return check_text(each.text, self._limits, truncate=each.truncate, at_start=each.at_start)
-
-    def _image_url(self, content: bytes) -> str:
-        return image_item(*images.as_nim_image(content, self._limits, max_converted_pixels=self._max_converted_pixels))
 
 
 @cache

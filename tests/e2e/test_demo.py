@@ -54,7 +54,7 @@ class NoWeaviate:
 cake, dog = (1, 0), (0, 1)
 known = {"birthday party": cake, "birthday cake": cake, picture(): cake, "dog": dog, picture((9, 9, 9)): dog}
 server.EmbeddedWeaviate, server.WeaviateStore = NoWeaviate, KeptStore
-server.build_embedders = lambda settings: [FakeEmbedder(dimension=2, known=known)]
+server.build_embedders = lambda *_, **__: [FakeEmbedder(dimension=2, known=known)]
 command(["demo", sys.argv[1]])
 """
 READY = "Ctrl-C ends the server; the data stays."

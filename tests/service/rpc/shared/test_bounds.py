@@ -455,6 +455,7 @@ TESTS = {
 UNTESTED = {
     "embedders.front.cache.ENTRY_OVERHEAD_BYTES": "an estimate",
     "embedders.front.cache.HASH_IN_THREAD_BYTES": "where the work is done, not how much of it",
+    "embedders.nim.wire.WRITE_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.wire.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
     "embedders.nim.calls.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
