@@ -2,30 +2,33 @@
 
 import signal
 
-SECONDS_PER_MEGAPIXEL = 0.2
-"""Two to ten times what the slowest formats take on one core."""
+PER_MEGAPIXEL_S, PER_MEGABYTE_S = 0.2, 0.2
+"""CPU time for a million pixels and for a million bytes: several times what the slowest formats take on a slow core."""
 
-_active = 0.0
+_first_s = 0.0
 
 
 def begin(cpu_s: float) -> None:
     """Let the operating system end this process after so many seconds of CPU time, unless `end` comes before."""
-    global _active  # noqa: PLW0603 -- a process does one job at a time
-    _active = cpu_s
+    global _first_s  # noqa: PLW0603 -- a process does one job at a time
+    _first_s = cpu_s
     signal.setitimer(signal.ITIMER_PROF, cpu_s)
 
 
-def allow(pixels: int) -> None:
-    """Give as much more time as a picture of so many pixels may take, once its header is known to be within bounds.
+def allow(pixels: int, content_bytes: int) -> None:
+    """Give as much more time as such a picture may take, once its header is known to be within bounds.
 
-    Does nothing where nothing bounds the time.
+    Only the first call of a job counts, and none where nothing bounds the time.
     """
-    if _active:
-        signal.setitimer(signal.ITIMER_PROF, _active + SECONDS_PER_MEGAPIXEL * pixels / 1e6)
+    global _first_s  # noqa: PLW0603 -- a process does one job at a time
+    if _first_s:
+        more_s = PER_MEGAPIXEL_S * pixels / 1e6 + PER_MEGABYTE_S * content_bytes / 1e6
+        signal.setitimer(signal.ITIMER_PROF, _first_s + more_s)
+        _first_s = 0.0
 
 
 def end() -> None:
     """Bound the time no longer."""
-    global _active  # noqa: PLW0603 -- a process does one job at a time
-    _active = 0.0
+    global _first_s  # noqa: PLW0603 -- a process does one job at a time
+    _first_s = 0.0
     signal.setitimer(signal.ITIMER_PROF, 0)

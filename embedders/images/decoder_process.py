@@ -17,11 +17,12 @@ import socket
 import struct
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image, features
 
 from embedders import cleaning
 from embedders.contract import InputLimits
@@ -102,8 +103,13 @@ def main(control: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # A decoder's memory holds somebody's picture.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What Pillow warns of may come with every picture, and tells nobody anything.
+    warnings.simplefilter("ignore")
     os.nice(_NICENESS)
     Image.init()
+    if features.check("avif"):
+        # Each decoder has a core.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     if importlib.util.find_spec("ftfy"):
         import ftfy  # noqa: F401 -- before the first text comes
     gc.freeze()

@@ -359,8 +359,8 @@ def _result(reply: dict[str, Any], body: bytes, job: Job) -> Result:
 def _picture_ended(slow: bool) -> InputRejected:  # noqa: FBT001 -- see Ended
     if slow:
         return ImageTooLarge(
-            f"decoding the picture takes too long: more than {PICTURE_CPU_S:g} s of CPU time and "
-            f"{budget.SECONDS_PER_MEGAPIXEL:g} s for each million pixels, or {WALL_S:g} s in all; save it again"
+            f"decoding the picture takes too long: more than {PICTURE_CPU_S:g} s of CPU time, with "
+            f"{budget.PER_MEGAPIXEL_S:g} s for each million pixels and bytes, or {WALL_S:g} s in all; save it again"
         )
     return ImageUndecodable("decoding the picture ended the process that did it; save it again")
 

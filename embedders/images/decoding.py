@@ -10,7 +10,6 @@ import hashlib
 import io
 import math
 import re
-import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +50,9 @@ _LONGEST = 16
 _MAX_RUN_LENGTH_CODED = 4_000_000
 """Bytes, and pixels, of a BMP with run-length coding, which is used for small drawings."""
 
+_RUN_LENGTH_CODED_COST = 20
+"""How many times as long as other pictures of its size it takes."""
+
 _FAX = frozenset({"tiff_ccitt", "group3", "group4", "tiff_raw_16"})
 _MAX_FAX_LINES = 20_000
 """Lines of a fax-coded TIFF, enough for a scan of A3 at 1,200 dots per inch."""
@@ -69,34 +71,6 @@ _NAMES = ["WebP" if each == "WEBP" else each for each in FORMATS]
 _UNDECODABLE = (
     f"the bytes are not a picture in {', '.join(_NAMES[:-1])} or {_NAMES[-1]}; send the whole file of such a picture"
 )
-
-
-class _Room:
-    """Admits pictures while their pixels together stay within a bound; a larger picture is admitted alone."""
-
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
-        self._pixels = 0
-        self._changed = threading.Condition()
-        self._turn = threading.Lock()
-
-    @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Wait for room for so many pixels, and take it."""
-        # One at a time, or small pictures would starve a large one.
-        with self._turn, self._changed:
-            self._changed.wait_for(lambda: not self._pixels or self._pixels + pixels <= self._max_pixels)
-            self._pixels += pixels
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._pixels -= pixels
-                self._changed.notify_all()
-
-
-_ROOM = _Room(25_000_000)
-"""Bounds the memory for a NIM's pictures: decoding a WebP takes 15 bytes a pixel."""
 
 
 def decode(content: bytes, limits: InputLimits, *, draft_side: int | None = None) -> Image.Image:
@@ -144,16 +118,15 @@ def as_nim_image(content: bytes, limits: InputLimits, *, max_converted_pixels: i
     endings = jpeg_endings(plain)
     if not endings:
         _draft(image, 1)
-    with _ROOM.taken(image.width * image.height):
-        if media_type := _NIM_TYPES.get(str(image.format)):
-            if endings:
-                return media_type, _ended(plain, endings, limits)
-            if _is_sound(content):
-                return media_type, content
-            with _decoding():
-                image.load()
-            return media_type, plain
-        image = _within(_load(image, plain), max_converted_pixels)
+    if media_type := _NIM_TYPES.get(str(image.format)):
+        if endings:
+            return media_type, _ended(plain, endings, limits)
+        if _is_sound(content):
+            return media_type, content
+        with _decoding():
+            image.load()
+        return media_type, plain
+    image = _within(_load(image, plain), max_converted_pixels)
     file = io.BytesIO()
     image.save(file, "PNG", compress_type=zlib.Z_RLE)
     return _NIM_TYPES["PNG"], file.getvalue()
@@ -209,8 +182,8 @@ def _open(plain: bytes, limits: InputLimits) -> Image.Image:
     except Exception as error:  # broken bytes raise any error in Pillow
         raise ImageUndecodable(unread_form(plain) or _UNDECODABLE) from error
     check_pixels(image.width, image.height, limits)
-    budget.allow(image.width * image.height)
     _check_format(image, len(plain), limits)
+    budget.allow(image.width * image.height, len(plain))
     # Pillow takes the orientation from there if EXIF has none; browsers do not.
     image.info.pop("xmp", None)
     if isinstance(image, TiffImagePlugin.TiffImageFile | BmpImagePlugin.BmpImageFile):
@@ -270,8 +243,9 @@ def _check_format(image: Image.Image, size: int, limits: InputLimits) -> None:
     elif image.format == "AVIF":
         check_frames(getattr(image, "n_frames", 1), limits)
     elif isinstance(image, BmpImagePlugin.BmpImageFile) and image.tile and image.tile[0].codec_name == "bmp_rle":
-        # Pillow decodes it in Python, which takes the interpreter's lock for a microsecond a pixel.
+        # Pillow decodes it in Python, in a microsecond a pixel.
         work = max(size, image.width * image.height)
+        budget.allow(_RUN_LENGTH_CODED_COST * work, size)
         if work > _MAX_RUN_LENGTH_CODED:
             raise ImageTooLarge(
                 f"the run-length coded BMP has {work} bytes or pixels; the limit is {_MAX_RUN_LENGTH_CODED}; "

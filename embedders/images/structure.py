@@ -1,10 +1,9 @@
 """What a picture file is made of, read from its bytes before any library parses them.
 
-- Its parts are walked without any library: segments, chunks and frames. Every walk is bounded by the size of the file,
-  and ends where the file ends in the middle of a part.
-- They are bounded. Libraries read all parts of a file before its first pixel, and thousands of parts of a few bytes
-  cost minutes of a core. What is cheap to count is bounded here; pixels and tiles are bounded by what the library
-  reports.
+- Its parts are walked without any library: segments, chunks and frames. A walk ends where the file ends in the middle
+  of a part.
+- Frames, the scans of a JPEG and the sizes that a library would take memory for are bounded here. What else makes a
+  file costly is bounded by the time and memory of the process that decodes it.
 - They are copied without data that no pixel depends on. Browsers show a PNG whose text has a wrong checksum, or a JPEG
   with incomplete metadata; libraries that read the whole file reject it. The copy holds the pixels, how to read them,
   and the EXIF orientation. Damaged pixels stay in the copy, for the library to find.
@@ -21,7 +20,6 @@ from typing import NamedTuple, TypeVar
 
 from embedders.contract import InputLimits
 from embedders.errors import ImageTooLarge, ImageUndecodable
-from embedders.images.avif import av1_frame_sizes
 
 T = TypeVar("T")
 
@@ -29,12 +27,6 @@ JPEG, PNG, GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"GIF87a", b"GIF89a")
 TIFF_ORDER = {b"II": "<", b"MM": ">"}
 SOI, EOI, SOS = 0xD8, 0xD9, 0xDA
 SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-_FREE_PARTS = 1000
-"""Parts of a file, such as chunks and segments, that are always allowed."""
-
-_BYTES_FOR_A_PART = 32
-"""Bytes that allow one part more; encoders write parts of hundreds of bytes and more."""
 
 # A marker with a meaning outside of entropy-coded data: there 0xFF is followed by zero or a restart marker.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
@@ -46,17 +38,8 @@ BROKEN = "the picture is broken or cut short; send the whole file"
 MAX_PIXELS = 178_956_970
 """Pillow rejects pictures with more pixels, regardless of the settings."""
 
-_MAX_SEGMENTS = 1000
-"""Segments of a JPEG before its pixels."""
-
-_MAX_COMPRESSED_CHUNKS = 64
-"""Compressed profiles and texts of a PNG: Pillow unpacks each one, 1 MB of zeros from 1 kB in 2 ms."""
-
 _SCANS_AT_FULL_SIZE = 20
 """Scans of a JPEG of the greatest size allowed; a smaller one may have more. Encoders make about 10."""
-
-_MAX_JUNK = 65_536
-"""Bytes between the segments of a JPEG, where none belong and a few pad."""
 
 _MAX_COUNTED = 100_000
 """Frames at which counting ends."""
@@ -69,8 +52,6 @@ _JPEG_SPEED = 4
 
 _SEGMENTS_TO_SIZE = 100
 """Segments of a JPEG among which its size is looked for."""
-
-_AVIF_BRANDS = frozenset({b"avif", b"avis", b"mif1", b"msf1"})
 
 END_OF_JPEG = b"\xff\xd9"
 
@@ -92,13 +73,11 @@ class Segment(NamedTuple):
         marker: its kind; 0 for the end of a file that ends without a marker for it.
         start: where its marker is.
         end: where it ends, which may be behind the end of the file; a scan's entropy-coded data follow.
-        skipped: bytes without meaning before it, or a scan's data.
     """
 
     marker: int
     start: int
     end: int
-    skipped: int
 
 
 class Chunk(NamedTuple):
@@ -132,40 +111,32 @@ def _until_cut(walk: Callable[[bytes], Iterator[T]]) -> Callable[[bytes], Iterat
     return walk_whole_parts
 
 
-def _parts(content: bytes) -> Iterator[None]:
-    """Yield for each part that a file may have, and then reject it."""
-    bound = _FREE_PARTS + len(content) // _BYTES_FOR_A_PART
-    for _ in range(bound):
-        yield
-    raise ImageTooLarge(f"the image file has more than {bound} parts, the limit for its size; save it again")
-
-
 @_until_cut
 def jpeg_segments(content: bytes) -> Iterator[Segment]:
     """Yield each segment, up to the end of the first picture."""
-    position = end = 2
-    for _ in _parts(content):
+    position = 2
+    while True:
         found = _JPEG_MARKER.search(content, position)
         if found is None:
-            yield Segment(0, len(content), len(content), len(content) - end)
+            yield Segment(0, len(content), len(content))
             return
         marker = found[1][0]
         if marker == EOI:
-            yield Segment(EOI, found.start(), found.end(), found.start() - end)
+            yield Segment(EOI, found.start(), found.end())
             return
         position = found.end()
         if marker < _FIRST_WITH_BODY or marker == SOI:
             continue
         (length,) = struct.unpack_from(">H", content, position)
-        yield Segment(marker, found.start(), position + length, found.start() - end)
-        end = position = position + length
+        yield Segment(marker, found.start(), position + length)
+        position += length
 
 
 @_until_cut
 def png_chunks(content: bytes) -> Iterator[Chunk]:
     """Yield each chunk up to the second frame."""
     position, pixels_begun = 8, False
-    for _ in _parts(content):
+    while True:
         length, name = struct.unpack_from(">I4s", content, position)
         if name == b"IEND" or (pixels_begun and name == b"fcTL"):
             return
@@ -178,7 +149,7 @@ def png_chunks(content: bytes) -> Iterator[Chunk]:
 def webp_chunks(content: bytes) -> Iterator[Chunk]:
     """Yield each chunk."""
     position = 12
-    for _ in _parts(content):
+    while True:
         name, length = struct.unpack_from("<4sI", content, position)
         yield Chunk(name, position, position + 8, position + 8 + length)
         position += 8 + length + length % 2
@@ -188,9 +159,7 @@ def webp_chunks(content: bytes) -> Iterator[Chunk]:
 def gif_frames(content: bytes) -> Iterator[int]:
     """Yield the place of each frame."""
     position = 13 + _colours(content[10])
-    parts = _parts(content)
     while (kind := content[position]) != ord(";"):
-        next(parts)
         position += 1
         if kind == ord(","):
             yield position
@@ -200,7 +169,6 @@ def gif_frames(content: bytes) -> Iterator[int]:
         else:
             continue
         while size := content[position]:
-            next(parts)
             position += 1 + size
         position += 1
 
@@ -240,11 +208,10 @@ def is_large(content: bytes) -> bool:
 
 
 def check_structure(content: bytes, limits: InputLimits) -> None:
-    """Reject a file with too many frames, parts or scans.
+    """Reject a file with too many frames, scans or pixels.
 
     Raises:
         ImageTooLarge: it has more than `limits` or the bounds of this module allow.
-        ImageUndecodable: it is an AVIF whose frames cannot be found.
     """
     if content.startswith(JPEG):
         _check_jpeg(content, limits)
@@ -256,8 +223,6 @@ def check_structure(content: bytes, limits: InputLimits) -> None:
         check_frames(_count(tiff_frames(content)), limits)
     elif is_webp(content):
         _check_webp(content, limits)
-    elif content[4:8] == b"ftyp" and content[8:12] in _AVIF_BRANDS:
-        _check_avif(content, limits)
 
 
 def check_pixels(width: int, height: int, limits: InputLimits) -> None:
@@ -291,21 +256,10 @@ def _count(frames: Iterator[object]) -> int:
 
 
 def _check_jpeg(content: bytes, limits: InputLimits) -> None:
-    segments = scans = pixels = junk = 0
+    scans = pixels = 0
     for segment in jpeg_segments(content):
         pixels = max(pixels, _jpeg_pixels(content, segment))
-        junk += 0 if scans else segment.skipped
         scans += segment.marker == SOS
-        segments += not scans
-    if junk > _MAX_JUNK:
-        # Pillow skips it byte by byte.
-        raise ImageTooLarge(f"the JPEG has {junk} bytes between its segments; the limit is {_MAX_JUNK}; save it again")
-    if segments > _MAX_SEGMENTS:
-        # Pillow joins those of one kind, each time copying what it has so far.
-        raise ImageTooLarge(
-            f"the JPEG has {segments} segments before its pixels; the limit is {_MAX_SEGMENTS}; "
-            "save it without metadata"
-        )
     # Each scan walks over the whole picture, and a few bytes make a scan.
     if pixels and scans > (bound := max(1, _SCANS_AT_FULL_SIZE * limits.max_image_pixels // pixels)):
         raise ImageTooLarge(f"the JPEG has {scans} scans; the limit for its size is {bound}; save it again")
@@ -350,16 +304,9 @@ def _jpeg_pixels(content: bytes, segment: Segment) -> int:
 
 
 def _check_png(content: bytes, limits: InputLimits) -> None:
-    compressed = 0
     for chunk in png_chunks(content):
         if chunk.name == b"acTL":
             check_frames(int.from_bytes(content[chunk.body : min(chunk.body + 4, chunk.end)]), limits)
-        compressed += chunk.name in {b"iCCP", b"iTXt", b"zTXt"}
-    if compressed > _MAX_COMPRESSED_CHUNKS:
-        raise ImageTooLarge(
-            f"the PNG has {compressed} profile and text chunks; the limit is {_MAX_COMPRESSED_CHUNKS}; "
-            "save it without metadata"
-        )
 
 
 def _check_gif(content: bytes, limits: InputLimits) -> None:
@@ -370,14 +317,6 @@ def _check_gif(content: bytes, limits: InputLimits) -> None:
         screen = struct.unpack_from("<HH", content, 6)
         left, top, width, height = struct.unpack_from("<HHHH", content, first)
         check_pixels(max(screen[0], left + width), max(screen[1], top + height), limits)
-
-
-def _check_avif(content: bytes, limits: InputLimits) -> None:
-    try:
-        for width, height in av1_frame_sizes(content):
-            check_pixels(width, height, limits)
-    except (struct.error, IndexError) as error:
-        raise ImageUndecodable("the AVIF is broken or cut short; send the whole file") from error
 
 
 def _check_webp(content: bytes, limits: InputLimits) -> None:

@@ -109,8 +109,8 @@ class ClipSettings(SpaceSettings):
         0,
         ge=0,
         le=256,
-        description="processes that decode pictures, each of which takes a core and memory; large pictures get a quarter "
-        "of them; all embedders share them, the greatest number counts; 0: a server's share of the cores, from 2 to 16",
+        description="processes that decode pictures, each of which takes a core and memory; a quarter of them is for "
+        "large ones; all embedders share them, the greatest number counts; 0: a server's share of the cores, 2 to 16",
     )
 
 

@@ -4,7 +4,6 @@ import io
 import struct
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image, ImageOps
 
 from embedders.contract import InputLimits
 from embedders.errors import ImageEmpty, ImageTooLarge, ImageUndecodable, InputRejected
-from embedders.images import decoding as images
 from embedders.images import misread
 from embedders.images.decoding import FORMATS, as_nim_image, decode, without_far_ends
 
@@ -227,31 +225,6 @@ def test_a_converted_picture_is_scaled_down_to_a_bound_with_its_proportions(
     image = decode(converted, LIMITS)
     assert image.size == scaled
     assert image.getextrema() == ((200, 200), (30, 30), (30, 30))
-
-
-def test_pictures_on_their_way_to_a_nim_are_decoded_some_at_a_time_and_a_large_one_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(images, "_ROOM", images._Room(2 * 64 * 48))
-    inside: list[int] = []
-    most: dict[int, int] = {}
-    load = images._load
-
-    def watched(image: Image.Image, plain: bytes) -> Image.Image:
-        inside.append(image.width * image.height)
-        most[len(most)] = sum(inside)
-        try:
-            return load(image, plain)
-        finally:
-            inside.remove(image.width * image.height)
-
-    monkeypatch.setattr(images, "_load", watched)
-    large = saved(NOISE.resize((300, 300)), "WEBP")
-    with ThreadPoolExecutor(8) as threads:
-        sent = list(threads.map(lambda each: as_nim_image(each, LIMITS), [FILES["WEBP"], large, FILES["GIF"]] * 10))
-
-    assert len(sent) == 30
-    assert {each for each in most.values() if each > 2 * 64 * 48} == {90_000}
 
 
 def test_jpeg_and_png_are_never_scaled() -> None:
