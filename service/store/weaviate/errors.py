@@ -11,7 +11,6 @@ from weaviate.exceptions import (
     WeaviateClosedClientError,
     WeaviateConnectionError,
     WeaviateGRPCUnavailableError,
-    WeaviateInsertManyAllFailedError,
     WeaviateInvalidInputError,
     WeaviateRetryError,
     WeaviateStartUpError,
@@ -78,7 +77,6 @@ _PASSING = {
     ),
     "is starting or stopping": re.compile(r": no (read|write) replicas? found$"),
 }
-_ALL_FAILED_PREFIX = "Every object failed during insertion. Here is the set of all errors: "
 
 
 def translate(error: Exception, collection: str = "") -> ServiceError:
@@ -152,11 +150,6 @@ def _find_unfit(message: str, collection: str) -> Violation | None:
     if _NO_RERANKER.search(message):
         return Violation("rerank", f"collection {collection!r} has no reranker module in Weaviate; leave this out")
     return None
-
-
-def all_failed_messages(error: WeaviateInsertManyAllFailedError) -> str:
-    """Return the messages, each once and without order, of a write that failed for every object."""
-    return error.message.removeprefix(_ALL_FAILED_PREFIX)
 
 
 def _translate_grpc(error: grpc.aio.AioRpcError, collection: str) -> ServiceError:

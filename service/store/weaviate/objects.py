@@ -44,7 +44,7 @@ def find_fault(object_: StoredObject) -> str | None:
     for name, vector in object_.vectors.items():
         if vector.ndim != 1 or not vector.size:
             return f"vector {name!r}: has no values, or more than one dimension"
-        if not np.isfinite(vector).all() or not vector.any():
+        if not 0 < np.vdot(vector, vector) < np.inf and (not np.isfinite(vector).all() or not vector.any()):
             return f"vector {name!r}: holds NaN or infinite values, or only zeros"
     return None
 

@@ -74,7 +74,7 @@ class WeaviateStore(WeaviateCollections):
         sound = [index for index, fault in enumerate(faults) if fault is None]
         async with self._connection.call(name) as client:
             within, cuts = objects_within(client, name, scope), self._connection.cuts
-            written = await insert(within, [objects[index] for index in sound])
+            written = await insert(client, name, [objects[index] for index in sound], scope)
             stored = [objects[index].id for index, outcome in zip(sound, written, strict=True) if outcome is None]
             unwritten = await confirm(within, stored) if stored else {}
         if self._connection.cuts != cuts:

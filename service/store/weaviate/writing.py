@@ -6,21 +6,18 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from weaviate import WeaviateAsyncClient
 from weaviate.classes.query import Filter as ClientFilter
 from weaviate.connect import executor
 from weaviate.connect.v4 import _ExpectedStatusCodes
-from weaviate.exceptions import (
-    UnexpectedStatusCodeError,
-    WeaviateBaseError,
-    WeaviateInsertManyAllFailedError,
-    WeaviateInvalidInputError,
-)
+from weaviate.exceptions import UnexpectedStatusCodeError, WeaviateBaseError
 
-from service.domain import DataType, Filter, ObjectChange, StoredObject
+from service.domain import DataType, Filter, ObjectChange, Scope, StoredObject
 from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import Deletion, WriteFailure
+from service.store.weaviate.batches import batch_object, send
 from service.store.weaviate.connection import read_json
-from service.store.weaviate.errors import all_failed_messages, reject, stays_without_entry, translate
+from service.store.weaviate.errors import reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.objects import Objects, to_weaviate
 from service.store.weaviate.vector_schema import NAMELESS, as_mapping, is_removed
@@ -30,35 +27,22 @@ log = structlog.get_logger(__name__)
 NOT_FOUND = 404
 
 
-async def insert(within: Objects, objects: Sequence[StoredObject]) -> list[WriteFailure | None]:
+async def insert(
+    client: WeaviateAsyncClient, collection: str, objects: Sequence[StoredObject], scope: Scope
+) -> list[WriteFailure | None]:
     """Write objects, and return for each why it is not stored, or None. An object that Weaviate refuses fails alone."""
-    if not objects:
-        return []
-    try:
-        written = await within.data.insert_many([to_weaviate(each) for each in objects])
-    except WeaviateInsertManyAllFailedError as error:
-        message = all_failed_messages(error)
-        failure = _failure(message, within.name)
-        # Every object failed, but the client only reports the set of reasons.
-        if len(objects) == 1 or "\n" not in message:
-            return [failure for _ in objects]
-        if stays_without_entry(message):
-            # If sent again, an object that only lacks an index entry would count as stored.
-            failures = [_failure(each, within.name) for each in message.splitlines()]
-            passing = next((each for each in failures if isinstance(each, StoreUnavailable)), failure)
-            return [passing for _ in objects]
-    except (WeaviateInvalidInputError, TypeError, ValueError) as error:
-        # The client sends no object if it cannot encode one of them.
-        if len(objects) == 1:
-            return [StoreRejected(str(translate(error)))]
-    else:
-        refused = {index: _failure(error.message, within.name) for index, error in written.errors.items()}
-        return [refused.get(index) for index in range(len(objects))]
-    middle = len(objects) // 2
-    return [
-        *await insert(within, objects[:middle]),
-        *await insert(within, objects[middle:]),
-    ]
+    outcomes: list[WriteFailure | None] = [None] * len(objects)
+    messages, places = [], []
+    for place, each in enumerate(objects):
+        try:
+            messages.append(batch_object(each, collection, scope.tenant))
+            places.append(place)
+        except (TypeError, ValueError) as error:
+            outcomes[place] = StoreRejected(str(translate(error)))
+    if messages:
+        for index, message in (await send(client, messages, scope)).items():
+            outcomes[places[index]] = _failure(message, collection)
+    return outcomes
 
 
 def _failure(message: str, collection: str) -> WriteFailure:

@@ -5,6 +5,7 @@ import grpc
 import httpx
 import pytest
 from grpc.aio import AioRpcError, Metadata
+from weaviate.classes.init import Timeout
 from weaviate.exceptions import (
     InsufficientPermissionsError,
     UnexpectedStatusCodeError,
@@ -12,15 +13,15 @@ from weaviate.exceptions import (
     WeaviateClosedClientError,
     WeaviateConnectionError,
     WeaviateGRPCUnavailableError,
-    WeaviateInsertManyAllFailedError,
     WeaviateInvalidInputError,
     WeaviateQueryError,
     WeaviateRetryError,
     WeaviateStartUpError,
     WeaviateTimeoutError,
 )
+from weaviate.proto.v1 import batch_pb2
 
-from service.domain import StoredObject
+from service.domain import Scope, StoredObject
 from service.errors import (
     CollectionAlreadyExists,
     CollectionNotFound,
@@ -32,6 +33,7 @@ from service.errors import (
     TenantInactive,
     TenantNotFound,
 )
+from service.store.base import WriteFailure
 from service.store.weaviate.errors import reject, translate
 from service.store.weaviate.writing import insert
 
@@ -184,33 +186,48 @@ def test_a_server_whose_shards_are_away_is_unavailable_and_not_refusing() -> Non
 
 
 class Refusing:
-    """A collection of the client's of which every write fails for these reasons."""
+    """A client whose writes fail for these reasons, one for each object."""
 
-    name = "Pictures"
+    timeout_config = Timeout(insert=1)
 
     def __init__(self, *reasons: str) -> None:
-        self.data = self
+        self._connection = self
         self.reasons = reasons
         self.writes = 0
 
-    async def insert_many(self, _: list[Any]) -> None:
+    async def grpc_batch_objects(self, request: batch_pb2.BatchObjectsRequest, **_: object) -> dict[int, str]:
         self.writes += 1
-        raise WeaviateInsertManyAllFailedError("Here is the set of all errors: " + "\n".join(self.reasons))
+        return dict(enumerate(self.reasons[: len(request.objects)]))
+
+
+async def insert_into(client: Refusing, objects: list[StoredObject]) -> list[WriteFailure | None]:
+    return await insert(client, "Pictures", objects, Scope())  # type: ignore[arg-type]
 
 
 async def test_objects_that_only_lack_their_index_entries_are_not_sent_again_to_pass_for_stored() -> None:
     entry = "insert to vector index: insert doc id {} to vector index: add batch of 1 vectors: not enough memory"
-    within = Refusing("invalid text property 'a' value 1", entry.format(1), entry.format(2))
+    client = Refusing("invalid text property 'a' value 1", entry.format(1), entry.format(2))
 
-    outcomes = await insert(within, [StoredObject(uuid4()) for _ in range(3)])  # type: ignore[arg-type]
+    outcomes = await insert_into(client, [StoredObject(uuid4()) for _ in range(3)])
 
-    assert [type(each) for each in outcomes] == [StoreUnavailable] * 3
-    assert within.writes == 1
+    assert [type(each) for each in outcomes] == [StoreRejected, StoreUnavailable, StoreUnavailable]
+    assert client.writes == 1
+
+
+async def test_an_object_of_which_no_message_can_be_made_fails_alone_and_without_its_value() -> None:
+    client = Refusing("invalid text property 'a'")
+    odd = StoredObject(uuid4(), {"title": "secret \ud800"})
+
+    outcomes = await insert_into(client, [odd, StoredObject(uuid4())])
+
+    assert [type(each) for each in outcomes] == [StoreRejected, StoreRejected]
+    assert ["secret" in str(each) for each in outcomes] == [False, False]
+    assert "invalid text property" in str(outcomes[1])
 
 
 async def test_a_batch_that_finds_no_memory_fails_as_a_whole() -> None:
     with pytest.raises(StoreUnavailable, match="no room"):
-        await insert(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])  # type: ignore[arg-type]
+        await insert_into(Refusing("cannot process batch: not enough memory"), [StoredObject(uuid4())])
 
 
 def test_a_weaviate_without_hashes_of_blobs_says_since_when_there_are_some() -> None:
