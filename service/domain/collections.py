@@ -39,6 +39,9 @@ class DataType(Enum):
     OBJECT = "object"
     OBJECT_ARRAY = "object[]"
 
+    # Each member is there once. The hash of its name, which Enum takes, costs as much as checking a value.
+    __hash__ = object.__hash__
+
 
 TEXTS = frozenset({DataType.TEXT, DataType.TEXT_ARRAY})
 OBJECTS = frozenset({DataType.OBJECT, DataType.OBJECT_ARRAY})
@@ -271,17 +274,17 @@ class Collection:
         """Return the property of a name, or None."""
         return self._properties.get(name)
 
-    @property
+    @cached_property
     def unhandled(self) -> frozenset[str]:
         """The properties that this version does not support, or only in part; writes do not change them."""
         return frozenset(each.name for each in self.properties if not each.handled)
 
-    @property
+    @cached_property
     def preserving(self) -> bool:
         """Whether its objects may have something that writes must not touch."""
         return bool(self.unhandled) or any(each.space is None for each in self.vectors)
 
-    @property
+    @cached_property
     def bound_part(self) -> "Collection":
         """The collection with only those named vectors that are bound to a space; writes do not change the others."""
         return replace(self, vectors=tuple(each for each in self.vectors if each.space is not None))

@@ -30,7 +30,7 @@ from service.domain import (
     unknown_property,
     unknown_vector,
 )
-from service.errors import InvalidRequest, Violation, Violations, collecting, noting
+from service.errors import InvalidRequest, Violation, Violations, noting
 
 NAMESPACE = UUID("6f0bd1d1-3d3f-5c55-9a44-6c0cf5a3f1de")
 """The namespace of derived ids. If it changed, a repeated import would store all objects without ids twice."""
@@ -40,6 +40,11 @@ CHECK_IN_THREAD_BYTES = 256 * 1024
 
 TINY, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """The smallest normal float32, and the largest. Weaviate computes the length of a vector in float32."""
+ITEMS = {each: DataType(each.value.removesuffix("[]")) for each in DataType if each.value.endswith("[]")}
+"""The types of the items of lists."""
+EXPECTED: Mapping[DataType, type] = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}
+"""The types that values have in JSON; those of all others are strings."""
+_to_json = json.JSONEncoder(sort_keys=True).encode
 GEO_BOUNDS = {"latitude": 90, "longitude": 180}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)")
 
@@ -83,23 +88,25 @@ def check_object(collection: Collection, draft: DraftObject, tenant: str = "") -
     Raises:
         InvalidRequest: it does not fit; all violations are listed.
     """
-    path = draft.path
-    with collecting() as violations:
-        violations.extend(draft.faults)
-        properties = _check_properties(collection, draft, violations)
-        for name, content in draft.images.items():
-            blob = collection.find_property(name)
-            where = f'{path}.images["{name}"]'
-            if not content:
-                violations.append(Violation(f"{where}.content", "is empty; send the bytes of an image", "IMAGE_EMPTY"))
-            if blob is None:
-                violations.append(_unknown_property(collection, where, blobs=True))
-            elif blob.data_type not in BLOBS:
-                message = f"the property has type {_type_name(blob.data_type)}, not blob; send it in properties"
-                violations.append(Violation(where, message, "INVALID_PROPERTY"))
-        vectors = _check_vectors(collection, draft, violations)
+    path, violations = draft.path, Violations(draft.faults)
+    properties = _check_properties(collection, draft, violations)
+    for name, content in draft.images.items():
+        blob = collection.find_property(name)
+        where = f'{path}.images["{name}"]'
+        if not content:
+            violations.append(Violation(f"{where}.content", "is empty; send the bytes of an image", "IMAGE_EMPTY"))
+        if blob is None:
+            violations.append(_unknown_property(collection, where, blobs=True))
+        elif blob.data_type not in BLOBS:
+            message = f"the property has type {_type_name(blob.data_type)}, not blob; send it in properties"
+            violations.append(Violation(where, message, "INVALID_PROPERTY"))
+    vectors = _check_vectors(collection, draft, violations)
+    if draft.id:
         with noting(violations):
-            id_ = parse_id(draft.id, f"{path}.id") if draft.id else content_id(collection.name, draft, tenant)
+            id_ = parse_id(draft.id, f"{path}.id")
+    violations.raise_if_any()
+    if not draft.id:
+        id_ = content_id(collection.name, draft, tenant)
     hashes = {name: hash_image(content) for name, content in draft.images.items() if name in collection.hashes}
     return StoredObject(id_, properties, dict(draft.images), vectors, hashes)
 
@@ -119,15 +126,14 @@ def parse_id(text: str, path: str) -> UUID:
 
 def content_id(collection: str, draft: DraftObject, tenant: str = "") -> UUID:
     """Return the version 5 UUID of an object's content, which is always the same for the same content."""
-    content = json.dumps(
+    content = _to_json(
         [
             *([tenant] if tenant else ()),
             collection,
             {name: value for name, value in draft.properties.items() if value is not None},
             {name: hashlib.sha256(image).hexdigest() for name, image in draft.images.items()},
             {name: hashlib.sha256(vector).hexdigest() for name, vector in draft.vectors.items()},
-        ],
-        sort_keys=True,
+        ]
     )
     return uuid5(NAMESPACE, content)
 
@@ -285,8 +291,10 @@ def _check_vectors(collection: Collection, draft: DraftObject, violations: Viola
         if target is None:
             violations.append(unknown_vector(collection, where))
             continue
-        with noting(violations):
+        try:
             checked[name] = parse_vector(data, (target.space.dimension or None) if target.space else None, where)
+        except InvalidRequest as error:
+            violations.extend(error.violations)
     return checked
 
 
@@ -294,13 +302,15 @@ def _check_value(declared: Property, value: Any, path: str, violations: Violatio
     """Return a value in the form of its type, and note violations, which do not repeat the value."""
     data_type = declared.data_type
     assert data_type is not None, "other types are refused before"
-    if data_type.value.endswith("[]"):
-        return _check_items(declared, data_type, value, path, violations)
+    if data_type is DataType.TEXT and isinstance(value, str):
+        return value
+    if data_type in ITEMS:
+        return _check_items(declared, ITEMS[data_type], value, path, violations)
     if data_type is DataType.GEO_COORDINATES:
         return _check_place(value, path, violations)
     if data_type is DataType.OBJECT:
         return _check_nested(declared, value, path, violations)
-    expected = {DataType.BOOLEAN: bool, DataType.INT: float, DataType.NUMBER: float}.get(data_type, str)
+    expected = EXPECTED.get(data_type, str)
     try:
         if isinstance(value, expected):
             return _check_scalar(data_type, value)
@@ -312,13 +322,13 @@ def _check_value(declared: Property, value: Any, path: str, violations: Violatio
 
 
 def _check_items(
-    declared: Property, data_type: DataType, value: Any, path: str, violations: Violations
+    declared: Property, item_type: DataType, value: Any, path: str, violations: Violations
 ) -> PropertyValue:
     if not isinstance(value, list):
-        message = f"is {_json_name(value)}, but the property takes a list ({data_type.value})"
+        message = f"is {_json_name(value)}, but the property takes a list ({_type_name(declared.data_type)})"
         violations.append(Violation(path, message, "INVALID_PROPERTY"))
         return None
-    item = replace(declared, data_type=DataType(data_type.value.removesuffix("[]")))
+    item = replace(declared, data_type=item_type)
     items: Any = [_check_value(item, each, f"{path}[{index}]", violations) for index, each in enumerate(value)]
     return items  # type: ignore[no-any-return]  # a list of one type, as the property says
 

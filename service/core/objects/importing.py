@@ -5,6 +5,8 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,6 +50,8 @@ MAX_CHUNK_OBJECTS = 100
 """Objects in one write; more save no time."""
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 """Bytes of objects in one write, unless a single object has more; a call holds two writes."""
+LOOK_AGAIN_S = 0.05
+"""Seconds after which a collection is read again before vectors that callers made are written."""
 MAX_CHUNK_VALUES = 5000
 """Values in one write, unless a single object has more: Weaviate's client needs some microseconds for each."""
 
@@ -76,6 +80,15 @@ class _Candidate(Candidate):
     index: int = 0
     size: int = 0
     values: int = 0
+
+
+class _Call(NamedTuple):
+    """A call: where its objects go, when that collection was read, and the outcomes, one for each object."""
+
+    collection: Collection
+    looked_s: float
+    scope: Scope
+    outcomes: list[ImportOutcome]
 
 
 class _Known(NamedTuple):
@@ -145,6 +158,7 @@ class Importer:
                 made, and objects without any vector fail alone.
             StoreUnavailable: the store failed as a whole; some objects may be stored.
         """
+        looked_s = time.monotonic()
         collection = self._embedders.resolve(await self._store.get_collection(name))
         bound = collection.bound_part
         if not bound.vectors:
@@ -162,31 +176,26 @@ class Importer:
             partly=True,
         )
         chunks = self._chunks(self._check(collection, drafts, scope.tenant, outcomes, copies))
-        await self._embed_and_write(collection, chunks, fill, scope, outcomes)
+        await self._embed_and_write(_Call(collection, looked_s, scope, outcomes), chunks, fill)
         for index, first in copies.items():
             outcomes[index] = outcomes[first]
         _count(outcomes)
         return ImportReport(outcomes, list(used.values()))
 
     async def _embed_and_write(
-        self,
-        collection: Collection,
-        chunks: AsyncIterator[list[_Candidate]],
-        fill: Callable[..., Awaitable[None]],
-        scope: Scope,
-        outcomes: list[ImportOutcome],
+        self, call: _Call, chunks: AsyncIterator[list[_Candidate]], fill: Callable[..., Awaitable[None]]
     ) -> None:
         """Embed each chunk while the one before is written."""
         writing: asyncio.Task[None] | None = None
         try:
             async for chunk in chunks:
-                known = await self._known(collection, chunk, scope)
+                known = await self._known(call.collection, chunk, call.scope)
                 await fill(chunk, stored=known.stored)
                 for each in chunk:
-                    check_native(collection, each)
+                    check_native(call.collection, each)
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_chunk(collection, scope, chunk, known, outcomes))
+                writing = asyncio.create_task(self._write_chunk(call, chunk, known))
             if writing is not None:
                 await writing
         finally:
@@ -218,9 +227,12 @@ class Importer:
         pace, bound = Pace(), collection.bound_part
         for index, draft in enumerate(drafts):
             await pace.step()
-            check, size = partial(check_object, collection, draft, tenant), draft.size()
+            size = draft.size()
             try:
-                checked = await asyncio.to_thread(check) if size > CHECK_IN_THREAD_BYTES else check()
+                if size > CHECK_IN_THREAD_BYTES:
+                    checked = await asyncio.to_thread(check_object, collection, draft, tenant)
+                else:
+                    checked = check_object(collection, draft, tenant)
             except InvalidRequest as error:
                 outcomes.append(ImportOutcome(draft.id, error=error))
                 continue
@@ -282,30 +294,29 @@ class Importer:
             fields = ReturnFields(vectors=fields.vectors)
             return _Known(await self._store.get_objects(collection.name, ids, fields, scope), mark)
 
-    async def _write_chunk(
-        self,
-        collection: Collection,
-        scope: Scope,
-        chunk: list[_Candidate],
-        known: _Known,
-        outcomes: list[ImportOutcome],
-    ) -> None:
+    async def _write_chunk(self, call: _Call, chunk: list[_Candidate], known: _Known) -> None:
         """Write the objects of a chunk that have no error, and note the outcomes of all."""
         ready = [candidate.object for candidate in chunk if candidate.error is None]
-        failures = await self._writer.put(collection, ready, known.stored, known.mark, scope)
+        made = any(report.origin is VectorOrigin.COMPUTED for each in chunk for report in each.reports)
+        looked = not made and time.monotonic() - call.looked_s < LOOK_AGAIN_S
+        failures = await self._writer.put(call.collection, ready, known.stored, known.mark, call.scope, looked=looked)
         for candidate in chunk:
             error = candidate.error or failures.get(candidate.object.id)
             reports = () if error else tuple(sorted(candidate.reports, key=lambda report: report.name))
-            outcomes[candidate.index] = ImportOutcome(str(candidate.object.id), reports, error)
+            call.outcomes[candidate.index] = ImportOutcome(call.outcomes[candidate.index].id, reports, error)
 
 
 def _count(outcomes: Sequence[ImportOutcome]) -> None:
     """Count the outcomes of an import for Prometheus."""
+    objects, vectors = Counter[str](), Counter[str]()
     for outcome in outcomes:
         what = "stored" if outcome.error is None else "failed"
         if isinstance(outcome.error, InvalidRequest | InputRejected):
             what = "rejected"
-        IMPORT_OBJECTS.labels(what).inc()
+        objects[what] += 1
         for report in outcome.vectors:
             absent = report.origin is VectorOrigin.MISSING and report.error is None
-            IMPORT_VECTORS.labels("absent" if absent else report.origin.value).inc()
+            vectors["absent" if absent else report.origin.value] += 1
+    for metric, counts in ((IMPORT_OBJECTS, objects), (IMPORT_VECTORS, vectors)):
+        for label, count in counts.items():
+            metric.labels(label).inc(count)

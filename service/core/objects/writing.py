@@ -19,12 +19,10 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 from uuid import UUID
-from weakref import WeakValueDictionary
 
 import numpy as np
 import structlog
@@ -105,7 +103,7 @@ class Writes:
 
     def __init__(self) -> None:
         self._room = asyncio.Semaphore(MAX_WRITES)
-        self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+        self._turns: dict[Key, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._ended = 0
         self._last: OrderedDict[Key, int] = OrderedDict()
@@ -152,13 +150,18 @@ class Writes:
             keys: the objects.
             write: writes them, and ends within the store's time limit for a call.
         """
-        async with AsyncExitStack() as turns:
-            # Sorted, because two callers that lock in different orders could wait for each other.
-            for key in sorted(set(keys)):
-                await turns.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
-            # After the locks: callers that wait for a lock would otherwise block all others.
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = {earlier for key in keys if (earlier := self._turns.get(key)) is not None}
+        self._turns.update(dict.fromkeys(keys, turn))
+        try:
+            if before:
+                await asyncio.wait(before)
+            # After the turns of others: callers that wait for one would otherwise block all others.
             await self._room.acquire()
-            task = asyncio.create_task(self._run(keys, write, turns.pop_all()))
+        except asyncio.CancelledError:
+            self._pass(keys, turn, before)
+            raise
+        task = asyncio.create_task(self._run(keys, write, turn))
         self._tasks.add(task)
         task.add_done_callback(self._end)
         # Awaiting the task itself would cancel it together with the caller.
@@ -170,7 +173,9 @@ class Writes:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_S)
 
-    async def _run(self, keys: Sequence[Key], write: Callable[[], Awaitable[Result]], turns: AsyncExitStack) -> Result:
+    async def _run(
+        self, keys: Sequence[Key], write: Callable[[], Awaitable[Result]], turn: asyncio.Future[None]
+    ) -> Result:
         failed = True
         try:
             result = await write()
@@ -179,8 +184,20 @@ class Writes:
             self._ended += 1
             self._remember(keys, failed=failed)
             self._room.release()
-            await turns.aclose()
+            self._pass(keys, turn)
         return result
+
+    def _pass(
+        self, keys: Iterable[Key], turn: asyncio.Future[None], before: Iterable[asyncio.Future[None]] = ()
+    ) -> None:
+        """End a turn once those before it have ended: whoever waits for it must not overtake them."""
+        if (earlier := next((each for each in before if not each.done()), None)) is not None:
+            earlier.add_done_callback(lambda _: self._pass(keys, turn, before))
+            return
+        for key in keys:
+            if self._turns.get(key) is turn:
+                del self._turns[key]
+        turn.set_result(None)
 
     def _end(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
@@ -480,6 +497,8 @@ class Writer:
         stored: Mapping[UUID, StoredObject],
         mark: int,
         scope: Scope,
+        *,
+        looked: bool = False,
     ) -> dict[UUID, ServiceError]:
         """Write objects, each on its own, and return why some are not stored or not found, by id.
 
@@ -489,12 +508,28 @@ class Writer:
             stored: those of them that were stored already, with their vectors.
             mark: when `stored` was read; see Writes.ended.
             scope: the tenant, and how many replicas must answer.
+            looked: whether the collection was read a moment ago, and no vector made since.
 
         Raises:
             StoreUnavailable: the store failed as a whole.
         """
+        if not objects:
+            return {}
         keys = keys_of(collection.name, scope, (each.id for each in objects))
-        return await self._writes.run(keys, lambda: self._put(collection, objects, stored, mark, scope)) if keys else {}
+
+        async def write() -> dict[UUID, ServiceError]:
+            doubted = self._writes.since(mark, keys)
+            now, moved = collection, dict[str, StoreUnavailable]()
+            if not looked:
+                names = {name for each in objects for name in each.vectors}
+                now, moved = await find_moved(self._store, self._embedders, collection, names)
+            failures: dict[UUID, ServiceError] = {
+                each.id: moved[name] for each in objects for name in each.vectors if name in moved
+            }
+            fitting = [each for each in objects if each.id not in failures]
+            return failures | await self._put(now, fitting, stored, doubted, scope)
+
+        return await self._writes.run(keys, write)
 
     async def change(
         self, collection: Collection, change: ObjectChange, kept: Mapping[str, Vector], mark: int, scope: Scope
@@ -538,19 +573,14 @@ class Writer:
         collection: Collection,
         objects: Sequence[StoredObject],
         stored: Mapping[UUID, StoredObject],
-        mark: int,
+        doubted: set[UUID],
         scope: Scope,
     ) -> dict[UUID, ServiceError]:
-        doubted = self._writes.since(mark, keys_of(collection.name, scope, (each.id for each in objects)))
-        names = {name for each in objects for name in each.vectors}
-        collection, moved = await find_moved(self._store, self._embedders, collection, names)
-        failures: dict[UUID, ServiceError] = {
-            each.id: moved[name] for each in objects for name in each.vectors if name in moved
-        }
-        objects = [each for each in objects if each.id not in failures]
         stored = {**stored, **await self._find_new(collection, objects, stored, scope)}
         outcomes = await overwrite(self._store, collection, objects, stored, scope) if objects else []
-        failures |= {each.id: outcome for each, outcome in zip(objects, outcomes, strict=True) if outcome is not None}
+        failures: dict[UUID, ServiceError] = {
+            each.id: outcome for each, outcome in zip(objects, outcomes, strict=True) if outcome is not None
+        }
         # Another call, or a write that failed, may have stored the same vectors meanwhile.
         before = {**stored, **{each.id: each for each in objects if each.id in doubted}}
         same = {each.id: unchanged(each, before[each.id]) for each in objects if each.id in before}
