@@ -275,7 +275,7 @@ def test_an_import_reads_only_as_far_ahead_as_its_calls_in_flight(client: Client
     outcomes = client.import_objects("Pictures", counted(), chunk_objects=5)
     next(outcomes)
 
-    assert len(read) == 11
+    assert len(read) == 21
     outcomes.close()
 
 

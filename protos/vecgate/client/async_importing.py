@@ -49,7 +49,7 @@ async def import_in_chunks(
     objects: AsyncIterable[Object],
     bounds: ChunkBounds,
     *,
-    in_flight: int = 2,
+    in_flight: int = 4,
     retries: Retries,
 ) -> AsyncGenerator[ImportOutcome, None]:
     """Send objects in chunks and yield their outcomes in order; read no further ahead than the chunks in flight.
@@ -58,7 +58,7 @@ async def import_in_chunks(
         send: starts the call for one chunk.
         objects: what to import.
         bounds: how large a chunk may grow.
-        in_flight: calls at the same time: one to be embedded while the other travels or is written.
+        in_flight: calls at the same time, so that the embedder has the next one while others travel or are written.
         retries: how long to retry what fails for a transient reason.
 
     Raises:

@@ -349,7 +349,7 @@ class Client:
         truncate: bool = False,
         embed_unchanged: bool = False,
         chunk_objects: int = 64,
-        in_flight: int = 2,
+        in_flight: int = 4,
         retry_s: float = 60.0,
         tenant: str = "",
         consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
