@@ -32,7 +32,7 @@ from tests.bench.quotas import bench_quotas
 from tests.bench.serving import bench_overload, bench_pictures, bench_texts, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.bench.start import bench_start
-from tests.bench.store import bench_memory, bench_store_import
+from tests.bench.store import bench_memory, bench_store_import, bench_store_ready
 from tests.bench.store_search import bench_store_search
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
@@ -198,6 +198,7 @@ BENCHMARKS: dict[str, Work] = {
     "nim": bench_nim,
     "overload": lambda: bench_serving(bench_overload),
     "store-import": in_thread(bench_store_import),
+    "store-ready": in_thread(bench_store_ready),
     "store-search": in_thread(bench_store_search),
     "start": in_thread(bench_start),
     "trace": bench_trace,

@@ -37,6 +37,7 @@ from tests.fakes.weaviate import variables_at_ports
 PICTURES = [path.read_bytes() for path in sorted((Path(__file__).parents[1] / "data/pictures").glob("*.png"))][:200]
 KEY = "bench-key"
 DIMENSION = 1024
+PICTURE_BYTES = 10_000
 ROUNDS = 3
 SMALL_REQUESTS = 4000
 CALLERS = 16
@@ -215,6 +216,12 @@ def connect(log_line: dict[str, Any]) -> weaviate.WeaviateClient:
     )
 
 
+def fresh_picture(content: bytes, number: int) -> bytes:
+    """Return a picture of PICTURE_BYTES that nothing has seen before."""
+    # What stands behind a PNG's end is not part of the picture.
+    return (content + str(number).encode()).ljust(PICTURE_BYTES)
+
+
 def import_by_module(client: weaviate.WeaviateClient, url: str, model: str) -> float:
     """Import a text and a picture an object through the module, as its documentation does; return objects a second."""
     client.collections.delete("Bench")
@@ -233,8 +240,7 @@ def import_by_module(client: weaviate.WeaviateClient, url: str, model: str) -> f
     with collection.batch.fixed_size(50, concurrent_requests=2) as batch:
         for content in PICTURES:
             number = next(FRESH)
-            # What stands behind a PNG's end is not part of the picture.
-            image = base64.b64encode(content + str(number).encode()).decode()
+            image = base64.b64encode(fresh_picture(content, number)).decode()
             batch.add_object({"title": f"picture {number}", "image": image})
     took = time.perf_counter() - started
     assert collection.batch.failed_objects == [], collection.batch.failed_objects[0]

@@ -50,7 +50,7 @@ MAX_CHUNK_OBJECTS = 100
 """Objects in one write; more save no time."""
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 """Bytes of objects in one write, unless a single object has more; a call holds two writes."""
-LOOK_AGAIN_S = 0.05
+LOOK_AGAIN_S = 0.2
 """Seconds after which a collection is read again before vectors that callers made are written."""
 MAX_CHUNK_VALUES = 5000
 """Values in one write, unless a single object has more: Weaviate's client needs some microseconds for each."""

@@ -79,17 +79,32 @@ class _Reader:
     check: WireCheck
     parse: Parse
 
-    def takes_long(self, content: bytes) -> bool:
-        """Return whether reading a request would delay other calls."""
-        return len(content) > READ_IN_THREAD_BYTES and not self.check.ends_within(content, READ_IN_THREAD_FIELDS)
+    def checked(self, content: bytes) -> bool:
+        """Check a request; return False for one whose reading would delay other calls, and which is not checked whole.
+
+        Raises:
+            InvalidRequest: it is over a bound, or cannot be parsed.
+        """
+        if len(content) > READ_IN_THREAD_BYTES:
+            return self.check.check_within(content, READ_IN_THREAD_FIELDS)
+        self.check.check(content)
+        return True
 
     def read(self, content: bytes) -> Any:
-        """Return a request as a message.
+        """Check a request, and return it as a message.
 
         Raises:
             InvalidRequest: it is over a bound, or cannot be parsed.
         """
         self.check.check(content)
+        return self.message(content)
+
+    def message(self, content: bytes) -> Any:
+        """Return a checked request as a message.
+
+        Raises:
+            InvalidRequest: it cannot be parsed.
+        """
         try:
             return self.parse(content)
         except DecodeError:
@@ -281,11 +296,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # Refused requests count, too: the server has received them.
                 account.receive(held.request_bytes)
                 authorize_method(account.client, method.ruled)
-            if method.reader.takes_long(content):
+            if method.reader.checked(content):
+                request = method.reader.message(content)
+            else:
                 reading = asyncio.get_running_loop().run_in_executor(self._reading, method.reader.read, content)
                 request = await reading
-            else:
-                request = method.reader.read(content)
             del content  # the message holds a copy
             if account is not None:
                 await follow_alias(account.client, method.ruled, request, self._real_name)

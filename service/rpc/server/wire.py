@@ -87,22 +87,22 @@ class WireCheck:
             InvalidRequest: a list has more elements or a string more bytes than it may have, the request has too many
                 fields, or it cannot be parsed.
         """
-        try:
-            ended = self._walk(content, self._max_fields)
-        except IndexError:
-            raise unreadable() from None
-        if not ended:
+        if not self.check_within(content, self._max_fields):
             message = (
                 f"has more than {self._max_fields} fields, those of messages in it, too; split it into several calls"
             )
             raise InvalidRequest([Violation("", message, "BATCH_TOO_LARGE")])
 
-    def ends_within(self, content: bytes, fields: int) -> bool:
-        """Return whether the check of a request ends within so many fields, well or not."""
+    def check_within(self, content: bytes, fields: int) -> bool:
+        """Check the first so many fields of a request, and return whether those are all.
+
+        Raises:
+            InvalidRequest: one of them is over a bound, or cannot be parsed.
+        """
         try:
             return self._walk(content, fields)
-        except (IndexError, InvalidRequest):
-            return True
+        except IndexError:
+            raise unreadable() from None
 
     def _walk(self, content: bytes, most: int) -> bool:
         """Walk through the fields of all messages, depth first.
