@@ -97,7 +97,8 @@ class Serving:
 
     def weaviate(self) -> psutil.Process:
         """Return the Weaviate that this server runs."""
-        (child,) = psutil.Process(self.process.pid).children()
+        children = psutil.Process(self.process.pid).children()  # those that run models are others
+        (child,) = (each for each in children if each.name().startswith("weaviate"))
         return child
 
     def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 60) -> int:
