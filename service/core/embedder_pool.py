@@ -24,7 +24,7 @@ from embedders.contract import (
 from embedders.errors import EmbedderUnavailable
 from embedders.front.failover import embed_with_first
 from embedders.telemetry import tracing
-from service.access import CALLER_KEY, calling_account
+from service.access import CALLER_KEY, EVERYBODY, calling_account
 from service.core.backend_pool import CHECK_INTERVAL_S, BackendPool
 from service.domain import Collection, NamedVector, Space
 from service.errors import (
@@ -336,7 +336,11 @@ class EmbedderPool(BackendPool[WatchedEmbedder]):
                 names = [each.spec.name for each in embedders]
                 raise key_refused("embedder", names, self._settings.get(names[0], names[0]))
             embedders = able or embedders
-        async with calling_account.get().embedding(len(inputs)):
+        account = calling_account.get()
+        if account.client is EVERYBODY:
+            # Where everybody may call, nobody has a quota.
+            return await embed_with_first(embedders, inputs, options, embed=self.embed)
+        async with account.embedding(len(inputs)):
             return await embed_with_first(embedders, inputs, options, embed=self.embed)
 
     async def embed(self, embedder: WatchedEmbedder, inputs: Sequence[Input], options: EmbedOptions) -> list[Outcome]:
