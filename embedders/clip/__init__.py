@@ -1,4 +1,4 @@
-"""A CLIP model in this process, by open_clip: the only user of torch and open_clip."""
+"""A CLIP model on this machine, by open_clip: the only user of torch and open_clip."""
 
 from embedders.clip.config import ClipConfig
 from embedders.clip.embedder import ClipEmbedder

@@ -57,7 +57,11 @@ def embedder(request: pytest.FixtureRequest) -> Embedder:
 def children() -> list[psutil.Process]:
     """Return the processes that clean texts: not those that run models, which tests share."""
     found = psutil.Process().children(recursive=True)
-    return [each for each in found if each.status() != psutil.STATUS_ZOMBIE and "model" not in " ".join(each.cmdline())]
+    return [
+        each
+        for each in found
+        if each.status() != psutil.STATUS_ZOMBIE and "model_process" not in " ".join(each.cmdline())
+    ]
 
 
 @pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)
