@@ -7,6 +7,7 @@ from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
 from embedders.contract import ImageInput, Purpose, TextInput
+from service.core.objects import importing
 from service.domain import Collection, NamedVector, ReturnFields, WeightedField
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
@@ -105,6 +106,34 @@ async def test_supplied_vectors_are_stored_as_they_are_and_nothing_is_embedded(w
     assert wire.embedder.calls == []
     stored = await wire.store.get_object("Pictures", UUID(response.results[0].id), ReturnFields(vectors=["default"]))
     assert_close(stored.vectors["default"], np.arange(8))
+
+
+@pytest.mark.parametrize(
+    ("again_after_s", "vector", "readings"),
+    [
+        pytest.param(60.0, floats(*[3.0] * 8), 1, id="ready vectors, read a moment ago"),
+        pytest.param(0.0, floats(*[3.0] * 8), 2, id="ready vectors, read long ago"),
+        pytest.param(60.0, None, 2, id="a vector that was made since"),
+    ],
+)
+async def test_a_collection_is_read_again_before_vectors_that_were_made_meanwhile(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, again_after_s: float, vector: bytes | None, readings: int
+) -> None:
+    await wire.create_pictures()
+    monkeypatch.setattr(importing, "LOOK_AGAIN_S", again_after_s)
+    read = []
+    get_collection = wire.store.get_collection
+
+    async def reading(name: str, *, fresh: bool = True) -> Collection:
+        read.append(fresh)
+        return await get_collection(name, fresh=fresh)
+
+    monkeypatch.setattr(wire.store, "get_collection", reading)
+
+    response = await import_(wire, obj(vector=vector, title="a"))
+
+    assert response.results[0].HasField("stored")
+    assert read == [True] * readings
 
 
 async def test_a_place_is_returned_in_the_form_it_was_sent_in(wire: Wire) -> None:
