@@ -17,6 +17,8 @@ GPU_ARCHIVE_ARGS ?=
 # Named, because uv would rather take an environment that the caller has activated.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-package vecgate-client --generate-hashes
+PEERS = tests/bench/peers
+COMPILE_PEER = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
 .PHONY: help setup helm run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench gpu-check gpu-archive model clean clean-data
@@ -101,6 +103,8 @@ lock: setup ## resolve the dependencies anew
 	$(COMPILE) --extra server --extra clip --constraint requirements-dev.txt --output-file requirements-clip.txt pyproject.toml
 	$(COMPILE) --group image --output-file requirements-image.txt
 	$(COMPILE) --group clients --output-file requirements-clients.txt
+	$(COMPILE_PEER) --output-file $(PEERS)/requirements-infinity.txt $(PEERS)/infinity.in
+	$(COMPILE_PEER) --override $(PEERS)/clip-server-override.in --output-file $(PEERS)/requirements-clip-server.txt $(PEERS)/clip-server.in
 
 bench: setup weaviate ## run the benchmarks
 	$(BIN)/python -m tests.bench $(BENCH)

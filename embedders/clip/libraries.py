@@ -1,5 +1,6 @@
 """torch and open_clip, loaded without what most models do not use: that is two thirds of loading them."""
 
+import gc
 import importlib
 import os
 import sys
@@ -28,6 +29,8 @@ def import_open_clip() -> tuple[Any, Any]:
     # A torch thread that waits for another one spins, and takes the core that the other one needs. Asleep it leaves
     # the core: about half more answers on two cores under five times their load, and no difference at rest.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What is loaded stays, and looking through it again and again is a tenth of loading it.
+    gc.disable()
     try:
         import huggingface_hub.constants  # noqa: PLC0415 -- a gateway without a local model has no torch
         import torch
@@ -38,6 +41,8 @@ def import_open_clip() -> tuple[Any, Any]:
         raise ModelUnusable(
             f"a local model needs packages that are not installed ({error.name}): pip install 'vecgate[clip]'"
         ) from error
+    finally:
+        gc.enable()
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     return torch, open_clip
 

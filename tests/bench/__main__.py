@@ -28,8 +28,9 @@ from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore
 from tests.bench.calls import bench_call
 from tests.bench.nim import bench_nim
+from tests.bench.peers import bench_peers
 from tests.bench.quotas import bench_quotas
-from tests.bench.serving import bench_overload, bench_pictures, bench_texts, write_random_clip
+from tests.bench.serving import bench_overload, write_random_clip
 from tests.bench.soak import bench_soak
 from tests.bench.start import bench_start
 from tests.bench.store import bench_memory, bench_store_import, bench_store_ready
@@ -192,8 +193,6 @@ BENCHMARKS: dict[str, Work] = {
     "model": bench_model,
     "served": bench_served,
     "import": bench_import,
-    "texts": lambda: bench_serving(bench_texts),
-    "pictures": lambda: bench_serving(bench_pictures),
     "call": in_thread(bench_call),
     "nim": bench_nim,
     "overload": lambda: bench_serving(bench_overload),
@@ -207,7 +206,12 @@ BENCHMARKS: dict[str, Work] = {
     "web-batches": in_thread(bench_web_batches),
     "workers": bench_workers,
 }
-LONG: dict[str, Work] = {"quotas": bench_quotas, "soak": bench_soak, "memory": in_thread(bench_memory)}
+LONG: dict[str, Work] = {
+    "peers": in_thread(bench_peers),
+    "quotas": bench_quotas,
+    "soak": bench_soak,
+    "memory": in_thread(bench_memory),
+}
 """Those that run only when they are named."""
 
 

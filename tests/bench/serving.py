@@ -1,7 +1,6 @@
-"""How near the service comes to the bare model: texts and pictures one a call, against open_clip's own loop.
+"""A server with a model of a common size and random weights, under several times the load that it can take.
 
-The server is a process of its own; the bare loop, with open_clip's own functions, the same weights, batch size and
-number of threads, runs in turns with it while the other one is idle. Load and server share the machine's cores.
+The server is a process of its own. Load and server share the machine's cores.
 """
 
 import asyncio
@@ -11,10 +10,9 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -46,10 +44,6 @@ WORDS = (
     "horse",
     "train",
 )
-# Callers of one input each, the batch of the bare loop that they are compared with, and the least ratio aimed at.
-LEVELS = ((1, 1, 0.95), (8, 8, 0.90), (64, 32, 0.95))
-ROUNDS = 3
-SECONDS = 8.0
 OVERLOADS = (3, 10)
 OVERLOAD_SECONDS = 30.0
 DEADLINE_S = 5.0
@@ -68,38 +62,6 @@ def write_random_clip(folder: Path) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     return folder
-
-
-class BareLoop:
-    """open_clip by itself, with texts cut to the longest one of their batch."""
-
-    def __init__(self, folder: Path) -> None:
-        import open_clip
-
-        self._model, _, self._transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-        self._model.eval()
-        self._tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-
-    def texts(self, texts: Sequence[str]) -> Any:
-        """Embed texts as one batch."""
-        import torch
-
-        ids = self._tokenizer(texts)
-        model, length = self._model, int((ids != 0).sum(dim=1).max())
-        with torch.inference_mode():
-            hidden = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
-            hidden = model.transformer(hidden, attn_mask=model.attn_mask[:length, :length])
-            ends = ids.argmax(dim=1)
-            rows = model.ln_final(hidden)[torch.arange(len(ids)), ends] @ model.text_projection
-            return torch.nn.functional.normalize(rows, dim=-1).numpy()
-
-    def pictures(self, files: Sequence[bytes]) -> Any:
-        """Embed image files as one batch."""
-        import torch
-
-        pixels = torch.stack([self._transform(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-        with torch.inference_mode():
-            return self._model.encode_image(pixels, normalize=True).numpy()
 
 
 @contextmanager
@@ -153,50 +115,6 @@ async def served_rate(address: str, requests: Iterator[Request], callers: int, s
 
         await asyncio.gather(*(caller() for _ in range(callers)))
         return done / (time.perf_counter() - started)
-
-
-def bare_rate(embed: Callable[[Sequence[Any]], object], inputs: Iterator[Any], batch: int, seconds: float) -> float:
-    """Return the inputs a second of the bare loop."""
-    done = 0
-    started = time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        embed(list(itertools.islice(inputs, batch)))
-        done += batch
-    return done / (time.perf_counter() - started)
-
-
-async def _compare(
-    name: str, embed: Callable[[Sequence[Any]], object], inputs: Iterator[Any], to_pb: Callable[[Any], PbInput], at: str
-) -> None:
-    requests = (Request(inputs=[to_pb(each)]) for each in inputs)
-    for callers, batch, goal in LEVELS:
-        await served_rate(at, requests, callers, 1)
-        bare_rate(embed, inputs, batch, 1)
-        ratios, served, bare = [], 0.0, 0.0
-        for _ in range(ROUNDS):
-            bare = await asyncio.to_thread(bare_rate, embed, inputs, batch, SECONDS)
-            served = await served_rate(at, requests, callers, SECONDS)
-            ratios.append(served / bare)
-        print(
-            f"{name}, {callers} callers: {statistics.median(ratios):.2f} of the bare loop at batch {batch} "
-            f"(goal {goal}; {', '.join(f'{each:.2f}' for each in sorted(ratios))}; "
-            f"last {served:.1f} and {bare:.1f} a second)"
-        )
-
-
-async def bench_texts(folder: Path) -> None:
-    """Print served against bare for texts of eight words; `folder` holds the model."""
-    bare = BareLoop(folder)
-    with server(folder) as running:
-        await _compare("texts", bare.texts, new_texts(), lambda text: PbInput(text=text), running.address)
-
-
-async def bench_pictures(folder: Path) -> None:
-    """Print served against bare for JPEG files of 640 x 480."""
-    bare = BareLoop(folder)
-    with server(folder) as running:
-        to_pb: Callable[[Any], PbInput] = lambda file: PbInput(image=PbImage(content=file))  # noqa: E731
-        await _compare("pictures", bare.pictures, new_pictures(), to_pb, running.address)
 
 
 async def bench_overload(folder: Path) -> None:

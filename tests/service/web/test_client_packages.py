@@ -3,12 +3,8 @@
 They are installed once into an environment of their own in the cache folder, from their own lock.
 """
 
-import fcntl
-import hashlib
 import json
 import subprocess
-import sys
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,15 +12,14 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from platformdirs import user_cache_path
 
 from embedders.contract import ImageInput, Modality, TextImageInput, TextInput
+from tests.environments import python_with
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.fakes.web import MODEL, Web, data_uri, web_in_thread
 
 LOCK = Path(__file__).parents[3] / "requirements-clients.txt"
 PROGRAM = Path(__file__).parent / "clients" / "ask.py"
-UV = Path(sysconfig.get_path("scripts")) / "uv"
 MANY = [f"text {number}" for number in range(150)]
 CLIENTS = (
     "openai",
@@ -46,19 +41,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def python() -> Path:
     """Return the Python of an environment with all clients."""
-    folder = user_cache_path("vecgate") / "clients" / "python"
-    folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()
-    mark, environment = folder / "built", folder / "environment"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not mark.exists() or mark.read_text() != digest:
-            mark.unlink(missing_ok=True)
-            run(UV, "venv", "--quiet", "--clear", "--python", sys.executable, environment)
-            where = environment / "bin" / "python"
-            run(UV, "pip", "install", "--quiet", "--python", where, "--require-hashes", "--requirement", LOCK)
-            mark.write_text(digest)
-    return environment / "bin" / "python"
+    return python_with(LOCK, name="clients")
 
 
 @pytest.fixture(scope="module")
