@@ -190,7 +190,7 @@ class Writes:
     def _pass(
         self, keys: Iterable[Key], turn: asyncio.Future[None], before: Iterable[asyncio.Future[None]] = ()
     ) -> None:
-        """End a turn once those before it have ended: whoever waits for it must not overtake them."""
+        """End a turn once those before it have ended: a caller that waits for it must not overtake them."""
         if (earlier := next((each for each in before if not each.done()), None)) is not None:
             earlier.add_done_callback(lambda _: self._pass(keys, turn, before))
             return
