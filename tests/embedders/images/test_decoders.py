@@ -366,7 +366,7 @@ from embedders.images.decoders import Decoders
 async def main():
     decoders = Decoders(3)
     print(*{await each for each in [run(decoders, b"") for _ in range(3)]}, flush=True)
-    await asyncio.gather(*(run(decoders, each) for each in (b"hang", b"spin", b"hang")))
+    await asyncio.gather(*(run(decoders, each) for each in (b"hang", b"hang", b"hang")))
 
 asyncio.run(main())
 """
