@@ -1,6 +1,8 @@
 """Several embedders of every kind in one server, built from settings, over real sockets and with real small models."""
 
 import asyncio
+import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ from service.core.embedder_pool import EmbedderPool
 from service.domain import NamedVector, Space
 from service.settings import load_settings
 from service.wiring import build_embedders, replicas
+from tests.fakes.models import in_process, loaded
 from tests.fakes.nim import FakeNim
 from tests.fakes.tiny_clip import write_tiny_clip
 
@@ -194,27 +197,20 @@ async def test_embedders_of_one_model_with_different_dimensions_mix_neither_vect
     assert repeated == 0, "each has its vectors in the cache"
 
 
-@pytest.mark.parametrize("fault", ["out of memory", "crash"])
-async def test_one_local_model_that_runs_out_of_memory_or_crashes_takes_the_other_not_down(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+async def test_one_local_model_that_runs_out_of_memory_takes_the_other_not_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import torch
 
     def fail(*_: Any) -> Any:
-        raise SystemExit if fault == "crash" else torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-    write_tiny_clip(tmp_path / "tiny")
-    configured(
-        monkeypatch,
-        "bundled,tiny",
-        BUNDLED__KIND="clip",
-        TINY__KIND="clip",
-        TINY__MODEL=str(tmp_path / "tiny"),
-    )
+    two_local_models(monkeypatch, tmp_path)
+    monkeypatch.setattr("embedders.clip.ClipEmbedder", in_process)
     async with started() as pool:
         expected = {name: await vector(pool, name) for name in ("bundled", "tiny")}
         with monkeypatch.context() as patch:
-            patch.setattr(clip_of(pool, "tiny")._devices[0].replica, "encode_texts", fail)
+            patch.setattr(loaded(clip_of(pool, "tiny")).replica, "encode_texts", fail)
             with pytest.raises(EmbedderUnavailable):
                 await vector(pool, "tiny", "another text")
             await checked(pool, "tiny", "bundled")
@@ -231,6 +227,41 @@ async def test_one_local_model_that_runs_out_of_memory_or_crashes_takes_the_othe
     assert recovered is None
     for name, each in expected.items():
         np.testing.assert_array_equal(after[name], each)
+
+
+async def test_one_local_model_whose_processes_are_killed_takes_the_other_not_down(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    two_local_models(monkeypatch, tmp_path)
+    async with started() as pool:
+        expected = {name: await vector(pool, name) for name in ("bundled", "tiny")}
+        loader = clip_of(pool, "tiny")._processes._loaders[0]._process
+        os.killpg(loader.pid, signal.SIGKILL)
+        await loader.wait()
+        meanwhile = await vector(pool, "bundled", "another text")
+        await checked(pool, "tiny", "bundled")
+        faults = [pool.fault(each) for each in pool.all]
+        while pool.fault(pool.get("tiny")) is not None:
+            await asyncio.sleep(0.1)
+            await checked(pool, "tiny")
+        after = {name: await vector(pool, name) for name in ("bundled", "tiny")}
+
+    assert faults[0] is None
+    assert faults[1] is not None
+    assert meanwhile.shape == (1024,)
+    for name, each in expected.items():
+        np.testing.assert_array_equal(after[name], each)
+
+
+def two_local_models(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    write_tiny_clip(folder / "tiny")
+    configured(
+        monkeypatch,
+        "bundled,tiny",
+        BUNDLED__KIND="clip",
+        TINY__KIND="clip",
+        TINY__MODEL=str(folder / "tiny"),
+    )
 
 
 def clip_of(pool: EmbedderPool, name: str) -> Any:
