@@ -5,6 +5,7 @@ While one chunk is written the next one is embedded, so a call holds at most two
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -298,8 +299,8 @@ class Importer:
         """Write the objects of a chunk that have no error, and note the outcomes of all."""
         ready = [candidate.object for candidate in chunk if candidate.error is None]
         made = any(report.origin is VectorOrigin.COMPUTED for each in chunk for report in each.reports)
-        looked = not made and time.monotonic() - call.looked_s < LOOK_AGAIN_S
-        failures = await self._writer.put(call.collection, ready, known.stored, known.mark, call.scope, looked=looked)
+        again_s = -math.inf if made else call.looked_s + LOOK_AGAIN_S
+        failures = await self._writer.put(call.collection, ready, known.stored, known.mark, call.scope, again_s=again_s)
         for candidate in chunk:
             error = candidate.error or failures.get(candidate.object.id)
             reports = () if error else tuple(sorted(candidate.reports, key=lambda report: report.name))

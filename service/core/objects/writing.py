@@ -16,6 +16,7 @@ for it, or no other entry links to its entry. Writing the same object again chan
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -498,7 +499,7 @@ class Writer:
         mark: int,
         scope: Scope,
         *,
-        looked: bool = False,
+        again_s: float = -math.inf,
     ) -> dict[UUID, ServiceError]:
         """Write objects, each on its own, and return why some are not stored or not found, by id.
 
@@ -508,7 +509,7 @@ class Writer:
             stored: those of them that were stored already, with their vectors.
             mark: when `stored` was read; see Writes.ended.
             scope: the tenant, and how many replicas must answer.
-            looked: whether the collection was read a moment ago, and no vector made since.
+            again_s: from when on the collection is read again before objects are written, by time.monotonic.
 
         Raises:
             StoreUnavailable: the store failed as a whole.
@@ -520,7 +521,8 @@ class Writer:
         async def write() -> dict[UUID, ServiceError]:
             doubted = self._writes.since(mark, keys)
             now, moved = collection, dict[str, StoreUnavailable]()
-            if not looked:
+            # Not before its turn, for which it may have waited long.
+            if time.monotonic() >= again_s:
                 names = {name for each in objects for name in each.vectors}
                 now, moved = await find_moved(self._store, self._embedders, collection, names)
             failures: dict[UUID, ServiceError] = {

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from grpc import StatusCode
 
-from service.core.objects import writing
-from service.domain import Condition, Operator, ReturnFields, StoredObject, Target
+from service.core.objects import importing, writing
+from service.domain import Condition, Operator, ReturnFields, Space, StoredObject, Target
 from service.errors import StoreRejected, StoreUnavailable
 from tests.fakes.store import FakeStore
 from tests.service.conftest import Wire, failure_of
@@ -103,6 +105,27 @@ async def test_the_end_of_the_server_waits_for_a_write_whose_caller_left(
     await stopping
 
     assert await title_of(pictures) == "new"
+
+
+async def test_ready_vectors_that_waited_for_their_turn_are_not_written_to_another_space(
+    pictures: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "LOOK_AGAIN_S", 0.1)
+    slow = Slow(pictures, "put_objects", monkeypatch)
+    ready = np.ones(8, "<f4").tobytes()
+    first = asyncio.create_task(import_(pictures, obj(ID, title="first", vector=ready)))
+    await slow.begun.wait()
+    second = asyncio.create_task(import_(pictures, obj(ID, title="second", vector=ready)))
+    await asyncio.sleep(0.2)
+
+    now = await pictures.store.get_collection("Pictures")
+    moved = [replace(each, space=Space("another", "another", 8)) for each in now.vectors]
+    monkeypatch.setitem(pictures.store._collections, now.name, replace(now, vectors=tuple(moved)))
+    slow.through.set()
+
+    assert (await first).results[0].HasField("stored")
+    assert "bound to another space" in (await second).results[0].error.message
+    assert await title_of(pictures) == "first"
 
 
 async def cut_off(wire: Wire, *objects: StoredObject) -> None:
