@@ -162,7 +162,8 @@ def parse_vector(data: bytes, dimension: int | None, path: str) -> Vector:
 
 def _find_fault(vector: Vector) -> str:
     """Return what is wrong with the values of a vector; nothing if its length in float32 is neither 0 nor infinite."""
-    wide = vector.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # one kind of NaN would make numpy write a warning to the log
+        wide = vector.astype(np.float64)
     # Doubles hold the squares of all finite float32: the sum says at once whether there is anything to look for.
     squares = float(wide @ wide)
     if 2 * vector.size * TINY <= squares <= LARGEST:

@@ -101,6 +101,11 @@ def test_the_first_rule_that_a_vector_breaks_is_named(values: list[float]) -> No
         np.testing.assert_array_equal(parse_vector(data.tobytes(), None, "path"), data)
 
 
+def test_a_signalling_nan_is_refused_like_any_other_without_a_warning() -> None:
+    with pytest.raises(InvalidRequest, match="NaN or infinity"):
+        parse_vector(bytes.fromhex("0100807f") * 4, None, "path")
+
+
 def test_what_is_made_of_a_collection_is_made_once() -> None:
     seen = []
 
