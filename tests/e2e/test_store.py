@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -13,7 +14,17 @@ import httpx
 import psutil
 import pytest
 
-from service.domain import Consistency, DataType, Distance, ReturnFields, Scope, SearchSpec, StoredObject, WeightedField
+from service.domain import (
+    Alias,
+    Consistency,
+    DataType,
+    Distance,
+    ReturnFields,
+    Scope,
+    SearchSpec,
+    StoredObject,
+    WeightedField,
+)
 from service.errors import (
     CollectionAlreadyExists,
     CollectionNotFound,
@@ -141,6 +152,39 @@ class TestWeaviateStore(StoreSuite, FilterSuite, TenantSuite, SchemaSuite, Chang
 
         await before
         assert (await store.get_collection(pictures, fresh=False)).description == "changed"
+
+    @pytest.mark.parametrize("alias", [False, True])
+    async def test_what_is_created_is_found_while_an_earlier_reading_goes_on(
+        self, monkeypatch: pytest.MonkeyPatch, store: WeaviateStore, pictures: str, *, alias: bool
+    ) -> None:
+        name = f"{pictures}Later"
+        read, done = asyncio.Event(), asyncio.Event()
+        read_json = collections.read_json
+
+        async def read_slowly(*arguments: Any) -> Any:
+            try:
+                return await read_json(*arguments)
+            finally:
+                if not read.is_set():
+                    read.set()
+                    await done.wait()
+
+        monkeypatch.setattr(collections, "read_json", read_slowly)
+        before = asyncio.create_task(store.get_collection(name, fresh=False))
+        await read.wait()
+        try:
+            if alias:
+                await store.create_alias(Alias(name, pictures))
+            else:
+                await store.create_collection(make_collection(name))
+            found = await asyncio.wait_for(store.get_collection(name, fresh=False), 5)
+        finally:
+            done.set()
+            with contextlib.suppress(CollectionNotFound):
+                await before
+            await (store.delete_alias(name) if alias else store.delete_collection(name))
+
+        assert found.name == (pictures if alias else name)
 
     async def test_a_schema_is_read_again_when_it_is_too_old_or_must_be_fresh(
         self, monkeypatch: pytest.MonkeyPatch, weaviate_settings: WeaviateSettings, pictures: str

@@ -56,8 +56,10 @@ class WeaviateCollections:
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection, with the space binding of its named vectors in the schema."""
-        async with self._connection.call(collection_name(collection.name)) as client:
+        name = collection_name(collection.name)
+        async with self._connection.call(name) as client:
             await client.collections.create_from_dict(to_schema(collection))
+        self._forget(name)
 
     async def get_collection(self, name: str, *, fresh: bool = True) -> Collection:
         """Return a collection, even if another program created it."""
@@ -203,10 +205,10 @@ class WeaviateCollections:
 
     async def create_alias(self, alias: Alias) -> None:
         """Give a collection another name."""
+        name = collection_name(alias.name)
         async with self._connection.call(alias.collection) as client:
-            await client.alias.create(
-                alias_name=collection_name(alias.name), target_collection=check_name(alias.collection)
-            )
+            await client.alias.create(alias_name=name, target_collection=check_name(alias.collection))
+        self._forget(name)
 
     async def get_alias(self, name: str) -> Alias:
         """Return an alias, even if its collection does not exist any more."""
