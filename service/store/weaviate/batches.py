@@ -6,7 +6,7 @@ time-outs. tests/service/store/test_batches.py compares them with what the clien
 """
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +19,13 @@ from service.store.weaviate.wire import CONSISTENCIES
 REPETITIONS = 2
 """As insert_many has it. A write is never repeated: see connection.py."""
 
-Message = batch_pb2.BatchObject
+Batch = batch_pb2.BatchObjectsRequest
 Properties = batch_pb2.BatchObject.Properties | base_pb2.ObjectPropertiesValue
 
 
-async def send(client: WeaviateAsyncClient, messages: Sequence[Message], scope: Scope) -> Mapping[int, str]:
+async def send(client: WeaviateAsyncClient, request: Batch, scope: Scope) -> Mapping[int, str]:
     """Write objects, and return what Weaviate says of each that it refuses, by index."""
     connection = client._connection  # noqa: SLF001 -- it offers no method for messages
-    request = batch_pb2.BatchObjectsRequest(objects=messages)
     if scope.consistency is not None:
         request.consistency_level = CONSISTENCIES[scope.consistency]
     refused: Mapping[int, str] = await connection.grpc_batch_objects(
@@ -35,14 +34,23 @@ async def send(client: WeaviateAsyncClient, messages: Sequence[Message], scope: 
     return refused
 
 
-def batch_object(object_: StoredObject, collection: str, tenant: str) -> Message:
-    """Return the message of an object: images as base64, vectors as bytes.
+def add_object(to: Batch, object_: StoredObject, collection: str, tenant: str) -> None:
+    """Add the message of an object to a batch: images as base64, vectors as bytes.
 
     Raises:
-        ValueError: a text is not one that UTF-8 can hold.
-        TypeError: a value is of no type that a property has.
+        ValueError: a text is not one that UTF-8 can hold; nothing is added.
+        TypeError: a value is of no type that a property has; nothing is added.
     """
-    message = Message(uuid=str(object_.id), collection=collection, tenant=tenant)
+    # In place: a message of 16 MiB takes 50 ms to copy.
+    message = to.objects.add(uuid=str(object_.id), collection=collection, tenant=tenant)
+    try:
+        _fill(message, object_)
+    except (TypeError, ValueError):
+        del to.objects[-1]
+        raise
+
+
+def _fill(message: batch_pb2.BatchObject, object_: StoredObject) -> None:
     message.properties.SetInParent()
     _add_properties(message.properties, object_.properties)
     fields = message.properties.non_ref_properties.fields
@@ -51,7 +59,6 @@ def batch_object(object_: StoredObject, collection: str, tenant: str) -> Message
     for name, vector in object_.vectors.items():
         packed = vector.astype("<f4", copy=False).tobytes()
         message.vectors.add(name=name, vector_bytes=packed, type=base_pb2.Vectors.VECTOR_TYPE_SINGLE_FP32)
-    return message
 
 
 def _add_properties(into: Properties, properties: Mapping[str, PropertyValue]) -> None:

@@ -15,7 +15,7 @@ from weaviate.exceptions import UnexpectedStatusCodeError, WeaviateBaseError
 from service.domain import DataType, Filter, ObjectChange, Scope, StoredObject
 from service.errors import ObjectNotFound, ServiceError, StoreRejected, StoreUnavailable
 from service.store.base import Deletion, WriteFailure
-from service.store.weaviate.batches import batch_object, send
+from service.store.weaviate.batches import Batch, add_object, send
 from service.store.weaviate.connection import read_json
 from service.store.weaviate.errors import reject, stays_without_entry, translate
 from service.store.weaviate.filters import filter_to_weaviate
@@ -32,15 +32,15 @@ async def insert(
 ) -> list[WriteFailure | None]:
     """Write objects, and return for each why it is not stored, or None. An object that Weaviate refuses fails alone."""
     outcomes: list[WriteFailure | None] = [None] * len(objects)
-    messages, places = [], []
+    batch, places = Batch(), []
     for place, each in enumerate(objects):
         try:
-            messages.append(batch_object(each, collection, scope.tenant))
+            add_object(batch, each, collection, scope.tenant)
             places.append(place)
         except (TypeError, ValueError) as error:
             outcomes[place] = StoreRejected(str(translate(error)))
-    if messages:
-        for index, message in (await send(client, messages, scope)).items():
+    if places:
+        for index, message in (await send(client, batch, scope)).items():
             outcomes[places[index]] = _failure(message, collection)
     return outcomes
 

@@ -15,7 +15,7 @@ from weaviate.proto.v1 import batch_pb2
 from weaviate.util import _ServerVersion
 
 from service.domain import Consistency, ObjectValue, Scope, StoredObject
-from service.store.weaviate.batches import batch_object, send
+from service.store.weaviate.batches import Batch, add_object, send
 from service.store.weaviate.objects import to_weaviate
 
 RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
@@ -86,7 +86,10 @@ async def test_a_batch_is_the_client_s(keeping: KeepingClient, written: list[Sto
         within = within.with_consistency_level(ConsistencyLevel(scope.consistency.value))
 
     await within.data.insert_many([to_weaviate(each) for each in written])
-    await send(keeping.client, [batch_object(each, "Things", scope.tenant) for each in written], scope)
+    batch = Batch()
+    for each in written:
+        add_object(batch, each, "Things", scope.tenant)
+    await send(keeping.client, batch, scope)
 
     theirs, ours = keeping.sent[-2:]
     assert ours == theirs
@@ -94,6 +97,12 @@ async def test_a_batch_is_the_client_s(keeping: KeepingClient, written: list[Sto
 
 
 @pytest.mark.parametrize("value", ["\ud800", ["\ud800"], object(), [object()]])
-def test_a_value_that_no_message_holds_is_an_error(value: Any) -> None:
+def test_a_value_that_no_message_holds_is_an_error_and_adds_nothing(value: Any) -> None:
+    batch = Batch()
+    add_object(batch, StoredObject(UUID(int=1), {"title": "good"}), "Things", "")
+    before = batch.SerializeToString()
+
     with pytest.raises((TypeError, ValueError)):
-        batch_object(StoredObject(UUID(int=1), {"title": value}), "Things", "")
+        add_object(batch, StoredObject(UUID(int=2), {"count": 1, "title": value}), "Things", "")
+
+    assert batch.SerializeToString() == before
