@@ -5,6 +5,7 @@ name, and the next job finds the pool whole. Large jobs get a part of the proces
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 from embedders import errors
 from embedders.contract import InputLimits
-from embedders.errors import EmbedderUnavailable, ImageTooLarge, ImageUndecodable, InputRejected
+from embedders.errors import EmbedderError, EmbedderUnavailable, ImageTooLarge, ImageUndecodable, InputRejected
 from embedders.images import budget, decoder_process
 from embedders.images.decoder_process import END, FORK, FRAME, MIB, ORDER, STATUS, Job, Result, memory_for
 from embedders.images.decoding import check_bytes
@@ -81,7 +82,7 @@ class Decoders:
     async def scale(self, content: bytes, limits: InputLimits, scaling: Scaling, slot: Slot) -> None:
         """Decode a picture and write it into a slot as a model reads it: uint8, shape (height, width, 3).
 
-        The slot of a picture that is rejected is free again.
+        The slot of a picture that cannot be read is free again.
 
         Raises:
             InputRejected: see embedders.images.scaling.scaled; or decoding takes too much time or memory, or ends its
@@ -91,8 +92,8 @@ class Decoders:
         place = slot.memory.path, slot.memory.slot_bytes, slot.index
         try:
             await self._picture(decoder_process.scale, content, limits, (limits, scaling, place), slot)
-        except InputRejected:
-            # The error refers to this frame, and may be kept long.
+        except EmbedderError:
+            # No process writes any more, and the error refers to this frame, and may be kept long.
             slot.release()
             raise
 
@@ -141,15 +142,15 @@ class Decoders:
     async def close(self) -> None:
         """End all processes, and fail the jobs in flight. May be called twice."""
         self._closed = True
-        while self._free:
-            self._free.pop().connection.close()
         for each in self._busy:
             # Its job fails at once, even if the template is gone and cannot end its process.
-            each.connection.shutdown(socket.SHUT_RDWR)
+            _shut(each.connection)
         if self._template is not None:
             await self._template.end()
         if jobs := list(self._jobs):
             await asyncio.wait(jobs)
+        while self._free:
+            self._free.pop().connection.close()
 
     async def _picture(
         self,
@@ -168,7 +169,7 @@ class Decoders:
             decoder = await self._take()
             self._busy.add(decoder)
             # This end of the connection ends, as if the other one had.
-            hanging = asyncio.get_running_loop().call_later(WALL_S, decoder.connection.shutdown, socket.SHUT_RDWR)
+            hanging = asyncio.get_running_loop().call_later(WALL_S, _shut, decoder.connection)
             started_s = time.monotonic()
             try:
                 reply, body = await _ask(decoder.connection, job, content)
@@ -200,10 +201,14 @@ class Decoders:
             await decoder.end()
         if self._closed:
             raise _closed()
+        if (template := self._template) is not None and not template.lives:
+            # Nobody else must end it, or replace the next one, meanwhile.
+            self._template = None
+            await template.end()
+            if self._closed:
+                raise _closed()
         try:
-            if self._template is None or not self._template.lives:
-                if self._template is not None:
-                    await self._template.end()
+            if self._template is None:
                 self._template = _Template()
             return self._template.fork()
         except OSError as error:
@@ -263,8 +268,10 @@ class _Template:
 
     async def end(self) -> None:
         """End it and its decoders at once."""
-        self._connection.close()
+        # Who waits for a decoder's status would wait for ever on a connection that is closed here.
+        _shut(self._connection)
         await asyncio.to_thread(self._process.wait)
+        self._connection.close()
 
     async def status(self, number: int) -> int:
         """End a decoder, and return how it ended; 0 if nobody knows."""
@@ -305,6 +312,12 @@ class _Decoder(NamedTuple):
         except ConnectionError:
             return False
         return False
+
+
+def _shut(connection: socket.socket) -> None:
+    """End a connection, if it has not ended; who waits for something on it sees that."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 async def _ask(decoder: socket.socket, job: Job, content: bytes) -> tuple[Any, bytes]:

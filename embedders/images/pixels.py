@@ -90,7 +90,8 @@ class PixelMemory:
             self._file, self.path = tempfile.mkstemp(prefix="vecgate-pixels-")
         os.ftruncate(self._file, size)
         self._mapping = mmap.mmap(self._file, size)
-        self._free = deque(range(slots))
+        # The last one to be freed is the next one to be taken: its memory is in use already.
+        self._free = list(range(slots - 1, -1, -1))
         self._waiting: deque[asyncio.Future[int]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -145,7 +146,7 @@ class PixelMemory:
         while self._waiting and self._free:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_result(self._free.popleft())
+                turn.set_result(self._free.pop())
 
 
 def opened(path: str, slot_bytes: int, index: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -336,6 +337,21 @@ async def test_the_slot_of_a_rejected_picture_is_free_though_its_error_is_kept(d
             errors.append((caught.value, slot))
 
 
+async def test_the_slot_of_a_picture_that_nobody_can_read_is_free_without_a_collection_of_garbage(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = PixelMemory(32 * 48 * 3, 2)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    gc.disable()
+    try:
+        async with asyncio.timeout(10):
+            for _ in range(5):
+                with pytest.raises(EmbedderUnavailable):
+                    await scale(decoders, memory, picture())
+    finally:
+        gc.enable()
+
+
 async def test_long_messages_travel_whole(decoders: Decoders) -> None:
     content = picture(size=(40, 30)).ljust(5_000_000, b"\0")
     assert (await decoders.nim_image(content, LIMITS))[1] == content
@@ -366,7 +382,7 @@ from embedders.images.decoders import Decoders
 async def main():
     decoders = Decoders(3)
     print(*{await each for each in [run(decoders, b"") for _ in range(3)]}, flush=True)
-    await asyncio.gather(*(run(decoders, each) for each in (b"hang", b"hang", b"hang")))
+    await asyncio.gather(*(run(decoders, each) for each in (b"hang", b"spin", b"hang")))
 
 asyncio.run(main())
 """
@@ -386,3 +402,55 @@ def test_a_server_that_is_killed_leaves_no_process_behind() -> None:
 
     _, alive = psutil.wait_procs(left, timeout=20)
     assert not alive
+
+
+async def test_closing_while_the_template_tells_how_a_decoder_ended_waits_for_nobody() -> None:
+    decoders = Decoders(2)
+    template = psutil.Process(await run(decoders, b"")).parent()
+    assert template
+    template.suspend()
+    crashed = asyncio.create_task(run(decoders, b"crash"))
+    await asyncio.sleep(0.2)  # it waits for the template now
+
+    closing = asyncio.create_task(decoders.close())
+    await asyncio.sleep(0.05)
+    template.resume()
+
+    async with asyncio.timeout(20):
+        await closing
+        with pytest.raises(EmbedderUnavailable, match="closed"):
+            await crashed
+    assert not children()
+
+
+async def test_a_decoder_that_is_done_while_the_pool_closes_leaves_no_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decoders, ask = Decoders(1), pool._ask
+    connections, closing = [], []
+
+    async def close_meanwhile(connection: socket.socket, job: Job, content: bytes) -> tuple[Any, bytes]:
+        answer = await ask(connection, job, content)
+        connections.append(connection)
+        closing.append(asyncio.create_task(decoders.close()))
+        await asyncio.sleep(0)
+        return answer
+
+    monkeypatch.setattr(pool, "_ask", close_meanwhile)
+    assert isinstance(await run(decoders, b""), int)
+    await closing[0]
+
+    assert [each.fileno() for each in connections] == [-1]
+
+
+async def test_calls_that_find_the_template_dead_start_one_together(decoders: Decoders) -> None:
+    await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
+    for each in children():
+        each.kill()
+        while each.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+
+    pids = await asyncio.gather(*(run(decoders, b"") for _ in range(4)))
+
+    assert all(isinstance(each, int) for each in pids)
+    assert len({each.ppid() for each in children() if each.ppid() != os.getpid()}) == 1

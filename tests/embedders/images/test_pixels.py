@@ -126,6 +126,21 @@ async def test_slots_are_given_in_the_order_of_the_calls() -> None:
     memory.close()
 
 
+async def test_what_was_freed_last_is_taken_next_so_that_no_more_memory_is_used_than_needed() -> None:
+    memory = PixelMemory(1, 100)
+    first, second = await memory.take(), await memory.take()
+    taken = {first.index, second.index}
+    first.release()
+
+    for _ in range(100):
+        slot = await memory.take()
+        taken.add(slot.index)
+        slot.release()
+
+    assert taken == {0, 1}
+    memory.close()
+
+
 async def test_calls_that_are_cancelled_lose_no_slot() -> None:
     memory = PixelMemory(1, 1)
     slot = await memory.take()
