@@ -194,9 +194,8 @@ class _Loader:
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     async def _end(self) -> None:
-        """End the process and its group, if they have not ended."""
-        writer, self._writer = self._writer, None
-        process, self._process = self._process, None
+        """End the process and its group, if they have not ended. If that is cancelled, it must be done again."""
+        writer, process = self._writer, self._process
         if writer is not None:
             writer.close()
             with contextlib.suppress(OSError):
@@ -208,6 +207,15 @@ class _Loader:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            await asyncio.to_thread(_reap, process.pid)
+        self._writer = self._process = None
+
+
+def _reap(group: int) -> None:
+    """Wait for the end of what a killed process had forked: in a container, its parent may now be this process."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-group, 0)
 
 
 async def _received(reader: asyncio.StreamReader) -> Any:

@@ -278,6 +278,32 @@ async def test_a_server_that_is_killed_leaves_no_process(config: ClipConfig, *, 
     assert not alive
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes have other parents elsewhere")
+async def test_the_first_process_of_a_container_leaves_no_zombies_of_a_loader_that_was_killed(
+    config: ClipConfig,
+) -> None:
+    code = (
+        "import asyncio, ctypes, os, psutil; from embedders.clip import ClipConfig\n"
+        "from embedders.clip.processes import ModelProcesses\n"
+        "ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans become its children\n"
+        "async def run():\n"
+        f"    processes = ModelProcesses(ClipConfig(model={config.model!r}, device='cpu,cpu'))\n"
+        "    await processes.start()\n"
+        "    (loader,) = psutil.Process().children()\n"
+        "    while len(served := loader.children()) < 2:\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    loader.kill()\n"
+        "    while any(each.is_running() and each.status() != 'zombie' for each in (loader, *served)):\n"
+        "        await asyncio.sleep(0.01)\n"
+        "    await processes.close()\n"
+        "    print(len(served), len(psutil.Process().children()))\n"
+        "asyncio.run(run())"
+    )
+    server = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
+    out, _ = await asyncio.wait_for(server.communicate(), 120)
+    assert out == b"2 0\n"
+
+
 async def test_a_model_that_cannot_be_loaded_is_explained_as_in_this_process(config: ClipConfig) -> None:
     embedder = ClipEmbedder(replace(config, model="ViT-B-23"))
 
