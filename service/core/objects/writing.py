@@ -16,7 +16,6 @@ for it, or no other entry links to its entry. Writing the same object again chan
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -499,7 +498,7 @@ class Writer:
         mark: int,
         scope: Scope,
         *,
-        again_s: float = -math.inf,
+        again_s: float,
     ) -> dict[UUID, ServiceError]:
         """Write objects, each on its own, and return why some are not stored or not found, by id.
 
