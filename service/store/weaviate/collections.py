@@ -73,7 +73,11 @@ class WeaviateCollections:
         if (reading := self._readings.get(name)) is None:
             reading = self._readings[name] = asyncio.create_task(self._read(name), name="weaviate-schema")
             reading.add_done_callback(partial(self._end_reading, name))
-        return await asyncio.shield(reading)
+        try:
+            return await asyncio.shield(reading)
+        finally:
+            # The traceback of its error would keep this frame, and so the caller's request, until the collector runs.
+            del reading
 
     def _end_reading(self, name: str, reading: asyncio.Task[Collection]) -> None:
         if self._readings.get(name) is reading:
