@@ -70,7 +70,15 @@ async def run(decoders: Decoders, content: bytes, *, large: bool = False, keep: 
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children(recursive=True) if each.status() != psutil.STATUS_ZOMBIE]
+    """Return the processes that decode; others may belong to models that several tests share."""
+    return [each for each in psutil.Process().children(recursive=True) if "decoder_process" in " ".join(command(each))]
+
+
+def command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
 
 
 @pytest.fixture
