@@ -141,7 +141,7 @@ async def test_nvidia_s_checkpoint_is_taken_as_it_is_in_the_folder_or_beside_it(
     await beside.close()
 
     np.testing.assert_array_equal(actual, expected)
-    assert beside.spec.space == inside.spec.space
+    assert beside.spec.space == inside.facts.spec.space
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING], "it has weights"
 
 
@@ -167,7 +167,7 @@ async def test_weights_that_are_missing_or_not_the_only_ones_are_explained(tmp_p
 
 def test_the_space_changes_with_the_vocabulary(tmp_path: Path, form: Form) -> None:
     spaces = [
-        loading.load(config(form.write(tmp_path / name / "model", words=words))).spec.space
+        loading.load(config(form.write(tmp_path / name / "model", words=words))).facts.spec.space
         for name, words in (("one", "red car"), ("two", "red car"), ("three", "car red"))
     ]
 
@@ -241,7 +241,7 @@ def test_models_with_the_same_own_tokenizer_share_its_tables_and_others_do_not(t
         for seed, (name, text) in enumerate({"a": None, "b": None, "c": {"context_length": 12}}.items())
     )
 
-    assert first.spec.space != second.spec.space
+    assert first.facts.spec.space != second.facts.spec.space
     assert first.reader._byte_pairs is second.reader._byte_pairs
     assert first.reader._tokenizer.encoder is second.reader._tokenizer.encoder
     assert shorter.reader.context_length == 12
