@@ -322,11 +322,13 @@ class Mending:
         found: those that a search finds now.
         failures: why others could not be entered, by id.
         unseen: those that were entered and are still not found.
+        gone: those that the store does not have, or not yet: it may still be starting.
     """
 
     found: list[UUID] = field(default_factory=list)
     failures: dict[UUID, ServiceError] = field(default_factory=dict)
     unseen: list[UUID] = field(default_factory=list)
+    gone: list[UUID] = field(default_factory=list)
 
 
 def unchanged(object_: StoredObject, before: StoredObject) -> dict[str, Vector]:
@@ -395,10 +397,9 @@ class IndexEntries:
         lost = await self.find_lost(name, vector, having, scope)
         failures = await self._enter(name, vector.name, having, lost, scope)
         entered = [id_ for id_ in lost if id_ not in failures]
-        mending = Mending(
-            failures={id_: each for id_, each in failures.items() if not isinstance(each, ObjectNotFound)}
-        )
-        mending.unseen = entered
+        gone = [id_ for id_, each in failures.items() if isinstance(each, ObjectNotFound)]
+        others = {id_: each for id_, each in failures.items() if id_ not in gone}
+        mending = Mending(failures=others, unseen=entered, gone=gone)
         for pause_s in PAUSES_S:
             if not mending.unseen:
                 break
@@ -426,7 +427,8 @@ class IndexEntries:
             log.info("index_unread", collection=name, error=type(error).__qualname__)
             return {}
         message = f"is stored, but a search of named vector {vector.name!r} does not find it yet; send it again"
-        return mending.failures | dict.fromkeys(mending.unseen, StoreUnavailable(message))
+        # One that is gone was written a moment ago: nothing shows that a search will find it.
+        return mending.failures | dict.fromkeys([*mending.unseen, *mending.gone], StoreUnavailable(message))
 
     async def _finds(self, name: str, vector: NamedVector, id_: UUID, own: Vector, scope: Scope) -> bool | None:
         """Return whether a search by an object's own vector finds it; None if too many others are as near."""

@@ -11,7 +11,7 @@ from embedders.contract import Vector
 from service.core.objects import writing
 from service.core.objects.writing import IndexEntries
 from service.domain import Collection, Distance, NamedVector, Space, StoredObject, VectorIndex
-from service.errors import StoreUnavailable
+from service.errors import ObjectNotFound, StoreUnavailable
 from service.store.base import NO_TENANT
 from tests.fakes.store import FakeStore
 
@@ -97,6 +97,26 @@ async def test_an_entry_that_is_not_found_after_it_was_entered_is_not_called_sto
     assert failures.keys() == {UUID(int=1)}
     assert isinstance(failures[UUID(int=1)], StoreUnavailable)
     assert "'main' does not find it yet; send it again" in str(failures[UUID(int=1)])
+
+
+async def test_an_entry_of_an_object_that_the_store_denies_is_not_called_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weaviate that has just started again may say of an object that it does not exist, and list it a moment later."""
+
+    async def deny(_: str, id_: UUID, *_more: object) -> None:
+        raise ObjectNotFound(str(id_))
+
+    vectors = random_vectors()
+    store, vector = await filled(vectors)
+    store.lost = {(UUID(int=3), "main")}
+    monkeypatch.setattr(store, "reindex_vector", deny)
+
+    failures = await IndexEntries(store).ensure(NAME, vector, having(vectors), NO_TENANT)
+    mending = await IndexEntries(store).mend(NAME, vector, having(vectors), NO_TENANT)
+
+    assert {id_: type(error) for id_, error in failures.items()} == {UUID(int=3): StoreUnavailable}
+    assert (mending.failures, mending.gone) == ({}, [UUID(int=3)]), "a deleted object is no failure of a check"
 
 
 async def test_nothing_is_asked_about_nothing() -> None:
