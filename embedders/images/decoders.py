@@ -166,26 +166,47 @@ class Decoders:
 
     async def _run(self, job: Job, content: bytes, ended: Ended, keep: object, rooms: AsyncExitStack) -> Result:
         async with rooms:
-            decoder = await self._take()
-            self._busy.add(decoder)
-            # This end of the connection ends, as if the other one had.
-            hanging = asyncio.get_running_loop().call_later(WALL_S, _shut, decoder.connection)
-            started_s = time.monotonic()
+            until_s = time.monotonic() + WALL_S
             try:
-                reply, body = await _ask(decoder.connection, job, content)
-            except (ConnectionError, EOFError):
-                status = await decoder.end()
-                slow = status == -signal.SIGPROF or time.monotonic() - started_s >= WALL_S
-                raise (_closed() if self._closed else ended(slow)) from None
-            except BaseException:
-                decoder.connection.close()
-                raise
-            finally:
-                hanging.cancel()
-                self._busy.discard(decoder)
-            self._free.append(decoder)
+                reply, body = await self._do(job, content, ended, until_s)
+            except _EndUnknownError:
+                # Somebody has ended all processes, and not this job: it gets another try.
+                try:
+                    reply, body = await self._do(job, content, ended, until_s)
+                except _EndUnknownError:
+                    raise ended(False) from None
         del keep
         return _result(reply, body, job)
+
+    async def _do(self, job: Job, content: bytes, ended: Ended, until_s: float) -> tuple[Any, bytes]:
+        """Have a decoder do a job, and return its reply.
+
+        Raises:
+            _EndUnknownError: the decoder has ended, and nobody knows how.
+        """
+        decoder = await self._take()
+        self._busy.add(decoder)
+        # This end of the connection ends, as if the other one had.
+        left_s = max(0.0, until_s - time.monotonic())
+        hanging = asyncio.get_running_loop().call_later(left_s, _shut, decoder.connection)
+        try:
+            reply = await _ask(decoder.connection, job, content)
+        except (ConnectionError, EOFError):
+            status = await decoder.end()
+            if self._closed:
+                raise _closed() from None
+            late = time.monotonic() >= until_s
+            if not status and not late:
+                raise _EndUnknownError from None
+            raise ended(late or status == -signal.SIGPROF) from None
+        except BaseException:
+            decoder.connection.close()
+            raise
+        finally:
+            hanging.cancel()
+            self._busy.discard(decoder)
+        self._free.append(decoder)
+        return reply
 
     def _forget(self, job: "asyncio.Task[Result]") -> None:
         self._jobs.discard(job)
@@ -213,6 +234,10 @@ class Decoders:
             return self._template.fork()
         except OSError as error:
             raise EmbedderUnavailable("no process for pictures and texts can be started; try again") from error
+
+
+class _EndUnknownError(Exception):
+    """A decoder has ended, and the process that it was forked from as well, so that nobody knows why."""
 
 
 class _Template:

@@ -27,7 +27,7 @@ from embedders.errors import (
 )
 from embedders.images import decoders as pool
 from embedders.images.decoder_process import MIB, Job, Result
-from embedders.images.decoders import Decoders
+from embedders.images.decoders import Decoders, _Decoder
 from embedders.images.decoding import as_nim_image
 from embedders.images.pixels import PixelMemory
 from embedders.images.scaling import Scaling, scaled
@@ -209,6 +209,20 @@ async def test_decoders_that_died_while_they_did_nothing_cost_no_picture(decoder
     assert all(isinstance(each, int) for each in await asyncio.gather(*(run(decoders, b"") for _ in range(4))))
 
 
+async def test_a_picture_given_to_a_decoder_that_was_just_killed_with_its_template_is_read_by_another(
+    decoders: Decoders, memory: PixelMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await scale(decoders, memory, picture())
+    for each in children():
+        each.kill()
+    # As if they were still ending.
+    monkeypatch.setattr(_Decoder, "lives", True)
+
+    after = await scale(decoders, memory, picture())
+
+    np.testing.assert_array_equal(before, after)
+
+
 async def test_a_template_that_died_is_started_again(decoders: Decoders) -> None:
     decoder = psutil.Process(await run(decoders, b""))
     template = decoder.parent()
@@ -385,7 +399,7 @@ async def test_the_processes_know_nothing_of_the_server(decoders: Decoders, monk
 SERVER = """
 import asyncio
 from tests.embedders.images.test_decoders import run
-from embedders.images.decoders import Decoders
+from embedders.images.decoders import Decoders, _Decoder
 
 async def main():
     decoders = Decoders(3)
