@@ -126,7 +126,11 @@ def wait_for_another_worker(server: Serving, number: int) -> bool:
 def test_every_worker_is_healthy_and_one_line_says_that_the_server_serves(running: Serving) -> None:
     with ExitStack() as ends:
         for client in connections(running, ends):
-            assert client.health() is Health.SERVING
+            # A worker serves before its first check of the NIM has ended.
+            end = time.monotonic() + 20
+            while client.health() is not Health.SERVING:
+                assert time.monotonic() < end
+                time.sleep(0.1)
     for _ in range(CONNECTIONS):
         with urllib.request.urlopen(f"{running.url}/v1/health/ready") as answer:
             assert answer.status == 200
