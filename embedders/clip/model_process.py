@@ -24,6 +24,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from embedders.children import how_it_ended
 from embedders.clip.config import ClipConfig
 from embedders.clip.encoding import Encoder
 from embedders.clip.libraries import import_open_clip
@@ -184,12 +185,8 @@ class _Template:
             short = now_s - self._begun_s[number] < LONG_LIFE_S
             self._pause_s[number] = min(max(0.1, 2 * self._pause_s[number]), LONGEST_PAUSE_S) if short else 0.0
             self._due_s[number] = now_s + self._pause_s[number]
-            self._ends[number] = _in_words(os.waitstatus_to_exitcode(status))
+            self._ends[number] = how_it_ended(os.waitstatus_to_exitcode(status))
             self._owner.sendall(packed(self._ends[number]))
-
-
-def _in_words(code: int) -> str:
-    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 class _Server:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embedders.children import environment, how_it_ended
 from embedders.clip.config import ClipConfig
 from embedders.clip.messages import HEADER, Facts, packed
 from embedders.errors import EmbedderUnavailable, ModelUnusable
@@ -114,8 +115,6 @@ class _Loader:
 
     async def _begin(self) -> asyncio.StreamReader:
         ours, theirs = socket.socketpair()
-        # It does not need the server's keys and settings.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("VECGATE_")}
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -128,7 +127,7 @@ class _Loader:
                 pass_fds=[theirs.fileno()],
                 # What it forks is in its group, and is ended with it.
                 start_new_session=True,
-                env=environment | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=environment(),
             )
         except OSError as error:
             ours.close()
@@ -190,8 +189,7 @@ class _Loader:
         process = self._process
         assert process is not None
         await self._end()
-        code = process.returncode or 0
-        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return how_it_ended(process.returncode or 0)
 
     async def _end(self) -> None:
         """End the process and its group, if they have not ended. If that is cancelled, it must be done again."""

@@ -20,6 +20,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from embedders import errors
+from embedders.children import environment
 from embedders.contract import InputLimits
 from embedders.errors import EmbedderError, EmbedderUnavailable, ImageTooLarge, ImageUndecodable, InputRejected
 from embedders.images import budget, decoder_process
@@ -245,11 +246,10 @@ class _Template:
 
     def __init__(self) -> None:
         ours, its = socket.socketpair()
-        # It does not need the server's keys and settings. Threads of a mathematical library do not survive a fork.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("VECGATE_")}
-        environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        # Threads of a mathematical library do not survive a fork.
+        known = environment() | {"OPENBLAS_NUM_THREADS": "1"}
         # A large picture's memory goes back to the system, and does not stay in each process.
-        environment |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(MIB))
+        known |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(MIB))
         command = f"from {decoder_process.__name__} import main; main({its.fileno()})"
         with its:
             try:
@@ -257,7 +257,7 @@ class _Template:
                     [sys.executable, "-P", "-c", command],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    env=environment,
+                    env=known,
                     pass_fds=[its.fileno()],
                     process_group=0,
                 )
