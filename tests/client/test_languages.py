@@ -4,32 +4,21 @@ What was built is kept in the cache folder until the API or the program changes.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import json
 import shutil
-import subprocess
-import sysconfig
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
-from platformdirs import user_cache_path
 
+from tests.environments import BUF, NPM_CI, PROTOS, Command, built, run
 from tests.service.conftest import Wire, start_wire, stop_wire
 from vecgate.client import AsyncClient
 
-ROOT = Path(__file__).parents[2]
-PROTOS = ROOT / "protos"
 PROGRAMS = Path(__file__).parent / "languages"
-IMAGE = ROOT / "tests" / "data" / "pictures" / "dog.png"
-# What building leaves where the sources are.
-OUTPUTS = frozenset({"build", "generated", "node_modules", "target"})
-BUF = Path(sysconfig.get_path("scripts")) / "buf"
+IMAGE = Path(__file__).parents[1] / "data" / "pictures" / "dog.png"
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class Language:
 
     name: str
     needs: tuple[str, ...]
-    build: tuple[tuple[str | Path, ...], ...]
+    build: tuple[Command, ...]
     run: tuple[str, ...]
 
 
@@ -59,7 +48,7 @@ TYPESCRIPT = Language(
     "typescript",
     ("node", "npm"),
     (
-        ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
+        NPM_CI,
         (BUF, "generate", PROTOS),
         ("node_modules/.bin/tsc",),
     ),
@@ -73,40 +62,8 @@ JAVA = Language(
 )
 
 
-@contextmanager
-def built(language: Language) -> Iterator[Path]:
-    """Build a client if it is not there, and keep other runs away from it meanwhile."""
-    sources = PROGRAMS / language.name
-    folder = user_cache_path("vecgate") / "clients" / language.name
-    folder.mkdir(parents=True, exist_ok=True)
-    # Without comments, which change no client that is only run.
-    api = subprocess.run(
-        (BUF, "build", PROTOS, "--exclude-source-info", "--output", "-"), capture_output=True, check=True
-    )
-    digest = hashlib.sha256(api.stdout)
-    for path in sorted(sources.rglob("*")):
-        if path.is_file() and not OUTPUTS.intersection(path.parts):
-            digest.update(path.read_bytes())
-    mark = folder / "built"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not mark.exists() or mark.read_text() != digest.hexdigest():
-            mark.unlink(missing_ok=True)
-            shutil.copytree(sources, folder, ignore=shutil.ignore_patterns(*OUTPUTS), dirs_exist_ok=True)
-            for command in language.build:
-                run(command, folder)
-            mark.write_text(digest.hexdigest())
-        yield folder
-
-
-def run(command: Sequence[str | Path], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stderr[-4000:]}{done.stdout[-4000:]}"
-    return done.stdout
-
-
 def report_of(language: Language, server: Wire) -> dict[str, list[object]]:
-    with built(language) as folder:
+    with built(PROGRAMS / language.name, language.build, name=f"clients/{language.name}") as folder:
         return dict(json.loads(run((*language.run, f"127.0.0.1:{server.server.port}", str(IMAGE)), folder)))
 
 
