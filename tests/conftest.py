@@ -12,9 +12,23 @@ from hypothesis import HealthCheck, settings
 from numpy.typing import ArrayLike
 from xdist.scheduler import LoadScopeScheduling
 
+from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
+
 # Repeatable, and no clock decides: the machine may be busy.
 settings.register_profile("vecgate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vecgate")
+
+MARKERS = {"e2e": ("e2e",), "explorer": ("browser", "e2e"), "helm": ("helm",)}
+"""What the tests of a folder need."""
+
+
+@pytest.fixture(scope="session")
+def weaviate_binary() -> None:
+    """Have the Weaviate server program, building it if need be: no test is skipped for want of it."""
+    try:
+        find_binary()
+    except WeaviateBinaryMissing:
+        install_binary()
 
 
 @pytest.fixture(autouse=True)
@@ -31,16 +45,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if " at 0x" in item.nodeid:
             message = f"{item.nodeid} names an address, which is another one in each worker; give ids"
             raise pytest.UsageError(message)
-        if (folder := item.nodeid.split("/")[1]) in {"e2e", "helm"}:
-            item.add_marker(folder)
+        for marker in MARKERS.get(item.nodeid.split("/")[1], ()):
+            item.add_marker(marker)
 
 
 class Scheduling(LoadScopeScheduling):
-    """Runs all of tests/e2e in one worker, against one Weaviate; of the others, those of a file in one worker."""
+    """Runs all of tests/e2e in one worker, against one Weaviate, and all of tests/explorer in one, with one browser.
+
+    Of the others, those of a file run in one worker.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = nodeid.partition("::")[0]
-        return "e2e" if file.startswith("tests/e2e/") else file
+        return next((each for each in ("tests/e2e/", "tests/explorer/") if file.startswith(each)), file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:

@@ -1,5 +1,6 @@
 """A Vecgate of its own process, started as an operator starts it, with an embedded Weaviate on free ports."""
 
+import asyncio
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ from typing import Any
 
 import psutil
 
+from service.settings import WeaviateSettings
+from service.store.embedded.server import EmbeddedWeaviate
 from tests.fakes.tiny_clip import write_tiny_clip
-from tests.fakes.weaviate import variables_at_ports
+from tests.fakes.weaviate import at_ports, variables_at_ports
 from vecgate.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +124,18 @@ def serving(data_dir: Path, **settings: str) -> Iterator[Serving]:
     finally:
         running.end()
         end_all(data_dir)
+
+
+@contextmanager
+def running_weaviate(data_dir: Path) -> Iterator[EmbeddedWeaviate]:
+    """Run a real Weaviate on free ports."""
+    server = EmbeddedWeaviate(WeaviateSettings(embedded=True, data_dir=data_dir, **at_ports(0, 0)), supervised=False)
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        try:
+            yield server
+        finally:
+            runner.run(server.stop())
 
 
 def end_all(data_dir: Path) -> None:

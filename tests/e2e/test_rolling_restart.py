@@ -15,10 +15,10 @@ from uuid import uuid4
 
 import pytest
 
-from service.settings import WeaviateSettings, read_secret
+from service.settings import WeaviateSettings
 from tests.e2e.serving import Serving, serving
 from tests.fakes.nim import FakeNim
-from tests.fakes.weaviate import variables_at_ports
+from tests.fakes.weaviate import variables_of
 from vecgate.client import Client, Health, Object, VecgateError
 from vecgate.v1 import collection_service_pb2 as pb
 from vecgate.v1 import property_pb2 as property_pb
@@ -110,9 +110,7 @@ def behind(weaviate: WeaviateSettings, nim_address: str) -> dict[str, str]:
     return {
         "VECGATE_EMBEDDERS__NIM__KIND": "nim",
         "VECGATE_EMBEDDERS__NIM__BASE_URL": nim_address,
-        "VECGATE_WEAVIATE__EMBEDDED": "false",
-        **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
-        "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",
+        **variables_of(weaviate),
         "VECGATE_SERVER__DRAIN_DELAY_S": "0.2",
     }
 

@@ -1,5 +1,7 @@
 """Settings for a Weaviate on this machine."""
 
+from service.settings import WeaviateSettings, read_secret
+
 
 def at_ports(http: int, grpc: int) -> dict[str, str]:
     """Return the settings of Weaviate's addresses on loopback; port 0 takes a free one."""
@@ -9,3 +11,12 @@ def at_ports(http: int, grpc: int) -> dict[str, str]:
 def variables_at_ports(http: int, grpc: int) -> dict[str, str]:
     """Return the same as environment variables."""
     return {f"VECGATE_WEAVIATE__{name.upper()}": url for name, url in at_ports(http, grpc).items()}
+
+
+def variables_of(weaviate: WeaviateSettings) -> dict[str, str]:
+    """Return the environment variables of a server that uses a running Weaviate."""
+    return {
+        "VECGATE_WEAVIATE__EMBEDDED": "false",
+        **variables_at_ports(weaviate.http.port, weaviate.grpc.port),
+        "VECGATE_WEAVIATE__API_KEY": read_secret(weaviate.api_key, weaviate.api_key_file) or "",
+    }
