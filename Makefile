@@ -21,7 +21,7 @@ PEERS = tests/bench/peers
 COMPILE_PEER = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench gpu-check gpu-archive model clean clean-data
+.PHONY: help setup helm chromium run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench gpu-check gpu-archive model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +43,13 @@ helm: setup ## get the helm programs and Prometheus for the tests of the chart (
 	@$(BIN)/python -m helm.tools.helm
 	@$(BIN)/python -m helm.tools.prometheus
 
+chromium: setup ## find the browser for the tests of the explorer; as root on Debian, install it where there is none
+	@$(BIN)/python -m tests.explorer.chromium
+
 run: setup weaviate ## run everything on this machine and show a search
 	@exec $(BIN)/vecgate demo tests/data/pictures
 
-test: setup weaviate helm ## run all tests, in two processes; PYTEST_ARGS="tests/embedders -k name" for some
+test: setup weaviate helm $(if $(findstring not browser,$(PYTEST_ARGS)),,chromium) ## run all tests, in two processes; PYTEST_ARGS="tests/embedders -k name" for some
 	$(BIN)/pytest --numprocesses 2 --durations 10 $(PYTEST_ARGS)
 
 test-weaviate: setup ## run the tests with a real Weaviate for several of its versions; VERSIONS="1.38.x 1.39.3"

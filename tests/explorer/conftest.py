@@ -1,0 +1,95 @@
+"""A real Chromium, and a real server with real Weaviate, the bundled model and sample pictures behind its page."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from service.store.embedded.server import EmbeddedWeaviate
+from tests.e2e.serving import Serving, running_weaviate, serving
+from tests.explorer.chromium import launched
+from tests.explorer.gestures import DESK
+from tests.explorer.samples import store_samples
+from tests.explorer.scripts import Scripts, build_scripts
+from tests.explorer.watching import Watch
+from tests.fakes.weaviate import variables_of
+
+PATIENCE_MS = 30_000
+"""Milliseconds that anything may take on a busy machine."""
+
+NewPage = Callable[..., Awaitable[Page]]
+"""Opens a page of a server: its URL, and options of the browser's context, as `color_scheme` or `viewport`."""
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(name: str, obj: object) -> None:
+    """Let all tests share one event loop, because they share the browser; and give the first one time to start it."""
+    if name.startswith("test_") and inspect.iscoroutinefunction(obj):
+        pytest.mark.timeout(300)(pytest.mark.asyncio(loop_scope="session")(obj))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """Run a Chromium without a window."""
+    async with launched() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def weaviate(weaviate_binary: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedWeaviate]:
+    """Run a real Weaviate on free ports, which all servers behind the page share."""
+    with running_weaviate(tmp_path_factory.mktemp("weaviate")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gallery(weaviate: EmbeddedWeaviate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """Run a server with the bundled model and sample pictures in the collection Pictures, as after `make run`."""
+    with serving(tmp_path_factory.mktemp("gallery"), **variables_of(weaviate.client_settings)) as server:
+        with server.client() as client:
+            store_samples(client)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Scripts:
+    """Build what tests run in pages."""
+    return build_scripts()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """Fail the test if one of its pages did what it must not do; `watch.expect` lets a message pass."""
+    watching = Watch()
+    yield watching
+    assert not watching.unexpected, "\n".join(watching.unexpected)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def new_page(browser: Browser, watch: Watch) -> AsyncIterator[NewPage]:
+    """Give what opens pages, each with a context, and so a memory, of its own; relative URLs are the server's."""
+    async with AsyncExitStack() as ends:
+
+        async def opened(url: str, **options: Any) -> Page:
+            settings = {"viewport": DESK, "color_scheme": "light", "reduced_motion": "reduce", **options}
+            context = await browser.new_context(base_url=f"{url.rstrip('/')}/", **settings)
+            ends.push_async_callback(context.close)
+            context.set_default_timeout(PATIENCE_MS)
+            parts = urlsplit(url)
+            await watch.follow(context, f"{parts.scheme}://{parts.netloc}")
+            return await context.new_page()
+
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(gallery: Serving, new_page: NewPage) -> Page:
+    """Give a page of the gallery on a desk; `await page.goto("#/search")` opens it."""
+    return await new_page(gallery.url)

@@ -1,0 +1,57 @@
+"""Drops and pastes reach a page as those of people do; otherwise tests would prove nothing about these."""
+
+from pathlib import Path
+
+from playwright.async_api import expect
+
+from tests.explorer.conftest import NewPage
+from tests.explorer.gestures import drop, paste, tab_through
+from tests.explorer.loopback import served_page
+from tests.explorer.samples import PICTURES
+
+DOG = PICTURES / "dog.png"
+PAGE = """<!doctype html><title>a page</title>
+<a href="#a">first</a><button>second</button><div id="zone">here</div>
+<script>
+const zone = document.getElementById("zone");
+zone.addEventListener("dragover", (event) => event.preventDefault());
+zone.addEventListener("drop", (event) => {
+  event.preventDefault();
+  const kind = (item) => item.webkitGetAsEntry().isDirectory ? "folder" : "file";
+  const items = [...event.dataTransfer.items];
+  zone.textContent = items.map((item) => `${kind(item)} ${item.webkitGetAsEntry().name}`).join();
+});
+addEventListener("paste", (event) => {
+  zone.textContent = [...event.clipboardData.files].map((file) => `${file.type} ${file.size > 100}`).join();
+});
+</script>"""
+
+
+async def test_files_and_folders_are_dropped(new_page: NewPage, tmp_path: Path) -> None:
+    async with served_page(PAGE) as url:
+        page = await new_page(url)
+        await page.goto("/")
+
+        await drop(page.locator("#zone"), DOG, tmp_path)
+
+        await expect(page.locator("#zone")).to_have_text(f"file dog.png,folder {tmp_path.name}")
+
+
+async def test_a_picture_is_pasted(new_page: NewPage) -> None:
+    async with served_page(PAGE) as url:
+        page = await new_page(url)
+        await page.goto("/")
+
+        await paste(page, DOG.read_bytes())
+
+        await expect(page.locator("#zone")).to_have_text("image/png true")
+
+
+async def test_the_focus_comes_round(new_page: NewPage) -> None:
+    async with served_page(PAGE) as url:
+        page = await new_page(url)
+        await page.goto("/")
+
+        order = await tab_through(page)
+
+        assert [each for each in order if not each.startswith("body")] == ["a first", "button second"]
