@@ -2,10 +2,22 @@
 
 import asyncio
 import contextlib
+import errno
+import random
 import socket
 from collections.abc import Collection
+from pathlib import Path
 
 ANSWER_TIMEOUT_S = 2.0
+
+OUTGOING_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+"""Where Linux says which ports it gives to outgoing connections."""
+LISTENING_PORTS = range(10_000, 60_000)
+"""Ports below are often those of known services."""
+ENOUGH_PORTS = 1_000
+"""With fewer to choose from, two programs would often choose the same."""
+
+_random = random.SystemRandom()
 
 
 def find_port_fault(host: str, port: int) -> str | None:
@@ -19,18 +31,42 @@ def find_port_fault(host: str, port: int) -> str | None:
 
 
 def free_ports(*lengths: int, besides: Collection[int] = ()) -> list[int]:
-    """Return the first ports of free runs of these lengths; no port is in two runs or among the others given."""
+    """Return the first ports of free runs of these lengths; no port is in two runs or among the others given.
+
+    Where the system says which ports outgoing connections get, those are left out: such a connection could take a port
+    before its server listens, or while the server is started again.
+    """
+    choice = _ports_of_servers()
     firsts: list[int] = []
     with contextlib.ExitStack() as held:
         while len(firsts) < len(lengths):
-            first = held.enter_context(_listen("", 0, socket.AF_INET)).getsockname()[1]
-            run = range(first, first + lengths[len(firsts)])
+            try:
+                wanted = _random.choice(choice) if choice else 0
+                first = held.enter_context(_listen("", wanted, socket.AF_INET)).getsockname()[1]
+                run = range(first, first + lengths[len(firsts)])
+                for port in run[1:]:
+                    held.enter_context(_listen("", port, socket.AF_INET))
+            except OverflowError:
+                continue
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
             if not any(port in besides for port in run):
-                with contextlib.suppress(OSError, OverflowError):
-                    for port in run[1:]:
-                        held.enter_context(_listen("", port, socket.AF_INET))
-                    firsts.append(first)
+                firsts.append(first)
     return firsts
+
+
+def _ports_of_servers() -> range:
+    """Return ports that no outgoing connection gets; none if they are unknown or too few."""
+    try:
+        lowest, highest = map(int, OUTGOING_PORTS.read_text(encoding="ascii").split())
+    except (OSError, ValueError):
+        return range(0)
+    below = range(LISTENING_PORTS.start, min(lowest, LISTENING_PORTS.stop))
+    above = range(max(highest + 1, LISTENING_PORTS.start), LISTENING_PORTS.stop)
+    larger = max(below, above, key=len)
+    return larger if len(larger) >= ENOUGH_PORTS else range(0)
 
 
 async def answers_ready(host: str, port: int) -> bool:
