@@ -1,6 +1,7 @@
 """How the command line speaks: consoles, tables, errors and exit codes.
 
-Nothing else in the command line prints. What is printed here cannot control the terminal.
+Nothing else in the command line prints. What is printed here cannot control the terminal, except for pictures that were
+decoded and made again.
 """
 
 import json
@@ -90,6 +91,11 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, whole: 
         console.print(table)
     # Columns are padded to their width, the last one too.
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_pictures(sequence: str) -> None:
+    """Print a terminal's sequence that shows pictures, and a line end behind it."""
+    typer.echo(sequence, color=True)  # or typer takes it out where the output is piped
 
 
 def describe_error(error: VecgateError, *, target: str) -> tuple[str, int]:

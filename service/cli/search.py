@@ -10,6 +10,7 @@ import typer
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
+from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
 from vecgate.client import Client, Hit, Reranking, SearchResult, TextImage, move, near_inputs, near_text
 from vecgate.client import hybrid as join_words
 from vecgate.client.searching import Query
@@ -169,6 +170,7 @@ def search(
     keep_order: KeepOrderOption = False,
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    pictures: PicturesOption = Pictures.AUTO,
     save: SaveOption = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
@@ -180,9 +182,9 @@ def search(
     rerank = _build_rerank(
         rerank_with, rerank_text, rerank_image, rerank_query or words, limit=rerank_limit, keep_order=keep_order
     )
+    _check_output(pictures, as_json=as_json)
     with connected(context, address) as client:
         name = collection or _only_collection(client)
-        blobs = _blob_properties(client, name) if save is not None else []
         result = client.search(
             name,
             query=query,
@@ -193,16 +195,16 @@ def search(
             target_vector=target_vector or "",
             rerank=rerank,
             filters=parse_conditions(client.get_collection(name), where) if where else None,
-            return_images=blobs,
+            return_images=_blob_properties(client, name) if save is not None else [],
             tenant=tenant,
         )
-        saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]
-    if as_json:
-        print_json(_as_json(name, result, saved, offset))
-    else:
-        show_hits(name, result, offset=offset)
-    if save is not None:
-        note(f"{sum(map(len, saved))} images are in {save}")
+        _report(client, name, result, None if as_json else pictures, offset=offset, save=save, tenant=tenant)
+
+
+def _check_output(pictures: Pictures, *, as_json: bool) -> None:
+    """Exit if the output cannot have both."""
+    if as_json and pictures is Pictures.ALWAYS:
+        fail("--json has no room for --pictures always; --save FOLDER writes the images", EXIT_WRONG_USE)
 
 
 def _build_rerank(
@@ -284,6 +286,29 @@ def _near_words(
     )
 
 
+def _report(
+    client: Client,
+    name: str,
+    result: SearchResult,
+    pictures: Pictures | None,
+    *,
+    offset: int,
+    save: Path | None,
+    tenant: str,
+) -> None:
+    """Print a result, as JSON where pictures are None, and write its images to a folder."""
+    saved = [_save(hit, save, offset + rank) if save else [] for rank, hit in enumerate(result.hits, start=1)]
+    if pictures is None:
+        print_json(_as_json(name, result, saved, offset))
+    else:
+        if result.hits and (screen := screen_for(pictures)):
+            captions = [f"{rank} {_label(hit)}" for rank, hit in enumerate(result.hits, start=offset + 1)]
+            show_thumbnails(client, client.get_collection(name), result.hits, captions, screen, tenant=tenant)
+        show_hits(name, result, offset=offset)
+    if save is not None:
+        note(f"{sum(map(len, saved))} images are in {save}")
+
+
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:
     """Print hits as a table with rank, score, id and properties, and why a reranker has not sorted them."""
     if result.reranking is not None and result.reranking.error is not None:
@@ -327,6 +352,12 @@ def _cell(value: Any) -> str:
     return shorten(str(value).lower() if isinstance(value, bool) else str(value))
 
 
+def _label(hit: Hit) -> str:
+    """Return what a hit may be called."""
+    texts = {name: value for name, value in hit.object.properties.items() if isinstance(value, str)}
+    return next((texts[name] for name in NAMING_PROPERTIES if texts.get(name)), hit.object.id)
+
+
 def _only_collection(client: Client) -> str:
     names = [each.name for each in client.list_collections()]
     if not names:
@@ -344,10 +375,8 @@ def _blob_properties(client: Client, collection: str) -> list[str]:
 def _save(hit: Hit, folder: Path, rank: int) -> list[Path]:
     """Write a hit's images as RANK-NAME, with the property's name where there are several."""
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {name: value for name, value in hit.object.properties.items() if isinstance(value, str)}
-    label = next((texts[name] for name in NAMING_PROPERTIES if texts.get(name)), hit.object.id)
     # Names are untrusted: keep no separators, leading dots, folders or suffixes.
-    plain = re.sub(r"[^\w-]+", "-", re.sub(r"\.\w{3,4}$", "", label)).strip("-")[:60] or hit.object.id
+    plain = re.sub(r"[^\w-]+", "-", re.sub(r"\.\w{3,4}$", "", _label(hit))).strip("-")[:60] or hit.object.id
     written = []
     for name, content in sorted(hit.object.images.items()):
         kind = next((suffix for signature, suffix in _SIGNATURES.items() if content.startswith(signature)), "")
