@@ -33,6 +33,7 @@ from service.cli.connection import (
     CaOption,
     CertOption,
     Connection,
+    ExplorerOption,
     GlobalAddressOption,
     KeyOption,
     TlsOption,
@@ -61,6 +62,7 @@ def _connection(
     tls: TlsOption = False,
     ca_file: CaOption = None,
     cert_file: CertOption = None,
+    explorer_url: ExplorerOption = "",
 ) -> None:
     key = os.environ.get("VECGATE_API_KEY", "")
     if api_key_file is not None:
@@ -69,7 +71,7 @@ def _connection(
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             fail(f"{api_key_file}: {reason}", EXIT_WRONG_USE)
-    context.obj = Connection(address, key, credentials_of(tls=tls, ca=ca_file, cert=cert_file))
+    context.obj = Connection(address, key, credentials_of(tls=tls, ca=ca_file, cert=cert_file), explorer_url)
 
 
 app.command("serve", cls=serve.ServeCommand)(serve.serve)

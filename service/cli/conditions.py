@@ -37,13 +37,7 @@ def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[
     types = {each.name: each.data_type for each in collection.properties}
     filters = []
     for text in conditions:
-        parts = FORM.fullmatch(text)
-        if parts is None:
-            fail(
-                f"--where {text!r} must be NAME=VALUE, or have !=, >, >=, <, <= or ~ (like) instead of =",
-                EXIT_WRONG_USE,
-            )
-        name, sign, value = parts.groups()
+        name, sign, value = split_condition(text)
         try:
             read = READERS.get(types.get(name, property_pb.DATA_TYPE_TEXT), str)(value)
         except (KeyError, ValueError):
@@ -51,3 +45,12 @@ def parse_conditions(collection: collection_pb.Collection, conditions: Sequence[
             fail(f"--where {text!r}: {name!r} takes a value of type {kind}, not {value!r}", EXIT_WRONG_USE)
         filters.append(MAKERS[sign](where(name), read))
     return all_of(*filters)
+
+
+def split_condition(text: str) -> tuple[str, str, str]:
+    """Return a condition's name, sign and value, or exit if it cannot be read."""
+    parts = FORM.fullmatch(text)
+    if parts is None:
+        fail(f"--where {text!r} must be NAME=VALUE, or have !=, >, >=, <, <= or ~ (like) instead of =", EXIT_WRONG_USE)
+    name, sign, value = parts.groups()
+    return name, sign, value

@@ -61,6 +61,16 @@ CertOption = Annotated[
         show_default=False,
     ),
 ]
+ExplorerOption = Annotated[
+    str,
+    typer.Option(
+        "--explorer-url",
+        envvar="VECGATE_EXPLORER_URL",
+        metavar="URL",
+        help="Where `search --open` finds the explorer; port 8070 of the server's host if left out.",
+        show_default=False,
+    ),
+]
 # Without the variable, which would win over an address given before the command.
 AddressOption = Annotated[
     str | None,
@@ -80,11 +90,13 @@ class Connection:
         address: the server's.
         api_key: says who calls; empty for nobody.
         credentials: for TLS; None for clear text.
+        explorer_url: of the server's page for browsers; empty for the default port of its host.
     """
 
     address: str
     api_key: str = field(default="", repr=False)
     credentials: grpc.ChannelCredentials | None = None
+    explorer_url: str = ""
 
     def client(self, address: str | None) -> Client:
         """Return a client, of another address if one is given."""

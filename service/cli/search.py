@@ -9,6 +9,7 @@ import typer
 
 from service.cli.conditions import parse_conditions
 from service.cli.connection import AddressOption, TenantOption, connected
+from service.cli.explorer import open_search
 from service.cli.output import EXIT_WRONG_USE, fail, note, print_json, print_table, say, shorten
 from service.cli.thumbnails import Pictures, PicturesOption, screen_for, show_thumbnails
 from vecgate.client import Client, Hit, Reranking, SearchResult, TextImage, move, near_inputs, near_text
@@ -54,6 +55,10 @@ CollectionOption = Annotated[
 SaveOption = Annotated[
     Path | None,
     typer.Option("--save", file_okay=False, metavar="FOLDER", help="Write the images of the hits.", show_default=False),
+]
+OpenOption = Annotated[
+    bool,
+    typer.Option("--open", help="Open the explorer, the server's page for browsers, on this search instead."),
 ]
 JointOption = Annotated[
     bool, typer.Option("--joint", help="The words and the image are one input, for a model that reads both.")
@@ -171,6 +176,7 @@ def search(
     where: WhereOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     pictures: PicturesOption = Pictures.AUTO,
+    in_browser: OpenOption = False,
     save: SaveOption = None,
     tenant: TenantOption = "",
     address: AddressOption = None,
@@ -185,6 +191,9 @@ def search(
     _check_output(pictures, as_json=as_json)
     with connected(context, address) as client:
         name = collection or _only_collection(client)
+        if in_browser:
+            open_search(context, client, name)
+            return
         result = client.search(
             name,
             query=query,
