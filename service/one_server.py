@@ -14,6 +14,7 @@ from service.core.reranker_pool import RerankerPool
 from service.process import collector
 from service.process.addresses import check_address
 from service.process.tracing import Tracing
+from service.rpc.connect.application import ConnectApplication
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.bounds import RequestLimits
 from service.settings import NimConnectionSettings, Settings
@@ -85,10 +86,7 @@ async def start_server(
         ends.push_async_callback(store.close)
         await store.start()
         await rerankers.start()
-    servers: list[GrpcServer | WebServer] = [server] if web is None else [server, web]
-    ends.push_async_callback(_stop_all, servers)
-    for each in servers:
-        await each.start()
+    await _start_all(settings, ends, server, web)
     collector.keep()
     ends.callback(collector.release)
     return {
@@ -99,6 +97,18 @@ async def start_server(
         "embedders": [embedder.spec.name for embedder in embedders.all],
         "rerankers": [group.spec.name for group in rerankers.groups],
     }
+
+
+async def _start_all(settings: Settings, ends: AsyncExitStack, server: GrpcServer, web: WebServer | None) -> None:
+    servers: list[GrpcServer | WebServer] = [server]
+    if web is not None:
+        api = ConnectApplication(server.methods, settings.server.max_request_bytes)
+        ends.callback(api.close)
+        web.calls.serve(api)
+        servers.append(web)
+    ends.push_async_callback(_stop_all, servers)
+    for each in servers:
+        await each.start()
 
 
 @asynccontextmanager

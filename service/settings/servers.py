@@ -1,12 +1,15 @@
 """The settings of the process itself: its gRPC and HTTP servers, who may call, bounds on requests, and the log."""
 
 import ipaddress
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from service.settings.types import MIB, CommaSeparated, Group, Host, Port, ReadableFile, Seconds, split_names
+
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::[1-9][0-9]{0,4})?")
 
 WithoutKey = Literal["health", "metrics", "reflection"]
 # Only those that need no secret on this side; "none" and HMAC with a public key are the classic ways in.
@@ -21,6 +24,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _check_origins(origins: list[str]) -> list[str]:
+    """Refuse what is no exact origin: browsers compare letter by letter."""
+    for each in origins:
+        if not _ORIGIN.fullmatch(each):
+            raise ValueError(f"{each!r} is no origin; write it as https://name or https://name:port, in lower case")
+    return origins
 
 
 class ServerSettings(Group):
@@ -113,6 +124,11 @@ class WebSettings(Group):
         2048, ge=1, le=16384, description="inputs of one HTTP request; an embedder gets them in batches of its own size"
     )
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="largest body of an HTTP request, in bytes")
+    cors_origins: Annotated[CommaSeparated, AfterValidator(_check_origins)] = Field(
+        default_factory=list,
+        description="origins whose pages may use this port from a browser, with commas between, such as "
+        "https://pictures.example.com; empty: only pages of this port itself",
+    )
     strict_images: bool = Field(
         False, description="whether texts that look like images without their prefix are refused; a NIM embeds them"
     )

@@ -52,6 +52,7 @@ class Endpoint:
     """The routes. Any number of requests may be answered at the same time.
 
     Attributes:
+        bodies: bounds the bodies of all requests.
         draining: whether to report not ready, whatever the state of the embedders.
         routes: the method and the handler of each path.
     """
@@ -61,7 +62,7 @@ class Endpoint:
         self._settings = settings
         self._embedders = embedders
         self._access = access
-        self._bodies = BodyReader(settings, bounds)
+        self.bodies = BodyReader(settings, bounds)
         self._models = Models(embedders)
         self._requests = RequestReader(max_inputs=settings.max_inputs)
         self._inputs = InputReader(strict_images=settings.strict_images)
@@ -102,9 +103,9 @@ class Endpoint:
 
     async def create_embeddings(self, exchange: Exchange) -> LongAnswer:
         """Embed the inputs of a request."""
-        async with self._bodies.read(exchange) as body:
+        async with self.bodies.read(exchange) as body:
             pieces, embedder = await self._embed(body)
-        self._bodies.hold(exchange, sum(map(len, pieces)))
+        self.bodies.hold(exchange, sum(map(len, pieces)))
         spec = embedder.spec
         headers = {EMBEDDER_HEADER: quote(spec.name, PRINTABLE), SPACE_HEADER: quote(spec.space, PRINTABLE)}
         return LongAnswer(pieces, headers=headers, content_type=JSON)

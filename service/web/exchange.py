@@ -27,6 +27,7 @@ class Exchange:
         route: the path's name in logs and metrics.
         method: HTTP's method and the route.
         headers: by lower-case name.
+        head_bytes: of its path and headers.
         status: of the answer; None until there is one.
         ends: what to do when the answer has been sent.
     """
@@ -37,6 +38,7 @@ class Exchange:
         self.route = route
         self.method = f"{request.method} {route}"
         self.headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.raw_headers}
+        self.head_bytes = len(request.raw_path) + sum(len(name) + len(value) for name, value in request.raw_headers)
         given = self.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
         self.request_id = given if usable else new_request_id()
@@ -111,7 +113,7 @@ class BodyReader:
             self._release(sum(map(len, parts)))
 
     def hold(self, exchange: Exchange, size: int) -> None:
-        """Count an answer's bytes towards the bound until it has been sent: a caller may be slow to read it.
+        """Count bytes of a body or an answer towards the bound until the answer has been sent: callers may be slow.
 
         Raises:
             Overloaded: all bodies and answers together are too long.
@@ -125,11 +127,16 @@ class BodyReader:
     def _release(self, size: int) -> None:
         self._held -= size
 
-    async def _receive(self, exchange: Exchange, parts: list[bytes]) -> None:
-        request, timeout_s = exchange.request, self._timeout_s
+    async def invite(self, exchange: Exchange) -> None:
+        """Tell a caller that waits for it to send the body."""
+        request = exchange.request
         if exchange.headers.get("expect", "").lower() == "100-continue" and request.version >= HttpVersion11:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
+
+    async def _receive(self, exchange: Exchange, parts: list[bytes]) -> None:
+        request, timeout_s = exchange.request, self._timeout_s
+        await self.invite(exchange)
         deadline = self._deadlines.after(timeout_s)
         try:
             with deadline:

@@ -1,7 +1,9 @@
 """A real gRPC server on a free port over a store and an embedder in memory, and a real channel to it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 import grpc
@@ -17,10 +19,13 @@ from service.cli import app
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects import writing
 from service.core.reranker_pool import RerankerPool
+from service.rpc.connect.application import ConnectApplication
 from service.rpc.server.server import GrpcServer
 from service.rpc.shared.bounds import RequestLimits
-from service.settings import AuthSettings, LimitSettings, ServerSettings
+from service.settings import AuthSettings, LimitSettings, ServerSettings, WebSettings
+from service.web.server import WebServer
 from tests.fakes.embedder import FakeEmbedder, watched
+from tests.fakes.http_channel import WIRES, HttpChannel
 from tests.fakes.reranker import FakeReranker
 from tests.fakes.server import FakeVecgate, serving
 from tests.fakes.store import FakeStore
@@ -33,6 +38,9 @@ from vecgate.v1.object_service_pb2_grpc import ObjectServiceStub
 from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 
 PNG = b"\x89PNG\r\n\x1a\n picture"
+
+ALL_WIRES = ("grpc", *WIRES)
+"""The ways of a call of the API."""
 
 Run = Callable[..., Result]
 """Runs a command of the command line."""
@@ -54,14 +62,22 @@ class Wire:
         embedders: Sequence[FakeEmbedder],
         pool: EmbedderPool,
         rerankers: RerankerPool,
+        web: WebServer,
+        api: ConnectApplication,
+        over: str,
     ) -> None:
         self.server = server
+        self.web = web
+        self.api = api
+        self.over = over
         self.store = store
         self.embedder = embedders[0]
         self.embedders = embedders
         self.pool = pool
         self.rerankers = rerankers
-        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        self.channel: Any = (
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") if over == "grpc" else HttpChannel(web.address, over)
+        )
         self.embedding = EmbeddingServiceStub(self.channel)
         self.collections = CollectionServiceStub(self.channel)
         self.objects = ObjectServiceStub(self.channel)
@@ -146,8 +162,10 @@ async def start_wire(
     limits: RequestLimits = LIMITS,
     rerankers: Sequence[Sequence[FakeReranker]] = (),
     replicas: Mapping[str, Sequence[str]] | None = None,
+    web: WebSettings | None = None,
+    over: str = "grpc",
 ) -> Wire:
-    """Start a server over fakes; the caller ends it with stop_wire."""
+    """Start a server over fakes; the caller ends it with stop_wire. The stubs talk to it over gRPC or one of WIRES."""
     store = store or FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool([watched(each) for each in fakes], replicas=replicas, check_interval_s=60)
@@ -157,24 +175,31 @@ async def start_wire(
     await reranking.start()
     await reranking.first_checks()
     settings = server or ServerSettings(port=0, drain_grace_s=5)
+    authenticator = Authenticator(auth or AuthSettings())
     running = GrpcServer(
         settings,
         limits,
         store=store,
         embedders=pool,
         rerankers=reranking,
-        authenticator=Authenticator(auth or AuthSettings()),
+        authenticator=authenticator,
         allow_caller_keys=allow_caller_keys,
         chunk_objects=chunk_objects,
     )
     await running.start()
-    return Wire(running, store, fakes, pool, reranking)
+    http = WebServer(web or WebSettings(port=0), settings, embedders=pool, authenticator=authenticator)
+    api = ConnectApplication(running.methods, settings.max_request_bytes)
+    http.calls.serve(api)
+    if over != "grpc":
+        await http.start()
+    return Wire(running, store, fakes, pool, reranking, http, api, over)
 
 
 async def stop_wire(wire: Wire) -> None:
     """End a server."""
     await wire.channel.close()
-    await wire.server.stop()
+    await asyncio.gather(wire.server.stop(), wire.web.stop())
+    wire.api.close()
     await wire.pool.close()
     await wire.rerankers.close()
 

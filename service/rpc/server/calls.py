@@ -25,13 +25,14 @@ from grpc_status import rpc_status
 from opentelemetry.trace import Span, SpanKind
 
 from embedders.telemetry import tracing
-from embedders.telemetry.timing import begin_times, note_deadline
+from embedders.telemetry.timing import CallTimes, begin_times, note_deadline
 from service.access import Authenticator, authorize, authorize_method, follow_alias
 from service.error_table import log_failure, to_status
 from service.errors import MessageTooLarge, Overloaded
 from service.process.deadlines import Deadlines
 from service.process.log import log_call, new_request_id
 from service.process.metrics import IN_FLIGHT, note_call
+from service.process.server_timing import SERVER_TIMING, server_timing
 from service.rpc.server.standard_services import OURS, Context, Continuation, MethodHandler, authorization_in
 from service.rpc.server.wire import WireCheck, unreadable
 from service.rpc.shared.bounds import RequestLimits
@@ -222,15 +223,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             started = time.perf_counter()
             held, answered = _Held(), False
             self._begin(method, held, context)
-            with _span(method.path, metadata) as span:
+            with _span(method.path, metadata, getattr(context, "rpc_system", "grpc")) as span:
                 # Not unbound later: gRPC runs each call in a task, and so in a context, of its own.
                 structlog.contextvars.bind_contextvars(request_id=request_id, **tracing.trace_names(span))
                 try:
                     answer = await self._answer(method, context, metadata, held)
+                    _tell(context, request_id, times, started)
                     answered = True
                 except grpc.aio.AbortError:
                     raise
                 except Exception as error:  # noqa: BLE001  # every error becomes a status
+                    _tell(context, request_id, times, started)
                     await _abort(error, method.path, context)
                 else:
                     return answer
@@ -336,6 +339,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return min(self._settings.max_call_s, remaining - min(0.05, remaining * 0.1))
 
 
+def _tell(context: Context, request_id: str, times: CallTimes, started: float) -> None:
+    timing = server_timing(times, time.perf_counter() - started)
+    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id), (SERVER_TIMING, timing)))
+
+
 async def _abort(error: Exception, method: str, context: Context) -> NoReturn:
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     log_failure(error, method)
@@ -351,13 +359,13 @@ def _note_span(span: Span, code: str) -> None:
         tracing.fail(span, code)
 
 
-def _span(method: str, metadata: Metadata) -> AbstractContextManager[Span]:
+def _span(method: str, metadata: Metadata, system: str) -> AbstractContextManager[Span]:
     """Return the span of a call, in its caller's trace; health checks have none."""
     if not tracing.active() or method in QUIET_METHODS:
         return tracing.NOTHING
     name = method.removeprefix("/")
     carrier = {key: value for key, value in metadata if isinstance(value, str)}
-    attributes = {"rpc.system.name": "grpc", "rpc.method": name}
+    attributes = {"rpc.system.name": system, "rpc.method": name}
     return tracing.span(name, attributes, kind=SpanKind.SERVER, parent=tracing.incoming(carrier))
 
 

@@ -33,6 +33,7 @@ from service.rpc.embedding import EmbeddingServicer
 from service.rpc.objects.servicer import ObjectServicer
 from service.rpc.search.servicer import SearchServicer
 from service.rpc.server.calls import MAX_RESPONSE_BYTES, CallInterceptor
+from service.rpc.server.methods import Methods
 from service.rpc.server.standard_services import SERVICES, AccessInterceptor, HealthReporter, add_reflection
 from service.rpc.shared.bounds import MAX_VALUES, RequestLimits
 from service.rpc.shared.requests import CallerKeys
@@ -82,6 +83,9 @@ class GrpcServer:
         allow_caller_keys: whether calls may bring their own key for the NIM.
         chunk_objects: objects in one write to the store.
 
+    Attributes:
+        methods: what it answers, for other transports.
+
     Raises:
         InvalidSettings: the files for TLS cannot be used.
         AddressTaken: another program listens on the address, or the address is not one of this machine.
@@ -103,9 +107,10 @@ class GrpcServer:
         self._settings = settings
         self._health = HealthReporter(store, embedders, max_watches=settings.max_calls)
         self._calls = CallInterceptor(settings, authenticator, limits, partial(real_name, store))
-        self._server = grpc.aio.server(
-            interceptors=(self._calls, AccessInterceptor(authenticator, settings.max_calls)), options=_options(settings)
-        )
+        interceptors = (self._calls, AccessInterceptor(authenticator, settings.max_calls))
+        self._server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+        self.methods = Methods(self._server, interceptors)
+        services = cast("grpc.aio.Server", self.methods)
         if settings.workers == 1:
             check_address(settings)
         certificates = certificates_of(settings, settings.tls_client_ca_file, group="server")
@@ -117,11 +122,11 @@ class GrpcServer:
         self._settler = Settler(store, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-            EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), self._server
+            EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), services
         )
         collection_service_pb2_grpc.add_CollectionServiceServicer_to_server(
             CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders, keys=keys),
-            self._server,
+            services,
         )
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(
@@ -133,16 +138,14 @@ class GrpcServer:
                 keys=keys,
                 max_response_bytes=MAX_RESPONSE_BYTES,
             ),
-            self._server,
+            services,
         )
-        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
-            SearchServicer(searcher, limits, keys), self._server
-        )
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(searcher, limits, keys), services)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(store, embedders, rerankers, authenticator), self._server
+            AdminServicer(store, embedders, rerankers, authenticator), services
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, self._server)
-        add_reflection((*SERVICES, health.SERVICE_NAME), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, services)
+        add_reflection((*SERVICES, health.SERVICE_NAME), services)
 
     def _take_port(self) -> int:
         address = f"{self._settings.host}:{self._settings.port}"
@@ -175,6 +178,8 @@ class GrpcServer:
                 await self._calls.idle.wait()
         # Only health watches and reflection are left, which never end on their own.
         await asyncio.gather(stopping, self._server.stop(LAST_ANSWERS_S))
+        # Calls over HTTP end with their own server, which stops at the same time.
+        await self.methods.idle.wait()
         await self._settler.close()
         self._calls.close()
         # Writes that were begun for callers that have left.

@@ -22,7 +22,7 @@ from service.settings import AuthSettings
 from service.web.bounds import WebBounds
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import MODEL, Web, running_web
-from tests.service.conftest import Failure, Wire, start_wire, stop_wire, unpack
+from tests.service.conftest import ALL_WIRES, Failure, Wire, start_wire, stop_wire, unpack
 from vecgate import v1
 from vecgate.v1 import collection_service_pb2
 from vecgate.v1 import tenant_pb2 as tenant_pb
@@ -92,9 +92,9 @@ def auth(tmp_path: Path) -> AuthSettings:
     return let_in(tmp_path / "clients.toml", **clients)
 
 
-@pytest.fixture
-async def guarded(auth: AuthSettings) -> AsyncIterator[Wire]:
-    wire = await start_wire(auth=auth)
+@pytest.fixture(params=ALL_WIRES)
+async def guarded(auth: AuthSettings, request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
+    wire = await start_wire(auth=auth, over=request.param)
     yield wire
     await stop_wire(wire)
 
@@ -257,9 +257,11 @@ async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
     assert [each.name for each in tenants.tenants] == ["ours-1"]
 
 
+@pytest.mark.parametrize("over", ALL_WIRES)
 @pytest.mark.parametrize("open_", [True, False])
-async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, *, open_: bool) -> None:
-    wire = await start_wire(auth=auth.model_copy(update={"without_key": ["health", "reflection"] if open_ else []}))
+async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, over: str, *, open_: bool) -> None:
+    switched = auth.model_copy(update={"without_key": ["health", "reflection"] if open_ else []})
+    wire = await start_wire(auth=switched, over=over)
     health = health_pb2_grpc.HealthStub(wire.channel)
 
     def reflect(version: str) -> Callable[..., Awaitable[Any]]:
