@@ -17,11 +17,15 @@ GPU_ARCHIVE_ARGS ?=
 # Named, because uv would rather take an environment that the caller has activated.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-emit-package vecgate-client --generate-hashes
+EXPLORER = service/web/explorer
+EXPLORER_PACKAGES = $(EXPLORER)/node_modules/.installed
+# tsc checks, and esbuild bundles what it has checked; the folder is relative to the explorer's.
+BUILD_EXPLORER = cd $(EXPLORER) && PATH="$(abspath $(BIN)):$$PATH" && npm run --silent generate && npm run --silent types && npm run --silent bundle -- --outdir
 PEERS = tests/bench/peers
 COMPILE_PEER = $(BIN)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --generate-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help setup helm chromium run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release lock weaviate bench gpu-check gpu-archive model clean clean-data
+.PHONY: help setup helm chromium run test test-weaviate bundle image-test cluster-test check fmt lint type imports protos docs protos-check protos-release explorer explorer-check lock weaviate bench gpu-check gpu-archive model clean clean-data
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,7 +68,7 @@ image-test: setup ## build an image and run it strictly confined, TARGET=gateway
 cluster-test: setup helm ## install the chart on a real API server of Kubernetes; needs Go, and 10 minutes or more the first time
 	$(BIN)/pytest tests/cluster --override-ini "python_files=check_*.py" --timeout 900 $(PYTEST_ARGS)
 
-check: setup lint type imports protos-check ## everything that is checked without running the code
+check: setup lint type imports protos-check explorer-check ## everything that is checked without running the code
 
 fmt: setup ## format the code
 	$(BIN)/ruff check --select I --fix --quiet $(SOURCES)
@@ -93,6 +97,20 @@ protos-check: setup ## stubs fresh, API linted, and compatible with its baseline
 
 protos-release: setup ## record the current API as the baseline of the compatibility check
 	$(BIN)/buf build protos --exclude-source-info --output protos/released.binpb
+
+$(EXPLORER_PACKAGES): $(EXPLORER)/package-lock.json
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "the explorer is built with Node.js 20 or newer and npm; install them" >&2; exit 1; }
+	cd $(EXPLORER) && npm ci --ignore-scripts --no-audit --no-fund --prefer-offline
+	@touch $@
+
+explorer: setup $(EXPLORER_PACKAGES) ## build the explorer, the page for browsers
+	rm -f $(EXPLORER)/static/*
+	$(BUILD_EXPLORER)=static
+
+explorer-check: setup $(EXPLORER_PACKAGES) ## whether the explorer's built files are fresh
+	rm -rf build/explorer
+	$(BUILD_EXPLORER)=../../../build/explorer
+	@diff --recursive --brief build/explorer $(EXPLORER)/static || { echo "$(EXPLORER)/static is old: run make explorer" >&2; exit 1; }
 
 docs: setup ## write settings, metrics and values into the pages and the chart's schema
 	$(BIN)/python -m service.settings.table
@@ -123,6 +141,7 @@ model: setup ## train the bundled model anew
 	$(BIN)/python embedders/models/pictogram-clip/recipe/train.py
 
 clean: ## remove the virtual environment and everything built
+	rm -rf $(EXPLORER)/generated $(EXPLORER)/node_modules
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -108,6 +108,10 @@ class WebSettings(Group):
     """The HTTP server: the endpoint that answers as a NIM does. Its certificate is that of the gRPC server."""
 
     enabled: bool = Field(True, description="whether to serve HTTP")
+    explorer: bool = Field(
+        True,
+        description="whether to serve the explorer, a page for browsers, at /; its files need no key, its calls do",
+    )
     host: Host = Field("127.0.0.1", description="address that the HTTP server listens on")
     port: Port = Field(8070, description="port that the HTTP server listens on; 0 takes a free one")
     tls_client_ca_file: ReadableFile | None = Field(

@@ -240,7 +240,10 @@ class Calls:
             raise invalid_http("CONNECT is not supported")
         switches = self._authenticator.settings
         path, route = exchange.path, exchange.route
-        if not (switches.open_health if path in HEALTH else path == METRICS and switches.open_metrics):
+        open_here = path in self._endpoint.open_paths or (
+            switches.open_health if path in HEALTH else path == METRICS and switches.open_metrics
+        )
+        if not open_here:
             account = self._authenticator.admit(exchange.headers.get("authorization"))
             if route != OTHER:
                 authorize_route(account.client, route, exchange.method)

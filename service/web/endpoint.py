@@ -20,6 +20,7 @@ from service.process.metrics import exposed
 from service.settings import AuthSettings, WebSettings
 from service.web.bounds import WebBounds
 from service.web.exchange import BodyReader, Exchange, LongAnswer
+from service.web.explorer.serving import Explorer
 from service.web.inputs import InputReader
 from service.web.models import Chosen, DimensionUnknown, Models, ModelUnknown
 from service.web.openapi import openapi_document
@@ -55,6 +56,7 @@ class Endpoint:
         bodies: bounds the bodies of all requests.
         draining: whether to report not ready, whatever the state of the embedders.
         routes: the method and the handler of each path.
+        open_paths: those of the explorer's files, which anyone may have.
     """
 
     def __init__(self, settings: WebSettings, bounds: WebBounds, embedders: EmbedderPool, access: AuthSettings) -> None:
@@ -82,6 +84,18 @@ class Endpoint:
             "/openapi.json": ("GET", self.get_openapi),
             "/metrics": ("GET", self.get_metrics),
         }
+        self.open_paths: frozenset[str] = frozenset()
+        if settings.explorer:
+            self._add_explorer(settings.path_prefix)
+
+    def _add_explorer(self, prefix: str) -> None:
+        explorer = Explorer()
+        routes: dict[str, tuple[str, Handler]] = dict.fromkeys(explorer.paths, ("GET", explorer.get_file))
+        if prefix not in self.routes:
+            # The index names its files relative to itself, so it needs the slash.
+            routes |= {prefix: ("GET", _add_slash)} if prefix else {}
+        self.routes |= routes
+        self.open_paths = frozenset(routes)
 
     def name_path(self, path: str) -> str:
         """Return the route of a path, without anything that a caller chose."""
@@ -280,6 +294,12 @@ class Endpoint:
             "space": spec.space,
             "dimension": spec.dimension,
         }
+
+
+async def _add_slash(exchange: Exchange) -> web.Response:
+    """Lead from the prefix to the page below it; relative, because a proxy in front may have a prefix, too."""
+    location = exchange.path.rpartition("/")[2] + "/"
+    return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={"location": location})
 
 
 def _options(wanted: EmbeddingsRequest, chosen: Chosen, count: int) -> EmbedOptions:

@@ -88,15 +88,29 @@ def test_the_wheel_is_small_and_holds_the_client_the_stubs_and_the_api(wheel: Pa
     assert [name for name in names if name.endswith("/licenses/LICENSE")]
 
 
-def test_the_servers_wheel_leaves_the_package_vecgate_to_the_client(tmp_path: Path) -> None:
-    run(SCRIPTS / "hatchling", "build", "--target", "wheel", "--directory", tmp_path)
-    (built,) = tmp_path.iterdir()
+@pytest.fixture(scope="module")
+def server_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's wheel."""
+    folder = tmp_path_factory.mktemp("server")
+    run(SCRIPTS / "hatchling", "build", "--target", "wheel", "--directory", folder)
+    (built,) = folder.iterdir()
+    return built
 
-    assert {name.split("/")[0] for name in zipfile.ZipFile(built).namelist()} == {
+
+def test_the_servers_wheel_leaves_the_package_vecgate_to_the_client(server_wheel: Path) -> None:
+    assert {name.split("/")[0] for name in zipfile.ZipFile(server_wheel).namelist()} == {
         "embedders",
         "service",
-        built.name.replace("-py3-none-any.whl", ".dist-info"),
+        server_wheel.name.replace("-py3-none-any.whl", ".dist-info"),
     }
+
+
+def test_the_servers_wheel_holds_the_explorer_as_it_is_served_and_nothing_it_is_built_from(server_wheel: Path) -> None:
+    names = [name for name in zipfile.ZipFile(server_wheel).namelist() if name.startswith("service/web/explorer/")]
+    served = {f"service/web/explorer/static/{path.name}" for path in ROOT.glob("service/web/explorer/static/*")}
+
+    assert "service/web/explorer/static/index.html" in served
+    assert {name for name in names if not name.endswith(".py")} == {*served, "service/web/explorer/README.md"}
 
 
 def test_the_client_needs_what_it_says_it_needs_and_no_server(wheel: Path, python: Path) -> None:

@@ -610,7 +610,7 @@ async def test_failures_of_the_embedder_are_the_one_table_s(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/v1", 404),
         ("GET", "/v1/embeddings", 405),
         ("POST", "/v1/models", 405),
         ("DELETE", "/v1/v1/embeddings", 404),

@@ -1,0 +1,29 @@
+import { useRef, useState } from "preact/hooks";
+
+/** A command or a program, to read and to copy. */
+export function Copyable({ label, text }: { label: string; text: string }) {
+  const code = useRef<HTMLPreElement>(null);
+  const [said, setSaid] = useState("");
+  const copy = async () => {
+    setSaid((await copyText(text, code.current)) ? "Copied" : "Select and copy it by hand");
+    setTimeout(() => setSaid(""), 2000);
+  };
+  return (
+    <div class="copyable">
+      <pre ref={code} tabIndex={0} aria-label={label}><bdi dir="ltr">{text}</bdi></pre>
+      <button type="button" onClick={() => void copy()} aria-label={`Copy ${label}`}>Copy</button>
+      <span class="quiet" role="status">{said}</span>
+    </div>
+  );
+}
+
+async function copyText(text: string, shown: HTMLElement | null): Promise<boolean> {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    // Without TLS, other machines' pages have no clipboard; a selection can still be copied.
+    if (shown) getSelection()?.selectAllChildren(shown);
+    return document.execCommand("copy");
+  }
+}

@@ -1,0 +1,72 @@
+import { useEffect, useState } from "preact/hooks";
+
+import { ApiError, isCancelled } from "../api";
+import { Text } from "./text";
+
+/** What to tell people of an error, by its reason or else its code. */
+const TITLES: Record<string, string> = {
+  already_exists: "This exists already",
+  CREDENTIALS_INVALID: "The server does not know this key",
+  CREDENTIALS_MISSING: "The server needs an API key",
+  deadline_exceeded: "This took too long",
+  EMBEDDER_UNAVAILABLE: "The embedder does not answer",
+  EMBEDDING_SPACE_MISMATCH: "The vectors belong to another space",
+  failed_precondition: "This is not possible now",
+  internal: "The server failed",
+  invalid_argument: "The server refuses this request",
+  not_found: "This does not exist",
+  OVERLOADED: "The server is overloaded",
+  permission_denied: "This key may not do that",
+  QUOTA_EXCEEDED: "The quota of this key is used up",
+  resource_exhausted: "Too much at once",
+  STORE_UNAVAILABLE: "Weaviate does not answer",
+  unauthenticated: "The server needs an API key",
+  unavailable: "The server does not answer",
+  unimplemented: "The server does not have this",
+};
+
+/** Say what went wrong, in the server's own words, and offer to try again. */
+export function ErrorNote({ error, onRetry }: { error: unknown; onRetry?: (() => void) | undefined }) {
+  if (error === undefined || error === null || isCancelled(error)) return null;
+  if (!(error instanceof ApiError)) {
+    return (
+      <div class="note error" role="alert">
+        <p><Text>{error instanceof Error ? error.message : String(error)}</Text></p>
+      </div>
+    );
+  }
+  return (
+    <div class="note error" role="alert" data-reason={error.reason || error.code}>
+      <p><strong>{TITLES[error.reason] ?? TITLES[error.code] ?? "This did not work"}</strong></p>
+      <p><Text>{error.message}</Text></p>
+      {error.violations.length > 1 && (
+        <ul>
+          {error.violations.slice(0, 20).map((each) => (
+            <li><code><Text>{each.field}</Text></code> <Text>{each.description}</Text></li>
+          ))}
+        </ul>
+      )}
+      <p class="quiet">
+        {error.reason && <code>{error.reason}</code>}
+        {error.requestId && <> request <Text>{error.requestId}</Text></>}
+      </p>
+      {onRetry && <Retry delayMs={error.retryDelayMs} onRetry={onRetry} />}
+    </div>
+  );
+}
+
+/** A button that is free when the server takes the call again. */
+function Retry({ delayMs = 0, onRetry }: { delayMs?: number | undefined; onRetry: () => void }) {
+  const [left, setLeft] = useState(Math.ceil(delayMs / 1000));
+  useEffect(() => setLeft(Math.ceil(delayMs / 1000)), [delayMs]);
+  useEffect(() => {
+    if (left <= 0) return undefined;
+    const timer = setTimeout(() => setLeft(left - 1), 1000);
+    return () => clearTimeout(timer);
+  }, [left]);
+  return (
+    <button type="button" disabled={left > 0} onClick={onRetry}>
+      {left > 0 ? `Try again in ${left} s` : "Try again"}
+    </button>
+  );
+}
