@@ -136,6 +136,7 @@ def _grpc_server(
         embedders=embedders,
         rerankers=rerankers,
         authenticator=authenticator,
+        embedding=settings.embedder,
         allow_caller_keys=any(
             isinstance(group, NimConnectionSettings) and group.allow_caller_keys
             for group in settings.embedders.values()

@@ -13,7 +13,7 @@ from embedders.factory import build_embedder, build_reranker, check_packages
 from embedders.front.breaker import BreakerRules
 from embedders.front.cache import VectorCache
 from embedders.front.proof import ProbeVectors, ProvenEmbedder, probe_vectors, read_probe
-from embedders.front.queueing import QueueBounds
+from embedders.front.queueing import MAX_QUEUED_BYTES, QueueBounds
 from embedders.images.decoders import LEAST_PROCESSES, MOST_PROCESSES, Decoders
 from embedders.nim.embedder import NimConfig
 from embedders.nim.reranking import NimRerankConfig
@@ -29,8 +29,6 @@ from service.settings import (
     replica_names,
 )
 
-MAX_QUEUED_BYTES = 512 * 1024 * 1024
-"""Bytes of texts and images that may wait for an embedder: as many as all calls together may hold."""
 NONE_SERVED: Mapping[str, Path] = MappingProxyType({})
 PROBE_MIN_COSINE = 0.98
 """How close a model's vectors of the probe must be to those of the space that it is declared to belong to: two runtimes

@@ -17,6 +17,9 @@ from embedders.telemetry.timing import call_times
 BULK_EVERY = 4
 """While both kinds wait, one of so many batches is a bulk one, so that bulk work always progresses."""
 
+MAX_QUEUED_BYTES = 512 * 1024 * 1024
+"""Bytes of texts and images that may wait for an embedder of a server: as many as all its calls together may hold."""
+
 calling_client: ContextVar[str] = ContextVar("calling_client", default="")
 """The client of the current call; clients share the embedders' time equally. Empty if unknown."""
 

@@ -85,10 +85,7 @@ class Authenticator:
             QuotaExceeded: the client has used up its quota.
         """
         client = self.identify(authorization)
-        account = self._accounts.get(client.name)
-        if account is None or (account.client is not client and account.client.quota != client.quota):
-            account = self._accounts[client.name] = Account(client, row=self._ledger.row(client.name))
-        account.client = client
+        account = self._account(client)
         calling_account.set(account)
         if not self.open:
             calling_client.set(client.name)
@@ -97,8 +94,24 @@ class Authenticator:
         return account
 
     def accounts(self) -> list[Account]:
-        """Return the accounts of the clients that have called, by name; none where everyone may call."""
-        return [] if self.open else [self._accounts[name] for name in sorted(self._accounts)]
+        """Return the accounts of the clients that have called, by name; none where everyone may call.
+
+        Those that have called another process of the server only are among them, if they are still clients.
+        """
+        if self.open:
+            return []
+        elsewhere = self._ledger.names() - self._accounts.keys()
+        for client in self._clients:
+            if client.name in elsewhere:
+                self._account(client)
+        return [self._accounts[name] for name in sorted(self._accounts)]
+
+    def _account(self, client: Client) -> Account:
+        account = self._accounts.get(client.name)
+        if account is None or (account.client is not client and account.client.quota != client.quota):
+            account = self._accounts[client.name] = Account(client, row=self._ledger.row(client.name))
+        account.client = client
+        return account
 
     async def start(self) -> None:
         """Watch the files in the background."""

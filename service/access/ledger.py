@@ -17,6 +17,8 @@ NAME_BYTES = 64
 """The longest name that a client may have."""
 NUMBERS = 4
 """Of each of the two quotas: what is used, and when that was last looked at."""
+COUNTS = 3
+"""Of each process: inputs in flight, and all inputs and bytes since the start."""
 MAX_ROWS = 10_000
 """Clients in the file; what it never held takes no memory."""
 
@@ -32,9 +34,12 @@ class Row:
 
     look_every_s: float | None = None
 
-    def __init__(self, numbers: "memoryview[float]", in_flight: memoryview, column: int) -> None:
+    def __init__(self, numbers: "memoryview[float]", counts: memoryview, column: int) -> None:
         self.inputs, self.bytes = numbers[:2], numbers[2:]
-        self._in_flight = in_flight
+        workers = len(counts) // COUNTS
+        self._in_flight, self._all_inputs, self._all_bytes = (
+            counts[at * workers : (at + 1) * workers] for at in range(COUNTS)
+        )
         self._column = column
 
     @property
@@ -42,9 +47,25 @@ class Row:
         """Inputs that wait for an embedder or that it is embedding, in all processes."""
         return sum(self._in_flight)
 
+    @property
+    def all_inputs(self) -> int:
+        """Inputs that have been in flight since the start, in all processes."""
+        return sum(self._all_inputs)
+
+    @property
+    def all_bytes(self) -> int:
+        """Bytes of requests since the start, in all processes."""
+        return sum(self._all_bytes)
+
     def add_in_flight(self, inputs: int) -> None:
         """Note that inputs are in flight in this process, or no longer are."""
         self._in_flight[self._column] += inputs
+
+    def count(self, *, inputs: int = 0, size: int = 0) -> None:
+        """Count inputs and bytes of this process."""
+        # Only this process writes here, so that no call pays for a lock.
+        self._all_inputs[self._column] += inputs
+        self._all_bytes[self._column] += size
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -64,10 +85,8 @@ class _SharedRow(Row):
 
     look_every_s = LOOK_EVERY_S
 
-    def __init__(
-        self, numbers: "memoryview[float]", in_flight: memoryview, column: int, file: int, offset: int
-    ) -> None:
-        super().__init__(numbers, in_flight, column)
+    def __init__(self, numbers: "memoryview[float]", counts: memoryview, column: int, file: int, offset: int) -> None:
+        super().__init__(numbers, counts, column)
         self._file = file
         self._offset = offset
 
@@ -96,14 +115,20 @@ class Ledger:
     def row(self, client: str) -> Row:
         """Return a new row of a client."""
         del client
-        return Row(memoryview(bytearray(NUMBERS * NUMBER_BYTES)).cast("d"), memoryview(bytearray(8)).cast("q"), 0)
+        numbers, counts = (memoryview(bytearray(each * NUMBER_BYTES)) for each in (NUMBERS, COUNTS))
+        return Row(numbers.cast("d"), counts.cast("q"), 0)
+
+    def names(self) -> frozenset[str]:
+        """Return the clients that have called other processes of the server, as far as they are known."""
+        return frozenset()
 
 
 class SharedLedger(Ledger):
     """The rows of the clients that have called any server process. May be used in one event loop of each.
 
-    The file has the number of its rows, then for each client its name, its numbers and its inputs in flight in each
-    process. A row is locked by its first byte, and the turn to wait for room by its second one.
+    The file has the number of its rows, then for each client its name, its numbers and its counts: the inputs in flight
+    in each process, then all inputs, then all bytes. A row is locked by its first byte, and the turn to wait for room
+    by its second one.
     """
 
     def __init__(self, file: Path, *, workers: int, worker: int = 0) -> None:
@@ -114,7 +139,7 @@ class SharedLedger(Ledger):
             workers: server processes, numbered from 1.
             worker: number of this one; 0 for their parent, which uses nothing.
         """
-        self._row_bytes = NAME_BYTES + NUMBER_BYTES * (NUMBERS + workers)
+        self._row_bytes = NAME_BYTES + NUMBER_BYTES * (NUMBERS + COUNTS * workers)
         self._column = worker - 1
         size = NUMBER_BYTES + MAX_ROWS * self._row_bytes
         self._file = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -138,16 +163,21 @@ class SharedLedger(Ledger):
                 self._count[0] = count + 1
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
-        in_flight_at = NAME_BYTES + NUMBERS * NUMBER_BYTES
-        numbers = self._part(at, NAME_BYTES, in_flight_at).cast("d")
-        return _SharedRow(numbers, self._in_flight(at), self._column, self._file, self._offset(at))
+        counts_at = NAME_BYTES + NUMBERS * NUMBER_BYTES
+        numbers = self._part(at, NAME_BYTES, counts_at).cast("d")
+        return _SharedRow(numbers, self._counts(at), self._column, self._file, self._offset(at))
+
+    def names(self) -> frozenset[str]:
+        """Return the clients that have a row."""
+        rows = range(self._count[0])
+        return frozenset(bytes(self._part(at, 0, NAME_BYTES)).rstrip(b"\0").decode() for at in rows)
 
     def forget(self, worker: int) -> None:
-        """Note that nothing is in flight in a server process, because it has died."""
+        """Note that nothing is in flight in a server process, because it has died. What it did still counts."""
         for at in range(self._count[0]):
-            self._in_flight(at)[worker - 1] = 0
+            self._counts(at)[worker - 1] = 0
 
-    def _in_flight(self, at: int) -> memoryview:
+    def _counts(self, at: int) -> memoryview:
         return self._part(at, NAME_BYTES + NUMBERS * NUMBER_BYTES, self._row_bytes).cast("q")
 
     def _offset(self, at: int) -> int:

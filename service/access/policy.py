@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
     "ObjectService/DeleteObject": _objects(WRITERS),
     "ObjectService/DeleteObjects": _objects(WRITERS),
     "ObjectService/BackfillVectors": replace(_objects(WRITERS), every_tenant=True),
+    "ObjectService/CountMissingVectors": _objects(READERS),
     "ObjectService/GetObject": _objects(SEARCHERS),
     "ObjectService/ListObjects": _objects(SEARCHERS),
     "SearchService/SearchObjects": _objects(SEARCHERS),

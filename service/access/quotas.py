@@ -31,18 +31,21 @@ class _Bucket:
         self._rate = rate
         self._clock = clock
 
-    def debt_s(self) -> float:
-        """Return the seconds until the debt is paid; 0 or less without debt."""
+    def used(self) -> float:
+        """Return the tokens that are used up now."""
         now_s = self._clock()
         used, seen_s = self._state
         self._state[0] = used = max(0.0, used - (now_s - seen_s) * self._rate)
         self._state[1] = now_s
-        return float(used / self._rate - BURST_S)
+        return float(used)
+
+    def debt_s(self) -> float:
+        """Return the seconds until the debt is paid; 0 or less without debt."""
+        return self.used() / self._rate - BURST_S
 
     def take(self, tokens: float) -> None:
         """Take tokens, even if the bucket has fewer."""
-        self.debt_s()
-        self._state[0] += tokens
+        self._state[0] = self.used() + tokens
 
 
 class Account:
@@ -72,6 +75,22 @@ class Account:
         """The client's inputs that wait for an embedder or that it is embedding."""
         return self._row.inputs_in_flight
 
+    @property
+    def inputs(self) -> int:
+        """All inputs of the client since the server was started, or since its quota was changed."""
+        return self._row.all_inputs
+
+    @property
+    def request_bytes(self) -> int:
+        """All bytes of its requests, likewise."""
+        return self._row.all_bytes
+
+    def used_up(self) -> tuple[float, float]:
+        """Return how many inputs and bytes of its quota are used up now; 0 of what has no bound."""
+        with self._row.locked():
+            inputs, size = (0.0 if bucket is None else bucket.used() for bucket in (self._inputs, self._bytes))
+        return inputs, size
+
     def begin_call(self) -> None:
         """Begin a call.
 
@@ -99,6 +118,7 @@ class Account:
 
     def receive(self, size: int) -> None:
         """Charge the bytes of a request."""
+        self._row.count(size=size)
         if self._bytes is not None:
             with self._row.locked():
                 self._bytes.take(size)
@@ -106,6 +126,7 @@ class Account:
     @asynccontextmanager
     async def embedding(self, inputs: int) -> AsyncIterator[None]:
         """Charge inputs, which are in flight inside the block; calls that began at the same time wait for room."""
+        self._row.count(inputs=inputs)
         if self._inputs is not None:
             with self._row.locked():
                 self._inputs.take(inputs)

@@ -1,6 +1,7 @@
 """`vecgate collections`: create, list, show, update and delete collections."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -211,12 +212,22 @@ def show(
     tenant: Annotated[
         str, typer.Option("--tenant", help="The tenant whose objects to count.", show_default=False)
     ] = "",
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Also count the objects that lack each vector; reads all of them.")
+    ] = False,
     as_json: JsonOption = False,
     address: AddressOption = None,
 ) -> None:
     """Show a collection: its properties, its vectors with their spaces, and its number of objects."""
+    if missing and as_json:
+        fail("--missing adds to the table, which --json replaces; leave one of them out", EXIT_WRONG_USE)
+    lacking: Counter[str] | None = None
     with connected(context, address) as client:
         found = client.get_collection(name, tenant)
+        if missing:
+            lacking = Counter()
+            for part in client.count_missing_vectors(name, tenant=tenant):
+                lacking.update(part.missing)
     if as_json:
         print_json(_as_json(found))
         return
@@ -233,7 +244,7 @@ def show(
     ]
     print_table(("property", "type", "description"), rows)
     say()
-    vectors = [
+    vectors: list[tuple[str, ...]] = [
         (
             f"{each.name} (default)" if each.name == found.default_vector else each.name,
             each.model,
@@ -246,7 +257,11 @@ def show(
         )
         for each in found.vectors
     ]
-    print_table(("vector", "model", "space", "dimension", "distance", "index", "fields", "embedder"), vectors)
+    titles = ["vector", "model", "space", "dimension", "distance", "index", "fields", "embedder"]
+    if lacking is not None:
+        titles.append("objects without it")
+        vectors = [(*row, str(lacking[each.name])) for row, each in zip(vectors, found.vectors, strict=True)]
+    print_table(titles, vectors)
 
 
 @app.command("update")

@@ -34,6 +34,12 @@ def forget_metrics(folder: Path, worker: int) -> None:
     mark_process_dead(worker, str(folder))  # type: ignore[no-untyped-call]
 
 
+def living_workers() -> int:
+    """Return how many processes of the server run."""
+    folder = os.environ.get(FOLDER)
+    return 1 if folder is None else sum(1 for _ in Path(folder).glob("*.pid"))
+
+
 async def all_metrics(own: Iterable[Collector]) -> CollectorRegistry:
     """Return the metrics of the whole server; `own` are those that are the same in each of its processes."""
     if (folder := os.environ.get(FOLDER)) is None:

@@ -37,6 +37,23 @@ class Deletion:
     failures: Mapping[UUID, StoreRejected]
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the store: its name, its state in the store's own word, and the version of the program on it."""
+
+    name: str
+    status: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What the store says of itself: its version, and its nodes by name; none where they may not be seen."""
+
+    version: str
+    nodes: Sequence[Node] = ()
+
+
 class Store(Protocol):
     """Keeps collections and objects and finds the objects nearest to a vector.
 
@@ -58,6 +75,10 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Disconnect. May be called twice."""
+        ...
+
+    async def state(self) -> StoreState:
+        """Return what the store says of itself."""
         ...
 
     async def create_collection(self, collection: Collection) -> None:

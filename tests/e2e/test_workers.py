@@ -16,6 +16,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.settings import ServerSettings
 from tests.e2e.serving import Serving, serving, tiny_model
 from tests.e2e.test_prometheus import page, use
 from tests.e2e.test_rolling_restart import free_port, nim
@@ -164,6 +165,25 @@ def test_each_worker_shows_the_metrics_of_the_whole_server_by_the_names_of_one_p
     counted = [float(line.split()[-1]) for text in pages for line in text.splitlines() if line.startswith(asked)]
     assert counted == sorted(counted)
     assert counted[-1] - counted[0] >= CONNECTIONS - 2
+
+
+def test_each_worker_tells_the_status_of_the_whole_server(running: Serving) -> None:
+    def embeddings(client: Client) -> int:
+        methods = client.server_status().methods
+        return sum(each.seconds.count for each in methods if each.name.endswith("/EmbedInputs"))
+
+    with ExitStack() as ends:
+        clients = connections(running, ends)
+        before = embeddings(clients[0])
+        for client in clients:
+            client.embed(["a dog"])
+        counted = {embeddings(client) - before for client in clients}
+        told = [client.server_status() for client in clients]
+
+    assert counted == {CONNECTIONS}
+    assert {each.workers for each in told} == {2}
+    assert len({each.start_time.ToNanoseconds() for each in told}) == 1
+    assert {each.max_calls for each in told} == {2 * ServerSettings().max_calls}
 
 
 def test_a_quota_counts_whatever_worker_a_connection_reaches(

@@ -17,6 +17,7 @@ from service.errors import (
     StoreUnavailable,
     Violation,
 )
+from service.store.base import Node, StoreState
 
 NO_QUANTIZER = Quantizer("none")
 
@@ -56,6 +57,11 @@ class FakeCollections:
 
     async def close(self) -> None:
         """Do nothing; may be called twice."""
+
+    async def state(self) -> StoreState:
+        """Return that there is one node."""
+        self._enter("state")
+        return StoreState("1.2.3", [Node("node1", "HEALTHY", "1.2.3")])
 
     async def create_collection(self, collection: Collection) -> None:
         """Create a collection; its name is capitalised as Weaviate does."""

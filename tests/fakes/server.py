@@ -321,6 +321,17 @@ class _Objects(object_grpc.ObjectServiceServicer):
                 page_token=page[-1], seen=len(page), filled=len(page) - len(failed), failures=failed
             )
 
+    def CountMissingVectors(self, request: Any, context: Any) -> object_pb.CountMissingVectorsResponse:  # noqa: N802
+        self.fake.came("CountMissingVectors", request, context)
+        found = self.fake.collection(request.collection, context)
+        ids = [id_ for id_ in sorted(self.fake.objects[request.collection]) if id_ > request.page_token]
+        # Of each part the first object lacks its vectors.
+        return object_pb.CountMissingVectorsResponse(
+            seen=len(ids[:2]),
+            missing={each.name: len(ids[:1]) for each in found.vectors},
+            next_page_token=ids[1] if len(ids) > 2 else "",
+        )
+
     def DeleteObject(self, request: Any, context: Any) -> object_pb.DeleteObjectResponse:  # noqa: N802
         self.fake.came("DeleteObject", request, context)
         self.fake.collection(request.collection, context)

@@ -573,6 +573,40 @@ class Client:
             else:
                 return
 
+    def count_missing_vectors(
+        self,
+        collection: str,
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        tenant: str = "",
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> Iterator[object_pb.CountMissingVectorsResponse]:
+        """Count the objects that lack named vectors: read a collection part by part, and yield the counts of each part.
+
+        Args:
+            collection: the collection's name.
+            page_size: the most objects of a part, up to 10,000; 0 leaves it to the server.
+            page_token: the `next_page_token` of a part, to begin after it.
+            tenant: the tenant, if the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Example:
+            missing = sum([each.missing["default"] for each in client.count_missing_vectors("Pictures")])
+        """
+        request = object_pb.CountMissingVectorsRequest(
+            collection=collection,
+            page_size=page_size,
+            page_token=page_token,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
+        )
+        while True:
+            response = self._call(self._object.CountMissingVectors, request)
+            yield response
+            if not response.next_page_token:
+                return
+            request.page_token = response.next_page_token
+
     def delete_object(
         self,
         collection: str,

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evecgate/v1/admin_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetServerStatusRequest\"\x86\x02\n\x17GetServerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x02 \x01(\x05\x12\x1f\n\x17http_requests_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0fstore_available\x18\x04 \x01(\x08\x12-\n\tembedders\x18\x05 \x03(\x0b\x32\x1a.vecgate.v1.EmbedderStatus\x12)\n\x07\x63lients\x18\x06 \x03(\x0b\x32\x18.vecgate.v1.ClientStatus\x12-\n\trerankers\x18\x07 \x03(\x0b\x32\x1a.vecgate.v1.RerankerStatus\"\xb9\x01\n\x0e\x45mbedderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rqueued_inputs\x18\x04 \x01(\x03\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x03\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frunning_batches\x18\x07 \x01(\x05\"q\n\x0eRerankerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rwaiting_calls\x18\x04 \x01(\x05\x12\x15\n\rrunning_calls\x18\x05 \x01(\x05\"f\n\x0c\x43lientStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10inputs_in_flight\x18\x02 \x01(\x03\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2o\n\x0c\x41\x64minService\x12_\n\x0fGetServerStatus\x12\".vecgate.v1.GetServerStatusRequest\x1a#.vecgate.v1.GetServerStatusResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evecgate/v1/admin_service.proto\x12\nvecgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x18\n\x16GetServerStatusRequest\"\xfe\x04\n\x17GetServerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\x17\n\x0f\x63\x61lls_in_flight\x18\x02 \x01(\x05\x12\x1f\n\x17http_requests_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0fstore_available\x18\x04 \x01(\x08\x12-\n\tembedders\x18\x05 \x03(\x0b\x32\x1a.vecgate.v1.EmbedderStatus\x12)\n\x07\x63lients\x18\x06 \x03(\x0b\x32\x18.vecgate.v1.ClientStatus\x12-\n\trerankers\x18\x07 \x03(\x0b\x32\x1a.vecgate.v1.RerankerStatus\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cobserve_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07workers\x18\n \x01(\x05\x12\x11\n\tmax_calls\x18\x0b \x01(\x03\x12+\n\x08\x63pu_time\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0eresident_bytes\x18\r \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_bytes\x18\x0e \x01(\x03\x12\x17\n\x0fmax_cache_bytes\x18\x0f \x01(\x03\x12&\n\x05store\x18\x10 \x01(\x0b\x32\x17.vecgate.v1.StoreStatus\x12)\n\x07methods\x18\x11 \x03(\x0b\x32\x18.vecgate.v1.MethodStatus\x12*\n\x08\x66\x61ilures\x18\x12 \x03(\x0b\x32\x18.vecgate.v1.FailureCount\"N\n\tHistogram\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x0b\n\x03sum\x18\x02 \x01(\x01\x12\x0e\n\x06\x62ounds\x18\x03 \x03(\x01\x12\x15\n\rbucket_counts\x18\x04 \x03(\x03\"\x8b\x05\n\x0e\x45mbedderStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rqueued_inputs\x18\x04 \x01(\x03\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x03\x12.\n\x0boldest_wait\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0frunning_batches\x18\x07 \x01(\x05\x12\x19\n\x11max_queued_inputs\x18\x08 \x01(\x03\x12\x18\n\x10max_queued_bytes\x18\t \x01(\x03\x12\x13\n\x0b\x62\x61tch_slots\x18\n \x01(\x05\x12\x11\n\tmax_batch\x18\x0b \x01(\x05\x12\x18\n\x10\x62reaker_openings\x18\x0c \x01(\x03\x12\x17\n\x0f\x65mbedded_inputs\x18\r \x01(\x03\x12\x17\n\x0frejected_inputs\x18\x0e \x01(\x03\x12\x15\n\rfailed_inputs\x18\x0f \x01(\x03\x12\x15\n\rrefused_calls\x18\x10 \x01(\x03\x12\x12\n\ncache_hits\x18\x11 \x01(\x03\x12\x13\n\x0b\x63\x61\x63he_joins\x18\x12 \x01(\x03\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x13 \x01(\x03\x12,\n\rqueue_seconds\x18\x14 \x01(\x0b\x32\x15.vecgate.v1.Histogram\x12\x31\n\x12preprocess_seconds\x18\x15 \x01(\x0b\x32\x15.vecgate.v1.Histogram\x12.\n\x0f\x62\x61\x63kend_seconds\x18\x16 \x01(\x0b\x32\x15.vecgate.v1.Histogram\x12)\n\nbatch_fill\x18\x17 \x01(\x0b\x32\x15.vecgate.v1.Histogram\"\x95\x02\n\x0eRerankerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\x12\x14\n\x0c\x62reaker_open\x18\x03 \x01(\x08\x12\x15\n\rwaiting_calls\x18\x04 \x01(\x05\x12\x15\n\rrunning_calls\x18\x05 \x01(\x05\x12\x19\n\x11max_waiting_calls\x18\x06 \x01(\x05\x12\x12\n\ncall_slots\x18\x07 \x01(\x05\x12\x17\n\x0fscored_passages\x18\x08 \x01(\x03\x12\x19\n\x11rejected_passages\x18\t \x01(\x03\x12\x17\n\x0f\x66\x61iled_passages\x18\n \x01(\x03\x12&\n\x07seconds\x18\x0b \x01(\x0b\x32\x15.vecgate.v1.Histogram\"\x83\x01\n\x0bStoreStatus\x12\r\n\x05\x66\x61ult\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12$\n\x05nodes\x18\x03 \x03(\x0b\x32\x15.vecgate.v1.StoreNode\x12.\n\noperations\x18\x04 \x03(\x0b\x32\x1a.vecgate.v1.StoreOperation\":\n\tStoreNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"X\n\x0eStoreOperation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x07seconds\x18\x02 \x01(\x0b\x32\x15.vecgate.v1.Histogram\x12\x10\n\x08\x66\x61ilures\x18\x03 \x01(\x03\"D\n\x0cMethodStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x07seconds\x18\x02 \x01(\x0b\x32\x15.vecgate.v1.Histogram\"<\n\x0c\x46\x61ilureCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x62lame\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x03\"\x92\x03\n\x0c\x43lientStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10inputs_in_flight\x18\x02 \x01(\x03\x12.\n\x0bretry_delay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x03\x12\x15\n\rrefused_calls\x18\x05 \x01(\x03\x12\x0e\n\x06inputs\x18\x06 \x01(\x03\x12\x15\n\rrequest_bytes\x18\x07 \x01(\x03\x12\"\n\x15max_inputs_per_second\x18\x08 \x01(\x01H\x00\x88\x01\x01\x12!\n\x14max_bytes_per_second\x18\t \x01(\x01H\x01\x88\x01\x01\x12!\n\x14max_inputs_in_flight\x18\n \x01(\x03H\x02\x88\x01\x01\x12\x13\n\x0bused_inputs\x18\x0b \x01(\x01\x12\x12\n\nused_bytes\x18\x0c \x01(\x01\x42\x18\n\x16_max_inputs_per_secondB\x17\n\x15_max_bytes_per_secondB\x17\n\x15_max_inputs_in_flight2o\n\x0c\x41\x64minService\x12_\n\x0fGetServerStatus\x12\".vecgate.v1.GetServerStatusRequest\x1a#.vecgate.v1.GetServerStatusResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +36,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\nvecgate.v1P\001Z\024vecgate/v1;vecgatev1\252\002\nVecgate.V1'
   _globals['_ADMINSERVICE'].methods_by_name['GetServerStatus']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetServerStatus']._serialized_options = b'\220\002\001'
-  _globals['_GETSERVERSTATUSREQUEST']._serialized_start=78
-  _globals['_GETSERVERSTATUSREQUEST']._serialized_end=102
-  _globals['_GETSERVERSTATUSRESPONSE']._serialized_start=105
-  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=367
-  _globals['_EMBEDDERSTATUS']._serialized_start=370
-  _globals['_EMBEDDERSTATUS']._serialized_end=555
-  _globals['_RERANKERSTATUS']._serialized_start=557
-  _globals['_RERANKERSTATUS']._serialized_end=670
-  _globals['_CLIENTSTATUS']._serialized_start=672
-  _globals['_CLIENTSTATUS']._serialized_end=774
-  _globals['_ADMINSERVICE']._serialized_start=776
-  _globals['_ADMINSERVICE']._serialized_end=887
+  _globals['_GETSERVERSTATUSREQUEST']._serialized_start=111
+  _globals['_GETSERVERSTATUSREQUEST']._serialized_end=135
+  _globals['_GETSERVERSTATUSRESPONSE']._serialized_start=138
+  _globals['_GETSERVERSTATUSRESPONSE']._serialized_end=776
+  _globals['_HISTOGRAM']._serialized_start=778
+  _globals['_HISTOGRAM']._serialized_end=856
+  _globals['_EMBEDDERSTATUS']._serialized_start=859
+  _globals['_EMBEDDERSTATUS']._serialized_end=1510
+  _globals['_RERANKERSTATUS']._serialized_start=1513
+  _globals['_RERANKERSTATUS']._serialized_end=1790
+  _globals['_STORESTATUS']._serialized_start=1793
+  _globals['_STORESTATUS']._serialized_end=1924
+  _globals['_STORENODE']._serialized_start=1926
+  _globals['_STORENODE']._serialized_end=1984
+  _globals['_STOREOPERATION']._serialized_start=1986
+  _globals['_STOREOPERATION']._serialized_end=2074
+  _globals['_METHODSTATUS']._serialized_start=2076
+  _globals['_METHODSTATUS']._serialized_end=2144
+  _globals['_FAILURECOUNT']._serialized_start=2146
+  _globals['_FAILURECOUNT']._serialized_end=2206
+  _globals['_CLIENTSTATUS']._serialized_start=2209
+  _globals['_CLIENTSTATUS']._serialized_end=2611
+  _globals['_ADMINSERVICE']._serialized_start=2613
+  _globals['_ADMINSERVICE']._serialized_end=2724
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -49,6 +50,17 @@ class GetServerStatusResponse(_message.Message):
     EMBEDDERS_FIELD_NUMBER: _builtins.int
     CLIENTS_FIELD_NUMBER: _builtins.int
     RERANKERS_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    OBSERVE_TIME_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    MAX_CALLS_FIELD_NUMBER: _builtins.int
+    CPU_TIME_FIELD_NUMBER: _builtins.int
+    RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
+    METHODS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """Vecgate's release."""
     calls_in_flight: _builtins.int
@@ -57,6 +69,16 @@ class GetServerStatusResponse(_message.Message):
     """The number of HTTP requests in progress."""
     store_available: _builtins.bool
     """Whether Weaviate answered the last request."""
+    workers: _builtins.int
+    """The number of server processes that run now."""
+    max_calls: _builtins.int
+    """The most gRPC calls that may be in progress."""
+    resident_bytes: _builtins.int
+    """The memory of the server processes, in bytes."""
+    cache_bytes: _builtins.int
+    """The bytes of the vectors in the cache, of all embedders."""
+    max_cache_bytes: _builtins.int
+    """The most bytes of vectors in the cache; 0 if there is none."""
     @_builtins.property
     def embedders(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbedderStatus]:
         """The embedders, the default one first."""
@@ -69,6 +91,30 @@ class GetServerStatusResponse(_message.Message):
     def rerankers(self) -> _containers.RepeatedCompositeFieldContainer[Global___RerankerStatus]:
         """The rerankers."""
 
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the server was started."""
+
+    @_builtins.property
+    def observe_time(self) -> _timestamp_pb2.Timestamp:
+        """When this response was made, by the server's clock."""
+
+    @_builtins.property
+    def cpu_time(self) -> _duration_pb2.Duration:
+        """The CPU time of the server processes. Local models, the decoding of pictures and an embedded Weaviate are other processes."""
+
+    @_builtins.property
+    def store(self) -> Global___StoreStatus:
+        """Weaviate."""
+
+    @_builtins.property
+    def methods(self) -> _containers.RepeatedCompositeFieldContainer[Global___MethodStatus]:
+        """The methods and routes that were called since the start, by name."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
+        """How many calls failed for which reason."""
+
     def __init__(
         self,
         *,
@@ -79,14 +125,63 @@ class GetServerStatusResponse(_message.Message):
         embedders: _abc.Iterable[Global___EmbedderStatus] | None = ...,
         clients: _abc.Iterable[Global___ClientStatus] | None = ...,
         rerankers: _abc.Iterable[Global___RerankerStatus] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        observe_time: _timestamp_pb2.Timestamp | None = ...,
+        workers: _builtins.int = ...,
+        max_calls: _builtins.int = ...,
+        cpu_time: _duration_pb2.Duration | None = ...,
+        resident_bytes: _builtins.int = ...,
+        cache_bytes: _builtins.int = ...,
+        max_cache_bytes: _builtins.int = ...,
+        store: Global___StoreStatus | None = ...,
+        methods: _abc.Iterable[Global___MethodStatus] | None = ...,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "observe_time", b"observe_time", "start_time", b"start_time", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls_in_flight", b"calls_in_flight", "clients", b"clients", "embedders", b"embedders", "http_requests_in_flight", b"http_requests_in_flight", "release", b"release", "rerankers", b"rerankers", "store_available", b"store_available"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_bytes", b"cache_bytes", "calls_in_flight", b"calls_in_flight", "clients", b"clients", "cpu_time", b"cpu_time", "embedders", b"embedders", "failures", b"failures", "http_requests_in_flight", b"http_requests_in_flight", "max_cache_bytes", b"max_cache_bytes", "max_calls", b"max_calls", "methods", b"methods", "observe_time", b"observe_time", "release", b"release", "rerankers", b"rerankers", "resident_bytes", b"resident_bytes", "start_time", b"start_time", "store", b"store", "store_available", b"store_available", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerStatusResponse: _TypeAlias = GetServerStatusResponse  # noqa: Y015
+
+@_typing.final
+class Histogram(_message.Message):
+    """Histogram counts measured values in ranges, since the server was started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    SUM_FIELD_NUMBER: _builtins.int
+    BOUNDS_FIELD_NUMBER: _builtins.int
+    BUCKET_COUNTS_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """The number of values."""
+    sum: _builtins.float
+    """Their sum."""
+    @_builtins.property
+    def bounds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The upper bounds of the ranges, in increasing order; a range includes its upper bound."""
+
+    @_builtins.property
+    def bucket_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of values in each range; the last one, one more than the bounds, is for values above all bounds."""
+
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        sum: _builtins.float = ...,
+        bounds: _abc.Iterable[_builtins.float] | None = ...,
+        bucket_counts: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "bucket_counts", b"bucket_counts", "count", b"count", "sum", b"sum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Histogram: _TypeAlias = Histogram  # noqa: Y015
 
 @_typing.final
 class EmbedderStatus(_message.Message):
@@ -101,6 +196,22 @@ class EmbedderStatus(_message.Message):
     QUEUED_BYTES_FIELD_NUMBER: _builtins.int
     OLDEST_WAIT_FIELD_NUMBER: _builtins.int
     RUNNING_BATCHES_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_INPUTS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUED_BYTES_FIELD_NUMBER: _builtins.int
+    BATCH_SLOTS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
+    BREAKER_OPENINGS_FIELD_NUMBER: _builtins.int
+    EMBEDDED_INPUTS_FIELD_NUMBER: _builtins.int
+    REJECTED_INPUTS_FIELD_NUMBER: _builtins.int
+    FAILED_INPUTS_FIELD_NUMBER: _builtins.int
+    REFUSED_CALLS_FIELD_NUMBER: _builtins.int
+    CACHE_HITS_FIELD_NUMBER: _builtins.int
+    CACHE_JOINS_FIELD_NUMBER: _builtins.int
+    CACHE_MISSES_FIELD_NUMBER: _builtins.int
+    QUEUE_SECONDS_FIELD_NUMBER: _builtins.int
+    PREPROCESS_SECONDS_FIELD_NUMBER: _builtins.int
+    BACKEND_SECONDS_FIELD_NUMBER: _builtins.int
+    BATCH_FILL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     fault: _builtins.str
@@ -113,9 +224,49 @@ class EmbedderStatus(_message.Message):
     """Their bytes."""
     running_batches: _builtins.int
     """The number of batches that it is working on."""
+    max_queued_inputs: _builtins.int
+    """The most inputs in its queue; more are refused."""
+    max_queued_bytes: _builtins.int
+    """The most bytes of inputs in its queue."""
+    batch_slots: _builtins.int
+    """The most batches of one kind, texts or pictures, that it works on at the same time."""
+    max_batch: _builtins.int
+    """The most inputs in a batch."""
+    breaker_openings: _builtins.int
+    """How often its circuit breaker has opened."""
+    embedded_inputs: _builtins.int
+    """The number of inputs that have a vector."""
+    rejected_inputs: _builtins.int
+    """The number of inputs that were refused, because they are invalid."""
+    failed_inputs: _builtins.int
+    """The number of inputs that failed, with their batch."""
+    refused_calls: _builtins.int
+    """The number of calls that were refused, because the queue was full or their deadline too near."""
+    cache_hits: _builtins.int
+    """The number of inputs whose vector was in the cache."""
+    cache_joins: _builtins.int
+    """The number of inputs that waited for an equal one of another call."""
+    cache_misses: _builtins.int
+    """The number of inputs that were looked up in the cache in vain."""
     @_builtins.property
     def oldest_wait(self) -> _duration_pb2.Duration:
         """How long the oldest call in its queue has waited."""
+
+    @_builtins.property
+    def queue_seconds(self) -> Global___Histogram:
+        """How long calls waited until the first batch with their inputs began, in seconds."""
+
+    @_builtins.property
+    def preprocess_seconds(self) -> Global___Histogram:
+        """How long the inputs of a batch, or one picture for a local model, took to be decoded and scaled, in seconds."""
+
+    @_builtins.property
+    def backend_seconds(self) -> Global___Histogram:
+        """How long batches took in the model or at the NIM, in seconds."""
+
+    @_builtins.property
+    def batch_fill(self) -> Global___Histogram:
+        """How full batches were: their inputs as a share of the most that one takes."""
 
     def __init__(
         self,
@@ -127,10 +278,26 @@ class EmbedderStatus(_message.Message):
         queued_bytes: _builtins.int = ...,
         oldest_wait: _duration_pb2.Duration | None = ...,
         running_batches: _builtins.int = ...,
+        max_queued_inputs: _builtins.int = ...,
+        max_queued_bytes: _builtins.int = ...,
+        batch_slots: _builtins.int = ...,
+        max_batch: _builtins.int = ...,
+        breaker_openings: _builtins.int = ...,
+        embedded_inputs: _builtins.int = ...,
+        rejected_inputs: _builtins.int = ...,
+        failed_inputs: _builtins.int = ...,
+        refused_calls: _builtins.int = ...,
+        cache_hits: _builtins.int = ...,
+        cache_joins: _builtins.int = ...,
+        cache_misses: _builtins.int = ...,
+        queue_seconds: Global___Histogram | None = ...,
+        preprocess_seconds: Global___Histogram | None = ...,
+        backend_seconds: Global___Histogram | None = ...,
+        batch_fill: Global___Histogram | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest_wait", b"oldest_wait"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backend_seconds", b"backend_seconds", "batch_fill", b"batch_fill", "oldest_wait", b"oldest_wait", "preprocess_seconds", b"preprocess_seconds", "queue_seconds", b"queue_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_open", b"breaker_open", "fault", b"fault", "name", b"name", "oldest_wait", b"oldest_wait", "queued_bytes", b"queued_bytes", "queued_inputs", b"queued_inputs", "running_batches", b"running_batches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_seconds", b"backend_seconds", "batch_fill", b"batch_fill", "batch_slots", b"batch_slots", "breaker_open", b"breaker_open", "breaker_openings", b"breaker_openings", "cache_hits", b"cache_hits", "cache_joins", b"cache_joins", "cache_misses", b"cache_misses", "embedded_inputs", b"embedded_inputs", "failed_inputs", b"failed_inputs", "fault", b"fault", "max_batch", b"max_batch", "max_queued_bytes", b"max_queued_bytes", "max_queued_inputs", b"max_queued_inputs", "name", b"name", "oldest_wait", b"oldest_wait", "preprocess_seconds", b"preprocess_seconds", "queue_seconds", b"queue_seconds", "queued_bytes", b"queued_bytes", "queued_inputs", b"queued_inputs", "refused_calls", b"refused_calls", "rejected_inputs", b"rejected_inputs", "running_batches", b"running_batches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -147,6 +314,12 @@ class RerankerStatus(_message.Message):
     BREAKER_OPEN_FIELD_NUMBER: _builtins.int
     WAITING_CALLS_FIELD_NUMBER: _builtins.int
     RUNNING_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_WAITING_CALLS_FIELD_NUMBER: _builtins.int
+    CALL_SLOTS_FIELD_NUMBER: _builtins.int
+    SCORED_PASSAGES_FIELD_NUMBER: _builtins.int
+    REJECTED_PASSAGES_FIELD_NUMBER: _builtins.int
+    FAILED_PASSAGES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     fault: _builtins.str
@@ -156,7 +329,21 @@ class RerankerStatus(_message.Message):
     waiting_calls: _builtins.int
     """The number of searches that wait for it."""
     running_calls: _builtins.int
-    """The number of searches that it is working for."""
+    """The number of searches that it is working for, in the process that answers."""
+    max_waiting_calls: _builtins.int
+    """The most searches that may wait for it; more are refused."""
+    call_slots: _builtins.int
+    """The most searches that it works for at the same time."""
+    scored_passages: _builtins.int
+    """The number of hits that it has scored."""
+    rejected_passages: _builtins.int
+    """The number of hits that it cannot read."""
+    failed_passages: _builtins.int
+    """The number of hits that failed, with their call."""
+    @_builtins.property
+    def seconds(self) -> Global___Histogram:
+        """How long it took for a call, in seconds; of all its addresses."""
+
     def __init__(
         self,
         *,
@@ -165,14 +352,178 @@ class RerankerStatus(_message.Message):
         breaker_open: _builtins.bool = ...,
         waiting_calls: _builtins.int = ...,
         running_calls: _builtins.int = ...,
+        max_waiting_calls: _builtins.int = ...,
+        call_slots: _builtins.int = ...,
+        scored_passages: _builtins.int = ...,
+        rejected_passages: _builtins.int = ...,
+        failed_passages: _builtins.int = ...,
+        seconds: Global___Histogram | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_open", b"breaker_open", "fault", b"fault", "name", b"name", "running_calls", b"running_calls", "waiting_calls", b"waiting_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_open", b"breaker_open", "call_slots", b"call_slots", "failed_passages", b"failed_passages", "fault", b"fault", "max_waiting_calls", b"max_waiting_calls", "name", b"name", "rejected_passages", b"rejected_passages", "running_calls", b"running_calls", "scored_passages", b"scored_passages", "seconds", b"seconds", "waiting_calls", b"waiting_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RerankerStatus: _TypeAlias = RerankerStatus  # noqa: Y015
+
+@_typing.final
+class StoreStatus(_message.Message):
+    """StoreStatus is the state of Weaviate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAULT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    fault: _builtins.str
+    """Why it does not answer; empty if it does."""
+    version: _builtins.str
+    """Its version; empty if it does not answer."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreNode]:
+        """Its nodes, by name; empty if it does not answer, or if Vecgate's key for it may not see them."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoreOperation]:
+        """What Vecgate has asked it for since the start, by name."""
+
+    def __init__(
+        self,
+        *,
+        fault: _builtins.str = ...,
+        version: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___StoreNode] | None = ...,
+        operations: _abc.Iterable[Global___StoreOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "nodes", b"nodes", "operations", b"operations", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreStatus: _TypeAlias = StoreStatus  # noqa: Y015
+
+@_typing.final
+class StoreNode(_message.Message):
+    """StoreNode is a node of Weaviate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    status: _builtins.str
+    """Its state in Weaviate's word: HEALTHY, UNHEALTHY, UNAVAILABLE or TIMEOUT."""
+    version: _builtins.str
+    """Its version."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        status: _builtins.str = ...,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "status", b"status", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreNode: _TypeAlias = StoreNode  # noqa: Y015
+
+@_typing.final
+class StoreOperation(_message.Message):
+    """StoreOperation is what Vecgate has asked Weaviate for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, such as "search" or "put_objects"."""
+    failures: _builtins.int
+    """How often Weaviate did not answer."""
+    @_builtins.property
+    def seconds(self) -> Global___Histogram:
+        """How long it took, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        seconds: Global___Histogram | None = ...,
+        failures: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "name", b"name", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreOperation: _TypeAlias = StoreOperation  # noqa: Y015
+
+@_typing.final
+class MethodStatus(_message.Message):
+    """MethodStatus is what callers have asked Vecgate for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """A method such as "vecgate.v1.SearchService/SearchObjects", or an HTTP route such as "POST /v1/embeddings"."""
+    @_builtins.property
+    def seconds(self) -> Global___Histogram:
+        """How long calls took, in seconds."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        seconds: Global___Histogram | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MethodStatus: _TypeAlias = MethodStatus  # noqa: Y015
+
+@_typing.final
+class FailureCount(_message.Message):
+    """FailureCount says how many calls failed for a reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    BLAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The ErrorReason, without its prefix."""
+    blame: _builtins.str
+    """Who is to blame: "caller", "upstream" (a NIM, a model or Weaviate) or "server"."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        blame: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blame", b"blame", "count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
 
 @_typing.final
 class ClientStatus(_message.Message):
@@ -183,10 +534,39 @@ class ClientStatus(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     INPUTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     RETRY_DELAY_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    REFUSED_CALLS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_INPUTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_INPUTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    USED_INPUTS_FIELD_NUMBER: _builtins.int
+    USED_BYTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     inputs_in_flight: _builtins.int
     """The number of its inputs in queues and in embedders."""
+    calls: _builtins.int
+    """The number of its calls over gRPC and HTTP that have ended."""
+    refused_calls: _builtins.int
+    """The number of those that were refused, because its quota was used up or too much went on at once."""
+    inputs: _builtins.int
+    """The number of its inputs that went to embedders and rerankers."""
+    request_bytes: _builtins.int
+    """The bytes of its requests."""
+    max_inputs_per_second: _builtins.float
+    """Its quota of inputs a second; unset if it has none."""
+    max_bytes_per_second: _builtins.float
+    """Its quota of bytes a second; unset if it has none."""
+    max_inputs_in_flight: _builtins.int
+    """The most of its inputs in flight; unset if there is no bound."""
+    used_inputs: _builtins.float
+    """The inputs of its quota that are used up now. They recover by max_inputs_per_second each second, and a call begins unless they
+    are more than that.
+    """
+    used_bytes: _builtins.float
+    """The bytes of its quota that are used up now, likewise."""
     @_builtins.property
     def retry_delay(self) -> _duration_pb2.Duration:
         """The time until its quota allows another call; unset if it may call now."""
@@ -197,11 +577,31 @@ class ClientStatus(_message.Message):
         name: _builtins.str = ...,
         inputs_in_flight: _builtins.int = ...,
         retry_delay: _duration_pb2.Duration | None = ...,
+        calls: _builtins.int = ...,
+        refused_calls: _builtins.int = ...,
+        inputs: _builtins.int = ...,
+        request_bytes: _builtins.int = ...,
+        max_inputs_per_second: _builtins.float | None = ...,
+        max_bytes_per_second: _builtins.float | None = ...,
+        max_inputs_in_flight: _builtins.int | None = ...,
+        used_inputs: _builtins.float = ...,
+        used_bytes: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["retry_delay", b"retry_delay"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_bytes_per_second", b"_max_bytes_per_second", "_max_inputs_in_flight", b"_max_inputs_in_flight", "_max_inputs_per_second", b"_max_inputs_per_second", "max_bytes_per_second", b"max_bytes_per_second", "max_inputs_in_flight", b"max_inputs_in_flight", "max_inputs_per_second", b"max_inputs_per_second", "retry_delay", b"retry_delay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs_in_flight", b"inputs_in_flight", "name", b"name", "retry_delay", b"retry_delay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_bytes_per_second", b"_max_bytes_per_second", "_max_inputs_in_flight", b"_max_inputs_in_flight", "_max_inputs_per_second", b"_max_inputs_per_second", "calls", b"calls", "inputs", b"inputs", "inputs_in_flight", b"inputs_in_flight", "max_bytes_per_second", b"max_bytes_per_second", "max_inputs_in_flight", b"max_inputs_in_flight", "max_inputs_per_second", b"max_inputs_per_second", "name", b"name", "refused_calls", b"refused_calls", "request_bytes", b"request_bytes", "retry_delay", b"retry_delay", "used_bytes", b"used_bytes", "used_inputs", b"used_inputs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_bytes_per_second: _TypeAlias = _typing.Literal["max_bytes_per_second"]  # noqa: Y015
+    _WhichOneofArgType__max_bytes_per_second: _TypeAlias = _typing.Literal["_max_bytes_per_second", b"_max_bytes_per_second"]  # noqa: Y015
+    _WhichOneofReturnType__max_inputs_in_flight: _TypeAlias = _typing.Literal["max_inputs_in_flight"]  # noqa: Y015
+    _WhichOneofArgType__max_inputs_in_flight: _TypeAlias = _typing.Literal["_max_inputs_in_flight", b"_max_inputs_in_flight"]  # noqa: Y015
+    _WhichOneofReturnType__max_inputs_per_second: _TypeAlias = _typing.Literal["max_inputs_per_second"]  # noqa: Y015
+    _WhichOneofArgType__max_inputs_per_second: _TypeAlias = _typing.Literal["_max_inputs_per_second", b"_max_inputs_per_second"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bytes_per_second) -> _WhichOneofReturnType__max_bytes_per_second | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_inputs_in_flight) -> _WhichOneofReturnType__max_inputs_in_flight | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_inputs_per_second) -> _WhichOneofReturnType__max_inputs_per_second | None: ...
 
 Global___ClientStatus: _TypeAlias = ClientStatus  # noqa: Y015

@@ -47,7 +47,10 @@ class AdminServiceServicer(object):
     """
 
     def GetServerStatus(self, request, context):
-        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call.
+        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call, and what it has
+        done since its start. Counts only grow until the replica is started again, which changes start_time: a caller that asks again
+        gets rates and shares from the differences. Of a server of several processes, the numbers are those of all of them; faults, and
+        the state of Weaviate, are as the process sees them that answers.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,11 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     GetServerStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerStatusRequest, _admin_service_pb2.GetServerStatusResponse]
-    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
+    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call, and what it has
+    done since its start. Counts only grow until the replica is started again, which changes start_time: a caller that asks again
+    gets rates and shares from the differences. Of a server of several processes, the numbers are those of all of them; faults, and
+    the state of Weaviate, are as the process sees them that answers.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -42,7 +46,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetServerStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerStatusRequest, _admin_service_pb2.GetServerStatusResponse]  # type: ignore[assignment]
-    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
+    """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call, and what it has
+    done since its start. Counts only grow until the replica is started again, which changes start_time: a caller that asks again
+    gets rates and shares from the differences. Of a server of several processes, the numbers are those of all of them; faults, and
+    the state of Weaviate, are as the process sees them that answers.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """AdminService shows the state of a server to operators."""
@@ -53,6 +61,10 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.GetServerStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.GetServerStatusResponse, _abc.Awaitable[_admin_service_pb2.GetServerStatusResponse]]:
-        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call."""
+        """GetServerStatus returns what waits, what runs and what fails at this moment, on the replica that takes the call, and what it has
+        done since its start. Counts only grow until the replica is started again, which changes start_time: a caller that asks again
+        gets rates and shares from the differences. Of a server of several processes, the numbers are those of all of them; faults, and
+        the state of Weaviate, are as the process sees them that answers.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

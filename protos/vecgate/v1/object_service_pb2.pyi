@@ -816,6 +816,96 @@ class BackfillVectorsResponse(_message.Message):
 Global___BackfillVectorsResponse: _TypeAlias = BackfillVectorsResponse  # noqa: Y015
 
 @_typing.final
+class CountMissingVectorsRequest(_message.Message):
+    """CountMissingVectorsRequest is the request of CountMissingVectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    page_size: _builtins.int
+    """Optional. The most objects to read, 0 to 10,000 (INVALID_INPUT); 0 means 10,000. After about a second, fewer are read."""
+    page_token: _builtins.str
+    """Optional. The next_page_token of the previous response (INVALID_INPUT). Default: begin with the first object."""
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. The tenant and the consistency level."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        scope: _scope_pb2.Scope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountMissingVectorsRequest: _TypeAlias = CountMissingVectorsRequest  # noqa: Y015
+
+@_typing.final
+class CountMissingVectorsResponse(_message.Message):
+    """CountMissingVectorsResponse is the response of CountMissingVectors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MissingEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SEEN_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    seen: _builtins.int
+    """How many objects were read."""
+    next_page_token: _builtins.str
+    """The token of the next part of the collection; empty if this was the last one."""
+    @_builtins.property
+    def missing(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many of them lack a named vector, by its name; 0 for those that none lacks. Some may have no field for it, so that
+        BackfillVectors adds none.
+        """
+
+    def __init__(
+        self,
+        *,
+        seen: _builtins.int = ...,
+        missing: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing", b"missing", "next_page_token", b"next_page_token", "seen", b"seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountMissingVectorsResponse: _TypeAlias = CountMissingVectorsResponse  # noqa: Y015
+
+@_typing.final
 class BackfillFailure(_message.Message):
     """BackfillFailure is an object that did not get a vector."""
 

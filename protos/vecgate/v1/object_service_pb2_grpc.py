@@ -70,6 +70,11 @@ class ObjectServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
                 _registered_method=True)
+        self.CountMissingVectors = channel.unary_unary(
+                '/vecgate.v1.ObjectService/CountMissingVectors',
+                request_serializer=vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsResponse.FromString,
+                _registered_method=True)
 
 
 class ObjectServiceServicer(object):
@@ -146,6 +151,15 @@ class ObjectServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountMissingVectors(self, request, context):
+        """CountMissingVectors counts the objects that lack named vectors, so that searches of these do not find them. Weaviate keeps no such
+        number, so the objects are read, by id, without their properties. One call reads a part of the collection, for about a second;
+        add up the counts of all parts. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ObjectServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -183,6 +197,11 @@ def add_ObjectServiceServicer_to_server(servicer, server):
                     servicer.BackfillVectors,
                     request_deserializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.SerializeToString,
+            ),
+            'CountMissingVectors': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountMissingVectors,
+                    request_deserializer=vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -375,6 +394,33 @@ class ObjectService(object):
             '/vecgate.v1.ObjectService/BackfillVectors',
             vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsRequest.SerializeToString,
             vecgate_dot_v1_dot_object__service__pb2.BackfillVectorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountMissingVectors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.ObjectService/CountMissingVectors',
+            vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsRequest.SerializeToString,
+            vecgate_dot_v1_dot_object__service__pb2.CountMissingVectorsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -75,6 +75,11 @@ class ObjectServiceStub:
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
     """
+    CountMissingVectors: _grpc.UnaryUnaryMultiCallable[_object_service_pb2.CountMissingVectorsRequest, _object_service_pb2.CountMissingVectorsResponse]
+    """CountMissingVectors counts the objects that lack named vectors, so that searches of these do not find them. Weaviate keeps no such
+    number, so the objects are read, by id, without their properties. One call reads a part of the collection, for about a second;
+    add up the counts of all parts. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class ObjectServiceAsyncStub(ObjectServiceStub):
@@ -122,6 +127,11 @@ class ObjectServiceAsyncStub(ObjectServiceStub):
     after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
     TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
     and those of EmbedInputs.
+    """
+    CountMissingVectors: _aio.UnaryUnaryMultiCallable[_object_service_pb2.CountMissingVectorsRequest, _object_service_pb2.CountMissingVectorsResponse]  # type: ignore[assignment]
+    """CountMissingVectors counts the objects that lack named vectors, so that searches of these do not find them. Weaviate keeps no such
+    number, so the objects are read, by id, without their properties. One call reads a part of the collection, for about a second;
+    add up the counts of all parts. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
     """
 
 class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -209,6 +219,17 @@ class ObjectServiceServicer(metaclass=_abc_1.ABCMeta):
         after every page of objects, and can continue after any of them. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND,
         TENANT_NOT_FOUND, UNKNOWN_VECTOR, COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH, EMBEDDER_UNAVAILABLE, STORE_UNAVAILABLE
         and those of EmbedInputs.
+        """
+
+    @_abc_1.abstractmethod
+    def CountMissingVectors(
+        self,
+        request: _object_service_pb2.CountMissingVectorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_object_service_pb2.CountMissingVectorsResponse, _abc.Awaitable[_object_service_pb2.CountMissingVectorsResponse]]:
+        """CountMissingVectors counts the objects that lack named vectors, so that searches of these do not find them. Weaviate keeps no such
+        number, so the objects are read, by id, without their properties. One call reads a part of the collection, for about a second;
+        add up the counts of all parts. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, TENANT_NOT_FOUND, STORE_UNAVAILABLE.
         """
 
 def add_ObjectServiceServicer_to_server(servicer: ObjectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

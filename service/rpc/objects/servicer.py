@@ -7,6 +7,7 @@ import grpc
 
 from service.core.objects.backfilling import Backfiller, BackfillWishes
 from service.core.objects.importing import Importer
+from service.core.objects.missing import MissingVectors
 from service.core.objects.objects import MAX_NAMED, Objects
 from service.core.objects.updating import Updater
 from service.core.pacing import Pace
@@ -27,6 +28,8 @@ from vecgate.v1 import object_service_pb2 as pb
 from vecgate.v1 import object_service_pb2_grpc as pb_grpc
 
 MAX_ID_CHARS = 64
+MOST_READ = 10_000
+"""Objects that one CountMissingVectors reads."""
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -39,6 +42,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         updater: Updater,
         backfiller: Backfiller,
         objects: Objects,
+        missing: MissingVectors,
         *,
         limits: RequestLimits,
         keys: CallerKeys,
@@ -48,6 +52,7 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
         self._objects = objects
         self._updater = updater
         self._backfiller = backfiller
+        self._missing = missing
         self._limits = limits
         self._keys = keys
         self._max_response_bytes = max_response_bytes
@@ -162,3 +167,19 @@ class ObjectServicer(pb_grpc.ObjectServiceServicer):
                     failures=failures,
                 )
             )
+
+    async def CountMissingVectors(
+        self, request: pb.CountMissingVectorsRequest, context: Context
+    ) -> pb.CountMissingVectorsResponse:
+        """Count the objects of a part of a collection that lack named vectors."""
+        request.collection = await self._objects.real_name(request.collection)
+        with collecting() as violations:
+            scope = parse_scope(violations, request)
+            fits = 0 <= request.page_size <= MOST_READ
+            violations.require(fits, "page_size", f"is {request.page_size}; give 0 (for {MOST_READ}) to {MOST_READ}")
+            after = parse_page_token(violations, request, by_id=True)
+        begin = after if isinstance(after, UUID) else None
+        most = request.page_size or MOST_READ
+        count = await self._missing.count(request.collection, most=most, after=begin, scope=scope)
+        token = "" if count.last is None else page_token(request, count.last)
+        return pb.CountMissingVectorsResponse(seen=count.seen, missing=count.missing, next_page_token=token)

@@ -19,6 +19,7 @@ from service.core.collections.tenants import Tenants
 from service.core.embedder_pool import EmbedderPool
 from service.core.objects.backfilling import Backfiller
 from service.core.objects.importing import MAX_CHUNK_OBJECTS, Importer
+from service.core.objects.missing import MissingVectors
 from service.core.objects.objects import Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Settler, Writes
@@ -37,7 +38,7 @@ from service.rpc.server.methods import Methods
 from service.rpc.server.standard_services import SERVICES, AccessInterceptor, HealthReporter, add_reflection
 from service.rpc.shared.bounds import MAX_VALUES, RequestLimits
 from service.rpc.shared.requests import CallerKeys
-from service.settings import AuthSettings, ServerSettings
+from service.settings import AuthSettings, EmbedderSettings, ServerSettings
 from service.store.base import Store
 from vecgate.v1 import (
     admin_service_pb2_grpc,
@@ -80,6 +81,7 @@ class GrpcServer:
         embedders: what makes vectors.
         rerankers: what sorts the hits of searches again.
         authenticator: who may call; None lets everybody.
+        embedding: what all embedders have in common; by default the settings' own defaults.
         allow_caller_keys: whether calls may bring their own key for the NIM.
         chunk_objects: objects in one write to the store.
 
@@ -100,6 +102,7 @@ class GrpcServer:
         embedders: EmbedderPool,
         rerankers: RerankerPool | None = None,
         authenticator: Authenticator | None = None,
+        embedding: EmbedderSettings | None = None,
         allow_caller_keys: bool = False,
         chunk_objects: int = MAX_CHUNK_OBJECTS,
     ) -> None:
@@ -128,21 +131,16 @@ class GrpcServer:
             CollectionServicer(Collections(store, embedders), Aliases(store), Tenants(store), embedders, keys=keys),
             services,
         )
+        workers = _object_workers(store, embedders, self._writes, chunk_objects)
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
-            ObjectServicer(
-                Importer(store, embedders, self._writes, max_chunk_objects=chunk_objects),
-                Updater(store, embedders, self._writes),
-                Backfiller(store, embedders, self._writes, page_size=chunk_objects),
-                Objects(store, embedders, self._writes),
-                limits=limits,
-                keys=keys,
-                max_response_bytes=MAX_RESPONSE_BYTES,
-            ),
-            services,
+            ObjectServicer(*workers, limits=limits, keys=keys, max_response_bytes=MAX_RESPONSE_BYTES), services
         )
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(searcher, limits, keys), services)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
-            AdminServicer(store, embedders, rerankers, authenticator), services
+            AdminServicer(
+                store, embedders, rerankers, authenticator, server=settings, embedding=embedding or EmbedderSettings()
+            ),
+            services,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, services)
         add_reflection((*SERVICES, health.SERVICE_NAME), services)
@@ -184,6 +182,19 @@ class GrpcServer:
         self._calls.close()
         # Writes that were begun for callers that have left.
         await self._writes.close()
+
+
+def _object_workers(
+    store: Store, embedders: EmbedderPool, writes: Writes, chunk_objects: int
+) -> tuple[Importer, Updater, Backfiller, Objects, MissingVectors]:
+    """Return what works on objects, in the order of ObjectServicer's arguments."""
+    return (
+        Importer(store, embedders, writes, max_chunk_objects=chunk_objects),
+        Updater(store, embedders, writes),
+        Backfiller(store, embedders, writes, page_size=chunk_objects),
+        Objects(store, embedders, writes),
+        MissingVectors(store, page_size=chunk_objects),
+    )
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

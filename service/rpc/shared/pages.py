@@ -22,7 +22,7 @@ ID_BYTES = 16
 OFFSET_BYTES = 4
 
 Item = TypeVar("Item", bound=Message)
-Paged = object_pb.ListObjectsRequest | object_pb.BackfillVectorsRequest
+Paged = object_pb.ListObjectsRequest | object_pb.BackfillVectorsRequest | object_pb.CountMissingVectorsRequest
 
 
 def as_many_as_fit(messages: Iterable[Item], most_bytes: int, frame_bytes: int) -> list[Item]:

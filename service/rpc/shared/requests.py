@@ -22,6 +22,7 @@ ScopedRequest = (
     | object_pb.GetObjectRequest
     | object_pb.ListObjectsRequest
     | object_pb.BackfillVectorsRequest
+    | object_pb.CountMissingVectorsRequest
     | object_pb.UpdateObjectRequest
     | object_pb.DeleteObjectRequest
     | object_pb.DeleteObjectsRequest

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import numpy as np
+from weaviate.exceptions import UnexpectedStatusCodeError
 
 from embedders.contract import Vector
 from service.domain import (
@@ -19,9 +20,9 @@ from service.domain import (
 )
 from service.errors import ObjectNotFound, StoreRejected, StoreUnavailable
 from service.settings import WeaviateSettings
-from service.store.base import NO_TENANT, Deletion, WriteFailure
+from service.store.base import NO_TENANT, Deletion, Node, StoreState, WriteFailure
 from service.store.weaviate.collections import WeaviateCollections, check_name
-from service.store.weaviate.connection import Connection, measured
+from service.store.weaviate.connection import Connection, measured, read_json
 from service.store.weaviate.filters import filter_to_weaviate
 from service.store.weaviate.objects import find_fault, nudge, objects_within
 from service.store.weaviate.wire import ask, objects_request, read_hits, read_objects, search_request
@@ -55,6 +56,18 @@ class WeaviateStore(WeaviateCollections):
     async def close(self) -> None:
         """Disconnect; calls in flight end with StoreUnavailable. May be called twice."""
         await self._connection.close()
+
+    async def state(self) -> StoreState:
+        """Return Weaviate's version and nodes."""
+        async with self._connection.call() as client:
+            version = str((await read_json(client, "/meta")).get("version", ""))
+            try:
+                # Without their shards, which would be thousands where a collection has tenants.
+                found = (await read_json(client, "/nodes", {"output": "minimal"})).get("nodes") or ()
+            except UnexpectedStatusCodeError:
+                found = ()  # Vecgate's key may not see them
+        nodes = [Node(*(str(each.get(part, "")) for part in ("name", "status", "version"))) for each in found]
+        return StoreState(version, sorted(nodes, key=lambda each: each.name))
 
     async def count_objects(self, collection: str, scope: Scope = NO_TENANT, filters: Filter | None = None) -> int:
         """Return how many objects a collection, or one of its tenants, holds, or how many of them fit a filter."""

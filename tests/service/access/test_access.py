@@ -63,6 +63,7 @@ NEEDED: dict[str, Sequence[str]] = {
     "ObjectService/DeleteObject": ["write"],
     "ObjectService/DeleteObjects": ["write"],
     "ObjectService/BackfillVectors": ["write"],
+    "ObjectService/CountMissingVectors": ["search", "write", "admin"],
     "ObjectService/GetObject": ["search"],
     "ObjectService/ListObjects": ["search"],
     "SearchService/SearchObjects": ["search"],

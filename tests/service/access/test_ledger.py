@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from service.access import Account, Client, Permission
+from service.access import Account, Authenticator, Client, Permission
 from service.access.clients import Quota
 from service.access.ledger import MAX_ROWS, NAME_BYTES, SharedLedger
 from service.errors import QuotaExceeded
+from tests.fakes.clients import key_of, let_in
 
 ROOT = Path(__file__).parents[3]
 
@@ -161,6 +162,32 @@ def test_a_client_has_one_row_and_clients_without_a_row_count_here(ledger: Share
     ledger._count[0] = MAX_ROWS
     ledger.row("late").inputs[0] = 5
     assert ledger.row("late").inputs[0] == 0
+
+
+async def test_what_a_killed_process_did_still_counts(ledger: SharedLedger, other: Other) -> None:
+    ours = account(ledger, Quota())
+    holder = other(Quota(), 3)
+    said_by(holder)
+    ours.receive(7)
+    holder.kill()
+    holder.wait()
+
+    ledger.forget(2)
+    await embed(ours, 2)
+
+    assert (ours.inputs, ours.request_bytes, ours.inputs_in_flight) == (5, 7, 0)
+
+
+def test_clients_of_other_processes_are_among_the_accounts(tmp_path: Path) -> None:
+    settings = let_in(tmp_path / "clients.toml", anna='permissions = ["embed"]', ben='permissions = ["embed"]')
+    one, two = (
+        Authenticator(settings, SharedLedger(tmp_path / "quotas", workers=2, worker=worker)) for worker in (1, 2)
+    )
+    two.admit(f"Bearer {key_of('ben')}").receive(5)
+    one.admit(f"Bearer {key_of('anna')}")
+
+    assert [(each.client.name, each.request_bytes) for each in one.accounts()] == [("anna", 0), ("ben", 5)]
+    assert [each.client.name for each in two.accounts()] == ["anna", "ben"]
 
 
 async def embed(client: Account, inputs: int) -> None:

@@ -237,3 +237,13 @@ def test_delete_says_which_aliases_would_lead_to_nothing(fake: FakeVecgate) -> N
 
     assert (kept.exit_code, set(fake.collections)) == (1, {"Pictures"})
     assert "Its aliases, Current, will lead to nothing." in kept.output
+
+
+def test_show_counts_the_objects_that_lack_a_vector(pictures: FakeVecgate) -> None:
+    shown = run(pictures, "show", "Pictures", "--missing")
+    refused = run(pictures, "show", "Pictures", "--missing", "--json")
+
+    titles, row = shown.stdout.splitlines()[-2:]
+    assert titles.endswith("objects without it")
+    assert row.split()[-1] == "2", "one of each of the two parts of the fake"
+    assert refused.exit_code == 2

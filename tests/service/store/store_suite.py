@@ -149,6 +149,13 @@ class StoreSuite:
     async def test_is_available(self, store: Store) -> None:
         assert store.available
 
+    async def test_tells_its_version_and_its_nodes(self, store: Store) -> None:
+        state = await store.state()
+
+        assert state.version[:1].isdigit()
+        assert [(each.status, each.version) for each in state.nodes] == [("HEALTHY", state.version)]
+        assert all(each.name for each in state.nodes)
+
     async def test_closes_twice(self, store: Store) -> None:
         await store.close()
         await store.close()

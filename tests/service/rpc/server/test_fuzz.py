@@ -86,6 +86,7 @@ SOUND: dict[str, Message] = {
     "DeleteObject": object_pb.DeleteObjectRequest(collection="Pictures", id=ONE),
     "DeleteObjects": object_pb.DeleteObjectsRequest(collection="Pictures", filters=where("title").equal("a cat")),
     "BackfillVectors": object_pb.BackfillVectorsRequest(collection="Pictures"),
+    "CountMissingVectors": object_pb.CountMissingVectorsRequest(collection="Pictures"),
     "GetObject": object_pb.GetObjectRequest(collection="Pictures", id=ONE),
     "SearchObjects": search_pb.SearchObjectsRequest(
         collection="Pictures", near_text={"concepts": ["a cat"]}, limit=3, certainty=0.1

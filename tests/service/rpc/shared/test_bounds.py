@@ -215,7 +215,7 @@ TESTS = {
         ],
         "test_more_than_may_wait_is_refused_before_any_of_it_is_taken": [
             "embedder.max_queued_inputs",
-            "service.wiring.MAX_QUEUED_BYTES",
+            "embedders.front.queueing.MAX_QUEUED_BYTES",
         ],
         "test_a_filter_over_its_bound_is_refused_and_one_at_it_is_not": [
             "service.rpc.shared.bounds.RequestLimits.max_filter_depth",

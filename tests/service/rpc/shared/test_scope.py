@@ -42,6 +42,9 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
         pb.UpdateObjectRequest(collection="Pictures", object={"id": ID, "vectors": VECTORS}, scope=scope)
     ),
     "BackfillVectors": backfill,
+    "CountMissingVectors": lambda wire, **scope: wire.objects.CountMissingVectors(
+        pb.CountMissingVectorsRequest(collection="Pictures", scope=scope)
+    ),
     "DeleteObject": lambda wire, **scope: wire.objects.DeleteObject(
         pb.DeleteObjectRequest(collection="Pictures", id=ID, scope=scope)
     ),
