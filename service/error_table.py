@@ -83,6 +83,7 @@ TABLE: dict[type[BaseException], Rule] = {
     errors.CollectionNotBound: _rule(Code.FAILED_PRECONDITION, "COLLECTION_NOT_BOUND"),
     errors.ImageNotStored: _rule(Code.FAILED_PRECONDITION, "IMAGE_NOT_STORED"),
     errors.BindingUnproven: _rule(Code.FAILED_PRECONDITION, "BINDING_UNPROVEN"),
+    errors.PackageMissing: _rule(Code.FAILED_PRECONDITION, "PACKAGE_MISSING"),
     errors.CredentialsMissing: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_MISSING"),
     errors.CredentialsInvalid: _rule(Code.UNAUTHENTICATED, "CREDENTIALS_INVALID"),
     errors.PermissionDenied: _rule(Code.PERMISSION_DENIED, "PERMISSION_DENIED"),

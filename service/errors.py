@@ -7,6 +7,7 @@ ServiceError
   SpaceMismatch                 the embedder's space is not the named vector's: SpaceAmbiguous
   CollectionNotBound            the named vector is bound to no space
   BindingUnproven               stored vectors do not prove to which space they belong
+  PackageMissing                an optional package is not installed
   CredentialsMissing            nothing says who calls
   CredentialsInvalid            what says it is not valid here
   PermissionDenied              the client may not do this
@@ -289,6 +290,13 @@ class BindingUnproven(ServiceError):
     def __init__(self, message: str, metadata: dict[str, str]) -> None:
         super().__init__(message)
         self.metadata = metadata
+
+
+class PackageMissing(ServiceError):
+    """An optional package is not installed that the call needs."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs the package {package}, which this server lacks; install vecgate[{extra}] there")
 
 
 class CredentialsMissing(ServiceError):

@@ -99,6 +99,7 @@ RULES: dict[str, Rule] = {
     "ObjectService/GetObject": _objects(SEARCHERS),
     "ObjectService/ListObjects": _objects(SEARCHERS),
     "SearchService/SearchObjects": _objects(SEARCHERS),
+    "SearchService/ProjectObjects": _objects(SEARCHERS),
 }
 """The rules by service and method, without the package."""
 

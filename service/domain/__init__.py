@@ -51,6 +51,7 @@ from service.domain.objects import (
     StoredObject,
     hash_image,
 )
+from service.domain.projections import Projection, ProjectionMethod
 from service.domain.searches import (
     Blend,
     Fusion,
@@ -112,6 +113,8 @@ __all__ = [
     "OwnVector",
     "Parameters",
     "Part",
+    "Projection",
+    "ProjectionMethod",
     "Property",
     "PropertyValue",
     "Quantizer",

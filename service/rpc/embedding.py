@@ -76,7 +76,7 @@ class EmbeddingServicer(pb_grpc.EmbeddingServiceServicer):
         options = self._options(request, context)
         inputs: list[Input | None] = []
         for index, message in enumerate(request.inputs, 1):
-            inputs.append(_input_from_pb(message, truncate=request.truncate))
+            inputs.append(input_from_pb(message, truncate=request.truncate))
             if index % INPUTS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         present = [each for each in inputs if each is not None]
@@ -131,7 +131,7 @@ def _vector_bytes(vector: Vector) -> bytes:
     return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
-def _input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
+def input_from_pb(message: input_pb2.Input, *, truncate: bool) -> Input | None:
     """Return an input, or None if its content is not set."""
     match message.WhichOneof("content"):
         case "text":

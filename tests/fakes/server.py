@@ -4,6 +4,7 @@ It also answers what the real server never would: names with control characters,
 """
 
 import hashlib
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf import struct_pb2
 from google.rpc import status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -34,6 +36,7 @@ from vecgate.v1.embedder_pb2 import EmbedderRef
 DIMENSION = 4
 MIB = 1024 * 1024
 SPACE = "fake/space"
+NO_VALUE = struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
 EMBEDDER = EmbedderRef(name="fake", model="fake-clip", space=SPACE, dimension=DIMENSION)
 
 
@@ -377,6 +380,29 @@ class _Search(search_grpc.SearchServiceServicer):
             for rank, hit in enumerate(response.hits):
                 if not self.fake.reranking.HasField("error"):
                     hit.rerank_score = -rank
+        return response
+
+    def ProjectObjects(self, request: Any, context: Any) -> search_pb.ProjectObjectsResponse:  # noqa: N802
+        self.fake.came("ProjectObjects", request, context)
+        self.fake.collection(request.collection, context)
+        found = list(self.fake.objects[request.collection].values())[: request.sample_size or 2000]
+        response = search_pb.ProjectObjectsResponse(
+            target_vector=request.target_vector or "default",
+            space=EMBEDDER.space,
+            ids=[each.id for each in found],
+            coordinates=struct.pack(f"<{2 * len(found)}f", *range(2 * len(found))),
+            explained_variance=[0.5, 0.25],
+            method=search_pb.PROJECTION_METHOD_PCA,
+            total_count=len(self.fake.objects[request.collection]),
+            missing_count=1,
+        )
+        for name in request.properties:
+            values = response.properties.add(name=name).values.values
+            values.extend(each.properties.fields.get(name, NO_VALUE) for each in found)
+        if request.inputs:
+            response.embedder.CopyFrom(EMBEDDER)
+        for number in range(len(request.inputs)):
+            response.inputs.add(x=number + 0.5, y=-0.5, nearest=[number])
         return response
 
 

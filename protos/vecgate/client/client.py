@@ -24,12 +24,14 @@ from vecgate.client.values import (
     Input,
     Object,
     Objects,
+    Projection,
     SearchResult,
     embedded_from_pb,
     id_to_text,
     input_to_pb,
     object_from_pb,
     object_to_pb,
+    projection_from_pb,
     result_from_pb,
     several,
 )
@@ -41,6 +43,7 @@ from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import output_fields_pb2 as output_pb
 from vecgate.v1 import scope_pb2 as scope_pb
+from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1 import sort_pb2 as sort_pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
 from vecgate.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -340,6 +343,56 @@ class Client:
         request = search_request(collection, **options)
         set_query(request, text, image, vector, vector_space, truncate=truncate, query=query)
         return result_from_pb(self._call(self._search.SearchObjects, request))
+
+    def project_objects(
+        self,
+        collection: str,
+        inputs: Input | Iterable[Input] = (),
+        *,
+        sample_size: int = 0,
+        method: search_pb.ProjectionMethod.ValueType = search_pb.PROJECTION_METHOD_UNSPECIFIED,
+        target_vector: str = "",
+        filters: filter_pb.Filter | None = None,
+        return_properties: str | Iterable[str] = (),
+        truncate: bool = False,
+        tenant: str = "",
+        consistency: Consistency = scope_pb.CONSISTENCY_UNSPECIFIED,
+    ) -> Projection:
+        """Return a map of a collection: a sample of its objects as points in two dimensions.
+
+        Args:
+            collection: the collection's name.
+            inputs: texts (str), images (bytes, the Path of a file, or a PIL image) and texts with an image as one input
+                (TextImage) to place among the points.
+            sample_size: points at most; 2,000 if left out.
+            method: PROJECTION_METHOD_PCA, or PROJECTION_METHOD_UMAP where the server has it; PCA if left out.
+            target_vector: the named vector to project; as in a search if left out.
+            filters: which objects count; all if left out.
+            return_properties: properties to return; none if left out.
+            truncate: whether to cut a text that is too long for the model.
+            tenant: the tenant, if the collection has tenants.
+            consistency: how many replicas must answer.
+
+        Raises:
+            OSError: a file cannot be read.
+            VecgateError: the call failed.
+
+        Example:
+            projection = client.project_objects("Pictures", ["a happy dog"], return_properties="year")
+            nearest = [projection.ids[each] for each in projection.inputs[0].nearest]
+        """
+        request = search_pb.ProjectObjectsRequest(
+            collection=collection,
+            target_vector=target_vector,
+            sample_size=sample_size,
+            method=method,
+            filters=filters,
+            properties=several(return_properties),
+            inputs=[input_to_pb(each) for each in several(inputs)],
+            truncate=truncate,
+            scope=scope_pb.Scope(tenant=tenant, consistency=consistency),
+        )
+        return projection_from_pb(self._call(self._search.ProjectObjects, request))
 
     def import_objects(
         self,

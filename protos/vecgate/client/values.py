@@ -258,6 +258,50 @@ class SearchResult:
     reranking: Reranking | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PlacedInput:
+    """Where an input of `Client.project_objects` is.
+
+    Attributes:
+        x: along the first axis.
+        y: along the second axis.
+        nearest: the indexes of the nearest objects, the nearest one first.
+    """
+
+    x: float
+    y: float
+    nearest: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Projection:
+    """The answer of `Client.project_objects`: objects as points in two dimensions.
+
+    Attributes:
+        ids: the objects, by ascending id.
+        coordinates: float32, shape (ids, 2): where they are. Their mean is (0, 0).
+        properties: of each property one value for each id, None where an object has none.
+        inputs: where the inputs are.
+        embedder: the embedder of the inputs; None without inputs.
+        target_vector: the named vector that was projected.
+        space: the space that it is bound to; empty if it is bound to none.
+        explained_variance: with PCA, the share of the variance along each axis.
+        total_count: how many objects match the filters.
+        missing_count: how many objects were read that lack the named vector.
+    """
+
+    ids: tuple[str, ...]
+    coordinates: Floats
+    properties: Mapping[str, tuple[Any, ...]]
+    inputs: tuple[PlacedInput, ...]
+    embedder: EmbedderRef | None
+    target_vector: str
+    space: str
+    explained_variance: tuple[float, ...]
+    total_count: int
+    missing_count: int
+
+
 def several(items: Any) -> Iterable[Any]:
     """Return items, and a single one as a list of one; a str is never a list of its letters."""
     alone = isinstance(items, str | bytes | bytearray | memoryview) or not isinstance(items, Iterable)
@@ -403,6 +447,25 @@ def result_from_pb(response: search_pb.SearchObjectsResponse) -> SearchResult:
         error = error_from_status(did.error) if did.HasField("error") else None
         reranking = Reranking(did.reranker, did.model, did.scored, error)
     return SearchResult(embedder, tuple(hits), tuple(response.groups), tuple(response.embedders), reranking)
+
+
+def projection_from_pb(response: search_pb.ProjectObjectsResponse) -> Projection:
+    """Return the points of a map."""
+    return Projection(
+        ids=tuple(response.ids),
+        coordinates=np.frombuffer(response.coordinates, "<f4").astype(np.float32).reshape(-1, 2),
+        properties={
+            each.name: tuple(_whole(value) for value in json_format.MessageToDict(each.values))
+            for each in response.properties
+        },
+        inputs=tuple(PlacedInput(each.x, each.y, tuple(each.nearest)) for each in response.inputs),
+        embedder=response.embedder if response.HasField("embedder") else None,
+        target_vector=response.target_vector,
+        space=response.space,
+        explained_variance=tuple(response.explained_variance),
+        total_count=response.total_count,
+        missing_count=response.missing_count,
+    )
 
 
 def exact(number: int) -> float:

@@ -84,6 +84,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the stored vectors do not prove that the embedder made them of these fields, or prove that it did not. The
     metadata has compared, matching, least_cosine and median_cosine.
     """
+    ERROR_REASON_PACKAGE_MISSING: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
     ERROR_REASON_UPSTREAM_KEY_REJECTED: _ErrorReason.ValueType  # 35
     """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
     ERROR_REASON_CREDENTIALS_MISSING: _ErrorReason.ValueType  # 36
@@ -180,6 +182,8 @@ ERROR_REASON_BINDING_UNPROVEN: ErrorReason.ValueType  # 48
 """FAILED_PRECONDITION: the stored vectors do not prove that the embedder made them of these fields, or prove that it did not. The
 metadata has compared, matching, least_cosine and median_cosine.
 """
+ERROR_REASON_PACKAGE_MISSING: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION: the server lacks an optional package that the call needs; the message names the extra to install there."""
 ERROR_REASON_UPSTREAM_KEY_REJECTED: ErrorReason.ValueType  # 35
 """UNAUTHENTICATED: the backend of the embedder or reranker rejected the key in the call's metadata x-nvidia-api-key."""
 ERROR_REASON_CREDENTIALS_MISSING: ErrorReason.ValueType  # 36

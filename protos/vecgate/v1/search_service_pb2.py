@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from vecgate.v1 import embedder_pb2 as vecgate_dot_v1_dot_embedder__pb2
@@ -33,7 +34,7 @@ from vecgate.v1 import scope_pb2 as vecgate_dot_v1_dot_scope__pb2
 from vecgate.v1 import vector_pb2 as vecgate_dot_v1_dot_vector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/search_service.proto\x12\nvecgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x1fvecgate/v1/object_service.proto\x1a\x1evecgate/v1/output_fields.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/vector.proto\"\xaa\x06\n\x14SearchObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_object\x18\x05 \x01(\x0b\x32\x16.vecgate.v1.NearObjectH\x00\x12-\n\x0bnear_inputs\x18\x06 \x01(\x0b\x32\x16.vecgate.v1.NearInputsH\x00\x12$\n\x06hybrid\x18\x07 \x01(\x0b\x32\x12.vecgate.v1.HybridH\x00\x12 \n\x04\x62m25\x18\x08 \x01(\x0b\x32\x10.vecgate.v1.Bm25H\x00\x12\r\n\x05limit\x18\t \x01(\x05\x12\x0e\n\x06offset\x18\n \x01(\x05\x12#\n\x07\x66ilters\x18\x0b \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x16\n\x0etarget_vectors\x18\x0c \x03(\t\x12+\n\x0btarget_join\x18\r \x01(\x0e\x32\x16.vecgate.v1.TargetJoin\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\x12\x16\n\x0etarget_weights\x18\x10 \x03(\x02\x12\x16\n\tcertainty\x18\x11 \x01(\x02H\x01\x88\x01\x01\x12\x15\n\x08\x64istance\x18\x12 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\nauto_limit\x18\x13 \x01(\x05\x12%\n\x08group_by\x18\x14 \x01(\x0b\x32\x13.vecgate.v1.GroupBy\x12\"\n\x06rerank\x18\x15 \x01(\x0b\x32\x12.vecgate.v1.Rerank\x12\x14\n\x0creturn_times\x18\x16 \x01(\x08\x12\x1c\n\x14return_explain_score\x18\x17 \x01(\x08\x42\x07\n\x05queryB\x0c\n\n_certaintyB\x0b\n\t_distance\"P\n\x07GroupBy\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x18\n\x10number_of_groups\x18\x02 \x01(\x05\x12\x19\n\x11objects_per_group\x18\x03 \x01(\x05\"\x81\x01\n\x06Rerank\x12\x10\n\x08property\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08reranker\x18\x03 \x01(\t\x12\x16\n\x0eimage_property\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x1d\n\x15keep_order_on_failure\x18\x06 \x01(\x08\"_\n\tReranking\x12\x10\n\x08reranker\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06scored\x18\x03 \x01(\x05\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"v\n\x08NearText\x12\x10\n\x08\x63oncepts\x18\x01 \x03(\t\x12\x10\n\x08truncate\x18\x02 \x01(\x08\x12!\n\x07move_to\x18\x03 \x01(\x0b\x32\x10.vecgate.v1.Move\x12#\n\tmove_away\x18\x04 \x01(\x0b\x32\x10.vecgate.v1.Move\"8\n\x04Move\x12\r\n\x05\x66orce\x18\x01 \x01(\x02\x12\x10\n\x08\x63oncepts\x18\x02 \x03(\t\x12\x0f\n\x07objects\x18\x03 \x03(\t\"I\n\nNearInputs\x12)\n\x06inputs\x18\x01 \x03(\x0b\x32\x19.vecgate.v1.WeightedInput\x12\x10\n\x08truncate\x18\x02 \x01(\x08\"\xf9\x01\n\rWeightedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.ImageH\x00\x12-\n\x0bnear_vector\x18\x03 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_object\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearObjectH\x00\x12+\n\ntext_image\x18\x06 \x01(\x0b\x32\x15.vecgate.v1.TextImageH\x00\x12\x13\n\x06weight\x18\x05 \x01(\x02H\x01\x88\x01\x01\x42\t\n\x07\x63ontentB\t\n\x07_weight\"-\n\tNearImage\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.vecgate.v1.Image\"\xcc\x01\n\nNearVector\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\r\n\x05space\x18\x02 \x01(\t\x12\x41\n\x0etarget_vectors\x18\x03 \x03(\x0b\x32).vecgate.v1.NearVector.TargetVectorsEntry\x1aH\n\x12TargetVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\x18\n\nNearObject\x12\n\n\x02id\x18\x01 \x01(\t\"\x8d\x01\n\x04\x42m25\x12\r\n\x05query\x18\x01 \x01(\t\x12\x30\n\nproperties\x18\x02 \x03(\x0b\x32\x1c.vecgate.v1.WeightedProperty\x12-\n\x08operator\x18\x03 \x01(\x0e\x32\x1b.vecgate.v1.KeywordOperator\x12\x15\n\rminimum_match\x18\x04 \x01(\x05\"0\n\x10WeightedProperty\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x84\x03\n\x06Hybrid\x12\x1e\n\x04\x62m25\x18\x01 \x01(\x0b\x32\x10.vecgate.v1.Bm25\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_inputs\x18\t \x01(\x0b\x32\x16.vecgate.v1.NearInputsH\x00\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12+\n\x0b\x66usion_type\x18\x06 \x01(\x0e\x32\x16.vecgate.v1.FusionType\x12 \n\x13max_vector_distance\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12\x10\n\x08truncate\x18\x08 \x01(\x08\x42\r\n\x0bvector_sideB\x08\n\x06_alphaB\x16\n\x14_max_vector_distance\"\xda\x01\n\x15SearchObjectsResponse\x12)\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12*\n\tembedders\x18\x03 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12\x1d\n\x04hits\x18\x02 \x03(\x0b\x32\x0f.vecgate.v1.Hit\x12!\n\x06groups\x18\x04 \x03(\x0b\x32\x11.vecgate.v1.Group\x12(\n\treranking\x18\x05 \x01(\x0b\x32\x15.vecgate.v1.Reranking\"\xcb\x02\n\x03Hit\x12&\n\x06object\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.DataObject\x12\x15\n\x08\x64istance\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tcertainty\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05score\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x31\n\rcreation_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rexplain_score\x18\x07 \x01(\t\x12\x19\n\x0crerank_score\x18\x08 \x01(\x02H\x03\x88\x01\x01\x12\r\n\x05group\x18\t \x01(\tB\x0b\n\t_distanceB\x0c\n\n_certaintyB\x08\n\x06_scoreB\x0f\n\r_rerank_score\"\xaf\x01\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cobject_count\x18\x02 \x01(\x05\x12\x19\n\x0cmin_distance\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x0cmax_distance\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x19\n\x0crerank_score\x18\x05 \x01(\x02H\x02\x88\x01\x01\x42\x0f\n\r_min_distanceB\x0f\n\r_max_distanceB\x0f\n\r_rerank_score*\xb0\x01\n\nTargetJoin\x12\x1b\n\x17TARGET_JOIN_UNSPECIFIED\x10\x00\x12\x17\n\x13TARGET_JOIN_MINIMUM\x10\x01\x12\x13\n\x0fTARGET_JOIN_SUM\x10\x02\x12\x17\n\x13TARGET_JOIN_AVERAGE\x10\x03\x12\x1e\n\x1aTARGET_JOIN_MANUAL_WEIGHTS\x10\x04\x12\x1e\n\x1aTARGET_JOIN_RELATIVE_SCORE\x10\x05*f\n\x0fKeywordOperator\x12 \n\x1cKEYWORD_OPERATOR_UNSPECIFIED\x10\x00\x12\x17\n\x13KEYWORD_OPERATOR_OR\x10\x01\x12\x18\n\x14KEYWORD_OPERATOR_AND\x10\x02*a\n\nFusionType\x12\x1b\n\x17\x46USION_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46USION_TYPE_RANKED\x10\x01\x12\x1e\n\x1a\x46USION_TYPE_RELATIVE_SCORE\x10\x02\x32j\n\rSearchService\x12Y\n\rSearchObjects\x12 .vecgate.v1.SearchObjectsRequest\x1a!.vecgate.v1.SearchObjectsResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvecgate/v1/search_service.proto\x12\nvecgate.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19vecgate/v1/embedder.proto\x1a\x17vecgate/v1/filter.proto\x1a\x16vecgate/v1/input.proto\x1a\x1fvecgate/v1/object_service.proto\x1a\x1evecgate/v1/output_fields.proto\x1a\x16vecgate/v1/scope.proto\x1a\x17vecgate/v1/vector.proto\"\xaa\x06\n\x14SearchObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_object\x18\x05 \x01(\x0b\x32\x16.vecgate.v1.NearObjectH\x00\x12-\n\x0bnear_inputs\x18\x06 \x01(\x0b\x32\x16.vecgate.v1.NearInputsH\x00\x12$\n\x06hybrid\x18\x07 \x01(\x0b\x32\x12.vecgate.v1.HybridH\x00\x12 \n\x04\x62m25\x18\x08 \x01(\x0b\x32\x10.vecgate.v1.Bm25H\x00\x12\r\n\x05limit\x18\t \x01(\x05\x12\x0e\n\x06offset\x18\n \x01(\x05\x12#\n\x07\x66ilters\x18\x0b \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x16\n\x0etarget_vectors\x18\x0c \x03(\t\x12+\n\x0btarget_join\x18\r \x01(\x0e\x32\x16.vecgate.v1.TargetJoin\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\x12(\n\x06output\x18\x0f \x01(\x0b\x32\x18.vecgate.v1.OutputFields\x12\x16\n\x0etarget_weights\x18\x10 \x03(\x02\x12\x16\n\tcertainty\x18\x11 \x01(\x02H\x01\x88\x01\x01\x12\x15\n\x08\x64istance\x18\x12 \x01(\x02H\x02\x88\x01\x01\x12\x12\n\nauto_limit\x18\x13 \x01(\x05\x12%\n\x08group_by\x18\x14 \x01(\x0b\x32\x13.vecgate.v1.GroupBy\x12\"\n\x06rerank\x18\x15 \x01(\x0b\x32\x12.vecgate.v1.Rerank\x12\x14\n\x0creturn_times\x18\x16 \x01(\x08\x12\x1c\n\x14return_explain_score\x18\x17 \x01(\x08\x42\x07\n\x05queryB\x0c\n\n_certaintyB\x0b\n\t_distance\"P\n\x07GroupBy\x12\x10\n\x08property\x18\x01 \x01(\t\x12\x18\n\x10number_of_groups\x18\x02 \x01(\x05\x12\x19\n\x11objects_per_group\x18\x03 \x01(\x05\"\x81\x01\n\x06Rerank\x12\x10\n\x08property\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08reranker\x18\x03 \x01(\t\x12\x16\n\x0eimage_property\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\x05\x12\x1d\n\x15keep_order_on_failure\x18\x06 \x01(\x08\"_\n\tReranking\x12\x10\n\x08reranker\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06scored\x18\x03 \x01(\x05\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"v\n\x08NearText\x12\x10\n\x08\x63oncepts\x18\x01 \x03(\t\x12\x10\n\x08truncate\x18\x02 \x01(\x08\x12!\n\x07move_to\x18\x03 \x01(\x0b\x32\x10.vecgate.v1.Move\x12#\n\tmove_away\x18\x04 \x01(\x0b\x32\x10.vecgate.v1.Move\"8\n\x04Move\x12\r\n\x05\x66orce\x18\x01 \x01(\x02\x12\x10\n\x08\x63oncepts\x18\x02 \x03(\t\x12\x0f\n\x07objects\x18\x03 \x03(\t\"I\n\nNearInputs\x12)\n\x06inputs\x18\x01 \x03(\x0b\x32\x19.vecgate.v1.WeightedInput\x12\x10\n\x08truncate\x18\x02 \x01(\x08\"\xf9\x01\n\rWeightedInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x11.vecgate.v1.ImageH\x00\x12-\n\x0bnear_vector\x18\x03 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_object\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearObjectH\x00\x12+\n\ntext_image\x18\x06 \x01(\x0b\x32\x15.vecgate.v1.TextImageH\x00\x12\x13\n\x06weight\x18\x05 \x01(\x02H\x01\x88\x01\x01\x42\t\n\x07\x63ontentB\t\n\x07_weight\"-\n\tNearImage\x12 \n\x05image\x18\x01 \x01(\x0b\x32\x11.vecgate.v1.Image\"\xcc\x01\n\nNearVector\x12\"\n\x06vector\x18\x01 \x01(\x0b\x32\x12.vecgate.v1.Vector\x12\r\n\x05space\x18\x02 \x01(\t\x12\x41\n\x0etarget_vectors\x18\x03 \x03(\x0b\x32).vecgate.v1.NearVector.TargetVectorsEntry\x1aH\n\x12TargetVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.vecgate.v1.Vector:\x02\x38\x01\"\x18\n\nNearObject\x12\n\n\x02id\x18\x01 \x01(\t\"\x8d\x01\n\x04\x42m25\x12\r\n\x05query\x18\x01 \x01(\t\x12\x30\n\nproperties\x18\x02 \x03(\x0b\x32\x1c.vecgate.v1.WeightedProperty\x12-\n\x08operator\x18\x03 \x01(\x0e\x32\x1b.vecgate.v1.KeywordOperator\x12\x15\n\rminimum_match\x18\x04 \x01(\x05\"0\n\x10WeightedProperty\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x05\"\x84\x03\n\x06Hybrid\x12\x1e\n\x04\x62m25\x18\x01 \x01(\x0b\x32\x10.vecgate.v1.Bm25\x12)\n\tnear_text\x18\x02 \x01(\x0b\x32\x14.vecgate.v1.NearTextH\x00\x12+\n\nnear_image\x18\x03 \x01(\x0b\x32\x15.vecgate.v1.NearImageH\x00\x12-\n\x0bnear_vector\x18\x04 \x01(\x0b\x32\x16.vecgate.v1.NearVectorH\x00\x12-\n\x0bnear_inputs\x18\t \x01(\x0b\x32\x16.vecgate.v1.NearInputsH\x00\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12+\n\x0b\x66usion_type\x18\x06 \x01(\x0e\x32\x16.vecgate.v1.FusionType\x12 \n\x13max_vector_distance\x18\x07 \x01(\x02H\x02\x88\x01\x01\x12\x10\n\x08truncate\x18\x08 \x01(\x08\x42\r\n\x0bvector_sideB\x08\n\x06_alphaB\x16\n\x14_max_vector_distance\"\xda\x01\n\x15SearchObjectsResponse\x12)\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12*\n\tembedders\x18\x03 \x03(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12\x1d\n\x04hits\x18\x02 \x03(\x0b\x32\x0f.vecgate.v1.Hit\x12!\n\x06groups\x18\x04 \x03(\x0b\x32\x11.vecgate.v1.Group\x12(\n\treranking\x18\x05 \x01(\x0b\x32\x15.vecgate.v1.Reranking\"\xcb\x02\n\x03Hit\x12&\n\x06object\x18\x01 \x01(\x0b\x32\x16.vecgate.v1.DataObject\x12\x15\n\x08\x64istance\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x16\n\tcertainty\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05score\x18\x04 \x01(\x02H\x02\x88\x01\x01\x12\x31\n\rcreation_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rexplain_score\x18\x07 \x01(\t\x12\x19\n\x0crerank_score\x18\x08 \x01(\x02H\x03\x88\x01\x01\x12\r\n\x05group\x18\t \x01(\tB\x0b\n\t_distanceB\x0c\n\n_certaintyB\x08\n\x06_scoreB\x0f\n\r_rerank_score\"\xaf\x01\n\x05Group\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cobject_count\x18\x02 \x01(\x05\x12\x19\n\x0cmin_distance\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x19\n\x0cmax_distance\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x19\n\x0crerank_score\x18\x05 \x01(\x02H\x02\x88\x01\x01\x42\x0f\n\r_min_distanceB\x0f\n\r_max_distanceB\x0f\n\r_rerank_score\"\x95\x02\n\x15ProjectObjectsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rtarget_vector\x18\x02 \x01(\t\x12\x13\n\x0bsample_size\x18\x03 \x01(\x05\x12,\n\x06method\x18\x04 \x01(\x0e\x32\x1c.vecgate.v1.ProjectionMethod\x12#\n\x07\x66ilters\x18\x05 \x01(\x0b\x32\x12.vecgate.v1.Filter\x12\x12\n\nproperties\x18\x06 \x03(\t\x12!\n\x06inputs\x18\x07 \x03(\x0b\x32\x11.vecgate.v1.Input\x12\x10\n\x08truncate\x18\x08 \x01(\x08\x12 \n\x05scope\x18\x0e \x01(\x0b\x32\x11.vecgate.v1.Scope\"\xda\x02\n\x16ProjectObjectsResponse\x12)\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x17.vecgate.v1.EmbedderRef\x12\x15\n\rtarget_vector\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\x0b\n\x03ids\x18\x04 \x03(\t\x12\x13\n\x0b\x63oordinates\x18\x05 \x01(\x0c\x12.\n\nproperties\x18\x06 \x03(\x0b\x32\x1a.vecgate.v1.PropertyValues\x12\'\n\x06inputs\x18\x07 \x03(\x0b\x32\x17.vecgate.v1.PlacedInput\x12,\n\x06method\x18\x08 \x01(\x0e\x32\x1c.vecgate.v1.ProjectionMethod\x12\x1a\n\x12\x65xplained_variance\x18\t \x03(\x02\x12\x13\n\x0btotal_count\x18\n \x01(\x03\x12\x15\n\rmissing_count\x18\x0b \x01(\x05\"J\n\x0ePropertyValues\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06values\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.ListValue\"4\n\x0bPlacedInput\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\x0f\n\x07nearest\x18\x03 \x03(\x05*\xb0\x01\n\nTargetJoin\x12\x1b\n\x17TARGET_JOIN_UNSPECIFIED\x10\x00\x12\x17\n\x13TARGET_JOIN_MINIMUM\x10\x01\x12\x13\n\x0fTARGET_JOIN_SUM\x10\x02\x12\x17\n\x13TARGET_JOIN_AVERAGE\x10\x03\x12\x1e\n\x1aTARGET_JOIN_MANUAL_WEIGHTS\x10\x04\x12\x1e\n\x1aTARGET_JOIN_RELATIVE_SCORE\x10\x05*f\n\x0fKeywordOperator\x12 \n\x1cKEYWORD_OPERATOR_UNSPECIFIED\x10\x00\x12\x17\n\x13KEYWORD_OPERATOR_OR\x10\x01\x12\x18\n\x14KEYWORD_OPERATOR_AND\x10\x02*a\n\nFusionType\x12\x1b\n\x17\x46USION_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46USION_TYPE_RANKED\x10\x01\x12\x1e\n\x1a\x46USION_TYPE_RELATIVE_SCORE\x10\x02*l\n\x10ProjectionMethod\x12!\n\x1dPROJECTION_METHOD_UNSPECIFIED\x10\x00\x12\x19\n\x15PROJECTION_METHOD_PCA\x10\x01\x12\x1a\n\x16PROJECTION_METHOD_UMAP\x10\x02\x32\xc8\x01\n\rSearchService\x12Y\n\rSearchObjects\x12 .vecgate.v1.SearchObjectsRequest\x1a!.vecgate.v1.SearchObjectsResponse\"\x03\x90\x02\x01\x12\\\n\x0eProjectObjects\x12!.vecgate.v1.ProjectObjectsRequest\x1a\".vecgate.v1.ProjectObjectsResponse\"\x03\x90\x02\x01\x42\x31\n\nvecgate.v1P\x01Z\x14vecgate/v1;vecgatev1\xaa\x02\nVecgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,48 +46,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEARVECTOR_TARGETVECTORSENTRY']._serialized_options = b'8\001'
   _globals['_SEARCHSERVICE'].methods_by_name['SearchObjects']._loaded_options = None
   _globals['_SEARCHSERVICE'].methods_by_name['SearchObjects']._serialized_options = b'\220\002\001'
-  _globals['_TARGETJOIN']._serialized_start=3523
-  _globals['_TARGETJOIN']._serialized_end=3699
-  _globals['_KEYWORDOPERATOR']._serialized_start=3701
-  _globals['_KEYWORDOPERATOR']._serialized_end=3803
-  _globals['_FUSIONTYPE']._serialized_start=3805
-  _globals['_FUSIONTYPE']._serialized_end=3902
-  _globals['_SEARCHOBJECTSREQUEST']._serialized_start=296
-  _globals['_SEARCHOBJECTSREQUEST']._serialized_end=1106
-  _globals['_GROUPBY']._serialized_start=1108
-  _globals['_GROUPBY']._serialized_end=1188
-  _globals['_RERANK']._serialized_start=1191
-  _globals['_RERANK']._serialized_end=1320
-  _globals['_RERANKING']._serialized_start=1322
-  _globals['_RERANKING']._serialized_end=1417
-  _globals['_NEARTEXT']._serialized_start=1419
-  _globals['_NEARTEXT']._serialized_end=1537
-  _globals['_MOVE']._serialized_start=1539
-  _globals['_MOVE']._serialized_end=1595
-  _globals['_NEARINPUTS']._serialized_start=1597
-  _globals['_NEARINPUTS']._serialized_end=1670
-  _globals['_WEIGHTEDINPUT']._serialized_start=1673
-  _globals['_WEIGHTEDINPUT']._serialized_end=1922
-  _globals['_NEARIMAGE']._serialized_start=1924
-  _globals['_NEARIMAGE']._serialized_end=1969
-  _globals['_NEARVECTOR']._serialized_start=1972
-  _globals['_NEARVECTOR']._serialized_end=2176
-  _globals['_NEARVECTOR_TARGETVECTORSENTRY']._serialized_start=2104
-  _globals['_NEARVECTOR_TARGETVECTORSENTRY']._serialized_end=2176
-  _globals['_NEAROBJECT']._serialized_start=2178
-  _globals['_NEAROBJECT']._serialized_end=2202
-  _globals['_BM25']._serialized_start=2205
-  _globals['_BM25']._serialized_end=2346
-  _globals['_WEIGHTEDPROPERTY']._serialized_start=2348
-  _globals['_WEIGHTEDPROPERTY']._serialized_end=2396
-  _globals['_HYBRID']._serialized_start=2399
-  _globals['_HYBRID']._serialized_end=2787
-  _globals['_SEARCHOBJECTSRESPONSE']._serialized_start=2790
-  _globals['_SEARCHOBJECTSRESPONSE']._serialized_end=3008
-  _globals['_HIT']._serialized_start=3011
-  _globals['_HIT']._serialized_end=3342
-  _globals['_GROUP']._serialized_start=3345
-  _globals['_GROUP']._serialized_end=3520
-  _globals['_SEARCHSERVICE']._serialized_start=3904
-  _globals['_SEARCHSERVICE']._serialized_end=4010
+  _globals['_SEARCHSERVICE'].methods_by_name['ProjectObjects']._loaded_options = None
+  _globals['_SEARCHSERVICE'].methods_by_name['ProjectObjects']._serialized_options = b'\220\002\001'
+  _globals['_TARGETJOIN']._serialized_start=4312
+  _globals['_TARGETJOIN']._serialized_end=4488
+  _globals['_KEYWORDOPERATOR']._serialized_start=4490
+  _globals['_KEYWORDOPERATOR']._serialized_end=4592
+  _globals['_FUSIONTYPE']._serialized_start=4594
+  _globals['_FUSIONTYPE']._serialized_end=4691
+  _globals['_PROJECTIONMETHOD']._serialized_start=4693
+  _globals['_PROJECTIONMETHOD']._serialized_end=4801
+  _globals['_SEARCHOBJECTSREQUEST']._serialized_start=326
+  _globals['_SEARCHOBJECTSREQUEST']._serialized_end=1136
+  _globals['_GROUPBY']._serialized_start=1138
+  _globals['_GROUPBY']._serialized_end=1218
+  _globals['_RERANK']._serialized_start=1221
+  _globals['_RERANK']._serialized_end=1350
+  _globals['_RERANKING']._serialized_start=1352
+  _globals['_RERANKING']._serialized_end=1447
+  _globals['_NEARTEXT']._serialized_start=1449
+  _globals['_NEARTEXT']._serialized_end=1567
+  _globals['_MOVE']._serialized_start=1569
+  _globals['_MOVE']._serialized_end=1625
+  _globals['_NEARINPUTS']._serialized_start=1627
+  _globals['_NEARINPUTS']._serialized_end=1700
+  _globals['_WEIGHTEDINPUT']._serialized_start=1703
+  _globals['_WEIGHTEDINPUT']._serialized_end=1952
+  _globals['_NEARIMAGE']._serialized_start=1954
+  _globals['_NEARIMAGE']._serialized_end=1999
+  _globals['_NEARVECTOR']._serialized_start=2002
+  _globals['_NEARVECTOR']._serialized_end=2206
+  _globals['_NEARVECTOR_TARGETVECTORSENTRY']._serialized_start=2134
+  _globals['_NEARVECTOR_TARGETVECTORSENTRY']._serialized_end=2206
+  _globals['_NEAROBJECT']._serialized_start=2208
+  _globals['_NEAROBJECT']._serialized_end=2232
+  _globals['_BM25']._serialized_start=2235
+  _globals['_BM25']._serialized_end=2376
+  _globals['_WEIGHTEDPROPERTY']._serialized_start=2378
+  _globals['_WEIGHTEDPROPERTY']._serialized_end=2426
+  _globals['_HYBRID']._serialized_start=2429
+  _globals['_HYBRID']._serialized_end=2817
+  _globals['_SEARCHOBJECTSRESPONSE']._serialized_start=2820
+  _globals['_SEARCHOBJECTSRESPONSE']._serialized_end=3038
+  _globals['_HIT']._serialized_start=3041
+  _globals['_HIT']._serialized_end=3372
+  _globals['_GROUP']._serialized_start=3375
+  _globals['_GROUP']._serialized_end=3550
+  _globals['_PROJECTOBJECTSREQUEST']._serialized_start=3553
+  _globals['_PROJECTOBJECTSREQUEST']._serialized_end=3830
+  _globals['_PROJECTOBJECTSRESPONSE']._serialized_start=3833
+  _globals['_PROJECTOBJECTSRESPONSE']._serialized_end=4179
+  _globals['_PROPERTYVALUES']._serialized_start=4181
+  _globals['_PROPERTYVALUES']._serialized_end=4255
+  _globals['_PLACEDINPUT']._serialized_start=4257
+  _globals['_PLACEDINPUT']._serialized_end=4309
+  _globals['_SEARCHSERVICE']._serialized_start=4804
+  _globals['_SEARCHSERVICE']._serialized_end=5004
 # @@protoc_insertion_point(module_scope)

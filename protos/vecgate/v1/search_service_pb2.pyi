@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -113,6 +114,34 @@ FUSION_TYPE_RANKED: FusionType.ValueType  # 1
 FUSION_TYPE_RELATIVE_SCORE: FusionType.ValueType  # 2
 """By the scores in both lists, each scaled to 0 to 1."""
 Global___FusionType: _TypeAlias = FusionType  # noqa: Y015
+
+class _ProjectionMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProjectionMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProjectionMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROJECTION_METHOD_UNSPECIFIED: _ProjectionMethod.ValueType  # 0
+    """PCA."""
+    PROJECTION_METHOD_PCA: _ProjectionMethod.ValueType  # 1
+    """Principal component analysis: the plane in which the vectors differ most. Takes about a second."""
+    PROJECTION_METHOD_UMAP: _ProjectionMethod.ValueType  # 2
+    """UMAP, which keeps neighbours together; distances between groups mean little. Takes tens of seconds, at most 120. It needs the
+    extra `map` of the package `vecgate` on the server (PACKAGE_MISSING).
+    """
+
+class ProjectionMethod(_ProjectionMethod, metaclass=_ProjectionMethodEnumTypeWrapper):
+    """ProjectionMethod says how vectors become points."""
+
+PROJECTION_METHOD_UNSPECIFIED: ProjectionMethod.ValueType  # 0
+"""PCA."""
+PROJECTION_METHOD_PCA: ProjectionMethod.ValueType  # 1
+"""Principal component analysis: the plane in which the vectors differ most. Takes about a second."""
+PROJECTION_METHOD_UMAP: ProjectionMethod.ValueType  # 2
+"""UMAP, which keeps neighbours together; distances between groups mean little. Takes tens of seconds, at most 120. It needs the
+extra `map` of the package `vecgate` on the server (PACKAGE_MISSING).
+"""
+Global___ProjectionMethod: _TypeAlias = ProjectionMethod  # noqa: Y015
 
 @_typing.final
 class SearchObjectsRequest(_message.Message):
@@ -987,3 +1016,214 @@ class Group(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rerank_score) -> _WhichOneofReturnType__rerank_score | None: ...
 
 Global___Group: _TypeAlias = Group  # noqa: Y015
+
+@_typing.final
+class ProjectObjectsRequest(_message.Message):
+    """ProjectObjectsRequest is the request of ProjectObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: _builtins.int
+    TARGET_VECTOR_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    FILTERS_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    collection: _builtins.str
+    """Required. The collection's name."""
+    target_vector: _builtins.str
+    """Optional. The named vector to project (UNKNOWN_VECTOR). Default: as in a search that names none."""
+    sample_size: _builtins.int
+    """Optional. Points at most, 0 to 5,000; 0 means 2,000. There are fewer where the collection has fewer objects with the named
+    vector, and where vectors have more than 4,096 values: a sample has at most 20,480,000 values.
+
+    Without filters the sample is taken from 16 places that are spread evenly over the ids, from the first to the last one; so
+    every part of the collection has its share where ids are random, derived from content or counted. With filters it is spread
+    evenly over the first 10,000 objects that match, because Weaviate reads no further. The same call takes the same sample while
+    the objects stay the same. At most four times as many objects are read, if some of them lack the named vector.
+    """
+    method: Global___ProjectionMethod.ValueType
+    """Optional. How to project."""
+    truncate: _builtins.bool
+    """Optional. Whether to truncate a text that is longer than the model reads. Default: false, such a text is TEXT_TOO_LONG."""
+    @_builtins.property
+    def filters(self) -> _filter_pb2.Filter:
+        """Optional. Which objects count. Default: all (UNKNOWN_PROPERTY, INVALID_PROPERTY)."""
+
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional. Properties to return, at most 20: texts, numbers, booleans, dates, UUIDs and lists of them (UNKNOWN_PROPERTY,
+        INVALID_PROPERTY). Default: none.
+        """
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_input_pb2.Input]:
+        """Optional. Texts and images to place among the points, at most 20. They are embedded by an embedder of the space that the named
+        vector is bound to.
+        """
+
+    @_builtins.property
+    def scope(self) -> _scope_pb2.Scope:
+        """Optional. The tenant and the consistency level."""
+
+    def __init__(
+        self,
+        *,
+        collection: _builtins.str = ...,
+        target_vector: _builtins.str = ...,
+        sample_size: _builtins.int = ...,
+        method: Global___ProjectionMethod.ValueType = ...,
+        filters: _filter_pb2.Filter | None = ...,
+        properties: _abc.Iterable[_builtins.str] | None = ...,
+        inputs: _abc.Iterable[_input_pb2.Input] | None = ...,
+        truncate: _builtins.bool = ...,
+        scope: _scope_pb2.Scope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "filters", b"filters", "inputs", b"inputs", "method", b"method", "properties", b"properties", "sample_size", b"sample_size", "scope", b"scope", "target_vector", b"target_vector", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectObjectsRequest: _TypeAlias = ProjectObjectsRequest  # noqa: Y015
+
+@_typing.final
+class ProjectObjectsResponse(_message.Message):
+    """ProjectObjectsResponse is the response of ProjectObjects."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMBEDDER_FIELD_NUMBER: _builtins.int
+    TARGET_VECTOR_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    IDS_FIELD_NUMBER: _builtins.int
+    COORDINATES_FIELD_NUMBER: _builtins.int
+    PROPERTIES_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    EXPLAINED_VARIANCE_FIELD_NUMBER: _builtins.int
+    TOTAL_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    target_vector: _builtins.str
+    """The named vector that was projected."""
+    space: _builtins.str
+    """The space that it is bound to; empty if it is bound to none."""
+    coordinates: _builtins.bytes
+    """Where the objects are: little-endian float32, shape (ids, 2), x and y of each object. The mean of all points is (0, 0). With
+    cosine distance, vectors are scaled to unit length first.
+    """
+    method: Global___ProjectionMethod.ValueType
+    """How the vectors were projected."""
+    total_count: _builtins.int
+    """How many objects the collection, or its tenant, has that match the filters."""
+    missing_count: _builtins.int
+    """How many objects were read that lack the named vector."""
+    @_builtins.property
+    def embedder(self) -> _embedder_pb2.EmbedderRef:
+        """The embedder that embedded the inputs. Unset without inputs."""
+
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of the objects, in ascending order."""
+
+    @_builtins.property
+    def properties(self) -> _containers.RepeatedCompositeFieldContainer[Global___PropertyValues]:
+        """The values of the properties, in the order of the request."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlacedInput]:
+        """Where the inputs are, in their order."""
+
+    @_builtins.property
+    def explained_variance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """With PCA: the share of the variance that is along x and along y, each 0 to 1."""
+
+    def __init__(
+        self,
+        *,
+        embedder: _embedder_pb2.EmbedderRef | None = ...,
+        target_vector: _builtins.str = ...,
+        space: _builtins.str = ...,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+        coordinates: _builtins.bytes = ...,
+        properties: _abc.Iterable[Global___PropertyValues] | None = ...,
+        inputs: _abc.Iterable[Global___PlacedInput] | None = ...,
+        method: Global___ProjectionMethod.ValueType = ...,
+        explained_variance: _abc.Iterable[_builtins.float] | None = ...,
+        total_count: _builtins.int = ...,
+        missing_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["embedder", b"embedder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coordinates", b"coordinates", "embedder", b"embedder", "explained_variance", b"explained_variance", "ids", b"ids", "inputs", b"inputs", "method", b"method", "missing_count", b"missing_count", "properties", b"properties", "space", b"space", "target_vector", b"target_vector", "total_count", b"total_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProjectObjectsResponse: _TypeAlias = ProjectObjectsResponse  # noqa: Y015
+
+@_typing.final
+class PropertyValues(_message.Message):
+    """PropertyValues are the values of one property."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The property."""
+    @_builtins.property
+    def values(self) -> _struct_pb2.ListValue:
+        """One value for each id, null where the object has none. Texts are cut to 200 characters, lists to 10 values."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        values: _struct_pb2.ListValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PropertyValues: _TypeAlias = PropertyValues  # noqa: Y015
+
+@_typing.final
+class PlacedInput(_message.Message):
+    """PlacedInput says where an input is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    NEAREST_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """Along the first axis. With PCA, the input is projected as the objects are; with UMAP it is between its nearest objects, the
+    nearer ones counting more. An input that has the vector of an object is where the object is.
+    """
+    y: _builtins.float
+    """Along the second axis."""
+    @_builtins.property
+    def nearest(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The objects of the sample that are nearest by their whole vectors, at most 10, as indexes into `ids`, the nearest one first. By
+        cosine or dot product where that is the named vector's distance, else by Euclidean distance.
+        """
+
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+        nearest: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nearest", b"nearest", "x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlacedInput: _TypeAlias = PlacedInput  # noqa: Y015

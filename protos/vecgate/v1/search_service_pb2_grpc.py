@@ -40,6 +40,11 @@ class SearchServiceStub(object):
                 request_serializer=vecgate_dot_v1_dot_search__service__pb2.SearchObjectsRequest.SerializeToString,
                 response_deserializer=vecgate_dot_v1_dot_search__service__pb2.SearchObjectsResponse.FromString,
                 _registered_method=True)
+        self.ProjectObjects = channel.unary_unary(
+                '/vecgate.v1.SearchService/ProjectObjects',
+                request_serializer=vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsRequest.SerializeToString,
+                response_deserializer=vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer(object):
@@ -57,6 +62,18 @@ class SearchServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ProjectObjects(self, request, context):
+        """ProjectObjects returns a map: a sample of a collection's objects as points in two dimensions, near ones close together. It can
+        place texts and images among them. A repeated call is answered from a cache for up to 5 minutes, unless objects were written
+        through this server, or their number or the collection's schema has changed. Few maps are made at the same time, and others
+        wait. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, TENANT_NOT_FOUND,
+        PACKAGE_MISSING, OVERLOADED, STORE_UNAVAILABLE, and with `inputs` COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH and those of
+        EmbedInputs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -64,6 +81,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.SearchObjects,
                     request_deserializer=vecgate_dot_v1_dot_search__service__pb2.SearchObjectsRequest.FromString,
                     response_serializer=vecgate_dot_v1_dot_search__service__pb2.SearchObjectsResponse.SerializeToString,
+            ),
+            'ProjectObjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProjectObjects,
+                    request_deserializer=vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsRequest.FromString,
+                    response_serializer=vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -94,6 +116,33 @@ class SearchService(object):
             '/vecgate.v1.SearchService/SearchObjects',
             vecgate_dot_v1_dot_search__service__pb2.SearchObjectsRequest.SerializeToString,
             vecgate_dot_v1_dot_search__service__pb2.SearchObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProjectObjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vecgate.v1.SearchService/ProjectObjects',
+            vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsRequest.SerializeToString,
+            vecgate_dot_v1_dot_search__service__pb2.ProjectObjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

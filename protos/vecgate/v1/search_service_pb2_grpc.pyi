@@ -40,6 +40,14 @@ class SearchServiceStub:
     INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
     EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
     """
+    ProjectObjects: _grpc.UnaryUnaryMultiCallable[_search_service_pb2.ProjectObjectsRequest, _search_service_pb2.ProjectObjectsResponse]
+    """ProjectObjects returns a map: a sample of a collection's objects as points in two dimensions, near ones close together. It can
+    place texts and images among them. A repeated call is answered from a cache for up to 5 minutes, unless objects were written
+    through this server, or their number or the collection's schema has changed. Few maps are made at the same time, and others
+    wait. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, TENANT_NOT_FOUND,
+    PACKAGE_MISSING, OVERLOADED, STORE_UNAVAILABLE, and with `inputs` COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH and those of
+    EmbedInputs.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -52,6 +60,14 @@ class SearchServiceAsyncStub(SearchServiceStub):
     searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
     INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
     EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
+    """
+    ProjectObjects: _aio.UnaryUnaryMultiCallable[_search_service_pb2.ProjectObjectsRequest, _search_service_pb2.ProjectObjectsResponse]  # type: ignore[assignment]
+    """ProjectObjects returns a map: a sample of a collection's objects as points in two dimensions, near ones close together. It can
+    place texts and images among them. A repeated call is answered from a cache for up to 5 minutes, unless objects were written
+    through this server, or their number or the collection's schema has changed. Few maps are made at the same time, and others
+    wait. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, TENANT_NOT_FOUND,
+    PACKAGE_MISSING, OVERLOADED, STORE_UNAVAILABLE, and with `inputs` COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH and those of
+    EmbedInputs.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -68,6 +84,20 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         searched named vector is bound to. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY,
         INVALID_PROPERTY, INVALID_VECTOR, INVALID_ID, OBJECT_NOT_FOUND, TENANT_NOT_FOUND, COLLECTION_NOT_BOUND,
         EMBEDDING_SPACE_MISMATCH, STORE_UNAVAILABLE, RERANKER_NOT_FOUND, and for the query and for a reranker those of EmbedInputs.
+        """
+
+    @_abc_1.abstractmethod
+    def ProjectObjects(
+        self,
+        request: _search_service_pb2.ProjectObjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_service_pb2.ProjectObjectsResponse, _abc.Awaitable[_search_service_pb2.ProjectObjectsResponse]]:
+        """ProjectObjects returns a map: a sample of a collection's objects as points in two dimensions, near ones close together. It can
+        place texts and images among them. A repeated call is answered from a cache for up to 5 minutes, unless objects were written
+        through this server, or their number or the collection's schema has changed. Few maps are made at the same time, and others
+        wait. Errors: INVALID_INPUT, COLLECTION_NOT_FOUND, UNKNOWN_VECTOR, UNKNOWN_PROPERTY, INVALID_PROPERTY, TENANT_NOT_FOUND,
+        PACKAGE_MISSING, OVERLOADED, STORE_UNAVAILABLE, and with `inputs` COLLECTION_NOT_BOUND, EMBEDDING_SPACE_MISMATCH and those of
+        EmbedInputs.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -106,7 +106,7 @@ class QueryVectors:
 
     async def make(self, asked: Asked, target: NamedVector, near: Near) -> QueryVector:
         """Return a query as a vector."""
-        spec, vectors = await self._resolve(asked, target, _all_parts(near))
+        spec, vectors = await self.resolve(asked, target, _all_parts(near))
         parts = [vectors[each.path] for each in near.parts]
         joined: Vector | None
         if len(parts) == 1 and not (near.moves or near.scaled):
@@ -151,10 +151,13 @@ class QueryVectors:
                         violations.append(Violation(path, message, "UNKNOWN_VECTOR"))
         return {path: found[id_].vectors for path, id_ in ids.items()}
 
-    async def _resolve(
+    async def resolve(
         self, asked: Asked, target: NamedVector, parts: Sequence[Part]
     ) -> tuple[EmbedderSpec | None, dict[str, Vector]]:
-        """Return the vectors of parts by their paths, and the embedder of those that are embedded, in one call."""
+        """Return the vectors of parts by their paths, and the embedder of those that are embedded, in one call.
+
+        The embedder is None where nothing was embedded.
+        """
         vectors: dict[str, Vector] = {}
         inputs: dict[str, Input] = {}
         ids: dict[str, UUID] = {}

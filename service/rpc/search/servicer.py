@@ -1,4 +1,4 @@
-"""SearchService: parse the request, search, make the response."""
+"""SearchService: parse the request, search or draw a map, make the response."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,11 +6,13 @@ from typing import Any
 
 import grpc
 
+from service.core.projecting.projector import Projector
 from service.core.searching.reranking import RerankReport
 from service.core.searching.searcher import Searcher
 from service.domain import Hit
 from service.error_table import to_status
 from service.rpc.objects.messages import object_to_pb
+from service.rpc.search.projections import parse_projection, projection_to_pb
 from service.rpc.search.request import parse_search
 from service.rpc.shared.bounds import RequestLimits
 from service.rpc.shared.requests import CallerKeys, embedder_to_pb
@@ -25,8 +27,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SearchServicer(pb_grpc.SearchServiceServicer):
     """Answers SearchService."""
 
-    def __init__(self, searcher: Searcher, limits: RequestLimits, keys: CallerKeys) -> None:
+    def __init__(self, searcher: Searcher, projector: Projector, limits: RequestLimits, keys: CallerKeys) -> None:
         self._searcher = searcher
+        self._projector = projector
         self._limits = limits
         self._keys = keys
 
@@ -46,6 +49,11 @@ class SearchServicer(pb_grpc.SearchServiceServicer):
             if index % HITS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return response
+
+    async def ProjectObjects(self, request: pb.ProjectObjectsRequest, context: Context) -> pb.ProjectObjectsResponse:
+        """Draw a map of a collection."""
+        projection = parse_projection(request, self._limits)
+        return await projection_to_pb(await self._projector.project(projection, self._keys.of(context)))
 
 
 def _fill_hit(message: pb.Hit, hit: Hit) -> None:

@@ -23,6 +23,7 @@ from service.core.objects.missing import MissingVectors
 from service.core.objects.objects import Objects
 from service.core.objects.updating import Updater
 from service.core.objects.writing import Settler, Writes
+from service.core.projecting.projector import Projector
 from service.core.reranker_pool import RerankerPool
 from service.core.searching.references import real_name
 from service.core.searching.searcher import Searcher
@@ -123,6 +124,7 @@ class GrpcServer:
         searcher = Searcher(store, embedders, rerankers)
         self._writes = Writes()
         self._settler = Settler(store, self._writes)
+        self._projector = Projector(store, embedders, self._writes)
         keys = CallerKeys(allowed=allow_caller_keys)
         embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
             EmbeddingServicer(embedders, rerankers, limits, _server_limits(settings, limits), keys), services
@@ -135,7 +137,9 @@ class GrpcServer:
         object_service_pb2_grpc.add_ObjectServiceServicer_to_server(
             ObjectServicer(*workers, limits=limits, keys=keys, max_response_bytes=MAX_RESPONSE_BYTES), services
         )
-        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchServicer(searcher, limits, keys), services)
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(
+            SearchServicer(searcher, self._projector, limits, keys), services
+        )
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(
             AdminServicer(
                 store, embedders, rerankers, authenticator, server=settings, embedding=embedding or EmbedderSettings()
@@ -180,6 +184,7 @@ class GrpcServer:
         await self.methods.idle.wait()
         await self._settler.close()
         self._calls.close()
+        self._projector.close()
         # Writes that were begun for callers that have left.
         await self._writes.close()
 

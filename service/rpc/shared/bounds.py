@@ -93,6 +93,8 @@ def list_bounds(limits: RequestLimits) -> Mapping[str, Bound]:
         "BackfillVectorsRequest.vectors": vectors,
         "SearchObjectsRequest.target_vectors": vectors,
         "SearchObjectsRequest.target_weights": vectors,
+        "ProjectObjectsRequest.properties": Bound(20),
+        "ProjectObjectsRequest.inputs": Bound(20, "BATCH_TOO_LARGE"),
         "NearVector.target_vectors": vectors,
         "NearText.concepts": inputs,
         "Move.concepts": both_moves,

@@ -27,6 +27,7 @@ ScopedRequest = (
     | object_pb.DeleteObjectRequest
     | object_pb.DeleteObjectsRequest
     | search_pb.SearchObjectsRequest
+    | search_pb.ProjectObjectsRequest
 )
 """A request about objects of a collection."""
 

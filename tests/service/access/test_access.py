@@ -67,6 +67,7 @@ NEEDED: dict[str, Sequence[str]] = {
     "ObjectService/GetObject": ["search"],
     "ObjectService/ListObjects": ["search"],
     "SearchService/SearchObjects": ["search"],
+    "SearchService/ProjectObjects": ["search"],
 }
 """What each RPC needs, written down a second time."""
 

@@ -91,6 +91,9 @@ SOUND: dict[str, Message] = {
     "SearchObjects": search_pb.SearchObjectsRequest(
         collection="Pictures", near_text={"concepts": ["a cat"]}, limit=3, certainty=0.1
     ),
+    "ProjectObjects": search_pb.ProjectObjectsRequest(
+        collection="Pictures", inputs=[Input(text="a cat")], properties=["title"]
+    ),
 }
 """Requests that go well, one for every method."""
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

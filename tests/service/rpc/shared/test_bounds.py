@@ -408,6 +408,30 @@ TESTS = {
             "service.rpc.shared.filters.MAX_LONGITUDE",
         ],
     },
+    "service.core.projecting.test_axes": {
+        "test_vectors_without_clear_axes_end_after_so_many_rounds": ["service.core.projecting.axes.MAX_ROUNDS"],
+    },
+    "service.core.projecting.test_sample": {
+        "test_of_long_vectors_there_are_fewer": ["service.core.projecting.sample.MAX_VALUES"],
+        "test_pages_are_short_where_objects_are_long": ["service.core.projecting.sample.PAGE_BYTES"],
+        "test_values_are_cut_to_what_a_label_needs": [
+            "service.core.projecting.sample.MAX_TEXT_CHARS",
+            "service.core.projecting.sample.MAX_LIST_ITEMS",
+        ],
+    },
+    "service.core.projecting.test_umap": {
+        "test_its_process_may_not_take_more_memory_than_the_bound": [
+            "service.core.projecting.umap_process.MAX_MEMORY_BYTES"
+        ],
+    },
+    "service.rpc.search.test_projections": {
+        "test_what_does_not_fit_is_named_and_nothing_is_drawn": ["service.rpc.search.projections.MAX_SAMPLE"],
+        "test_maps_are_kept_up_to_a_bound_in_bytes": ["service.core.projecting.projector.MAX_CACHED_BYTES"],
+        "test_maps_are_made_one_after_the_other_and_more_callers_than_may_wait_are_refused": [
+            "service.core.projecting.projector.MAX_WAITING_MAPS"
+        ],
+        "test_a_map_by_umap_that_takes_too_long_is_given_up": ["service.core.projecting.neighbours.UMAP_TIMEOUT_S"],
+    },
     "service.rpc.search.test_reranking": {
         "test_more_searches_than_may_wait_are_refused_and_the_others_end_well": [
             "service.core.reranker_pool.MAX_WAITING_CALLS"
@@ -460,6 +484,7 @@ UNTESTED = {
     "embedders.nim.connection.MAX_REFUSAL_BYTES": "no caller sees it; a refusal's words are cut far below it",
     "embedders.nim.calls.MODELS_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "embedders.nim.calls.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
+    "service.core.projecting.neighbours.PIECE_BYTES": "how work is divided, not how much of it",
     "service.core.objects.checks.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.calls.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.wire.FEW_BYTES": "a faster way for short fields",

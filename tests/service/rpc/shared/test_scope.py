@@ -57,6 +57,9 @@ CALLS: dict[str, Callable[..., Awaitable[object]]] = {
     "near_vector": lambda wire, **scope: search(wire, near_vector={"vector": VECTORS["default"]}, scope=scope),
     "near_object": lambda wire, **scope: search(wire, near_object={"id": ID}, scope=scope),
     "bm25": lambda wire, **scope: search(wire, bm25={"query": "red"}, scope=scope),
+    "ProjectObjects": lambda wire, **scope: wire.search.ProjectObjects(
+        search_pb.ProjectObjectsRequest(collection="Pictures", scope=scope)
+    ),
     "hybrid": lambda wire, **scope: search(wire, hybrid={"bm25": {"query": "red"}}, scope=scope),
 }
 

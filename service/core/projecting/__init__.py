@@ -1,0 +1,1 @@
+"""Maps of collections: a sample of their vectors, projected to two dimensions."""
