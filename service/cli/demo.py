@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from service.cli.connection import DEFAULT_ADDRESS
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
@@ -77,10 +78,11 @@ def demo(
 
 @dataclass(frozen=True, slots=True)
 class _Addresses:
-    """Where everything is: addresses for clients on this machine, and the data."""
+    """Where everything is: addresses for clients on this machine, and the data. HTTP and the explorer may be off."""
 
     grpc: str
-    web: str
+    web: str | None
+    explorer: str | None
     weaviate_http: str
     weaviate_grpc: str
     data: str
@@ -110,9 +112,11 @@ def _prepare() -> "Settings":
 def _addresses(settings: "Settings") -> _Addresses:
     weaviate = settings.weaviate
     scheme = "http" if settings.server.tls_cert_file is None else "https"
+    web = f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else None
     return _Addresses(
         grpc=_reachable(settings.server.host, settings.server.port),
-        web=f"{scheme}://{_reachable(settings.web.host, settings.web.port)}" if settings.web.enabled else "off",
+        web=web,
+        explorer=f"{web}{settings.web.path_prefix}/" if web and settings.web.explorer else None,
         weaviate_http=f"http://127.0.0.1:{weaviate.http.port}" if weaviate.embedded else weaviate.http_url,
         weaviate_grpc=f"127.0.0.1:{weaviate.grpc.port}" if weaviate.embedded else str(weaviate.grpc),
         data=str(weaviate.data_dir.resolve()) if weaviate.embedded else "in that Weaviate",
@@ -141,7 +145,7 @@ class _Samples:
 
     async def report_start(self) -> None:
         """Say that the server is starting, and again as long as it takes."""
-        at, data = self._addresses.grpc, self._addresses.data
+        at, data = self._addresses.explorer or self._addresses.grpc, self._addresses.data
         note(f"starting Vecgate at {at} with its model and Weaviate; the data is kept in {data}")
         began = time.monotonic()
         while True:
@@ -245,18 +249,12 @@ def _show_searches(client: Client, query: str) -> None:
 
 
 def _show_next(addresses: _Addresses) -> None:
-    program = _program()
-    at = "" if addresses.grpc == "127.0.0.1:50070" else f"--address {addresses.grpc} "
-    python = (
-        f'from vecgate.client import Client; found = Client("{addresses.grpc}").search("{COLLECTION}", text="dog"); '
-        'print(*(hit.object.properties["path"] for hit in found.hits))'
-    )
-    body = f'{{"collection":"{COLLECTION}","near_text":{{"concepts":["dog"]}},"limit":3}}'
     say()
     say("Vecgate is ready.", style="bold")
     for name, value in (
+        ("explorer", addresses.explorer or "off"),
         ("gRPC", addresses.grpc),
-        ("HTTP", f"{addresses.web}, as a NIM answers" if addresses.web != "off" else "off"),
+        ("HTTP", f"{addresses.web}, in JSON and as a NIM answers" if addresses.web else "off"),
         ("Weaviate HTTP", addresses.weaviate_http),
         ("Weaviate gRPC", addresses.weaviate_grpc),
         ("data", f"{addresses.data}, kept between runs; `make clean-data` removes it"),
@@ -264,11 +262,30 @@ def _show_next(addresses: _Addresses) -> None:
         say(f"  {name:<14} {value}")
     say()
     say("Try next, in another terminal:", style="bold")
-    say(f"  {program} {at}search 'red heart' --collection {COLLECTION}")
-    say(f"  {shlex.quote(sys.executable)} -c {shlex.quote(python)}")
-    say(f"  grpcurl -plaintext -d {shlex.quote(body)} {addresses.grpc} vecgate.v1.SearchService/SearchObjects")
-    say()
+    for command in _commands(addresses):
+        say(f"  {command}")
+    if addresses.explorer:
+        say()
+        say(f"Open {addresses.explorer} in a browser to search and look around.", style="bold")
     say("Ctrl-C ends the server; the data stays.")
+
+
+def _commands(addresses: _Addresses) -> tuple[str, ...]:
+    """Return searches by the command line, Python, and curl or grpcurl."""
+    at = "" if addresses.grpc == DEFAULT_ADDRESS else f"--address {addresses.grpc} "
+    python = (
+        f'from vecgate.client import Client; found = Client("{addresses.grpc}").search("{COLLECTION}", text="dog"); '
+        'print(*(hit.object.properties["path"] for hit in found.hits))'
+    )
+    body = shlex.quote(f'{{"collection":"{COLLECTION}","nearText":{{"concepts":["dog"]}},"limit":3}}')
+    method = "vecgate.v1.SearchService/SearchObjects"
+    return (
+        f"{_program()} {at}search 'red heart' --collection {COLLECTION}",
+        f"{shlex.quote(sys.executable)} -c {shlex.quote(python)}",
+        f"curl -H 'content-type: application/json' -d {body} {addresses.web}/{method}"
+        if addresses.web
+        else f"grpcurl -plaintext -d {body} {addresses.grpc} {method}",
+    )
 
 
 def _program() -> str:

@@ -1,5 +1,6 @@
 """`vecgate demo` as a program: the real server in it, over a store and an embedder in memory."""
 
+import json
 import os
 import re
 import signal
@@ -7,14 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 import pytest
 
+from service.cli.demo import _addresses
+from service.settings import Settings
 from tests.fakes.embedder import picture
 
 ROOT = Path(__file__).parents[2]
@@ -133,14 +137,18 @@ def test_the_demo_imports_searches_says_what_next_and_ends_cleanly(start: Start,
 
     assert "Pictures: 2 stored, 0 failed" in lines
     (web,) = [line for line in lines if line.startswith("  HTTP  ")]
-    assert re.search(r" http://127\.0\.0\.1:[1-9]\d+, as a NIM answers$", web)
+    assert re.search(r" http://127\.0\.0\.1:[1-9]\d+, in JSON and as a NIM answers$", web)
+    page = web.split()[1].rstrip(",") + "/"
+    assert lines[lines.index("Vecgate is ready.") + 1] == f"  explorer       {page}"
+    assert lines[-2] == f"Open {page} in a browser to search and look around."
+    assert errors.startswith(f"starting Vecgate at {page} with its model")
     assert 'Search for the words "birthday party":' in lines
     assert "Search for pictures like the first of them, cake.png:" in lines
     assert any(str(folder / "data") in line and "make clean-data" in line for line in lines)
     commands = lines[lines.index("Try next, in another terminal:") + 1 :]
     assert "search 'red heart' --collection Pictures" in commands[0]
     assert "from vecgate.client import Client" in commands[1]
-    assert commands[2].strip().startswith("grpcurl -plaintext -d '{")
+    assert commands[2].strip().startswith("curl -H 'content-type: application/json' -d '{")
     assert running.returncode == 0
     assert errors.count("the store has been closed") == 1
 
@@ -173,20 +181,69 @@ def test_a_signal_at_any_moment_of_the_import_ends_the_demo(start: Start, pause_
 
 def test_the_commands_to_try_next_work_as_printed(start: Start) -> None:
     lines = read_until_ready(start())
-    _, python, grpcurl = (line.strip() for line in lines[lines.index("Try next, in another terminal:") + 1 :][:3])
+    _, python, curl = (line.strip() for line in lines[lines.index("Try next, in another terminal:") + 1 :][:3])
 
-    answer = subprocess.run(
-        python,
-        shell=True,
-        env=os.environ | {"PYTHONPATH": "protos"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
+    by_python, by_curl = (
+        subprocess.run(
+            command,
+            shell=True,
+            env=os.environ | {"PYTHONPATH": "protos"},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for command in (python, curl)
     )
 
-    assert answer.stdout == "dog.png cake.png\n"
-    assert grpcurl.endswith("vecgate.v1.SearchService/SearchObjects")
+    assert by_python == "dog.png cake.png\n"
+    hits = json.loads(by_curl)["hits"]
+    assert [hit["object"]["properties"]["path"] for hit in hits] == ["dog.png", "cake.png"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/pictures"])
+def test_the_pages_address_leads_to_the_page(start: Start, prefix: str) -> None:
+    lines = read_until_ready(start(VECGATE_WEB__PATH_PREFIX=prefix))
+    (url,) = re.findall(r"^Open (\S+) in a browser", lines[-2])
+
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        content_type, page = answer.headers["content-type"], answer.read().decode()
+
+    assert url.endswith(f"{prefix}/")
+    assert content_type.startswith("text/html")
+    assert "<title>" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "web"),
+    [
+        ({"VECGATE_WEB__EXPLORER": "false"}, r"http://127\.0\.0\.1:\d+, in JSON and as a NIM answers"),
+        ({"VECGATE_WEB__ENABLED": "false"}, "off"),
+    ],
+)
+def test_a_page_that_is_off_is_not_told_to_be_opened(start: Start, settings: dict[str, str], web: str) -> None:
+    lines = read_until_ready(start(**settings))
+
+    assert "  explorer       off" in lines
+    assert any(re.fullmatch(f"  HTTP           {web}", line) for line in lines)
+    assert not any(line.startswith("Open ") for line in lines)
+    (command,) = (line.split()[0] for line in lines if "vecgate.v1.SearchService/SearchObjects" in line)
+    assert command == ("grpcurl" if web == "off" else "curl")
+
+
+@pytest.mark.parametrize(
+    ("settings", "page"),
+    [
+        ({}, "http://127.0.0.1:8070/"),
+        ({"web": {"port": 9000, "path_prefix": "/a/b"}}, "http://127.0.0.1:9000/a/b/"),
+        ({"web": {"host": "0.0.0.0"}, "server": {"allow_plaintext": True}}, "http://127.0.0.1:8070/"),
+        ({"server": {"tls_cert_file": __file__, "tls_key_file": __file__}}, "https://127.0.0.1:8070/"),
+        ({"web": {"explorer": False}}, None),
+        ({"web": {"enabled": False}}, None),
+    ],
+)
+def test_the_address_of_the_page_follows_the_settings(settings: dict[str, Any], page: str | None) -> None:
+    assert _addresses(Settings(**settings)).explorer == page
 
 
 def test_a_server_that_cannot_start_ends_the_demo_with_its_code(start: Start) -> None:
