@@ -20,6 +20,9 @@ from embedders.images.scaling import Scaling
 HEADER = struct.Struct("<Q")
 """In front of each message: its bytes."""
 
+FAREWELL = b"."
+"""What the owner of the processes sends before it closes its connection to one of them; one that is killed cannot."""
+
 ORDER = {Priority.INTERACTIVE: 0, Priority.BULK: 1}
 """Whose jobs go first."""
 

@@ -12,6 +12,7 @@ import heapq
 import os
 import select
 import selectors
+import shutil
 import signal
 import socket
 import sys
@@ -29,7 +30,7 @@ from embedders.clip.config import ClipConfig
 from embedders.clip.encoding import Encoder
 from embedders.clip.libraries import import_open_clip
 from embedders.clip.loading import GIB, LoadedModel, load
-from embedders.clip.messages import Answer, Cancel, Facts, Job, Messages, packed
+from embedders.clip.messages import FAREWELL, Answer, Cancel, Facts, Job, Messages, packed
 from embedders.errors import ModelUnusable
 
 MOST_PROCESSES = 8
@@ -55,28 +56,29 @@ def main() -> None:
     """Load the model that the owner asks for, and run it until the owner is gone; arguments: the socket's number."""
     # A Ctrl-C in the terminal is for the server, which then closes the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    owner = socket.socket(fileno=int(sys.argv[1]))
-    config, folder, number = _first_message(owner)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    config, folder, number = _first_message(connection)
+    owner = _Owner(connection, folder)
     try:
         model = _load(config)
     except ModelUnusable as error:
-        owner.sendall(packed(error))
+        owner.tell(error)
         return
     on_cpu = model.replica.on_cpu
     facts = replace(model.facts, processes=_processes(model.facts) if on_cpu else len(model.facts.devices))
     numbers = range(facts.processes) if on_cpu else [number]
     listeners = {each: _listener(folder / f"{each}.sock") for each in numbers}
-    owner.sendall(packed(facts))
+    owner.tell(facts)
     if on_cpu:
         _Template(model, facts, listeners, owner).run()
     else:
         _Server(model, facts, listeners[number], owner).run()
 
 
-def _first_message(owner: socket.socket) -> tuple[ClipConfig, Path, int]:
+def _first_message(connection: socket.socket) -> tuple[ClipConfig, Path, int]:
     messages = Messages()
     while True:
-        if not (piece := owner.recv(READ_BYTES)):
+        if not (piece := connection.recv(READ_BYTES)):
             os._exit(0)
         if complete := messages.add(piece):
             first: tuple[ClipConfig, Path, int] = complete[0]
@@ -119,12 +121,40 @@ def _listener(path: Path) -> socket.socket:
     return listener
 
 
+class _Owner:
+    """The server that has started this process, and holds the other end of a connection.
+
+    Attributes:
+        connection: can be read once the owner has no need of this process any more.
+    """
+
+    def __init__(self, connection: socket.socket, folder: Path) -> None:
+        self.connection = connection
+        self._folder = folder
+
+    def tell(self, message: Any) -> None:
+        """Send a message; if there is no owner any more, end."""
+        try:
+            self.connection.sendall(packed(message))
+        except OSError:
+            self.end()
+
+    def end(self) -> None:
+        """End this process and all of its group: one that hangs cannot end by itself."""
+        farewell = b""
+        with contextlib.suppress(OSError):
+            # The others of the group must see it, too.
+            farewell = self.connection.recv(len(FAREWELL), socket.MSG_PEEK)
+        if not farewell:
+            # It was killed, and does not remove it.
+            shutil.rmtree(self._folder, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)
+
+
 class _Template:
     """Forks the processes that run the model, and a new one for each that ends."""
 
-    def __init__(
-        self, model: LoadedModel, facts: Facts, listeners: dict[int, socket.socket], owner: socket.socket
-    ) -> None:
+    def __init__(self, model: LoadedModel, facts: Facts, listeners: dict[int, socket.socket], owner: _Owner) -> None:
         self._model = model
         self._facts = facts
         # It keeps them, so that who connects while there is no process waits for the next one.
@@ -150,10 +180,9 @@ class _Template:
             self._fork_due()
             next_s = min(self._due_s.values(), default=None)
             left_s = None if next_s is None else max(0.0, next_s - time.monotonic())
-            readable, _, _ = select.select([self._owner, wakeup], [], [], left_s)
-            if self._owner in readable:
-                # One that hangs cannot end by itself.
-                os.killpg(0, signal.SIGKILL)
+            readable, _, _ = select.select([self._owner.connection, wakeup], [], [], left_s)
+            if self._owner.connection in readable:
+                self._owner.end()
             if wakeup in readable:
                 wakeup.recv(READ_BYTES)
                 self._note_ends()
@@ -186,7 +215,7 @@ class _Template:
             self._pause_s[number] = min(max(0.1, 2 * self._pause_s[number]), LONGEST_PAUSE_S) if short else 0.0
             self._due_s[number] = now_s + self._pause_s[number]
             self._ends[number] = how_it_ended(os.waitstatus_to_exitcode(status))
-            self._owner.sendall(packed(self._ends[number]))
+            self._owner.tell(self._ends[number])
 
 
 class _Server:
@@ -196,7 +225,7 @@ class _Server:
     each job two switches. On a GPU threads do the jobs, and this one only reads what comes.
     """
 
-    def __init__(self, model: LoadedModel, facts: Facts, listener: socket.socket, owner: socket.socket) -> None:
+    def __init__(self, model: LoadedModel, facts: Facts, listener: socket.socket, owner: _Owner) -> None:
         self._encoder = Encoder(model)
         self._replica = model.replica
         self._share = max(1, facts.cores // facts.processes)
@@ -245,8 +274,8 @@ class _Server:
 
     def _end_with_owner(self) -> None:
         # The template ends them as well, but may have been killed before.
-        select.select([self._owner], [], [])
-        os._exit(0)
+        select.select([self._owner.connection], [], [])
+        self._owner.end()
 
     def _read(self, source: Any) -> None:
         if (messages := self._received.get(source)) is None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from embedders.children import environment, how_it_ended
 from embedders.clip.config import ClipConfig
-from embedders.clip.messages import HEADER, Facts, packed
+from embedders.clip.messages import FAREWELL, HEADER, Facts, packed
 from embedders.errors import EmbedderUnavailable, ModelUnusable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
@@ -195,6 +195,7 @@ class _Loader:
         """End the process and its group, if they have not ended. If that is cancelled, it must be done again."""
         writer, process = self._writer, self._process
         if writer is not None:
+            writer.write(FAREWELL)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ import pytest
 
 from service.cli.demo import _addresses
 from service.settings import Settings
+from tests.e2e.serving import tiny_model
 from tests.fakes.embedder import picture
+from tests.fakes.weaviate import variables_at_ports
 
 ROOT = Path(__file__).parents[2]
 # The store is kept in the data folder as the real one is. SLOW_START keeps the start waiting.
@@ -78,7 +81,7 @@ def folder(tmp_path: Path) -> Path:
 def start(folder: Path) -> Iterator[Start]:
     with ExitStack() as ends:
 
-        def begin(**environment: str) -> subprocess.Popen[str]:
+        def begin(*program: str, **environment: str) -> subprocess.Popen[str]:
             settings = {
                 "VECGATE_SERVER__PORT": "0",
                 "VECGATE_WEB__PORT": "0",
@@ -87,7 +90,7 @@ def start(folder: Path) -> Iterator[Start]:
             }
             path = f"{ROOT}{os.pathsep}{ROOT / 'protos'}"
             running = subprocess.Popen(
-                [sys.executable, "-c", DRIVER, str(folder)],
+                [sys.executable, *(program or ("-c", DRIVER)), str(folder)],
                 env=os.environ | settings | {"PYTHONPATH": path} | environment,
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
@@ -280,6 +283,27 @@ def test_a_killed_demo_leaves_no_process(start: Start) -> None:
     running.wait(timeout=30)
 
     assert not any(each.is_running() for each in children)
+
+
+def test_a_killed_demo_with_its_own_weaviate_and_model_leaves_no_process_and_no_file(
+    weaviate_binary: None, start: Start, tmp_path: Path
+) -> None:
+    # Sockets have short paths.
+    with tempfile.TemporaryDirectory() as files:
+        model = tiny_model(tmp_path / "model")
+        running = start("-m", "service", "demo", TMPDIR=files, **model, **variables_at_ports(0, 0))
+        read_until_ready(running)
+        children = psutil.Process(running.pid).children(recursive=True)
+        names = " ".join(str(each.cmdline()) for each in children)
+
+        running.kill()
+        running.wait(timeout=30)
+        left = psutil.wait_procs(children, timeout=30)[1]
+
+        assert "weaviate" in names
+        assert "model_process" in names
+        assert left == []
+        assert not list(Path(files).iterdir())
 
 
 def test_the_demo_ends_even_if_nobody_reads_the_output_any_more(start: Start, folder: Path) -> None:

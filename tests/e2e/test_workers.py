@@ -274,15 +274,18 @@ def test_a_drain_lets_calls_finish_in_all_workers_and_leaves_nothing(
     assert psutil.wait_procs(processes, timeout=1)[1] == []
 
 
-def test_a_kill_of_the_parent_ends_the_workers_and_frees_the_address(
+def test_a_kill_of_the_parent_leaves_no_process_and_frees_the_address(
     weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
 ) -> None:
     settings = nim_settings | {"VECGATE_SERVER__WORKERS": "2", "VECGATE_SERVER__PORT": str(free_port())}
     with serving(tmp_path / "data", **settings) as first:
         first.wait_for("serving")
-        workers = workers_of(first)
+        processes = psutil.Process(first.process.pid).children(recursive=True)
+        kinds = len(workers_of(first)), first.weaviate() in processes
         first.process.kill()
-        assert psutil.wait_procs(workers, timeout=30)[1] == []
+        left = psutil.wait_procs(processes, timeout=30)[1]
+        assert kinds == (2, True)
+        assert left == []
 
         with serving(tmp_path / "data", **settings) as second, second.client() as client:
             assert client.embed(["a dog"]).items[0].vector is not None

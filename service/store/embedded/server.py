@@ -14,6 +14,7 @@ import psutil
 import structlog
 from pydantic import SecretStr
 
+from embedders.children import ending_with_this
 from service.errors import ServiceError
 from service.settings import WeaviateSettings, read_secret, variable
 from service.store.embedded.binary import find_binary
@@ -50,7 +51,8 @@ class EmbeddedWeaviate:
     """Our own Weaviate server on this machine, with its data in one folder.
 
     HTTP listens on 127.0.0.1. Weaviate cannot be told where its gRPC and cluster ports listen: they are open to all,
-    but answer only to who knows a key. Belongs to one event loop.
+    but answer only to who knows a key. Belongs to one event loop. On Linux it ends when the loop's thread does, so that
+    it does not outlive a process that is killed.
 
     Attributes:
         data_dir: the folder of its data, log, lock and process id.
@@ -107,7 +109,7 @@ class EmbeddedWeaviate:
         )
 
     async def start(self) -> None:
-        """Start the server and return when both ports answer, after ending one that a dead Vecgate left in the folder.
+        """Start the server and return when both ports answer. One that a dead Vecgate left in the folder ends first.
 
         Raises:
             WeaviateBinaryMissing: there is no program to run.
@@ -191,6 +193,7 @@ class EmbeddedWeaviate:
     async def _end_orphan(self) -> None:
         orphan = self._find_orphan()
         if orphan is not None:
+            # It may be writing its data down already; a second signal to end changes nothing.
             _log.warning("ending the weaviate that a dead vecgate left", pid=orphan.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 orphan.terminate()
@@ -257,7 +260,7 @@ class EmbeddedWeaviate:
         command += ["--read-timeout=600s", "--write-timeout=600s"]
         with self._log_file.open("ab") as log:
             child = await asyncio.create_subprocess_exec(
-                *command,
+                *ending_with_this(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

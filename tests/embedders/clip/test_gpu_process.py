@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from embedders.clip.config import ClipConfig
 from embedders.clip.loading import load
-from embedders.clip.model_process import _Server, _listener
+from embedders.clip.model_process import _Owner, _Server, _listener
 
 model_folder, path, owner, broken = sys.argv[1:]
 model = load(ClipConfig(model=model_folder, device="cpu"))
@@ -44,7 +44,8 @@ class OnGpu:
         return model.replica.encode_texts(texts)
 
 facts = replace(model.facts, devices=("cuda:0",))
-server = _Server(replace(model, replica=OnGpu()), facts, _listener(Path(path)), socket.socket(fileno=int(owner)))
+held = _Owner(socket.socket(fileno=int(owner)), Path(path).parent)
+server = _Server(replace(model, replica=OnGpu()), facts, _listener(Path(path)), held)
 print("ready", flush=True)
 server.run()
 """
@@ -57,6 +58,7 @@ def gpu_process(model: Path, folder: Path, state: str) -> Iterator["subprocess.P
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(model), str(folder / "0.sock"), str(theirs.fileno()), state],
         pass_fds=[theirs.fileno()],
+        start_new_session=True,  # it ends its whole group
         stdout=subprocess.PIPE,
         text=True,
     )

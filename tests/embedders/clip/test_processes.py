@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -249,8 +251,9 @@ async def test_closing_fails_calls_and_leaves_no_process_even_if_one_hangs(confi
     assert not processes.folder.exists()
 
 
-@pytest.mark.parametrize("template_first", [False, True])
-async def test_a_server_that_is_killed_leaves_no_process(config: ClipConfig, *, template_first: bool) -> None:
+@contextlib.asynccontextmanager
+async def server_of(config: ClipConfig, files: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a server with two processes for a model, and its temporary files in a folder; it says when it is ready."""
     code = (
         "import asyncio, sys; from embedders.clip import ClipConfig, ClipEmbedder\n"
         "async def run():\n"
@@ -259,23 +262,62 @@ async def test_a_server_that_is_killed_leaves_no_process(config: ClipConfig, *, 
         "    await embedder.embed([], None); await asyncio.sleep(600)\n"
         "asyncio.run(run())"
     )
-    server = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    assert await asyncio.wait_for(server.stdout.readline(), 120) == b"ready\n"
-    (loader,) = loaders(server.pid)
-    processes = [loader, *loader.children()]
-    processes[1].suspend()  # as one that hangs
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": files}
+    )
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            server.kill()
+        await server.wait()
 
-    if template_first:
-        server.send_signal(signal.SIGSTOP)
-        processes[1].resume()
-        loader.kill()
-    server.kill()
-    await server.wait()
+
+@pytest.fixture
+def files() -> Iterator[str]:
+    """A folder whose path is short enough for sockets in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("template_first", [False, True])
+async def test_a_server_that_is_killed_leaves_no_process_and_no_file(
+    config: ClipConfig, files: str, *, template_first: bool
+) -> None:
+    async with server_of(config, files) as server:
+        assert server.stdout is not None
+        assert await asyncio.wait_for(server.stdout.readline(), 120) == b"ready\n"
+        (loader,) = loaders(server.pid)
+        processes = [loader, *loader.children()]
+        processes[1].suspend()  # as one that hangs
+        sockets = [name for _, _, names in os.walk(files) for name in names]
+
+        if template_first:
+            server.send_signal(signal.SIGSTOP)
+            processes[1].resume()
+            loader.kill()
+        server.kill()
+        await server.wait()
 
     _, alive = await asyncio.to_thread(psutil.wait_procs, processes, 60)
     assert len(processes) == 3
+    assert len(sockets) == 2
     assert not alive
+    assert not [name for _, *names in os.walk(files) for name in chain(*names)]
+
+
+async def test_a_server_that_is_killed_while_its_model_is_loaded_leaves_no_process_and_no_file(
+    config: ClipConfig, files: str
+) -> None:
+    async with server_of(config, files) as server:
+        await until(lambda: bool(loaders(server.pid)))
+        (loader,) = loaders(server.pid)
+        server.kill()
+        await server.wait()
+
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [loader], 120)
+    assert not alive
+    assert not [name for _, *names in os.walk(files) for name in chain(*names)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes have other parents elsewhere")
