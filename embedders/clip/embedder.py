@@ -244,7 +244,7 @@ class ClipEmbedder:
         outcomes: list[Outcome] = []
         for at in range(0, len(pictures), most):
             some = pictures[at : at + most]
-            pixels = Pixels(memory.path, memory.slot_bytes, tuple(each.slot.index for each in some))
+            pixels = Pixels(memory.place, tuple(each.slot.index for each in some))
             outcomes += await self._run(pixels, priority, kept=some)
         return outcomes
 

@@ -53,7 +53,7 @@ class Encoder:
 
     def _embed_pictures(self, number: int, pixels: Pixels) -> Answer:
         shape = self._model.own_pixels.shape
-        pictures = [opened(pixels.path, pixels.slot_bytes, each, shape, np.uint8) for each in pixels.slots]
+        pictures = [opened(pixels.place, each, shape, np.uint8) for each in pixels.slots]
         encoded = self._pictures.run(_stacked(self._model.replica.encode_pictures), pictures, self._model.own_pixels)
         return _answer(number, [(each, None, False) for each in encoded])
 

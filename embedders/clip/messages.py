@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedders.contract import EmbedderSpec, Priority, TextInput
 from embedders.errors import EmbedderError, InputRejected
+from embedders.images.pixels import Place
 from embedders.images.scaling import Scaling
 
 HEADER = struct.Struct("<Q")
@@ -72,13 +73,11 @@ class Pixels:
     """Where the pixels of pictures are; see embedders.images.pixels.opened.
 
     Attributes:
-        path: of the memory.
-        slot_bytes: of its slots.
+        place: of the memory.
         slots: their numbers, one for each picture.
     """
 
-    path: str
-    slot_bytes: int
+    place: Place
     slots: tuple[int, ...]
 
 

@@ -29,7 +29,7 @@ from embedders.contract import InputLimits
 from embedders.errors import InputRejected
 from embedders.images import budget
 from embedders.images.decoding import as_nim_image
-from embedders.images.pixels import opened
+from embedders.images.pixels import Place, opened
 from embedders.images.scaling import Scaling, scaled
 
 FRAME = struct.Struct("<QQ")
@@ -77,9 +77,9 @@ def memory_for(limits: InputLimits) -> int:
     return _OWN_BYTES + _BYTES_PER_PIXEL * limits.max_image_pixels
 
 
-def scale(content: bytes, limits: InputLimits, scaling: Scaling, slot: tuple[str, int, int]) -> Result:
-    """Decode a picture, and write its pixels into a slot of the server's memory: path, bytes of a slot, index."""
-    opened(*slot, (*scaling.size, 3), np.uint8)[...] = scaled(content, limits, scaling)
+def scale(content: bytes, limits: InputLimits, scaling: Scaling, place: Place, index: int) -> Result:
+    """Decode a picture, and write its pixels into a slot of the server's memory."""
+    opened(place, index, (*scaling.size, 3), np.uint8)[...] = scaled(content, limits, scaling)
     return None, b""
 
 

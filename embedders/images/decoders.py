@@ -90,9 +90,9 @@ class Decoders:
                 process.
             EmbedderUnavailable: the pool is closed, or no process can be started.
         """
-        place = slot.memory.path, slot.memory.slot_bytes, slot.index
+        arguments = limits, scaling, slot.memory.place, slot.index
         try:
-            await self._picture(decoder_process.scale, content, limits, (limits, scaling, place), slot)
+            await self._picture(decoder_process.scale, content, limits, arguments, slot)
         except EmbedderError:
             # No process writes any more, and the error refers to this frame, and may be kept long.
             slot.release()

@@ -1,9 +1,10 @@
 """Memory that several processes share: decoders write pixels into it, the model's process reads them.
 
-It is divided into slots of equal size, one for a picture. Only a path, a number and a shape travel between processes.
+It is divided into slots of equal size, one for a picture. Only a Place, a number and a shape travel between processes.
 """
 
 import asyncio
+import errno
 import mmap
 import os
 import sys
@@ -11,7 +12,7 @@ import tempfile
 from collections import deque
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -23,6 +24,22 @@ _ALIGNMENT = 64
 
 _MAPPINGS = 16
 """Memories of other processes that stay mapped."""
+
+
+class Place(NamedTuple):
+    """Where a PixelMemory is, for other processes of the same user.
+
+    Attributes:
+        path: of its file, while its process runs and it is not closed.
+        device: that the file is on.
+        inode: the file's number there. Later, the path may lead to another file.
+        slot_bytes: bytes of a slot.
+    """
+
+    path: str
+    device: int
+    inode: int
+    slot_bytes: int
 
 
 class Slot:
@@ -65,14 +82,13 @@ class _Window:
 
 
 class PixelMemory:
-    """Slots that one process takes, and that others of the same user open by path. Belongs to one event loop.
+    """Slots that one process takes, and that others of the same user open. Belongs to one event loop.
 
     On Linux it is an anonymous file: no bound of /dev/shm holds for it, and nothing is left behind even if the process
     is killed. Elsewhere it is a temporary file, which `close` removes. Memory is used where it has been written to.
 
     Attributes:
-        path: how other processes open it, for as long as this one runs and it is not closed.
-        slot_bytes: bytes of a slot; as many as asked for, or a few more.
+        place: how other processes open it. Its slots have as many bytes as asked for, or a few more.
     """
 
     def __init__(self, slot_bytes: int, slots: int) -> None:
@@ -81,14 +97,16 @@ class PixelMemory:
         Raises:
             OSError: there is no memory, or no file descriptor.
         """
-        self.slot_bytes = -(-slot_bytes // _ALIGNMENT) * _ALIGNMENT
-        size = self.slot_bytes * slots
+        slot_bytes = -(-slot_bytes // _ALIGNMENT) * _ALIGNMENT
+        size = slot_bytes * slots
         if sys.platform == "linux":
             self._file = os.memfd_create("vecgate-pixels", os.MFD_CLOEXEC)
-            self.path = f"/proc/{os.getpid()}/fd/{self._file}"
+            path = f"/proc/{os.getpid()}/fd/{self._file}"
         else:
-            self._file, self.path = tempfile.mkstemp(prefix="vecgate-pixels-")
+            self._file, path = tempfile.mkstemp(prefix="vecgate-pixels-")
         os.ftruncate(self._file, size)
+        known = os.fstat(self._file)
+        self.place = Place(path, known.st_dev, known.st_ino, slot_bytes)
         self._mapping = mmap.mmap(self._file, size)
         # The last one to be freed is the next one to be taken: its memory is in use already.
         self._free = list(range(slots - 1, -1, -1))
@@ -118,7 +136,7 @@ class PixelMemory:
 
     def at(self, index: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return the beginning of a slot as an array; see Slot.view."""
-        return _array(self._mapping, self.slot_bytes, index, shape, dtype)
+        return _array(self._mapping, self.place.slot_bytes, index, shape, dtype)
 
     def free(self, index: int) -> None:
         """Take a slot back, from any thread; called by the slot."""
@@ -127,10 +145,7 @@ class PixelMemory:
             self._loop.call_soon_threadsafe(self._hand_out)
 
     def close(self) -> None:
-        """Fail the calls that wait. Slots that are taken stay usable in this process. May be called twice.
-
-        Other processes must be done with it: its path may then lead to another file.
-        """
+        """Fail the calls that wait. Slots that are taken stay usable in this process. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -140,7 +155,7 @@ class PixelMemory:
                 turn.set_exception(_closed())
         os.close(self._file)
         if sys.platform != "linux":
-            Path(self.path).unlink(missing_ok=True)
+            Path(self.place.path).unlink(missing_ok=True)
 
     def _hand_out(self) -> None:
         while self._waiting and self._free:
@@ -149,28 +164,29 @@ class PixelMemory:
                 turn.set_result(self._free.pop())
 
 
-def opened(path: str, slot_bytes: int, index: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+def opened(place: Place, index: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """Return the beginning of a slot of another process's memory as an array that can be written.
 
     Args:
-        path: of the memory.
-        slot_bytes: of its slots.
+        place: of the memory.
         index: the slot's number.
         shape: of the array.
         dtype: of the array.
 
     Raises:
-        OSError: the memory is closed, or its process has ended.
+        OSError: the memory is closed, or its process has ended, before this process opened it for the first time.
         ValueError: the slot is too small for it.
     """
-    # The number of a process, and so the path, may be used again.
-    return _array(_mapping(path, Path(path).stat().st_ino), slot_bytes, index, shape, dtype)
+    return _array(_mapping(place), place.slot_bytes, index, shape, dtype)
 
 
 @lru_cache(_MAPPINGS)
-def _mapping(path: str, inode: int) -> mmap.mmap:
-    del inode
-    with Path(path).open("r+b") as file:
+def _mapping(place: Place) -> mmap.mmap:
+    with Path(place.path).open("r+b") as file:
+        found = os.fstat(file.fileno())
+        if (found.st_dev, found.st_ino) != (place.device, place.inode):
+            # The number of a process or of a descriptor, and so the path, is used again.
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), place.path)
         return mmap.mmap(file.fileno(), 0)
 
 

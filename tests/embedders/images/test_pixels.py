@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from embedders.errors import EmbedderUnavailable
-from embedders.images.pixels import PixelMemory, Slot, opened
+from embedders.images.pixels import PixelMemory, Place, Slot, opened
 
 SHAPE = (2, 3, 3)
 
@@ -27,10 +29,9 @@ def run(code: str, *arguments: object) -> str:
 
 
 WRITING = """
-import sys
-from embedders.images.pixels import opened
-path, slot_bytes, index = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-array = opened(path, slot_bytes, index, (2, 3, 3), "uint8")
+import json, sys
+from embedders.images.pixels import Place, opened
+array = opened(Place(*json.loads(sys.argv[1])), int(sys.argv[2]), (2, 3, 3), "uint8")
 array[...] += 7
 print(array[1, 2, 2], array.flags.writeable)
 """
@@ -42,7 +43,7 @@ async def test_what_another_process_writes_is_read_here_and_the_reverse() -> Non
     for slot in slots:
         slot.view(SHAPE, np.uint8)[...] = slot.index
 
-    written = run(WRITING, memory.path, memory.slot_bytes, 1)
+    written = run(WRITING, json.dumps(memory.place), 1)
 
     assert written == "8 True"
     assert [int(slot.view(SHAPE, np.uint8).sum()) for slot in slots] == [0, 18 * 8, 18 * 2]
@@ -56,7 +57,7 @@ async def test_floats_may_stand_where_pixels_stood() -> None:
 
     slot.view((1,), "<f4")[...] = 0.5
 
-    assert opened(memory.path, memory.slot_bytes, 0, (1,), np.float32)[0] == 0.5
+    assert opened(memory.place, 0, (1,), np.float32)[0] == 0.5
     memory.close()
 
 
@@ -66,7 +67,7 @@ async def test_an_array_larger_than_a_slot_is_refused() -> None:
     with pytest.raises(ValueError, match="65 bytes does not fit into a slot of 64"):
         slot.view((65,), np.uint8)
     with pytest.raises(ValueError, match="65 bytes"):
-        opened(memory.path, memory.slot_bytes, 0, (65,), np.uint8)
+        opened(memory.place, 0, (65,), np.uint8)
     memory.close()
 
 
@@ -189,32 +190,33 @@ async def test_closing_fails_those_that_wait_and_keeps_what_is_taken() -> None:
     view[...] = 3
     assert slot.view((4,), np.uint8).sum() == 12
     with pytest.raises(FileNotFoundError):
-        opened(memory.path, memory.slot_bytes, 0, (4,), np.uint8)
+        opened(memory.place, 0, (4,), np.uint8)
 
 
 async def test_another_memory_at_the_same_path_is_not_taken_for_the_first() -> None:
     first = PixelMemory(1, 1)
-    opened(first.path, first.slot_bytes, 0, (1,), np.uint8)[...] = 9
-    number = int(first.path.rpartition("/")[2])
+    number = int(first.place.path.rpartition("/")[2])
     first.close()
     second = PixelMemory(1, 1)
-    other = int(second.path.rpartition("/")[2])
+    other = int(second.place.path.rpartition("/")[2])
     if other != number:  # a lower one was free
         os.dup2(other, number)
 
-    assert opened(first.path, second.slot_bytes, 0, (1,), np.uint8)[0] == 0
+    with pytest.raises(OSError, match=re.escape(first.place.path)):
+        opened(first.place, 0, (1,), np.uint8)
+    assert opened(second.place._replace(path=first.place.path), 0, (1,), np.uint8)[0] == 0
     second.close()
     if other != number:
         os.close(number)
 
 
 HOLDING = """
-import asyncio, sys
+import asyncio, json, sys
 from embedders.images.pixels import PixelMemory
 memory = PixelMemory(1 << 20, 8)
 slot = asyncio.run(memory.take())
 slot.view((1 << 20,), "uint8")[...] = 1
-print(memory.path, flush=True)
+print(json.dumps(memory.place), flush=True)
 sys.stdin.read()
 """
 
@@ -227,13 +229,13 @@ def test_a_killed_process_leaves_nothing_behind(tmp_path: Path) -> None:
     )
     assert process.stdout
     assert process.stdin
-    path = process.stdout.readline().strip()
-    assert opened(path, 1 << 20, 0, (1,), np.uint8)[0] == 1
+    place = Place(*json.loads(process.stdout.readline()))
+    assert opened(place, 0, (1,), np.uint8)[0] == 1
 
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdin.close()
     process.stdout.close()
 
-    assert not Path(path).exists()
+    assert not Path(place.path).exists()
     assert list(tmp_path.iterdir()) == []
