@@ -66,13 +66,14 @@ class WatchedWrapper(EmbedderWrapper):
 
 
 class Lifetime:
-    """Runs the calls of an embedder or a reranker, and cancels them when it is closed."""
+    """Runs the calls of an embedder or a reranker, and ends them when it is closed."""
 
     def __init__(self, name: str) -> None:
         """Make one for the embedder or reranker `name`."""
         self._name = name
         self._closed = False
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """Await a call.
@@ -83,26 +84,31 @@ class Lifetime:
         if self._closed:
             call.close()
             raise self._closed_error()
-        task = asyncio.ensure_future(call)
-        self._calls.add(task)
+        scope = asyncio.timeout(None)
         try:
-            return await task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if self._closed and not (caller and caller.cancelling()):
+            async with scope:
+                self._running.add(scope)
+                try:
+                    return await call
+                finally:
+                    self._running.discard(scope)
+                    if self._closed and not self._running:
+                        self._idle.set()
+        except TimeoutError:
+            if scope.expired():
                 raise self._closed_error() from None
             raise
         finally:
-            self._calls.discard(task)
+            # It refers to the task, whose end by an error refers to this frame: what the call held would stay.
+            del scope
 
     async def end(self) -> None:
         """Cancel running calls, wait for them, and reject later ones. May be called twice."""
         self._closed = True
-        calls = list(self._calls)
-        for task in calls:
-            task.cancel()
-        if calls:
-            await asyncio.wait(calls)
+        for scope in self._running:
+            scope.reschedule(0)
+        if self._running:
+            await self._idle.wait()
 
     def _closed_error(self) -> EmbedderUnavailable:
         return EmbedderUnavailable(f"{self._name} is closed")

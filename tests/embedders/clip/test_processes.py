@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from embedders.clip.model_process import turn_to_load
 from embedders.contract import DOCUMENT, QUERY, Embedding, EmbedOptions, ImageInput, Priority, Purpose, TextInput
 from embedders.errors import EmbedderUnavailable, ModelUnusable
 from tests.embedders.suite import CAT, DOG, MIXED, EmbedderSuite, vectors
+from tests.fakes.embedder import picture
 from tests.fakes.models import ServedModels
 
 BULK = EmbedOptions(Purpose.DOCUMENT, Priority.BULK)
@@ -438,3 +440,24 @@ async def test_the_bundled_model_has_what_its_process_leaves_out_of_the_librarie
     await embedder.close()
 
     assert all(isinstance(each, Embedding) for each in outcomes)
+
+
+async def test_a_picture_whose_call_was_cancelled_gives_its_slot_back_without_a_collection_of_garbage(
+    embedder: ClipEmbedder,
+) -> None:
+    memory = embedder._memory
+    assert memory is not None
+    free = len(memory._free)
+    gc.disable()
+    try:
+        for _ in range(3):
+            call = asyncio.create_task(embedder.read(ImageInput(picture())))
+            while len(memory._free) == free:
+                await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            del call
+            await until(lambda: len(memory._free) == free)
+    finally:
+        gc.enable()
