@@ -56,10 +56,6 @@ Ended = Callable[[bool], InputRejected]
 """Makes the error of a job whose process ended; true if it was for its time."""
 
 
-class _Ended(Exception):
-    """A decoder ended during its job."""
-
-
 class Decoders:
     """A pool of decoders for one event loop. No process is started before the first job.
 
@@ -167,24 +163,14 @@ class Decoders:
 
     async def _run(self, job: Job, content: bytes, ended: Ended, keep: object, rooms: AsyncExitStack) -> Result:
         async with rooms:
-            until_s = time.monotonic() + WALL_S
-            try:
-                reply, body = await self._do(job, content, ended, until_s)
-            except _EndUnknownError:
-                # Somebody has ended all processes, and not this job: it gets another try.
-                try:
-                    reply, body = await self._do(job, content, ended, until_s)
-                except _EndUnknownError:
-                    raise ended(False) from None
+            reply, body = await self._do(job, content, ended, time.monotonic() + WALL_S)
         del keep
         return _result(reply, body, job)
 
-    async def _do(self, job: Job, content: bytes, ended: Ended, until_s: float) -> tuple[Any, bytes]:
-        """Have a decoder do a job, and return its reply.
-
-        Raises:
-            _EndUnknownError: the decoder has ended, and nobody knows how.
-        """
+    async def _do(
+        self, job: Job, content: bytes, ended: Ended, until_s: float, *, again: bool = True
+    ) -> tuple[Any, bytes]:
+        """Have a decoder do a job, and return its reply. If nobody knows how it ended, another one tries."""
         decoder = await self._take()
         self._busy.add(decoder)
         # This end of the connection ends, as if the other one had.
@@ -197,17 +183,19 @@ class Decoders:
             if self._closed:
                 raise _closed() from None
             late = time.monotonic() >= until_s
-            if not status and not late:
-                raise _EndUnknownError from None
-            raise ended(late or status == -signal.SIGPROF) from None
+            if status or late or not again:
+                raise ended(late or status == -signal.SIGPROF) from None
         except BaseException:
             decoder.connection.close()
             raise
+        else:
+            self._free.append(decoder)
+            return reply
         finally:
             hanging.cancel()
             self._busy.discard(decoder)
-        self._free.append(decoder)
-        return reply
+        # The template has ended, too: somebody has ended all processes, and not this job.
+        return await self._do(job, content, ended, until_s, again=False)
 
     def _forget(self, job: "asyncio.Task[Result]") -> None:
         self._jobs.discard(job)
@@ -235,10 +223,6 @@ class Decoders:
             return self._template.fork()
         except OSError as error:
             raise EmbedderUnavailable("no process for pictures and texts can be started; try again") from error
-
-
-class _EndUnknownError(Exception):
-    """A decoder has ended, and the process that it was forked from as well, so that nobody knows why."""
 
 
 class _Template:

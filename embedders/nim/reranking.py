@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 
 import numpy as np
@@ -37,7 +37,7 @@ from embedders.nim.connection import Answer
 from embedders.nim.failures import INFERENCE_FAILED, INPUT_AT_FAULT, NimFailures
 from embedders.nim.retries import Retries
 from embedders.nim.serving import choose_name, read_models
-from embedders.nim.wire import READ_AT_ONCE, WRITE_IN_THREAD_BYTES, image_item, white_picture
+from embedders.nim.wire import READ_AT_ONCE, white_picture, with_picture
 from embedders.reranking import Passage, RankOutcome, RerankerSpec, RerankOptions
 from embedders.telemetry.timing import preprocessing
 from embedders.texts import check_text, cut_text, is_blank
@@ -215,23 +215,16 @@ class NimReranker(NimBackend):
             return [next(pictures) if each.content else self._item(each) for each in passages]
 
     async def _with_picture(self, passage: Passage) -> _Item | InputRejected:
-        try:
-            picture = await self._decoders.nim_image(
-                passage.content, self.spec.limits, max_converted_pixels=self._config.max_converted_pixels
-            )
-        except InputRejected as error:
-            return error
-        if len(picture[1]) > WRITE_IN_THREAD_BYTES:
-            return await asyncio.to_thread(self._item, passage, picture)
-        return self._item(passage, picture)
+        most, write = self._config.max_converted_pixels, partial(self._item, passage)
+        return await with_picture(passage.content, self._decoders, self.spec.limits, most, write)
 
-    def _item(self, passage: Passage, picture: tuple[str, bytes] | None = None) -> _Item | InputRejected:
+    def _item(self, passage: Passage, url: str = "") -> _Item | InputRejected:
         sent = dict[str, str]()
         text = cut_text(passage.text, self.spec.limits.max_text_bytes)
         if not is_blank(text):
             sent["text"] = text
-        if picture:
-            sent["image"] = image_item(*picture)
+        if url:
+            sent["image"] = url
         if not sent:
             return InputRejected("the passage has neither a text nor a picture")
         kind = Modality.TEXT_IMAGE if len(sent) > 1 else Modality.IMAGE if passage.content else Modality.TEXT

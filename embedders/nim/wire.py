@@ -9,10 +9,10 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -57,6 +57,8 @@ READ_IN_THREAD_BYTES = 256 * 1024
 
 WRITE_IN_THREAD_BYTES = 1024 * 1024
 """Larger pictures are written into requests in a thread."""
+
+T = TypeVar("T")
 
 _DATA_URL = re.compile(r":(?=image)(?<=data:)", re.IGNORECASE)
 
@@ -145,7 +147,7 @@ class ItemReader:
 
     async def _read(self, inputs: Sequence[Input], options: EmbedOptions) -> list[Item | InputRejected]:
         with preprocessing():
-            reading = [self._with_picture(each, options) for each in inputs if not isinstance(each, TextInput)]
+            reading = [self._item(each, options) for each in inputs if not isinstance(each, TextInput)]
             pictures = iter(await asyncio.gather(*reading) if reading else [])
             items = []
             size = TEXT_AT_ONCE
@@ -155,36 +157,26 @@ class ItemReader:
                     if size > TEXT_AT_ONCE:
                         await asyncio.sleep(0)
                         size = len(each.text)
-                items.append(self._item(each, options) if isinstance(each, TextInput) else next(pictures))
+                items.append(await self._item(each, options) if isinstance(each, TextInput) else next(pictures))
             return items
 
-    async def _with_picture(self, each: ImageInput | TextImageInput, options: EmbedOptions) -> Item | InputRejected:
-        if modality(each) not in self._served.profile.reads:
+    async def _item(self, each: Input, options: EmbedOptions) -> Item | InputRejected:
+        what = modality(each)
+        if what not in self._served.profile.reads:
             return refused(self._served.spec, each)
         try:
-            if isinstance(each, TextImageInput):
-                self._text(each)  # before anything is decoded
-            picture = await self._decoders.nim_image(
-                each.content, self._limits, max_converted_pixels=self._max_converted_pixels
-            )
-        except InputRejected as error:
-            return error
-        if len(picture[1]) > WRITE_IN_THREAD_BYTES:
-            return await asyncio.to_thread(self._item, each, options, picture)
-        return self._item(each, options, picture)
-
-    def _item(
-        self, each: Input, options: EmbedOptions, picture: tuple[str, bytes] | None = None
-    ) -> Item | InputRejected:
-        profile = self._served.profile
-        kind, what = request_kind(profile, each, options), modality(each)
-        if what not in profile.reads:
-            return refused(self._served.spec, each)
-        try:
+            # Before anything is decoded.
             text = "" if isinstance(each, ImageInput) else self._text(each)
         except InputRejected as error:
             return error
-        url = image_item(*picture) if picture else ""
+        if isinstance(each, TextInput):
+            return self._written(each, options, text)
+        write = partial(self._written, each, options, text)
+        return await with_picture(each.content, self._decoders, self._limits, self._max_converted_pixels, write)
+
+    def _written(self, each: Input, options: EmbedOptions, text: str, url: str = "") -> Item:
+        profile = self._served.profile
+        kind, what = request_kind(profile, each, options), modality(each)
         truncated = not isinstance(each, ImageInput) and len(text) < len(each.text)
         match what:
             case Modality.TEXT:
@@ -240,6 +232,27 @@ def text_image_item(text: str, url: str) -> str:
 
 def _without_data_urls(text: str) -> str:
     return _DATA_URL.sub(": ", text)
+
+
+async def with_picture(
+    content: bytes, decoders: Decoders, limits: InputLimits, max_converted_pixels: int, write: Callable[[str], T]
+) -> T | InputRejected:
+    """Return what `write` makes of a picture as an item of `input`, or why the picture cannot be sent.
+
+    It is read by a decoder, and written in a thread if it is large: neither keeps the event loop.
+
+    Raises:
+        EmbedderUnavailable: nothing can read.
+    """
+    try:
+        media_type, sent = await decoders.nim_image(content, limits, max_converted_pixels=max_converted_pixels)
+    except InputRejected as error:
+        return error
+
+    def written() -> T:
+        return write(image_item(media_type, sent))
+
+    return await asyncio.to_thread(written) if len(sent) > WRITE_IN_THREAD_BYTES else written()
 
 
 def image_item(media_type: str, content: bytes) -> str:
