@@ -31,11 +31,17 @@ ANSWERS_BETWEEN = 30
 @contextmanager
 def nim() -> Iterator[str]:
     """Serve a NIM from a thread of its own and yield its address."""
-    started, address, loop = threading.Event(), [], asyncio.new_event_loop()
+    with nim_in_thread() as (fake, _):
+        yield fake.base_url
+
+
+@contextmanager
+def nim_in_thread() -> Iterator[tuple[FakeNim, asyncio.AbstractEventLoop]]:
+    """Serve a NIM from a thread of its own and yield it, with the thread's event loop."""
+    started, loop, fake = threading.Event(), asyncio.new_event_loop(), FakeNim(dimension=DIMENSION)
 
     async def serve() -> None:
-        async with FakeNim(dimension=DIMENSION) as fake:
-            address.append(fake.base_url)
+        async with fake:
             started.set()
             await asyncio.Event().wait()
 
@@ -48,7 +54,7 @@ def nim() -> Iterator[str]:
     thread.start()
     started.wait()
     try:
-        yield address[0]
+        yield fake, loop
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()

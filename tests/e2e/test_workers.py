@@ -1,16 +1,19 @@
 """Several server processes for one address: how callers, operators and Prometheus meet them."""
 
+import asyncio
 import os
 import signal
 import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 import pytest
@@ -19,8 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.settings import ServerSettings
 from tests.e2e.serving import Serving, serving, tiny_model
 from tests.e2e.test_prometheus import page, use
-from tests.e2e.test_rolling_restart import free_port, nim
+from tests.e2e.test_rolling_restart import free_port, nim, nim_in_thread
 from tests.fakes.clients import key_of, write_clients
+from tests.fakes.nim_server import Fault
+from tests.service.web.test_server import write_certificate
 from vecgate.client import Client, Health, VecgateError
 
 CONNECTIONS = 16
@@ -47,7 +52,7 @@ def workers_of(server: Serving) -> list[psutil.Process]:
     return [each for each in psutil.Process(server.process.pid).children() if "run_worker" in str(each.cmdline())]
 
 
-def connections(server: Serving, ends: ExitStack, **options: str) -> list[Client]:
+def connections(server: Serving, ends: ExitStack, **options: Any) -> list[Client]:
     """Return clients with a connection each; the log names the calls of the first one conn-0."""
     return [
         ends.enter_context(
@@ -272,6 +277,85 @@ def test_a_drain_lets_calls_finish_in_all_workers_and_leaves_nothing(
     assert len(groups) == 3
     assert {error.code.name for error in failures if isinstance(error, VecgateError)} <= {"UNAVAILABLE"}
     assert psutil.wait_procs(processes, timeout=1)[1] == []
+
+
+def test_calls_in_flight_in_every_worker_are_answered_before_a_drain_ends(
+    weaviate_binary: None, tmp_path: Path
+) -> None:
+    with nim_in_thread() as (fake, loop), ExitStack() as ends:
+        settings = {
+            "VECGATE_EMBEDDERS__NIM__KIND": "nim",
+            "VECGATE_EMBEDDERS__NIM__BASE_URL": fake.base_url,
+            "VECGATE_SERVER__WORKERS": "2",
+            "VECGATE_SERVER__DRAIN_DELAY_S": "2",
+        }
+        server = ends.enter_context(serving(tmp_path / "data", **settings))
+        clients = connections(server, ends)
+        for client in clients:
+            client.embed(["a dog"])
+        workers = {worker_of(server, number) for number in range(CONNECTIONS)}
+        gate = asyncio.Event()
+        ends.callback(loop.call_soon_threadsafe, gate.set)
+        fake.forget()
+        fake.fault = Fault(gate=gate)
+        pool = ends.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        calls = [pool.submit(client.embed, [f"dog {number}"]) for number, client in enumerate(clients)]
+        until(lambda: sum(len(each["input"]) for each in fake.requests) == CONNECTIONS)
+
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: all(client.health() is Health.NOT_SERVING for client in clients))
+        loop.call_soon_threadsafe(gate.set)
+        vectors = [call.result().items[0].vector for call in calls]
+        code = server.end()
+
+    assert workers == {1, 2}
+    assert all(vector is not None for vector in vectors)
+    assert code == 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_every_worker_takes_a_renewed_certificate_and_keeps_its_connections(
+    weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
+) -> None:
+    files = {f"VECGATE_SERVER__{name.upper()}": str(file) for name, file in write_certificate(tmp_path).items()}
+    settings = nim_settings | files | {"VECGATE_SERVER__WORKERS": "2"}
+
+    def embed(clients: list[Client]) -> set[int]:
+        for client in clients:
+            client.embed(["a dog"])
+        return {worker_of(server, number) for number in range(CONNECTIONS)}
+
+    def known() -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials((tmp_path / "authority.pem").read_bytes())
+
+    def all_have_read_it() -> bool:
+        # They look when a connection comes.
+        with ExitStack() as tries, suppress(VecgateError):
+            for client in connections(server, tries, credentials=known()):
+                client.embed(["a dog"])
+        read = [line for line in list(server.log) if line["event"] == "certificate_read_again"]
+        return {line["worker"] for line in read if line["group"] == "server"} == {1, 2}
+
+    with serving(tmp_path / "data", **settings) as server, ExitStack() as ends:
+        before = known()
+        old = connections(server, ends, credentials=before)
+        workers = embed(old)
+        write_certificate(tmp_path)
+        until(all_have_read_it)
+        new = connections(server, ends, credentials=known())
+        workers_of_new = embed(new)
+        embed(old)
+        with pytest.raises(VecgateError) as refused:
+            connections(server, ends, credentials=before)[0].embed(["a dog"])
+
+    assert workers == workers_of_new == {1, 2}
+    assert refused.value.code.name == "UNAVAILABLE"
 
 
 def test_a_kill_of_the_parent_leaves_no_process_and_frees_the_address(
