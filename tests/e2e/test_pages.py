@@ -89,6 +89,9 @@ def site(running: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("VECGATE_ADDRESS", running.address)
+    # A refusal is not what a page's curl is to show.
+    (tmp_path / ".curlrc").write_text("fail-with-body\n")
+    monkeypatch.setenv("CURL_HOME", str(tmp_path))
     yield tmp_path
     with Client(running.address) as client:
         for alias in client.list_aliases():
