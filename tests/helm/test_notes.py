@@ -77,6 +77,27 @@ def test_the_command_has_what_the_server_asks_for(
     assert ("/etc/hosts" in told) is ("--ca-file" in command)
 
 
+EXPLORER: dict[str, Any] = {"settings": {"web": {"explorer": True}}}
+EXPLORERS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "off": ({}, None),
+    "on": (EXPLORER, "http://127.0.0.1:8070/"),
+    "TLS": (TLS | EXPLORER, "https://try-vecgate.default:8070/"),
+    "prefix": ({"settings": {"web": {"explorer": True, "pathPrefix": "/embed"}}}, "http://127.0.0.1:8070/embed/"),
+    "no HTTP": ({"settings": {"web": {"explorer": True, "enabled": False}}}, None),
+}
+
+
+@pytest.mark.parametrize(("values", "url"), EXPLORERS.values(), ids=EXPLORERS)
+def test_it_says_how_to_open_the_explorer_where_there_is_one(
+    values: dict[str, Any], url: str | None, tmp_path: Path
+) -> None:
+    told = [line.strip() for line in notes(values, tmp_path).splitlines()]
+
+    forwards = "kubectl --namespace default port-forward service/try-vecgate 8070:8070"
+    assert [line for line in told if line.startswith("open ")] == ([f"open {url}"] if url else [])
+    assert (forwards in told) is (url is not None)
+
+
 @pytest.mark.parametrize(("values", "said", "unsaid"), SENTENCES.values(), ids=SENTENCES)
 def test_it_says_what_is_so(
     values: dict[str, Any], said: tuple[str, ...], unsaid: tuple[str, ...], tmp_path: Path
