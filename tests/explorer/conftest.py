@@ -1,8 +1,10 @@
 """A real Chromium, and a real server with real Weaviate, the bundled model and sample pictures behind its page."""
 
+import hashlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +16,13 @@ from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.serving import Serving, running_weaviate, serving
 from tests.explorer.chromium import launched
 from tests.explorer.gestures import DESK
+from tests.explorer.loopback import served_page
 from tests.explorer.samples import store_samples
 from tests.explorer.scripts import Scripts, build_scripts
 from tests.explorer.watching import Watch
 from tests.fakes.weaviate import variables_of
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 15_000
 """Milliseconds that anything may take on a busy machine."""
 
 NewPage = Callable[..., Awaitable[Page]]
@@ -56,6 +59,58 @@ def gallery(weaviate: EmbeddedWeaviate, tmp_path_factory: pytest.TempPathFactory
         with server.client() as client:
             store_samples(client)
         yield server
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server that knows its callers, over the same pictures.
+
+    Attributes:
+        server: the server.
+        keys: of its clients: admin may do all, reader may search in Pictures, and frugal has a quota of one input.
+        friend: the URL of a page of another origin, which may call the server.
+    """
+
+    server: Serving
+    keys: Mapping[str, str]
+    friend: str
+
+
+CLIENTS = """
+[clients.admin]
+keys_sha256 = ["{admin}"]
+permissions = ["embed", "search", "write", "admin"]
+
+[clients.reader]
+keys_sha256 = ["{reader}"]
+permissions = ["embed", "search"]
+collections = ["Pictures"]
+
+[clients.frugal]
+keys_sha256 = ["{frugal}"]
+permissions = ["embed", "search"]
+quota = {{inputs_per_second = 0.01}}
+"""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def guarded(
+    gallery: Serving, weaviate: EmbeddedWeaviate, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Guarded]:
+    """Run a server that knows its callers."""
+    folder = tmp_path_factory.mktemp("guarded")
+    keys = {name: f"key of {name}".replace(" ", "-") for name in ("admin", "reader", "frugal")}
+    digests = {name: hashlib.sha256(key.encode()).hexdigest() for name, key in keys.items()}
+    (folder / "clients.toml").write_text(CLIENTS.format(**digests), encoding="utf-8")
+    async with served_page("<title>another site</title>") as friend:
+        settings = {
+            "VECGATE_AUTH__CLIENTS_FILE": str(folder / "clients.toml"),
+            "VECGATE_WEB__CORS_ORIGINS": friend,
+            **variables_of(weaviate.client_settings),
+        }
+        with serving(folder, **settings) as server:
+            server.wait_for("serving")
+            yield Guarded(server, keys, friend)
 
 
 @pytest.fixture(scope="session")

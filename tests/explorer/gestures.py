@@ -1,7 +1,7 @@
 """What people do to a page beside clicking and typing: drop files on it, and paste pictures into it."""
 
 import base64
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from playwright.async_api import Locator, Page, ViewportSize
@@ -23,10 +23,14 @@ async def drop(target: Locator, *paths: Path) -> None:
     The browser itself reads them, so a page gets folders as it does from people.
     """
     page = target.page
-    await target.scroll_into_view_if_needed()
-    box = await target.bounding_box()
+    # Not its middle: what is longer than the window has that below.
+    box, size = await target.bounding_box(), page.viewport_size
     assert box is not None, "what is not visible takes no drop"
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    assert size is not None, "the page has a size"
+    place = {
+        "x": (max(box["x"], 0) + min(box["x"] + box["width"], size["width"])) / 2,
+        "y": (max(box["y"], 0) + min(box["y"] + box["height"], size["height"])) / 2,
+    }
     files = [str(path) for path in paths]
     session = await page.context.new_cdp_session(page)
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -42,29 +46,76 @@ async def paste(page: Page, picture: bytes) -> None:
     await page.keyboard.press("Control+V")
 
 
-async def tab_through(page: Page, most: int = 200) -> Sequence[str]:
-    """Press Tab until the focus comes back to where it was first, and return what had it, in order.
+@dataclass(frozen=True)
+class Round:
+    """What the key Tab leads to in a page, from its beginning to its end.
+
+    Attributes:
+        names: what had the focus, in order, each by its element and label.
+        missed: what can be used but was never reached.
+        unmarked: what does not show that it has the focus.
+    """
+
+    names: tuple[str, ...]
+    missed: tuple[str, ...]
+    unmarked: tuple[str, ...]
+
+
+async def tab_through(page: Page, most: int = 500) -> Round:
+    """Press Tab until the focus comes back to where it was first.
 
     Raises:
         AssertionError: it never comes back: something traps it, or there is more than `most`.
     """
-    seen: list[str] = []
-    marks = "tabStop"
-    await page.evaluate(f"delete globalThis.{marks}; document.activeElement?.blur?.()")
+    await page.evaluate(PREPARE)
+    names, unmarked = [], []
     for _ in range(most):
         await page.keyboard.press("Tab")
-        known, name = await page.evaluate(FOCUSED)
-        if known:
-            return seen
-        seen.append(name)
-    raise AssertionError(f"the focus does not come round within {most} presses of Tab: {seen[-10:]}")
+        name, is_new, is_marked = await page.evaluate("vecgateFocus.next()")
+        if not is_new:
+            missed = await page.evaluate("vecgateFocus.missed()")
+            return Round(tuple(names), tuple(missed), tuple(unmarked))
+        if name == NOTHING:
+            continue
+        names.append(name)
+        if not is_marked:
+            unmarked.append(name)
+    raise AssertionError(f"the focus does not come round within {most} presses of Tab: {names[-10:]}")
 
 
-FOCUSED = """() => {
-  const element = document.activeElement;
-  const seen = (globalThis.tabStop ??= new WeakSet());
-  const known = seen.has(element);
-  seen.add(element);
-  const name = element.getAttribute("aria-label") || element.labels?.[0]?.textContent || element.textContent || "";
-  return [known, `${element.localName} ${name.trim().replace(/\\s+/g, " ").slice(0, 60)}`];
+NOTHING = "body"
+"""What has the focus between the end of a page and its beginning."""
+
+PREPARE = """() => {
+  const usable = "a[href], button, input, select, textarea, summary, [tabindex]:not([tabindex='-1'])";
+  const seen = new Set();
+  const nameOf = (element) => {
+    if (element === document.body) return "body";
+    const name = element.getAttribute("aria-label") || element.labels?.[0]?.textContent || element.textContent || "";
+    return `${element.localName} ${name.trim().replace(/\\s+/g, " ").slice(0, 60)}`.trim();
+  };
+  const isMarked = (element) => {
+    // A field that is hidden behind its label shows its focus there.
+    const places = [element, ...(element.labels ?? []), element.parentElement].filter(Boolean);
+    return places.some((each) => {
+      const {outlineStyle, outlineWidth, boxShadow} = getComputedStyle(each);
+      return (outlineStyle !== "none" && parseFloat(outlineWidth) > 0) || boxShadow !== "none";
+    });
+  };
+  const isReachable = (element) => element.checkVisibility({visibilityProperty: true}) && !element.disabled &&
+    element.tabIndex >= 0 && !(element.type === "radio" && !element.checked);
+  document.activeElement?.blur();
+  getSelection().removeAllRanges();
+  globalThis.vecgateFocus = {
+    next() {
+      const element = document.activeElement;
+      const isNew = !seen.has(element);
+      seen.add(element);
+      return [nameOf(element), isNew, isMarked(element)];
+    },
+    missed() {
+      const all = [...document.querySelectorAll(usable)];
+      return all.filter((each) => isReachable(each) && !seen.has(each)).map(nameOf);
+    },
+  };
 }"""

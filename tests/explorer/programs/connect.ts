@@ -1,19 +1,23 @@
 // Calls a server from a page by connect-web, as a program of someone else's would.
-import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Interceptor, type Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcWebTransport } from "@connectrpc/connect-web";
 import { CollectionService } from "./generated/vecgate/v1/collection_service_pb";
 import { EmbeddingService } from "./generated/vecgate/v1/embedding_service_pb";
 import { SearchService } from "./generated/vecgate/v1/search_service_pb";
 
-const TRANSPORTS: Record<string, (baseUrl: string) => Transport> = {
-  "connect-json": (baseUrl) => createConnectTransport({ baseUrl, useBinaryFormat: false }),
-  "connect-binary": (baseUrl) => createConnectTransport({ baseUrl, useBinaryFormat: true }),
-  "connect-get": (baseUrl) => createConnectTransport({ baseUrl, useHttpGet: true }),
-  "grpc-web": (baseUrl) => createGrpcWebTransport({ baseUrl }),
+const TRANSPORTS: Record<string, (baseUrl: string, interceptors: Interceptor[]) => Transport> = {
+  "connect-json": (baseUrl, interceptors) => createConnectTransport({ baseUrl, interceptors, useBinaryFormat: false }),
+  "connect-binary": (baseUrl, interceptors) => createConnectTransport({ baseUrl, interceptors, useBinaryFormat: true }),
+  "connect-get": (baseUrl, interceptors) => createConnectTransport({ baseUrl, interceptors, useHttpGet: true }),
+  "grpc-web": (baseUrl, interceptors) => createGrpcWebTransport({ baseUrl, interceptors }),
 };
 
-async function search(wire: string, baseUrl: string, collection: string, text: string) {
-  const transport = TRANSPORTS[wire](baseUrl);
+async function search(wire: string, baseUrl: string, collection: string, text: string, key: string) {
+  const withKey: Interceptor = (next) => (request) => {
+    if (key) request.header.set("authorization", `Bearer ${key}`);
+    return next(request);
+  };
+  const transport = TRANSPORTS[wire](baseUrl, [withKey]);
   try {
     const { embedders } = await createClient(EmbeddingService, transport).listEmbedders({});
     const { collections } = await createClient(CollectionService, transport).listCollections({});

@@ -1,0 +1,118 @@
+"""Each page of the explorer with something on it: what tests and screenshots look at."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from playwright.async_api import Locator, Page, expect
+
+from service.cli.demo import COLLECTION
+from tests.explorer.gestures import drop
+from tests.explorer.samples import PICTURES, QUERIES
+
+SEARCH = f"#/search?collection={COLLECTION}"
+"""Other tests may have made other collections, which a page may show first."""
+
+WORDS = "something cold to drink"
+
+
+ALL_IN_VIEW = """() => ![...document.querySelectorAll("main .loading")].some((each) => {
+  const {top, bottom} = each.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}) && [...document.querySelectorAll("main img")].every((each) => each.complete)"""
+
+
+def results(page: Page) -> Locator:
+    """Return the hits of a search."""
+    return page.get_by_role("region", name="Results").get_by_role("listitem")
+
+
+async def all_pictures_shown(page: Page) -> None:
+    """Wait until every picture in view is there; those below are fetched when they come into view."""
+    await expect(page.locator("main img").first).to_be_visible()
+    await page.wait_for_function(ALL_IN_VIEW)
+
+
+async def search_by_words(page: Page, words: str = WORDS) -> None:
+    """Search by words, typed as people do."""
+    await page.goto(SEARCH)
+    await page.get_by_role("searchbox").fill(words)
+    await page.get_by_role("searchbox").press("Enter")
+    await expect(page.get_by_role("status").filter(has_text="hits")).to_be_visible()
+    await expect(results(page).first).to_contain_text("distance")
+    await all_pictures_shown(page)
+
+
+async def search_by_picture(page: Page, picture: Path = QUERIES / "fluent" / "pizza.png") -> None:
+    """Search by a picture that is dropped."""
+    await page.goto(SEARCH)
+    await expect(results(page).first).to_be_visible()
+    await drop(page.get_by_role("main"), picture)
+    await expect(page.get_by_alt_text("The picture that is searched by")).to_be_visible()
+    await expect(results(page).first).to_contain_text("distance")
+    await all_pictures_shown(page)
+
+
+async def object_(page: Page) -> None:
+    """Show what is stored of an object."""
+    await search_by_words(page, "a dog")
+    await results(page).first.get_by_role("link").first.click()
+    await expect(page.get_by_role("heading", name="Properties")).to_be_visible()
+    await all_pictures_shown(page)
+
+
+async def map_(page: Page) -> None:
+    """Show the map of the sample pictures."""
+    await page.goto(f"#/map?collection={COLLECTION}")
+    await expect(page.locator("canvas").first).to_be_visible()
+    await page.wait_for_load_state("networkidle")
+
+
+async def compare(page: Page) -> None:
+    """Compare some texts with some pictures."""
+    await page.goto("#/compare")
+    await page.get_by_label("Texts, one a line").fill("a dog\na cat\nsomething to eat")
+    await drop(page.get_by_role("main"), *(PICTURES / f"{name}.png" for name in ("dog", "cat", "pizza", "automobile")))
+    await expect(page.get_by_role("list", name="Pictures to compare").get_by_role("listitem")).to_have_count(4)
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.get_by_role("region", name="Cosines")).to_be_visible()
+
+
+async def import_(page: Page) -> None:
+    """Choose where pictures are to be imported."""
+    await page.goto("#/import")
+    await expect(page.get_by_role("button", name="Import", exact=True)).to_be_visible()
+    await drop(page.get_by_role("main"), QUERIES / "fluent")
+    await expect(page.get_by_text("pictures").first).to_be_visible()
+
+
+async def collections(page: Page) -> None:
+    """List the collections."""
+    await page.goto("#/collections")
+    await expect(page.get_by_role("main")).to_contain_text("Pictures")
+
+
+async def status(page: Page) -> None:
+    """Show what the server does."""
+    await page.goto("#/status")
+    await expect(page.get_by_role("main")).to_contain_text("pictogram-clip")
+
+
+async def key(page: Page) -> None:
+    """Ask for a key."""
+    await page.goto(SEARCH)
+    await page.get_by_role("button", name="Key", exact=True).click()
+    await expect(page.get_by_role("dialog", name="API key")).to_be_visible()
+
+
+SCENES: Mapping[str, Callable[[Page], Awaitable[None]]] = {
+    "search": search_by_words,
+    "search-by-picture": search_by_picture,
+    "object": object_,
+    "map": map_,
+    "compare": compare,
+    "import": import_,
+    "collections": collections,
+    "status": status,
+    "key": key,
+}
+"""By the names of their screenshots."""
