@@ -133,5 +133,6 @@ class Proxy:
             with contextlib.suppress(ValueError):
                 self._open.remove(end)
             # The other thread holds the socket in recv, which would keep it open.
-            end.shutdown(socket.SHUT_RD)
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RD)
             end.close()

@@ -1,6 +1,7 @@
 /** The JSON of the API, as its proto files have it. A field with its default value is left out, so all fields are optional. */
 
 export type * from "../generated/vecgate/v1/admin_service_pb";
+export type * from "../generated/vecgate/v1/alias_pb";
 export type * from "../generated/vecgate/v1/collection_service_pb";
 export type * from "../generated/vecgate/v1/embedder_pb";
 export type * from "../generated/vecgate/v1/embedding_service_pb";

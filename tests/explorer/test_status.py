@@ -1,0 +1,255 @@
+"""The status page says what the server does, while it does it."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Locator, Page, expect
+
+from service.store.embedded.server import EmbeddedWeaviate
+from tests.e2e.serving import Serving, serving, tiny_model
+from tests.explorer.conftest import NewPage
+from tests.explorer.watching import Watch
+from tests.fakes.clients import key_of, write_clients
+from tests.fakes.nim import FakeNim
+from tests.fakes.nim_server import Fault as NimFault
+from tests.fakes.proxy import Fault, Proxy
+from tests.fakes.weaviate import variables_of
+from vecgate.client import VecgateError
+
+REFUSED = r"Failed to load resource: (net::ERR_\w+|the server responded with a status of \d{3})"
+"""What Chromium itself says of a call that fails."""
+
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+class Behind:
+    """A server of a test's own, and the ways in which what it needs can fail."""
+
+    def __init__(self, server: Serving, weaviate: list[Proxy], nim: FakeNim | None) -> None:
+        self.server = server
+        self.weaviate = weaviate
+        self.nim = nim
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def behind(weaviate: EmbeddedWeaviate, tmp_path: Path) -> AsyncIterator[Behind]:
+    """Run a server with a NIM, and with a Weaviate behind proxies that can cut it off."""
+    settings = variables_of(weaviate.client_settings)
+    async with AsyncExitStack() as ends:
+        nim = await ends.enter_async_context(FakeNim(dimension=8))
+        proxies = []
+        for name in ("HTTP", "GRPC"):
+            variable = f"VECGATE_WEAVIATE__{name}_URL"
+            address = settings[variable]
+            proxies.append(ends.enter_context(Proxy(int(address.rpartition(":")[2]))))
+            settings[variable] = f"{address.rpartition(':')[0]}:{proxies[-1].port}"
+        settings |= {"VECGATE_EMBEDDERS__NIM__KIND": "nim", "VECGATE_EMBEDDERS__NIM__BASE_URL": nim.base_url}
+        server = ends.enter_context(serving(tmp_path, **settings))
+        await asyncio.to_thread(lambda: server.address)
+        yield Behind(server, proxies, nim)
+
+
+def region(page: Page, name: str) -> Locator:
+    """Return a part of the page by its heading."""
+    return page.get_by_role("region", name=name, exact=False).first
+
+
+def fact(within: Locator, name: str) -> Locator:
+    """Return what stands under a name."""
+    return within.locator("dl.short-facts > div").filter(has=within.page.get_by_text(name, exact=True)).locator("dd")
+
+
+async def test_the_page_shows_what_the_server_says(gallery: Serving, page: Page) -> None:
+    await page.goto("#/status")
+    with gallery.client() as client:
+        client.embed(["what the page will show"])
+        status, listed = client.server_status(), client.embedders()
+
+    (embedder,) = listed.embedders
+    server, weaviate = region(page, "Server"), region(page, "Weaviate")
+    card = page.get_by_role("article", name=f"Embedder {embedder.name}")
+    await expect(fact(server, "Release")).to_have_text(status.release)
+    await expect(fact(server, "Processes")).to_have_text("1")
+    await expect(fact(weaviate, "Version")).to_have_text(status.store.version)
+    await expect(weaviate.get_by_role("row", name=status.store.nodes[0].name)).to_contain_text("healthy")
+    await expect(card.get_by_text("ready", exact=True)).to_be_visible()
+    await expect(fact(card, "Space")).to_have_text(embedder.space)
+    await expect(fact(card, "Inputs embedded")).to_have_text(f"{status.embedders[0].embedded_inputs:,}")
+    queue = card.get_by_role("meter", name="Queue", exact=True)
+    await expect(queue).to_have_attribute("aria-valuemax", str(status.embedders[0].max_queued_inputs))
+    await expect(page.get_by_text("everybody may use it")).to_be_visible()
+
+
+async def test_charts_move_with_the_work_and_have_words_and_numbers(gallery: Serving, page: Page) -> None:
+    await page.goto("#/status")
+    card = page.get_by_role("article", name="Embedder")
+    inputs = card.get_by_role("img", name="Inputs, the last two minutes")
+    await expect(inputs).to_have_attribute("aria-label", "Inputs, the last two minutes: now 0/s, between 0/s and 0/s")
+
+    with gallery.client() as client:
+        client.embed([f"a new text {number}" for number in range(40)])
+
+    await expect(inputs).to_have_attribute("aria-label", re.compile(r"and [1-9][0-9.]*/s$"))
+    await expect(card.get_by_role("img", name="Batch, the last two minutes: mean now")).to_be_attached()
+    await card.get_by_text("Numbers").click()
+    table = card.get_by_role("region", name="Numbers of embedder")
+    await expect(table.get_by_role("columnheader", name="Batch, p95")).to_be_visible()
+    assert await table.get_by_role("row").count() > 1
+
+
+async def test_a_weaviate_that_stops_is_shown_and_so_is_its_return(behind: Behind, new_page: NewPage) -> None:
+    page = await new_page(behind.server.url)
+    await page.goto("#/status")
+    weaviate = region(page, "Weaviate")
+    await expect(weaviate.get_by_text("answers", exact=True)).to_be_visible()
+
+    for proxy in behind.weaviate:
+        proxy.fault = Fault("reset")
+        proxy.cut()
+    await expect(weaviate.get_by_text("does not answer", exact=True)).to_be_visible()
+    await expect(weaviate.locator(".fault")).to_contain_text("Weaviate")
+
+    for proxy in behind.weaviate:
+        proxy.fault = None
+    await expect(weaviate.get_by_text("answers", exact=True)).to_be_visible()
+    await expect(fact(weaviate, "Version")).to_be_visible()
+
+
+async def test_an_open_breaker_is_shown_and_so_is_its_end(behind: Behind, new_page: NewPage) -> None:
+    page = await new_page(behind.server.url)
+    await page.goto("#/status")
+    card = page.get_by_role("article", name="Embedder nim")
+    await expect(card.get_by_text("ready", exact=True)).to_be_visible()
+    await expect(fact(card, "Breaker opened")).to_have_text("never")
+
+    assert behind.nim is not None
+    behind.nim.fault = NimFault(status=404)
+    await asyncio.to_thread(embed_in_vain, behind.server)
+    await expect(card.get_by_text("breaker open", exact=True)).to_be_visible()
+    await expect(fact(card, "Breaker opened")).to_have_text("once")
+    await expect(card.locator(".fault")).to_be_visible()
+
+    behind.nim.fault = None
+    await expect(card.get_by_text("ready", exact=True)).to_be_visible()
+
+
+def embed_in_vain(server: Serving) -> None:
+    """Make a call that fails."""
+    with server.client() as client, pytest.raises(VecgateError):
+        client.embed(["a text that the NIM does not embed"])
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def guarded(weaviate: EmbeddedWeaviate, tmp_path: Path) -> AsyncIterator[Serving]:
+    """Run a server with an admin and a client that has a quota and may search alone."""
+    clients = write_clients(
+        tmp_path / "clients.toml",
+        boss='permissions = ["admin", "search", "embed"]',
+        anna='permissions = ["search", "embed"]\n[clients.anna.quota]\ninputs_per_second = 0.01',
+    )
+    settings = variables_of(weaviate.client_settings) | tiny_model(tmp_path / "model")
+    with serving(tmp_path / "data", **settings, VECGATE_AUTH__CLIENTS_FILE=str(clients)) as server:
+        await asyncio.to_thread(lambda: server.address)
+        yield server
+
+
+async def unlock(page: Page, client: str) -> None:
+    """Give the page a client's key."""
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Key or token").fill(key_of(client))
+    await dialog.get_by_role("button", name="Use this key").click()
+
+
+async def test_who_uses_what_quota_is_shown_to_admins(guarded: Serving, new_page: NewPage, watch: Watch) -> None:
+    watch.expect(REFUSED)
+    with guarded.client(api_key=key_of("anna")) as anna:
+        anna.embed(["one", "two"])
+    page = await new_page(guarded.url)
+    await page.goto("#/status")
+    await unlock(page, "boss")
+
+    row = region(page, "Clients").get_by_role("row", name="anna")
+    await expect(row.get_by_role("meter", name="Quota of inputs of anna")).to_have_attribute(
+        "aria-valuetext", "2 of 0.01"
+    )
+    await expect(row).to_contain_text("in ")
+    await expect(region(page, "Clients").get_by_role("row", name="boss")).to_contain_text("no quota")
+
+
+async def test_without_the_permission_the_rest_is_shown(guarded: Serving, new_page: NewPage, watch: Watch) -> None:
+    watch.expect(REFUSED)
+    page = await new_page(guarded.url)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await page.goto("#/status")
+    await unlock(page, "anna")
+
+    await expect(page.get_by_text("for keys with the permission admin")).to_be_visible()
+    await expect(page.get_by_role("article", name="Embedder").get_by_text("ready", exact=True)).to_be_visible()
+    await expect(region(page, "Weaviate").get_by_text("answers", exact=True)).to_be_visible()
+    await expect(page.get_by_role("heading", name="Clients")).to_have_count(0)
+    async with page.expect_request("**/ListEmbedders"):
+        pass
+    async with page.expect_request("**/ListEmbedders"):
+        pass
+    # Without a key, with a key, and not again.
+    assert sum("GetServerStatus" in url for url in asked) <= 2
+
+
+async def test_a_hidden_page_asks_nothing(gallery: Serving, page: Page) -> None:
+    await page.goto("#/status")
+    await expect(region(page, "Server")).to_be_visible()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    await page.evaluate(HIDE, True)
+    await page.wait_for_timeout(5000)
+    while_hidden = list(asked)
+    async with page.expect_request("**/GetServerStatus"):
+        await page.evaluate(HIDE, False)
+
+    assert while_hidden == []
+
+
+async def test_a_server_that_goes_away_is_told_and_so_is_its_return(
+    gallery: Serving, new_page: NewPage, watch: Watch
+) -> None:
+    watch.expect(REFUSED)
+    page = await new_page(gallery.url)
+    await page.goto("#/status")
+    await expect(region(page, "Server")).to_be_visible()
+
+    await page.context.set_offline(True)
+    await expect(page.get_by_text("No answer since")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    await expect(page.get_by_text("What follows is the last answer")).to_be_visible()
+    await page.context.set_offline(False)
+
+    await expect(page.get_by_text("The server answers again")).to_be_visible()
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_nothing_is_wider_than_the_screen(
+    gallery: Serving, new_page: NewPage, width: int, scheme: str, tmp_path: Path
+) -> None:
+    size: Any = {"width": width, "height": 800}
+    page = await new_page(gallery.url, viewport=size, color_scheme=scheme)
+    for place, heading in (
+        ("status", "Server"),
+        ("collections", "Pictures"),
+        ("collections?collection=Pictures", "Vectors"),
+    ):
+        await page.goto(f"#/{place}")
+        await expect(page.get_by_role("heading", name=heading, exact=True).first).to_be_visible()
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
