@@ -55,11 +55,17 @@ class VectorCache:
 
 @dataclass(eq=False, slots=True)
 class _Call:
-    """A call to the inner embedder, shared by all who wait for one of its inputs."""
+    """A call to the inner embedder, shared by all who wait for one of its inputs: each has a future for its end."""
 
     task: asyncio.Task[dict[Key, Outcome]]
     inputs: set[tuple[EmbedOptions, Key]]
-    waiters: set[asyncio.Task[object] | None] = field(default_factory=set)
+    waiters: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def join(self) -> asyncio.Future[None]:
+        """Wait for it from now on, until the future is given to CachingEmbedder._leave."""
+        waiter: asyncio.Future[None] = self.task.get_loop().create_future()
+        self.waiters.add(waiter)
+        return waiter
 
 
 class CachingEmbedder(WatchedWrapper):
@@ -88,33 +94,44 @@ class CachingEmbedder(WatchedWrapper):
         keys = await _keys(spec.space, inputs, options.purpose)
         outcomes: dict[Key, Outcome] = {}
         missing: dict[Key, Input] = {}
-        joined: set[_Call] = set()
-        me = asyncio.current_task()
+        joined: dict[_Call, asyncio.Future[None]] = {}
         for key, each in zip(keys, inputs, strict=True):
             if key in outcomes or key in missing:
                 continue
             if (known := self._cache.get(key)) is not None:
                 outcomes[key] = known
             elif (call := self._in_flight.get((options, key))) is not None:
-                joined.add(call)
-                call.waiters.add(me)  # at once: its first caller may leave while this one's own inputs are embedded
+                if call not in joined:
+                    # At once: its first caller may leave while this one's own inputs are embedded.
+                    joined[call] = call.join()
             else:
                 missing[key] = each
         _count(spec.name, len(outcomes), len(missing), len(keys))
         try:
             if missing:
-                outcomes |= await self._wait_for(self._start_call(missing, options))
-            for call in joined:
+                outcomes |= await self._embed(missing, options)
+            for call, end in joined.items():
                 try:
-                    outcomes |= await self._wait_for(call)
+                    await end
+                    outcomes |= call.task.result()
                 except (EmbedderOverloaded, EmbedderRateLimited):
                     # The other caller had no room or no time to wait; this one may have.
                     own = {key: each for key, each in zip(keys, inputs, strict=True) if (options, key) in call.inputs}
-                    outcomes |= await self._wait_for(self._start_call(own, options))
+                    outcomes |= await self._embed(own, options)
         finally:
-            for call in joined:
-                self._leave(call, me)
+            for call, end in joined.items():
+                self._leave(call, end)
         return [outcomes[key] for key in keys]
+
+    async def _embed(self, missing: dict[Key, Input], options: EmbedOptions) -> dict[Key, Outcome]:
+        """Embed inputs by a call that others may join."""
+        call = self._start_call(missing, options)
+        end = call.join()
+        try:
+            await end
+            return call.task.result()
+        finally:
+            self._leave(call, end)
 
     def _start_call(self, missing: dict[Key, Input], options: EmbedOptions) -> _Call:
         async def embed() -> dict[Key, Outcome]:
@@ -126,7 +143,7 @@ class CachingEmbedder(WatchedWrapper):
             return found
 
         call = _Call(asyncio.create_task(embed()), {(options, key) for key in missing})
-        call.task.add_done_callback(lambda _: self._forget(call))
+        call.task.add_done_callback(lambda _: self._end(call))
         self._in_flight |= dict.fromkeys(call.inputs, call)
         return call
 
@@ -136,16 +153,14 @@ class CachingEmbedder(WatchedWrapper):
             if self._in_flight.get(each) is call:
                 del self._in_flight[each]
 
-    async def _wait_for(self, call: _Call) -> dict[Key, Outcome]:
-        """Return a call's outcomes."""
-        me = asyncio.current_task()
-        call.waiters.add(me)
-        try:
-            return await asyncio.shield(call.task)
-        finally:
-            self._leave(call, me)
+    def _end(self, call: _Call) -> None:
+        """Wake all who wait for a call."""
+        self._forget(call)
+        for waiter in call.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
-    def _leave(self, call: _Call, waiter: asyncio.Task[object] | None) -> None:
+    def _leave(self, call: _Call, waiter: asyncio.Future[None]) -> None:
         """Stop waiting for a call; it is cancelled once no caller is left."""
         call.waiters.discard(waiter)
         if not call.waiters and not call.task.done():
