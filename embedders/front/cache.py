@@ -101,9 +101,8 @@ class CachingEmbedder(WatchedWrapper):
             if (known := self._cache.get(key)) is not None:
                 outcomes[key] = known
             elif (call := self._in_flight.get((options, key))) is not None:
-                if call not in joined:
-                    # At once: its first caller may leave while this one's own inputs are embedded.
-                    joined[call] = call.join()
+                # At once: its first caller may leave while this one's own inputs are embedded.
+                joined[call] = joined.get(call) or call.join()
             else:
                 missing[key] = each
         _count(spec.name, len(outcomes), len(missing), len(keys))
