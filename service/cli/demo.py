@@ -18,7 +18,8 @@ from service.cli.connection import DEFAULT_ADDRESS
 from service.cli.importing import ensure_collection, import_with_progress, read_folder, show_summary
 from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail, note, say
 from service.cli.pictures import PictureFolder, picture_id, schema_of
-from service.cli.search import show_hits
+from service.cli.search import show_hits, show_pictures
+from service.cli.thumbnails import Pictures, PicturesOption
 from vecgate.client import Client, Health, Unreachable, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
@@ -41,13 +42,14 @@ def demo(
         ),
     ],
     query: Annotated[str, typer.Option("--query", help="What the text search looks for.")] = "birthday party",
+    pictures: PicturesOption = Pictures.AUTO,
 ) -> None:
     """Run a server with an embedded Weaviate, import sample pictures, show two searches, and keep serving.
 
     All settings of `vecgate serve` apply; the log level is warning unless VECGATE_LOG__LEVEL says otherwise.
     The data is kept, so a second run finds the pictures there.
     """
-    pictures = read_folder(folder)
+    samples = read_folder(folder)
     settings = _prepare()
     try:
         import uvloop  # noqa: PLC0415 -- not there with the client alone
@@ -57,15 +59,15 @@ def demo(
         fail(NEEDS_DEMO, EXIT_WRONG_USE)
     if fault := describe_port_fault(settings):
         fail(fault, EXIT_FAILED)
-    samples = _Samples(pictures, query, _addresses(settings))
+    showing = _Samples(samples, query, pictures, _addresses(settings))
 
     async def serve() -> int:
         loop = asyncio.get_running_loop()
         # A closed terminal ends the demo as Ctrl-C does.
         loop.add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
-        reports = asyncio.create_task(samples.report_start())
+        reports = asyncio.create_task(showing.report_start())
         try:
-            return await run(settings, once_serving=samples.show)
+            return await run(settings, once_serving=showing.show)
         finally:
             reports.cancel()
             # Only the process is left to end; another signal must not change its exit code.
@@ -137,9 +139,10 @@ def _free_port() -> int:
 class _Samples:
     """What the demo does with a server that runs: it imports the sample pictures and shows two searches."""
 
-    def __init__(self, pictures: PictureFolder, query: str, addresses: _Addresses) -> None:
-        self._pictures = pictures
+    def __init__(self, samples: PictureFolder, query: str, pictures: Pictures, addresses: _Addresses) -> None:
+        self._samples = samples
         self._query = query
+        self._pictures = pictures
         self._addresses = addresses
         self._started = False
 
@@ -173,8 +176,8 @@ class _Samples:
 
     def _fill_and_search(self, client: Client) -> bool:
         _wait_until_serving(client)
-        failed = _fill(client, self._pictures)
-        _show_searches(client, self._query)
+        failed = _fill(client, self._samples)
+        _show_searches(client, self._query, self._pictures)
         return failed
 
 
@@ -236,16 +239,19 @@ def _all_there(client: Client, pictures: PictureFolder) -> bool:
     return True
 
 
-def _show_searches(client: Client, query: str) -> None:
+def _show_searches(client: Client, query: str, pictures: Pictures) -> None:
     say()
     say(f'Search for the words "{query}":', style="bold")
     found = client.search(COLLECTION, text=query, limit=HITS, return_images=["image"])
+    show_pictures(client, COLLECTION, found, pictures)
     show_hits(COLLECTION, found)
     if found.hits:
         best = found.hits[0].object
         say()
         say(f"Search for pictures like the first of them, {best.properties.get('path', best.id)}:", style="bold")
-        show_hits(COLLECTION, client.search(COLLECTION, image=best.images["image"], limit=HITS))
+        found = client.search(COLLECTION, image=best.images["image"], limit=HITS)
+        show_pictures(client, COLLECTION, found, pictures)
+        show_hits(COLLECTION, found)
 
 
 def _show_next(addresses: _Addresses) -> None:

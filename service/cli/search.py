@@ -310,12 +310,19 @@ def _report(
     if pictures is None:
         print_json(_as_json(name, result, saved, offset))
     else:
-        if result.hits and (screen := screen_for(pictures)):
-            captions = [f"{rank} {_label(hit)}" for rank, hit in enumerate(result.hits, start=offset + 1)]
-            show_thumbnails(client, client.get_collection(name), result.hits, captions, screen, tenant=tenant)
+        show_pictures(client, name, result, pictures, offset=offset, tenant=tenant)
         show_hits(name, result, offset=offset)
     if save is not None:
         note(f"{sum(map(len, saved))} images are in {save}")
+
+
+def show_pictures(
+    client: Client, collection: str, result: SearchResult, pictures: Pictures, *, offset: int = 0, tenant: str = ""
+) -> None:
+    """Print the pictures of the first hits, if they are wanted and can be shown."""
+    if result.hits and (screen := screen_for(pictures)):
+        captions = [f"{rank} {_label(hit)}" for rank, hit in enumerate(result.hits, start=offset + 1)]
+        show_thumbnails(client, client.get_collection(collection), result.hits, captions, screen, tenant=tenant)
 
 
 def show_hits(collection: str, result: SearchResult, *, offset: int = 0) -> None:

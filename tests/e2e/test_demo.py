@@ -204,6 +204,14 @@ def test_the_commands_to_try_next_work_as_printed(start: Start) -> None:
     assert [hit["object"]["properties"]["path"] for hit in hits] == ["dog.png", "cake.png"]
 
 
+@pytest.mark.parametrize("wanted", ["always", "auto"])
+def test_the_demo_shows_the_pictures_that_it_finds_and_none_on_a_pipe(start: Start, wanted: str) -> None:
+    lines = read_until_ready(start(VECGATE_PICTURES=wanted))
+
+    captions = [line for line in lines if line.startswith("1 birthday cake ")]
+    assert (len(captions), any("▄" in line for line in lines)) == ((2, True) if wanted == "always" else (0, False))
+
+
 @pytest.mark.parametrize("prefix", ["", "/pictures"])
 def test_the_pages_address_leads_to_the_page(start: Start, prefix: str) -> None:
     lines = read_until_ready(start(VECGATE_WEB__PATH_PREFIX=prefix))
