@@ -57,7 +57,7 @@ export function operatorName(operator: FilterOperatorJson, target: Target): stri
   const words = target.kind === "text" && target.operators.includes("FILTER_OPERATOR_LIKE");
   const names: Partial<Record<FilterOperatorJson, string>> = {
     FILTER_OPERATOR_EQUAL: words ? "has the words" : "is",
-    FILTER_OPERATOR_NOT_EQUAL: words ? "has not the words" : "is not",
+    FILTER_OPERATOR_NOT_EQUAL: words ? "lacks the words" : "is not",
     FILTER_OPERATOR_GREATER: target.kind === "date" ? "after" : ">",
     FILTER_OPERATOR_GREATER_OR_EQUAL: target.kind === "date" ? "at or after" : "≥",
     FILTER_OPERATOR_LESS: target.kind === "date" ? "before" : "<",

@@ -55,7 +55,7 @@ function HitCard({ hit, name, tenant, picture, title, beside, likeHref }: CardPr
   const target = href("object", { collection: name, tenant, id });
   return (
     <li class="hit">
-      <a class="frame" href={target} aria-label={`Show ${label}`}>
+      <a class="frame" href={target} aria-label={picture ? `Show ${label}` : undefined}>
         {picture ? <Picture collection={name} tenant={tenant} id={id} property={picture} beside={beside} alt="" /> : <bdi class="text excerpt">{short(heading, 400)}</bdi>}
       </a>
       <div class="about">
@@ -68,7 +68,7 @@ function HitCard({ hit, name, tenant, picture, title, beside, likeHref }: CardPr
             ))}
           </dl>
         )}
-        <a class="like" href={likeHref(id)} aria-label={`More like ${label}`}>More like this</a>
+        <a class="like" href={likeHref(id)} aria-label={`More like this: ${label}`}>More like this</a>
       </div>
     </li>
   );
