@@ -102,7 +102,7 @@ async def start_server(
 async def _start_all(settings: Settings, ends: AsyncExitStack, server: GrpcServer, web: WebServer | None) -> None:
     servers: list[GrpcServer | WebServer] = [server]
     if web is not None:
-        api = ConnectApplication(server.methods, settings.server.max_request_bytes)
+        api = ConnectApplication(server.methods, settings.server.max_request_bytes, RequestLimits.of(settings.limits))
         ends.callback(api.close)
         web.calls.serve(api)
         servers.append(web)

@@ -38,13 +38,25 @@ class CallApplication(Protocol):
         """Return whether calls of a method never end on their own."""
         ...
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send, refused: Exception | None) -> bool:
-        """Answer a request by ASGI; return whether it was a call, which is logged and counted as such."""
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Receive,
+        send: Send,
+        *,
+        refused: Exception | None,
+        on_call: Callable[[], None],
+    ) -> None:
+        """Answer a request by ASGI; say when it becomes a call, which is logged and counted as such."""
         ...
 
 
 class Bridge:
     """One request on its way through an application.
+
+    Attributes:
+        response: None until it begins.
+        is_call: whether the application logs and counts it.
 
     Args:
         exchange: the request.
@@ -64,6 +76,7 @@ class Bridge:
         deadlines: Deadlines,
     ) -> None:
         self.response: web.StreamResponse | None = None
+        self.is_call = False
         self._exchange = exchange
         self._headers = headers
         self._bodies = bodies
@@ -133,6 +146,10 @@ class Bridge:
             self.cut()
             raise ConnectionAbortedError("the caller does not read the response") from None
         self._exchange.response_bytes += len(body)
+
+    def note_call(self) -> None:
+        """Remember that the application logs and counts the request."""
+        self.is_call = True
 
     def cut(self) -> None:
         """End the connection."""

@@ -160,17 +160,18 @@ class Calls:
             idle_timeout_s=self._bounds.idle_timeout_s,
             deadlines=self._deadlines,
         )
-        started, times, is_call = time.perf_counter(), CallTimes(), False
+        started, times = time.perf_counter(), CallTimes()
         with self._counted(delays_end=not api.is_endless(exchange.path)), exchange.ends:
             try:
-                is_call = await api(bridge.scope(), bridge.receive, bridge.send, self._refusal(exchange, api))
+                refused = self._refusal(exchange, api)
+                await api(bridge.scope(), bridge.receive, bridge.send, refused=refused, on_call=bridge.note_call)
             except ConnectionError:
                 bridge.cut()
             except Exception as error:  # noqa: BLE001  # one connection ends, the server goes on
                 log_failure(error, exchange.method)
                 bridge.cut()
             finally:
-                if not is_call:
+                if not bridge.is_call:
                     self._note(exchange, started, times)
         return bridge.response or web.Response()
 

@@ -53,12 +53,15 @@ class HttpCall:
     def __init__(self, run: Callable[["HttpCall"], Any]) -> None:
         self.trailing: list[tuple[str, str]] = []
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
+        self._is_cancelled = False
         self._task = asyncio.create_task(run(self))
         self._task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled():
-            task.exception()  # nobody may ask for it
+        # Nobody else may ask for the exception. The library's client makes one of its own of a cancellation.
+        error = None if task.cancelled() else task.exception()
+        code = error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+        self._is_cancelled = task.cancelled() or code is grpc.StatusCode.CANCELLED
         self._answers.put_nowait(None)
 
     def put(self, answer: Any) -> None:
@@ -82,9 +85,12 @@ class HttpCall:
             return error.code()
         return grpc.StatusCode.OK
 
-    async def trailing_metadata(self) -> list[tuple[str, str]]:
+    def cancelled(self) -> bool:
+        return self._is_cancelled
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
         await asyncio.wait({self._task})
-        return self.trailing
+        return grpc.aio.Metadata(*self.trailing)
 
 
 class HttpChannel:

@@ -40,7 +40,11 @@ from vecgate.v1.search_service_pb2_grpc import SearchServiceStub
 PNG = b"\x89PNG\r\n\x1a\n picture"
 
 ALL_WIRES = ("grpc", *WIRES)
-"""The ways of a call of the API."""
+over_every_wire = pytest.mark.parametrize("transport", ALL_WIRES, indirect=True)
+"""Runs a test once for each way of a call."""
+
+over_binary_wires = pytest.mark.parametrize("transport", ["grpc", "connect-binary", "grpc-web"], indirect=True)
+_transport = "grpc"
 
 Run = Callable[..., Result]
 """Runs a command of the command line."""
@@ -163,9 +167,9 @@ async def start_wire(
     rerankers: Sequence[Sequence[FakeReranker]] = (),
     replicas: Mapping[str, Sequence[str]] | None = None,
     web: WebSettings | None = None,
-    over: str = "grpc",
 ) -> Wire:
-    """Start a server over fakes; the caller ends it with stop_wire. The stubs talk to it over gRPC or one of WIRES."""
+    """Start a server over fakes, for stop_wire to end. Its stubs talk to it as the fixture `transport` says."""
+    over = _transport
     store = store or FakeStore()
     fakes = embedders or (FakeEmbedder(limits=InputLimits(max_image_bytes=100_000), max_text_tokens=8),)
     pool = EmbedderPool([watched(each) for each in fakes], replicas=replicas, check_interval_s=60)
@@ -188,7 +192,7 @@ async def start_wire(
     )
     await running.start()
     http = WebServer(web or WebSettings(port=0), settings, embedders=pool, authenticator=authenticator)
-    api = ConnectApplication(running.methods, settings.max_request_bytes)
+    api = ConnectApplication(running.methods, settings.max_request_bytes, limits)
     http.calls.serve(api)
     if over != "grpc":
         await http.start()
@@ -205,13 +209,22 @@ async def stop_wire(wire: Wire) -> None:
 
 
 @pytest.fixture(autouse=True)
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The way of the test's calls: gRPC, unless the test is run for others, too."""
+    global _transport  # noqa: PLW0603  # what tests start asks for it
+    _transport = getattr(request, "param", "grpc")
+    yield _transport
+    _transport = "grpc"
+
+
+@pytest.fixture(autouse=True)
 def _writes_end_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that was cut off comes late in a store in memory."""
     monkeypatch.setattr(writing, "LATE_S", 0.05)
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
+async def wire(transport: str) -> AsyncIterator[Wire]:
     """A server with one embedder."""
     running = await start_wire()
     yield running

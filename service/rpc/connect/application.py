@@ -32,6 +32,7 @@ from service.rpc.server.standard_services import (
     REFLECTION_V1ALPHA,
     SERVICES,
 )
+from service.rpc.shared.bounds import RequestLimits, max_fields
 
 Scope = dict[str, Any]
 Event = Mapping[str, Any]
@@ -122,12 +123,13 @@ class ConnectApplication:
     Args:
         methods: of the server.
         max_request_bytes: of one message.
+        limits: bounds on requests.
     """
 
-    def __init__(self, methods: Methods, max_request_bytes: int) -> None:
+    def __init__(self, methods: Methods, max_request_bytes: int, limits: RequestLimits) -> None:
         self._methods = methods
         self._max_request_bytes = max_request_bytes
-        self._json = JsonMessages()
+        self._json = JsonMessages(max_fields(limits))
         names = (*SERVICES, health.SERVICE_NAME, REFLECTION_V1, REFLECTION_V1ALPHA)
         pool = descriptor_pool.Default()
         found = [method for name in names for method in pool.FindServiceByName(name).methods]
@@ -163,7 +165,15 @@ class ConnectApplication:
         """Return whether calls of a method never end on their own."""
         return path.startswith((*HEALTH_METHODS, *REFLECTION_METHODS)) and path not in UNBOUNDED_METHODS
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, refused: Exception | None = None) -> bool:
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        refused: Exception | None = None,
+        on_call: Callable[[], None] = lambda: None,
+    ) -> None:
         """Answer a request.
 
         Args:
@@ -171,11 +181,10 @@ class ConnectApplication:
             receive: returns the next part of its body.
             send: takes the parts of the response.
             refused: what is wrong with the request before it is looked at, in the table of errors.
-
-        Returns:
-            Whether it was a call: those are logged and counted as such.
+            on_call: called when the request becomes a call, which is logged and counted as such.
         """
-        exchange = _Exchange(scope, receive, send, refused, self._explain(scope))
+        exchange = _Exchange(scope, receive, send, self._explain(scope))
+        exchange.refused, exchange.on_call = refused, on_call
         if scope["path"] not in self._methods_by_path:
             exchange.refused = refused or ConnectError(Code.UNIMPLEMENTED, "this server has no such method")
             scope = {**scope, "path": UNKNOWN}
@@ -191,7 +200,6 @@ class ConnectApplication:
             _current.reset(token)
             if exchange.call is not None:
                 await exchange.call.close()
-        return exchange.call is not None
 
     def _explain(self, scope: Scope) -> str:
         """Return what to send instead of a content type that is not taken."""
@@ -237,6 +245,7 @@ class ConnectApplication:
             rpc_system="grpc" if exchange.content_type.startswith(GRPC_WEB) else "connectrpc",
             timeout_s=None if timeout_ms is None else timeout_ms / 1000,
         )
+        exchange.on_call()
         handler = await self._methods.find(path, headers)
         assert handler is not None
         await call.start(handler)
@@ -252,16 +261,18 @@ class _Exchange:
         scope: the request.
         receive: returns the next part of its body.
         send: takes the parts of the response.
-        refused: what is wrong with the request.
         explanation: what to send instead of a content type that is not taken.
 
     Attributes:
         call: None until the request has become a call.
+        refused: what is wrong with the request.
+        on_call: called when it becomes a call.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, refused: Exception | None, explanation: str) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, explanation: str) -> None:
         self.scope = scope
-        self.refused = refused
+        self.refused: Exception | None = None
+        self.on_call: Callable[[], None] = lambda: None
         self.call: HttpCall | None = None
         self.content_type = _content_type(scope)
         self._receive = receive

@@ -22,7 +22,7 @@ from service.settings import AuthSettings
 from service.web.bounds import WebBounds
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import MODEL, Web, running_web
-from tests.service.conftest import ALL_WIRES, Failure, Wire, start_wire, stop_wire, unpack
+from tests.service.conftest import Failure, Wire, over_every_wire, start_wire, stop_wire, unpack
 from vecgate import v1
 from vecgate.v1 import collection_service_pb2
 from vecgate.v1 import tenant_pb2 as tenant_pb
@@ -94,9 +94,9 @@ def auth(tmp_path: Path) -> AuthSettings:
     return let_in(tmp_path / "clients.toml", **clients)
 
 
-@pytest.fixture(params=ALL_WIRES)
-async def guarded(auth: AuthSettings, request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
-    wire = await start_wire(auth=auth, over=request.param)
+@pytest.fixture
+async def guarded(auth: AuthSettings, transport: str) -> AsyncIterator[Wire]:
+    wire = await start_wire(auth=auth)
     yield wire
     await stop_wire(wire)
 
@@ -160,6 +160,7 @@ def test_every_rpc_has_its_rule_and_its_row_here() -> None:
     assert METHODS.keys() == NEEDED.keys()
 
 
+@over_every_wire
 @pytest.mark.parametrize("name", METHODS)
 async def test_every_rpc_needs_a_key_with_its_permission(guarded: Wire, name: str) -> None:
     request = request_for(METHODS[name], "Mine")
@@ -182,6 +183,7 @@ async def test_every_rpc_needs_a_key_with_its_permission(guarded: Wire, name: st
             assert len(guarded.store.calls) == before
 
 
+@over_every_wire
 @pytest.mark.parametrize("name", [each for each in METHODS if request_for(METHODS[each], "x").ByteSize()])
 async def test_another_clients_collection_or_tenant_is_refused_whether_it_is_there_or_not(
     guarded: Wire, name: str
@@ -202,6 +204,7 @@ async def test_another_clients_collection_or_tenant_is_refused_whether_it_is_the
         assert "theirs" in tenant.message
 
 
+@over_every_wire
 @pytest.mark.parametrize(
     "name",
     [
@@ -223,6 +226,7 @@ async def test_who_may_touch_some_tenants_only_may_not_touch_all_of_them_at_once
     assert everyone is None or everyone.code not in REFUSED
 
 
+@over_every_wire
 async def test_what_a_stranger_sends_is_not_read(guarded: Wire) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await guarded.channel.unary_unary("/vecgate.v1.EmbeddingService/EmbedInputs")(b"\xff is not a message")
@@ -230,6 +234,7 @@ async def test_what_a_stranger_sends_is_not_read(guarded: Wire) -> None:
     assert unpack(caught.value).reason == "CREDENTIALS_MISSING"
 
 
+@over_every_wire
 async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
     stub = guarded.collections
     for name in ("Mine", "MineToo", "Theirs"):
@@ -259,11 +264,11 @@ async def test_a_list_shows_what_the_client_may_touch(guarded: Wire) -> None:
     assert [each.name for each in tenants.tenants] == ["ours-1"]
 
 
-@pytest.mark.parametrize("over", ALL_WIRES)
+@over_every_wire
 @pytest.mark.parametrize("open_", [True, False])
-async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, over: str, *, open_: bool) -> None:
+async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings, *, open_: bool) -> None:
     switched = auth.model_copy(update={"without_key": ["health", "reflection"] if open_ else []})
-    wire = await start_wire(auth=switched, over=over)
+    wire = await start_wire(auth=switched)
     health = health_pb2_grpc.HealthStub(wire.channel)
 
     def reflect(version: str) -> Callable[..., Awaitable[Any]]:
@@ -294,6 +299,7 @@ async def test_health_and_reflection_have_their_own_switches(auth: AuthSettings,
     await stop_wire(wire)
 
 
+@over_every_wire
 async def test_two_keys_in_one_call_are_no_key(guarded: Wire) -> None:
     name = "EmbeddingService/ListEmbedders"
     failure = await call(guarded, name, request_for(METHODS[name], ""), bearer("embed"), bearer("admin"))

@@ -15,11 +15,12 @@ from service.settings import AuthSettings
 from tests.fakes.clients import key_of, let_in
 from tests.fakes.web import running_web
 from tests.service.access.test_access import METHODS, PERMISSIONS, ask_web, bearer, call, request_for
-from tests.service.conftest import start_wire, stop_wire
+from tests.service.conftest import over_every_wire, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2, object_service_pb2, search_service_pb2
 from vecgate.v1 import embedding_service_pb2 as pb
 
 
+@over_every_wire
 async def test_bytes_of_calls_that_a_client_may_not_make_count(tmp_path: Path) -> None:
     quota = "[clients.poor.quota]\nbytes_per_second = 10"
     wire = await start_wire(auth=let_in(tmp_path / "clients.toml", poor=f'permissions = ["search"]\n{quota}'))
@@ -41,6 +42,7 @@ def poor(tmp_path: Path) -> AuthSettings:
     return let_in(tmp_path / "clients.toml", poor=f"permissions = {json.dumps(PERMISSIONS)}\n{quota}")
 
 
+@over_every_wire
 async def test_a_used_up_quota_counts_for_every_kind_of_call_and_says_when_to_come_back(poor: AuthSettings) -> None:
     wire = await start_wire(auth=poor)
     embed = pb.EmbedInputsRequest(inputs=[{"text": "a"}, {"text": "b"}])
@@ -57,6 +59,7 @@ async def test_a_used_up_quota_counts_for_every_kind_of_call_and_says_when_to_co
     await stop_wire(wire)
 
 
+@over_every_wire
 async def test_searches_and_imports_use_up_a_quota_as_well(poor: AuthSettings) -> None:
     for request, name in (
         (
@@ -94,6 +97,7 @@ async def test_a_used_up_quota_is_too_many_requests_over_http(poor: AuthSettings
     assert 1 <= int(second.headers["retry-after"]) <= 10
 
 
+@over_every_wire
 async def test_a_backfill_goes_on_as_its_client_s_quota_is_paid(tmp_path: Path) -> None:
     quota = "[clients.poor.quota]\ninputs_per_second = 20"
     auth = let_in(tmp_path / "clients.toml", poor=f"permissions = {json.dumps(PERMISSIONS)}\n{quota}")
@@ -137,6 +141,7 @@ async def test_bytes_count_as_they_come_over_http_too(tmp_path: Path) -> None:
     assert meanwhile.status_code == httpx.codes.TOO_MANY_REQUESTS
 
 
+@over_every_wire
 @pytest.mark.parametrize("calls", [3, 4, 30])
 async def test_a_burst_of_calls_has_no_more_inputs_in_flight_than_the_quota(tmp_path: Path, calls: int) -> None:
     quota = "[clients.eager.quota]\nmax_inputs_in_flight = 3"

@@ -1,7 +1,6 @@
 """Connect and gRPC-Web, as curl and browsers speak them."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -9,7 +8,7 @@ import pytest
 import structlog
 
 from service.process.metrics import CALLS
-from tests.service.conftest import Wire, start_wire, stop_wire
+from tests.service.conftest import Wire
 
 SEARCH = "/vecgate.v1.SearchService/SearchObjects"
 EMBED = "/vecgate.v1.EmbeddingService/EmbedInputs"
@@ -18,12 +17,13 @@ BACKFILL = "/vecgate.v1.ObjectService/BackfillVectors"
 A_DOG = {"collection": "Pictures", "nearText": {"concepts": ["a dog"]}}
 
 
+pytestmark = pytest.mark.parametrize("transport", ["connect-json"], indirect=True)
+
+
 @pytest.fixture
-async def api() -> AsyncIterator[Wire]:
-    running = await start_wire(over="connect-json")
-    await running.create_pictures()
-    yield running
-    await stop_wire(running)
+async def api(wire: Wire) -> Wire:
+    await wire.create_pictures()
+    return wire
 
 
 async def ask(

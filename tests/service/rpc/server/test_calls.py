@@ -11,7 +11,7 @@ from embedders import errors as embedder_errors
 from service import errors
 from service.error_table import TABLE, rule_for
 from service.settings import ServerSettings
-from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
+from tests.service.conftest import Wire, failure_of, over_every_wire, start_wire, stop_wire
 from vecgate.v1 import collection_service_pb2 as collection_pb
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import object_service_pb2 as object_pb
@@ -37,6 +37,7 @@ EMBEDDER_FAILURES = [
 ]
 
 
+@over_every_wire
 @pytest.mark.parametrize(("error", "code", "reason", "retry_s"), EMBEDDER_FAILURES, ids=str)
 async def test_an_embedders_failure_reaches_the_caller_with_its_reason_and_retry_delay(
     wire: Wire, error: Exception, code: StatusCode, reason: str, retry_s: float | None
@@ -55,6 +56,7 @@ STORE_FAILURES = [
 ]
 
 
+@over_every_wire
 @pytest.mark.parametrize("method", ["create", "get", "list", "delete", "import", "get_object", "search"])
 @pytest.mark.parametrize(("error", "code", "reason", "retry_s"), STORE_FAILURES, ids=["unavailable", "rejected"])
 async def test_a_stores_failure_reaches_the_caller_of_every_method(
@@ -86,6 +88,7 @@ async def test_a_stores_failure_reaches_the_caller_of_every_method(
     assert (failure.code, failure.reason, failure.retry_s) == (code, reason, retry_s)
 
 
+@over_every_wire
 async def test_an_unexpected_exception_tells_nothing_but_the_request_id(wire: Wire) -> None:
     wire.embedder.failure = ValueError("the caller's secret text")
 
@@ -97,6 +100,7 @@ async def test_an_unexpected_exception_tells_nothing_but_the_request_id(wire: Wi
     assert "abc-123" in failure.message
 
 
+@over_every_wire
 async def test_every_call_has_a_request_id_the_callers_own_if_it_sent_one(wire: Wire) -> None:
     given = wire.embedding.EmbedInputs(A_TEXT, metadata=(("x-request-id", "mine"),))
     made = wire.embedding.EmbedInputs(A_TEXT)
@@ -108,6 +112,7 @@ async def test_every_call_has_a_request_id_the_callers_own_if_it_sent_one(wire: 
     assert len(ids[1]) == len(ids[2]) == 32
 
 
+@over_every_wire
 async def test_a_call_past_its_callers_deadline_ends_and_its_work_is_dropped(wire: Wire) -> None:
     wire.embedder.gate = asyncio.Event()
 
@@ -120,6 +125,7 @@ async def test_a_call_past_its_callers_deadline_ends_and_its_work_is_dropped(wir
             await asyncio.sleep(0)
 
 
+@over_every_wire
 async def test_a_call_past_the_servers_own_limit_ends_with_deadline_exceeded() -> None:
     wire = await start_wire(server=ServerSettings(port=0, max_call_s=0.1))
     try:
@@ -131,6 +137,7 @@ async def test_a_call_past_the_servers_own_limit_ends_with_deadline_exceeded() -
     assert (failure.code, failure.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
+@over_every_wire
 async def test_a_cancelled_call_drops_its_work(wire: Wire) -> None:
     wire.embedder.gate = asyncio.Event()
     wire.embedder.entered.clear()
@@ -145,6 +152,7 @@ async def test_a_cancelled_call_drops_its_work(wire: Wire) -> None:
     assert call.cancelled()
 
 
+@over_every_wire
 async def test_a_message_over_the_servers_bound_is_refused_by_grpc() -> None:
     wire = await start_wire(server=ServerSettings(port=0, max_request_bytes=2048))
     try:
@@ -156,6 +164,7 @@ async def test_a_message_over_the_servers_bound_is_refused_by_grpc() -> None:
     assert caught.value.code() is StatusCode.RESOURCE_EXHAUSTED
 
 
+@over_every_wire
 async def test_each_call_writes_one_access_line_without_content(wire: Wire) -> None:
     with structlog.testing.capture_logs() as lines:
         await wire.embedding.EmbedInputs(A_TEXT, metadata=(("x-request-id", "mine"),))

@@ -15,7 +15,7 @@ from embedders.front.queueing import QueueBounds
 from service.rpc.server import calls, server
 from service.settings import ServerSettings
 from tests.fakes.embedder import FakeEmbedder
-from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
+from tests.service.conftest import Wire, failure_of, over_binary_wires, over_every_wire, start_wire, stop_wire
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -54,6 +54,7 @@ def objects(count: int) -> object_pb.ImportObjectsRequest:
     return object_pb.ImportObjectsRequest(collection="Pictures", objects=[object_pb.DataObject()] * count)
 
 
+@over_every_wire
 @pytest.mark.parametrize(
     ("bound", "request_of", "field"),
     [
@@ -81,6 +82,7 @@ async def test_a_call_takes_what_is_at_its_bound_and_no_more(
     assert all(str(bound) in each.message for each in over)
 
 
+@over_binary_wires
 @pytest.mark.parametrize("over", [1, 1_000_000])
 async def test_a_message_over_its_bound_is_refused_and_one_at_it_is_not(
     monkeypatch: pytest.MonkeyPatch, over: int
@@ -110,6 +112,7 @@ async def test_metadata_over_its_bound_is_refused(monkeypatch: pytest.MonkeyPatc
     assert ended.name == code
 
 
+@over_every_wire
 async def test_calls_over_their_number_are_overload_and_health_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = await start_bounded(monkeypatch, max_calls=2)
     wire.embedder.gate = asyncio.Event()
@@ -128,6 +131,7 @@ async def test_calls_over_their_number_are_overload_and_health_still_answers(mon
     assert after.embedders
 
 
+@over_every_wire
 async def test_a_call_that_cannot_be_answered_before_its_deadline_is_refused_before_it_has_passed() -> None:
     inner = FakeEmbedder(max_batch=4)
     embedder: Any = BatchingEmbedder(inner, bounds=QueueBounds(max_inputs=1000, max_bytes=10**6))

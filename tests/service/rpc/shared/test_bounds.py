@@ -18,7 +18,7 @@ from embedders.front.queueing import QueueBounds
 from service.rpc.server import calls, server
 from service.settings import KINDS, NimConnectionSettings, describe_settings
 from tests.fakes.embedder import FakeEmbedder, picture
-from tests.service.conftest import Failure, failure_of, start_wire, stop_wire, unpack
+from tests.service.conftest import Failure, failure_of, over_every_wire, start_wire, stop_wire, unpack
 from vecgate.v1 import embedding_service_pb2 as pb
 from vecgate.v1 import search_service_pb2 as search_pb
 from vecgate.v1.filter_pb2 import Filter
@@ -63,6 +63,7 @@ ITEMS = {
 }
 
 
+@over_every_wire
 @pytest.mark.parametrize("name", ITEMS)
 async def test_an_input_over_its_bound_fails_alone_and_one_at_it_does_not(name: str) -> None:
     bound, input_of, far = ITEMS[name]
@@ -97,6 +98,7 @@ def wide(nodes: int) -> Filter:
     return Filter(all_of={"filters": [nested(1)] * (nodes - 1)})
 
 
+@over_every_wire
 @pytest.mark.parametrize(
     ("name", "bound", "filter_of"), [("max_filter_depth", 4, nested), ("max_filter_nodes", 20, wide)]
 )
@@ -122,6 +124,7 @@ async def test_a_filter_over_its_bound_is_refused_and_one_at_it_is_not(
         assert str(bound) in numbers_in(failure)
 
 
+@over_every_wire
 @pytest.mark.parametrize(
     ("name", "bounds", "inputs_of"),
     [
@@ -158,6 +161,7 @@ def numbers_in(failure: Failure) -> set[str]:
     return set(re.findall(r"\d+", failure.message))
 
 
+@over_every_wire
 async def test_an_answer_over_its_bound_is_refused_and_one_at_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     request = pb.EmbedInputsRequest(inputs=[Input(text="a")] * 50)
     wire = await start_wire()
@@ -486,6 +490,8 @@ UNTESTED = {
     "embedders.nim.calls.READY_PAGE_BYTES": "the bound on an answer, whose effect is tested for embeddings",
     "service.core.projecting.neighbours.PIECE_BYTES": "how work is divided, not how much of it",
     "service.core.objects.checks.CHECK_IN_THREAD_BYTES": "where the work is done, not how much of it",
+    "service.rpc.connect.json_messages.IN_THREAD_BYTES": "where the work is done, not how much of it",
+    "service.rpc.connect.json_text.LONG_BYTES": "a faster way for long strings",
     "service.rpc.server.calls.READ_IN_THREAD_BYTES": "where the work is done, not how much of it",
     "service.rpc.server.wire.FEW_BYTES": "a faster way for short fields",
     "service.rpc.shared.pages.FRAME_BYTES": "a size of gRPC",

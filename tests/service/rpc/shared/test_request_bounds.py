@@ -17,7 +17,7 @@ from service.domain import Hit, ReturnFields, SearchSpec
 from tests.fakes.clients import let_in
 from tests.fakes.store import FakeStore
 from tests.service.access.test_access import bearer
-from tests.service.conftest import Wire, failure_of, start_wire, stop_wire, unpack
+from tests.service.conftest import Wire, failure_of, over_every_wire, start_wire, stop_wire, unpack
 from vecgate.v1 import embedding_service_pb2 as embedding_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as search_pb
@@ -32,6 +32,7 @@ def imported(*properties: dict[str, Any]) -> object_pb.ImportObjectsRequest:
     return request
 
 
+@over_every_wire
 @pytest.mark.parametrize(
     "properties",
     [
@@ -57,6 +58,7 @@ async def test_an_object_with_too_much_in_its_properties_fails_alone(wire: Wire,
     assert (update.reason, update.fields) == ("INVALID_PROPERTY", ["object.properties"])
 
 
+@over_every_wire
 async def test_an_object_with_too_many_vectors_fails_alone(wire: Wire) -> None:
     await wire.create_pictures()
     sound, over = (imported({"title": title}).objects[0] for title in ("a", "b"))
@@ -75,6 +77,7 @@ async def test_an_object_with_too_many_vectors_fails_alone(wire: Wire) -> None:
     assert (update.reason, update.fields) == ("INVALID_VECTOR", ["object.vectors"])
 
 
+@over_every_wire
 async def test_the_values_of_all_objects_are_bounded_before_any_is_looked_at(wire: Wire) -> None:
     await wire.create_pictures()
 
