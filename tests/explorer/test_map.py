@@ -1,0 +1,331 @@
+"""The map: a real collection as points that people move, zoom, colour and choose from."""
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from playwright.async_api import Locator, Page, Route, expect
+
+from tests.e2e.serving import Serving
+from tests.explorer.conftest import NewPage
+from tests.explorer.gestures import PHONE, drop
+from tests.explorer.samples import QUERIES
+from tests.explorer.watching import Watch
+from vecgate.client import Object
+from vecgate.v1.collection_service_pb2 import Collection
+
+MANY = 5000
+
+COUNT_FRAMES = """(keys) => new Promise((done) => {
+  const canvas = document.querySelector("canvas");
+  const put = CanvasRenderingContext2D.prototype.putImageData;
+  let frames = 0, painted = 0;
+  CanvasRenderingContext2D.prototype.putImageData = function (...box) {
+    if (this.canvas === canvas) painted++;
+    return put.apply(this, box);
+  };
+  const end = performance.now() + 2000;
+  const tick = () => {
+    if (performance.now() > end) {
+      CanvasRenderingContext2D.prototype.putImageData = put;
+      done([frames, painted]);
+      return;
+    }
+    if (keys.length > 0) {
+      canvas.dispatchEvent(new KeyboardEvent("keydown", { key: keys[frames % keys.length], bubbles: true }));
+    }
+    frames++;
+    requestAnimationFrame(tick);
+  };
+  requestAnimationFrame(tick);
+})"""
+"""Counts the frames of two seconds, in each of which a key is pressed, and how often the map was painted."""
+
+
+async def open_map(page: Page, **parameters: str) -> None:
+    query = "&".join(f"{name}={value}" for name, value in {"collection": "Pictures", **parameters}.items())
+    await page.goto(f"#/map?{query}")
+    await expect(page.get_by_role("status").filter(has_text="objects.")).to_be_visible()
+
+
+def in_view(page: Page) -> Locator:
+    return page.get_by_role("region", name="Objects in view")
+
+
+async def seen(page: Page) -> int:
+    """Return how many objects are in view, once the map has come to rest."""
+    await expect(page.locator("canvas")).to_have_attribute("aria-busy", "false")
+    found = re.search(r"[\d,]+", await in_view(page).get_by_role("heading").inner_text())
+    assert found
+    return int(found[0].replace(",", ""))
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    while not await condition():
+        await asyncio.sleep(0.05)
+
+
+async def test_every_object_is_there_and_the_one_that_is_chosen_is_shown_with_a_link_to_its_page(page: Page) -> None:
+    await open_map(page)
+    total = await seen(page)
+    await expect(page.get_by_role("status").filter(has_text="objects.")).to_contain_text(f"All {total} objects.")
+
+    first = in_view(page).get_by_role("button").first
+    name = await first.inner_text()
+    await first.click()
+    chosen = page.get_by_role("region", name="Chosen object")
+    await expect(chosen.get_by_role("heading")).to_have_text(name)
+    await expect(chosen.get_by_role("img", name=name)).to_be_visible()
+    await chosen.get_by_role("link", name="Open the object").click()
+
+    await expect(page).to_have_url(re.compile(r"#/object\?collection=Pictures&id="))
+    await expect(page.get_by_role("main")).to_contain_text(name)
+
+
+async def test_words_are_placed_among_the_objects_and_their_nearest_ones_are_named(page: Page) -> None:
+    await open_map(page)
+    before = await page.locator("canvas").screenshot()
+
+    await page.get_by_role("searchbox", name="Words").fill("a dog")
+    await page.get_by_role("button", name="Place").click()
+
+    query = page.get_by_role("region", name="Query")
+    await expect(query.get_by_role("heading", name="Nearest to a dog")).to_be_visible()
+    names = await query.locator("ol button").all_inner_texts()
+    assert len(names) == 10
+    assert any("dog" in name for name in names[:5])
+    await expect(page).to_have_url(re.compile("words=a\\+dog"))
+    await expect(page.get_by_text("query embedded by")).to_be_visible()
+    assert await page.locator("canvas").screenshot() != before
+    await query.locator("ol button").first.click()
+    await expect(page.get_by_role("region", name="Chosen object").get_by_role("heading")).to_have_text(names[0])
+
+
+async def test_a_dropped_picture_is_placed_among_the_objects(page: Page) -> None:
+    await open_map(page)
+    picture = min((QUERIES / "twemoji").glob("*.png"))
+
+    await drop(page.get_by_role("region", name="Query"), picture)
+
+    query = page.get_by_role("region", name="Query")
+    await expect(query.get_by_role("heading", name=f"Nearest to {picture.name}")).to_be_visible()
+    assert await query.locator("ol button").count() == 10
+    await query.get_by_role("button", name="Remove").click()
+    await expect(query.get_by_role("heading", name="Nearest to")).to_have_count(0)
+
+
+async def test_everything_can_be_done_by_keyboard(page: Page) -> None:
+    await open_map(page)
+    total = await seen(page)
+    canvas = page.get_by_role("application", name="Map of Pictures")
+    await canvas.focus()
+
+    for _ in range(5):
+        await page.keyboard.press("+")
+    assert 0 < await seen(page) < total
+    before = await in_view(page).get_by_role("button").all_inner_texts()
+    for _ in range(4):
+        await page.keyboard.press("ArrowLeft")
+        await page.keyboard.press("ArrowUp")
+    await seen(page)
+    assert await in_view(page).get_by_role("button").all_inner_texts() != before
+
+    await page.keyboard.press("0")
+    assert await seen(page) == total
+    await page.keyboard.press("Enter")
+    chosen = page.get_by_role("region", name="Chosen object").get_by_role("heading")
+    first = await chosen.inner_text()
+    await page.keyboard.press("n")
+    await expect(chosen).not_to_have_text(first)
+    await page.keyboard.press("p")
+    await expect(chosen).to_have_text(first)
+    await page.keyboard.press("Escape")
+    await expect(chosen).to_have_count(0)
+
+
+async def test_the_mouse_zooms_moves_and_chooses(page: Page) -> None:
+    await open_map(page)
+    total = await seen(page)
+    box = await page.locator("canvas").bounding_box()
+    assert box is not None
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    await page.mouse.move(*middle)
+    for _ in range(6):
+        await page.mouse.wheel(0, -200)
+    near = await seen(page)
+    assert 0 < near < total
+    listed = await in_view(page).get_by_role("button").all_inner_texts()
+    await page.mouse.down()
+    await page.mouse.move(middle[0] + box["width"] / 3, middle[1] + box["height"] / 3, steps=5)
+    await page.mouse.up()
+    await seen(page)
+    assert await in_view(page).get_by_role("button").all_inner_texts() != listed
+    await expect(page.get_by_role("region", name="Chosen object")).to_have_count(0)
+
+    # The object nearest to the middle comes to the middle, and is there for a click.
+    await page.locator("canvas").focus()
+    await page.keyboard.press("Enter")
+    name = await page.get_by_role("region", name="Chosen object").get_by_role("heading").inner_text()
+    await page.keyboard.press("Escape")
+    for across in range(-4, 5):
+        for down in range(-4, 5):
+            if await page.get_by_role("region", name="Chosen object").count():
+                break
+            await page.mouse.click(middle[0] + across * 25, middle[1] + down * 25)
+    assert name
+    await expect(page.get_by_role("region", name="Chosen object")).to_be_visible()
+
+
+async def test_pictures_come_when_few_objects_are_in_view_a_few_at_a_time(page: Page) -> None:
+    running: set[Any] = set()
+    most, asked = 0, 0
+
+    def began(request: Any) -> None:
+        nonlocal most, asked
+        if request.url.endswith("/GetObject"):
+            running.add(request)
+            asked += 1
+            most = max(most, len(running))
+
+    page.on("request", began)
+
+    def ended(request: Any) -> None:
+        running.discard(request)
+
+    page.on("requestfinished", ended)
+    page.on("requestfailed", ended)
+    await open_map(page)
+    await page.locator("canvas").focus()
+    for _ in range(3):
+        await page.keyboard.press("+")
+    near = await seen(page)
+
+    async def all_there() -> bool:
+        return asked >= near and not running
+
+    await until(all_there)
+    there = asked
+    await page.keyboard.press("ArrowLeft")
+    await page.keyboard.press("ArrowRight")
+    await seen(page)
+
+    assert 0 < near <= 200
+    assert most <= 6
+    assert asked < there + near, "pictures that are there are not fetched again"
+
+
+async def test_colours_have_a_legend_that_counts_every_object(page: Page) -> None:
+    await open_map(page)
+    total = await seen(page)
+    before = await page.locator("canvas").screenshot()
+    names = await page.get_by_label("Colour").locator("option").all_inner_texts()
+
+    await page.get_by_label("Colour").select_option(index=len(names) - 1)
+
+    legend = page.get_by_role("region", name="Legend")
+    await expect(legend.get_by_role("listitem").first).to_be_visible()
+    counts = await legend.locator("li > span.quiet").all_inner_texts()
+    assert sum(int(each.replace(",", "")) for each in counts) == total
+    assert await page.locator("canvas").screenshot() != before
+    await page.reload()
+    await expect(legend.get_by_role("listitem").first).to_be_visible()
+
+
+async def test_a_server_without_umap_says_what_to_install(page: Page, watch: Watch) -> None:
+    watch.expect("status of 400")
+    refusal = {
+        "code": "failed_precondition",
+        "message": "UMAP needs the package umap-learn; install vecgate[map] there",
+    }
+
+    async def refuse(route: Route) -> None:
+        if "UMAP" in (route.request.post_data or ""):
+            await route.fulfill(status=400, content_type="application/json", body=json.dumps(refusal))
+        else:
+            await route.continue_()
+
+    await page.route("**/ProjectObjects", refuse)
+    await open_map(page)
+    total = await seen(page)
+    await page.get_by_label("Projection").select_option("umap")
+
+    await expect(page.get_by_role("alert")).to_contain_text("install vecgate[map] there")
+    assert await seen(page) == total, "the last map stays"
+
+
+@pytest.fixture(scope="session")
+def crowd(gallery: Serving) -> str:
+    """Fill a collection with five thousand objects that bring their own vectors."""
+    with gallery.client() as client:
+        found = client.create_collection(
+            Collection(
+                name="Crowd",
+                properties=[
+                    {"name": "title", "data_type": "DATA_TYPE_TEXT"},
+                    {"name": "group", "data_type": "DATA_TYPE_INT"},
+                ],
+                vectors=[{"name": "default", "text_fields": [{"name": "title"}]}],
+            )
+        )
+        random = np.random.default_rng(5)
+        centres = random.standard_normal((12, found.vectors[0].dimension))
+        objects = (
+            Object(
+                {"title": f"object {number}", "group": number % 12},
+                vectors={"default": centres[number % 12] + 0.6 * random.standard_normal(centres.shape[1])},
+            )
+            for number in range(MANY)
+        )
+        assert all(each.stored for each in client.import_objects("Crowd", objects, chunk_objects=500))
+    return "Crowd"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def crowded(page: Page, crowd: str) -> Page:
+    await open_map(page, collection=crowd, size=str(MANY), colour="group")
+    await expect(page.get_by_role("status").filter(has_text="All 5,000 objects.")).to_be_visible()
+    return page
+
+
+@pytest.mark.parametrize("keys", [["ArrowLeft", "ArrowRight"], ["+", "-"], ["ArrowLeft", "+", "ArrowRight", "-"]])
+async def test_five_thousand_points_pan_and_zoom_at_half_the_browsers_own_rate_or_more(
+    crowded: Page, keys: list[str]
+) -> None:
+    """Half of what a browser shows at rest, mostly 60 frames a second, is 30."""
+    assert await seen(crowded) == MANY
+    idle, _ = await crowded.evaluate(COUNT_FRAMES, [])
+
+    busy, painted = await crowded.evaluate(COUNT_FRAMES, keys)
+
+    print(f"frames in 2 s: {idle} idle, {busy} with {keys}, of them painted {painted}")  # noqa: T201
+    assert busy >= idle / 2
+    assert painted >= busy - 2
+
+
+async def test_on_a_phone_it_fits_and_two_fingers_zoom(new_page: NewPage, gallery: Serving) -> None:
+    page = await new_page(gallery.url, viewport=PHONE, has_touch=True, is_mobile=True)
+    await open_map(page)
+    total = await seen(page)
+    assert await page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    await page.locator("canvas").scroll_into_view_if_needed()
+    box = await page.locator("canvas").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = await page.context.new_cdp_session(page)
+
+    async def touch(kind: str, apart: float) -> None:
+        points = [{"x": x - apart, "y": y, "id": 0}, {"x": x + apart, "y": y, "id": 1}] if apart else []
+        await session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    await touch("touchStart", 20)
+    for apart in range(30, 130, 10):
+        await touch("touchMove", apart)
+    await touch("touchEnd", 0)
+
+    assert 0 < await seen(page) < total
