@@ -17,13 +17,21 @@ export function Copyable({ label, text }: { label: string; text: string }) {
   );
 }
 
-async function copyText(text: string, shown: HTMLElement | null): Promise<boolean> {
+/** Copy a text, and return whether the browser let it; if not, what is shown of it is selected. */
+export async function copyText(text: string, shown: HTMLElement | null = null): Promise<boolean> {
   try {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
-    // Without TLS, other machines' pages have no clipboard; a selection can still be copied.
+    // Without TLS, other machines' pages have no clipboard, but they are asked what the old command shall copy.
     if (shown) getSelection()?.selectAllChildren(shown);
-    return document.execCommand("copy");
+    const give = (event: ClipboardEvent) => {
+      event.clipboardData?.setData("text/plain", text);
+      event.preventDefault();
+    };
+    document.addEventListener("copy", give);
+    const copied = document.execCommand("copy");
+    document.removeEventListener("copy", give);
+    return copied;
   }
 }

@@ -1,0 +1,289 @@
+"""The page that imports a folder of pictures, in front of a real server."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from service.cli.pictures import picture_id
+from service.store.embedded.server import EmbeddedWeaviate
+from tests.e2e.serving import Serving, serving
+from tests.explorer.conftest import NewPage
+from tests.explorer.gestures import drop
+from tests.explorer.hostile import FILES as HOSTILE_FILES
+from tests.explorer.samples import PICTURES
+from tests.explorer.watching import Watch
+from tests.fakes.clients import key_of, write_clients
+from tests.fakes.proxy import Fault, Proxy
+from tests.fakes.weaviate import variables_of
+from vecgate.client import Client
+
+NAMES = (
+    "plain.png",
+    "UPPER.PNG",
+    "sub folder/deep/dög 😀.png",
+    "cafe\u0301.png",
+    "<img src=x onerror=alert(1)>.png",
+    "'quoted\" & name.png",
+    "\u202egnp.tac.png",
+    "=1+1.png",
+    ".hidden.png",
+    "W" * 200 + ".png",
+)
+"""Of sound pictures; some names would run or break a page that is careless."""
+OTHERS = ("notes.txt", "drawing.svg", "photo.heic", "no suffix")
+BROKEN = ("cut.png", "page.jpg", "empty.gif")
+
+
+@dataclass(frozen=True)
+class Album:
+    """A folder to import.
+
+    Attributes:
+        folder: where it is.
+        pictures: the paths of its sound pictures, as they are stored.
+    """
+
+    folder: Path
+    pictures: tuple[str, ...]
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Album:
+    """Make a folder of pictures with odd names, with broken ones and other files among them."""
+    folder = tmp_path / "album"
+    samples = sorted(PICTURES.glob("*.png"))[:: 619 // 40]
+    for name, sample in zip((*NAMES, *(f"more/{each.name}" for each in samples)), samples * 2, strict=False):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(sample, folder / name)
+    pictures = tuple(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    (folder / "cut.png").write_bytes(samples[0].read_bytes()[:200])
+    (folder / "page.jpg").write_bytes(HOSTILE_FILES["page"])
+    (folder / "empty.gif").touch()
+    for name in OTHERS:
+        (folder / name).write_bytes(HOSTILE_FILES["svg"])
+    return Album(folder, tuple(name.replace("e\u0301", "\u00e9") for name in pictures))
+
+
+@pytest.fixture
+def collection(request: pytest.FixtureRequest, gallery: Serving) -> Iterator[str]:
+    """Give a name for a collection, and delete it afterwards."""
+    name = "Import" + "".join(filter(str.isalnum, request.node.name.title()))[:80]
+    yield name
+    with gallery.client() as client:
+        client.delete_collection(name)
+
+
+async def choose(page: Page, folder: Path) -> None:
+    """Open the page and choose a folder."""
+    await page.goto("#/import")
+    await page.get_by_label("Choose a folder").set_input_files(folder)
+
+
+async def make_collection(page: Page, name: str) -> None:
+    """Make a new collection on the page."""
+    await page.get_by_label("a new collection").check()
+    await page.get_by_role("textbox", name="Name", exact=True).fill(name)
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.get_by_role("combobox", name="Collection", exact=True)).to_have_value(name)
+
+
+async def start(page: Page) -> None:
+    await page.get_by_role("button", name="Import", exact=True).click()
+
+
+async def done(page: Page, failed: int = len(BROKEN)) -> None:
+    """Wait for the end of an import."""
+    await expect(page.get_by_text("The import is done")).to_be_visible(timeout=120_000)
+    await expect(page.get_by_text(f"{failed} failed", exact=True)).to_be_visible()
+
+
+def check(client: Client, collection: str, album: Album) -> None:
+    """Check that each picture is stored once, by the command line's id, and found by itself."""
+    stored = {each.id: each for each in client.list_objects(collection, return_images="image")}
+    assert {picture_id(collection, path) for path in album.pictures} == set(stored)
+    assert sorted(str(each.properties["path"]) for each in stored.values()) == sorted(album.pictures)
+    for path in album.pictures[:5]:
+        (file,) = (each for each in album.folder.rglob("*") if each.is_file() and _path(each, album) == path)
+        hits = client.search(collection, image=file, limit=5).hits
+        # Some samples are there twice, under two names.
+        assert picture_id(collection, path) in {hit.object.id for hit in hits}
+        assert stored[picture_id(collection, path)].images["image"] == file.read_bytes()
+
+
+def _path(file: Path, album: Album) -> str:
+    return file.relative_to(album.folder).as_posix().replace("e\u0301", "\u00e9")
+
+
+async def test_a_folder_is_imported_into_a_new_collection(
+    page: Page, gallery: Serving, album: Album, collection: str
+) -> None:
+    await choose(page, album.folder)
+    total = len(album.pictures) + len(BROKEN)
+    await expect(page.get_by_text(f"{total} pictures", exact=True)).to_be_visible()
+    await page.get_by_text(f"{len(OTHERS)} other files are not sent").click()
+    await expect(page.get_by_text("HEIC is not read")).to_be_visible()
+    await make_collection(page, collection)
+
+    await start(page)
+    await done(page)
+
+    await expect(page.get_by_text(f"{len(album.pictures)} stored", exact=True)).to_be_visible()
+    failures = page.get_by_role("region", name="Pictures that failed").locator("tbody tr")
+    await expect(failures).to_have_count(len(BROKEN))
+    for name in BROKEN:
+        reason = "the file is empty" if name == "empty.gif" else "IMAGE_UNDECODABLE"
+        await expect(failures.filter(has_text=name)).to_contain_text(reason)
+    with gallery.client() as client:
+        check(client, collection, album)
+        assert client.search(collection, text="an animal", limit=3).hits
+
+
+async def test_a_dropped_folder_changes_nothing_of_what_is_stored(
+    page: Page, gallery: Serving, album: Album, collection: str
+) -> None:
+    await choose(page, album.folder)
+    await make_collection(page, collection)
+    await start(page)
+    await done(page)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    await page.reload()
+
+    await page.get_by_role("combobox", name="Collection", exact=True).select_option(collection)
+    await drop(page.get_by_text("or drop a folder here"), album.folder)
+    await expect(page.get_by_text(f"{len(album.pictures) + len(BROKEN)} pictures", exact=True)).to_be_visible()
+    await start(page)
+    await done(page)
+
+    await expect(page.get_by_text(f"{len(album.pictures)} stored before")).to_be_visible()
+    await expect(page.get_by_text("0 stored", exact=True)).to_be_visible()
+    with gallery.client() as client:
+        check(client, collection, album)
+
+
+async def test_an_import_stops_and_goes_on(page: Page, gallery: Serving, album: Album, collection: str) -> None:
+    await choose(page, album.folder)
+    await make_collection(page, collection)
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        held.append(route)
+
+    await page.route("**/ImportObjects", hold)
+    await start(page)
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    await page.get_by_role("button", name="Stop").click()
+    await expect(page.get_by_text("The import has stopped")).to_be_visible()
+
+    await page.unroute("**/ImportObjects")
+    await page.get_by_role("button", name="Go on").click()
+    await done(page)
+
+    with gallery.client() as client:
+        check(client, collection, album)
+
+
+async def test_the_import_goes_on_while_another_page_is_shown(
+    page: Page, gallery: Serving, album: Album, collection: str
+) -> None:
+    await choose(page, album.folder)
+    await make_collection(page, collection)
+
+    await start(page)
+    await page.get_by_role("link", name="Status").click()
+    await page.get_by_role("link", name="Import").click()
+    await done(page)
+
+    with gallery.client() as client:
+        check(client, collection, album)
+
+
+async def test_what_failed_is_tried_again_after_it_was_mended(
+    page: Page, gallery: Serving, album: Album, collection: str
+) -> None:
+    async def broken(route: Route) -> None:
+        await route.fulfill(
+            json={
+                "results": [
+                    {"id": each["id"], "error": {"code": 13, "message": "out of luck"}}
+                    for each in route.request.post_data_json["objects"]
+                ]
+            }
+        )
+
+    await choose(page, album.folder)
+    await make_collection(page, collection)
+    await page.route("**/ImportObjects", broken)
+    await start(page)
+    await done(page, len(album.pictures) + len(BROKEN))
+    await expect(page.get_by_text("0 stored", exact=True)).to_be_visible()
+    await page.unroute("**/ImportObjects")
+
+    await page.get_by_role("button", name="Try those that failed again").click()
+
+    await expect(page.get_by_text(f"{len(album.pictures)} stored", exact=True)).to_be_visible(timeout=60_000)
+    await done(page)
+    with gallery.client() as client:
+        check(client, collection, album)
+
+
+async def test_the_server_may_go_and_come_back_meanwhile(
+    new_page: NewPage, watch: Watch, gallery: Serving, album: Album, collection: str
+) -> None:
+    watch.expect("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "ERR_SOCKET")
+    with Proxy(int(gallery.url.rpartition(":")[2])) as proxy:
+        page = await new_page(f"http://{proxy.address}")
+        await choose(page, album.folder)
+        await make_collection(page, collection)
+
+        proxy.fault = Fault("reset", requests=True)
+        await start(page)
+        await expect(page.get_by_text("The server does not answer")).to_be_visible()
+        await expect(page.get_by_text("The import waits")).to_be_visible()
+        proxy.fault = None
+        await page.get_by_role("button", name="Try now").click()
+        await done(page)
+
+    with gallery.client() as client:
+        check(client, collection, album)
+
+
+LIMITED = """permissions = ["embed", "search", "write", "admin"]
+[clients.limited.quota]
+inputs_per_second = 20"""
+
+
+async def test_a_quota_makes_the_import_wait_and_no_picture_fails(
+    new_page: NewPage,
+    watch: Watch,
+    weaviate: EmbeddedWeaviate,
+    gallery: Serving,
+    album: Album,
+    collection: str,
+    tmp_path: Path,
+) -> None:
+    watch.expect("401", "429")
+    clients = write_clients(tmp_path / "clients.toml", limited=LIMITED)
+    settings = {
+        **variables_of(weaviate.client_settings),
+        "VECGATE_AUTH__CLIENTS_FILE": str(clients),
+        "VECGATE_LIMITS__MAX_OBJECTS": "10",
+    }
+    with serving(tmp_path / "limited", **settings) as limited:
+        page = await new_page(limited.url)
+        await page.goto("#/import")
+        await page.get_by_label("Key or token").fill(key_of("limited"))
+        await page.keyboard.press("Enter")
+        await page.get_by_label("Choose a folder").set_input_files(album.folder)
+        await make_collection(page, collection)
+
+        async with page.expect_response(lambda answer: answer.status == 429):
+            await start(page)
+        await done(page)
+
+    with gallery.client() as client:
+        check(client, collection, album)
