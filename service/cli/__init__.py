@@ -48,7 +48,6 @@ app = typer.Typer(
     help="Multimodal embedding and search: NVIDIA NIM or a local CLIP model in front of Weaviate.",
     epilog="Exit codes: 0 done, 1 something failed, 2 wrong use or settings, 3 the server cannot be reached.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

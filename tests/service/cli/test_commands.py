@@ -304,3 +304,19 @@ def test_a_key_is_made_without_the_packages_of_the_server_and_its_digest_is_what
 
     assert ended.returncode == 0, ended.stderr
     assert f'keys_sha256 = ["{digest_of(ended.stdout.strip()).hex()}"]' in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("vecgate sear", {"search"}),
+        ("vecgate search --pic", {"--pictures"}),
+        ("vecgate search --pictures a", {"auto", "always"}),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(typed: str, offered: set[str]) -> None:
+    words = {"_VECGATE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+
+    result = CliRunner().invoke(app, env=words, prog_name="vecgate")
+
+    assert set(result.stdout.split()) == offered
