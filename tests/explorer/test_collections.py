@@ -48,7 +48,7 @@ async def test_all_collections_are_shown_with_what_the_server_says_of_them(store
         for each in client.list_collections():
             card = page.get_by_role("article", name=each.name, exact=True)
             found = client.get_collection(each.name)
-            objects = f"{found.object_count:,}" if found.HasField("object_count") else "in its tenants"
+            objects = f"{found.object_count:,}" if found.HasField("object_count") else "Its tenants hold its objects"
             await expect(card).to_contain_text(objects)
             for vector in each.vectors:
                 await expect(card).to_contain_text(vector.space)
@@ -109,7 +109,7 @@ async def test_a_collection_has_a_page_with_its_schema_and_ways_on(stored: Servi
 async def test_the_objects_of_a_tenant_are_counted_once_it_is_chosen(stored: Serving, page: Page) -> None:
     await page.goto("#/collections?collection=Shared")
     await expect(page.get_by_text("2 tenants, 2 active")).to_be_visible()
-    await expect(page.get_by_text("in its tenants")).to_be_visible()
+    await expect(page.get_by_text("held by its tenants")).to_be_visible()
 
     tenant = page.get_by_label("Tenant", exact=True)
     await tenant.fill("anna")

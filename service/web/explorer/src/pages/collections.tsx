@@ -114,7 +114,7 @@ function useCounts(collections: CollectionJson[] | undefined): Record<string, Ob
 async function objectsOf(name: string, signal: AbortSignal): Promise<Objects> {
   try {
     const found = await getCollection(name, "", signal);
-    return found.objectCount === undefined ? { why: "in its tenants" } : { number: whole(found.objectCount) };
+    return found.objectCount === undefined ? { why: "Its tenants hold its objects" } : { number: whole(found.objectCount) };
   } catch (error) {
     return { why: isCancelled(error) ? "" : error instanceof Error ? error.message : String(error) };
   }
@@ -227,7 +227,7 @@ function Details({ collection, tenant, aliases, onReload }: { collection: Collec
       <Links name={name} tenant={tenant} />
       {tenants && <Tenants collection={name} tenant={tenant} />}
       <Facts>
-        <Fact name={tenant === "" ? "Objects" : "Objects of this tenant"}>{objects === undefined ? "in its tenants" : count(objects)}</Fact>
+        <Fact name={tenant === "" ? "Objects" : "Objects of this tenant"}>{objects === undefined ? "held by its tenants" : count(objects)}</Fact>
         {aliases.length > 0 && <Fact name="Also called"><Text clamp={400}>{aliases.join(", ")}</Text></Fact>}
         <Fact name="Default vector"><Text>{collection.defaultVector || "none: searches name one"}</Text></Fact>
         {collection.objectTtl?.enabled && <Fact name="Objects expire">{expiry(collection)}</Fact>}
@@ -269,7 +269,7 @@ function expiry({ objectTtl }: CollectionJson): string {
 function vectorRow(vector: VectorConfigJson, isDefault: boolean): ComponentChildren[] {
   return [
     <><Text clamp={60}>{vector.name ?? ""}</Text>{isDefault && <> <span class="badge">default</span></>}{vector.native && <> <span class="badge">also Weaviate's own</span></>}</>,
-    <><Text clamp={120}>{vector.space || "not bound"}</Text>{vector.model && vector.model !== vector.space && <div class="quiet"><Text clamp={120}>{vector.model}</Text></div>}</>,
+    <div class="space"><Text clamp={120}>{vector.space || "not bound"}</Text>{vector.model && vector.model !== vector.space && <div class="quiet"><Text clamp={120}>{vector.model}</Text></div>}</div>,
     vector.dimension || "unknown",
     <Bound vector={vector} />,
     <Fields vector={vector} />,

@@ -176,7 +176,7 @@ function Server({ status, samples }: { status: GetServerStatusResponseJson; samp
     { title: "Embedding", lines: meanAndTail(samples, embedding), format: words.time },
     { title: "Import", lines: meanAndTail(samples, importing), format: words.time },
     { title: "CPU", lines: [{ name: "cores", values: rates(samples, (each) => seconds(each.cpuTime)) }], format: (value) => `${value.toFixed(2)} cores` },
-    { title: "Memory", lines: [{ name: "memory", values: levels(samples, (each) => each.residentBytes) }], format: words.bytes },
+    { title: "Memory", lines: [{ name: "memory", values: levels(samples, (each) => each.residentBytes) }], format: words.bytes, binary: true },
   ];
   return (
     <section aria-labelledby="server" class="panel">
@@ -426,7 +426,7 @@ function Use({ label, total, rate, used, most, format }: UseProps) {
   return (
     <div class="use">
       <div>{total}</div>
-      <div class="quiet">{rate} in {WINDOW_MS / 60_000} min</div>
+      <div class="quiet">{rate} in the last {WINDOW_MS / 60_000} min</div>
       {most === undefined ? <div class="quiet">no quota</div> : <Meter label="Quota" name={label} value={Number(used ?? 0)} most={Number(most)} format={format} />}
     </div>
   );

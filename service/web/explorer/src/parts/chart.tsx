@@ -13,8 +13,10 @@ export interface ChartSpec {
   title: string;
   lines: Line[];
   format: (value: number) => string;
-  /** The top of the chart, where there is one; otherwise the largest value. */
+  /** The top of the chart, where there is one; otherwise a round number above the largest value. */
   most?: number | undefined;
+  /** Whether round numbers are powers of two, as for bytes. */
+  binary?: boolean;
 }
 
 const WIDTH = 240;
@@ -26,9 +28,10 @@ const GAP_MS = 10_000;
 const ROWS = 15;
 
 /** A small chart of the last two minutes, with its present value beside its title. */
-export function Chart({ title, lines, format, most, times }: ChartSpec & { times: number[] }) {
-  const shown = lines.map((each) => each.values.filter((value) => value !== null));
-  const top = most ?? niceTop(Math.max(0, ...shown.flat()));
+export function Chart({ title, lines, format, most, binary, times }: ChartSpec & { times: number[] }) {
+  const shown = lines.flatMap((each) => each.values.filter((value) => value !== null));
+  const highest = Math.max(0, ...shown);
+  const top = most ?? (binary ? 2 ** Math.ceil(Math.log2(Math.max(1, highest))) : niceTop(highest));
   return (
     <figure class="chart">
       <figcaption>
@@ -44,7 +47,7 @@ export function Chart({ title, lines, format, most, times }: ChartSpec & { times
         <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={summary(title, lines, format)}>
           {lines.map((each, at) => <path class={`line-${at}`} d={path(each.values, times, top)} />)}
         </svg>
-        <span class="top quiet" aria-hidden="true">{format(top)}</span>
+        {shown.length > 0 && <span class="top quiet" aria-hidden="true">{format(top)}</span>}
       </div>
     </figure>
   );
