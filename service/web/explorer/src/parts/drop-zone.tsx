@@ -30,10 +30,10 @@ export function DropZone({ onFiles, multiple = false, children }: { onFiles: (fi
       {hasTouch() ? (
         <>
           <input id={`${id}-camera`} class="hidden" type="file" accept="image/*" capture="environment" onChange={picked} />
-          <label for={`${id}-camera`} class="button">Take one</label>
+          <label for={`${id}-camera`} class="button">Camera</label>
         </>
       ) : (
-        "mediaDevices" in navigator && <button type="button" onClick={() => setCamera(true)}>Take one</button>
+        "mediaDevices" in navigator && <button type="button" onClick={() => setCamera(true)}>Camera</button>
       )}
       <span class="quiet">{over ? "Let go to use it" : (children ?? "or drop or paste one here")}</span>
       {camera && <Camera onClose={() => setCamera(false)} onPicture={(file) => take([file])} />}
@@ -55,12 +55,14 @@ function useWindowFiles(take: (files: Iterable<File>) => void, setOver: (over: b
     const on = <Name extends keyof WindowEventMap>(name: Name, listener: (event: WindowEventMap[Name]) => void) =>
       window.addEventListener(name, listener, { signal: stop.signal });
     const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-    on("dragover", (event) => {
+    const accept = (event: DragEvent) => {
       // Otherwise the browser leaves the page and shows the file.
       if (!hasFiles(event)) return;
       event.preventDefault();
       setOver(true);
-    });
+    };
+    on("dragenter", accept);
+    on("dragover", accept);
     on("dragleave", (event) => event.relatedTarget === null && setOver(false));
     on("drop", (event) => {
       setOver(false);

@@ -76,16 +76,16 @@ function ConditionEditor({ condition, targets, onChange, onRemove }: ConditionPr
   };
   return (
     <div class="condition">
-      <select aria-label="Property" value={condition.target} onChange={(event) => retarget(event.currentTarget.value)}>
+      <select class="target" aria-label="Property" value={condition.target} onChange={(event) => retarget(event.currentTarget.value)}>
         {!target && <option value={condition.target}>{short(condition.target, 40)} (unknown)</option>}
         {targets.map((each) => <option value={each.key}>{short(each.label, 60)}</option>)}
       </select>
+      <button type="button" class="plain" aria-label="Remove this condition" onClick={onRemove}>✕</button>
       {target && (
         <select aria-label="Comparison" value={condition.operator} onChange={(event) => onChange({ ...condition, operator: event.currentTarget.value as Condition["operator"] })}>
           {target.operators.map((each) => <option value={each}>{operatorName(each, target)}</option>)}
         </select>
       )}
-      <button type="button" class="plain" aria-label="Remove this condition" onClick={onRemove}>✕</button>
       {target && <ValueEditor condition={condition} kind={target.kind} onChange={(values) => onChange({ ...condition, values })} />}
     </div>
   );

@@ -28,10 +28,12 @@ interface GridProps {
 export function HitGrid({ hits, collection, tenant, picture, likeHref }: GridProps) {
   const title = titleProperty(collection);
   const beside = smallProperty(collection);
+  // The answer has them in any order.
+  const order = (collection.properties ?? []).map((each) => each.name ?? "").filter((each) => each !== title);
   return (
     <ol class={picture ? "grid" : "grid texts"}>
       {hits.map((hit) => (
-        <HitCard key={hit.object.id} hit={hit} name={collection.name ?? ""} tenant={tenant} picture={picture} title={title} beside={beside} likeHref={likeHref} />
+        <HitCard key={hit.object.id} hit={hit} name={collection.name ?? ""} tenant={tenant} picture={picture} title={title} order={order} beside={beside} likeHref={likeHref} />
       ))}
     </ol>
   );
@@ -43,15 +45,19 @@ interface CardProps {
   tenant: string;
   picture: string | undefined;
   title: string | undefined;
+  order: string[];
   beside: string | undefined;
   likeHref: (id: string) => string;
 }
 
-function HitCard({ hit, name, tenant, picture, title, beside, likeHref }: CardProps) {
+function HitCard({ hit, name, tenant, picture, title, order, beside, likeHref }: CardProps) {
   const { id = "", properties = {} } = hit.object as { id?: string; properties?: Record<string, JsonValue> };
   const heading = title === undefined ? id : asText(properties[title] ?? id);
   const label = short(heading, 80);
-  const rest = Object.entries(properties).filter(([property, value]) => property !== title && value !== null);
+  const rest = order.flatMap((property): [string, JsonValue][] => {
+    const value = properties[property];
+    return value === undefined || value === null ? [] : [[property, value]];
+  });
   const target = href("object", { collection: name, tenant, id });
   return (
     <li class="hit">

@@ -1,0 +1,102 @@
+"""The requests that the page offers to copy, run: they find what the page shows."""
+
+import asyncio
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+from tests.e2e.serving import Serving
+from tests.explorer.samples import QUERIES
+
+ROCKET = QUERIES / "twemoji" / "rocket.png"
+FILTER = (
+    '{"join":"none","items":[{"target":"property:name","operator":"FILTER_OPERATOR_CONTAINS_ANY",'
+    '"values":["pizza","it\'s"]},{"target":"length:name","operator":"FILTER_OPERATOR_LESS","values":["4"]}]}'
+)
+
+
+def hits(page: Page) -> Locator:
+    return page.locator(".hit")
+
+
+async def settled(page: Page) -> None:
+    """Wait until the answer to the latest search is shown."""
+    await expect(page.locator(".waiting")).to_have_count(0)
+    await expect(hits(page).first).to_be_visible()
+
+
+async def look_for(page: Page, words: str) -> None:
+    await page.get_by_role("searchbox", name="Search by words").fill(words)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("status").filter(has_text="hits by")).to_be_visible()
+    await settled(page)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        'words=it\'s "a dog" $HOME `id` \\ \u202e',
+        "words=a+dog&alpha=0.4",
+        "words=dog&alpha=0",
+        f"words=food&filter={FILTER}",
+        "sort=name&descending=yes",
+    ],
+    ids=["quotes", "hybrid", "keywords", "filter", "listing"],
+)
+@pytest.mark.parametrize("way", ["curl", "Python"])
+async def test_a_copied_request_finds_what_the_page_shows(page: Page, gallery: Serving, way: str, search: str) -> None:
+    await page.goto(f"#/search?{search}")
+    await settled(page)
+
+    assert await run(await copied(page, way), gallery, Path()) == await shown(page)
+
+
+@pytest.mark.parametrize("way", ["curl", "Python"])
+@pytest.mark.parametrize("words", ["", "at night"])
+async def test_a_copied_request_with_a_picture_reads_it_from_a_file(
+    page: Page, gallery: Serving, tmp_path: Path, way: str, words: str
+) -> None:
+    (tmp_path / "my rocket.png").write_bytes(ROCKET.read_bytes())
+    await page.goto("#/search")
+    await page.locator("input[type=file]").first.set_input_files(tmp_path / "my rocket.png")
+    await expect(page.get_by_role("status").filter(has_text="hits by")).to_be_visible()
+    if words:
+        await look_for(page, words)
+    await settled(page)
+
+    assert await run(await copied(page, way), gallery, tmp_path) == await shown(page)
+
+
+async def copied(page: Page, way: str) -> str:
+    """Return the request that the page offers to copy."""
+    await page.get_by_text("This request as a command or a program").click()
+    await page.get_by_role("button", name=way, exact=True).click()
+    return await page.get_by_label(f"{way} request", exact=True).inner_text()
+
+
+async def shown(page: Page) -> list[str]:
+    """Return the ids of the hits, in order."""
+    addresses = await hits(page).locator(".frame").evaluate_all("(all) => all.map((each) => each.hash)")
+    return [address.partition("id=")[2] for address in addresses]
+
+
+async def run(text: str, server: Serving, folder: Path) -> list[str]:
+    """Run what was copied, and return the ids that it finds."""
+    command = ["bash", "-c", text]
+    if text.startswith(("from", "import")):
+        command = [sys.executable, "-c", text.replace("127.0.0.1:50070", server.address)]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, f"{shlex.join(command)}: {err.decode()}"
+    if command[0] != "bash":
+        words = [line.split() for line in out.decode().splitlines()]
+        return [next(word for word in line if len(word) == 36 and word.count("-") == 4) for line in words]
+    answer = json.loads(out)
+    found = answer.get("objects") or [each["object"] for each in answer["hits"]]
+    return [each["id"] for each in found]
