@@ -15,6 +15,7 @@ from tests.conftest import assert_close
 from tests.e2e.serving import Serving, serving, tiny_model
 from tests.explorer.conftest import NewPage
 from tests.explorer.samples import PICTURES
+from tests.explorer.scripts import Scripts, grave_violations
 from tests.fakes.weaviate import variables_of
 
 TEXTS = ("a dog", "a slice of pizza", "<b>a cat</b>", "=1+1")
@@ -119,6 +120,27 @@ async def test_the_table_is_copied_as_csv(page: Page, gallery: Serving) -> None:
     assert head == ["embedder", "text", *(file.name for file in FILES)]
     assert [row[1] for row in rows] == [*TEXTS[:-1], "'=1+1"]
     assert_close([[float(value) for value in row[2:]] for row in rows], true_cosines(gallery), 1e-5)
+
+
+async def test_the_table_is_copied_without_the_clipboard_of_safe_pages(page: Page) -> None:
+    await page.context.grant_permissions(["clipboard-read"])
+    await page.add_init_script("Navigator.prototype.__defineGetter__('clipboard', () => undefined)")
+    await fill(page, *FILES)
+    await compare(page)
+
+    await page.get_by_role("button", name="Copy as CSV").click()
+    await expect(page.get_by_text("Copied")).to_be_visible()
+    await page.get_by_label("Texts, one a line").fill("")
+    await page.keyboard.press("Control+V")
+
+    assert (await page.get_by_label("Texts, one a line").input_value()).startswith("embedder,text,dog.png")
+
+
+async def test_axe_finds_nothing_grave_in_a_comparison(page: Page, scripts: Scripts) -> None:
+    await fill(page, *FILES)
+    await compare(page)
+
+    assert await grave_violations(page, scripts.axe) == []
 
 
 async def test_two_embedders_stand_side_by_side_with_how_far_they_agree(new_page: NewPage, two_models: Serving) -> None:

@@ -15,6 +15,7 @@ from tests.explorer.conftest import NewPage
 from tests.explorer.gestures import drop
 from tests.explorer.hostile import FILES as HOSTILE_FILES
 from tests.explorer.samples import PICTURES
+from tests.explorer.scripts import Scripts, grave_violations
 from tests.explorer.watching import Watch
 from tests.fakes.clients import key_of, write_clients
 from tests.fakes.proxy import Fault, Proxy
@@ -185,6 +186,39 @@ async def test_an_import_stops_and_goes_on(page: Page, gallery: Serving, album: 
 
     with gallery.client() as client:
         check(client, collection, album)
+
+
+async def test_the_browser_asks_before_it_leaves_a_running_import(
+    page: Page, watch: Watch, album: Album, collection: str
+) -> None:
+    async def never(_: Route) -> None:
+        return None
+
+    watch.expect("dialog")
+    await choose(page, album.folder)
+    await make_collection(page, collection)
+    await page.route("**/ImportObjects", never)
+    await start(page)
+    await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+
+    async with page.expect_event("dialog") as asked:
+        await page.close(run_before_unload=True)
+
+    assert (await asked.value).type == "beforeunload"
+
+
+async def test_axe_finds_nothing_grave_before_and_after_an_import(
+    page: Page, scripts: Scripts, album: Album, collection: str
+) -> None:
+    await choose(page, album.folder)
+    await page.get_by_label("a new collection").check()
+    making = await grave_violations(page, scripts.axe)
+    await make_collection(page, collection)
+    ready = await grave_violations(page, scripts.axe)
+    await start(page)
+    await done(page)
+
+    assert [*making, *ready, *await grave_violations(page, scripts.axe)] == []
 
 
 async def test_the_import_goes_on_while_another_page_is_shown(

@@ -22,7 +22,7 @@ export function HeatMap({ comparison, side }: { comparison: Comparison; side: Si
       </figcaption>
       {!side.reads.text && <p class="note">This embedder does not read texts.</p>}
       {!side.reads.picture && <p class="note">This embedder does not read pictures.</p>}
-      <div class="scroll" tabIndex={0} role="region" aria-label={`Cosines by ${name}`}>
+      <div class="scroll" tabIndex={0} role="region" aria-label={`Table by ${name}`}>
         <table>
           <caption class="hidden">Cosines of texts, in rows, and pictures, in columns, by {name}</caption>
           <thead>
