@@ -75,7 +75,7 @@ class Origins:
         return web.Response(status=HTTPStatus.NO_CONTENT, headers=allowed)
 
     def refusal(self, exchange: Exchange) -> PermissionDenied | None:
-        """Return why the page that a request comes from may not call; None if it may, or if it is no page."""
+        """Return why the page that a request comes from may not call; None if it may, or is not from a page."""
         headers = exchange.headers
         if headers.get("origin", "") in self._origins:
             return None
@@ -94,7 +94,12 @@ class Origins:
         """Return whether a name, with or without a port, can only mean this machine: addresses always do."""
         try:
             name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in self._names or name.endswith(".localhost"):
+            return True
+        try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in self._names or name.endswith(".localhost")
+            return False
         return True
