@@ -41,7 +41,7 @@ def _png_with(html: str) -> bytes:
 _SVG = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{RUN}"><script>{RUN}</script><image href="http://203.0.113.1/"/></svg>'
 
 FILES: Mapping[str, bytes] = {
-    "svg": _SVG.encode(),
+    "svg file": _SVG.encode(),
     "gif and script": b"GIF89a/*" + b"\0" * 20 + f"*/=1;{RUN};//".encode(),
     "page in png": _png_with(f"<html><script>{RUN}</script>"),
     "page": f"<!doctype html><script>{RUN}</script>".encode(),

@@ -9,7 +9,7 @@ FAULTS = """() => {
     const right = (element) => element.getBoundingClientRect().right;
     const all = [...document.body.querySelectorAll("*")];
     const widest = all.reduce((most, each) => (right(each) > right(most) ? each : most));
-    faults.push(`the page is ${wide} px wider than the window: <${widest.localName} class="${widest.className}">`);
+    faults.push(`the page is ${wide} px wider than the window: ${widest.outerHTML.slice(0, 200)}`);
   }
   const header = document.querySelector("header").getBoundingClientRect();
   const main = document.querySelector("main").getBoundingClientRect();

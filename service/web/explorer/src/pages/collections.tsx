@@ -124,7 +124,7 @@ function Card({ collection, objects, aliases }: { collection: CollectionJson; ob
   const name = collection.name ?? "";
   return (
     <article class="panel" aria-label={name}>
-      <h2><a href={href("collections", { collection: name })}><Text clamp={120}>{name}</Text></a></h2>
+      <h2><a href={href("collections", { collection: name })}><bdi class="text">{short(name)}</bdi></a></h2>
       {collection.description && <p><Text clamp={200}>{collection.description}</Text></p>}
       <p>
         {objects === undefined ? <span class="quiet">counting…</span> : "number" in objects ? <><strong>{count(objects.number)}</strong> {objects.number === 1 ? "object" : "objects"}</> : <span class="quiet"><Text>{objects.why}</Text></span>}
@@ -173,7 +173,7 @@ function MissingOf({ name, tenant, objects }: { name: string; tenant: string; ob
         {counting ? (
           <button type="button" onClick={stop}>Stop counting</button>
         ) : (
-          <button type="button" onClick={begin} aria-label={`Count the objects of ${short(name, 60)} that lack vectors`}>{counted ? "Count again" : "Count objects that lack vectors"}</button>
+          <button type="button" onClick={begin} aria-label={`${counted ? "Count again" : "Count objects that lack vectors"}: ${short(name, 60)}`}>{counted ? "Count again" : "Count objects that lack vectors"}</button>
         )}
         {counting && <progress aria-label="Objects read" max={Math.max(1, objects ?? 0, counted.seen)} value={counted.seen} />}
       </div>

@@ -14,7 +14,7 @@ import { Busy } from "../parts/busy";
 import { CopyButton } from "../parts/copy-button";
 import { ErrorNote } from "../parts/error-note";
 import { Table } from "../parts/table";
-import { count, Text } from "../parts/text";
+import { count, short, Text } from "../parts/text";
 import { href } from "../router";
 import type { ServerLimitsJson } from "../types";
 import "./import.css";
@@ -122,7 +122,7 @@ function Running({ session, onForget }: { session: Session; onForget: () => void
   return (
     <section class="stack import" aria-label="Import">
       <p>
-        Into <a href={search}><Text clamp={80}>{destination.collection}</Text></a>
+        Into <a href={search}><bdi class="text">{short(destination.collection, 80)}</bdi></a>
         {destination.tenant && <> for <Text clamp={80}>{destination.tenant}</Text></>}
       </p>
       <progress max={total} value={done} aria-label="Pictures that are done">{done} of {total}</progress>

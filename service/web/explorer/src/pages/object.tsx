@@ -81,7 +81,7 @@ function Shown({ whole: { collection, object, embedders }, tenant }: { whole: Wh
   const heading = title === undefined ? id : asText(properties[title] ?? id);
   return (
     <article class="object">
-      <p class="quiet"><a href={href("search", { collection: name, tenant })}><Text clamp={80}>{name}</Text></a>{tenant && <>, tenant <Text clamp={80}>{tenant}</Text></>}</p>
+      <p class="quiet"><a href={href("search", { collection: name, tenant })}><bdi class="text">{short(name, 80)}</bdi></a>{tenant && <>, tenant <Text clamp={80}>{tenant}</Text></>}</p>
       <h1><Text clamp={120}>{heading}</Text></h1>
       <div class="row">
         <a class="button primary" href={href("search", { collection: name, tenant, like: id })}>More like this</a>

@@ -1,0 +1,137 @@
+"""Whatever stands in a collection, nothing of it runs, breaks the layout, or makes the page ask elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, expect
+
+from tests.e2e.serving import Serving
+from tests.explorer.gestures import DESK, PHONE, drop
+from tests.explorer.hostile import FILES, RUN, TEXTS, objects
+from tests.explorer.layout import layout_faults
+from tests.explorer.scenes import all_pictures_shown, results
+from tests.explorer.watching import Watch
+from tests.fakes.embedder import picture
+from vecgate.client import Object
+from vecgate.v1 import collection_service_pb2 as pb
+from vecgate.v1 import property_pb2
+
+NAME = "Z" + "w" * 254
+"""As long as Weaviate allows, without a place to break, and behind all others."""
+
+PROPERTY = "p" * 200
+TENANT = "t" * 64
+
+
+@pytest.fixture(scope="module")
+def hostile(gallery: Serving) -> Iterator[str]:
+    """Return the name of a collection of hostile objects, one for each text and each file."""
+    text = {"data_type": property_pb2.DATA_TYPE_TEXT}
+    bare = {**text, "index_filterable": False, "index_searchable": False}
+    with gallery.client() as client:
+        client.create_collection(
+            pb.Collection(
+                name=NAME,
+                description=TEXTS["handler"],
+                properties=[
+                    property_pb2.Property(name="image", data_type=property_pb2.DATA_TYPE_BLOB),
+                    property_pb2.Property(name="title", **text),
+                    property_pb2.Property(name="note", description=TEXTS["script"], **bare),
+                    property_pb2.Property(name="path", **bare),
+                    property_pb2.Property(name=PROPERTY, **bare),
+                ],
+                vectors=[pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
+            )
+        )
+        files = [picture()] * len(TEXTS) + list(FILES.values())
+        made = [
+            Object({**properties, PROPERTY: properties["path"]}, images={"image": content})
+            for properties, content in zip(objects(), files, strict=True)
+        ]
+        failed = [outcome.error for outcome in client.import_objects(NAME, made) if outcome.error]
+        assert failed == []
+        yield NAME
+        client.delete_collection(NAME)
+
+
+async def assert_harmless(page: Page) -> None:
+    """Assert that nothing ran, and that the layout holds on a desk and on a phone."""
+    for size in (DESK, PHONE):
+        await page.set_viewport_size(size)
+        faults = await layout_faults(page)
+        assert not faults, f"{size['width']} px: {faults}"
+    assert await page.evaluate("globalThis.ran") is None
+    assert await page.locator("base, iframe, object, embed, form[action]").count() == 0
+
+
+async def test_hits_of_hostile_objects_are_text_and_pictures(hostile: str, page: Page) -> None:
+    await page.goto(f"#/search?collection={hostile}&words=script")
+    await expect(results(page)).to_have_count(len(TEXTS) + len(FILES))
+
+    await results(page).last.scroll_into_view_if_needed()
+    await all_pictures_shown(page)
+
+    await assert_harmless(page)
+    assert RUN in await page.get_by_role("region", name="Results").inner_text()
+
+
+async def ids(gallery: Serving, collection: str) -> dict[str, str]:
+    """Return the ids of the hostile objects by what is bad about them."""
+    with gallery.client() as client:
+        return {str(each.properties["title"]): each.id for each in client.list_objects(collection)}
+
+
+@pytest.mark.parametrize("kind", [*TEXTS, *FILES])
+async def test_a_page_of_a_hostile_object_is_text_and_pictures(
+    kind: str, hostile: str, gallery: Serving, page: Page
+) -> None:
+    known = await ids(gallery, hostile)
+    await page.goto(f"#/object?collection={hostile}&id={known[kind]}")
+    await expect(page.get_by_role("heading", name="Properties")).to_be_visible()
+
+    closed = page.get_by_role("button", name="Show all")
+    while await closed.count():
+        await closed.first.click()
+
+    await assert_harmless(page)
+
+
+@pytest.mark.parametrize("path", ["map", "compare", "import", "collections", "status"])
+async def test_other_pages_hold_a_hostile_collection(path: str, hostile: str, page: Page, watch: Watch) -> None:
+    watch.expect("status of 400")  # the collection has no tenants
+    await page.goto(f"#/{path}?collection={hostile}&tenant={TENANT}")
+    await page.wait_for_load_state("networkidle")
+
+    await assert_harmless(page)
+
+
+@pytest.mark.parametrize("text", [each for each in TEXTS if each != "megabyte"])
+async def test_hostile_addresses_are_text(text: str, page: Page, watch: Watch) -> None:
+    watch.expect("status of 4")
+    await page.goto("/")
+    for path in ("search", "object", "map", TEXTS[text]):
+        address = {"collection": TEXTS[text], "words": TEXTS[text], "id": TEXTS[text], "tenant": TEXTS[text]}
+        await page.evaluate(
+            "([path, given]) => { location.hash = `/${path}?${new URLSearchParams(given)}`; }", [path, address]
+        )
+        await page.wait_for_load_state("networkidle")
+
+        await assert_harmless(page)
+
+
+async def test_hostile_files_that_are_dropped_and_imported_are_refused_with_their_names(
+    page: Page, watch: Watch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "<img src=x onerror=alert(1)>"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / f"\u202egnp.{name}<b>'\".png").write_bytes(content)
+    (folder / f"{'w' * 240}.png").write_bytes(picture())
+    await page.goto("#/import")
+    await expect(page.get_by_role("button", name="Import", exact=True)).to_be_visible()
+
+    await drop(page.get_by_role("main"), folder)
+
+    await expect(page.get_by_role("main")).to_contain_text(f"{len(FILES) + 1} pictures")
+    await assert_harmless(page)
