@@ -119,7 +119,8 @@ class _Reader:
             return []
         first = low = found.int
         high = END
-        while (high - low) * PLACES > low - first and high - low > 1:
+        # To a part of a place: one that began behind the last id would give nothing.
+        while (high - low) * PLACES * 8 > low - first and high - low > 1:
             middle = (low + high) // 2
             found = await self._next_id(UUID(int=middle))
             low, high = (low, middle) if found is None else (found.int, high)
@@ -129,10 +130,12 @@ class _Reader:
 
     async def read_from(self, places: Sequence[UUID | None]) -> None:
         """Read from each place in turn, until there is enough or nothing more."""
-        pending = deque(places)
-        share = -(-self._wanted.size // max(1, len(pending)))
+        pending, turn = deque(places), 0
         while pending and self._wants_more:
-            after, read = pending.popleft(), 0
+            turn = turn or len(pending)
+            # The places of this round whose turn is still to come share what is still wanted.
+            share = -(-(self._most - len(self._kept)) // turn)
+            after, read, turn = pending.popleft(), 0, turn - 1
             while read < share and self._wants_more:
                 limit = min(self._page, share - read)
                 page = await self._list(SearchOptions(after=after), limit)

@@ -89,7 +89,7 @@ async def test_it_is_from_all_over_the_ids_whatever_they_are_made_of(make_ids: A
     assert len(sample.ids) == 160
     places = np.array([ids.index(id_) for id_ in sample.ids])
     shares = np.histogram(places, bins=8, range=(0, 1600))[0]
-    assert min(shares) >= 10, "every eighth of the collection has about twenty"
+    assert min(shares) >= 10, "there are sixteen places, so every eighth of the collection has one of them at least"
 
 
 async def test_the_same_objects_give_the_same_sample() -> None:
