@@ -37,6 +37,7 @@ from tests.bench.store import bench_memory, bench_store_import, bench_store_read
 from tests.bench.store_search import bench_store_search
 from tests.bench.trace import bench_trace
 from tests.bench.web import bench_web, bench_web_batches, bench_web_nim
+from tests.bench.wires import bench_wires
 from tests.bench.workers import bench_workers
 from tests.fakes.store import FakeStore
 from tests.fakes.weaviate import at_ports
@@ -204,6 +205,7 @@ BENCHMARKS: dict[str, Work] = {
     "web": in_thread(bench_web),
     "web-nim": in_thread(bench_web_nim),
     "web-batches": in_thread(bench_web_batches),
+    "wires": bench_wires,
     "workers": bench_workers,
 }
 LONG: dict[str, Work] = {
