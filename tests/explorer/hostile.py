@@ -28,6 +28,9 @@ TEXTS: Mapping[str, str] = {
 }
 """By what is bad about them."""
 
+PROPERTY = "p" * 200
+"""The name of a property, without a place to break."""
+
 
 def _png_with(html: str) -> bytes:
     """Return a picture with HTML where a comment stands."""

@@ -1,4 +1,4 @@
-"""Whether a page holds together: nothing wider than the window, and nothing over the navigation."""
+"""Whether a page holds together: nothing wider than the window, and nothing over what people click or fill in."""
 
 from playwright.async_api import Page
 
@@ -22,6 +22,29 @@ FAULTS = """() => {
     if (isInView && !each.contains(top)) {
       faults.push(`"${each.textContent}" in the navigation is covered by <${top?.localName}>`);
     }
+  }
+  const boundOf = (element) => {
+    for (let each = element.parentElement; each; each = each.parentElement) {
+      const { overflowX, overflowY } = getComputedStyle(each);
+      if (/auto|scroll/.test(overflowX + overflowY)) return [each, true];
+      if (each.matches(".panel, fieldset, form, dialog, aside, main")) return [each, false];
+    }
+    return [document.body, false];
+  };
+  const dialog = document.querySelector("dialog[open]");
+  const within = dialog ?? document.querySelector("main");
+  for (const each of within.querySelectorAll("a, button, input, select, textarea, summary")) {
+    const [place] = each.getClientRects();
+    if (!place || each.matches(".hidden") || !each.checkVisibility({visibilityProperty: true})) continue;
+    const [bound, scrolls] = boundOf(each);
+    const { left, right, top, bottom } = bound.getBoundingClientRect();
+    const [x, y] = [place.x + place.width / 2, place.y + place.height / 2];
+    const name = each.outerHTML.slice(0, 100);
+    if (scrolls && (x < left || x > right || y < top || y > bottom)) continue;
+    if (!scrolls && (place.left < left - 1 || place.right > right + 1)) faults.push(`${name} runs out of its panel`);
+    if (x < 0 || x > innerWidth || y < (dialog ? 0 : header.bottom) || y > innerHeight) continue;
+    const over = document.elementFromPoint(x, y);
+    if (!each.contains(over) && !over?.contains(each)) faults.push(`${name} is covered by <${over?.localName}>`);
   }
   return faults;
 }"""

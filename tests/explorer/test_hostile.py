@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, ViewportSize, expect
 
 from tests.e2e.serving import Serving
 from tests.explorer.gestures import DESK, PHONE, drop
-from tests.explorer.hostile import FILES, RUN, TEXTS, objects
+from tests.explorer.hostile import FILES, PROPERTY, RUN, TEXTS, objects
 from tests.explorer.layout import layout_faults
 from tests.explorer.scenes import all_pictures_shown, results
 from tests.explorer.watching import Watch
@@ -20,7 +20,6 @@ from vecgate.v1 import property_pb2
 NAME = "Z" + "w" * 254
 """As long as Weaviate allows, without a place to break, and behind all others."""
 
-PROPERTY = "p" * 200
 TENANT = "t" * 64
 
 
@@ -39,7 +38,7 @@ def hostile(gallery: Serving) -> Iterator[str]:
                     property_pb2.Property(name="title", **text),
                     property_pb2.Property(name="note", description=TEXTS["script"], **bare),
                     property_pb2.Property(name="path", **bare),
-                    property_pb2.Property(name=PROPERTY, **bare),
+                    property_pb2.Property(name=PROPERTY, **text),
                 ],
                 vectors=[pb.VectorConfig(name="default", text_fields=[{"name": "title"}])],
             )
@@ -76,6 +75,24 @@ async def test_hits_of_hostile_objects_are_text_and_pictures(hostile: str, page:
     assert RUN in await page.get_by_role("region", name="Results").inner_text()
 
 
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+async def test_a_condition_on_a_property_with_a_long_name_hides_none_of_its_controls(
+    size: ViewportSize, hostile: str, page: Page
+) -> None:
+    await page.set_viewport_size(size)
+    await page.goto(f"#/search?collection={hostile}")
+    await expect(results(page).first).to_be_visible()
+    if size is PHONE:
+        await page.locator("summary", has_text="Options").click()
+
+    await page.get_by_role("button", name="Add a condition").click()
+    await page.get_by_label("Property").select_option(label=f"{PROPERTY[:60]}…")
+    await page.get_by_label("Value", exact=True).fill("x")
+
+    assert await layout_faults(page) == []
+    await page.get_by_role("button", name="Remove this condition").click()
+
+
 async def ids(gallery: Serving, collection: str) -> dict[str, str]:
     """Return the ids of the hostile objects by what is bad about them."""
     with gallery.client() as client:
@@ -97,7 +114,7 @@ async def test_a_page_of_a_hostile_object_is_text_and_pictures(
     await assert_harmless(page)
 
 
-@pytest.mark.parametrize("path", ["map", "compare", "import", "collections", "status"])
+@pytest.mark.parametrize("path", ["search", "map", "compare", "import", "collections", "status"])
 async def test_other_pages_hold_a_hostile_collection(path: str, hostile: str, page: Page, watch: Watch) -> None:
     watch.expect("status of 400")  # the collection has no tenants
     await page.goto(f"#/{path}?collection={hostile}&tenant={TENANT}")

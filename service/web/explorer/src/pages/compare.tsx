@@ -12,7 +12,7 @@ import { CopyButton } from "../parts/copy-button";
 import { DropZone } from "../parts/drop-zone";
 import { ErrorNote } from "../parts/error-note";
 import { Table } from "../parts/table";
-import { Line, short, Text } from "../parts/text";
+import { isolated, Line, short, Text } from "../parts/text";
 import { navigate } from "../router";
 import type { EmbedderInfoJson, ListEmbeddersResponseJson, PurposeJson } from "../types";
 import "./compare.css";
@@ -99,7 +99,7 @@ function EmbedderPicker({ label, embedders, value, onChange, none }: { label: st
         {none !== undefined && <option value="">{none}</option>}
         {embedders.map((each) => (
           <option value={each.name}>
-            {short(each.name ?? "", 40)} · {short(each.model ?? "", 40)}{each.health === "EMBEDDER_HEALTH_UNAVAILABLE" ? " (unavailable)" : ""}
+            {isolated(each.name ?? "", 40)} · {isolated(each.model ?? "", 40)}{each.health === "EMBEDDER_HEALTH_UNAVAILABLE" ? " (unavailable)" : ""}
           </option>
         ))}
       </select>

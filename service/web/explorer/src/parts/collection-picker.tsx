@@ -3,7 +3,7 @@ import { useId } from "preact/hooks";
 import { listCollections, listTenants, useLoaded, type Loaded } from "../collections";
 import type { CollectionJson } from "../types";
 import { ErrorNote } from "./error-note";
-import { short } from "./text";
+import { isolated, short } from "./text";
 
 /** Where to look: a collection, of it perhaps a tenant and a named vector. */
 export interface Place {
@@ -49,7 +49,7 @@ export function CollectionPicker({
       <label for={`${id}-collection`}>
         Collection
         <select id={`${id}-collection`} value={chosen?.name ?? place.collection} onChange={(event) => onChange({ collection: event.currentTarget.value, tenant: "", vector: "" })}>
-          {!chosen && <option value={place.collection}>{place.collection === "" ? "none" : `${short(place.collection, 60)} (unknown)`}</option>}
+          {!chosen && <option value={place.collection}>{place.collection === "" ? "none" : `${isolated(place.collection, 60)} (unknown)`}</option>}
           {collections.map((each) => <option value={each.name}>{short(each.name ?? "", 60)}</option>)}
         </select>
       </label>
@@ -60,7 +60,7 @@ export function CollectionPicker({
         <label for={`${id}-vector`}>
           Named vector
           <select id={`${id}-vector`} value={place.vector} onChange={(event) => onChange({ ...place, collection: chosen?.name ?? "", vector: event.currentTarget.value })}>
-            <option value="">{chosen?.defaultVector ? `default (${short(chosen.defaultVector, 40)})` : "choose one"}</option>
+            <option value="">{chosen?.defaultVector ? `default (${isolated(chosen.defaultVector, 40)})` : "choose one"}</option>
             {vectors.map((each) => <option value={each.name}>{short(each.name ?? "", 60)}</option>)}
           </select>
         </label>

@@ -37,6 +37,11 @@ export function short(text: string, clamp = 120): string {
   return text.length <= clamp ? text : `${cut(text, clamp)}…`;
 }
 
+/** A text of others within a longer one where no element can stand, as in an option: its direction marks end with it. */
+export function isolated(text: string, clamp = 120): string {
+  return `\u2068${short(text, clamp)}\u2069`;
+}
+
 function cut(text: string, length: number): string {
   // Not within a pair of surrogates.
   return text.slice(0, length).replace(/[\ud800-\udbff]$/, "");
