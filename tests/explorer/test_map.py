@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,34 @@ async def test_a_dropped_picture_is_placed_among_the_objects(page: Page) -> None
     await expect(query.get_by_role("heading", name="Nearest to")).to_have_count(0)
 
 
+async def test_a_file_that_is_no_picture_is_refused_in_plain_words(page: Page, tmp_path: Path) -> None:
+    await open_map(page)
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture", encoding="utf-8")
+
+    await drop(page.get_by_role("region", name="Query"), notes)
+
+    await expect(page.get_by_role("alert")).to_contain_text("notes.txt is not a picture that the server reads")
+
+
+async def test_a_query_that_is_placed_outside_of_the_view_brings_itself_into_view(page: Page) -> None:
+    await open_map(page)
+    total = await seen(page)
+    await page.locator("canvas").focus()
+    for _ in range(8):
+        await page.keyboard.press("+")
+    for _ in range(40):
+        await page.keyboard.press("ArrowLeft")
+        await page.keyboard.press("ArrowUp")
+    assert await seen(page) < total / 2
+
+    await page.get_by_role("searchbox", name="Words").fill("a dog")
+    await page.get_by_role("button", name="Place").click()
+    await expect(page.get_by_role("heading", name="Nearest to a dog")).to_be_visible()
+
+    assert await seen(page) == total
+
+
 async def test_everything_can_be_done_by_keyboard(page: Page) -> None:
     await open_map(page)
     total = await seen(page)
@@ -140,7 +169,7 @@ async def test_everything_can_be_done_by_keyboard(page: Page) -> None:
     await page.keyboard.press("Enter")
     chosen = page.get_by_role("region", name="Chosen object").get_by_role("heading")
     first = await chosen.inner_text()
-    await page.keyboard.press("n")
+    await page.keyboard.press("Shift+N")
     await expect(chosen).not_to_have_text(first)
     await page.keyboard.press("p")
     await expect(chosen).to_have_text(first)

@@ -2,7 +2,7 @@
 
 import { themeColour } from "../theme";
 import { NONE, type Colouring } from "./colours";
-import { nameOf, type MapData } from "./load";
+import { nameOf, type MapData, type Placed } from "./load";
 import { Places, type Box } from "./places";
 import { Stamps } from "./stamps";
 import { MOST_SHOWN, Thumbnails, type LoadPicture } from "./thumbnails";
@@ -72,7 +72,7 @@ export class MapCanvas {
     this.#resize();
   }
 
-  /** Draw something else. The view stays where the points stay. */
+  /** Draw something else. The view stays where the points stay, unless a new query would be out of it. */
   show(scene: Scene): void {
     const before = this.#scene;
     const same = before !== undefined && sameIds(before.data.ids, scene.data.ids) && samePoints(before.data, scene.data);
@@ -84,6 +84,8 @@ export class MapCanvas {
       this.#thumbnails?.close();
       const { loadPicture } = scene;
       this.#thumbnails = loadPicture && new Thumbnails(loadPicture, () => this.#draw());
+      this.fit();
+    } else if (scene.data.placed.some((each) => !before.data.placed.some((other) => isSamePlace(each, other)) && !isWithin(each, this.#seen()))) {
       this.fit();
     }
     this.#change();
@@ -444,7 +446,8 @@ export class MapCanvas {
       p: () => this.#selectNext(-1),
       Escape: () => this.select(undefined),
     };
-    const action = actions[event.key];
+    // With Shift or Caps Lock a letter is the same letter.
+    const action = actions[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;
     event.preventDefault();
     action();
@@ -475,6 +478,14 @@ function luminance(colour: string): number {
 function readInks(): Inks {
   const of = themeColour;
   return { ink: of("ink"), quiet: of("quiet"), surface: of("surface"), accent: of("accent"), danger: of("danger") };
+}
+
+function isSamePlace(a: Placed, b: Placed): boolean {
+  return a.name === b.name && a.x === b.x && a.y === b.y;
+}
+
+function isWithin({ x, y }: Placed, { left, right, bottom, top }: Box): boolean {
+  return x >= left && x <= right && y >= bottom && y <= top;
 }
 
 function sameIds(a: string[], b: string[]): boolean {

@@ -2,7 +2,6 @@
 
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { toBase64 } from "../base64";
 import { pictureProperties, smallProperty, useLoaded, type Loaded } from "../collections";
 import { MapCanvas, type Scene } from "../map/canvas";
 import { colourBy, type Colouring } from "../map/colours";
@@ -13,9 +12,9 @@ import { CollectionPicker, collectionOf, isWhole, useCollections, type Place } f
 import { DropZone } from "../parts/drop-zone";
 import { ErrorNote } from "../parts/error-note";
 import { LocalPicture, Picture } from "../parts/picture";
-import { Line, Text, count, short } from "../parts/text";
+import { Line, Text, count, isolated, short } from "../parts/text";
 import { fetchPicture, type PictureKey } from "../pictures";
-import { showable } from "../raster";
+import { readPicture, type QueryPicture } from "../query-picture";
 import { href, navigate } from "../router";
 import { themeColour } from "../theme";
 import type { CollectionJson, JsonValue } from "../types";
@@ -49,13 +48,6 @@ function readState(params: URLSearchParams): MapState {
 function go(state: MapState): void {
   const { size, method, ...rest } = state;
   navigate("map", { ...rest, size: size === 2000 ? undefined : size, method: method === "pca" ? undefined : method });
-}
-
-/** A picture to place on the map. It stays in the memory of the page. */
-interface QueryPicture {
-  name: string;
-  content: string;
-  shown: Blob | undefined;
 }
 
 export function MapPage({ params }: { params: URLSearchParams }) {
@@ -97,7 +89,7 @@ function Settings({ collections, state, chosen }: { collections: CollectionJson[
           Colour
           <select value={state.colour} onChange={(event) => go({ ...state, colour: event.currentTarget.value })}>
             <option value="">one for all</option>
-            {(chosen ? mapProperties(chosen) : []).map((each) => <option value={each}>by {short(each, 40)}</option>)}
+            {(chosen ? mapProperties(chosen) : []).map((each) => <option value={each}>by {isolated(each, 40)}</option>)}
           </select>
         </label>
       </div>
@@ -238,15 +230,9 @@ function Query({ state, picture, setPicture, data, onSelect }: {
   const [words, setWords] = useState(state.words);
   const [fault, setFault] = useState<unknown>();
   useEffect(() => setWords(state.words), [state.words]);
-  const take = async (file: File | undefined) => {
-    if (!file) return;
-    try {
-      const shown = showable(new Uint8Array(await file.arrayBuffer()));
-      setPicture({ name: file.name, content: await toBase64(file), shown });
-      setFault(undefined);
-    } catch (error) {
-      setFault(error);
-    }
+  const take = (file: File) => {
+    setFault(undefined);
+    readPicture(file).then(setPicture, setFault);
   };
   return (
     <section class="panel map-query" aria-label="Query">
@@ -262,7 +248,7 @@ function Query({ state, picture, setPicture, data, onSelect }: {
           <input type="search" value={words} onInput={(event) => setWords(event.currentTarget.value)} />
         </label>
         <button type="submit" class="primary">Place</button>
-        <DropZone onFiles={([file]) => void take(file)} />
+        <DropZone onFiles={([file]) => file && take(file)} />
         {picture && (
           <div class="shown">
             {picture.shown && <LocalPicture blob={picture.shown} alt="" />}

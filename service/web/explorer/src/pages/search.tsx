@@ -1,6 +1,5 @@
 import { useEffect, useId, useMemo, useState } from "preact/hooks";
 
-import { toBase64 } from "../base64";
 import { listEmbedders, pictureProperties, smallProperty, titleProperty, useLoaded } from "../collections";
 import { Busy } from "../parts/busy";
 import { CollectionPicker, collectionOf, isWhole, useCollections } from "../parts/collection-picker";
@@ -9,7 +8,7 @@ import { ErrorNote } from "../parts/error-note";
 import { Picture } from "../parts/picture";
 import { count, short, Text } from "../parts/text";
 import { TimingBar } from "../parts/timing";
-import { rasterType, showable } from "../raster";
+import { readPicture, type QueryPicture } from "../query-picture";
 import { href, navigate } from "../router";
 import { QuerySide, Share, SortPicker } from "../search/controls";
 import { countConditions, emptyGroup, targetsOf } from "../search/filter";
@@ -19,7 +18,7 @@ import { toRequest, type ApiRequest } from "../search/request";
 import { useSearch, type Results } from "../search/running";
 import { PICTURE } from "../search/snippets";
 import { SnippetList } from "../search/snippet-list";
-import { keepPicture, keptPicture, readState, writeState, type QueryPicture, type SearchState } from "../search/state";
+import { keepPicture, keptPicture, readState, writeState, type SearchState } from "../search/state";
 import type { CollectionJson, JsonValue } from "../types";
 
 /** Search by words, by a picture, by both; without a query, all objects. */
@@ -88,15 +87,6 @@ function SearchForm({ collections, state: given }: { collections: CollectionJson
       </section>
     </div>
   );
-}
-
-async function readPicture(file: File): Promise<QueryPicture> {
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  if (bytes.length === 0) throw new Error(`${short(file.name)} is empty.`);
-  if (rasterType(bytes) === undefined) {
-    throw new Error(`${short(file.name)} is not a picture that the server reads. It reads JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF.`);
-  }
-  return { name: file.name, content: await toBase64(file), shown: showable(bytes) };
 }
 
 function Words({ state, onSearch }: { state: SearchState; onSearch: (words: string) => void }) {

@@ -2,8 +2,9 @@ import { useEffect, useId, useState } from "preact/hooks";
 
 import { LocalPicture } from "../parts/picture";
 import { Line, short } from "../parts/text";
+import type { QueryPicture } from "../query-picture";
 import type { CollectionJson } from "../types";
-import type { QueryPicture, SearchState } from "./state";
+import type { SearchState } from "./state";
 
 /** A share from 0 to 1. It counts when it is let go, so that not every step searches. */
 export function Share({ label, ends, value, onChange, help }: { label: string; ends: [string, string]; value: number; onChange: (value: number) => void; help: string }) {

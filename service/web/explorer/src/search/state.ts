@@ -1,15 +1,7 @@
 /** What a search is: all of it stands in the address, but for the picture, which stays in the memory of the page. */
 
+import type { QueryPicture } from "../query-picture";
 import { fromText, toText, type Group } from "./filter";
-
-/** A picture to search by. */
-export interface QueryPicture {
-  name: string;
-  /** The file in base64. */
-  content: string;
-  /** For showing; undefined for a format that browsers do not show, such as TIFF. */
-  shown: Blob | undefined;
-}
 
 export interface SearchState {
   collection: string;
