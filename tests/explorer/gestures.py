@@ -102,6 +102,8 @@ PREPARE = """() => {
       return (outlineStyle !== "none" && parseFloat(outlineWidth) > 0) || boxShadow !== "none";
     });
   };
+  // The rest of a page is out of reach while a dialog is open.
+  const within = document.querySelector("dialog:modal") ?? document;
   const isReachable = (element) => element.checkVisibility({visibilityProperty: true}) && !element.disabled &&
     element.tabIndex >= 0 && !(element.type === "radio" && !element.checked);
   document.activeElement?.blur();
@@ -114,7 +116,7 @@ PREPARE = """() => {
       return [nameOf(element), isNew, isMarked(element)];
     },
     missed() {
-      const all = [...document.querySelectorAll(usable)];
+      const all = [...within.querySelectorAll(usable)];
       return all.filter((each) => isReachable(each) && !seen.has(each)).map(nameOf);
     },
   };
