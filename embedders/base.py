@@ -106,7 +106,9 @@ class Lifetime:
         """Cancel running calls, wait for them, and reject later ones. May be called twice."""
         self._closed = True
         for scope in self._running:
-            scope.reschedule(0)
+            # One that has expired cannot be changed any more: its call is ending.
+            if not scope.expired():
+                scope.reschedule(0)
         if self._running:
             await self._idle.wait()
 
