@@ -1176,7 +1176,10 @@ class PropertyValues(_message.Message):
     """The property."""
     @_builtins.property
     def values(self) -> _struct_pb2.ListValue:
-        """One value for each id, null where the object has none. Texts are cut to 200 characters, lists to 10 values."""
+        """One value for each id, null where the object has none. Texts are cut to 200 characters, lists to 10 values. All values of
+        an object have at most 2,080 bytes, of which each property has an equal part: longer texts are cut, and of lists only the first
+        values are returned that fit, each number and boolean with 8 bytes, and each text with 8 more than its own in UTF-8.
+        """
 
     def __init__(
         self,

@@ -1,8 +1,11 @@
 """Reads a sample of a collection's vectors, from all over the collection, and only so much of it at a time."""
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import cast
 from uuid import UUID
 
 import numpy as np
@@ -23,6 +26,9 @@ PLACES = 16
 WINDOW = 10_000
 """Objects that Weaviate reads of a filtered listing: its default of QUERY_MAXIMUM_RESULTS."""
 
+WINDOW_PAGE = 2_500
+"""Ids that are read at a time: those of all the window would keep the event loop for 120 ms."""
+
 FIRST_PAGE, LARGEST_PAGE = 16, 250
 PAGE_BYTES = 1024 * 1024
 """Objects in the first page, and at most; and about as many bytes as a page shall have. Texts can be of any length."""
@@ -30,6 +36,12 @@ PAGE_BYTES = 1024 * 1024
 MAX_TEXT_CHARS = 200
 MAX_LIST_ITEMS = 10
 """What is kept of a property's value: enough for a label."""
+
+MAX_POINT_BYTES = 2_080
+"""What the values of a point take, each property an equal part: the largest map has 10 MB of values."""
+
+FRAME = 8
+"""Bytes that a number in a list takes, and a text there beside its own."""
 
 END = 1 << 128
 """Behind the last id."""
@@ -92,7 +104,8 @@ async def read_sample(store: Store, wanted: SampleOf, total: int) -> Sample:
         await reader.read_filtered()
     else:
         await reader.read_from(await reader.places() if total > wanted.size else [None])
-    return reader.sample()
+    # Copying the largest sample takes a third of a second.
+    return await asyncio.to_thread(reader.sample)
 
 
 class _Reader:
@@ -107,6 +120,7 @@ class _Reader:
         self._most = wanted.size
         self._page = FIRST_PAGE
         self._left = READ_PER_POINT * wanted.size
+        self._value_bytes = MAX_POINT_BYTES // max(1, len(wanted.properties))
 
     async def places(self) -> list[UUID | None]:
         """Return where to begin to read: behind ids that are spread evenly from the first one to the last one.
@@ -150,8 +164,7 @@ class _Reader:
     async def read_filtered(self) -> None:
         """Read objects that are spread evenly over the first ones that match, as far as the store reads."""
         wanted = self._wanted
-        spec = SearchSpec(None, WINDOW, options=SearchOptions(wanted.filters), scope=wanted.scope)
-        ids = [hit.object.id for hit in await self._store.search(wanted.collection, spec)]
+        ids = await self._matching()
         count = min(wanted.size, len(ids))
         chosen = deque(ids[number * len(ids) // count] for number in range(count))
         while chosen and self._wants_more:
@@ -173,6 +186,20 @@ class _Reader:
     def _wants_more(self) -> bool:
         return len(self._kept) < self._most and self._left > 0
 
+    async def _matching(self) -> list[UUID]:
+        """Return the ids of the first objects that match."""
+        wanted = self._wanted
+        # Where objects are written meanwhile, two pages may have the same one.
+        ids: dict[UUID, None] = {}
+        for offset in range(0, WINDOW, WINDOW_PAGE):
+            options = SearchOptions(wanted.filters)
+            spec = SearchSpec(None, WINDOW_PAGE, offset=offset, options=options, scope=wanted.scope)
+            page = await self._store.search(wanted.collection, spec)
+            ids.update(dict.fromkeys(hit.object.id for hit in page))
+            if len(page) < WINDOW_PAGE:
+                break
+        return list(ids)
+
     async def _next_id(self, after: UUID | None) -> UUID | None:
         spec = SearchSpec(None, 1, options=SearchOptions(after=after), scope=self._wanted.scope)
         found = await self._store.search(self._wanted.collection, spec)
@@ -193,7 +220,7 @@ class _Reader:
             if vector is not None:
                 self._most = min(self._most, max(1, MAX_VALUES // len(vector)))
             if vector is not None and len(self._kept) < self._most:
-                cut = {key: _cut(value) for key, value in each.properties.items()}
+                cut = {key: _cut(value, self._value_bytes) for key, value in each.properties.items()}
                 self._kept[each.id] = StoredObject(each.id, cut, vectors={name: vector})
             if vector is None or each.id in self._kept:
                 self._seen.add(each.id)
@@ -211,13 +238,22 @@ def _length(value: PropertyValue) -> int:
     return 8
 
 
-def _cut(value: PropertyValue) -> PropertyValue:
-    """Return a value, or as much of it as a label needs."""
+def _cut(value: PropertyValue, most_bytes: int) -> PropertyValue:
+    """Return a value, or as much of it as a label needs and as fits."""
     match value:
         case str():
-            return value[:MAX_TEXT_CHARS]
-        case [str(), *_]:
-            return [str(each)[:MAX_TEXT_CHARS] for each in value[:MAX_LIST_ITEMS]]
+            return _cut_text(value, most_bytes)
         case list():
-            return value[:MAX_LIST_ITEMS]
+            return cast("PropertyValue", _cut_list(value, most_bytes))
     return value
+
+
+def _cut_text(text: str, most_bytes: int) -> str:
+    return text[:MAX_TEXT_CHARS].encode()[:most_bytes].decode(errors="ignore")
+
+
+def _cut_list(items: Sequence[PropertyValue], most_bytes: int) -> list[PropertyValue]:
+    """Return the first items that fit; of a text that does not fit alone, its beginning."""
+    cut = [_cut_text(each, most_bytes - FRAME) if isinstance(each, str) else each for each in items[:MAX_LIST_ITEMS]]
+    sizes = accumulate(FRAME + (len(each.encode()) if isinstance(each, str) else 0) for each in cut)
+    return [each for each, size in zip(cut, sizes, strict=True) if size <= most_bytes]

@@ -1,3 +1,4 @@
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID, uuid5
@@ -47,6 +48,7 @@ async def filled(
     properties = (
         Property("title", DataType.TEXT),
         Property("tags", DataType.TEXT_ARRAY),
+        Property("counts", DataType.INT_ARRAY),
         Property("year", DataType.INT),
     )
     await store.create_collection(Collection(NAME, properties, (NamedVector("main", Space("fake", 2, "fake/model")),)))
@@ -155,10 +157,47 @@ async def test_pages_are_short_where_objects_are_long(monkeypatch: pytest.Monkey
 async def test_values_are_cut_to_what_a_label_needs() -> None:
     tags = [f"tag {number}".ljust(300, "x") for number in range(20)]
 
-    sample = await take(await filled(random_ids(3), title="é" * 5000, tags=tags), 3, properties=("title", "tags"))
+    store = await filled(random_ids(3), title="é" * 5000, tags=tags)
+    titles, lists = [await take(store, 3, properties=(name,)) for name in ("title", "tags")]
 
-    assert sample.values["title"] == ["é" * 200] * 3
-    assert sample.values["tags"] == [[each[:200] for each in tags[:10]]] * 3
+    assert titles.values["title"] == ["é" * 200] * 3
+    assert lists.values["tags"] == [[each[:200] for each in tags[:10]]] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [
+        pytest.param("title", "x" + "é" * 60, "x" + "é" * 29, id="a text, at a whole character"),
+        pytest.param("tags", ["a", "b" * 20, "c" * 60, "d"], ["a", "b" * 20], id="a list, before what does not fit"),
+        pytest.param("tags", ["é" * 60, "d"], ["é" * 26], id="the first text of a list"),
+        pytest.param("counts", list(range(20)), list(range(7)), id="numbers"),
+    ],
+)
+async def test_the_values_of_a_point_share_its_bytes_equally(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: PropertyValue, kept: PropertyValue
+) -> None:
+    monkeypatch.setattr(sampling, "MAX_POINT_BYTES", 240)
+    store = await filled(random_ids(1), **{name: value})
+
+    sample = await take(store, 1, properties=("title", "tags", "counts", "year"))
+
+    assert sample.values[name] == [kept]
+
+
+async def test_the_largest_sample_is_put_together_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    zeros = np.zeros
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return zeros(*arguments)
+
+    store = await filled(random_ids(3))
+    monkeypatch.setattr(sampling.np, "zeros", watched)
+    await take(store, 3)
+
+    assert threads
+    assert threading.current_thread().name not in threads
 
 
 async def test_with_a_filter_it_is_spread_over_what_matches() -> None:
@@ -171,6 +210,26 @@ async def test_with_a_filter_it_is_spread_over_what_matches() -> None:
     years = sorted(int(str(each)) for each in sample.values["year"])
     assert (len(years), years[0] >= 200) == (50, True)
     assert min(np.histogram(years, bins=5, range=(200, 400))[0]) >= 5
+
+
+@pytest.mark.parametrize("matching", [199, 200, 250])
+async def test_what_matches_is_read_a_page_of_ids_at_a_time(monkeypatch: pytest.MonkeyPatch, matching: int) -> None:
+    monkeypatch.setattr(sampling, "WINDOW", 200)
+    monkeypatch.setattr(sampling, "WINDOW_PAGE", 50)
+    store = await filled(random_ids(matching))
+    limits: list[int] = []
+    search = store.search
+
+    async def watched(collection: str, spec: Any) -> Any:
+        limits.append(spec.limit)
+        return await search(collection, spec)
+
+    monkeypatch.setattr(store, "search", watched)
+    early = Condition(Target.PROPERTY, Operator.GREATER_OR_EQUAL, 0, "year")
+    sample = await take(store, 400, filters=early)
+
+    assert limits == [50] * 4
+    assert len(sample.ids) == min(matching, 200)
 
 
 async def test_an_empty_collection_has_an_empty_sample() -> None:

@@ -422,6 +422,9 @@ TESTS = {
             "service.core.projecting.sample.MAX_TEXT_CHARS",
             "service.core.projecting.sample.MAX_LIST_ITEMS",
         ],
+        "test_the_values_of_a_point_share_its_bytes_equally": [
+            "service.core.projecting.sample.MAX_POINT_BYTES",
+        ],
     },
     "service.core.projecting.test_umap": {
         "test_its_process_may_not_take_more_memory_than_the_bound": [
