@@ -1,9 +1,14 @@
 """AdminService shows what goes on inside, and the command line says it in words."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 from typer.testing import CliRunner
 
 from embedders.errors import EmbedderUnavailable
@@ -197,3 +202,54 @@ async def test_rerankers_of_several_addresses_are_counted_together() -> None:
     assert after.scored_passages - before.scored_passages == 2
     assert after.seconds.count - before.seconds.count == 1
     assert (after.max_waiting_calls, after.call_slots) == (256, reranker.spec.slots)
+
+
+class Shown(Collector):
+    """Metrics as all processes of a server have them together."""
+
+    def __init__(self, *metrics: Metric) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("process_start_time_seconds", "", 1.0)
+        yield from self._metrics
+
+    async def exposed(self) -> CollectorRegistry:
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return registry
+
+
+class ReadLabels(dict[str, str]):
+    """Labels that count how often one is read."""
+
+    read = 0
+
+    def __getitem__(self, name: str) -> str:
+        ReadLabels.read += 1
+        return super().__getitem__(name)
+
+
+async def test_the_work_grows_with_the_clients_and_not_with_their_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def labels_read(count: int) -> int:
+        calls = CounterMetricFamily("vecgate_grpc_calls", "")
+        names = [f"client{number:02}" for number in range(count)]
+        for name in names:
+            for code, value in (("OK", 3), ("RESOURCE_EXHAUSTED", 2)):
+                labels = ReadLabels(method="m", code=code, client=name)
+                calls.samples.append(Sample("vecgate_grpc_calls_total", labels, value))
+        monkeypatch.setattr(admin, "exposed", Shown(calls).exposed)
+        clients = dict.fromkeys(names, 'permissions = ["admin"]')
+        wire = await start_wire(auth=let_in(tmp_path / f"{count}.toml", **clients))
+        for name in names:
+            ReadLabels.read = 0
+            status = await ask(wire, ("authorization", f"Bearer {key_of(name)}"))
+        await stop_wire(wire)
+        assert [(each.name, each.calls, each.refused_calls) for each in status.clients] == [
+            (name, 5, 2) for name in names
+        ]
+        return ReadLabels.read
+
+    assert await labels_read(30) == 3 * await labels_read(10)
