@@ -116,6 +116,12 @@ RERANKER_SECONDS = Histogram(
 RERANKER_WAITING = Gauge(
     "vecgate_reranker_waiting_calls", "Searches that wait for a reranker.", ["reranker"], multiprocess_mode="livesum"
 )
+RERANKER_RUNNING = Gauge(
+    "vecgate_reranker_running_calls",
+    "Searches that a reranker is working for.",
+    ["reranker"],
+    multiprocess_mode="livesum",
+)
 MODEL_BYTES = Gauge(
     "vecgate_model_bytes",
     "Bytes of a local model's weights, and of its CUDA graphs, on a device.",

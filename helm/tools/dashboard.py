@@ -163,10 +163,11 @@ ROWS: dict[str, list[Panel]] = {
         ),
         ("Reranking, p95", "s", {"{{reranker}}": quantile(0.95, "vecgate_reranker_seconds", "reranker")}),
         (
-            "Searches that wait, pods in which it works",
+            "Searches that wait and that it works for, pods in which it works",
             "short",
             {
-                "{{reranker}}: searches": gauge("vecgate_reranker_waiting_calls", "reranker"),
+                "{{reranker}}: searches that wait": gauge("vecgate_reranker_waiting_calls", "reranker"),
+                "{{reranker}}: searches it works for": gauge("vecgate_reranker_running_calls", "reranker"),
                 "{{reranker}}: pods": gauge("vecgate_reranker_up", "reranker"),
             },
         ),

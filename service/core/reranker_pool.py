@@ -14,7 +14,7 @@ from embedders.errors import EmbedderOverloaded
 from embedders.front.failover import ask_first
 from embedders.reranking import RERANK, Passage, RankOutcome, RerankerSpec, WatchedReranker
 from embedders.telemetry import tracing
-from embedders.telemetry.metrics import RERANKED_PASSAGES, RERANKER_SECONDS, RERANKER_WAITING
+from embedders.telemetry.metrics import RERANKED_PASSAGES, RERANKER_RUNNING, RERANKER_SECONDS, RERANKER_WAITING
 from service.access import calling_account
 from service.core.backend_pool import CHECK_INTERVAL_S, BackendPool
 from service.errors import RerankerNotFound
@@ -68,10 +68,12 @@ class RerankerGroup:
             self.waiting -= 1
             RERANKER_WAITING.labels(name).set(self.waiting)
         self.running += 1
+        RERANKER_RUNNING.labels(name).set(self.running)
         try:
             yield
         finally:
             self.running -= 1
+            RERANKER_RUNNING.labels(name).set(self.running)
             self._room.release()
 
 

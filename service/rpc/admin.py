@@ -155,7 +155,7 @@ def _reranker(found: "Measured", group: RerankerGroup, workers: int) -> pb.Reran
         fault=group.fault or "",
         breaker_open=all(found.value("vecgate_embedder_breaker_open", embedder=each) for each in members),
         waiting_calls=found.whole("vecgate_reranker_waiting_calls", reranker=name),
-        running_calls=group.running,
+        running_calls=found.whole("vecgate_reranker_running_calls", reranker=name),
         max_waiting_calls=workers * MAX_WAITING_CALLS,
         call_slots=workers * sum(each.spec.slots for each in group.members),
         scored_passages=passages("scored"),

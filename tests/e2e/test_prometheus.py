@@ -114,8 +114,8 @@ def query(address: str, expression: str) -> dict[tuple[str, ...], float]:
 def test_prometheus_knows_every_metric_of_the_readme_once_it_was_used(scraped: str) -> None:
     unused = {"vecgate_embedder_failovers_total", "vecgate_nim_answers_total", "vecgate_nim_retries_total"}
     # The server has one embedder, which is no NIM, and no reranker.
-    unused |= {f"vecgate_reranker_{name}" for name in ("up", "seconds", "waiting_calls", "kept_orders_total")}
-    unused.add("vecgate_reranker_passages_total")
+    unused |= {f"vecgate_reranker_{name}" for name in ("up", "seconds", "waiting_calls", "running_calls")}
+    unused |= {f"vecgate_reranker_{name}_total" for name in ("passages", "kept_orders")}
     missing = {each.name for each in all_exposed() if each.labels and not query(scraped, f"count({each.samples[0]})")}
 
     assert missing == unused

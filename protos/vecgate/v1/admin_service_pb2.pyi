@@ -329,7 +329,7 @@ class RerankerStatus(_message.Message):
     waiting_calls: _builtins.int
     """The number of searches that wait for it."""
     running_calls: _builtins.int
-    """The number of searches that it is working for, in the process that answers."""
+    """The number of searches that it is working for; as all numbers here, of all server processes together."""
     max_waiting_calls: _builtins.int
     """The most searches that may wait for it; more are refused."""
     call_slots: _builtins.int

@@ -220,6 +220,20 @@ class Shown(Collector):
         return registry
 
 
+async def test_the_searches_of_a_reranker_are_those_of_all_processes_as_its_slots_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    running = GaugeMetricFamily("vecgate_reranker_running_calls", "", labels=["reranker"])
+    running.add_metric(["rank"], 5)
+    running.add_metric(["other"], 1)
+    monkeypatch.setattr(admin, "exposed", Shown(running).exposed)
+    wire = await start_wire(rerankers=[[FakeReranker(name="rank", slots=4)]], server=ServerSettings(workers=2))
+    (shown,) = (await ask(wire)).rerankers
+    await stop_wire(wire)
+
+    assert (shown.running_calls, shown.call_slots) == (5, 8)
+
+
 class ReadLabels(dict[str, str]):
     """Labels that count how often one is read."""
 
