@@ -6,12 +6,14 @@ from uuid import UUID, uuid4
 import numpy as np
 import pytest
 
+from service.core.projecting import sample
 from service.settings import WeaviateSettings
 from tests.conftest import assert_close
 from tests.e2e.beside import beside
 from tests.fakes.embedder import FakeEmbedder
 from vecgate.client import all_of, where
 from vecgate.v1 import collection_service_pb2 as collection_pb
+from vecgate.v1 import filter_pb2 as filter_pb
 from vecgate.v1 import object_service_pb2 as object_pb
 from vecgate.v1 import search_service_pb2 as pb
 from vecgate.v1 import tenant_pb2 as tenant_pb
@@ -98,6 +100,23 @@ async def test_a_sample_is_from_all_over_the_ids_and_of_a_filter_from_what_match
     assert (len(filtered.ids), filtered.total_count) == (50, 200)
     assert min(np.histogram(years(filtered), bins=4, range=(300, 500))[0]) >= 6
     assert sum(np.histogram(years(filtered), bins=1, range=(300, 499))[0]) == 50
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [all_of(where("year") >= 300, where("year") < 500), where("year") < 300],
+    ids=["a range of two conditions", "one condition"],
+)
+async def test_what_matches_is_the_same_in_pages_as_at_once(
+    mapped: Mapped, monkeypatch: pytest.MonkeyPatch, filters: filter_pb.Filter
+) -> None:
+    scope = {"tenant": "anna" if mapped.tenants else ""}
+    at_once = await mapped.draw(sample_size=500, filters=filters, scope=scope)
+    monkeypatch.setattr(sample, "WINDOW_PAGE", 30)
+    in_pages = await mapped.draw(sample_size=499, filters=filters, scope=scope)
+
+    assert len(at_once.ids) == at_once.total_count > 100
+    assert in_pages.ids == at_once.ids
 
 
 async def test_a_map_has_all_objects_and_an_input_is_where_the_object_with_its_vector_is(mapped: Mapped) -> None:
