@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from service.access import Authenticator
 from service.access.ledger import Ledger
 from service.core.embedder_pool import EmbedderPool
@@ -39,6 +41,8 @@ class Shared:
 
 ALONE = Shared(Ledger(), {})
 
+_log = structlog.get_logger()
+
 
 async def start_server(
     settings: Settings, ends: AsyncExitStack, end: "asyncio.Future[None]", *, shared: Shared = ALONE
@@ -62,7 +66,10 @@ async def start_server(
     rerankers = RerankerPool(build_rerankers(settings, decoders))
     web = None
     if settings.web.enabled:
-        web = WebServer(settings.web, settings.server, embedders=embedders, authenticator=authenticator)
+        # Without the API the explorer has nothing to show.
+        explored = {} if settings.api_over_http else {"explorer": False}
+        own = settings.web.model_copy(update=explored)
+        web = WebServer(own, settings.server, embedders=embedders, authenticator=authenticator)
     tracing = Tracing()
     ends.push_async_callback(tracing.close)
     where = settings.weaviate
@@ -104,7 +111,10 @@ async def _start_all(settings: Settings, ends: AsyncExitStack, server: GrpcServe
     if web is not None:
         api = ConnectApplication(server.methods, settings.server.max_request_bytes, RequestLimits.of(settings.limits))
         ends.callback(api.close)
-        web.calls.serve(api)
+        if settings.api_over_http:
+            web.calls.serve(api)
+        else:
+            _log.warning("no calls of the API over HTTP: set VECGATE_WEB__TLS_CLIENT_CA_FILE as well")
         servers.append(web)
     ends.push_async_callback(_stop_all, servers)
     for each in servers:

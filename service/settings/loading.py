@@ -121,6 +121,11 @@ class Settings(BaseSettings):
         return {name: embedders[name] for name in self.embedder.order or embedders}
 
     @property
+    def api_over_http(self) -> bool:
+        """Whether HTTP answers calls of the API: not where gRPC asks callers for certificates and HTTP does not."""
+        return self.server.tls_client_ca_file is None or self.web.tls_client_ca_file is not None
+
+    @property
     def rerankers(self) -> dict[str, NimRerankSettings]:
         """The rerankers by name."""
         return {name: group for name, group in self.embedders.items() if isinstance(group, NimRerankSettings)}

@@ -14,6 +14,9 @@ from service.process.deadlines import Deadlines
 from service.process.server_timing import SERVER_TIMING, server_timing
 from service.web.exchange import REQUEST_ID, BodyReader, Exchange
 
+PIECE_BYTES = 1024 * 1024
+"""Bytes of a response that are written at a time: copying tens of megabytes at once would delay other calls."""
+
 Event = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
@@ -63,6 +66,7 @@ class Bridge:
         headers: of every response.
         bodies: bounds the bytes of all bodies together.
         idle_timeout_s: seconds that a caller may take to read a part of the response.
+        body_timeout_s: seconds in which the request's body must arrive.
         deadlines: of the event loop.
     """
 
@@ -73,6 +77,7 @@ class Bridge:
         *,
         bodies: BodyReader,
         idle_timeout_s: float,
+        body_timeout_s: float,
         deadlines: Deadlines,
     ) -> None:
         self.response: web.StreamResponse | None = None
@@ -81,6 +86,7 @@ class Bridge:
         self._headers = headers
         self._bodies = bodies
         self._idle_timeout_s = idle_timeout_s
+        self._body_timeout_s = body_timeout_s
         self._deadlines = deadlines
         self._start: Event = {}
         self._is_read = False
@@ -110,6 +116,7 @@ class Bridge:
         Raises:
             InvalidRequest: the body does not match its headers.
             Overloaded: all bodies together are too long.
+            TimeoutError: the body has not arrived in time.
         """
         if self._is_read:
             await asyncio.get_running_loop().create_future()
@@ -117,7 +124,8 @@ class Bridge:
         try:
             if not self._exchange.request_bytes:
                 await self._bodies.invite(self._exchange)
-            part = await content.readany()
+            with self._deadlines.after(max(0.0, self._started + self._body_timeout_s - time.perf_counter())):
+                part = await content.readany()
         except web.RequestPayloadError:
             raise InvalidRequest([Violation("", "the body does not match its headers")]) from None
         self._exchange.request_bytes += len(part)
@@ -138,8 +146,9 @@ class Bridge:
         try:
             with self._deadlines.after(self._idle_timeout_s):
                 response = self.response or await self._begin(None if more else len(body))
-                if body:
-                    await response.write(body)
+                if self._exchange.request.method != "HEAD":
+                    for at in range(0, len(body), PIECE_BYTES):
+                        await response.write(body[at : at + PIECE_BYTES])
                 if not more:
                     await response.write_eof()
         except TimeoutError:

@@ -158,6 +158,7 @@ class Calls:
             {REQUEST_ID: exchange.request_id, **API_HEADERS, **self._origins.headers(exchange)},
             bodies=self._endpoint.bodies,
             idle_timeout_s=self._bounds.idle_timeout_s,
+            body_timeout_s=self._bounds.body_timeout_s,
             deadlines=self._deadlines,
         )
         started, times = time.perf_counter(), CallTimes()
@@ -239,6 +240,8 @@ class Calls:
             raise head_too_large(self._bounds.max_header_bytes)
         if exchange.request.method == "CONNECT":
             raise invalid_http("CONNECT is not supported")
+        if exchange.request.method == "POST" and (fault := self._origins.foreign(exchange)) is not None:
+            raise fault
         switches = self._authenticator.settings
         path, route = exchange.path, exchange.route
         open_here = path in self._endpoint.open_paths or (

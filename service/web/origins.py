@@ -79,10 +79,8 @@ class Origins:
         headers = exchange.headers
         if headers.get("origin", "") in self._origins:
             return None
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-            return PermissionDenied(
-                "pages of other origins may not call this server; list theirs in VECGATE_WEB__CORS_ORIGINS"
-            )
+        if (fault := self.foreign(exchange)) is not None:
+            return fault
         if self._checks_names and not self._is_known(headers.get("host", "")):
             return PermissionDenied(
                 "this server has no keys and takes calls under the names of this machine only; list the origin that "
@@ -90,10 +88,21 @@ class Origins:
             )
         return None
 
+    def foreign(self, exchange: Exchange) -> PermissionDenied | None:
+        """Return the refusal of a request that a page of an origin that is not listed causes; None for others."""
+        headers = exchange.headers
+        if headers.get("origin", "") in self._origins:
+            return None
+        if headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+            return None
+        return PermissionDenied(
+            "pages of other origins may not call this server; list theirs in VECGATE_WEB__CORS_ORIGINS"
+        )
+
     def _is_known(self, host: str) -> bool:
         """Return whether a name, with or without a port, can only mean this machine: addresses always do."""
         try:
-            name = urlsplit(f"//{host}").hostname or ""
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
         except ValueError:
             return False
         if name in self._names or name.endswith(".localhost"):

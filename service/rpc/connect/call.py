@@ -13,6 +13,7 @@ from connectrpc.errors import ConnectError
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
+from service.access import calling_account
 from service.error_table import log_failure, to_status
 from service.errors import InvalidRequest, MessageTooLarge, Violation
 from service.process.log import new_request_id
@@ -150,7 +151,12 @@ class HttpCall:
         except ConnectError as error:
             return await self._refuse(error)
         if isinstance(request, JsonMessage):
-            return await self._json.read(request)
+            try:
+                return await self._json.read(request)
+            except InvalidRequest:
+                # Refused requests count, too: the server has received them.
+                calling_account.get().receive(len(request.content))
+                raise
         return request
 
     async def _refuse(self, error: ConnectError) -> NoReturn:
@@ -172,11 +178,6 @@ class HttpCall:
         self._answers.put_nowait(message if self._serialize is None else self._serialize(message))
 
     # What the application calls.
-
-    @property
-    def begun(self) -> bool:
-        """Whether the call has reached its handler."""
-        return self._task is not None
 
     @property
     def asks(self) -> bool:
@@ -250,11 +251,13 @@ class HttpCall:
 
     async def close(self) -> None:
         """End the handler if it still runs. Its response has been sent, or never will be."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        for callback in self._callbacks:
-            callback(cast("Context", self))
+        try:
+            if self._task is not None and not self._task.done():
+                self._task.cancel()
+                await asyncio.wait({self._task})
+        finally:
+            for callback in self._callbacks:
+                callback(cast("Context", self))
 
     def _end(self, task: "asyncio.Task[bytes | None]") -> None:
         if not self._asked.done():

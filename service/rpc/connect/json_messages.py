@@ -15,7 +15,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import EncodeError, Message
 
 from service.errors import InvalidRequest, Violation
-from service.rpc.connect.json_text import JsonText
+from service.rpc.connect.json_text import LONG_BYTES, JsonText
+from service.rpc.shared.bounds import MAX_PROPERTIES_BYTES
 
 IN_THREAD_BYTES = 16 * 1024
 """Longer messages are converted in a thread, so that other calls do not wait."""
@@ -102,7 +103,8 @@ def to_binary(message: JsonMessage, max_fields: int) -> bytes:
         raise InvalidRequest([Violation("", "the request is not a JSON object; send at least {}")])
     try:
         contents = list(_take_bytes(text, text.value, cast("Descriptor", result.DESCRIPTOR), ()))
-        json_format.ParseDict(_whole(text, text.value) if text.has_long else text.value, result)
+        is_long = len(message.content) > LONG_BYTES
+        json_format.ParseDict(_whole(text, text.value) if is_long else text.value, result)
         for path, content in contents:
             _put(result, path, content)
         return result.SerializeToString()
@@ -112,7 +114,10 @@ def to_binary(message: JsonMessage, max_fields: int) -> bytes:
         raise InvalidRequest([Violation("", "the request is not encoded in UTF-8")]) from None
     except (EncodeError, RecursionError):
         raise InvalidRequest([Violation("", "the request has more levels than a message can have")]) from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError):
+        # What protobuf's reader says of these is about its own code.
+        raise InvalidRequest([Violation("", "the request has a value of a wrong type for its field")]) from None
+    except (ArithmeticError, LookupError, ValueError) as error:
         raise _invalid(str(error)) from None
 
 
@@ -195,15 +200,19 @@ def _decode(packed: bytes, path: Path) -> bytes:
     return b"".join(pieces)
 
 
-def _whole(text: JsonText, value: Any) -> Any:
+def _whole(text: JsonText, value: Any, path: tuple[str, ...] = ()) -> Any:
     """Return a value with its long strings instead of their marks."""
     match value:
         case dict():
             if any(text.long(name) is not None for name in value):
                 raise InvalidRequest([Violation("", "the request has a name that is too long")])
-            return {name: _whole(text, each) for name, each in value.items()}
+            return {name: _whole(text, each, (*path, name)) for name, each in value.items()}
         case list():
-            return [_whole(text, each) for each in value]
+            return [_whole(text, each, path) for each in value]
+        case str() if (size := len(text.long(value) or value)) > MAX_PROPERTIES_BYTES:
+            # protobuf's reader keeps the interpreter for 33 ms a megabyte, and no field may have so many.
+            message = f"is a text of {size} bytes; no field may have more than {MAX_PROPERTIES_BYTES}"
+            raise InvalidRequest([Violation(".".join(path)[:MESSAGE_CHARS], message, "TEXT_TOO_LONG")])
         case str() if (content := text.long(value)) is not None:
             if len(content.translate(None, CONTROLS)) < len(content):
                 raise InvalidRequest([Violation("", "the request is not JSON: a string has a control character")])

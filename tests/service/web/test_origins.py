@@ -110,11 +110,31 @@ async def test_a_get_that_a_page_of_another_origin_causes_is_refused(serve: Serv
 
 
 @pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"sec-fetch-site": "cross-site", "content-type": "text/plain"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": PAGE}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"host": "host.docker.internal"}, 200),
+    ],
+)
+async def test_the_routes_of_a_nim_take_nothing_from_pages_of_other_origins(
+    serve: Serve, headers: dict[str, str], status: int
+) -> None:
+    async with serve(PAGE) as http:
+        answer = await http.post("/v1/embeddings", json={"model": "fake/model", "input": "a cat"}, headers=headers)
+
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
     ("host", "status"),
     [
         ("127.0.0.1:8070", 200),
         ("[::1]:8070", 200),
         ("localhost", 200),
+        ("localhost.:8070", 200),
         ("vecgate.localhost:80", 200),
         ("pictures.example.com", 200),
         ("rebound.example.com:8070", 403),

@@ -182,7 +182,7 @@ async def test_a_caller_that_waits_to_send_its_body_is_asked_for_it(api: Wire) -
 
 
 @pytest.mark.parametrize(
-    "lines", [["connect-timeout-ms: 200"], []], ids=["the caller's deadline", "the server's bound"]
+    "lines", [["connect-timeout-ms: 1000"], []], ids=["the caller's deadline", "the server's bound"]
 )
 async def test_a_body_that_never_ends_is_given_up(api: Wire, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     monkeypatch.setattr(calls, "REQUEST_TIMEOUT_S", 60 if lines else 0.2)
@@ -193,6 +193,41 @@ async def test_a_body_that_never_ends_is_given_up(api: Wire, monkeypatch: pytest
 
     assert (status, answer["code"]) == (504, "deadline_exceeded")
     assert answer["details"][0]["debug"]["reason"] == "DEADLINE_EXCEEDED"
+
+
+async def test_a_stream_that_nobody_bounds_waits_for_its_body_only_so_long(
+    api: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.web.calls, "_bounds", WebBounds(body_timeout_s=0.2))
+    request = head("/grpc.health.v1.Health/Watch", "content-length: 1000")
+    async with connected(api) as connection:
+        await connection.send(request.replace(b"application/json", b"application/connect+proto"), b"\0\0")
+        async with asyncio.timeout(10):
+            rest = await connection.reader.readuntil(b"}}")
+
+    assert b'"deadline_exceeded"' in rest
+
+
+async def test_an_answer_to_head_has_no_body(api: Wire) -> None:
+    async with connected(api) as connection:
+        await connection.send(f"HEAD {SEARCH} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        refused = await connection.reader.readuntil(b"\r\n\r\n")
+        body = json.dumps(A_TEXT).encode()
+        await connection.send(head(EMBED, f"content-length: {len(body)}") + body)
+        status, _ = await connection.answer()
+
+    assert refused.startswith(b"HTTP/1.1 4")
+    assert status == httpx.codes.OK
+
+
+async def test_json_that_cannot_be_read_counts_towards_the_quota_of_its_caller(tmp_path: Any) -> None:
+    quota = 'permissions = ["embed"]\n[clients.poor.quota]\nbytes_per_second = 10'
+    wire = await start_wire(auth=let_in(tmp_path / "clients.toml", poor=quota))
+    bearer = f"Bearer {key_of('poor')}"
+    answers = [await ask(wire, EMBED, b"{" * 1000, authorization=bearer) for _ in range(2)]
+    await stop_wire(wire)
+
+    assert [each.status_code for each in answers] == [400, 429]
 
 
 @pytest.mark.parametrize("text", ["x", "-1", "1.5", "99999999999", ""])

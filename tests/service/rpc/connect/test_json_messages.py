@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequest
 from service.rpc.connect.json_messages import AT_ONCE, JsonMessage, to_binary, to_json
 from service.rpc.connect.json_text import LONG_BYTES, WINDOW
+from service.rpc.shared.bounds import MAX_PROPERTIES_BYTES
 from vecgate.v1 import object_service_pb2 as objects
 from vecgate.v1 import search_service_pb2 as search
 
@@ -29,6 +30,23 @@ def refusal(content: str | bytes | dict[str, Any], kind: Any = search.SearchObje
         read(content, kind)
     (violation,) = caught.value.violations
     return violation.field, violation.description
+
+
+@pytest.mark.parametrize("text", ["x" * (MAX_PROPERTIES_BYTES + 1), "\n" * (MAX_PROPERTIES_BYTES + 1)])
+def test_a_text_that_no_field_may_have_is_refused_by_its_field_before_it_is_read(text: str) -> None:
+    field, message = refusal({"collection": "Pictures", "nearText": {"concepts": [text]}})
+
+    assert field == "nearText.concepts"
+    assert str(MAX_PROPERTIES_BYTES) in message
+
+
+@pytest.mark.parametrize("wrong", [{"sort": 3}, {"nearText": {"concepts": 3}}, {"nearText": [1]}])
+def test_a_value_of_a_wrong_type_is_refused_in_words_about_the_request(wrong: dict[str, Any]) -> None:
+    _, message = refusal({"collection": "Pictures", **wrong})
+
+    assert "object of type" not in message
+    assert "not iterable" not in message
+    assert "attribute" not in message
 
 
 def imported(**parts: object) -> dict[str, Any]:
