@@ -14,7 +14,7 @@ from service.process.deadlines import Deadlines
 from service.process.server_timing import SERVER_TIMING, server_timing
 from service.web.exchange import REQUEST_ID, BodyReader, Exchange
 
-PIECE_BYTES = 1024 * 1024
+PIECE = 1024 * 1024
 """Bytes of a response that are written at a time: copying tens of megabytes at once would delay other calls."""
 
 Event = Mapping[str, Any]
@@ -147,8 +147,8 @@ class Bridge:
             with self._deadlines.after(self._idle_timeout_s):
                 response = self.response or await self._begin(None if more else len(body))
                 if self._exchange.request.method != "HEAD":
-                    for at in range(0, len(body), PIECE_BYTES):
-                        await response.write(body[at : at + PIECE_BYTES])
+                    for at in range(0, len(body), PIECE):
+                        await response.write(body[at : at + PIECE])
                 if not more:
                     await response.write_eof()
         except TimeoutError:
