@@ -266,6 +266,34 @@ async def test_colours_have_a_legend_that_counts_every_object(page: Page) -> Non
     await expect(legend.get_by_role("listitem").first).to_be_visible()
 
 
+async def test_properties_that_group_objects_are_offered_before_those_that_do_not(page: Page, crowd: str) -> None:
+    await open_map(page, collection=crowd)
+
+    colour = page.get_by_label("Colour")
+    await expect(colour.locator("optgroup option")).to_have_attribute("value", "title")
+    await expect(colour.locator("> option")).to_have_count(2)
+    await expect(colour.locator("> option").last).to_have_attribute("value", "group")
+
+
+async def test_an_empty_collection_says_so_and_leads_to_the_import(page: Page, gallery: Serving) -> None:
+    text = {"name": "title", "data_type": "DATA_TYPE_TEXT"}
+    with gallery.client() as client:
+        client.create_collection(
+            Collection(
+                name="Void", properties=[text], vectors=[{"name": "default", "text_fields": [{"name": "title"}]}]
+            )
+        )
+        try:
+            await page.goto("#/map?collection=Void")
+
+            await expect(page.get_by_text("There are no objects to show.")).to_be_visible()
+            await expect(page.locator("canvas")).to_be_hidden()
+            link = page.get_by_role("link", name="Import some pictures")
+            await expect(link).to_have_attribute("href", "#/import?collection=Void")
+        finally:
+            client.delete_collection("Void")
+
+
 async def test_a_server_without_umap_says_what_to_install(page: Page, watch: Watch) -> None:
     watch.expect("status of 400")
     refusal = {

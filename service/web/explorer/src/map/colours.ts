@@ -23,6 +23,7 @@ const CATEGORIES = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc7
 /** Viridis: it grows lighter from one end to the other, for every colour vision. */
 const SCALE = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
 const OTHERS = "#8c8c8c";
+const OTHER_VALUES = "other values";
 export const NONE = "transparent";
 
 /** Colour points by a column of values; without one all have the same colour. */
@@ -35,6 +36,14 @@ export function colourBy(values: JsonValue[] | undefined, count: number, plain: 
     return byNumber(numbers, known, values.some((each) => typeof each === "string"));
   }
   return byCategory(values);
+}
+
+/** Whether colours tell something of a column: numbers have a scale, and of words most objects share one with a colour. */
+export function groups(values: JsonValue[]): boolean {
+  const present = values.filter((each) => each !== null).length;
+  const { legend } = colourBy(values, values.length, OTHERS);
+  const others = legend.find((each) => each.label === OTHER_VALUES)?.count ?? 0;
+  return others <= present / 2;
 }
 
 const DATE = /^\d{4}-\d\d-\d\dT/;
@@ -98,7 +107,7 @@ function countColours(of: Uint8Array): number[] {
 /** What is left over, and what has no value, as far as there is any. */
 function rest(counts: number[], others: number): Entry[] {
   const entries = [
-    { label: "other values", colour: OTHERS, count: counts[others] ?? 0 },
+    { label: OTHER_VALUES, colour: OTHERS, count: counts[others] ?? 0 },
     { label: "no value", colour: NONE, count: counts[others + 1] ?? 0 },
   ];
   return entries.filter((each) => each.count > 0);

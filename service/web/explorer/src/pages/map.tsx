@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { pictureProperties, smallProperty, useLoaded, type Loaded } from "../collections";
 import { MapCanvas, type Scene } from "../map/canvas";
-import { colourBy, type Colouring } from "../map/colours";
+import { colourBy, groups, type Colouring } from "../map/colours";
 import { loadMap, mapProperties, nameOf, type MapData, type MapInput, type Method } from "../map/load";
 import "../map/map.css";
 import { Busy } from "../parts/busy";
@@ -54,20 +54,24 @@ export function MapPage({ params }: { params: URLSearchParams }) {
   const state = readState(params);
   const collections = useCollections();
   const chosen = collectionOf(collections.value, state.collection);
+  const [columns, setColumns] = useState<MapData["columns"]>();
   return (
     <div class="stack">
       <h1>Map</h1>
       <ErrorNote error={collections.error} onRetry={collections.reload} />
       {collections.value === undefined && collections.error === undefined && <Busy>Loading collections</Busy>}
-      {collections.value && <Settings collections={collections.value} state={state} chosen={chosen} />}
-      {collections.value?.length === 0 && <p class="quiet">There are no collections yet.</p>}
+      {collections.value && <Settings collections={collections.value} state={state} chosen={chosen} columns={columns} />}
+      {collections.value?.length === 0 && <p class="note">There are no collections yet. <a href={href("import")}>Import some pictures</a></p>}
       {chosen && !isWhole(chosen, state) && <p class="quiet">Choose a tenant to see its map.</p>}
-      {chosen && isWhole(chosen, state) && <Drawn key={`${chosen.name} ${state.tenant} ${state.vector}`} collection={chosen} state={{ ...state, collection: chosen.name ?? "" }} />}
+      {chosen && isWhole(chosen, state) && <Drawn key={`${chosen.name} ${state.tenant} ${state.vector}`} collection={chosen} state={{ ...state, collection: chosen.name ?? "" }} onColumns={setColumns} />}
     </div>
   );
 }
 
-function Settings({ collections, state, chosen }: { collections: CollectionJson[]; state: MapState; chosen: CollectionJson | undefined }) {
+function Settings({ collections, state, chosen, columns }: { collections: CollectionJson[]; state: MapState; chosen: CollectionJson | undefined; columns: MapData["columns"] | undefined }) {
+  const properties = chosen ? mapProperties(chosen) : [];
+  const others = useMemo(() => properties.filter((each) => !groups(columns?.get(each) ?? [])), [chosen, columns]);
+  const telling = properties.filter((each) => !others.includes(each));
   return (
     <div class="panel map-settings">
       <CollectionPicker collections={collections} place={state} onChange={(place) => go({ ...state, ...place, colour: place.collection === state.collection ? state.colour : "" })} />
@@ -89,7 +93,8 @@ function Settings({ collections, state, chosen }: { collections: CollectionJson[
           Colour
           <select value={state.colour} onChange={(event) => go({ ...state, colour: event.currentTarget.value })}>
             <option value="">one for all</option>
-            {(chosen ? mapProperties(chosen) : []).map((each) => <option value={each}>by {isolated(each, 40)}</option>)}
+            {telling.map((each) => <option value={each}>by {isolated(each, 40)}</option>)}
+            {others.length > 0 && <optgroup label="few objects alike">{others.map((each) => <option value={each}>by {isolated(each, 40)}</option>)}</optgroup>}
           </select>
         </label>
       </div>
@@ -98,12 +103,13 @@ function Settings({ collections, state, chosen }: { collections: CollectionJson[
 }
 
 /** The map with what is beside it. */
-function Drawn({ collection, state }: { collection: CollectionJson; state: MapState }) {
+function Drawn({ collection, state, onColumns }: { collection: CollectionJson; state: MapState; onColumns: (columns: MapData["columns"]) => void }) {
   const [picture, setPicture] = useState<QueryPicture>();
   const [selected, setSelected] = useState<number>();
   const [seen, setSeen] = useState<number[]>([]);
   const map = useRef<MapCanvas | undefined>(undefined);
   const { data, loaded } = useMap(collection, state, picture);
+  useEffect(() => data && onColumns(data.columns), [data]);
   const plain = useThemeColour("accent");
   const colouring = useMemo(() => data && colourBy(state.colour ? data.columns.get(state.colour) : undefined, data.ids.length, plain), [data, state.colour, plain]);
   const pictures = usePictureKeys(collection, state.tenant);
@@ -115,11 +121,13 @@ function Drawn({ collection, state }: { collection: CollectionJson; state: MapSt
     });
     return { data, colouring, loadPicture };
   }, [data, colouring, pictures]);
+  const empty = data?.total === 0;
   return (
     <div class="map-page">
       <div class="stack">
         <ErrorNote error={loaded.error} onRetry={loaded.reload} />
-        <div class="map-frame">
+        {empty && <p class="note">There are no objects to show. <a href={href("import", { collection: collection.name, tenant: state.tenant })}>Import some pictures</a></p>}
+        <div class="map-frame" hidden={empty}>
           <Canvas scene={scene} map={map} label={`Map of ${collection.name ?? ""}`} onSelect={setSelected} onView={setSeen} />
           {loaded.value === undefined && loaded.error === undefined && (
             <div class="map-wait"><Busy>{state.method === "umap" ? "UMAP takes up to two minutes" : "Drawing the map"}</Busy></div>
@@ -130,7 +138,7 @@ function Drawn({ collection, state }: { collection: CollectionJson; state: MapSt
             <button type="button" aria-label="Show everything" onClick={() => map.current?.fit()}>⤢</button>
           </div>
         </div>
-        <p class="quiet" id="map-help">Drag to move, turn the wheel or pinch to zoom, tap an object to choose it. On the keyboard: arrows, + and -, 0 for everything, N and P from object to object.</p>
+        <p class="quiet" id="map-help" hidden={empty}>Drag to move, turn the wheel or pinch to zoom, tap an object to choose it. On the keyboard: arrows, + and -, 0 for everything, N and P from object to object.</p>
         {data && <Facts data={data} state={state} />}
       </div>
       <div class="map-side">
