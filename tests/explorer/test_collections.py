@@ -98,7 +98,7 @@ async def test_a_collection_has_a_page_with_its_schema_and_ways_on(stored: Servi
     await expect(row).to_contain_text("cosine")
     title = properties.get_by_role("row", name="title")
     await expect(title).to_contain_text("text")
-    await expect(title).to_contain_text("filters, keywords")
+    await expect(title).to_contain_text("filters, keywords, vectors")
     await expect(title).to_contain_text("What it is called.")
     for name, target in (("Search", "search"), ("Map", "map"), ("Import", "import")):
         link = page.get_by_role("link", name=re.compile(f"^{name} .*Half"))

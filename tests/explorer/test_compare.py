@@ -198,6 +198,22 @@ async def test_pictures_come_from_a_collection(page: Page) -> None:
     assert np.isfinite(await shown_cosines(page)).all()
 
 
+async def test_a_file_that_comes_again_is_not_embedded_again(page: Page) -> None:
+    await fill(page, FILES[0])
+    await compare(page)
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url) if request.url.endswith("/EmbedInputs") else None)
+
+    await page.get_by_role("button", name="Remove").click()
+    await expect(page.get_by_text("Still needed: a picture.")).to_be_visible()
+    await page.get_by_label("Choose pictures").set_input_files([FILES[0], FILES[0]])
+    await expect(page.get_by_label("Pictures to compare").get_by_role("listitem")).to_have_count(2)
+    await page.get_by_role("button", name="Compare", exact=True).click()
+    await expect(page.get_by_text("2 pictures are compared")).to_be_attached()
+
+    assert calls == []
+
+
 async def test_a_comparison_can_be_cancelled(page: Page) -> None:
     async def never(_: Route) -> None:
         return None

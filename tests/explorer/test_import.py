@@ -1,5 +1,6 @@
 """The page that imports a folder of pictures, in front of a real server."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def album(tmp_path: Path) -> Album:
     (folder / "page.jpg").write_bytes(HOSTILE_FILES["page"])
     (folder / "empty.gif").touch()
     for name in OTHERS:
-        (folder / name).write_bytes(HOSTILE_FILES["svg"])
+        (folder / name).write_bytes(HOSTILE_FILES["svg file"])
     return Album(folder, tuple(name.replace("e\u0301", "\u00e9") for name in pictures))
 
 
@@ -141,6 +142,27 @@ async def test_a_folder_is_imported_into_a_new_collection(
     with gallery.client() as client:
         check(client, collection, album)
         assert client.search(collection, text="an animal", limit=3).hits
+
+
+async def test_what_an_import_still_needs_is_said_and_the_focus_stays_on_the_page(
+    page: Page, album: Album, collection: str
+) -> None:
+    await page.goto("#/import")
+    button = page.get_by_role("button", name="Import", exact=True)
+    await expect(button).to_have_accessible_description("Choose a folder or pictures first.")
+    await page.get_by_label("Choose a folder").set_input_files(album.folder)
+    await page.get_by_label("a new collection").check()
+    await expect(button).to_be_disabled()
+    await expect(button).to_have_accessible_description(re.compile("A new one has to be created first"))
+    await make_collection(page, collection)
+    await expect(button).to_have_accessible_description("")
+
+    await start(page)
+    await expect(page.get_by_role("heading", name="Import", level=1)).to_be_focused()
+    await done(page)
+    await page.get_by_role("button", name="Import something else").click()
+
+    await expect(page.get_by_role("heading", name="Import", level=1)).to_be_focused()
 
 
 async def test_a_dropped_folder_changes_nothing_of_what_is_stored(

@@ -89,6 +89,14 @@ async def test_the_page_shows_what_the_server_says(gallery: Serving, page: Page)
     await expect(page.get_by_text("everybody may use it")).to_be_visible()
 
 
+async def test_it_leads_to_the_collections_for_counts_and_missing_vectors(page: Page) -> None:
+    await page.goto("#/status")
+
+    await region(page, "Weaviate").get_by_role("link", name="Collections").click()
+
+    await expect(page.get_by_role("heading", name="Collections")).to_be_visible()
+
+
 async def test_charts_move_with_the_work_and_have_words_and_numbers(gallery: Serving, page: Page) -> None:
     await page.goto("#/status")
     card = page.get_by_role("article", name="Embedder")

@@ -5,6 +5,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { call, isCancelled } from "../api";
 import { toBase64 } from "../base64";
 import { base64Bytes } from "../importing/importer";
+import { sha1 } from "../importing/uuid5";
 import { showable } from "../raster";
 import type { EmbedderInfoJson, EmbedInputsRequestJson, EmbedInputsResponseJson, InputJson, PurposeJson, ServerLimitsJson } from "../types";
 import { cosines, type Matrix } from "./cosines";
@@ -54,15 +55,14 @@ export interface Plan {
   readonly limits: ServerLimitsJson;
 }
 
-let pictures = 0;
-
 export function textItem(text: string): TextItem {
   return { key: text, kind: "text", bytes: new TextEncoder().encode(text).length + 64 };
 }
 
 export async function pictureItem(blob: Blob, name: string): Promise<PictureItem> {
-  const shown = showable(new Uint8Array(await blob.arrayBuffer()));
-  return { key: String(pictures++), kind: "picture", bytes: base64Bytes(blob.size) + 64, name, blob, shown };
+  const content = new Uint8Array(await blob.arrayBuffer());
+  const shown = showable(content);
+  return { key: sha1(content).join(" "), kind: "picture", bytes: base64Bytes(blob.size) + 64, name, blob, shown };
 }
 
 /** The lines of a text that say something, each once. */

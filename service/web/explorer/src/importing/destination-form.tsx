@@ -4,7 +4,7 @@ import { CollectionPicker, collectionOf, isWhole, type Place } from "../parts/co
 import { ErrorNote } from "../parts/error-note";
 import { short } from "../parts/text";
 import type { CollectionJson, EmbedderInfoJson } from "../types";
-import { COLLECTION_NAME, create, type Destination, guess, pictureProperties, textProperties } from "./destination";
+import { COLLECTION_NAME, create, type Destination, fillableProperties, guess, textProperties } from "./destination";
 
 interface Props {
   collections: CollectionJson[];
@@ -20,7 +20,7 @@ interface Props {
 /** Choose where pictures go, or make a collection for them. */
 export function DestinationForm({ collections, embedders, place: given, onChange, onCreated }: Props) {
   const [place, setPlace] = useState(given);
-  const fitting = collections.filter((each) => pictureProperties(each).length > 0);
+  const fitting = collections.filter((each) => fillableProperties(each).length > 0);
   const [making, setMaking] = useState(fitting.length === 0);
   const chosen = collectionOf(fitting, place.collection);
   const [fields, setFields] = useState(chosen ? guess(chosen) : undefined);
@@ -50,7 +50,7 @@ export function DestinationForm({ collections, embedders, place: given, onChange
           <CollectionPicker collections={fitting} place={place} onChange={setPlace} withVector={false} />
           {chosen && fields && (
             <div class="fields">
-              <Choice label="The picture goes into" names={pictureProperties(chosen)} value={fields.picture} onChange={(picture) => setFields({ ...fields, picture })} />
+              <Choice label="The picture goes into" names={fillableProperties(chosen)} value={fields.picture} onChange={(picture) => setFields({ ...fields, picture })} />
               <Choice label="The file's name goes into" none="nothing" names={textProperties(chosen)} value={fields.name} onChange={(name) => setFields({ ...fields, name })} />
               <Choice label="Its path goes into" none="nothing" names={textProperties(chosen)} value={fields.path} onChange={(path) => setFields({ ...fields, path })} />
             </div>

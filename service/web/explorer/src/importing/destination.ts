@@ -45,7 +45,8 @@ export interface Destination {
   readonly path: string;
 }
 
-export function pictureProperties({ properties = [] }: CollectionJson): string[] {
+/** The properties that take a picture. Of a blob hash Weaviate keeps a hash only, so such a one is filled here, and never shown. */
+export function fillableProperties({ properties = [] }: CollectionJson): string[] {
   return properties.filter(({ dataType }) => dataType === "DATA_TYPE_BLOB" || dataType === "DATA_TYPE_BLOB_HASH").map(({ name = "" }) => name);
 }
 
@@ -55,7 +56,7 @@ export function textProperties({ properties = [] }: CollectionJson): string[] {
 
 /** Returns which properties most likely take what. */
 export function guess(collection: CollectionJson): Pick<Destination, "picture" | "name" | "path"> {
-  const pictures = pictureProperties(collection);
+  const pictures = fillableProperties(collection);
   const texts = textProperties(collection);
   const embedded = (collection.vectors ?? []).flatMap(({ imageFields = [] }) => imageFields.map(({ name = "" }) => name));
   const firstOf = (known: string[], names: string[]) => names.find((each) => known.includes(each)) ?? "";

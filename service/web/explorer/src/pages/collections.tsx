@@ -221,6 +221,7 @@ function Details({ collection, tenant, aliases, onReload }: { collection: Collec
   const name = collection.name ?? "";
   const tenants = collection.multiTenancy?.enabled === true;
   const objects = collection.objectCount === undefined ? undefined : whole(collection.objectCount);
+  const embedded = new Set((collection.vectors ?? []).flatMap((each) => [...(each.imageFields ?? []), ...(each.textFields ?? [])]).map((each) => each.name ?? ""));
   return (
     <>
       {collection.description && <p><Text>{collection.description}</Text></p>}
@@ -248,7 +249,7 @@ function Details({ collection, tenant, aliases, onReload }: { collection: Collec
       <Table
         caption="Properties"
         head={["Name", "Type", "Found by", "Words", "Description"]}
-        rows={(collection.properties ?? []).flatMap((each) => propertyRows(each, ""))}
+        rows={(collection.properties ?? []).flatMap((each) => propertyRows(each, "", embedded))}
       />
       <h2>Schema</h2>
       <details class="schema">
@@ -307,9 +308,9 @@ function word(value: string | undefined, prefix: string): string {
   return (value ?? "").replace(prefix, "").replace("UNSPECIFIED", "").toLowerCase().replaceAll("_", "-");
 }
 
-function propertyRows(property: PropertyJson, within: string): ComponentChildren[][] {
+function propertyRows(property: PropertyJson, within: string, embedded: ReadonlySet<string>): ComponentChildren[][] {
   const name = `${within}${property.name ?? ""}`;
-  const uses = [property.indexFilterable && "filters", property.indexSearchable && "keywords", property.indexRangeFilters && "ranges"].filter(Boolean);
+  const uses = [property.indexFilterable && "filters", property.indexSearchable && "keywords", property.indexRangeFilters && "ranges", embedded.has(name) && "vectors"].filter(Boolean);
   return [
     [
       <Text clamp={120}>{name}</Text>,
@@ -318,7 +319,7 @@ function propertyRows(property: PropertyJson, within: string): ComponentChildren
       word(property.tokenization, "TOKENIZATION_"),
       property.description ? <Text clamp={200}>{property.description}</Text> : "",
     ],
-    ...(property.nestedProperties ?? []).flatMap((each) => propertyRows(each, `${name}.`)),
+    ...(property.nestedProperties ?? []).flatMap((each) => propertyRows(each, `${name}.`, embedded)),
   ];
 }
 

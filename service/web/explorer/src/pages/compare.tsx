@@ -49,6 +49,7 @@ function Comparer({ params, server }: { params: URLSearchParams; server: ListEmb
   const lines = linesOf(text);
   const named = (name: string) => embedders.find((each) => each.name === name);
   const chosen = [named(first), second === first ? undefined : named(second)].filter((each) => each !== undefined);
+  const missing = [lines.length === 0 && "a text", pictures.length === 0 && "a picture", chosen.length === 0 && "an embedder"].filter(Boolean);
   const add = async (files: readonly { blob: Blob; name: string }[]) => {
     const items = await Promise.all(files.slice(0, MAX_PICTURES).map(({ blob, name }) => pictureItem(blob, name)));
     setPictures((before) => [...before, ...items].slice(0, MAX_PICTURES));
@@ -79,8 +80,9 @@ function Comparer({ params, server }: { params: URLSearchParams; server: ListEmb
           </select>
         </label>
         <div class="row">
-          <button class="primary" disabled={progress !== undefined || chosen.length === 0 || lines.length === 0 || pictures.length === 0}>Compare</button>
+          <button class="primary" disabled={progress !== undefined || missing.length > 0} aria-describedby="compare-missing">Compare</button>
           {progress && <button type="button" onClick={cancel}>Cancel</button>}
+          <span id="compare-missing" class="quiet">{missing.length > 0 && `Still needed: ${missing.join(", ")}.`}</span>
         </div>
       </div>
       {progress && <Busy>{progress.done} of {progress.of} inputs are embedded</Busy>}
@@ -115,8 +117,8 @@ function Pictures({ pictures, onAdd, onChange }: { pictures: readonly PictureIte
       <DropZone multiple onFiles={(files) => onAdd(files.map((file) => ({ blob: file, name: file.name })))}>or drop or paste some here</DropZone>
       {pictures.length > 0 && (
         <ul class="thumbnails" aria-label="Pictures to compare">
-          {pictures.map((each) => (
-            <li key={each.key}>
+          {pictures.map((each, at) => (
+            <li key={`${each.key} ${at}`}>
               <Thumbnail picture={each} />
               <Line clamp={40}>{each.name}</Line>
               <button type="button" class="plain" aria-label={`Remove ${short(each.name, 60)}`} onClick={() => onChange(pictures.filter((other) => other !== each))}>×</button>

@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { listCollections, listEmbedders, useLoaded } from "../collections";
 import { toCsv } from "../csv";
@@ -25,9 +25,16 @@ const SHOWN_EXAMPLES = 3;
 /** A folder of pictures into a collection. */
 export function ImportPage({ params }: { params: URLSearchParams }) {
   const [session, setSession] = useState(currentSession);
+  const heading = useRef<HTMLHeadingElement>(null);
+  const shown = useRef(session);
+  useEffect(() => {
+    // The button that had the focus went with what was shown before.
+    if (shown.current !== session) heading.current?.focus();
+    shown.current = session;
+  }, [session]);
   return (
     <>
-      <h1>Import</h1>
+      <h1 ref={heading} tabIndex={-1}>Import</h1>
       {session === undefined ? (
         <Preparation params={params} onBegun={setSession} />
       ) : (
@@ -54,6 +61,7 @@ function Preparation({ params, onBegun }: { params: URLSearchParams; onBegun: (s
   if (error !== undefined) return <ErrorNote error={error} onRetry={() => { server.reload(); collections.reload(); }} />;
   if (server.value === undefined || collections.value === undefined) return <Busy />;
   const limits: ServerLimitsJson = server.value.limits ?? {};
+  const missing = whatIsMissing(folder, destination);
   return (
     <form
       class="stack import"
@@ -76,9 +84,19 @@ function Preparation({ params, onBegun }: { params: URLSearchParams; onBegun: (s
         </div>
         <p class="quiet">A picture is known by the collection and its path in the folder, as for <code>vecgate import</code>.</p>
       </fieldset>
-      <div><button class="primary" disabled={!folder || folder.pictures.length === 0 || !destination}>Import</button></div>
+      <div class="row">
+        <button class="primary" disabled={missing !== ""} aria-describedby="import-missing">Import</button>
+        <span id="import-missing" class="quiet">{missing}</span>
+      </div>
     </form>
   );
+}
+
+/** Why an import cannot begin; empty if it can. */
+function whatIsMissing(folder: Folder | undefined, destination: Destination | undefined): string {
+  if (folder === undefined) return "Choose a folder or pictures first.";
+  if (folder.pictures.length === 0) return "Nothing that was chosen is a picture.";
+  return destination === undefined ? "Choose where they go: a collection, and its tenant if it has some. A new one has to be created first." : "";
 }
 
 /** What a folder has, and what of it is not sent. */

@@ -14,6 +14,7 @@ import { Meter } from "../parts/meter";
 import { Table } from "../parts/table";
 import { count, Text } from "../parts/text";
 import { useClock, usePolled, type Polled } from "../polling";
+import { href } from "../router";
 import type {
   ClientStatusJson,
   EmbedderInfoJson,
@@ -290,6 +291,7 @@ function Weaviate({ seen, samples }: { seen: Seen; samples: Sample[] }) {
         Weaviate{" "}
         {answers === undefined ? <span class="badge">not shown to this key</span> : answers ? <span class="badge good">answers</span> : <span class="badge bad">does not answer</span>}
       </h2>
+      <p><a href={href("collections")}>Collections</a> <span class="quiet">have their objects counted, and those that lack vectors.</span></p>
       {store?.fault && <p class="fault"><Text>{store.fault}</Text></p>}
       {store && (
         <>
