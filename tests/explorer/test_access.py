@@ -90,3 +90,31 @@ async def test_a_quota_that_is_used_up_says_when_to_try_again(
     note = page.get_by_role("alert")
     await expect(note).to_contain_text("The quota of this key is used up")
     await expect(note.get_by_role("button")).to_contain_text("Try again in")
+
+
+async def test_a_key_that_is_forgotten_takes_what_it_showed_along(
+    guarded: Guarded, new_page: NewPage, watch: Watch
+) -> None:
+    watch.expect(*REFUSED)
+    page = await new_page(guarded.server.url)
+    await page.goto(SEARCH)
+    await with_key(page, guarded.keys["reader"])
+    await expect(results(page).first).to_be_visible()
+    assert await page.evaluate("document.activeElement.localName") == "main"
+
+    await page.get_by_role("button", name="Forget key").click()
+
+    await expect(page.get_by_role("dialog", name="API key")).to_contain_text("CREDENTIALS_MISSING")
+    await expect(results(page)).to_have_count(0)
+    await expect(page.get_by_role("combobox")).to_have_count(0)
+
+
+async def test_pictures_that_need_a_key_do_not_ask_for_it(page: Page, watch: Watch) -> None:
+    watch.expect(*REFUSED)
+    missing = {"code": "unauthenticated", "message": "no key, no picture"}
+    await page.route("**/GetObject", lambda route: route.fulfill(status=401, json=missing))
+
+    await page.goto(SEARCH)
+
+    await expect(results(page).first).to_contain_text("no key, no picture")
+    await expect(page.get_by_role("dialog")).to_have_count(0)

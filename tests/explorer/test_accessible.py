@@ -3,13 +3,16 @@
 from typing import Literal
 
 import pytest
-from playwright.async_api import Page, ViewportSize
+from playwright.async_api import Page, ViewportSize, expect
 
+from tests.e2e.serving import Serving
 from tests.explorer.gestures import DESK, PHONE, tab_through
 from tests.explorer.layout import layout_faults
-from tests.explorer.scenes import SCENES
+from tests.explorer.scenes import SCENES, SEARCH, results, search_by_picture, search_by_words
 from tests.explorer.scripts import Scripts, grave_violations
+from vecgate.v1.collection_service_pb2 import Collection
 
+TITLE = {"name": "title", "data_type": "DATA_TYPE_TEXT"}
 LOOKS: tuple[tuple[ViewportSize, Literal["light", "dark"]], ...] = (
     (DESK, "light"),
     (DESK, "dark"),
@@ -40,3 +43,61 @@ async def test_tab_reaches_everything_in_a_page_and_shows_where_it_is(scene: str
 
     assert seen.missed == ()
     assert seen.unmarked == ()
+
+
+async def focused(page: Page) -> str:
+    """Return what has the focus: its element and its label or words."""
+    name: str = await page.evaluate(
+        "(({localName, ariaLabel, textContent}) => `${localName} ${ariaLabel ?? textContent}`)(document.activeElement)"
+    )
+    return name[:40]
+
+
+async def test_the_focus_stays_near_conditions_that_are_removed(page: Page) -> None:
+    await page.goto(SEARCH)
+    await expect(results(page).first).to_be_visible()
+    add = page.get_by_role("button", name="Add a condition")
+    await add.click()
+
+    await page.get_by_role("button", name="Remove this condition").press("Enter")
+    await expect(page.get_by_label("Property")).to_have_count(0)
+    assert await focused(page) == "button Add a condition"
+    await add.click()
+    await page.get_by_label("Value").fill("pizza")
+    await page.get_by_role("button", name="Remove all").press("Enter")
+
+    await expect(page.get_by_label("Property")).to_have_count(0)
+    assert await focused(page) == "button Add a condition"
+
+
+async def test_the_focus_goes_to_the_words_when_the_picture_or_the_object_is_removed(page: Page) -> None:
+    remove = page.get_by_role("button", name="Remove the picture from the search")
+    await search_by_picture(page)
+
+    await remove.press("Enter")
+    await expect(remove).to_have_count(0)
+    assert await focused(page) == "input Search by words"
+    await results(page).first.get_by_role("link", name="More like").click()
+    await remove.press("Enter")
+
+    await expect(remove).to_have_count(0)
+    assert await focused(page) == "input Search by words"
+
+
+async def test_the_focus_stays_in_the_list_of_collections_when_another_is_chosen(page: Page, gallery: Serving) -> None:
+    with gallery.client() as client:
+        client.create_collection(
+            Collection(
+                name="Elsewhere", properties=[TITLE], vectors=[{"name": "v", "text_fields": [{"name": "title"}]}]
+            )
+        )
+    await search_by_words(page)
+    choice = page.get_by_role("complementary", name="Options").get_by_role("combobox").first
+    await choice.focus()
+
+    await choice.select_option("Elsewhere")
+
+    await expect(results(page)).to_have_count(0)
+    await expect(choice).to_be_focused()
+    with gallery.client() as client:
+        client.delete_collection("Elsewhere")

@@ -73,13 +73,14 @@ export function onKeyNeeded(ask: AskForKey): void {
  *
  * @param service - its name without the package, such as "SearchService".
  * @param request - in the JSON of the API: camelCase, bytes in base64.
+ * @param ask - whether people are asked for a key that is missing; false for what nobody asked for, such as a picture that came into view.
  * @throws ApiError: the call failed, or the signal ended it (`isCancelled`).
  */
 export async function call<Request, Response>(
   service: string,
   method: string,
   request: Request,
-  { signal }: { signal?: AbortSignal } = {},
+  { signal, ask = true }: { signal?: AbortSignal; ask?: boolean } = {},
 ): Promise<Answer<Response>> {
   for (;;) {
     const used = key;
@@ -88,7 +89,7 @@ export async function call<Request, Response>(
     } catch (error) {
       if (!(error instanceof ApiError) || error.code !== "unauthenticated" || error.reason === "UPSTREAM_KEY_REJECTED") throw error;
       // Another call may have asked meanwhile.
-      if (used === key && !(await askForKey(error))) throw error;
+      if (used === key && !(ask && (await askForKey(error)))) throw error;
       if (signal?.aborted) throw cancelled();
     }
   }

@@ -35,12 +35,6 @@ export function useLoaded<Value>(load: (signal: AbortSignal) => Promise<Value>, 
     );
     return () => stop.abort();
   }, [...keys, round]);
-  const failed = state.error !== undefined;
-  useEffect(() => {
-    const again = () => setRound((before) => before + 1);
-    if (failed) window.addEventListener("keychange", again);
-    return () => window.removeEventListener("keychange", again);
-  }, [failed]);
   return { value: state.value, error: state.error, reload: () => setRound((before) => before + 1) };
 }
 

@@ -1,5 +1,8 @@
 /** The explorer: a frame with the navigation, and in it one page at a time. */
 
+// First, so that pages' own styles come after it and win.
+import "./style.css";
+
 import { render, type ComponentType } from "preact";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
@@ -13,8 +16,8 @@ import { SearchPage } from "./pages/search";
 import { StatusPage } from "./pages/status";
 import { ErrorBoundary } from "./parts/error-boundary";
 import { KeyDialog } from "./parts/key-dialog";
+import { forgetPictures } from "./pictures";
 import { href, useRoute } from "./router";
-import "./style.css";
 import { applyTheme, keepTheme, readTheme, type Theme } from "./theme";
 
 interface Page {
@@ -36,10 +39,15 @@ const INNER: Record<string, Page> = {
   object: { title: "Object", component: ObjectPage },
 };
 
+function pageOf(pages: Record<string, Page>, name: string): Page | undefined {
+  return Object.hasOwn(pages, name) ? pages[name] : undefined;
+}
+
 function App() {
   const { page: name, params } = useRoute();
-  const shown = PAGES[name] ?? INNER[name];
+  const shown = pageOf(PAGES, name) ?? pageOf(INNER, name);
   const main = useRef<HTMLElement>(null);
+  const nav = useRef<HTMLElement>(null);
   const first = useRef(true);
   useEffect(() => {
     document.title = `${shown?.title ?? "Search"} · Vecgate`;
@@ -47,14 +55,19 @@ function App() {
     if (!first.current) main.current?.focus({ preventScroll: true });
     if (!first.current) scrollTo(0, 0);
     first.current = false;
+    nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   }, [shown]);
+  const keys = useKeyChanges();
+  useEffect(() => {
+    if (keys > 0 && document.activeElement === document.body) main.current?.focus({ preventScroll: true });
+  }, [keys]);
   const { component: Shown } = shown ?? (PAGES["search"] as Page);
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); main.current?.focus(); }}>Skip to content</a>
       <header>
         <a class="brand" href={href("search")}><img src="explorer/icon.svg" alt="" width={24} height={24} /> Vecgate</a>
-        <nav aria-label="Pages">
+        <nav aria-label="Pages" ref={nav}>
           {Object.entries(PAGES).map(([path, each]) => (
             <a href={href(path)} aria-current={each.component === Shown ? "page" : undefined}>{each.title}</a>
           ))}
@@ -62,10 +75,24 @@ function App() {
         <Switches />
       </header>
       <main id="main" ref={main} tabIndex={-1}>
-        <ErrorBoundary key={name}><Shown params={params} /></ErrorBoundary>
+        <ErrorBoundary key={`${name} ${keys}`}><Shown params={params} /></ErrorBoundary>
       </main>
     </>
   );
+}
+
+/** How many times the key has changed. What one key may see is not for the next, so pages begin anew. */
+function useKeyChanges(): number {
+  const [changes, setChanges] = useState(0);
+  useEffect(() => {
+    const forget = () => {
+      forgetPictures();
+      setChanges((before) => before + 1);
+    };
+    window.addEventListener("keychange", forget);
+    return () => window.removeEventListener("keychange", forget);
+  }, []);
+  return changes;
 }
 
 const THEMES: Record<Theme, { next: Theme; label: string; sign: string }> = {
@@ -120,5 +147,9 @@ function useKeyDialog() {
   return { error, asking, has, done, change };
 }
 
+// Otherwise the browser leaves the page for a file that is dropped where nothing takes it.
+for (const name of ["dragover", "drop"] as const) {
+  window.addEventListener(name, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
+}
 applyTheme(readTheme());
 render(<App />, document.body);

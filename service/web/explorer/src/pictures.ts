@@ -1,6 +1,6 @@
 /** Pictures of objects, fetched a few at a time and kept for a while. */
 
-import { call } from "./api";
+import { ApiError, call } from "./api";
 import { fromBase64 } from "./base64";
 import { showable } from "./raster";
 import type { GetObjectRequestJson, GetObjectResponseJson } from "./types";
@@ -8,6 +8,10 @@ import type { GetObjectRequestJson, GetObjectResponseJson } from "./types";
 const AT_ONCE = 6;
 const KEPT_BYTES = 64 * 1024 * 1024;
 const KEPT_MS = 120_000;
+const TRIES = 4;
+const PAUSE_MS = 2000;
+/** Codes of errors that pass by themselves. */
+const PASSING = new Set(["unavailable", "resource_exhausted"]);
 
 /** Which picture. */
 export interface PictureKey {
@@ -34,23 +38,44 @@ let keptBytes = 0;
 let running = 0;
 const waiting: (() => void)[] = [];
 
-/** Fetch a picture, when it is its turn. */
+/** Fetch a picture, when it is its turn; again after a while where the server is busy or away. */
 export async function fetchPicture(key: PictureKey, signal: AbortSignal): Promise<Found> {
   const name = JSON.stringify([key.collection, key.tenant, key.id, key.property]);
   const known = kept.get(name);
   if (known && performance.now() - known.at < KEPT_MS) return known.found;
+  for (let left = TRIES - 1; ; left--) {
+    try {
+      const found = await loadInTurn(key, signal);
+      keep(name, found);
+      return found;
+    } catch (error) {
+      if (left === 0 || !(error instanceof ApiError) || !PASSING.has(error.code)) throw error;
+      await pause(error.retryDelayMs ?? PAUSE_MS, signal);
+    }
+  }
+}
+
+async function loadInTurn(key: PictureKey, signal: AbortSignal): Promise<Found> {
   await turn(signal);
   try {
-    const found = await load(key, signal);
-    keep(name, found);
-    return found;
+    return await load(key, signal);
   } finally {
     running--;
     waiting.shift()?.();
   }
 }
 
-/** Forget the pictures of all objects, as after an import. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason as Error);
+    });
+  });
+}
+
+/** Forget the pictures of all objects, as after an import or with another key. */
 export function forgetPictures(): void {
   kept.clear();
   keptBytes = 0;
@@ -66,7 +91,7 @@ async function load(key: PictureKey, signal: AbortSignal): Promise<Found> {
       ...(key.tenant ? { scope: { tenant: key.tenant } } : {}),
       output: { images: [key.property], ...(key.beside ? { properties: [key.beside] } : {}) },
     },
-    { signal },
+    { signal, ask: false },
   );
   return toPicture(response.object?.images?.[key.property]?.content);
 }

@@ -1,4 +1,5 @@
-import { useEffect, useId, useMemo, useState } from "preact/hooks";
+import type { Ref } from "preact";
+import { useEffect, useId, useMemo, useRef, useState } from "preact/hooks";
 
 import { listEmbedders, pictureProperties, smallProperty, titleProperty, useLoaded } from "../collections";
 import { Busy } from "../parts/busy";
@@ -27,10 +28,7 @@ export function SearchPage({ params }: { params: URLSearchParams }) {
   if (error !== undefined) return <ErrorNote error={error} onRetry={reload} />;
   if (collections === undefined) return <Busy>Loading the collections</Busy>;
   if (collections.length === 0) return <NoCollections />;
-  const state = readState(params);
-  // Nothing of one collection or tenant may be shown with another.
-  const place = JSON.stringify([collectionOf(collections, state.collection)?.name ?? state.collection, state.tenant]);
-  return <SearchForm key={place} collections={collections} state={state} />;
+  return <SearchForm collections={collections} state={readState(params)} />;
 }
 
 function NoCollections() {
@@ -47,41 +45,56 @@ function SearchForm({ collections, state: given }: { collections: CollectionJson
   const state = { ...given, collection: collection?.name ?? given.collection };
   const picture = keptPicture(state.picture);
   const targets = useMemo(() => (collection ? targetsOf(collection) : []), [collection]);
-  const change = (next: Partial<SearchState>) => navigate("search", writeState({ ...state, ...next }));
+  const [typed, setTyped] = useState(state.words);
+  useEffect(() => setTyped(state.words), [state.words]);
+  const box = useRef<HTMLInputElement>(null);
+  // What stands in the box counts, sent or not.
+  const change = (next: Partial<SearchState>, how?: { replace: boolean }) => navigate("search", writeState({ ...state, words: typed.trim(), ...next }), how);
+  // A step to where people are going anyway is no place to go back to.
+  const adjust = (next: Partial<SearchState>) => change(next, { replace: true });
+  const latest = useRef(change);
+  latest.current = change;
 
   const ready = collection !== undefined && isWhole(collection, state) && (state.picture === "" || picture !== undefined);
   const address = JSON.stringify(writeState(state));
-  const search = useSearch(`${address} ${ready}`, ready ? (start) => toRequest(state, targets, picture?.content, start) : undefined);
+  const search = useSearch(JSON.stringify([state.collection, state.tenant]), `${address} ${ready}`, ready ? (start) => toRequest(state, targets, picture?.content, start) : undefined);
   const [fault, setFault] = useState<unknown>();
   const takePicture = (file: File) => {
     setFault(undefined);
-    readPicture(file).then((read) => change({ picture: keepPicture(read), like: "" }), setFault);
+    readPicture(file).then((read) => latest.current({ picture: keepPicture(read), like: "" }), setFault);
+  };
+  // What has the focus is about to go.
+  const widen = (next: Partial<SearchState>) => {
+    box.current?.focus();
+    change(next);
   };
 
   return (
     <div class="search">
       <h1 class="hidden">Search</h1>
       <section class="query" aria-label="Query">
-        <Words state={state} onSearch={(words) => (words === state.words ? search.again() : change({ words }))} />
-        <Side state={state} collection={collection} picture={picture} onChange={change} onPicture={takePicture} />
+        <Words state={state} typed={typed} onType={setTyped} box={box} onSearch={(words) => (words === state.words ? search.again() : change({ words }))} />
+        <Side state={state} collection={collection} picture={picture} onChange={widen} onPicture={takePicture} />
         <ErrorNote error={fault} />
         <Examples state={state} collection={collection} hits={search.results?.hits ?? []} onChoose={(words) => change({ words })} />
       </section>
-      <Options state={state} collections={collections} collection={collection} hasPicture={picture !== undefined} onChange={change} targets={targets} />
+      <Options state={state} collections={collections} collection={collection} hasPicture={picture !== undefined} onChange={change} onAdjust={adjust} targets={targets} />
       <section class="results" aria-label="Results">
         {!collection && <p class="note" role="alert">There is no collection <strong><Text>{state.collection}</Text></strong>, or this key may not use it. Choose another.</p>}
         {collection && !isWhole(collection, state) && <p class="note">This collection has tenants. Choose one to see its objects.</p>}
-        <ErrorNote error={search.error} onRetry={search.again} />
+        {!search.results && <ErrorNote error={search.error} onRetry={search.retry} />}
         {collection && ready && (
           <Answer
             state={state}
             collection={collection}
             results={search.results}
             busy={search.busy}
+            error={search.error}
             request={toRequest(state, targets, picture && PICTURE)}
             file={picture?.name ?? ""}
             onMore={search.more}
-            onChange={change}
+            onRetry={search.retry}
+            onChange={widen}
           />
         )}
       </section>
@@ -89,9 +102,15 @@ function SearchForm({ collections, state: given }: { collections: CollectionJson
   );
 }
 
-function Words({ state, onSearch }: { state: SearchState; onSearch: (words: string) => void }) {
-  const [typed, setTyped] = useState(state.words);
-  useEffect(() => setTyped(state.words), [state.words]);
+interface WordsProps {
+  state: SearchState;
+  typed: string;
+  onType: (words: string) => void;
+  box: Ref<HTMLInputElement>;
+  onSearch: (words: string) => void;
+}
+
+function Words({ state, typed, onType, box, onSearch }: WordsProps) {
   const beside = state.picture !== "" || state.like !== "";
   return (
     <form
@@ -103,6 +122,7 @@ function Words({ state, onSearch }: { state: SearchState; onSearch: (words: stri
       }}
     >
       <input
+        ref={box}
         type="search"
         name="words"
         aria-label="Search by words"
@@ -111,7 +131,7 @@ function Words({ state, onSearch }: { state: SearchState; onSearch: (words: stri
         enterkeyhint="search"
         value={typed}
         onInput={(event) => {
-          setTyped(event.currentTarget.value);
+          onType(event.currentTarget.value);
           // The cross in the field empties it.
           if (event.currentTarget.value === "" && state.words !== "") onSearch("");
         }}
@@ -182,10 +202,17 @@ interface OptionsProps {
   hasPicture: boolean;
   targets: ReturnType<typeof targetsOf>;
   onChange: (change: Partial<SearchState>) => void;
+  /** As onChange, for what people move step by step. */
+  onAdjust: (change: Partial<SearchState>) => void;
 }
 
 /** Where to look, how the parts of the query count, and which objects. */
-function Options({ state, collections, collection, hasPicture, targets, onChange }: OptionsProps) {
+function Options({ state, collections, collection, hasPicture, targets, onChange, onAdjust }: OptionsProps) {
+  const filterSection = useRef<HTMLElement>(null);
+  const removeAll = () => {
+    filterSection.current?.querySelector<HTMLElement>(".filter > [role=group] > .row:last-child > button")?.focus();
+    onAdjust({ filter: emptyGroup() });
+  };
   const wide = useMedia("(min-width: 1000px)");
   const id = useId();
   const hasWords = state.words !== "";
@@ -199,24 +226,24 @@ function Options({ state, collections, collection, hasPicture, targets, onChange
         <div class="panel stack">
           <CollectionPicker collections={collections} place={state} onChange={(place) => onChange(place.collection === state.collection ? place : { ...place, like: "", filter: emptyGroup(), sort: "", descending: false })} />
           {hasWords && (
-            <Share label="Vectors beside keywords (alpha)" ends={["keywords", "meaning"]} value={state.alpha} onChange={(alpha) => onChange({ alpha })} help="1 searches by vectors alone, 0 by keywords alone, and between them by both (hybrid)" />
+            <Share label="Vectors beside keywords (alpha)" ends={["keywords", "meaning"]} value={state.alpha} onChange={(alpha) => onAdjust({ alpha })} help="1 searches by vectors alone, 0 by keywords alone, and between them by both (hybrid)" />
           )}
           {hasWords && beside && state.alpha > 0 && (
             <>
               {!(state.joint && hasPicture) && (
-                <Share label={hasPicture ? "Picture beside words" : "Object beside words"} ends={["words", hasPicture ? "picture" : "object"]} value={state.weight} onChange={(weight) => onChange({ weight })} help="How much each counts in the query's vector" />
+                <Share label={hasPicture ? "Picture beside words" : "Object beside words"} ends={["words", hasPicture ? "picture" : "object"]} value={state.weight} onChange={(weight) => onAdjust({ weight })} help="How much each counts in the query's vector" />
               )}
               {hasPicture && collection && <Joint state={state} collection={collection} onChange={onChange} />}
             </>
           )}
           {hasWords && beside && state.alpha === 0 && <p class="quiet">With keywords alone the {hasPicture ? "picture" : "object"} does not count.</p>}
           {collection && !hasWords && !beside && <SortPicker state={state} collection={collection} onChange={onChange} />}
-          <section aria-labelledby={`${id}-filter`}>
+          <section aria-labelledby={`${id}-filter`} ref={filterSection}>
             <div class="row between">
               <h2 id={`${id}-filter`} class="small">Filter</h2>
-              {conditions > 0 && <button type="button" class="link" onClick={() => onChange({ filter: emptyGroup() })}>Remove all</button>}
+              {conditions > 0 && <button type="button" class="link" onClick={removeAll}>Remove all</button>}
             </div>
-            <FilterEditor group={state.filter} targets={targets} onChange={(filter) => onChange({ filter })} />
+            <FilterEditor group={state.filter} targets={targets} onChange={(filter) => onAdjust({ filter })} />
           </section>
         </div>
       </details>
@@ -239,13 +266,15 @@ interface AnswerProps {
   collection: CollectionJson;
   results: Results | undefined;
   busy: boolean;
+  error: unknown;
   request: ApiRequest;
   file: string;
   onMore: () => void;
+  onRetry: () => void;
   onChange: (change: Partial<SearchState>) => void;
 }
 
-function Answer({ state, collection, results, busy, request, file, onMore, onChange }: AnswerProps) {
+function Answer({ state, collection, results, busy, error, request, file, onMore, onRetry, onChange }: AnswerProps) {
   const properties = pictureProperties(collection);
   const [chosen, setChosen] = useState("");
   const picture = properties.includes(chosen) ? chosen : properties[0];
@@ -254,7 +283,7 @@ function Answer({ state, collection, results, busy, request, file, onMore, onCha
   return (
     <>
       <div class="answer">
-        <p role="status" aria-live="polite">{busy && !results ? "Searching…" : results && <Summary results={results} listing={listing} />}</p>
+        <p role="status" aria-live="polite">{busy ? "Searching…" : results && <Summary results={results} listing={listing} />}</p>
         {properties.length > 1 && (
           <label class="inline">Picture <select value={picture} onChange={(event) => setChosen(event.currentTarget.value)}>{properties.map((each) => <option value={each}>{short(each, 40)}</option>)}</select></label>
         )}
@@ -263,7 +292,8 @@ function Answer({ state, collection, results, busy, request, file, onMore, onCha
       {results && results.hits.length === 0 && !busy && <Nothing state={state} onChange={onChange} />}
       {results && <div class={busy ? "waiting" : undefined}><HitGrid hits={results.hits} collection={collection} tenant={state.tenant} picture={picture} likeHref={likeHref} /></div>}
       {!results && busy && <Busy>Searching</Busy>}
-      {results?.next && <p class="more"><button type="button" aria-disabled={busy} onClick={() => busy || onMore()}>{busy ? "Loading…" : "Show more"}</button></p>}
+      {results && error !== undefined && <div class="more"><ErrorNote error={error} onRetry={onRetry} /></div>}
+      {results?.next && error === undefined && <p class="more"><button type="button" aria-disabled={busy} onClick={() => busy || onMore()}>{busy ? "Loading…" : "Show more"}</button></p>}
     </>
   );
 }

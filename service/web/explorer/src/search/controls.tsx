@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import { LocalPicture } from "../parts/picture";
 import { Line, short } from "../parts/text";
@@ -6,15 +6,24 @@ import type { QueryPicture } from "../query-picture";
 import type { CollectionJson } from "../types";
 import type { SearchState } from "./state";
 
-/** A share from 0 to 1. It counts when it is let go, so that not every step searches. */
+const STILL_MS = 300;
+
+/** A share from 0 to 1. It counts when it stays for a moment, so that not every step searches. */
 export function Share({ label, ends, value, onChange, help }: { label: string; ends: [string, string]; value: number; onChange: (value: number) => void; help: string }) {
   const id = useId();
   const [shown, setShown] = useState(value);
+  const latest = useRef(onChange);
+  latest.current = onChange;
   useEffect(() => setShown(value), [value]);
+  useEffect(() => {
+    if (shown === value) return undefined;
+    const timer = setTimeout(() => latest.current(shown), STILL_MS);
+    return () => clearTimeout(timer);
+  }, [shown, value]);
   return (
     <div class="share">
       <label for={id}>{label} <output for={id}>{shown.toFixed(2)}</output></label>
-      <input id={id} type="range" min={0} max={1} step={0.05} value={shown} title={help} aria-describedby={`${id}-ends`} onInput={(event) => setShown(Number(event.currentTarget.value))} onChange={(event) => onChange(Number(event.currentTarget.value))} />
+      <input id={id} type="range" min={0} max={1} step={0.05} value={shown} title={help} aria-describedby={`${id}-ends`} onInput={(event) => setShown(Number(event.currentTarget.value))} />
       <span id={`${id}-ends`} class="ends"><span>{ends[0]}</span><span>{ends[1]}</span></span>
     </div>
   );

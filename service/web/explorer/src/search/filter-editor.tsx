@@ -1,4 +1,4 @@
-import { useId } from "preact/hooks";
+import { useId, useRef } from "preact/hooks";
 
 import { short } from "../parts/text";
 import { countIncomplete, emptyGroup, isList, newCondition, operatorName, type Condition, type Group, type Kind, type Target } from "./filter";
@@ -28,6 +28,12 @@ interface GroupProps {
 function GroupEditor({ group, targets, depth, onChange, onRemove }: GroupProps) {
   const id = useId();
   const [first] = targets;
+  const add = useRef<HTMLButtonElement>(null);
+  // What has the focus is about to go.
+  const remove = (at: number) => {
+    add.current?.focus();
+    replace(at, undefined);
+  };
   const replace = (at: number, item: Condition | Group | undefined) =>
     onChange({ ...group, items: group.items.flatMap((each, index) => (index !== at ? [each] : item === undefined ? [] : [item])) });
   return (
@@ -43,13 +49,13 @@ function GroupEditor({ group, targets, depth, onChange, onRemove }: GroupProps) 
       )}
       {group.items.map((item, at) =>
         "items" in item ? (
-          <GroupEditor group={item} targets={targets} depth={depth + 1} onChange={(changed) => replace(at, changed)} onRemove={() => replace(at, undefined)} />
+          <GroupEditor group={item} targets={targets} depth={depth + 1} onChange={(changed) => replace(at, changed)} onRemove={() => remove(at)} />
         ) : (
-          <ConditionEditor condition={item} targets={targets} onChange={(changed) => replace(at, changed)} onRemove={() => replace(at, undefined)} />
+          <ConditionEditor condition={item} targets={targets} onChange={(changed) => replace(at, changed)} onRemove={() => remove(at)} />
         ),
       )}
       <div class="row">
-        <button type="button" disabled={!first} onClick={() => first && onChange({ ...group, items: [...group.items, newCondition(first)] })}>Add a condition</button>
+        <button type="button" ref={add} disabled={!first} onClick={() => first && onChange({ ...group, items: [...group.items, newCondition(first)] })}>Add a condition</button>
         {depth < MAX_DEPTH && group.items.length > 0 && (
           <button type="button" class="plain" disabled={!first} onClick={() => first && onChange({ ...group, items: [...group.items, { ...emptyGroup(), join: "any", items: [newCondition(first)] }] })}>Add a group</button>
         )}

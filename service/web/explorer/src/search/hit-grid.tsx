@@ -87,7 +87,7 @@ function Measures({ hit }: { hit: Found }) {
     <p class="measures">
       {hit.distance !== undefined && <span title="Distance to the query: less is nearer">distance {digits(distance)}</span>}
       {hit.score !== undefined && <span title="How well it fits: more is better">score {digits(Number(hit.score))}</span>}
-      {hit.certainty !== undefined && <meter aria-hidden="true" min={0} max={1} value={Math.max(0, 1 - distance)} title={`certainty ${digits(Number(hit.certainty))}`} />}
+      {hit.certainty !== undefined && <meter aria-hidden="true" min={0} max={1} value={Number(hit.certainty)} title={`certainty ${digits(Number(hit.certainty))}`} />}
     </p>
   );
 }

@@ -20,59 +20,65 @@ export interface Search {
   error: unknown;
   busy: boolean;
   more: () => void;
+  /** Run the search anew. */
   again: () => void;
+  /** Repeat the call that failed: hits that are there stay. */
+  retry: () => void;
+}
+
+interface Shown {
+  place: string;
+  results?: Results | undefined;
+  error?: unknown;
+  /** The page that could not be fetched. */
+  failed?: (() => void) | undefined;
 }
 
 /**
  * Run a search whenever it changes.
  *
- * @param key - says whether it has changed.
+ * @param place - the collection and the tenant: nothing of one is shown with another.
+ * @param key - says whether the search has changed.
  * @param toCall - makes the call of a page; undefined while there is nothing to call.
  */
-export function useSearch(key: string, toCall: ((start: Start) => ApiRequest) | undefined): Search {
-  const [results, setResults] = useState<Results>();
-  const [error, setError] = useState<unknown>();
+export function useSearch(place: string, key: string, toCall: ((start: Start) => ApiRequest) | undefined): Search {
+  const [shown, setShown] = useState<Shown>({ place });
   const [busy, setBusy] = useState(false);
   const stop = useRef(new AbortController());
   const latest = useRef(toCall);
   latest.current = toCall;
+  const { results, error, failed }: Shown = shown.place === place ? shown : { place };
 
-  const fetchPage = (start: Start, before: Found[]) => {
+  const fetchPage = (start: Start, before: Results | undefined) => {
     if (!latest.current) return;
     stop.current.abort();
     const { signal } = (stop.current = new AbortController());
     setBusy(true);
-    setError(undefined);
+    setShown((now) => ({ place, results: now.place === place ? now.results : undefined }));
     runCall(latest.current(start), start, signal).then(
       (page) => {
         if (signal.aborted) return;
         setBusy(false);
-        setResults({ ...page, hits: [...before, ...page.hits] });
+        setShown({ place, results: { ...page, hits: [...(before?.hits ?? []), ...page.hits] } });
       },
       (fault: unknown) => {
         if (signal.aborted || isCancelled(fault)) return;
         setBusy(false);
-        setError(fault);
-        if (before.length === 0) setResults(undefined);
+        setShown({ place, results: before, error: fault, failed: () => fetchPage(start, before) });
       },
     );
   };
-  const first = () => fetchPage({ offset: 0, pageToken: "" }, []);
+  const first = () => fetchPage({ offset: 0, pageToken: "" }, undefined);
   useEffect(() => {
     if (!toCall) {
-      setResults(undefined);
+      setShown({ place });
+      setBusy(false);
       return undefined;
     }
     first();
     return () => stop.current.abort();
   }, [key]);
-  const failed = error !== undefined;
-  useEffect(() => {
-    if (!failed) return undefined;
-    window.addEventListener("keychange", first);
-    return () => window.removeEventListener("keychange", first);
-  }, [failed]);
-  return { results, error, busy, again: first, more: () => results?.next && fetchPage(results.next, results.hits) };
+  return { results, error, busy, again: first, retry: () => failed?.(), more: () => results?.next && fetchPage(results.next, results) };
 }
 
 async function runCall(made: ApiRequest, start: Start, signal: AbortSignal): Promise<Results> {

@@ -8,7 +8,7 @@ export interface SearchState {
   tenant: string;
   vector: string;
   words: string;
-  /** The number of a picture in memory; empty for none. */
+  /** The name of a picture in memory; empty for none. */
   picture: string;
   /** The id of an object to search by; not together with a picture. */
   like: string;
@@ -67,17 +67,17 @@ const PICTURES_KEPT = 20;
 const pictures = new Map<string, QueryPicture>();
 let pictureCount = 0;
 
-/** Keep a picture, and return its number for the address. */
+/** Keep a picture, and return its name for the address, which no other picture ever has: addresses outlive this memory. */
 export function keepPicture(picture: QueryPicture): string {
-  const number = String(++pictureCount);
-  pictures.set(number, picture);
+  const name = `${Date.now().toString(36)}-${++pictureCount}`;
+  pictures.set(name, picture);
   for (const oldest of pictures.keys()) {
     if (pictures.size <= PICTURES_KEPT) break;
     pictures.delete(oldest);
   }
-  return number;
+  return name;
 }
 
-export function keptPicture(number: string): QueryPicture | undefined {
-  return pictures.get(number);
+export function keptPicture(name: string): QueryPicture | undefined {
+  return pictures.get(name);
 }
