@@ -70,7 +70,7 @@ async def test_objects_that_lack_vectors_are_counted_on_request_and_only_then(st
     await expect(half).to_contain_text("3 objects")
     before = [each for each in asked if "CountMissingVectors" in each]
 
-    await half.get_by_role("button", name="Count the objects").click()
+    await half.get_by_role("button", name="Count objects").click()
 
     await expect(half).to_contain_text("2 lack words")
     await expect(half.get_by_label("the command that fills them in", exact=True)).to_contain_text(
@@ -81,7 +81,7 @@ async def test_objects_that_lack_vectors_are_counted_on_request_and_only_then(st
 
 async def test_a_collection_where_nothing_is_missing_says_so(gallery: Serving, page: Page) -> None:
     await page.goto("#/collections?collection=Pictures")
-    await page.get_by_role("button", name="Count the objects").click()
+    await page.get_by_role("button", name="Count objects").click()
 
     await expect(page.get_by_text("All have all their vectors")).to_be_visible()
 
@@ -118,7 +118,7 @@ async def test_the_objects_of_a_tenant_are_counted_once_it_is_chosen(stored: Ser
     await expect(page).to_have_url(re.compile("tenant=anna"))
     facts = page.locator("dl.short-facts > div").filter(has_text="Objects of this tenant").locator("dd")
     await expect(facts).to_have_text("1")
-    await page.get_by_role("button", name="Count the objects").click()
+    await page.get_by_role("button", name="Count objects").click()
     await expect(page.get_by_text("All have all their vectors")).to_be_visible()
 
 
