@@ -14,6 +14,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
 
+# Before anything imports torch: threads that spin while they wait for each other are many times as slow beside a browser.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Repeatable, and no clock decides: the machine may be busy.
 settings.register_profile("vecgate", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("vecgate")

@@ -43,7 +43,7 @@ async def test_a_search_in_the_address_is_shown_again(page: Page) -> None:
 
 
 async def test_conditions_on_properties_leave_the_objects_that_fit(page: Page) -> None:
-    await page.goto("#/search")
+    await page.goto("#/search?collection=Pictures")
     await settled(page)
 
     await page.get_by_role("button", name="Add a condition").click()
@@ -72,7 +72,7 @@ async def test_conditions_on_properties_leave_the_objects_that_fit(page: Page) -
 
 
 async def test_more_hits_come_behind_those_that_are_there(page: Page) -> None:
-    await page.goto("#/search?words=food")
+    await page.goto("#/search?collection=Pictures&words=food")
     await expect(hits(page)).to_have_count(PAGE)
     first = await titles(page).all_text_contents()
 
