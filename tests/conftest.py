@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from service.store.embedded.binary import WeaviateBinaryMissing, find_binary, install_binary
 
-# Before anything imports torch: threads that spin while they wait for each other are many times as slow beside a browser.
+# Before anything imports torch: threads that spin while they wait for others are many times as slow beside a browser.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Repeatable, and no clock decides: the machine may be busy.
