@@ -213,9 +213,11 @@ async def test_a_picture_given_to_a_decoder_that_was_just_killed_with_its_templa
     decoders: Decoders, memory: PixelMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await scale(decoders, memory, picture())
-    for each in children():
+    killed = children()
+    for each in killed:
         each.kill()
-    # As if they were still ending.
+    psutil.wait_procs(killed)
+    # As if the decoder were still ending.
     monkeypatch.setattr(_Decoder, "lives", True)
 
     after = await scale(decoders, memory, picture())
