@@ -195,7 +195,9 @@ class _Loader:
         """End the process and its group, if they have not ended. If that is cancelled, it must be done again."""
         writer, process = self._writer, self._process
         if writer is not None:
-            writer.write(FAREWELL)
+            # Where the process is gone the transport may be closed, and uvloop's refuses to write.
+            if not writer.is_closing():
+                writer.write(FAREWELL)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
