@@ -227,7 +227,7 @@ async def test_the_searches_of_a_reranker_are_those_of_all_processes_as_its_slot
     running.add_metric(["rank"], 5)
     running.add_metric(["other"], 1)
     monkeypatch.setattr(admin, "exposed", Shown(running).exposed)
-    wire = await start_wire(rerankers=[[FakeReranker(name="rank", slots=4)]], server=ServerSettings(workers=2))
+    wire = await start_wire(rerankers=[[FakeReranker(name="rank", slots=4)]], server=ServerSettings(port=0, workers=2))
     (shown,) = (await ask(wire)).rerankers
     await stop_wire(wire)
 
