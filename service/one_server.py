@@ -64,12 +64,7 @@ async def start_server(
     decoders = build_decoders(settings)
     embedders = EmbedderPool(build_embedders(settings, decoders, models=shared.models), replicas=replicas(settings))
     rerankers = RerankerPool(build_rerankers(settings, decoders))
-    web = None
-    if settings.web.enabled:
-        # Without the API the explorer has nothing to show.
-        explored = {} if settings.api_over_http else {"explorer": False}
-        own = settings.web.model_copy(update=explored)
-        web = WebServer(own, settings.server, embedders=embedders, authenticator=authenticator)
+    web = _web_server(settings, authenticator, embedders) if settings.web.enabled else None
     tracing = Tracing()
     ends.push_async_callback(tracing.close)
     where = settings.weaviate
@@ -130,6 +125,13 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             yield
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
+
+
+def _web_server(settings: Settings, authenticator: Authenticator, embedders: EmbedderPool) -> WebServer:
+    # Without the API the explorer has nothing to show.
+    explorer = settings.web.explorer and settings.api_over_http
+    own = settings.web.model_copy(update={"explorer": explorer})
+    return WebServer(own, settings.server, embedders=embedders, authenticator=authenticator)
 
 
 def _grpc_server(

@@ -76,12 +76,13 @@ class Origins:
 
     def refusal(self, exchange: Exchange) -> PermissionDenied | None:
         """Return why the page that a request comes from may not call; None if it may, or is not from a page."""
-        headers = exchange.headers
-        if headers.get("origin", "") in self._origins:
-            return None
         if (fault := self.foreign(exchange)) is not None:
             return fault
-        if self._checks_names and not self._is_known(headers.get("host", "")):
+        if (
+            self._checks_names
+            and not self._is_listed(exchange)
+            and not self._is_known(exchange.headers.get("host", ""))
+        ):
             return PermissionDenied(
                 "this server has no keys and takes calls under the names of this machine only; list the origin that "
                 "you use in VECGATE_WEB__CORS_ORIGINS, or call localhost"
@@ -90,14 +91,15 @@ class Origins:
 
     def foreign(self, exchange: Exchange) -> PermissionDenied | None:
         """Return the refusal of a request that a page of an origin that is not listed causes; None for others."""
-        headers = exchange.headers
-        if headers.get("origin", "") in self._origins:
-            return None
-        if headers.get("sec-fetch-site", "none") in ("same-origin", "none"):
+        own = exchange.headers.get("sec-fetch-site", "none") in ("same-origin", "none")
+        if own or self._is_listed(exchange):
             return None
         return PermissionDenied(
             "pages of other origins may not call this server; list theirs in VECGATE_WEB__CORS_ORIGINS"
         )
+
+    def _is_listed(self, exchange: Exchange) -> bool:
+        return exchange.headers.get("origin", "") in self._origins
 
     def _is_known(self, host: str) -> bool:
         """Return whether a name, with or without a port, can only mean this machine: addresses always do."""
