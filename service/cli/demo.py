@@ -5,7 +5,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from service.cli.output import EXIT_FAILED, EXIT_WRONG_USE, describe_error, fail
 from service.cli.pictures import PictureFolder, picture_id, schema_of
 from service.cli.search import show_hits, show_pictures
 from service.cli.thumbnails import Pictures, PicturesOption
+from service.process.ports import free_ports
 from vecgate.client import Client, Health, Unreachable, VecgateError
 from vecgate.v1 import collection_service_pb2 as collection_pb
 
@@ -104,7 +104,7 @@ def _prepare() -> "Settings":
     for name in (variable(*each) for each in ports):
         at, colon, port = os.environ.get(name, "").rpartition(":")
         if port == "0":
-            os.environ[name] = f"{at}{colon}{_free_port()}"
+            os.environ[name] = f"{at}{colon}{free_ports(1)[0]}"
     try:
         return load_settings()
     except InvalidSettings as error:
@@ -128,12 +128,6 @@ def _addresses(settings: "Settings") -> _Addresses:
 def _reachable(host: str, port: int) -> str:
     """Return where a program on this machine finds a server that listens on a host."""
     return f"{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 -- compared
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class _Samples:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import grpc
 import psutil
 
-from service.store.embedded.ports import free_ports
+from service.process.ports import free_ports
 from tests.bench.web import process, serve_nim
 from tests.fakes.weaviate import variables_at_ports
 from vecgate.client import Client, Object

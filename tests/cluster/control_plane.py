@@ -1,7 +1,6 @@
 """Kubernetes' control plane on loopback: etcd, API server, controller manager and scheduler, ended with the context."""
 
 import contextlib
-import socket
 import ssl
 import subprocess
 import time
@@ -13,6 +12,7 @@ import httpx
 import trustme
 import yaml
 
+from service.process.ports import free_ports
 from tests.cluster.programs import install
 
 TOKEN = "everything"
@@ -44,7 +44,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
         TimeoutError: it is not ready in time.
     """
     programs = install()
-    etcd, peers, secure = _free_ports(3)
+    etcd, peers, secure = free_ports(1, 1, 1)
     _write_credentials(folder)
     kubeconfig = _write_kubeconfig(folder, f"https://127.0.0.1:{secure}")
     with contextlib.ExitStack() as ends:
@@ -152,14 +152,6 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _write_kubeconfig(folder: Path, server: str) -> Path:

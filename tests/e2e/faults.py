@@ -13,8 +13,8 @@ import grpc
 import httpx
 import numpy as np
 
+from service.process.ports import answers_ready, free_ports
 from service.settings import WeaviateSettings, read_secret
-from service.store.embedded.ports import answers_ready, free_ports
 from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.beside import beside
 from tests.e2e.serving import Serving, end_all

@@ -16,9 +16,9 @@ import structlog
 from pydantic import SecretStr
 
 from service.domain import ReturnFields, SearchSpec
+from service.process.ports import free_ports
 from service.settings import WeaviateSettings
 from service.store.embedded.binary import WeaviateBinaryMissing
-from service.store.embedded.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate, EmbeddedWeaviateFailed
 from service.store.weaviate import WeaviateStore
 from tests.fakes.weaviate import at_ports

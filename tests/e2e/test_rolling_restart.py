@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 
+from service.process.ports import free_ports
 from service.settings import WeaviateSettings
 from tests.e2e.serving import Serving, serving
 from tests.fakes.nim import FakeNim
@@ -106,12 +106,6 @@ class Load:
             time.sleep(0.01)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def behind(weaviate: WeaviateSettings, nim_address: str) -> dict[str, str]:
     return {
         "VECGATE_EMBEDDERS__NIM__KIND": "nim",
@@ -126,7 +120,7 @@ def test_no_call_fails_while_servers_are_drained_and_started_anew(
     weaviate_settings: WeaviateSettings, tmp_path: Path
 ) -> None:
     collection = f"Rolling{uuid4().hex[:8]}"
-    ports = [free_port(), free_port()]
+    ports = free_ports(1, 1)
     load, codes, shares = Load(), [], []
     with ExitStack() as ends:
         settings = behind(weaviate_settings, ends.enter_context(nim()))

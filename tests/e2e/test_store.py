@@ -34,8 +34,8 @@ from service.errors import (
     StoreUnavailable,
     TenantNotFound,
 )
+from service.process.ports import free_ports
 from service.settings import WeaviateSettings
-from service.store.embedded.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate
 from service.store.weaviate import WeaviateStore, collections, connection
 from tests.e2e.schemas import schemas_of_others

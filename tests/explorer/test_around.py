@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import expect
 
-from service.store.embedded.ports import free_ports
+from service.process.ports import free_ports
 from service.store.embedded.server import EmbeddedWeaviate
 from tests.e2e.serving import Serving, serving
 from tests.explorer.conftest import NewPage

@@ -16,9 +16,9 @@ from pydantic import SecretStr
 
 from embedders.children import ending_with_this
 from service.errors import ServiceError
+from service.process.ports import answers_ready, find_port_fault, free_ports, listens
 from service.settings import WeaviateSettings, read_secret, variable
 from service.store.embedded.binary import find_binary
-from service.store.embedded.ports import answers_ready, find_port_fault, free_ports, listens
 
 HOST = "127.0.0.1"
 READY_TIMEOUT_S = 120.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import grpc
 import psutil
 
-from service.store.embedded.ports import free_ports
+from service.process.ports import free_ports
 from tests.bench.peers.bare import BareLoop as OpenClip
 from tests.bench.peers.inputs import Inputs
 from tests.bench.peers.load import Call, Sample, grpc_callers, http_callers, run_callers

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from service.process.addresses import AddressTaken, check_address, hold, listen
+from service.process.ports import free_ports
 from service.settings import ServerSettings
-from service.store.embedded.ports import free_ports
 
 
 @pytest.fixture

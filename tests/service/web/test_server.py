@@ -17,8 +17,8 @@ from embedders.front.batching import BatchingEmbedder
 from embedders.front.queueing import QueueBounds
 from service.core.embedder_pool import EmbedderPool
 from service.process.addresses import AddressTaken
+from service.process.ports import free_ports
 from service.settings import InvalidSettings, ServerSettings, WebSettings
-from service.store.embedded.ports import free_ports
 from service.web.endpoint import READ_IN_THREAD_BYTES
 from service.web.server import WebServer
 from service.web.wire import EmbeddingsRequest, RequestReader

@@ -11,9 +11,9 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from embedders.errors import EmbedderUnavailable
 from service.process.addresses import AddressTaken
+from service.process.ports import free_ports
 from service.rpc.server.server import GrpcServer
 from service.settings import ServerSettings
-from service.store.embedded.ports import free_ports
 from tests.fakes.embedder import FakeEmbedder
 from tests.service.conftest import LIMITS, Wire, failure_of, start_wire, stop_wire
 from vecgate.v1 import admin_service_pb2 as admin_pb

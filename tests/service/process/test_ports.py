@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.store.embedded import ports
-from service.store.embedded.ports import find_port_fault, free_ports
+from service.process import ports
+from service.process.ports import find_port_fault, free_ports
 
 
 def outgoing() -> range:
