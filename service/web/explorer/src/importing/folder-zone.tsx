@@ -1,44 +1,28 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
+import { useWindowDrop } from "../parts/window-drop";
 import { chosenFiles, droppedFiles, type Folder, messageOf, sortOut } from "./folder";
 
 /** Take a folder or files: chosen, or dropped anywhere on the page. */
 export function FolderZone({ onFolder }: { onFolder: (folder: Folder) => void }) {
   const id = useId();
-  const [over, setOver] = useState(false);
   const [reading, setReading] = useState(false);
   const [failure, setFailure] = useState("");
-  const latest = useRef(onFolder);
+  const latest = useRef<typeof onFolder | null>(onFolder);
   latest.current = onFolder;
-  useEffect(() => {
-    const stop = new AbortController();
-    const options = { signal: stop.signal };
-    const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-    const dragged = (event: DragEvent) => {
-      if (!hasFiles(event)) return;
-      event.preventDefault();
-      setOver(true);
-    };
-    const dropped = async (event: DragEvent) => {
-      setOver(false);
-      if (!hasFiles(event)) return;
-      event.preventDefault();
-      setFailure("");
-      setReading(true);
-      try {
-        const { files, refused } = await droppedFiles(event.dataTransfer?.items ?? []);
-        if (!stop.signal.aborted) latest.current(sortOut(files, refused));
-      } catch (error) {
-        setFailure(messageOf(error));
-      } finally {
-        setReading(false);
-      }
-    };
-    addEventListener("dragover", dragged, options);
-    addEventListener("dragleave", (event) => event.relatedTarget === null && setOver(false), options);
-    addEventListener("drop", (event) => void dropped(event), options);
-    return () => stop.abort();
-  }, []);
+  useEffect(() => () => { latest.current = null; }, []);
+  const over = useWindowDrop(async (dropped) => {
+    setFailure("");
+    setReading(true);
+    try {
+      const { files, refused } = await droppedFiles(dropped.items);
+      latest.current?.(sortOut(files, refused));
+    } catch (error) {
+      setFailure(messageOf(error));
+    } finally {
+      setReading(false);
+    }
+  });
   const chosen = (event: { currentTarget: HTMLInputElement }) => {
     setFailure("");
     const { files } = event.currentTarget;

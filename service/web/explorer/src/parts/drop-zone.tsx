@@ -3,6 +3,7 @@ import { useEffect, useId, useRef, useState } from "preact/hooks";
 
 import { ACCEPTED } from "../raster";
 import { Camera } from "./camera";
+import { useWindowDrop } from "./window-drop";
 
 /**
  * Take pictures from whoever has some: dropped anywhere on the page, pasted, chosen, or from the camera.
@@ -12,13 +13,13 @@ import { Camera } from "./camera";
 export function DropZone({ onFiles, multiple = false, children }: { onFiles: (files: File[]) => void; multiple?: boolean; children?: ComponentChildren }) {
   const id = useId();
   const input = useRef<HTMLInputElement>(null);
-  const [over, setOver] = useState(false);
   const [camera, setCamera] = useState(false);
   const take = (files: Iterable<File>) => {
     const all = [...files];
     if (all.length > 0) onFiles(multiple ? all : all.slice(0, 1));
   };
-  useWindowFiles(take, setOver);
+  const over = useWindowDrop((dropped) => take(dropped.files));
+  useWindowPaste(take);
   const picked = (event: { currentTarget: HTMLInputElement }) => {
     take(event.currentTarget.files ?? []);
     event.currentTarget.value = ""; // The same file may come again.
@@ -46,37 +47,19 @@ function hasTouch(): boolean {
   return matchMedia("(pointer: coarse)").matches;
 }
 
-/** Take files that are dropped or pasted anywhere, so that nobody has to aim. */
-function useWindowFiles(take: (files: Iterable<File>) => void, setOver: (over: boolean) => void): void {
+/** Take files that are pasted anywhere. */
+function useWindowPaste(take: (files: FileList) => void): void {
   const latest = useRef(take);
   latest.current = take;
   useEffect(() => {
-    const stop = new AbortController();
-    const on = <Name extends keyof WindowEventMap>(name: Name, listener: (event: WindowEventMap[Name]) => void) =>
-      window.addEventListener(name, listener, { signal: stop.signal });
-    const hasFiles = (event: DragEvent) => event.dataTransfer?.types.includes("Files") ?? false;
-    const accept = (event: DragEvent) => {
-      // Otherwise the browser leaves the page and shows the file.
-      if (!hasFiles(event)) return;
-      event.preventDefault();
-      setOver(true);
-    };
-    on("dragenter", accept);
-    on("dragover", accept);
-    on("dragleave", (event) => event.relatedTarget === null && setOver(false));
-    on("drop", (event) => {
-      setOver(false);
-      if (!hasFiles(event)) return;
-      event.preventDefault();
-      latest.current(event.dataTransfer?.files ?? []);
-    });
-    on("paste", (event) => {
+    const pasted = (event: ClipboardEvent) => {
       const files = event.clipboardData?.files;
       if (files && files.length > 0) {
         event.preventDefault();
         latest.current(files);
       }
-    });
-    return () => stop.abort();
+    };
+    addEventListener("paste", pasted);
+    return () => removeEventListener("paste", pasted);
   }, []);
 }
