@@ -16,33 +16,18 @@ from service.errors import StoreRejected, StoreUnavailable
 from tests.conftest import assert_close
 from tests.fakes.embedder import FakeEmbedder, picture
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire, unpack
+from tests.service.rpc.objects.conftest import COUNT, Make
 from vecgate.v1 import object_service_pb2 as pb
 
-COUNT = 7
 RED = picture()
 FIELDS = ReturnFields(properties=["title", "year"], images=["image"], vectors=["default", "late"])
 
 
 @pytest.fixture
-async def pictures(wire: Wire) -> Wire:
-    """Return a server with seven objects; those of even numbers have no vector, and none has the vector `late`."""
-    await wire.create_pictures()
-    collection = await wire.store.get_collection("Pictures")
-    (default,) = collection.vectors
-    late = NamedVector("late", default.space, (), (WeightedField("title"),))
-    wire.store._collections["Pictures"] = replace(collection, vectors=(default, late))
-    objects = [
-        StoredObject(
-            UUID(int=number),
-            {"title": f"picture {number}", "year": number},
-            {"image": RED},
-            {"default": wire.embedder.vector("old")} if number % 2 else {},
-        )
-        for number in range(COUNT)
-    ]
-    assert await wire.store.put_objects("Pictures", objects) == [None] * COUNT
-    wire.embedder.calls.clear()
-    return wire
+def make() -> Make:
+    return lambda number: StoredObject(
+        UUID(int=number), {"title": f"picture {number}", "year": number}, {"image": RED}, {}
+    )
 
 
 async def backfill(wire: Wire, **fields: Any) -> list[pb.BackfillVectorsResponse]:

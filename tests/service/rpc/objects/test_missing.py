@@ -1,6 +1,5 @@
 """Counting over the wire the objects that lack named vectors."""
 
-from dataclasses import replace
 from itertools import count
 from typing import Any
 from uuid import UUID
@@ -8,28 +7,10 @@ from uuid import UUID
 import pytest
 
 from service.core.objects.missing import MissingVectors
-from service.domain import NamedVector, StoredObject, WeightedField
 from tests.service.conftest import Wire, failure_of
+from tests.service.rpc.objects.conftest import COUNT
 from vecgate.client import AsyncClient
 from vecgate.v1 import object_service_pb2 as pb
-
-COUNT = 7
-
-
-@pytest.fixture
-async def pictures(wire: Wire) -> Wire:
-    """Return a server with seven objects; four lack the vector `default`, and all the vector `late`."""
-    await wire.create_pictures()
-    collection = await wire.store.get_collection("Pictures")
-    (default,) = collection.vectors
-    late = NamedVector("late", default.space, (), (WeightedField("title"),))
-    wire.store._collections["Pictures"] = replace(collection, vectors=(default, late))
-    objects = [
-        StoredObject(UUID(int=number), {}, {}, {"default": wire.embedder.vector("old")} if number % 2 else {})
-        for number in range(COUNT)
-    ]
-    assert await wire.store.put_objects("Pictures", objects) == [None] * COUNT
-    return wire
 
 
 async def ask(wire: Wire, **fields: Any) -> pb.CountMissingVectorsResponse:
