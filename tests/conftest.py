@@ -3,9 +3,11 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
@@ -40,6 +42,26 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("VECGATE_", "OTEL_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
+
+
+def running_below(words: str) -> set[psutil.Process]:
+    """Return the processes below this one that have not ended and have these words in their command lines."""
+    found = set()
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it, or nobody has waited for it yet
+            if each.status() != psutil.STATUS_ZOMBIE and words in " ".join(each.cmdline()):
+                found.add(each)
+    return found
+
+
+Started = Callable[..., set[psutil.Process]]
+
+
+@pytest.fixture
+def started() -> Started:
+    """Return the processes that the test has started, without those that tests share, such as Weaviate."""
+    before = running_below("")
+    return lambda words="": running_below(words) - before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,10 +19,11 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.process.ports import free_ports
 from service.settings import ServerSettings
 from tests.e2e.serving import Serving, serving, tiny_model
 from tests.e2e.test_prometheus import page, use
-from tests.e2e.test_rolling_restart import free_port, nim, nim_in_thread
+from tests.e2e.test_rolling_restart import nim, nim_in_thread
 from tests.fakes.clients import key_of, write_clients
 from tests.fakes.nim_server import Fault
 from tests.service.web.test_server import write_certificate
@@ -361,7 +362,7 @@ def test_every_worker_takes_a_renewed_certificate_and_keeps_its_connections(
 def test_a_kill_of_the_parent_leaves_no_process_and_frees_the_address(
     weaviate_binary: None, nim_settings: dict[str, str], tmp_path: Path
 ) -> None:
-    settings = nim_settings | {"VECGATE_SERVER__WORKERS": "2", "VECGATE_SERVER__PORT": str(free_port())}
+    settings = nim_settings | {"VECGATE_SERVER__WORKERS": "2", "VECGATE_SERVER__PORT": str(*free_ports(1))}
     with serving(tmp_path / "data", **settings) as first:
         first.wait_for("serving")
         processes = psutil.Process(first.process.pid).children(recursive=True)

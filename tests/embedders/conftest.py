@@ -1,15 +1,25 @@
 """Fixtures of the contract tests."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder
+from tests.conftest import Started
 from tests.embedders.suite import LIMITS
 from tests.fakes.models import ServedModels, in_process
 from tests.fakes.nim import FakeNim
 from tests.fakes.tiny_clip import write_tiny_clip
+
+Decoding = Callable[[], set[psutil.Process]]
+
+
+@pytest.fixture
+def decoding(started: Started) -> Decoding:
+    """Return the processes of this test that decode pictures and clean texts."""
+    return lambda: started("decoder_process")
 
 
 @pytest.fixture(scope="session")

@@ -200,12 +200,14 @@ async def start_wire(
 
 
 async def stop_wire(wire: Wire) -> None:
-    """End a server."""
+    """End a server, and see that each of its calls has given back what it counted as."""
     await wire.channel.close()
     await asyncio.gather(wire.server.stop(), wire.web.stop())
     wire.api.close()
     await wire.pool.close()
     await wire.rerankers.close()
+    calls = wire.server._calls
+    assert (calls._in_flight, calls._bounded, calls._bytes) == (0, 0, 0), "calls, bounded calls and bytes in flight"
 
 
 @pytest.fixture(autouse=True)

@@ -250,14 +250,14 @@ class HttpCall:
         await asyncio.wait({self._task})
 
     async def close(self) -> None:
-        """End the handler if it still runs. Its response has been sent, or never will be."""
+        """End the handler if it still runs. Its response has been sent, or never will be. Repeating it is harmless."""
         try:
             if self._task is not None and not self._task.done():
                 self._task.cancel()
                 await asyncio.wait({self._task})
         finally:
-            for callback in self._callbacks:
-                callback(cast("Context", self))
+            while self._callbacks:
+                self._callbacks.pop(0)(cast("Context", self))
 
     def _end(self, task: "asyncio.Task[bytes | None]") -> None:
         if not self._asked.done():

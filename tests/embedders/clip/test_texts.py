@@ -1,15 +1,12 @@
 """A text that the tokenizer cannot be done with costs its own place, and neither its neighbours nor other callers."""
 
 import asyncio
-import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from embedders.clip import ClipConfig, ClipEmbedder
@@ -18,6 +15,7 @@ from embedders.errors import EmbedderUnavailable, InputRejected
 from embedders.factory import build_embedder
 from embedders.front.queueing import QueueBounds
 from embedders.images.decoders import Decoders
+from tests.embedders.conftest import Decoding
 from tests.embedders.suite import vectors
 from tests.embedders.test_cleaning import CAFE, SLOW
 from tests.fakes.models import ServedModels, in_process
@@ -52,16 +50,6 @@ async def queued(long_texts: ClipConfig, served: ServedModels) -> AsyncIterator[
 def embedder(request: pytest.FixtureRequest) -> Embedder:
     found: Embedder = request.getfixturevalue(request.param)
     return found
-
-
-def children() -> list[psutil.Process]:
-    """Return the processes that clean texts: not those that run models, which tests share."""
-    found = psutil.Process().children(recursive=True)
-    return [
-        each
-        for each in found
-        if each.status() != psutil.STATUS_ZOMBIE and "model_process" not in " ".join(each.cmdline())
-    ]
 
 
 @pytest.mark.parametrize("make", SLOW.values(), ids=SLOW)
@@ -140,24 +128,25 @@ async def test_nothing_is_cleaned_for_a_caller_that_left(queued: Embedder, monke
     assert begun == begun_for_the_caller
 
 
-async def test_processes_begin_when_they_are_needed_and_end_with_the_embedder(alone: ClipEmbedder) -> None:
-    assert not children()
+async def test_processes_begin_when_they_are_needed_and_end_with_the_embedder(
+    alone: ClipEmbedder, decoding: Decoding
+) -> None:
     await alone.embed([DOG], QUERY)
-    assert not children()
+    assert not decoding()
 
     await alone.embed([IN_TIME] * 10, QUERY)
-    assert children()
+    assert decoding()
 
     await alone.close()
-    assert not children()
+    assert not decoding()
 
 
-async def test_a_process_that_dies_is_replaced(alone: ClipEmbedder) -> None:
+async def test_a_process_that_dies_is_replaced(alone: ClipEmbedder, decoding: Decoding) -> None:
     await alone.embed([IN_TIME] * 2, QUERY)
-    for each in children():
-        os.kill(each.pid, signal.SIGKILL)
+    for each in decoding():
+        each.kill()
     async with asyncio.timeout(10):
-        while children():
+        while decoding():
             await asyncio.sleep(0.05)
 
     outcomes = await alone.embed([IN_TIME] * 4, QUERY)

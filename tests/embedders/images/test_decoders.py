@@ -31,6 +31,7 @@ from embedders.images.decoders import Decoders, _Decoder
 from embedders.images.decoding import as_nim_image
 from embedders.images.pixels import PixelMemory
 from embedders.images.scaling import Scaling, scaled
+from tests.embedders.conftest import Decoding
 
 LIMITS = InputLimits()
 SCALING = Scaling((32, 48))
@@ -69,24 +70,12 @@ async def run(decoders: Decoders, content: bytes, *, large: bool = False, keep: 
     return (await decoders.run(poison(), content, large=large, ended=pool._picture_ended, keep=keep))[0]
 
 
-def children() -> list[psutil.Process]:
-    """Return the processes that decode; others may belong to models that several tests share."""
-    return [each for each in psutil.Process().children(recursive=True) if "decoder_process" in " ".join(command(each))]
-
-
-def command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has ended
-        return []
-
-
 @pytest.fixture
-async def decoders() -> AsyncIterator[Decoders]:
+async def decoders(decoding: Decoding) -> AsyncIterator[Decoders]:
     made = Decoders(2)
     yield made
     await made.close()
-    assert not children()
+    assert not decoding()
 
 
 async def scale(decoders: Decoders, memory: PixelMemory, content: bytes) -> np.ndarray:
@@ -100,14 +89,16 @@ def memory() -> PixelMemory:
     return PixelMemory(32 * 48 * 3, 250)
 
 
-async def test_pixels_are_those_that_this_process_would_get(decoders: Decoders, memory: PixelMemory) -> None:
+async def test_pixels_are_those_that_this_process_would_get(
+    decoders: Decoders, memory: PixelMemory, decoding: Decoding
+) -> None:
     contents = [picture(shade) for shade in range(20)]
 
     pixels = await asyncio.gather(*(scale(decoders, memory, each) for each in contents))
 
     for each, content in zip(pixels, contents, strict=True):
         np.testing.assert_array_equal(each, scaled(content, LIMITS, SCALING))
-    assert len(children()) == 3  # two, and the one that they are forked from
+    assert len(decoding()) == 3  # two, and the one that they are forked from
 
 
 async def test_what_a_nim_gets_is_what_this_process_would_send(decoders: Decoders) -> None:
@@ -136,11 +127,11 @@ async def test_errors_of_pictures_keep_their_kind_and_words(decoders: Decoders, 
         await decoders.nim_image(picture(), InputLimits(max_image_pixels=2399))
 
 
-async def test_a_file_with_too_many_bytes_reaches_no_process(decoders: Decoders) -> None:
+async def test_a_file_with_too_many_bytes_reaches_no_process(decoders: Decoders, decoding: Decoding) -> None:
     with pytest.raises(ImageTooLarge, match="the limit is 100"):
         await decoders.nim_image(picture(), InputLimits(max_image_bytes=100))
 
-    assert not children()
+    assert not decoding()
 
 
 @pytest.mark.parametrize(
@@ -210,10 +201,10 @@ async def test_decoders_that_died_while_they_did_nothing_cost_no_picture(decoder
 
 
 async def test_a_picture_given_to_a_decoder_that_was_just_killed_with_its_template_is_read_by_another(
-    decoders: Decoders, memory: PixelMemory, monkeypatch: pytest.MonkeyPatch
+    decoders: Decoders, memory: PixelMemory, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
 ) -> None:
     before = await scale(decoders, memory, picture())
-    killed = children()
+    killed = decoding()
     for each in killed:
         each.kill()
     psutil.wait_procs(killed)
@@ -275,7 +266,7 @@ async def test_among_200_pictures_each_poisoned_one_fails_alone(decoders: Decode
             np.testing.assert_array_equal(outcome, expected)
 
 
-async def test_closing_ends_what_is_at_work_and_what_waits(memory: PixelMemory) -> None:
+async def test_closing_ends_what_is_at_work_and_what_waits(memory: PixelMemory, decoding: Decoding) -> None:
     decoders = Decoders(2)
     await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
     calls = [asyncio.create_task(run(decoders, b"hang")) for _ in range(5)]
@@ -289,7 +280,7 @@ async def test_closing_ends_what_is_at_work_and_what_waits(memory: PixelMemory) 
             await each
     with pytest.raises(EmbedderUnavailable, match="closed"):
         await scale(decoders, memory, picture())
-    assert not children()
+    assert not decoding()
 
 
 class Kept:
@@ -384,14 +375,16 @@ async def test_long_messages_travel_whole(decoders: Decoders) -> None:
     assert body == bytes(3_000_000)
 
 
-async def test_the_processes_know_nothing_of_the_server(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_processes_know_nothing_of_the_server(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch, decoding: Decoding
+) -> None:
     monkeypatch.setenv("VECGATE_EMBEDDERS__NIM__API_KEY", "sesame")
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
 
     await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
 
-    assert len(children()) == 3
-    for each in children():
+    assert len(decoding()) == 3
+    for each in decoding():
         assert "sesame" not in each.environ().values()
         assert not each.net_connections("inet")
     server.close()
@@ -428,7 +421,7 @@ def test_a_server_that_is_killed_leaves_no_process_behind() -> None:
     assert not alive
 
 
-async def test_closing_while_the_template_tells_how_a_decoder_ended_waits_for_nobody() -> None:
+async def test_closing_while_the_template_tells_how_a_decoder_ended_waits_for_nobody(decoding: Decoding) -> None:
     decoders = Decoders(2)
     template = psutil.Process(await run(decoders, b"")).parent()
     assert template
@@ -444,7 +437,7 @@ async def test_closing_while_the_template_tells_how_a_decoder_ended_waits_for_no
         await closing
         with pytest.raises(EmbedderUnavailable, match="closed"):
             await crashed
-    assert not children()
+    assert not decoding()
 
 
 async def test_a_decoder_that_is_done_while_the_pool_closes_leaves_no_connection(
@@ -467,9 +460,9 @@ async def test_a_decoder_that_is_done_while_the_pool_closes_leaves_no_connection
     assert [each.fileno() for each in connections] == [-1]
 
 
-async def test_calls_that_find_the_template_dead_start_one_together(decoders: Decoders) -> None:
+async def test_calls_that_find_the_template_dead_start_one_together(decoders: Decoders, decoding: Decoding) -> None:
     await asyncio.gather(*(run(decoders, b"") for _ in range(2)))
-    for each in children():
+    for each in decoding():
         each.kill()
         while each.status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
@@ -477,4 +470,4 @@ async def test_calls_that_find_the_template_dead_start_one_together(decoders: De
     pids = await asyncio.gather(*(run(decoders, b"") for _ in range(4)))
 
     assert all(isinstance(each, int) for each in pids)
-    assert len({each.ppid() for each in children() if each.ppid() != os.getpid()}) == 1
+    assert len({each.ppid() for each in decoding() if each.ppid() != os.getpid()}) == 1

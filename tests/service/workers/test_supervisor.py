@@ -20,6 +20,7 @@ from service.settings import EmbedderSettings, InvalidSettings, NimSettings, Ser
 from service.workers import supervisor
 from service.workers.link import Assignment, WorkersFailed
 from service.workers.supervisor import Supervisor
+from tests.conftest import Started
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,21 +70,21 @@ class Running:
 
 
 @pytest.fixture
-def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Started) -> Start:
     monkeypatch.setattr(supervisor, "BACK_OFF_S", (0.0, 0.01))
     monkeypatch.setattr(supervisor, "END_S", 0.5)
 
     @asynccontextmanager
     async def start(program: str) -> AsyncIterator[Running]:
         monkeypatch.setattr(supervisor, "PROGRAM", TINY + program)
-        made, before = Running(tmp_path), set(psutil.Process().children())
+        made = Running(tmp_path)
         made.supervisor.start()
         try:
             async with asyncio.timeout(60):
                 yield made
         finally:
             await made.supervisor.stop()
-        assert set(psutil.Process().children()) <= before
+        assert not started()
 
     return start
 
@@ -159,7 +160,7 @@ signal.pause()
 
 
 async def test_workers_get_the_held_ports_and_equal_shares_of_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: Started
 ) -> None:
     monkeypatch.setattr(supervisor, "PROGRAM", TINY + TOLD)
     monkeypatch.setenv("TOLD", f"{tmp_path}/")
@@ -170,10 +171,9 @@ async def test_workers_get_the_held_ports_and_equal_shares_of_the_cache(
         embedder=EmbedderSettings(cache_bytes=1000),
         embedders={"nim": NimSettings(api_key=SecretStr("a secret"))},
     )
-    before = set(psutil.Process().children())  # such as models that several tests share
     async with asyncio.timeout(60), AsyncExitStack() as ends:
         await supervisor.start_workers(settings, ends, end)
-        commands = str([each.cmdline() for each in psutil.Process().children()])
+        commands = str([each.cmdline() for each in started()])
         told = [pickle.loads((tmp_path / f"{number}").read_bytes()).settings for number in (1, 2)]
         with pytest.raises(AddressTaken):
             check_address(told[0].server)
@@ -184,7 +184,7 @@ async def test_workers_get_the_held_ports_and_equal_shares_of_the_cache(
     assert told[0].embedder.cache_bytes == 500
     assert told[0].embedders["nim"].api_key.get_secret_value() == "a secret"
     assert "a secret" not in commands
-    assert set(psutil.Process().children()) <= before
+    assert not started()
 
 
 PARENT = """

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import numpy as np
-import psutil
 import pytest
 from google.protobuf.json_format import MessageToDict
 from grpc import StatusCode
@@ -16,7 +15,7 @@ from embedders.contract import QUERY, TextInput
 from service.core.projecting import neighbours, projector
 from service.domain import StoredObject, TenantActivity
 from service.rpc.search.projections import MAX_SAMPLE
-from tests.conftest import assert_close
+from tests.conftest import Started, assert_close
 from tests.fakes.embedder import picture
 from tests.service.conftest import Wire, failure_of, start_wire, stop_wire
 from tests.service.rpc.search.test_search import condition, fill
@@ -350,25 +349,20 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projector, "check_umap", lambda: None)
 
 
-def processes() -> list[psutil.Process]:
-    """Return the children that run, and those that nobody has waited for yet."""
-    return psutil.Process().children()
-
-
-async def test_umaps_process_ends_with_its_caller(wire: Wire, stuck: None) -> None:
+async def test_umaps_process_ends_with_its_caller(wire: Wire, stuck: None, started: Started) -> None:
     await fill(wire, "a cat", "a dog", "a bird")
 
     call = wire.search.ProjectObjects(wanted(method=2))
-    await until(processes)
+    await until(started)
     call.cancel()
-    await until(lambda: not processes())
+    await until(lambda: not started())
     response = await wire.search.ProjectObjects(wanted())
 
     assert len(response.ids) == 4
 
 
 async def test_a_map_by_umap_that_takes_too_long_is_given_up(
-    wire: Wire, stuck: None, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, stuck: None, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await fill(wire, "a cat", "a dog", "a bird")
     monkeypatch.setattr(neighbours, "UMAP_TIMEOUT_S", 0.3)
@@ -376,7 +370,7 @@ async def test_a_map_by_umap_that_takes_too_long_is_given_up(
     failure = await failure_of(wire.search.ProjectObjects(wanted(method=2)))
 
     assert (failure.code, failure.reason) == (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
-    assert processes() == []
+    assert not started()
 
 
 async def test_a_process_of_umap_that_fails_is_an_error_of_the_server(
